@@ -1,0 +1,85 @@
+"""Box: a half-open pixel rectangle, y before x everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilepipe.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Box:
+    """Half-open pixel rectangle [y0, y1) x [x0, x1); never empty, may lie outside an image.
+
+    Raises `UsageError` when it would be empty.
+    """
+
+    y0: int
+    """First row."""
+    x0: int
+    """First column."""
+    y1: int
+    """Row after the last."""
+    x1: int
+    """Column after the last."""
+
+    def __post_init__(self) -> None:
+        if self.y1 <= self.y0 or self.x1 <= self.x0:
+            raise UsageError(
+                f"region has no pixels: rows {self.y0} to {self.y1}, columns {self.x0} to {self.x1}; "
+                "give it at least one row and one column"
+            )
+
+    @classmethod
+    def of_shape(cls, height: int, width: int) -> Box:
+        """Return the box of a whole image of `height` x `width` pixels."""
+        return cls(0, 0, height, width)
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.y1 - self.y0
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.x1 - self.x0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height, self.width
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    def __and__(self, other: Box) -> Box | None:
+        """Return what both cover, or None where they do not meet."""
+        y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
+        y1, x1 = min(self.y1, other.y1), min(self.x1, other.x1)
+        return Box(y0, x0, y1, x1) if y0 < y1 and x0 < x1 else None
+
+    def contains(self, other: Box) -> bool:
+        """Return whether every pixel of `other` lies in this box."""
+        return self.y0 <= other.y0 and self.x0 <= other.x0 and other.y1 <= self.y1 and other.x1 <= self.x1
+
+    def pad(self, margin: int) -> Box:
+        """Return the box grown by `margin` pixels on every side."""
+        return Box(self.y0 - margin, self.x0 - margin, self.y1 + margin, self.x1 + margin)
+
+    def shift(self, dy: int, dx: int) -> Box:
+        """Return the box moved by (dy, dx) pixels."""
+        return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)
+
+    def slices_in(self, outer: Box) -> tuple[slice, slice]:
+        """Return this box as (rows, columns) slices of an array that covers `outer`."""
+        return (
+            slice(self.y0 - outer.y0, self.y1 - outer.y0),
+            slice(self.x0 - outer.x0, self.x1 - outer.x0),
+        )
+
+    def to_list(self) -> list[int]:
+        """Return [y0, x0, y1, x1], as kept in JSON."""
+        return [self.y0, self.x0, self.y1, self.x1]

@@ -1,0 +1,58 @@
+"""LabelMap: a finished label map on its output grid, read by box; what every product is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.sources.base import Georeference, Resolution
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What label values mean."""
+
+    name: str
+    """Name of the layer, for instance 'buildings'."""
+    classes: tuple[str, ...]
+    """Class names by label value, from 0."""
+    palette: tuple[tuple[int, int, int], ...]
+    """(red, green, blue) per class, 0 to 255."""
+    nodata: int
+    """Value of pixels that are not computed or hold no image data: 255 (uint8) or 65535 (uint16)."""
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A finished label map. `read` may be called from any thread."""
+
+    shape: tuple[int, int]
+    """(height, width) in output pixels."""
+    dtype: np.dtype[Any]
+    """uint8 or uint16."""
+    legend: Legend
+    """Names, colours and nodata."""
+    read: Callable[[Box], NDArray[Any]]
+    """Labels of a box inside `shape`, (box.height, box.width)."""
+    block: tuple[int, int]
+    """(height, width) of what is stored together; boxes aligned to it are read fastest."""
+    georeference: Georeference | None = None
+    """Of this map (a region's transform is already shifted); None for slides and arrays."""
+    resolution: Resolution | None = None
+    """Size of an output pixel, or None where unknown."""
+    origin: tuple[int, int] = (0, 0)
+    """(y, x) of this map's top left corner in full-resolution pixels of the source (level 0 of a slide)."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """(y, x) full-resolution pixels of the source per output pixel; 1 unless labels are kept at the model's resolution."""
+
+    def boxes(self, size: int) -> Iterator[Box]:
+        """Yield boxes of `size` x `size` pixels that cover the map row by row; the last ones are smaller."""
+        height, width = self.shape
+        for y in range(0, height, size):
+            for x in range(0, width, size):
+                yield Box(y, x, min(y + size, height), min(x + size, width))

@@ -1,0 +1,136 @@
+"""ModelCard: what a model expects and what its classes mean; `model.json` in a model directory.
+
+Knows nothing of torch, so a plan can be made without it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tilepipe.errors import ModelError
+
+# Colour-blind safe qualitative colours; class 0 is the background. (Okabe & Ito 2008)
+DEFAULT_COLORS = ("#d9d9d9", "#d55e00", "#009e73", "#0072b2", "#f0e442", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+
+
+class ModelCard(BaseModel):
+    """What a model expects (bands, scaling, resolution) and what its classes are called."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    """Version of this format."""
+    name: str = "model"
+    """Short name, used for products."""
+    description: str = ""
+    """One or two sentences for people."""
+    bands: int = Field(ge=1, le=4096)
+    """Bands that the model reads."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    """Class names by label value, from 0."""
+    colors: tuple[str, ...] = ()
+    """'#rrggbb' per class; a default palette where empty."""
+    mean: tuple[float, ...] = ()
+    """Per band, in the source's own pixel units; 0 where empty."""
+    std: tuple[float, ...] = ()
+    """Per band, in the source's own pixel units; 1 where empty."""
+    dtype: Literal["uint8", "uint16", "int16", "float32"] | None = None
+    """Pixel type it was trained on; another one is refused. None takes any."""
+    resolution: float | None = Field(default=None, gt=0)
+    """Pixel size it was trained at, in `unit`; None takes the image's own."""
+    unit: Literal["m", "um"] = "m"
+    """Unit of `resolution`: metres on the ground, micrometres in the specimen."""
+    stride: int = Field(default=1, ge=1)
+    """Total stride S: tile origins and sizes are multiples of it."""
+    halo: int | None = Field(default=None, ge=0)
+    """Reach rounded up to a multiple of `stride`, in pixels; None when unknown or unbounded."""
+    tile: int | None = Field(default=None, ge=1)
+    """Suggested tile size in pixels of the prediction grid."""
+    arch: dict[str, Any] | None = None
+    """Architecture of ours: {'name': 'unet', ...its parameters}; None for a model wrapped from Python."""
+    license: str = ""
+    """Of the weights."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Training record: data, configuration, scores."""
+
+    def __init__(self, **fields: Any) -> None:
+        """Check the fields. Raises `ModelError` naming the first that is wrong."""
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise ModelError(_first_problem("model card", error)) from None
+
+    @field_validator("colors")
+    @classmethod
+    def _hex(cls, colors: tuple[str, ...]) -> tuple[str, ...]:
+        for color in colors:
+            if len(color) != 7 or color[0] != "#" or any(c not in "0123456789abcdefABCDEF" for c in color[1:]):
+                raise ValueError(f"colour {color!r} is not '#rrggbb'")
+        return colors
+
+    @model_validator(mode="after")
+    def _lengths(self) -> ModelCard:
+        for field, wanted, of in (
+            ("mean", self.bands, "bands"),
+            ("std", self.bands, "bands"),
+            ("colors", len(self.classes), "classes"),
+        ):
+            have = len(getattr(self, field))
+            if have not in (0, wanted):
+                raise ValueError(f"{field} has {have} values for {wanted} {of}")
+        if any(s <= 0 for s in self.std):
+            raise ValueError("std must be above 0 for every band")
+        if len(self.classes) > 65535:
+            raise ValueError(f"{len(self.classes)} classes, at most 65535 fit a uint16 label map")
+        if self.halo is not None and self.halo % self.stride:
+            raise ValueError(f"halo {self.halo} is not a multiple of stride {self.stride}")
+        return self
+
+    @property
+    def label_dtype(self) -> str:
+        """'uint8' for up to 255 classes, else 'uint16'."""
+        return "uint8" if len(self.classes) <= 255 else "uint16"
+
+    @property
+    def nodata(self) -> int:
+        """Label of pixels that are not computed or hold no image data: 255, or 65535 for uint16."""
+        return 255 if self.label_dtype == "uint8" else 65535
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """(red, green, blue) per class, 0 to 255."""
+        colors = self.colors or tuple(DEFAULT_COLORS[k % len(DEFAULT_COLORS)] for k in range(len(self.classes)))
+        return tuple((int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in colors)
+
+    def to_json(self) -> str:
+        """Return the text of `model.json`."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, name: str = "model.json") -> ModelCard:
+        """Parse the text of `model.json`; `name` is what an error calls it. Raises `ModelError`."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ModelError(_first_problem(name, error)) from None
+
+    @classmethod
+    def load(cls, path: Path) -> ModelCard:
+        """Read `model.json`. Raises `ModelError` when it is missing or does not hold a card."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise ModelError(
+                f"{path} cannot be read; a model directory holds model.json and weights.safetensors"
+            ) from None
+        return cls.from_json(text, str(path))
+
+
+def _first_problem(name: str, error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{name}: {where + ': ' if where else ''}{first['msg']}"

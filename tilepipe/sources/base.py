@@ -1,0 +1,108 @@
+"""What a source is: an image that can be read by box.
+
+A source is picklable and safe under threads: it holds where the image lies, and opens handles lazily per thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Size of a pixel on the ground or in the tissue, per axis; never averaged over the axes."""
+
+    y: float
+    """Height of a pixel in `unit`."""
+    x: float
+    """Width of a pixel in `unit`."""
+    unit: str = "m"
+    """'m' (metres on the ground) or 'um' (micrometres in the specimen)."""
+
+    def __str__(self) -> str:
+        return f"{self.y:.4g} x {self.x:.4g} {self.unit}/px"
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where pixels lie on the earth, exactly as the file says; nothing is fitted or rounded."""
+
+    crs: str | None = None
+    """WKT of the coordinate reference system, or None."""
+    transform: tuple[float, float, float, float, float, float] | None = None
+    """Affine (a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f; None without one."""
+    gcps: tuple[tuple[float, float, float, float, float], ...] = ()
+    """Ground control points (row, col, x, y, z), in `crs`; only where the file has no transform."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """An image that can be read by box."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it: the path, or 'array'."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(bands, height, width) at full resolution."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels: uint8, uint16, int16 or float32."""
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """Pixel size at full resolution, or None where the image does not say."""
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """Position on the earth for rasters; None for slides and arrays."""
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the pixels of `box`, (bands, box.height, box.width) of `dtype`.
+
+        Outside the image they are reflected at its true edge. Raises `InputError` when the file cannot be decoded there.
+        """
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return True where a pixel holds image data, (box.height, box.width); None when all do. False outside the image."""
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return the image's own smaller version (pyramid level) to resample to `height` x `width` from, or itself.
+
+        It has at least `height` rows and `width` columns and covers the same ground.
+        """
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the pixels, for the run key: content hash and reader; JSON types only."""
+
+
+def reflect(start: int, stop: int, size: int) -> NDArray[np.intp]:
+    """Return for each index in [start, stop) the index in [0, size) that it mirrors onto, edge pixel not repeated."""
+    index = np.arange(start, stop)
+    if size == 1:
+        return np.zeros_like(index)
+    period = 2 * (size - 1)
+    index = np.abs(index) % period
+    return np.asarray(np.minimum(index, period - index), dtype=np.intp)
+
+
+def read_reflected(box: Box, height: int, width: int, read_inside: Callable[[Box], NDArray[Any]]) -> NDArray[Any]:
+    """Read `box` of a height x width image, mirrored at the true edges; `read_inside` gets a box inside the image.
+
+    Works on any array whose last two axes are (y, x).
+    """
+    if Box.of_shape(height, width).contains(box):
+        return read_inside(box)
+    rows, columns = reflect(box.y0, box.y1, height), reflect(box.x0, box.x1, width)
+    hull = Box(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
+    inside = read_inside(hull)
+    return np.ascontiguousarray(inside[..., (rows - hull.y0)[:, None], (columns - hull.x0)[None, :]])
