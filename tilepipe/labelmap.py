@@ -48,7 +48,7 @@ class LabelMap:
     origin: tuple[int, int] = (0, 0)
     """(y, x) of this map's top left corner in full-resolution pixels of the source (level 0 of a slide)."""
     scale: tuple[float, float] = (1.0, 1.0)
-    """(y, x) full-resolution pixels of the source per output pixel; 1 unless labels are kept at the model's resolution."""
+    """(y, x) full-resolution source pixels per output pixel; 1 unless labels are kept at the model's resolution."""
 
     def boxes(self, size: int) -> Iterator[Box]:
         """Yield boxes of `size` x `size` pixels that cover the map row by row; the last ones are smaller."""

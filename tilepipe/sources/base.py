@@ -69,11 +69,11 @@ class Source(Protocol):
     def read(self, box: Box) -> NDArray[Any]:
         """Return the pixels of `box`, (bands, box.height, box.width) of `dtype`.
 
-        Outside the image they are reflected at its true edge. Raises `InputError` when the file cannot be decoded there.
+        Outside the image they are reflected at its true edge. Raises `InputError` where the file cannot be decoded.
         """
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return True where a pixel holds image data, (box.height, box.width); None when all do. False outside the image."""
+        """Return True where a pixel holds image data, (box.height, box.width), False outside; None when all do."""
 
     def coarser(self, height: int, width: int) -> Source:
         """Return the image's own smaller version (pyramid level) to resample to `height` x `width` from, or itself.
