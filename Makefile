@@ -1,0 +1,44 @@
+# make demo   segments a real aerial image and a real slide, writes ./demo-output
+# make test   runs the tests
+# Both make the environment themselves (.venv); they need Python 3.11 or later, pip and make.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+
+# One thread per process: tests run several workers on tiny tiles, where more threads only get in each other's way.
+TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: setup demo test test-long lint docs clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name one with make PYTHON=/path/to/python" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e '.[dev,docs,xarray]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/tilepipe demo
+
+test: $(STAMP)
+	$(TEST_ENV) $(BIN)/python -m pytest -q
+
+test-long: $(STAMP)
+	$(TEST_ENV) $(BIN)/python -m pytest -q -m 'long or not long'
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+clean:
+	rm -rf demo-output docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,58 @@
+"""environment.yml, constraints.txt and pyproject.toml name the same packages."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+CONDA_NAMES = {"torch": "pytorch", "dask": "dask-core", "openslide-bin": "openslide"}
+EXTRAS = ("dev", "docs", "xarray")
+
+
+def requirements() -> dict[str, Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = list(project["dependencies"])
+    for extra in EXTRAS:
+        lines += project["optional-dependencies"][extra]
+    return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
+
+
+def pins() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def test_environment_yml_equals_pyproject() -> None:
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = {re.split(r"[<>=]", entry)[0]: entry for entry in entries}
+    assert conda.pop("python") == "python>=3.11"
+    assert conda.pop("pip") == "pip"
+    wanted = {CONDA_NAMES.get(name, name): str(r.specifier) for name, r in requirements().items()}
+    assert {name: entry.removeprefix(name) for name, entry in conda.items()} == wanted
+
+
+def test_constraints_pin_every_requirement_within_its_range() -> None:
+    pinned = pins()
+    for name, requirement in requirements().items():
+        assert requirement.specifier.contains(pinned[name]), f"{requirement} but constraints.txt has {pinned[name]}"
+
+
+def test_constraints_name_versions_only() -> None:
+    assert all(re.fullmatch(r"[0-9][0-9A-Za-z.]*", version) for version in pins().values())
+
+
+@pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="not the environment that make setup makes")
+def test_what_is_installed_is_what_is_pinned() -> None:
+    installed = {canonicalize_name(d.name): d.version.partition("+")[0] for d in metadata.distributions()}
+    for name, version in pins().items():
+        assert installed.get(name, version) == version, name
+    assert set(requirements()) <= set(installed)
