@@ -1,0 +1,89 @@
+"""Arch: the parameters of an architecture, as they stand in a model card's `arch`. Knows nothing of torch.
+
+    {"name": "unet", "encoder": "plain", "width": 16, "depth": 4, "up": "nearest", ...}
+
+Every value is a JSON value. An unknown name or value raises `ModelError` with the nearest one that exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from tilepipe.errors import ModelError
+
+Norm = Literal["batch", "instance", "group", "none"]
+"""Normalisation. Instance and group use the statistics of the whole tile: no halo makes them seamless."""
+
+Down = Literal["max", "average", "strided", "blur"]
+"""Subsampling by 2: 2 x 2 maximum, 2 x 2 mean, 3 x 3 convolution of stride 2, maximum then blur (Zhang 2019)."""
+
+Up = Literal[
+    "nearest",
+    "bilinear",
+    "nearest_conv",
+    "bilinear_conv",
+    "deconv2",
+    "deconv3",
+    "deconv4",
+    "shuffle",
+    "shuffle_icnr",
+    "shuffle_icnr_blur",
+    "unpool",
+]
+"""Up-sampling by 2. nearest, bilinear: resize, convolved by the decoder's block together with the skip; _conv: resize
+and a 3 x 3 convolution of its own (Odena 2016); deconvK: transposed convolution of kernel K; shuffle: sub-pixel
+convolution, with ICNR start (Aitken 2017) and 2 x 2 blur (Sugawara 2018); unpool: maxima back to where they were."""
+
+EncoderName = Literal["plain", "resnet18", "resnet34", "resnet50"]
+
+
+class Arch(BaseModel):
+    """Base of every architecture's parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def __init__(self, **values: Any) -> None:
+        """Check the values. Raises `ModelError` naming the first that is wrong."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ModelError(self._sentence(error.errors()[0])) from None
+
+    def _sentence(self, problem: ErrorDetails) -> str:
+        key, value = str(problem["loc"][0]), problem["input"]
+        if problem["type"] == "extra_forbidden":
+            return unknown("parameter", key, type(self).model_fields)
+        if problem["type"] == "literal_error":
+            choices = str(problem["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
+            return unknown(key, str(value), choices)
+        return f"architecture parameter {key} is {value!r}: {problem['msg'].lower()}"
+
+
+class Body(Arch):
+    """What architectures with an encoder of ours have in common."""
+
+    encoder: EncoderName = "plain"
+    """Convolution blocks of `width` and `depth`, or a ResNet (He 2016)."""
+    width: int = Field(default=16, ge=1, le=512)
+    """Channels at full resolution; doubled at every halving."""
+    depth: int = Field(default=4, ge=1, le=7)
+    """Number of halvings; the total stride is 2 ** depth. At most 5 for a ResNet."""
+    norm: Norm = "batch"
+    down: Down = "max"
+    """Subsampling of the plain encoder; a ResNet has its own."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Probability of dropping after each block, in training."""
+    dropout_kind: Literal["element", "channel"] = "element"
+    """Drop single values or whole channels (Tompson 2015)."""
+
+
+def unknown(what: str, value: str, choices: Iterable[str]) -> str:
+    """Return a sentence that names the nearest of `choices` to `value`, and all of them."""
+    names = list(choices)
+    near = get_close_matches(value, names, n=1, cutoff=0.0)
+    return f"unknown {what} {value!r}; nearest is {near[0]!r} ({', '.join(names)})"
