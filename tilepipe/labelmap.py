@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,3 +57,14 @@ class LabelMap:
         for y in range(0, height, size):
             for x in range(0, width, size):
                 yield Box(y, x, min(y + size, height), min(x + size, width))
+
+
+def label_map_of(array: NDArray[Any], legend: Legend, **fields: Any) -> LabelMap:
+    """Return the LabelMap of an array (H, W) in memory; `fields` are LabelMap's own (block, georeference, ...)."""
+    height, width = array.shape
+    fields = {"block": (512, 512), **fields}
+    return LabelMap((height, width), array.dtype, legend, partial(_crop, array), **fields)
+
+
+def _crop(array: NDArray[Any], box: Box) -> NDArray[Any]:
+    return array[box.y0 : box.y1, box.x0 : box.x1]

@@ -1,0 +1,222 @@
+"""Label map -> Cloud Optimized GeoTIFF that opens in QGIS with its colours, class names and position.
+
+A block-aligned tiled GeoTIFF is written first, then GDAL's COG driver copies it (https://gdal.org/drivers/raster/cog.html),
+with overviews by majority. Class names go into band tags and, as GDAL has no place for them in a TIFF, into
+`<path>.aux.xml` (PAM) with the colours as an attribute table.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, StorageError
+from tilepipe.exports.staging import facts, labels_from, reason, staged
+from tilepipe.labelmap import LabelMap
+from tilepipe.sources.base import Georeference
+
+try:  # what GDAL raises where rasterio does not translate it
+    from rasterio._err import CPLE_BaseError
+except ImportError:  # pragma: no cover
+    CPLE_BaseError = RasterioError
+
+BLOCK = 512
+"""Side of a TIFF tile, in pixels."""
+CACHE = 64 * 2**20
+"""GDAL's block cache while a COG is written, in bytes; the default of 5 % of the RAM grows with the machine."""
+THREADS = 2
+"""Threads that compress."""
+MEMORY = 256 * 2**20
+"""Bytes that `write_cog` needs at most beyond the label map itself: measured 165 MB (16384 x 16384 uint8) to 195 MB
+(uint16), of which `CACHE` is 64."""
+TAG = "TILEPIPE"
+
+
+def write_cog(labels: LabelMap, path: Path) -> None:
+    """Write `labels` as a COG at the new path `path`, and `<path>.aux.xml` beside it.
+
+    uint8 or uint16, DEFLATE, 512 x 512 tiles, overviews by majority (nodata is skipped), palette, nodata, and CRS,
+    transform or ground control points as `labels.georeference` says. What was written is read back and compared. While
+    it runs it needs room for about twice the file, and less than `MEMORY` bytes of memory. Raises `StorageError` when
+    the disk is full or the position cannot be kept; then `path` does not exist. Raises `UsageError` when it did before.
+    """
+    try:
+        with staged(path) as part, _gdal():
+            with TemporaryDirectory(dir=part.parent) as scratch:
+                flat = Path(scratch) / "flat.tif"
+                sums = _write_flat(labels, flat)
+                rasterio.shutil.copy(flat, part, driver="COG", strict=True, **_cog_options(labels))
+            part.with_name(f"{part.name}.aux.xml").write_text(_pam(labels, _found(part)), encoding="utf-8")
+            _compare(labels, part, sums)
+    except (RasterioError, CPLE_BaseError) as error:
+        raise StorageError(f"{path} could not be written: {reason(error)}; nothing of it was kept") from error
+
+
+def read_cog(path: Path) -> LabelMap:
+    """Open a COG written by `write_cog` as a LabelMap. Raises `InputError` when it is not one."""
+    try:
+        with _gdal(), rasterio.open(path, driver="GTiff") as file:
+            said = json.loads(file.tags().get(TAG, "null"))
+            if said is None:
+                raise InputError(f"{path} is a TIFF but not a label map of tilepipe: it has no {TAG} tag")
+            place = _georeference(file)
+            return labels_from(said, _Grid(file), partial(_read, str(path)), (BLOCK * 2, BLOCK * 2), place)
+    except (RasterioError, CPLE_BaseError, OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} cannot be opened as a label map: {reason(error)}") from error
+
+
+class _Grid:
+    """Shape and dtype of the first band."""
+
+    def __init__(self, file: Any) -> None:
+        self.shape = (file.height, file.width)
+        self.dtype = file.dtypes[0]
+
+
+@contextmanager
+def _gdal() -> Iterator[None]:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # slides have no position on the earth
+        yield
+
+
+def _read(path: str, box: Box) -> NDArray[Any]:
+    """Read a box with a handle of its own: GDAL handles must not be shared between threads."""
+    try:
+        with _gdal(), rasterio.open(path, driver="GTiff") as file:
+            labels: NDArray[Any] = file.read(1, window=_window(box))
+            return labels
+    except (RasterioError, CPLE_BaseError) as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def _window(box: Box) -> Window:
+    return Window(box.x0, box.y0, box.width, box.height)
+
+
+def _boxes(labels: LabelMap) -> Iterator[Box]:
+    """Yield boxes of whole TIFF blocks, about as large as what the label map stores together."""
+    side = -(-max(labels.block) // BLOCK) * BLOCK
+    yield from labels.boxes(min(side, 8 * BLOCK))
+
+
+def _write_flat(labels: LabelMap, path: Path) -> list[int]:
+    """Write the intermediate GeoTIFF, each block once; return a checksum per box of `_boxes`."""
+    legend, sums = labels.legend, []
+    with rasterio.open(path, "w", **_profile(labels)) as file:
+        place = labels.georeference
+        if place and place.gcps and place.transform is None:
+            file.gcps = [GroundControlPoint(*point) for point in place.gcps], _crs(place)
+        colors = {value: (*color, 255) for value, color in enumerate(legend.palette)}
+        file.write_colormap(1, {**colors, legend.nodata: (0, 0, 0, 0)})
+        file.set_band_description(1, legend.name)
+        file.update_tags(**{TAG: json.dumps(facts(labels))})
+        file.update_tags(1, **{f"CLASS_{value}": name for value, name in enumerate(legend.classes)})
+        for box in _boxes(labels):
+            pixels = np.ascontiguousarray(labels.read(box))
+            sums.append(zlib.crc32(pixels.data))
+            file.write(pixels, 1, window=_window(box))
+    return sums
+
+
+def _profile(labels: LabelMap) -> dict[str, Any]:
+    """Return the profile from scratch: a source's own would bring its photometric, nodata and block sizes."""
+    height, width = labels.shape
+    place = labels.georeference or Georeference()
+    profile = {
+        **{"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": labels.dtype.name},
+        **{"nodata": labels.legend.nodata, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK},
+        **{"compress": "DEFLATE", "zlevel": 1, "sparse_ok": True, "bigtiff": "IF_SAFER", "num_threads": THREADS},
+    }
+    if place.transform is not None:
+        profile["transform"] = Affine(*place.transform)
+    if place.crs and (place.transform is not None or not place.gcps):
+        profile["crs"] = _crs(place)
+    return profile
+
+
+def _cog_options(labels: LabelMap) -> dict[str, Any]:
+    # The overviews of a map one pixel wide would be as wide as itself, which validators refuse.
+    overviews = "NONE" if labels.shape[1] == 1 else "IGNORE_EXISTING"
+    return {
+        **{"COMPRESS": "DEFLATE", "BLOCKSIZE": BLOCK, "BIGTIFF": "IF_SAFER", "NUM_THREADS": THREADS},
+        **{"OVERVIEWS": overviews, "OVERVIEW_RESAMPLING": "MODE"},
+    }
+
+
+def _crs(place: Georeference) -> CRS | None:
+    return CRS.from_wkt(place.crs) if place.crs else None
+
+
+def _georeference(file: Any) -> Georeference | None:
+    points, crs = file.gcps
+    crs = file.crs or crs
+    lies = file.transform != Affine.identity()
+    if not (lies or points or crs):
+        return None
+    gcps = tuple((point.row, point.col, point.x, point.y, point.z or 0.0) for point in points)
+    return Georeference(crs.to_wkt() if crs else None, tuple(file.transform[:6]) if lies else None, gcps)
+
+
+def _found(path: Path) -> Georeference:
+    with rasterio.open(path, driver="GTiff") as file:
+        return _georeference(file) or Georeference()
+
+
+def _compare(labels: LabelMap, path: Path, sums: list[int]) -> None:
+    """Raise `StorageError` unless the file holds the pixels and the position: GDAL reports neither loss by itself."""
+    wanted, found = labels.georeference or Georeference(), _found(path)
+    identity = tuple(Affine.identity()[:6])
+    if (found.transform or identity) != (wanted.transform or identity):
+        raise StorageError(f"{path.name}: the transform {wanted.transform} is not kept, {found.transform} is")
+    if wanted.transform is None and found.gcps != wanted.gcps:
+        raise StorageError(f"{path.name}: {len(wanted.gcps)} ground control points are not kept as they are")
+    if found.crs != wanted.crs and _crs(found) != _crs(wanted):
+        raise StorageError(f"{path.name}: a GeoTIFF does not keep the coordinate reference system {wanted.crs}")
+    with rasterio.open(path, driver="GTiff") as file:
+        for box, wrote in zip(_boxes(labels), sums, strict=True):
+            if zlib.crc32(np.ascontiguousarray(file.read(1, window=_window(box))).data) != wrote:
+                raise StorageError(f"{path.name}: the file read back differs in {box}; the disk may be full or broken")
+
+
+def _pam(labels: LabelMap, found: Georeference) -> str:
+    """Return GDAL's side file: class names, and the same with colours as a raster attribute table.
+
+    Also the coordinate reference system where the TIFF alone (`found`) does not keep it, as with local engineering grids.
+    """
+    legend, wanted = labels.legend, labels.georeference or Georeference()
+    system = f"<SRS>{escape(wanted.crs)}</SRS>" if wanted.crs and _crs(found) != _crs(wanted) else ""
+    names = "".join(f"<Category>{escape(name)}</Category>" for name in legend.classes)
+    fields = [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]  # name, type, usage
+    heads = "".join(
+        f'<FieldDefn index="{index}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>'
+        for index, (name, kind, usage) in enumerate(fields)
+    )
+    rows = "".join(
+        f'<Row index="{value}"><F>{value}</F><F>{escape(name)}</F><F>{r}</F><F>{g}</F><F>{b}</F></Row>'
+        for value, (name, (r, g, b)) in enumerate(zip(legend.classes, legend.palette, strict=True))
+    )
+    return (
+        f'<PAMDataset>{system}<PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames>'
+        f'<GDALRasterAttributeTable tableType="thematic">{heads}{rows}</GDALRasterAttributeTable>'
+        "</PAMRasterBand></PAMDataset>\n"
+    )

@@ -1,0 +1,90 @@
+"""What every exporter shares: staging beside the target, and the facts a product carries to be opened again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import StorageError, UsageError
+from tilepipe.labelmap import LabelMap, Legend
+from tilepipe.sources.base import Georeference, Resolution
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Yield a new path to write `path` at, in a private folder beside it; move it into place at the end.
+
+    Files that the writer leaves beside the yielded path (side files) move along, before it. On any failure the folder
+    goes and `path` does not come to exist. Raises `UsageError` when `path` exists, `StorageError` for an `OSError`.
+    """
+    if path.exists():
+        raise UsageError(f"{path} exists; choose another name or remove it first")
+    try:
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            yield Path(folder) / path.name
+            for side in sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name):
+                _flush(side)
+                os.replace(side, path.with_name(side.name))
+    except OSError as error:
+        raise StorageError(f"{path} could not be written: {reason(error)}; nothing of it was kept") from error
+
+
+def reason(error: Exception) -> str:
+    """Return what an error says, without its number and path."""
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+
+
+def _flush(path: Path) -> None:
+    """Bring one file to the disk; a folder's many files are left to the system."""
+    if path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def facts(labels: LabelMap) -> dict[str, Any]:
+    """Return what pixels and georeference do not say, for `labels_from`; JSON types only."""
+    legend, resolution = labels.legend, labels.resolution
+    return {
+        "name": legend.name,
+        "classes": list(legend.classes),
+        "palette": [list(color) for color in legend.palette],
+        "nodata": legend.nodata,
+        "origin": list(labels.origin),
+        "scale": list(labels.scale),
+        "resolution": [resolution.y, resolution.x, resolution.unit] if resolution else None,
+    }
+
+
+def labels_from(
+    said: dict[str, Any],
+    array: NDArray[Any] | Any,
+    read: Callable[[Box], NDArray[Any]],
+    block: tuple[int, int],
+    georeference: Georeference | None,
+) -> LabelMap:
+    """Return the LabelMap of a product from its `facts`; `array` is anything with its shape and dtype."""
+    height, width = array.shape
+    return LabelMap(
+        shape=(int(height), int(width)),
+        dtype=np.dtype(array.dtype),
+        legend=Legend(
+            name=str(said["name"]),
+            classes=tuple(said["classes"]),
+            palette=tuple((int(r), int(g), int(b)) for r, g, b in said["palette"]),
+            nodata=int(said["nodata"]),
+        ),
+        read=read,
+        block=block,
+        georeference=georeference,
+        resolution=Resolution(*said["resolution"]) if said["resolution"] else None,
+        origin=(int(said["origin"][0]), int(said["origin"][1])),
+        scale=(float(said["scale"][0]), float(said["scale"][1])),
+    )
