@@ -1,0 +1,79 @@
+"""What every source checks before the first read, and how it speaks of validity."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError
+from tilepipe.sources.base import Resolution
+
+DTYPES = ("uint8", "uint16", "int16", "float32")
+"""Pixel types that are read; all others are refused rather than converted silently."""
+
+MAX_SIDE = 2**31 - 1
+MAX_BANDS = 4096
+MAX_BLOCK_BYTES = 256 << 20
+"""Decoded size of what a file stores together (tile, strip, chunk): reading one pixel costs that much memory."""
+MAX_BLOCKS = 2**24
+
+
+def check_dtype(name: str, dtype: DTypeLike, remedy: str) -> np.dtype[np.generic]:
+    """Return `dtype` in native byte order. Raises `InputError` with `remedy` where it is not one of `DTYPES`."""
+    found = np.dtype(dtype).newbyteorder("=")
+    if found.name not in DTYPES:
+        raise InputError(f"{name} holds {found.name} pixels; {', '.join(DTYPES)} are read. {remedy}")
+    return found
+
+
+def check_size(name: str, shape: tuple[int, int, int], block_bytes: int = 0, blocks: int = 0) -> None:
+    """Raise `InputError` where an image or what it stores together is beyond what is read in bounded memory."""
+    bands, height, width = shape
+    if min(shape) < 1:
+        raise InputError(f"{name} has no pixels: {bands} bands of {height} x {width}")
+    if bands > MAX_BANDS or max(height, width) > MAX_SIDE:
+        raise InputError(
+            f"{name} has {bands} bands of {height} x {width} pixels; at most {MAX_BANDS} bands of {MAX_SIDE} are read"
+        )
+    if block_bytes > MAX_BLOCK_BYTES:
+        raise InputError(
+            f"{name} is stored in pieces of {block_bytes >> 20} MiB, which must be decoded whole; at most "
+            f"{MAX_BLOCK_BYTES >> 20} MiB are read. Store it in tiles: gdal_translate -co TILED=YES in.tif out.tif"
+        )
+    if blocks > MAX_BLOCKS:
+        raise InputError(
+            f"{name} is stored in {blocks} pieces; at most {MAX_BLOCKS} are read. "
+            "Store it in tiles of 256 x 256: gdal_translate -co TILED=YES in.tif out.tif"
+        )
+
+
+def stated(size: Resolution | float | tuple[float, float] | None, unit: str) -> Resolution | None:
+    """Return a pixel size given by a person, one number or (y, x) in `unit`. Raises `UsageError` unless positive."""
+    if size is None:
+        return None
+    if not isinstance(size, Resolution):
+        y, x = size if isinstance(size, tuple) else (size, size)
+        size = Resolution(float(y), float(x), unit)
+    if not (0 < size.y < math.inf and 0 < size.x < math.inf):
+        raise UsageError(f"a pixel cannot be {size.y} x {size.x} {size.unit} large; give a positive size")
+    return size
+
+
+def usable(mask: NDArray[np.bool_] | None, box: Box, height: int, width: int) -> NDArray[np.bool_] | None:
+    """Return the validity of `box` from `mask`, that of its part inside a height x width image (None: all valid there).
+
+    Outside the image is False; the answer is None when everything is True.
+    """
+    whole = Box.of_shape(height, width)
+    inside = box & whole
+    if mask is not None and mask.all():
+        mask = None
+    if mask is None and inside == box:
+        return None
+    full = np.zeros(box.shape, dtype=np.bool_)
+    if inside is not None:
+        full[inside.slices_in(box)] = True if mask is None else mask
+    return full

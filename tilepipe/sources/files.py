@@ -1,0 +1,91 @@
+"""Files as sources know them: their stamp, their content, and open handles per thread."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Generic, NamedTuple, TypeVar
+
+from tilepipe.errors import InputError
+
+T = TypeVar("T")
+
+HANDLES_PER_THREAD = 8
+"""Files one thread keeps open; the least recently used one is closed beyond that."""
+
+
+class Stamp(NamedTuple):
+    """Which file, and which state of it: a file that is replaced gets another stamp."""
+
+    path: str
+    size: int
+    changed: int
+    """Time of the last change of the content, ns."""
+    inode: int
+
+
+def stamp(path: str | Path) -> Stamp:
+    """Return the stamp of a file. Raises `InputError` where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened: {error.strerror or error}") from error
+    return Stamp(str(Path(path).absolute()), found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def unchanged(known: Stamp) -> Stamp:
+    """Return `known`. Raises `InputError` where the file was replaced or written to since."""
+    if stamp(known.path) != known:
+        raise InputError(f"{known.path} changed while it was being read; start again once it is complete")
+    return known
+
+
+@lru_cache(maxsize=256)
+def content_sha256(known: Stamp) -> str:
+    """Return the sha256 of a file's bytes; computed once per state of the file in a process."""
+    with open(known.path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Handles(Generic[T]):
+    """Open files, for each thread its own; a forked process opens its own too.
+
+    Libraries that decode images keep state in a handle: sharing one between threads gives wrong pixels.
+    """
+
+    def __init__(self, close: Callable[[T], object], limit: int = HANDLES_PER_THREAD, *, shared: bool = False) -> None:
+        """`shared`: one handle for all threads; the caller lets one thread in at a time."""
+        self._close = close
+        self._limit = limit
+        self._local = SimpleNamespace() if shared else threading.local()
+
+    def get(self, key: Hashable, opened: Callable[[], T]) -> T:
+        """Return this thread's handle for `key`, made by `opened` where there is none yet."""
+        mine = self._mine()
+        if key not in mine:
+            mine[key] = opened()
+            if len(mine) > self._limit:
+                self._close(mine.popitem(last=False)[1])
+        mine.move_to_end(key)
+        return mine[key]
+
+    def drop(self, key: Hashable) -> None:
+        """Close this thread's handle for `key`."""
+        handle = self._mine().pop(key, None)
+        if handle is not None:
+            self._close(handle)
+
+    def _mine(self) -> OrderedDict[Hashable, T]:
+        if getattr(self._local, "process", None) != os.getpid():
+            # Handles inherited through fork belong to the parent: they are forgotten, not closed.
+            self._local.inherited = getattr(self._local, "handles", None)
+            self._local.handles = OrderedDict()
+            self._local.process = os.getpid()
+        handles: OrderedDict[Hashable, T] = self._local.handles
+        return handles

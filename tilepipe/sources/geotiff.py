@@ -1,0 +1,233 @@
+"""GeoTiffSource: GeoTIFF, COG and plain TIFF through rasterio, one handle per thread and file."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.env import set_gdal_config
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError
+from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
+from tilepipe.sources.checks import check_dtype, check_size, stated, usable
+from tilepipe.sources.files import Handles, content_sha256, stamp, unchanged
+from tilepipe.sources.position import georeference_of, ground_resolution
+from tilepipe.sources.rows import RowCache, band_rows
+
+GDAL_CACHE_BYTES = 64 << 20
+"""GDAL's block cache for the whole process; GDAL's own default is 5 % of the machine's memory."""
+
+OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # look for sidecars by name, do not list folders
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # truncated JPEG tiles are errors, not grey
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+}
+TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+
+
+class Mine:
+    """What the threads of one process share; a forked process gets its own, as locks and handles do not survive."""
+
+    def __init__(self) -> None:
+        self.opening = threading.Lock()
+        self.rows = RowCache()
+        self.tiled: Handles[Any] = Handles(lambda dataset: dataset.close())
+        self.striped: Handles[Any] = Handles(lambda dataset: dataset.close(), shared=True)
+
+
+@lru_cache(maxsize=1)
+def mine(process: int) -> Mine:
+    """Return what the threads of `process`, this one, share."""
+    return Mine()
+
+
+@contextmanager
+def gdal(path: str, doing: str) -> Iterator[None]:
+    """Set GDAL's options for this thread, and turn its errors into an `InputError` that says what was being done."""
+    with rasterio.Env(**OPTIONS):
+        set_gdal_config("GDAL_CACHEMAX", GDAL_CACHE_BYTES)
+        try:
+            yield
+        except (RasterioError, CPLE_BaseError) as error:
+            cause = f" ({error.__cause__})" if error.__cause__ else ""
+            raise InputError(f"{path} cannot be {doing}: {error}{cause}. It may be truncated or damaged.") from error
+
+
+def open_dataset(path: str, driver: str) -> Any:
+    """Open a raster with one named driver: nothing is guessed, no handle is shared, and no position is no warning."""
+    with mine(os.getpid()).opening, warnings.catch_warnings():  # the lock, as catch_warnings is not safe under threads
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, driver=driver, sharing=False)
+
+
+class GeoTiffSource:
+    """A TIFF file as a source, at full resolution; its overviews are not used, averages are made from its pixels.
+
+    `bands` picks bands by number from 1 (default: all but alpha). An alpha band, an internal or .msk mask, nodata and
+    non-finite floats decide `valid`. `resolution` overrides the pixel size in metres. `allow_driver` opens with another
+    GDAL driver, for instance "VRT": only for files you trust, as they may name others. `allow_palette` reads the
+    indices of a palette image as they are (label rasters).
+    Raises `InputError` for files that are missing, truncated, no TIFF, of another dtype, or stored in too large pieces.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        bands: Sequence[int] | None = None,
+        resolution: Resolution | float | None = None,
+        allow_driver: str = "GTiff",
+        allow_palette: bool = False,
+    ) -> None:
+        self.name = str(path)
+        self._stamp = stamp(path)
+        self._driver = allow_driver
+        if allow_driver == "GTiff":
+            check_magic(self._stamp.path)
+        with gdal(self.name, "opened"), open_dataset(self._stamp.path, allow_driver) as dataset:
+            self._describe(dataset, bands, allow_palette)
+            self.georeference: Georeference | None = georeference_of(dataset)
+            self.resolution = stated(resolution, "m") or ground_resolution(self.georeference, *self.shape[1:])
+
+    def _describe(self, dataset: Any, bands: Sequence[int] | None, allow_palette: bool) -> None:
+        """Take over shape, dtype, layout and the kind of mask from the open file, or refuse it."""
+        self._bands = pick_bands(self.name, dataset, bands)
+        if ColorInterp.palette in dataset.colorinterp and not allow_palette:
+            raise InputError(
+                f"{self.name} has a colour palette: its pixels are numbers of colours, not colours. "
+                "Convert it: gdal_translate -expand rgb in.tif out.tif"
+            )
+        self.dtype: np.dtype[Any] = check_dtype(
+            self.name,
+            dataset.dtypes[0],
+            "Convert it: gdal_translate -ot Float32 in.tif out.tif, or rio convert --dtype float32 in.tif out.tif",
+        )
+        self.shape = (len(self._bands), int(dataset.height), int(dataset.width))
+        height, width = dataset.block_shapes[0]
+        block_bands = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
+        blocks = -(-self.shape[1] // height) * -(-self.shape[2] // width) * (dataset.count // block_bands)
+        file_shape = (int(dataset.count), *self.shape[1:])
+        check_size(self.name, file_shape, height * width * block_bands * self.dtype.itemsize, blocks)
+        self.striped = width >= self.shape[2] and height < self.shape[1]
+        row_bytes = self.shape[0] * self.shape[2] * self.dtype.itemsize
+        self._band_rows = band_rows(self.shape[1], row_bytes, height) if self.striped else 0
+        self._mask = mask_kind(dataset, self._bands)
+        self._nodata = dataset.nodata
+        self._files = sorted(file for file in dataset.files if not file.endswith(".ovr"))
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the pixels of `box`, (bands, box.height, box.width), reflected outside the image.
+
+        Raises `InputError` naming file and box where they cannot be decoded.
+        """
+        return read_reflected(box, *self.shape[1:], lambda inside: self._read("pixels", inside))
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return True where a pixel holds image data, or None when all do."""
+        inside = box & Box.of_shape(*self.shape[1:])
+        mask: NDArray[np.bool_] | None = None
+        if inside is not None and self._mask == "nodata":
+            mask = (self._read("pixels", inside) != self._nodata).any(axis=0)
+        elif inside is not None and self._mask != "none":
+            mask = self._read("mask", inside) > 0
+        if inside is not None and self.dtype.kind == "f":
+            finite = np.isfinite(self._read("pixels", inside)).all(axis=0)
+            mask = finite if mask is None else mask & finite
+        return usable(mask, box, *self.shape[1:])
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return itself: how overviews were made is not known, so they are not used."""
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return hashes of the file and its sidecars but overviews, with what was read from them."""
+        return {
+            "reader": self._driver,
+            "sha256": [content_sha256(stamp(file)) for file in self._files],
+            "shape": list(self.shape),
+            "dtype": self.dtype.name,
+            "bands": list(self._bands),
+            "transform": self.georeference and self.georeference.transform,
+        }
+
+    def _read(self, what: str, box: Box) -> NDArray[Any]:
+        """Return 'pixels' (bands, y, x) or 'mask' (y, x) of a box inside the image."""
+        if not self.striped:
+            return self._decode(what, box)
+        key = (self._stamp, self._driver, tuple(self._bands), what)
+        return mine(os.getpid()).rows.read(
+            key, box, (*self.shape[1:], self._band_rows), lambda band: self._decode(what, band)
+        )
+
+    def _decode(self, what: str, box: Box) -> NDArray[Any]:
+        window = Window(box.x0, box.y0, box.width, box.height)
+        key = (self._stamp, self._driver)
+        doing = f"read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
+        handles = mine(os.getpid()).striped if self.striped else mine(os.getpid()).tiled
+        try:
+            with gdal(self.name, doing):
+                dataset = handles.get(key, self._open)
+                if what == "pixels":
+                    return np.asarray(dataset.read(self._bands, window=window))
+                return np.asarray(dataset.read_masks(self._bands[0], window=window))
+        except InputError:
+            handles.drop(key)
+            raise
+
+    def _open(self) -> Any:
+        return open_dataset(unchanged(self._stamp).path, self._driver)
+
+
+def check_magic(path: str) -> None:
+    """Raise `InputError` unless the file, and sidecars that GDAL would open by itself, begin like a TIFF."""
+    for name in (path, path + ".msk", path + ".ovr"):
+        if name == path or Path(name).exists():
+            try:
+                with open(name, "rb") as file:
+                    start = file.read(4)
+            except OSError as error:
+                raise InputError(f"{name} cannot be opened: {error.strerror or error}") from error
+            if start not in TIFF_MAGIC:
+                raise InputError(
+                    f"{name} is not a TIFF file, whatever its name says. "
+                    'A virtual raster that you trust is opened with allow_driver="VRT".'
+                )
+
+
+def pick_bands(name: str, dataset: Any, bands: Sequence[int] | None) -> list[int]:
+    """Return band numbers from 1: those asked for, or all that are not alpha."""
+    if bands is None:
+        found = [
+            k for k, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning != ColorInterp.alpha
+        ]
+        return found or list(dataset.indexes)
+    picked = [int(k) for k in bands]
+    wrong = [k for k in picked if k not in dataset.indexes]
+    if wrong or not picked:
+        raise UsageError(f"{name} has bands 1 to {dataset.count}; {wrong or 'none'} were asked for")
+    return picked
+
+
+def mask_kind(dataset: Any, bands: Sequence[int]) -> str:
+    """Return where validity comes from: 'mask', 'alpha', 'nodata' or 'none', in that order, as GDAL's RFC 15 has it."""
+    flags = dataset.mask_flag_enums[bands[0] - 1]
+    alpha = [k for k, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning == ColorInterp.alpha]
+    if MaskFlags.alpha in flags and not set(alpha) & set(bands):
+        return "alpha"
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        return "mask"
+    return "nodata" if dataset.nodata is not None else "none"

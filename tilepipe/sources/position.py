@@ -1,0 +1,190 @@
+"""Where pixels lie on the earth: pixel size in metres, boxes from bounds, areas of interest from polygons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+from rasterio.features import geometry_mask
+from rasterio.transform import Affine, GCPTransformer
+from rasterio.warp import transform as transform_points
+from rasterio.warp import transform_geom
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError
+from tilepipe.sources.base import Georeference, Resolution, Source
+
+WGS84 = "EPSG:4326"
+EQUATOR = 6378137.0
+"""Equatorial radius of the WGS 84 ellipsoid, metres."""
+ECCENTRICITY2 = 0.0066943799901413165
+"""Its first eccentricity, squared."""
+EDGE_POINTS = 33
+"""Points per edge when bounds are carried over from another CRS, where straight edges become curves."""
+
+
+def georeference_of(dataset: Any) -> Georeference | None:
+    """Return the position of an open rasterio dataset as its file says it; None where it says nothing."""
+    gcps, gcp_crs = dataset.gcps
+    crs = dataset.crs or (gcp_crs if gcps else None)
+    wkt = crs.to_wkt() if crs else None
+    if not dataset.transform.is_identity:  # identity is what GDAL reports for "none"
+        return Georeference(wkt, tuple(dataset.transform)[:6])
+    if gcps:
+        return Georeference(wkt, None, tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in gcps))
+    return Georeference(wkt) if wkt else None
+
+
+def ground_resolution(known: Georeference | None, height: int, width: int) -> Resolution | None:
+    """Return the size of the middle pixel in metres on the ground; None without a CRS or a position.
+
+    Pixel neighbours are carried to longitude and latitude and measured on the WGS 84 ellipsoid, so degrees, Web
+    Mercator and rotated grids all come out as true metres along the image's own axes.
+    """
+    if known is None or known.crs is None or (known.transform is None and len(known.gcps) < 3):
+        return None
+    y, x = height / 2, width / 2
+    try:
+        xs, ys = _to_crs(known, [y, y, y - 0.5, y + 0.5], [x - 0.5, x + 0.5, x, x])
+        lon, lat = transform_points(CRS.from_wkt(known.crs), WGS84, xs, ys)
+    except (CRSError, RasterioError):
+        return None  # a local or planetary CRS without a way to the earth
+    across, down = _metres(lon[:2], lat[:2]), _metres(lon[2:], lat[2:])
+    if not (0 < across < math.inf and 0 < down < math.inf):
+        return None
+    return Resolution(down, across, "m")
+
+
+def _to_crs(known: Georeference, rows: Sequence[float], columns: Sequence[float]) -> tuple[Any, Any]:
+    """Return (x, y) in the image's CRS of pixel positions, whose whole numbers are pixel corners."""
+    if known.transform is None:
+        points = [GroundControlPoint(row=r, col=c, x=x, y=y, z=z) for r, c, x, y, z in known.gcps]
+        with GCPTransformer(points) as to_crs:
+            xs, ys = to_crs.xy(list(rows), list(columns), offset="ul")
+        return list(xs), list(ys)
+    xs, ys = Affine(*known.transform) * (np.asarray(columns), np.asarray(rows))
+    return list(xs), list(ys)
+
+
+def _metres(lon: Sequence[float], lat: Sequence[float]) -> float:
+    """Return the distance of two neighbouring points, by the ellipsoid's radii of curvature between them."""
+    phi = math.radians((lat[0] + lat[1]) / 2)
+    bend = 1 - ECCENTRICITY2 * math.sin(phi) ** 2
+    north = math.radians(lat[1] - lat[0]) * EQUATOR * (1 - ECCENTRICITY2) / bend**1.5
+    turn = (lon[1] - lon[0] + 180) % 360 - 180
+    east = math.radians(turn) * EQUATOR / math.sqrt(bend) * math.cos(phi)
+    return math.hypot(north, east)
+
+
+def _grid(source: Source) -> tuple[Affine, CRS | None]:
+    """Return the affine and the CRS of a source. Raises `InputError` where it has no affine."""
+    known = source.georeference
+    if known is None or known.transform is None:
+        reason = "is placed by ground control points only" if known and known.gcps else "has no position on the earth"
+        raise InputError(
+            f"{source.name} {reason}; name the part in pixels (window), "
+            "or give the image a grid first: gdalwarp -tps in.tif out.tif"
+        )
+    return Affine(*known.transform), CRS.from_wkt(known.crs) if known.crs else None
+
+
+def window_of_bounds(source: Source, bounds: Sequence[float], crs: str | None = None) -> Box:
+    """Return the smallest box of whole pixels that covers `bounds` (left, bottom, right, top), cut to the image.
+
+    `crs` is that of the bounds, default the image's own. Raises `UsageError` where they do not meet the image or are no
+    bounds, `InputError` where the image has no affine position.
+    """
+    grid, own = _grid(source)
+    left, bottom, right, top = (float(value) for value in bounds)
+    if not (left < right and bottom < top):
+        raise UsageError(f"bounds are left bottom right top with left < right and bottom < top; got {tuple(bounds)}")
+    along = np.linspace(0.0, 1.0, EDGE_POINTS)
+    xs = np.concatenate([left + along * (right - left)] * 2 + [np.full(EDGE_POINTS, left), np.full(EDGE_POINTS, right)])
+    side = bottom + along * (top - bottom)
+    ys = np.concatenate([np.full(EDGE_POINTS, bottom), np.full(EDGE_POINTS, top), side, side])
+    if crs is not None:
+        if own is None:
+            raise InputError(f"{source.name} has no CRS, so bounds in {crs} cannot be placed on it")
+        xs, ys = _carried(xs, ys, _crs(crs), own)
+    return _cover(source, grid, xs, ys)
+
+
+def _crs(name: str) -> CRS:
+    try:
+        return CRS.from_user_input(name)
+    except CRSError as error:
+        raise UsageError(f"{name} is not a coordinate reference system; give it like EPSG:4326") from error
+
+
+def _carried(xs: NDArray[Any], ys: NDArray[Any], crs: CRS, own: CRS) -> tuple[NDArray[Any], NDArray[Any]]:
+    if crs == own:
+        return xs, ys
+    try:
+        found = transform_points(crs, own, list(xs), list(ys))
+    except RasterioError as error:
+        raise UsageError(f"bounds cannot be carried from {crs} to {own}: {error}") from error
+    return np.asarray(found[0]), np.asarray(found[1])
+
+
+def _cover(source: Source, grid: Affine, xs: NDArray[Any], ys: NDArray[Any]) -> Box:
+    """Return the box that covers points of the image's CRS, cut to the image."""
+    columns, rows = ~grid * (np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64))
+    _, height, width = source.shape
+    off = UsageError(
+        f"the region (x {np.min(xs):.9g} to {np.max(xs):.9g}, y {np.min(ys):.9g} to {np.max(ys):.9g}) lies off "
+        f"{source.name} ({extent(grid, height, width)}), both in the image's CRS; "
+        "check the order left bottom right top, and the CRS of the bounds"
+    )
+    if not (np.isfinite(columns).all() and np.isfinite(rows).all()):
+        raise off
+    # a millionth of a pixel of rounding must not add a row or column
+    y0, x0 = math.floor(rows.min() + 1e-6), math.floor(columns.min() + 1e-6)
+    y1, x1 = math.ceil(rows.max() - 1e-6), math.ceil(columns.max() - 1e-6)
+    found = Box(y0, x0, max(y1, y0 + 1), max(x1, x0 + 1)) & Box.of_shape(height, width)
+    if found is None:
+        raise off
+    return found
+
+
+def extent(grid: Affine, height: int, width: int) -> str:
+    """Return the extent of a grid in words."""
+    corners = [grid * corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+    xs, ys = [c[0] for c in corners], [c[1] for c in corners]
+    return f"x {min(xs):.9g} to {max(xs):.9g}, y {min(ys):.9g} to {max(ys):.9g}"
+
+
+class Area:
+    """An area of interest on a source's grid, from GeoJSON geometries in longitude and latitude.
+
+    Picklable. Raises `UsageError` where no polygon is given or they do not meet the image, `InputError` where the
+    image has no affine position.
+    """
+
+    def __init__(self, source: Source, geometries: Iterable[dict[str, Any]], crs: str = WGS84) -> None:
+        grid, own = _grid(source)
+        if own is None:
+            raise InputError(f"{source.name} has no CRS, so polygons cannot be placed on it")
+        given = [g for g in geometries if g.get("type") in ("Polygon", "MultiPolygon")]
+        if not given:
+            raise UsageError("an area of interest needs at least one Polygon or MultiPolygon")
+        self._grid = grid
+        self.geometries: list[dict[str, Any]] = [dict(transform_geom(_crs(crs), own, g)) for g in given]
+        points = np.asarray([p for g in self.geometries for p in _points(g["coordinates"])])
+        self.box = _cover(source, grid, points[:, 0], points[:, 1])
+
+    def mask(self, box: Box) -> NDArray[np.bool_]:
+        """Return True where the centre of a pixel lies in the area, (box.height, box.width)."""
+        here = self._grid * Affine.translation(box.x0, box.y0)
+        return np.asarray(geometry_mask(self.geometries, box.shape, here, invert=True), dtype=np.bool_)
+
+
+def _points(coordinates: Any) -> list[tuple[float, float]]:
+    if isinstance(coordinates[0], int | float):
+        return [(float(coordinates[0]), float(coordinates[1]))]
+    return [point for part in coordinates for point in _points(part)]

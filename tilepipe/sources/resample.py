@@ -1,0 +1,219 @@
+"""A source at another resolution: area average when shrinking, bilinear when enlarging.
+
+Every output pixel is a pure function of its global position: weights are exact integers per axis, applied in a fixed
+order, so two boxes agree on every pixel they share and a constant image stays that constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError
+from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
+
+PIECE_VALUES = 4 << 20
+"""Source values (pixels x bands) taken at once while resampling; larger boxes are done in pieces."""
+
+
+@dataclass(frozen=True)
+class Taps:
+    """For each output pixel of one axis: which source pixels it takes, and how much of each."""
+
+    index: NDArray[np.intp]
+    """(pixels, taps) positions on the source's axis."""
+    weight: NDArray[np.float64]
+    """(pixels, taps) integers; each row has the same sum; 0 for taps that are not used."""
+
+
+def taps(start: int, stop: int, size: int, source_size: int) -> Taps:
+    """Return the taps of output pixels [start, stop) of an axis of `size` pixels made from one of `source_size`."""
+    common = math.gcd(size, source_size)
+    n, m = size // common, source_size // common  # in units of 1/n source pixel an output pixel is m long
+    out = np.arange(start, stop, dtype=np.int64)[:, None]
+    if m >= n:
+        first = out * m // n
+        index = first + np.arange(-(-m // n) + 1)
+        weight = np.minimum((out + 1) * m, (index + 1) * n) - np.maximum(out * m, index * n)
+    else:
+        centre = (2 * out + 1) * m - n  # of the output pixel, from the first source centre, in units of 1/(2n)
+        first = centre // (2 * n)
+        index = first + np.arange(2)
+        upper = centre - first * 2 * n
+        weight = np.concatenate([2 * n - upper, upper], axis=1)
+    return Taps(np.clip(index, 0, source_size - 1).astype(np.intp), np.maximum(weight, 0).astype(np.float64))
+
+
+def apply(data: NDArray[np.float64], rows: Taps, columns: Taps) -> NDArray[np.float64]:
+    """Return the weighted sums of (..., y, x) `data`, which the taps index; exact for integers below 2**53."""
+    over_rows = np.zeros((*data.shape[:-2], len(rows.index), data.shape[-1]))
+    for k in range(rows.index.shape[1]):
+        over_rows += data[..., rows.index[:, k], :] * rows.weight[:, k, None]
+    result = np.zeros((*over_rows.shape[:-1], len(columns.index)))
+    for k in range(columns.index.shape[1]):
+        result += over_rows[..., columns.index[:, k]] * columns.weight[:, k]
+    return result
+
+
+class Resampled:
+    """`source` resampled to `height` x `width` pixels that cover the same ground.
+
+    Each axis has one exact scale, source size / output size. Averages take valid pixels only; a pixel is valid where
+    all pixels it covers are; where it covers none that is valid, it is the average of what the file holds there.
+    Integers are rounded half up. Raises `UsageError` for a size below 1 x 1.
+    """
+
+    def __init__(self, source: Source, height: int, width: int) -> None:
+        if min(height, width) < 1:
+            raise UsageError(f"{source.name} cannot be resampled to {height} x {width} pixels; the least is 1 x 1")
+        self.source = source
+        self._base = source.coarser(height, width)
+        self._size = (height, width)
+
+    @property
+    def name(self) -> str:
+        """Of the source."""
+        return self.source.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(bands, height, width) after resampling."""
+        return self.source.shape[0], *self._size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the source."""
+        return self.source.dtype
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """(y, x) pixels of the source per pixel."""
+        _, height, width = self.source.shape
+        return height / self._size[0], width / self._size[1]
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """Pixel size after resampling."""
+        known = self.source.resolution
+        return known and Resolution(known.y * self.scale[0], known.x * self.scale[1], known.unit)
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """Position on the earth, for the resampled pixels."""
+        known = self.source.georeference
+        if known is None:
+            return None
+        sy, sx = self.scale
+        transform = None
+        if known.transform is not None:
+            a, b, c, d, e, f = known.transform
+            transform = (a * sx, b * sy, c, d * sx, e * sy, f)
+        gcps = tuple((row / sy, column / sx, x, y, z) for row, column, x, y, z in known.gcps)
+        return Georeference(known.crs, transform, gcps)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the resampled pixels of `box`, (bands, box.height, box.width), reflected outside the image."""
+        if self._base.shape[1:] == self._size:
+            return self._base.read(box)
+        return read_reflected(box, *self._size, self._pixels)
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return True where all source pixels that a pixel covers hold image data, or None when all do."""
+        if self._base.shape[1:] == self._size:
+            return self._base.valid(box)
+        result = np.zeros(box.shape, dtype=np.bool_)
+        inside = box & Box.of_shape(*self._size)
+        for piece in self._pieces(inside) if inside else ():
+            hull, rows, columns = self._taps(piece)
+            mask = self._base.valid(hull)
+            result[piece.slices_in(box)] = True if mask is None else _wholly(mask, rows, columns)
+        return None if result.all() else result
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return itself."""
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the source's identity and the size it is resampled to."""
+        return {"reader": "resampled", "size": list(self._size), "of": self.source.identity()}
+
+    def _pixels(self, box: Box) -> NDArray[Any]:
+        result = np.empty((self.shape[0], *box.shape), dtype=self.dtype)
+        for piece in self._pieces(box):
+            hull, rows, columns = self._taps(piece)
+            values = _averages(self._base.read(hull), self._base.valid(hull), rows, columns)
+            if self.dtype.kind != "f":
+                values = np.floor(values + 0.5)
+            result[(slice(None), *piece.slices_in(box))] = values
+        return result
+
+    def _taps(self, box: Box) -> tuple[Box, Taps, Taps]:
+        """Return the box of the base that `box` is made from, and the taps that index it."""
+        _, height, width = self._base.shape
+        rows = taps(box.y0, box.y1, self._size[0], height)
+        columns = taps(box.x0, box.x1, self._size[1], width)
+        y0, x0 = int(rows.index.min()), int(columns.index.min())
+        hull = Box(y0, x0, int(rows.index.max()) + 1, int(columns.index.max()) + 1)
+        return hull, Taps(rows.index - y0, rows.weight), Taps(columns.index - x0, columns.weight)
+
+    def _pieces(self, box: Box) -> Iterator[Box]:
+        """Yield boxes that cover `box`, each made from a bounded number of source values."""
+        bands, height, width = self._base.shape
+        sy, sx = max(1.0, height / self._size[0]), max(1.0, width / self._size[1])
+        if box.area == 1 or box.area * sy * sx * bands <= PIECE_VALUES:
+            yield box
+        elif box.height * sy >= box.width * sx and box.height > 1:
+            middle = (box.y0 + box.y1) // 2
+            yield from self._pieces(Box(box.y0, box.x0, middle, box.x1))
+            yield from self._pieces(Box(middle, box.x0, box.y1, box.x1))
+        else:
+            middle = (box.x0 + box.x1) // 2
+            yield from self._pieces(Box(box.y0, box.x0, box.y1, middle))
+            yield from self._pieces(Box(box.y0, middle, box.y1, box.x1))
+
+
+def _averages(data: NDArray[Any], valid: NDArray[np.bool_] | None, rows: Taps, columns: Taps) -> NDArray[np.float64]:
+    """Return weighted averages of the valid pixels of (bands, y, x) `data`."""
+    values = np.asarray(data, dtype=np.float64)
+    if data.dtype.kind == "f":
+        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    everything = float(rows.weight[0].sum() * columns.weight[0].sum())
+    if valid is None or valid.all():
+        return apply(values, rows, columns) / everything
+    weight = apply(valid.astype(np.float64), rows, columns)
+    some = apply(values * valid, rows, columns) / np.where(weight > 0, weight, 1.0)
+    return np.where(weight > 0, some, apply(values, rows, columns) / everything)
+
+
+def _wholly(valid: NDArray[np.bool_], rows: Taps, columns: Taps) -> NDArray[np.bool_]:
+    """Return True where every source pixel with a weight is valid."""
+    return np.equal(apply((~valid).astype(np.float64), rows, columns), 0)
+
+
+def at_resolution(source: Source, resolution: float, unit: str, tolerance: float = 0.05) -> Source:
+    """Return `source` with pixels of `resolution` `unit` ('m' or 'um'): itself when within `tolerance` on both axes.
+
+    Raises `InputError` where the source does not say its pixel size, or says it in the other unit.
+    """
+    known = source.resolution
+    if known is None:
+        raise InputError(
+            f"{source.name} does not say how large its pixels are, and {resolution:g} {unit} per pixel are asked for; "
+            "state it: open_source(path, resolution=0.3) in metres for rasters, open_source(path, mpp=0.25) for slides"
+        )
+    if known.unit != unit:
+        raise InputError(
+            f"{source.name} has pixels of {known}, and {resolution:g} {unit} per pixel are asked for; "
+            "a model for one kind of image does not fit the other"
+        )
+    ratio_y, ratio_x = known.y / resolution, known.x / resolution
+    if abs(ratio_y - 1) <= tolerance and abs(ratio_x - 1) <= tolerance:
+        return source
+    _, height, width = source.shape
+    return Resampled(source, max(1, math.floor(height * ratio_y + 0.5)), max(1, math.floor(width * ratio_x + 0.5)))
