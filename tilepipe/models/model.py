@@ -1,0 +1,77 @@
+"""Model: a network and its card, ready to be called on tiles."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tilepipe.errors import ModelError
+from tilepipe.models.card import ModelCard
+
+_WORDS_FOR_PEOPLE = {"description", "license", "name", "tile", "training"}
+"""Fields of a card that change no label; they are not part of a model's identity."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network with its card. Can be pickled when its module can."""
+
+    card: ModelCard
+    """What it reads and what its classes mean."""
+    module: nn.Module
+    """(B, bands, H, W) float32, normalised -> logits (B, classes, H, W); in eval mode, float32, on the CPU."""
+    name: str = "python"
+    """What messages call it: the directory it was loaded from, or 'python'."""
+
+    @classmethod
+    def from_torch(cls, module: nn.Module, card: ModelCard, name: str = "python") -> Model:
+        """Wrap any torch module; it is switched to eval mode and moved to float32 on the CPU, not copied.
+
+        Raises `ModelError` when it is no module or when the card's stride does not fit the module's own `stride`.
+        """
+        if not isinstance(module, nn.Module):
+            raise ModelError(f"a {type(module).__name__} is not a torch.nn.Module; wrap a function in a module first")
+        stride = getattr(module, "stride", None)
+        if isinstance(stride, int) and card.stride % stride:
+            raise ModelError(
+                f"the card says stride {card.stride}, the network subsamples by {stride}; give the card stride={stride}"
+            )
+        return cls(card, module.to("cpu", torch.float32).eval(), name)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained values."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    def normalise(self, tiles: Tensor) -> Tensor:
+        """Return (x - mean) / std in float32 of tiles (B, bands, H, W) in the source's own units, on their device."""
+        x = tiles.to(torch.float32)
+        if self.card.mean:
+            x = x - _per_band(self.card.mean, x)
+        if self.card.std:
+            x = x / _per_band(self.card.std, x)
+        return x
+
+    def sha256(self) -> str:
+        """Return the hash of all that decides a label: weights, network, and the card but for words for people."""
+        digest = hashlib.sha256(self.card.model_dump_json(exclude=_WORDS_FOR_PEOPLE).encode())
+        for name, layer in self.module.named_modules():
+            digest.update(f"{name}:{type(layer).__module__}.{type(layer).__qualname__}:{_settings(layer)};".encode())
+        for name, tensor in self.module.state_dict().items():
+            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def _per_band(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=like.device).view(1, -1, 1, 1)
+
+
+def _settings(layer: nn.Module) -> list[tuple[str, Any]]:
+    """Return the plain values that a layer was made with (kernel size, a constant, ...), sorted by name."""
+    plain = (bool, int, float, str, tuple)
+    return sorted((k, v) for k, v in vars(layer).items() if isinstance(v, plain) and k != "training")
