@@ -65,4 +65,4 @@ def _shares(values: NDArray[np.float64]) -> NDArray[np.int64]:
     shares = np.floor(quota).astype(np.int64)
     missing = UNITY - shares.sum(axis=0)
     rank = np.argsort(np.argsort(shares - quota, axis=0, kind="stable"), axis=0, kind="stable")
-    return shares + (rank < missing)
+    return np.asarray(shares + (rank < missing))

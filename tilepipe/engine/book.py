@@ -1,0 +1,56 @@
+"""Book: which blocks of a run are done, ready or still needed. Only the driving process keeps it."""
+
+from __future__ import annotations
+
+from tilepipe.events import Event, Listener
+from tilepipe.grid import Index
+from tilepipe.plan import Plan
+from tilepipe.store import Ledger, Record, Store
+
+
+class Book:
+    """Commits blocks to the ledger, in an order that has a block's earlier neighbours first."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, store: Store, listener: Listener) -> None:
+        """Clear away strips that an interrupted run left though nobody needs them."""
+        self.plan = plan
+        self.ledger = ledger
+        self.store = store
+        self.listener = listener
+        self._grid = plan.grid
+        self._blocks = list(plan.blocks())
+        self._known = set(self._blocks)
+        self._tiles = sum(record.tiles for record in ledger.done.values())
+        for block in ledger.done:
+            self._drop_strips(block)
+
+    def missing(self) -> list[Index]:
+        """Return the blocks that are not committed yet, row by row."""
+        return [block for block in self._blocks if block not in self.ledger.done]
+
+    def ready(self, block: Index) -> bool:
+        """Return whether the neighbours that a block waits for are committed."""
+        return all(near in self.ledger.done for near in self._earlier(block))
+
+    def givers(self, block: Index) -> tuple[Index, ...]:
+        """Return the earlier neighbours that have written strips."""
+        records = (self.ledger.done[near] for near in self._earlier(block))
+        return tuple(record.block for record in records if record.tiles or record.failed)
+
+    def commit(self, record: Record) -> None:
+        """Append to the ledger, drop strips that nobody needs any more, and tell the listener."""
+        self.ledger.append(record)
+        for block in (record.block, *self._earlier(record.block)):
+            self._drop_strips(block)
+        self._tiles += record.tiles
+        done, total = len(self.ledger.done), len(self._blocks)
+        self.listener(Event("predict", done, total, data={"tiles": self._tiles, "failed": len(record.failed)}))
+
+    def _earlier(self, block: Index) -> list[Index]:
+        if not self._grid.blended:
+            return []
+        return [near for near in self._grid.earlier(block) if near in self._known]
+
+    def _drop_strips(self, block: Index) -> None:
+        if self._grid.blended and all(b in self.ledger.done for b in self._grid.later(block) if b in self._known):
+            self.store.drop_strips(block)

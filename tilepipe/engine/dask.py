@@ -1,0 +1,140 @@
+"""Blocks as Dask tasks, a bounded number in flight: in this process, in worker processes, or on a running scheduler.
+
+A task is one block; it writes to the store and returns its ledger line, so nothing is ever held in worker memory. The
+job goes to each worker process once; in this process it is not copied at all.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit
+
+import dask
+import torch
+from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, wait
+
+from tilepipe.engine.book import Book
+from tilepipe.engine.steps import Job, Worker
+from tilepipe.errors import DeviceError, UsageError
+from tilepipe.grid import Index
+from tilepipe.store import Record
+
+Order = Callable[[list[Index]], list[Index]]
+
+_WORKERS: dict[str, Worker] = {}
+"""Live workers of this process by job; tasks find theirs here."""
+
+
+class _JobPlugin(WorkerPlugin):  # type: ignore[misc]
+    """Brings a job to every worker process, also to those that join later."""
+
+    def __init__(self, key: str, job: Job, threads: int) -> None:
+        self.name = f"tilepipe-{key}"
+        self.key, self.job, self.threads = key, job, threads
+
+    def setup(self, worker: Any) -> None:
+        torch.set_num_threads(self.threads)
+        _WORKERS[self.key] = Worker(self.job)
+
+    def teardown(self, worker: Any) -> None:
+        _drop_worker(self.key)
+
+
+def run(job: Job, book: Book, scheduler: str | None = None, order: Order = list) -> None:
+    """Compute the blocks that are missing in the book, in `order` as far as earlier neighbours allow.
+
+    Uses `job.plan.compute.workers` processes (0: threads of this process), or the scheduler at an address.
+    Raises what a block raises; finished blocks stay committed.
+    """
+    pending = order(book.missing())
+    if not pending:
+        return
+    key = uuid.uuid4().hex
+    with _client(job, key, scheduler) as client:
+        in_flight = (
+            job.plan.compute.in_flight if scheduler is None else 2 * max(1, len(client.scheduler_info()["workers"]))
+        )
+        running: dict[Any, Index] = {}
+        while pending or running:
+            room = in_flight - len(running)
+            for block in list(islice((b for b in pending if book.ready(b)), room)):
+                pending.remove(block)
+                running[client.submit(_run_block, key, block, book.givers(block), pure=False)] = block
+            for future in wait(list(running), return_when="FIRST_COMPLETED").done:
+                book.commit(_result(future, running.pop(future)))
+
+
+def _run_block(key: str, block: Index, givers: tuple[Index, ...]) -> Record:
+    return _WORKERS[key].run(Index(*block), [Index(*giver) for giver in givers])
+
+
+def _result(future: Any, block: Index) -> Record:
+    try:
+        record: Record = future.result()
+    except KilledWorker:
+        raise DeviceError(
+            f"worker processes died again and again on block {tuple(block)}, most likely out of memory; "
+            "use fewer --workers or a smaller --tile, the run will resume"
+        ) from None
+    return record
+
+
+def _drop_worker(key: str) -> None:
+    worker = _WORKERS.pop(key, None)
+    if worker is not None:
+        worker.close()
+
+
+@contextmanager
+def _client(job: Job, key: str, scheduler: str | None) -> Iterator[Client]:
+    """Connect to, or start, what runs the tasks, with the job in place."""
+    quiet = {"distributed.admin.log-format": "", "distributed.comm.timeouts.connect": "30s"}
+    try:
+        with dask.config.set(quiet), _connected(job, scheduler) as client:
+            if job.plan.compute.workers or scheduler:
+                threads = max(1, (os.cpu_count() or 1) // max(1, job.plan.compute.workers))
+                client.register_plugin(_JobPlugin(key, job, threads))
+            else:
+                _WORKERS[key] = Worker(job)
+            yield client
+    finally:
+        _drop_worker(key)
+
+
+@contextmanager
+def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
+    if scheduler is not None:
+        _refuse_open_network(scheduler)
+        try:
+            client = Client(scheduler, timeout="30s")
+        except (OSError, TimeoutError) as error:
+            raise UsageError(f"no Dask scheduler answers at {scheduler}: {error}") from None
+        with client:
+            yield client
+        return
+    if job.plan.compute.workers:
+        options = {
+            "n_workers": job.plan.compute.workers,
+            "threads_per_worker": 1,
+            "processes": True,
+            "host": "127.0.0.1",
+        }
+    else:
+        options = {"n_workers": 1, "threads_per_worker": job.plan.compute.in_flight, "processes": False}
+    with (
+        LocalCluster(**options, dashboard_address=None, memory_limit=None, silence_logs="critical") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _refuse_open_network(scheduler: str) -> None:
+    """Refuse a scheduler that others on the network can reach: Dask runs any code it is sent."""
+    parts = urlsplit(scheduler if "://" in scheduler else f"tcp://{scheduler}")
+    if parts.scheme != "tls" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise UsageError(f"scheduler {scheduler} is neither on this machine nor encrypted; use a tls:// address")

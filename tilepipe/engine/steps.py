@@ -1,0 +1,183 @@
+"""One block: read, predict, blend, commit. The only place where the parts meet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.blend import SIDES, Canvas, Kept, Sums, strip_boxes
+from tilepipe.box import Box
+from tilepipe.errors import InputError
+from tilepipe.grid import Index
+from tilepipe.models.model import Model
+from tilepipe.plan import Plan
+from tilepipe.predict import Predictor
+from tilepipe.sources.base import Source, read_reflected
+from tilepipe.store import Record, Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to work on a run; picklable."""
+
+    plan: Plan
+    """What is computed."""
+    source: Source
+    """The image on the prediction grid; what is not valid there becomes nodata."""
+    model: Model
+    """The model."""
+    directory: Path | None = None
+    """Work directory of the run, holding run.zarr; None for a region in memory."""
+
+
+@dataclass
+class Tally:
+    """What happened to the tiles of a block."""
+
+    tiles: int = 0
+    """Predicted."""
+    failed: list[str] = field(default_factory=list)
+    """Could not be read, and why."""
+
+
+class Worker:
+    """Works on the blocks of one job in one process; `run` may be called from several threads."""
+
+    def __init__(self, job: Job) -> None:
+        """Move the model to its device and open the store."""
+        plan, how = job.plan, job.plan.compute
+        self.job = job
+        self.predictor = Predictor(
+            job.model, plan.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
+        )
+        self.store = Store(job.directory) if job.directory else None
+        fill = job.model.card.mean or (0.0,) * plan.bands
+        self._fill = np.round(fill).astype(plan.dtype) if plan.dtype != "float32" else np.array(fill, plan.dtype)
+        self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
+
+    def region(self) -> tuple[NDArray[Any], Tally]:
+        """Return the labels of the plan's region on the prediction grid, in memory."""
+        plan, tally = self.job.plan, Tally()
+        area = plan.predicted_region
+        canvas = self._gather(plan.tiles(), area, tally)
+        labels = canvas.labels(area)
+        labels[~self._wanted(area)] = plan.nodata
+        return labels, tally
+
+    def run(self, block: Index, strips_from: Iterable[Index] = ()) -> Record:
+        """Predict a block's tiles, write its labels and strips, and return the line for the ledger.
+
+        `strips_from` are the earlier neighbours that have written strips.
+        """
+        start, plan, tally = time.monotonic(), self.job.plan, Tally()
+        assert self.store is not None
+        grid, zone = plan.grid, plan.grid.zone(block)
+        area = _grown(zone, max(grid.tile_shape) if grid.blended else 0, grid.shape)
+        canvas = self._gather(plan.tiles_of(block), area, tally)
+        if isinstance(canvas, Sums):
+            self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
+        labels = canvas.labels(zone)
+        labels[~self._wanted(zone)] = plan.nodata
+        sha256 = self.store.write_labels(block, zone, labels)
+        return Record(block, sha256, tally.tiles, tuple(tally.failed), round(time.monotonic() - start, 3))
+
+    def close(self) -> None:
+        """Stop the reading threads."""
+        self._readers.shutdown(cancel_futures=True)
+
+    def _gather(self, tiles: Iterable[Index], area: Box, tally: Tally) -> Canvas:
+        """Predict `tiles` and collect what they say about `area`; tiles without a wanted pixel are left out."""
+        plan = self.job.plan
+        grid, nodata, dtype = plan.grid, plan.nodata, plan.label_dtype
+        canvas: Canvas = Kept(grid, area, dtype, nodata)
+        predict = self.predictor.labels
+        if grid.blended:
+            canvas = Sums(grid, area, plan.tiling.window, classes=plan.classes, dtype=dtype, nodata=nodata)
+            predict = self.predictor.probabilities
+        for group in self._read_ahead(_batched(self._useful(tiles, area), plan.compute.batch)):
+            good = [(tile, pixels) for tile, pixels in group if not isinstance(pixels, str)]
+            for tile, problem in group:
+                if isinstance(problem, str):
+                    canvas.fail(tile)
+                    tally.failed.append(problem)
+            if good:
+                for (tile, _), values in zip(good, predict(np.stack([p for _, p in good])), strict=True):
+                    canvas.add(tile, values)
+            tally.tiles += len(good)
+        return canvas
+
+    def _useful(self, tiles: Iterable[Index], area: Box) -> Iterator[Index]:
+        wanted = self._wanted(area)
+        for tile in tiles:
+            part = self.job.plan.grid.kept_box(tile) & area
+            if part is not None and wanted[part.slices_in(area)].any():
+                yield tile
+
+    def _wanted(self, area: Box) -> NDArray[np.bool_]:
+        """Return where `area` is inside the region and holds image data."""
+        wanted = np.zeros(area.shape, bool)
+        inside = area & self.job.plan.predicted_region
+        if inside is not None:
+            wanted[inside.slices_in(area)] = self._valid(inside)
+        return wanted
+
+    def _valid(self, box: Box) -> NDArray[np.bool_]:
+        """Return where `box`, inside the image, holds image data."""
+        valid = self.job.source.valid(box)
+        return np.ones(box.shape, bool) if valid is None else valid
+
+    def _read_ahead(self, groups: Iterator[tuple[Index, ...]]) -> Iterator[list[tuple[Index, NDArray[Any] | str]]]:
+        """Yield groups of tiles with their pixels, reading the next group while this one is used."""
+        waiting: list[list[tuple[Index, Future[NDArray[Any] | str]]]] = []
+        for group in groups:
+            waiting.append([(tile, self._readers.submit(self._read, tile)) for tile in group])
+            if len(waiting) > 1:
+                yield [(tile, future.result()) for tile, future in waiting.pop(0)]
+        for rest in waiting:
+            yield [(tile, future.result()) for tile, future in rest]
+
+    def _read(self, tile: Index) -> NDArray[Any] | str:
+        """Return a tile's pixels, or why they cannot be read. Pixels without image data are the model's mean."""
+        plan, source = self.job.plan, self.job.source
+        box = plan.grid.tile_box(tile)
+        try:
+            pixels = source.read(box)
+        except InputError as error:
+            return str(error)
+        valid = read_reflected(box, *source.shape[1:], self._valid)
+        if not valid.all():
+            pixels = np.where(valid, pixels, self._fill[:, None, None])
+        return pixels
+
+    def _exchange_strips(self, block: Index, sums: Sums, strips_from: Iterable[Index], *, own: bool) -> None:
+        """Write this block's strips, if it has any of its `own`, and add those of its earlier neighbours."""
+        assert self.store is not None
+        grid = self.job.plan.grid
+        reach = max(grid.tile_shape) - 1
+        for side, box in strip_boxes(grid.zone(block), reach, grid.shape).items() if own else ():
+            self.store.write_strip(block, side, sums.at(box))
+        givers = set(strips_from)
+        for side, (rows, columns) in SIDES.items():
+            near = Index(block.row - rows, block.column - columns)
+            if near in givers:
+                box = strip_boxes(grid.zone(near), reach, grid.shape)[side]
+                sums.at(box)[:] += self.store.read_strip(near, side)
+
+
+def _grown(zone: Box, reach: int, shape: tuple[int, int]) -> Box:
+    """Return the zone and what its tiles reach below and to the right, inside the image."""
+    return Box(zone.y0, zone.x0, min(zone.y1 + reach, shape[0]), min(zone.x1 + reach, shape[1]))
+
+
+def _batched(tiles: Iterator[Index], size: int) -> Iterator[tuple[Index, ...]]:
+    """Yield groups of `size` tiles; the last one may be smaller."""
+    while group := tuple(islice(tiles, size)):
+        yield group

@@ -1,0 +1,104 @@
+"""Memory: the promise, computed before a run from the plan's numbers alone; it does not depend on height or width.
+
+Constants were measured as peak RSS of the process tree on Linux, x86-64, torch CPU; see docs/memory.md.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+
+from tilepipe.errors import UsageError
+from tilepipe.grid import Grid
+
+MiB = 1 << 20
+
+PROCESS = 520 * MiB
+"""A process that has imported tilepipe, torch, dask, zarr and rasterio, with its heap's slack."""
+DECODERS = 96 * MiB
+"""Cache of GDAL (64 MiB) or OpenSlide, and decode buffers."""
+EXPORT = 224 * MiB
+"""Writing products: GDAL cache, bands of rows, compression."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a run is promised to stay within, by what they are for."""
+
+    processes: int
+    """Interpreters and libraries."""
+    model: int
+    """Weights, activations and their copies."""
+    tiles: int
+    """Tiles being read, decoded and normalised."""
+    blocks: int
+    """Sums and labels of the blocks in flight."""
+    export: int
+    """Writing products, after prediction."""
+
+    @property
+    def total(self) -> int:
+        """The promise for the whole process tree; prediction and export do not happen at the same time."""
+        return self.processes + max(self.model + self.tiles + self.blocks, self.export)
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the parts and the total."""
+        return {**asdict(self), "total": self.total}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What decides the memory of one predicting process."""
+
+    classes: int
+    """Number of classes."""
+    bands: int
+    """Bands that are read."""
+    itemsize: int
+    """Bytes of a pixel value."""
+    grid: Grid
+    """Tiles and blocks."""
+    batch: int
+    """Tiles that the model sees at once."""
+    shrink: float
+    """Source pixels read per pixel of the prediction grid; 1 without resampling."""
+    weights: int
+    """Bytes of the weights."""
+    activations: int
+    """Peak bytes of a forward pass of one batch."""
+
+    def promise(self, workers: int, in_flight: int) -> Memory:
+        """Return the promise for `workers` processes beside this one, 0 for this one alone."""
+        grid = self.grid
+        pixels, zone = grid.y.tile * grid.x.tile, grid.y.zone * grid.x.zone
+        reading = self.bands * pixels * (self.shrink * (self.itemsize + 16) + self.itemsize)
+        tiles = int(3 * self.batch * self.bands * pixels * (self.itemsize + 4) + 4 * reading) + DECODERS
+        block = 8 * zone
+        results = 2 * self.batch * pixels * (2 + 4 * self.classes)
+        if grid.blended:
+            block += 12 * self.classes * (grid.y.zone + grid.y.tile) * (grid.x.zone + grid.x.tile)
+            results += self.batch * pixels * 20 * self.classes
+        each = max(workers, 1)
+        return Memory(
+            processes=PROCESS * (workers + 1),
+            model=each * (2 * self.weights + self.activations + results),
+            tiles=each * tiles,
+            blocks=block * in_flight,
+            export=EXPORT,
+        )
+
+
+def parse_bytes(text: str | int) -> int:
+    """Return the bytes of '4GiB', '500MB' or a number. Raises `UsageError`."""
+    if isinstance(text, int):
+        return text
+    units = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", text.lower())
+    if not match:
+        raise UsageError(f"memory {text!r} is not a size; write it like 4GiB or 500MB")
+    return int(float(match[1]) * units[match[2] or ""])
+
+
+def format_bytes(size: int) -> str:
+    """Return '1.5 GiB' or '512 MiB'."""
+    return f"{size / (1 << 30):.2f} GiB" if size >= 1 << 30 else f"{-(-size // MiB)} MiB"

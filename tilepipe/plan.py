@@ -1,0 +1,225 @@
+"""Plan: everything that is decided before a run. Frozen, printable, JSON round trip; nothing live, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from tilepipe.box import Box
+from tilepipe.errors import TilepipeError
+from tilepipe.grid import Grid, Index, make_axis
+from tilepipe.memory import Memory, format_bytes
+
+FORMAT = 1
+"""Version of the plan and of the work directory."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the prediction grid is cut into tiles and blocks, in pixels."""
+
+    tile: int
+    """Tile size (T), before it is cut to a smaller image."""
+    overlap: int
+    """What neighbouring tiles share."""
+    window: str
+    """'crop', 'gaussian', 'hann' or 'linear'."""
+    stride: int
+    """Total stride of the model (S)."""
+    halo: int | None
+    """The model's reach rounded up to its stride; None when unknown or unbounded."""
+    block: int
+    """Wanted size of a block; zones are at least this and at least a tile."""
+
+    def grid(self, shape: tuple[int, int]) -> Grid:
+        """Return tiles and blocks of an image of `shape` (height, width)."""
+        crop = self.window == "crop"
+        y, x = (
+            make_axis(size, self.tile, self.overlap, stride=self.stride, crop=crop, zone=self.block) for size in shape
+        )
+        return Grid(y, x)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how the model runs."""
+
+    device: str
+    """'cpu' or 'cuda:i'."""
+    precision: str
+    """'fp32', 'bf16' or 'fp16'."""
+    batch: int
+    """Tiles that the model sees at once."""
+    workers: int
+    """Worker processes; 0 computes in this process."""
+
+    @property
+    def in_flight(self) -> int:
+        """Blocks that are worked on at the same time."""
+        return self.workers or 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is computed, from which tiles, in which blocks; shapes are (height, width) in pixels."""
+
+    source: str
+    """What the image is called."""
+    model: str
+    """What the model is called."""
+    bands: int
+    """Bands that are read."""
+    dtype: str
+    """Of the image's pixels."""
+    shape: tuple[int, int]
+    """Full-resolution grid of the image."""
+    predicted: tuple[int, int]
+    """Prediction grid: the image at the model's resolution."""
+    output: tuple[int, int]
+    """Output grid of the whole image: full resolution unless labels are kept at another one."""
+    region: Box
+    """Part of the full-resolution grid that is asked for."""
+    tiling: Tiling
+    """How the prediction grid is cut and put together."""
+    compute: Compute
+    """Where and how the model runs."""
+    classes: int
+    """Number of classes."""
+    label_dtype: str
+    """'uint8' or 'uint16'."""
+    nodata: int
+    """Label of pixels that are not computed or hold no image data."""
+    memory: Memory
+    """What the run is promised to stay within."""
+
+    @property
+    def grid(self) -> Grid:
+        """Tiles and blocks on the prediction grid."""
+        return self.tiling.grid(self.predicted)
+
+    @property
+    def predicted_region(self) -> Box:
+        """Pixels of the prediction grid that decide the labels of the region."""
+        out = self.output_region
+        rows, columns = (
+            (nearest(start, size, of), nearest(stop - 1, size, of) + 1)
+            for (start, stop), size, of in zip(
+                ((out.y0, out.y1), (out.x0, out.x1)), self.predicted, self.output, strict=True
+            )
+        )
+        return Box(rows[0], columns[0], rows[1], columns[1])
+
+    @property
+    def output_region(self) -> Box:
+        """The region on the output grid: the pixels that touch it."""
+        (h, w), (H, W), box = self.output, self.shape, self.region
+        return Box(box.y0 * h // H, box.x0 * w // W, -(-box.y1 * h // H), -(-box.x1 * w // W))
+
+    @property
+    def exact(self) -> bool:
+        """Whether every kept pixel has the model's whole reach around it: labels equal those of the whole image."""
+        cut = self.tiling
+        if self.grid.y.count == self.grid.x.count == 1:
+            return True
+        return cut.window == "crop" and cut.halo is not None and cut.overlap >= 2 * cut.halo
+
+    def tiles(self) -> Iterator[Index]:
+        """Yield the tiles that decide the region."""
+        return self.grid.tiles_over(self.predicted_region)
+
+    def blocks(self) -> Iterator[Index]:
+        """Yield the blocks that the region needs, row by row: a block's earlier neighbours come before it."""
+        return self.grid.blocks_over(self.predicted_region)
+
+    def tiles_of(self, block: Index) -> list[Index]:
+        """Return the tiles of a block that decide pixels of the region."""
+        region, grid = self.predicted_region, self.grid
+        return [tile for tile in grid.tiles_of(block) if grid.kept_box(tile) & region]
+
+    @property
+    def tile_count(self) -> int:
+        """Number of tiles that decide the region."""
+        grid, region = self.grid, self.predicted_region
+        return len(grid.y.tiles_over(region.y0, region.y1)) * len(grid.x.tiles_over(region.x0, region.x1))
+
+    @property
+    def work(self) -> float:
+        """Pixels that the model sees per pixel of the region (F); 1 is one pass over the image."""
+        return self.tile_count * self.grid.y.tile * self.grid.x.tile / self.predicted_region.area
+
+    def disk(self) -> int:
+        """Return the most bytes that the work directory and one product take, without compression."""
+        size = 1 if self.label_dtype == "uint8" else 2
+        strips = 0
+        if self.grid.blended:
+            strips = 8 * self.classes * self.grid.y.tile * (self.predicted_region.width + self.grid.x.zone)
+        return self.predicted_region.area * size + 2 * self.output_region.area * size + strips
+
+    def key(self, image: dict[str, Any], weights: str) -> str:
+        """Return the run key: a hash of the image's identity, the weights' sha256 and whatever decides a label.
+
+        Workers, memory and names are left out: they do not change a label.
+        """
+        settings = self.to_dict()
+        for name in ("source", "model", "memory"):
+            del settings[name]
+        del settings["compute"]["workers"]
+        text = json.dumps({"format": FORMAT, "image": image, "weights": weights, **settings}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        return {**asdict(self), "region": self.region.to_list()}
+
+    def to_json(self) -> str:
+        """Return the text of plan.json."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Parse plan.json. Raises `TilepipeError` when it is not one."""
+        try:
+            values = json.loads(text)
+            values["region"] = Box(*values["region"])
+            for name, kind in (("memory", Memory), ("tiling", Tiling), ("compute", Compute)):
+                values[name] = kind(**values[name])
+            for name in ("shape", "predicted", "output"):
+                values[name] = tuple(values[name])
+            return cls(**{field.name: values[field.name] for field in fields(cls)})
+        except (ValueError, KeyError, TypeError) as error:
+            raise TilepipeError(f"not a plan of this version: {error}") from None
+
+    @property
+    def seams(self) -> str:
+        """What is known about seams before the run, in a few words."""
+        if self.exact:
+            return "none: labels equal whole-image inference"
+        if self.tiling.halo is None:
+            return "not certified: the model's reach is unknown or unbounded"
+        return f"not certified: an overlap of {2 * self.tiling.halo} with crop windows would be exact"
+
+    def __str__(self) -> str:
+        grid, box, cut, how = self.grid, self.region, self.tiling, self.compute
+        region = f"rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
+        size = "{} x {} px".format
+        rows = {
+            "image": f"{self.source}: {size(*self.shape)}, {self.bands} bands {self.dtype}",
+            "region": "all" if box == Box.of_shape(*self.shape) else region,
+            "model": f"{self.model}: {self.classes} classes, on a grid of {size(*self.predicted)}",
+            "tiles": f"{self.tile_count} of {size(*grid.tile_shape)}, overlap {cut.overlap}, {cut.window} windows",
+            "seams": self.seams,
+            "blocks": f"{len(list(self.blocks()))} of {size(grid.y.zone, grid.x.zone)}",
+            "work": f"{self.work:.2f} x one pass over the region",
+            "device": f"{how.device}, {how.precision}, batches of {how.batch}, {how.workers or 'no'} worker processes",
+            "memory": f"at most {format_bytes(self.memory.total)}",
+            "disk": f"at most {format_bytes(self.disk())}",
+        }
+        return "\n".join(f"{name:8}{text}" for name, text in rows.items())
+
+
+def nearest(index: int, size: int, of: int) -> int:
+    """Return the pixel of a grid of `size` pixels under the centre of pixel `index` of a grid of `of` pixels."""
+    return (2 * index + 1) * size // (2 * of)

@@ -1,0 +1,231 @@
+"""From a source, a model card and settings to a `Plan`: every choice that the user left open is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import numpy as np
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError
+from tilepipe.memory import Load, Memory, format_bytes, parse_bytes
+from tilepipe.models.card import ModelCard
+from tilepipe.plan import Compute, Plan, Tiling
+from tilepipe.sources.base import Resolution, Source
+from tilepipe.window import PROFILES
+
+DEFAULT_TILE = 512
+BLOCK = 1024
+"""Wanted size of a block in pixels."""
+SAME_RESOLUTION = 0.05
+"""Within this share of the model's resolution the image's own pixels are used."""
+
+
+class Settings(TypedDict, total=False):
+    """What a user may choose; the command line's names with underscores. Everything has a default."""
+
+    of: Sequence[str]
+    """Products: cog, ome-zarr, geojson, png."""
+    region: Box | str | Path
+    """Pixels of the full-resolution grid, or a GeoJSON file of polygons."""
+    bounds: tuple[float, float, float, float]
+    """(left, bottom, right, top) in `bounds_crs`."""
+    bounds_crs: str
+    """Of `bounds`; the image's own when left out."""
+    window: tuple[int, int, int, int]
+    """(column, row, width, height) in pixels, as GDAL's -srcwin."""
+    tile: int | Literal["auto"]
+    """Tile size in pixels of the prediction grid."""
+    overlap: int | Literal["auto"]
+    """Pixels that neighbouring tiles share."""
+    window_shape: str
+    """auto, crop, gaussian, hann or linear."""
+    resolution: str | float
+    """Grid of the labels: full, model, or a pixel size."""
+    pixel_size: float
+    """Pixel size of the image in the model's unit, where the file does not say or says it wrong."""
+    mask: str | Path
+    """auto (what the file declares), none, tissue, or a GeoJSON file of polygons."""
+    device: str
+    """auto, cpu, cuda or cuda:0."""
+    precision: str
+    """auto, fp32, bf16 or fp16."""
+    batch: int
+    """Tiles that the model sees at once."""
+    block: int
+    """Wanted size of a block in pixels."""
+    memory: str | int
+    """Most bytes that the run may take, like 4GiB."""
+    workers: int
+    """Worker processes; 0 computes in this process."""
+    scheduler: str
+    """Address of a running Dask scheduler."""
+    overwrite: bool
+    """Replace an output that exists."""
+
+
+def make_plan(
+    source: Source, card: ModelCard, region: Box, settings: Settings, *, device: str, footprint: tuple[int, int]
+) -> Plan:
+    """Return the plan for `region` (full-resolution pixels) of `source`.
+
+    `device` is resolved ('cpu', 'cuda:0'); `footprint` is (bytes of the weights, peak bytes of a forward pass per input
+    pixel). Raises `InputError` when the image does not fit the model, `UsageError` when settings contradict each other.
+    """
+    check_fits(source, card)
+    shape = source.shape[1], source.shape[2]
+    resolution = resolution_of(source, card, settings.get("pixel_size"))
+    predicted = prediction_shape(shape, resolution, card)
+    compute = Compute(
+        device=device,
+        precision=settings.get("precision", "fp32"),
+        batch=settings.get("batch") or (1 if device == "cpu" else 8),
+        workers=settings.get("workers") or 0,
+    )
+    tiling, memory = _fit_memory(source, card, predicted, settings, compute=compute, footprint=footprint)
+    return Plan(
+        source=source.name, model=card.name, bands=source.shape[0], dtype=str(source.dtype), shape=shape,
+        predicted=predicted, output=output_shape(shape, predicted, resolution, settings.get("resolution", "full")),
+        region=region, tiling=tiling, compute=compute, classes=len(card.classes), label_dtype=card.label_dtype,
+        nodata=card.nodata, memory=memory,
+    )  # fmt: skip
+
+
+def check_fits(source: Source, card: ModelCard) -> None:
+    """Raise `InputError` when the image has other bands or another pixel type than the model was trained on."""
+    if source.shape[0] != card.bands:
+        raise InputError(
+            f"{source.name} has {source.shape[0]} bands and model {card.name} reads {card.bands}; "
+            "choose the bands or another model"
+        )
+    if card.dtype is not None and np.dtype(card.dtype) != source.dtype:
+        raise InputError(
+            f"{source.name} holds {source.dtype} and model {card.name} was trained on {card.dtype}; "
+            "convert the image or choose another model"
+        )
+
+
+def resolution_of(source: Source, card: ModelCard, pixel_size: float | None) -> Resolution | None:
+    """Return the image's resolution, as stated by the user or the file; None when the model takes any.
+
+    An array without a resolution is taken as it is. Raises `InputError` when it is unknown or in another unit.
+    """
+    if card.resolution is None:
+        return Resolution(pixel_size, pixel_size, card.unit) if pixel_size else source.resolution
+    if pixel_size is not None:
+        return Resolution(pixel_size, pixel_size, card.unit)
+    if source.resolution is None:
+        if source.name == "array":
+            return Resolution(card.resolution, card.resolution, card.unit)
+        raise InputError(
+            f"{source.name} does not say its pixel size and model {card.name} works at {card.resolution:g} "
+            f"{card.unit}/px; give the image's with --pixel-size, in {card.unit}"
+        )
+    if source.resolution.unit != card.unit:
+        raise InputError(
+            f"{source.name} has {source.resolution} and model {card.name} works at {card.resolution:g} {card.unit}/px; "
+            "it was trained on another kind of image"
+        )
+    return source.resolution
+
+
+def prediction_shape(shape: tuple[int, int], resolution: Resolution | None, card: ModelCard) -> tuple[int, int]:
+    """Return (height, width) of the image at the model's resolution; its own where that is within 5 %."""
+    if resolution is None or card.resolution is None:
+        return shape
+    scales = resolution.y / card.resolution, resolution.x / card.resolution
+    if all(abs(scale - 1) <= SAME_RESOLUTION for scale in scales):
+        return shape
+    return max(1, round(shape[0] * scales[0])), max(1, round(shape[1] * scales[1]))
+
+
+def output_shape(
+    shape: tuple[int, int], predicted: tuple[int, int], resolution: Resolution | None, wanted: str | float
+) -> tuple[int, int]:
+    """Return (height, width) of the output grid of the whole image for 'full', 'model' or a pixel size."""
+    if wanted == "full":
+        return shape
+    if wanted == "model":
+        return predicted
+    try:
+        size = float(wanted)
+    except ValueError:
+        size = 0.0
+    if size <= 0:
+        raise UsageError(f"resolution {wanted!r} is not known; use full, model or a pixel size above 0")
+    if resolution is None:
+        raise UsageError(f"resolution {size:g} asks for a pixel size but the image has none; use full or model")
+    return max(1, round(shape[0] * resolution.y / size)), max(1, round(shape[1] * resolution.x / size))
+
+
+def choose_tiles(card: ModelCard, settings: Settings) -> Tiling:
+    """Return tile, overlap and window shape, each as asked for or chosen from the model card. Raises `UsageError`."""
+    stride, halo = card.stride, card.halo
+    tile = _number(settings.get("tile", "auto")) or max(
+        card.tile or -(-DEFAULT_TILE // stride) * stride, 4 * (halo or 0)
+    )
+    overlap = _number(settings.get("overlap", "auto"))
+    if overlap is None:
+        overlap = 2 * halo if halo is not None else tile // 4 // stride * stride
+    window = settings.get("window_shape", "auto")
+    if window == "auto":
+        window = "crop" if halo is not None and overlap >= 2 * halo else "gaussian"
+    tiling = Tiling(tile, overlap, window, stride, halo, settings.get("block") or BLOCK)
+    _check(tiling)
+    return tiling
+
+
+def _number(setting: int | str) -> int | None:
+    return int(setting) if setting != "auto" else None
+
+
+def _check(cut: Tiling) -> None:
+    if cut.window not in ("crop", *PROFILES):
+        raise UsageError(f"window shape {cut.window!r} is not known; use auto, crop, {', '.join(sorted(PROFILES))}")
+    _check_multiple("tile", cut.tile, cut.stride, "the model's total stride")
+    twice = 2 if cut.window == "crop" else 1
+    _check_multiple("overlap", cut.overlap, twice * cut.stride, f"{twice} x the model's total stride", least=0)
+    least = (cut.overlap * 32 // 31 // cut.stride + 1) * cut.stride
+    most = cut.tile * 31 // 32 // (twice * cut.stride) * twice * cut.stride
+    if cut.overlap > most:
+        raise UsageError(
+            f"overlap {cut.overlap} leaves too little of tile {cut.tile}; "
+            f"use an overlap of at most {most} or a tile of at least {least}"
+        )
+
+
+def _check_multiple(name: str, size: int, unit: int, what: str, least: int = 1) -> None:
+    if size < least or size % unit:
+        below, above = size // unit * unit, (size // unit + 1) * unit
+        use = f"{below} or {above}" if below >= least else str(max(above, least * unit))
+        raise UsageError(f"{name} {size} is not a multiple of {unit} ({what}); use {use}")
+
+
+def _fit_memory(
+    source: Source, card: ModelCard, predicted: tuple[int, int], settings: Settings, *, compute: Compute,
+    footprint: tuple[int, int],
+) -> tuple[Tiling, Memory]:  # fmt: skip
+    """Return the tiling and its memory promise, with smaller blocks where the `memory` setting asks for it."""
+    tiling = choose_tiles(card, settings)
+    limit = parse_bytes(settings["memory"]) if settings.get("memory") else None
+    shrink = max(1.0, source.shape[1] / predicted[0]) * max(1.0, source.shape[2] / predicted[1])
+    while True:
+        grid = tiling.grid(predicted)
+        load = Load(
+            classes=len(card.classes), bands=card.bands, itemsize=source.dtype.itemsize, grid=grid, shrink=shrink,
+            batch=compute.batch, weights=footprint[0],
+            activations=footprint[1] * compute.batch * grid.y.tile * grid.x.tile,
+        )  # fmt: skip
+        memory = load.promise(compute.workers, compute.in_flight)
+        if limit is None or memory.total <= limit:
+            return tiling, memory
+        if tiling.block <= tiling.tile:
+            raise UsageError(
+                f"memory {format_bytes(limit)} cannot be kept: the least for tiles of {tiling.tile} px and "
+                f"{compute.workers} worker processes is {format_bytes(memory.total)}; "
+                "give that much, a smaller --tile or fewer --workers"
+            )
+        tiling = replace(tiling, block=max(tiling.tile, tiling.block // 2))

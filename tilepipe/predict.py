@@ -1,0 +1,111 @@
+"""Predictor: tiles in, labels or integer probabilities out. Knows nothing of files, grids or blends.
+
+The model always sees the same batch shape (the last batch is padded): a tile's result does not depend on its company.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tilepipe.errors import DeviceError, ModelError, UsageError
+from tilepipe.models.model import Model
+
+PROBABILITY_BITS = 24
+"""Probabilities are rounded to this many bits, so that sums of weighted probabilities are exact in int64."""
+
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(device: str) -> str:
+    """Return 'cpu' or 'cuda:i' for 'auto', 'cpu', 'cuda' or 'cuda:i'. Raises `DeviceError` when it is not there."""
+    if device == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return device
+    index = device.removeprefix("cuda").removeprefix(":") or "0"
+    if not device.startswith("cuda") or not index.isdigit():
+        raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda or cuda:0")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index) >= found:
+        raise DeviceError(f"device {device} is not there: {found} CUDA devices found; use --device cpu")
+    return f"cuda:{index}"
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """Return 'fp32', 'bf16' or 'fp16'; 'auto' is fp32, the precision at which tiled equals whole."""
+    if precision == "auto":
+        return "fp32"
+    if precision not in _AUTOCAST or (precision == "fp16" and device == "cpu"):
+        raise UsageError(f"precision {precision!r} is not available on {device}; use fp32 or bf16")
+    return precision
+
+
+class Predictor:
+    """Runs one model on one device; `labels` and `probabilities` may be called from any thread, one at a time runs."""
+
+    def __init__(
+        self, model: Model, tile_shape: tuple[int, int], *, batch: int = 1, device: str = "cpu", precision: str = "fp32"
+    ) -> None:
+        """Move the model to `device` ('cpu' or 'cuda:i'); `tile_shape` is (height, width) of every tile."""
+        self.model = model
+        self.input_shape = (batch, model.card.bands, *tile_shape)
+        self.device = torch.device(device)
+        self.precision = precision
+        self._module = model.module.to(self.device).eval()
+        self._lock = threading.Lock()
+
+    def labels(self, tiles: NDArray[Any]) -> NDArray[Any]:
+        """Return the class with the largest logit, ties to the lowest, (n, height, width) uint8 or uint16.
+
+        `tiles` is (n, bands, height, width) in the source's dtype, n at most the batch size.
+        """
+        with self._logits(tiles) as logits:
+            return logits.argmax(1).cpu().numpy().astype(self.model.card.label_dtype)
+
+    def probabilities(self, tiles: NDArray[Any]) -> NDArray[np.int32]:
+        """Return softmax probabilities times 2**24, rounded, (n, classes, height, width) int32.
+
+        The class with the largest logit gets 1 more, so a pixel that one tile covers keeps the argmax of its logits.
+        """
+        with self._logits(tiles) as logits:
+            scaled = logits.softmax(1).mul_(1 << PROBABILITY_BITS).round_().to(torch.int32)
+            top = logits.argmax(1, keepdim=True)
+            scaled.scatter_add_(1, top, torch.ones_like(top, dtype=torch.int32))
+            return scaled.cpu().numpy()
+
+    @contextmanager
+    def _logits(self, tiles: NDArray[Any]) -> Iterator[torch.Tensor]:
+        count = len(tiles)
+        batch = np.zeros(self.input_shape, tiles.dtype)
+        batch[:count] = tiles
+        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        half = _AUTOCAST[self.precision]
+        autocast = torch.autocast(self.device.type, half, enabled=half is not None)
+        try:
+            with self._lock, torch.inference_mode(), cudnn, autocast:
+                logits = self._module(self.model.normalise(torch.from_numpy(batch).to(self.device)))
+                self._check(logits)
+                yield logits[:count].float()
+        except torch.OutOfMemoryError:
+            raise DeviceError(
+                f"{self.device} cannot hold batches of {self.input_shape}; give a smaller --batch or --tile"
+            ) from None
+
+    def _check(self, logits: torch.Tensor) -> None:
+        wanted = (self.input_shape[0], len(self.model.card.classes), *self.input_shape[2:])
+        if tuple(logits.shape) != wanted:
+            raise ModelError(
+                f"{self.model.name} returned {tuple(logits.shape)} for an input of {self.input_shape}; "
+                f"wanted (batch, classes, height, width) = {wanted}"
+            )
+        if not torch.isfinite(logits.amax(1)).all():
+            raise ModelError(
+                f"{self.model.name} returned NaN or infinite logits; check its weights and the mean and std in its card"
+            )

@@ -1,0 +1,208 @@
+"""Store: the work directory of a run. Labels and strips in Zarr, and the ledger that says what is done.
+
+    .<output>.tilepipe/lock             held while a run works here
+    .<output>.tilepipe/<key>/plan.json  what is computed
+                             ledger.jsonl   one line per committed block: the truth about what is done
+                             run.zarr/labels, strips/<row>.<column>/{right,below,corner}
+                             run.json       at the end
+
+Data is written to a temporary name and renamed by Zarr, then file and directory are fsynced, and only then the ledger
+line is appended and fsynced. A chunk of `labels` is the zone of one block and has one writer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+
+from tilepipe.box import Box
+from tilepipe.errors import LockedError, StorageError
+from tilepipe.grid import Index
+
+
+@dataclass(frozen=True)
+class Record:
+    """A committed block; one line of the ledger."""
+
+    block: Index
+    """Which block."""
+    sha256: str
+    """Of the block's labels, C order; of nothing where no pixel was valid."""
+    tiles: int
+    """Tiles predicted."""
+    failed: tuple[str, ...] = ()
+    """What went wrong with tiles that could not be read; their pixels are nodata."""
+    seconds: float = 0.0
+    """Wall time."""
+
+    def to_line(self) -> str:
+        """Return the ledger line."""
+        return json.dumps({**asdict(self), "block": list(self.block)}) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> Record:
+        """Parse a ledger line. Raises ValueError, KeyError or TypeError when it is torn."""
+        fields = json.loads(line)
+        return cls(**{**fields, "block": Index(*fields["block"]), "failed": tuple(fields["failed"])})
+
+
+class Ledger:
+    """Append-only JSON lines; a torn last line, left by a crash, is cut off when the ledger is opened."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there."""
+        self.path = path
+        self.done: dict[Index, Record] = {}
+        whole = 0
+        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+            try:
+                record = Record.from_line(line.decode()) if line.endswith(b"\n") else None
+            except (ValueError, KeyError, TypeError):
+                record = None
+            if record is None:
+                break
+            self.done[record.block] = record
+            whole += len(line)
+        if path.exists():
+            os.truncate(path, whole)
+
+    def append(self, record: Record) -> None:
+        """Add a line and make it durable."""
+        with storage_errors(self.path), self.path.open("ab") as file:
+            file.write(record.to_line().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self.done[record.block] = record
+
+
+class Store:
+    """The Zarr arrays of a run: labels on the prediction grid, and strips. Safe under threads and processes."""
+
+    def __init__(self, directory: Path) -> None:
+        """Open `directory`/run.zarr, made by `create`."""
+        self.directory = directory
+        self.root = directory / "run.zarr"
+        self.labels: Any = zarr.open_array(self.root / "labels", mode="r+")
+
+    @classmethod
+    def create(cls, directory: Path, shape: tuple[int, int], chunk: tuple[int, int], dtype: str, nodata: int) -> Store:
+        """Make the arrays, or open them where they are: labels of `shape`, a chunk per block, filled with nodata."""
+        with storage_errors(directory):
+            if not (directory / "run.zarr" / "labels" / "zarr.json").exists():
+                directory.mkdir(parents=True, exist_ok=True)
+                zarr.create_array(
+                    directory / "run.zarr", name="labels", shape=shape, chunks=chunk, dtype=dtype, fill_value=nodata,
+                    serializer=BytesCodec(), compressors=[ZstdCodec(level=1), Crc32cCodec()], overwrite=True,
+                )  # fmt: skip
+        return cls(directory)
+
+    def write_labels(self, block: Index, zone: Box, labels: NDArray[Any]) -> str:
+        """Write the chunk of a block, durably; return the labels' sha256."""
+        with storage_errors(self.root):
+            self.labels[zone.y0 : zone.y1, zone.x0 : zone.x1] = labels
+            chunk = self.root / "labels" / "c" / str(block.row) / str(block.column)
+            if chunk.exists():  # an all-nodata chunk is not stored
+                _sync(chunk)
+        return hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest()
+
+    def read_labels(self, box: Box) -> NDArray[Any]:
+        """Return the labels of `box`; nodata where nothing is computed yet. Raises `StorageError` on corrupt data."""
+        try:
+            return np.asarray(self.labels[box.y0 : box.y1, box.x0 : box.x1])
+        except (ValueError, RuntimeError) as error:
+            raise StorageError(f"{self.root}/labels is corrupt at {box}: {error}; remove {self.directory}") from None
+
+    def write_strip(self, block: Index, side: str, values: NDArray[np.int64]) -> None:
+        """Write a strip, (classes, height, width), durably."""
+        with storage_errors(self.root):
+            path = self._strips(block) / side
+            zarr.create_array(
+                path, data=values, chunks=values.shape, compressors=[ZstdCodec(level=1), Crc32cCodec()], overwrite=True
+            )
+            _sync(path / "zarr.json")
+            _sync(path.joinpath("c", "0", "0", "0")) if values.any() else None
+
+    def read_strip(self, block: Index, side: str) -> NDArray[np.int64]:
+        """Return a strip, (classes, height, width)."""
+        path = self._strips(block) / side
+        try:
+            return np.asarray(zarr.open_array(path, mode="r")[:], dtype=np.int64)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise StorageError(f"{path} is missing or corrupt: {error}; remove {self.directory}") from None
+
+    def drop_strips(self, block: Index) -> None:
+        """Remove a block's strips; nobody needs them any more."""
+        shutil.rmtree(self._strips(block), ignore_errors=True)
+
+    def drop(self) -> None:
+        """Remove the arrays; the ledger stays."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _strips(self, block: Index) -> Path:
+        return self.root / "strips" / f"{block.row}.{block.column}"
+
+
+def _sync(path: Path) -> None:
+    """Make a renamed file and its directory entry durable."""
+    for target in (path, path.parent):
+        handle = os.open(target, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a small file so that it is there whole or not at all. Raises `StorageError`."""
+    with storage_errors(path):
+        part = path.with_name(path.name + ".part")
+        part.write_text(text, encoding="utf-8")
+        _sync(part)
+        os.replace(part, path)
+        _sync(path)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about `path` (full, not writable) into `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        free = _free(path)
+        raise StorageError(f"cannot write {path}: {error.strerror or error}; {free >> 20} MiB free there") from None
+
+
+def _free(path: Path) -> int:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return 0
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the lock of a work directory. Raises `LockedError` when another run holds it."""
+    with storage_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / "lock").open("a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(f"another run works in {directory}; wait for it or choose another output") from None
+        yield
