@@ -1,0 +1,52 @@
+"""Probes kept in a directory, one JSON file each, named by everything that the result depends on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tilepipe.errors import StorageError
+from tilepipe.probe.result import Probe
+
+VERSION = 1  # of the procedure; raise it when results change
+
+
+def cache_key(module: nn.Module, bands: int, declared: int | None) -> str:
+    """Return a sha256 of weights, settings and code of every layer, torch's version and the procedure's."""
+    digest = hashlib.sha256(f"{VERSION} {torch.__version__} {bands} {declared}\n{module!r}".encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for name, layer in module.named_modules():
+        plain = {k: v for k, v in vars(layer).items() if isinstance(v, (bool, int, float, str, tuple))}
+        digest.update(f"{name} {sorted(plain.items())}".encode())
+    for kind in sorted({type(layer) for layer in module.modules()}, key=lambda kind: kind.__qualname__):
+        with contextlib.suppress(OSError, TypeError):
+            digest.update(inspect.getsource(kind).encode())
+    return digest.hexdigest()
+
+
+def recall(directory: Path, key: str) -> Probe | None:
+    """Return the probe kept under `key`; None where there is none or it cannot be read."""
+    path = directory / f"probe-{key[:32]}.json"
+    try:
+        return Probe.from_json(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError, StorageError):
+        return None
+
+
+def keep(directory: Path, key: str, probe: Probe) -> None:
+    """Keep a probe. A directory that cannot be written is left alone: the cache only saves time."""
+    with contextlib.suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=directory, suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(probe.to_json())
+        os.replace(name, directory / f"probe-{key[:32]}.json")

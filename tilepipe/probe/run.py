@@ -1,0 +1,91 @@
+"""The probe's steps in order, and its fields from what they found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from torch import nn
+
+from tilepipe.probe.cache import cache_key, keep, recall
+from tilepipe.probe.measure import Measured, measure
+from tilepipe.probe.refuse import refuse_unsteady
+from tilepipe.probe.result import Probe
+from tilepipe.probe.subject import Subject, adopt
+from tilepipe.probe.watch import Findings, Freeze, watch
+
+
+def run_probe(forward: Any, bands: int, declared: int | None, cache: Path | None) -> Probe:
+    """See `tilepipe.probe.probe`."""
+    module = forward if isinstance(forward, nn.Module) else getattr(forward, "module", None)
+    if cache is None or not isinstance(module, nn.Module):
+        return _run(forward, bands, declared)
+    key = cache_key(module, bands, declared)
+    known = recall(cache, key)
+    if known is None:
+        known = _run(forward, bands, declared)
+        keep(cache, key, known)
+    return known
+
+
+def _run(forward: Any, bands: int, declared: int | None) -> Probe:
+    began = perf_counter()
+    subject = adopt(forward, bands, declared)
+    findings = watch(subject)
+    refuse_unsteady(subject, findings)
+    fields = (_global if findings.global_ops else _local)(subject, findings, declared)
+    return Probe(**fields, seconds=round(perf_counter() - began, 3))
+
+
+def _local(subject: Subject, findings: Findings, declared: int | None) -> dict[str, Any]:
+    """Fields of a probe for a model in which no operation is global for certain; measuring decides."""
+    many = subject.black_box or bool(findings.swallowed)
+    measured = measure(subject, declared, many)
+    named = findings.wide_ops if measured.reach is None else {}
+    return {
+        "stride": measured.stride,
+        "reach": measured.reach,
+        "global_layers": _layers(named),
+        "notes": _notes(measured, findings, declared),
+        "evidence": _evidence(subject, measured),
+    }
+
+
+def _global(subject: Subject, findings: Findings, declared: int | None) -> dict[str, Any]:
+    """Fields of a probe for a global model: stride and reach of the rest, with the global operations held fixed."""
+    if "attention" in findings.global_ops.values():
+        measured = Measured(declared, None, 0, 0)  # no local stand-in
+    else:
+        frozen = subject.under(lambda: Freeze(subject.modules, findings))
+        measured = measure(frozen, declared, bool(findings.swallowed))
+    return {
+        "stride": measured.stride,
+        "reach": None,
+        "global_layers": _layers(findings.global_ops),
+        "frozen_reach": measured.reach if findings.freezable else None,
+        "notes": _notes(measured, findings, declared),
+        "evidence": _evidence(subject, measured),
+    }
+
+
+def _layers(named: dict[tuple[str, str], str]) -> tuple[tuple[str, str], ...]:
+    return tuple(dict.fromkeys((layer, kind) for (layer, _), kind in named.items()))
+
+
+def _notes(measured: Measured, findings: Findings, declared: int | None) -> tuple[str, ...]:
+    notes = [f"Not local: {measured.note}."] if measured.note else []
+    if declared and measured.stride and declared % measured.stride:
+        notes.append(f"The declared stride {declared} is wrong: tiles must be multiples of {measured.stride}.")
+    for (layer, _), what in findings.swallowed.items():
+        notes.append(f"{what} in layer '{layer}': the reach rests on finite draws there.")
+    return tuple(notes)
+
+
+def _evidence(subject: Subject, measured: Measured) -> dict[str, Any]:
+    return {
+        "stride_precision": str(subject.dtype).removeprefix("torch."),
+        "window": measured.window,
+        "draws_per_side": measured.draws,
+        "black_box": subject.black_box,
+    }
