@@ -1,0 +1,261 @@
+"""Batch: one model over many images; what is done is not done again, and one bad image never stops the rest.
+
+A batch is started by whoever keeps the time (cron, a systemd timer); it holds a lock while it runs. What was done is
+known by a record beside the outputs, one JSON line per image processed: the run key (a hash of the image's content, the
+weights and the settings), and size and sha256 of each output. An output that the record does not know, or that changed
+since, is never overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilepipe import api
+from tilepipe.errors import TilepipeError, UsageError
+from tilepipe.events import Event, Listener, silent
+from tilepipe.jobs import Job, Jobs, expand, nearest, output_folder, read_jobs
+from tilepipe.store import locked, storage_errors
+
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
+    from tilepipe.sources.base import Source
+
+DONE, PARTIAL, FAILED, UNCHANGED, NEW = "done", "partial", "failed", "unchanged", "new"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one image; one line of the record."""
+
+    image: str
+    """Absolute path."""
+    output: str
+    """Path below the output folder."""
+    status: str
+    """'done', 'partial' (some tiles failed), 'failed'; not recorded: 'unchanged' (done before), 'new' (dry run)."""
+    key: str = ""
+    """Run key: changes with the image's content, the weights and whatever decides a label."""
+    of: tuple[str, ...] = ()
+    """Products asked for."""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """{'bytes', 'mtime_ns', 'sha256'} of each product by its path below the output folder."""
+    error: str = ""
+    """Class of the error, where it failed."""
+    message: str = ""
+    """What the error says."""
+    time: str = ""
+    """When it ended, UTC."""
+    seconds: float = 0.0
+    """How long it took."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A jobs file and what earlier batches did with it."""
+
+    path: Path
+    """Of the jobs file."""
+    jobs: Jobs
+    """Its content."""
+    known: dict[str, Entry]
+    """Last entry of each output, by its path below the output folder."""
+
+    @classmethod
+    def load(cls, path: Path, jobs: Jobs) -> Batch:
+        """Read the record of earlier batches."""
+        record = output_folder(jobs, path.parent) / f"{path.stem}.jsonl"
+        return cls(path, jobs, {entry.output: entry for entry in _read_entries(record)})
+
+    @property
+    def folder(self) -> Path:
+        """All outputs lie in it."""
+        return output_folder(self.jobs, self.path.parent)
+
+    @property
+    def record(self) -> Path:
+        """JSON lines, one per image processed."""
+        return self.folder / f"{self.path.stem}.jsonl"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments of `tilepipe.segment`; files named there are relative to the jobs file."""
+        settings = dict(self.jobs.settings)
+        for name in ("mask", "region"):
+            if (file := self.path.parent / str(settings.get(name, ""))).is_file():
+                settings[name] = str(file)
+        return {**settings, "of": self.jobs.of} if self.jobs.of else settings
+
+    def images(self) -> list[Job]:
+        """Return what is to be done, checked for collisions. Raises `UsageError`."""
+        products = frozenset(self.folder / name for entry in self.known.values() for name in entry.files)
+        return expand(self.jobs, self.path.parent, products)
+
+    def below(self, path: str | Path) -> str:
+        """Return a path as it is recorded."""
+        return Path(path).resolve().relative_to(self.folder).as_posix()
+
+
+def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent) -> list[Entry]:
+    """Run a jobs file and return one entry per image; with `dry_run`, only say what would be done.
+
+    Raises `UsageError` for a wrong jobs file, `ModelError` for a refused model and `LockedError` when another batch
+    works on the same output folder. What goes wrong with one image is an entry with status 'failed'.
+    """
+    path = Path(path).resolve()
+    jobs = _checked(path)
+    near = path.parent / jobs.model
+    model = api.load_model(str(near) if near.is_dir() else jobs.model)
+    if dry_run:
+        batch = Batch.load(path, jobs)
+        return [_look(batch, job, model) for job in batch.images()]
+    folder = output_folder(jobs, path.parent)
+    with locked(folder / ".tilepipe-batch"):
+        batch = Batch.load(path, jobs)
+        todo = batch.images()
+        entries: list[Entry] = []
+        for job in todo:
+            listener(Event("batch", len(entries), len(todo), str(job.image)))
+            entries.append(_process(batch, job, model, listener))
+            listener(Event("batch", len(entries), len(todo), _sentence(entries[-1])))
+    return entries
+
+
+def _checked(path: Path) -> Jobs:
+    jobs = read_jobs(path)
+    known = set(api.Settings.__annotations__) - {"of"}
+    for name in jobs.settings:
+        if name not in known:
+            raise UsageError(f"{path}: settings: {nearest(name, known)}")
+    return jobs
+
+
+def _look(batch: Batch, job: Job, model: Model) -> Entry:
+    """Return what would become of an image: 'unchanged', 'failed', or 'new' for work to do."""
+    output = batch.below(job.output)
+    try:
+        key = _key(batch, api.open_source(job.image), model)
+    except Exception as error:
+        return _failed(batch, job, error)
+    return Entry(str(job.image), output, UNCHANGED if _is_done(batch, output, key) else NEW, key)
+
+
+def _process(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
+    """Do one image and record it; of what goes wrong with it only Ctrl-C comes out."""
+    start = time.monotonic()
+    try:
+        entry = _segment(batch, job, model, listener)
+    except Exception as error:
+        entry = _failed(batch, job, error)
+    if entry.status != UNCHANGED:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        entry = replace(entry, time=now, seconds=round(time.monotonic() - start, 3))
+        _append(batch.record, entry)
+    return entry
+
+
+def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
+    output, source = batch.below(job.output), api.open_source(job.image)
+    key = _key(batch, source, model)
+    entry = Entry(str(job.image), output, UNCHANGED, key, batch.jobs.of)
+    if _is_done(batch, output, key):
+        return entry
+    settings = {**batch.settings, "overwrite": _ours(batch, output) or batch.jobs.settings.get("overwrite", False)}
+    result = api.segment(source, model, job.output, listener=listener, **settings)
+    files = {batch.below(path): _facts(Path(path)) for path in result.paths}
+    return replace(entry, status=PARTIAL if result.failed else DONE, files=files)
+
+
+def _key(batch: Batch, source: Source, model: Model) -> str:
+    """Return a hash of the image's content, the weights and all settings that decide a label."""
+    settings = batch.settings
+    texts = [api.plan(source, model, **settings).key(source.identity(), model.sha256())]
+    for name in ("mask", "region"):
+        file = Path(str(settings.get(name, "")))
+        texts.append(_sha256(file) if file.is_file() else str(settings.get(name)))
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def _failed(batch: Batch, job: Job, error: Exception) -> Entry:
+    """Return the entry of an image that failed; it keeps the files of an earlier success, which stay where they are."""
+    output = batch.below(job.output)
+    files = batch.known[output].files if output in batch.known else {}
+    message = str(error) if isinstance(error, TilepipeError) else f"unexpected: {error}"
+    return Entry(str(job.image), output, FAILED, files=files, error=type(error).__name__, message=message)
+
+
+def _is_done(batch: Batch, output: str, key: str) -> bool:
+    """Return whether the record says that these labels were made, and they are still what was written."""
+    entry = batch.known.get(output)
+    if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, batch.jobs.of):
+        return False
+    return all((batch.folder / name).exists() for name in entry.files) and _ours(batch, output)
+
+
+def _ours(batch: Batch, output: str) -> bool:
+    """Return whether an earlier batch wrote this output and what is left of it is as it was written."""
+    entry = batch.known.get(output)
+    return bool(entry and entry.files) and all(
+        _is_as_written(batch.folder / name, facts)
+        for name, facts in (entry.files.items() if entry else ())
+        if (batch.folder / name).exists()
+    )
+
+
+def _is_as_written(path: Path, facts: dict[str, Any]) -> bool:
+    size, mtime = _size(path)
+    return size == facts["bytes"] and (mtime == facts["mtime_ns"] or _sha256(path) == facts["sha256"])
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    size, mtime = _size(path)
+    return {"bytes": size, "mtime_ns": mtime, "sha256": _sha256(path)}
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Return (bytes, latest change in ns) of a file or a folder."""
+    stats = [p.stat() for p in _files(path)]
+    return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
+
+
+def _sha256(path: Path) -> str:
+    """Return the hash of a file, or that of a folder's files with their names."""
+    if path.is_dir():
+        names = "".join(f"{file.relative_to(path).as_posix()}\0{_sha256(file)}\n" for file in _files(path))
+        return hashlib.sha256(names.encode()).hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_entries(path: Path) -> Iterator[Entry]:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            fields = json.loads(line)
+            yield Entry(**{**fields, "of": tuple(fields["of"])})
+        except (ValueError, KeyError, TypeError):  # torn by a crash; the image is simply done again
+            continue
+
+
+def _append(path: Path, entry: Entry) -> None:
+    with storage_errors(path), path.open("ab+") as file:
+        if file.tell() and path.read_bytes()[-1:] != b"\n":
+            file.write(b"\n")
+        file.write(json.dumps(asdict(entry)).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sentence(entry: Entry) -> str:
+    end = f": {entry.error}: {entry.message}" if entry.error else f" in {entry.seconds:.1f} s" if entry.seconds else ""
+    return f"{entry.image}: {entry.status}{end}"

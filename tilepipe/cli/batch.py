@@ -1,0 +1,36 @@
+"""`tilepipe batch`."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import click
+
+from tilepipe.cli.options import TALK, with_options
+from tilepipe.cli.progress import progress
+
+FAILED_IMAGES = 3
+
+
+@click.group()
+def batch() -> None:
+    """One model over many images, from a jobs file; cron or a systemd timer starts it."""
+
+
+@batch.command()
+@click.argument("jobs", type=click.Path())
+@with_options(*TALK)
+@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+def run(jobs: str, mode: str, quiet: bool, dry_run: bool) -> int:
+    """Run the YAML file JOBS; images that are done are left alone. Prints one line per image: status, image, output."""
+    from tilepipe.batch import FAILED, PARTIAL
+    from tilepipe.batch import run as run_batch
+
+    with progress(mode, quiet) as listener:
+        entries = run_batch(jobs, dry_run=dry_run, listener=listener)
+    for entry in entries:
+        click.echo(f"{entry.status}\t{entry.image}\t{entry.output}")
+    counts = Counter(entry.status for entry in entries)
+    if not quiet:
+        click.echo(", ".join(f"{count} {status}" for status, count in sorted(counts.items())), err=True)
+    return FAILED_IMAGES if counts[FAILED] or counts[PARTIAL] else 0

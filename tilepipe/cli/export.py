@@ -1,0 +1,20 @@
+"""`tilepipe export`."""
+
+from __future__ import annotations
+
+import click
+
+from tilepipe.cli.options import Words
+
+
+@click.command()
+@click.argument("labels", metavar="LABELS|RUN")
+@click.argument("output")
+@click.option("--of", type=Words(), help="Products; what OUTPUT's ending says by default.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+def export(labels: str, output: str, of: tuple[str, ...] | None, overwrite: bool) -> None:
+    """Write labels, or those of a run, as another product. Prints the paths of what was written."""
+    from tilepipe import api
+
+    for path in api.export(labels, output, of=of, overwrite=overwrite):
+        click.echo(path)

@@ -1,0 +1,97 @@
+"""`tilepipe info`: what an image, a model or a run is."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("target", metavar="IMAGE|MODEL|RUN")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def info(target: str, as_json: bool) -> None:
+    """Print what an image, a model (directory or bundled name) or a run (its work directory) is."""
+    facts = describe(target)
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+        return
+    width = max(map(len, facts)) + 2
+    for name, value in facts.items():
+        click.echo(f"{name:{width}}{_text(value)}")
+
+
+def describe(target: str) -> dict[str, Any]:
+    """Return facts of JSON types. Raises `InputError` or `ModelError`."""
+    from tilepipe import api
+
+    path = Path(target)
+    if runs := [plan.parent for pattern in ("plan.json", "*/plan.json") for plan in sorted(path.glob(pattern))]:
+        return _run(runs[-1])
+    if (path / "model.json").exists() or not path.exists():
+        from tilepipe.models.files import is_bundled
+
+        if path.exists() or is_bundled(target):
+            model = api.load_model(target)
+            return {"model": target, "sha256": model.sha256(), **model.card.model_dump(mode="json")}
+    return _image(api.open_source(target))
+
+
+def _image(source: Any) -> dict[str, Any]:
+    bands, height, width = source.shape
+    where = source.georeference
+    return {
+        "image": source.name,
+        "bands": bands,
+        "height": height,
+        "width": width,
+        "dtype": str(source.dtype),
+        "resolution": asdict(source.resolution) if source.resolution else None,
+        "crs": where.crs if where else None,
+        "transform": where.transform if where else None,
+        "gcps": len(where.gcps) if where else 0,
+        **{name: value for name, value in source.identity().items() if name != "sha256"},
+    }
+
+
+def _run(directory: Path) -> dict[str, Any]:
+    """Read a work directory without touching it: a run may be at work there."""
+    from tilepipe.plan import Plan
+    from tilepipe.store import Record
+
+    plan = Plan.from_json((directory / "plan.json").read_text())
+    done: dict[Any, Record] = {}
+    ledger = directory / "ledger.jsonl"
+    for line in ledger.read_text().splitlines() if ledger.exists() else []:
+        try:
+            record = Record.from_line(line)
+        except (ValueError, KeyError, TypeError):  # the last line, while it is being written
+            continue
+        done[record.block] = record
+    return {
+        "run": str(directory),
+        "finished": (directory / "run.json").exists(),
+        "blocks": len(list(plan.blocks())),
+        "blocks done": len(done),
+        "tiles": plan.tile_count,
+        "tiles done": sum(record.tiles for record in done.values()),
+        "tiles failed": [message for record in done.values() for message in record.failed],
+        "seconds": round(sum(record.seconds for record in done.values()), 1),
+        "plan": plan.to_dict(),
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict) and set(value) == {"y", "x", "unit"}:
+        return f"{value['y']:.6g} x {value['x']:.6g} {value['unit']}/px (height x width)"
+    if isinstance(value, str) and (name := re.match(r'[A-Z]+\["([^"]+)"', value)):
+        return name[1]
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return "unknown" if value is None else str(value)

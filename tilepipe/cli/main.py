@@ -1,0 +1,93 @@
+"""The root command, and what an error becomes: one message on standard error and an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+from tilepipe.cli.batch import batch
+from tilepipe.cli.demo import demo
+from tilepipe.cli.export import export
+from tilepipe.cli.info import info
+from tilepipe.cli.segment import plan, segment
+from tilepipe.cli.train import train
+from tilepipe.errors import StorageError, TilepipeError
+
+EPILOG = """Exit codes: 0 complete, 1 bug, 2 usage, 3 finished with failed tiles or images, 4 input refused,
+5 model refused, 6 disk or I/O, 7 device, 75 locked by another run, 130 and 143 stopped (the same command goes on).
+--debug, anywhere, adds the traceback of an error."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; unwinds like Ctrl-C does."""
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="tilepipe", prog_name="tilepipe", message="%(prog)s %(version)s")
+def root() -> None:
+    """Segment images that are too large for memory into seamless label maps."""
+
+
+for command in (segment, plan, info, export, demo, train, batch):
+    root.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line with `arguments` (those of the process by default) and return the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with _terminable():
+            return _run([word for word in words if word != "--debug"])
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in words:
+            traceback.print_exception(error)
+        message, code = explain(error)
+        click.echo(f"tilepipe: {message}", err=True)
+        return code
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """Return (message, exit code) for an error that ended a command."""
+    if isinstance(error, TilepipeError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped; the same command goes on from here", 143 if isinstance(error, Terminated) else 130
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return (
+            f"{error.strerror or error}{where}; free some space or check the path, then run the same command again",
+            (StorageError.exit_code),
+        )
+    return f"unexpected {type(error).__name__}: {error}. This is a bug: please report it with what --debug prints", 1
+
+
+def _run(words: list[str]) -> int:
+    try:
+        with root.make_context("tilepipe", words) as context:
+            code = root.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into `Terminated`, so that files are closed and locks released on the way out."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,51 @@
+"""`tilepipe segment` and `tilepipe plan`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tilepipe.cli.options import MODEL, SETTINGS, TALK, given, with_options
+from tilepipe.cli.progress import progress
+
+FAILED_TILES = 3
+
+
+@click.command()
+@click.argument("source", metavar="INPUT")
+@click.argument("output", required=False)
+@with_options(MODEL, *SETTINGS, *TALK)
+@click.option("-v", "--verbose", is_flag=True, help="Print the plan before the run.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+def segment(source: str, output: str | None, model: str, **options: Any) -> int:
+    """Segment INPUT into a label map; INPUT.labels.tif where no OUTPUT is given.
+
+    A run that was interrupted goes on when the same command is given again. Prints the paths of what was written.
+    """
+    from tilepipe import api
+
+    mode, quiet, verbose, dry_run = (options.pop(name) for name in ("mode", "quiet", "verbose", "dry_run"))
+    settings = given(options)
+    if dry_run or verbose:
+        click.echo(api.plan(source, model, **settings), err=not dry_run)
+    if dry_run:
+        return 0
+    with progress(mode, quiet) as listener:
+        result = api.segment(source, model, output, listener=listener, **settings)
+    for path in result.paths:
+        click.echo(path)
+    return FAILED_TILES if result.failed else 0
+
+
+@click.command()
+@click.argument("source", metavar="INPUT")
+@with_options(MODEL, *SETTINGS)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def plan(source: str, model: str, as_json: bool, **options: Any) -> None:
+    """Print what segmenting INPUT would take: tiles, memory, disk. Runs nothing, writes nothing."""
+    from tilepipe import api
+
+    made = api.plan(source, model, **given(options))
+    click.echo(made.to_json() if as_json else made)

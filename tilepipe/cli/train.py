@@ -1,0 +1,19 @@
+"""`tilepipe train`."""
+
+from __future__ import annotations
+
+import click
+
+from tilepipe.cli.options import TALK, with_options
+from tilepipe.cli.progress import progress
+
+
+@click.command()
+@click.argument("config", type=click.Path())
+@with_options(*TALK)
+def train(config: str, mode: str, quiet: bool) -> None:
+    """Train a model as the YAML file CONFIG says; prints the model directory."""
+    from tilepipe.train.loop import fit
+
+    with progress(mode, quiet) as listener:
+        click.echo(fit(config, listener))
