@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -60,6 +61,23 @@ def stated(size: Resolution | float | tuple[float, float] | None, unit: str) -> 
     if not (0 < size.y < math.inf and 0 < size.x < math.inf):
         raise UsageError(f"a pixel cannot be {size.y} x {size.x} {size.unit} large; give a positive size")
     return size
+
+
+def pick(name: str, axis: str, wanted: int | None, planes: int) -> int:
+    """Return the plane to read of `planes` along z or t, counted from 0; it must be named where there are more."""
+    if wanted is None and planes > 1:
+        raise InputError(f"{name} has {planes} planes along {axis}; pick one: {axis}=0 to {axis}={planes - 1}")
+    if wanted is not None and not 0 <= wanted < planes:
+        raise UsageError(f"{name} has {axis}=0 to {axis}={planes - 1}; {axis}={wanted} was asked for")
+    return wanted or 0
+
+
+def pick_bands(name: str, bands: Sequence[int] | None, count: int) -> tuple[int, ...]:
+    """Return the bands to read, counted from 1; all where none are named."""
+    picked = tuple(range(1, count + 1)) if bands is None else tuple(int(band) for band in bands)
+    if not picked or not all(1 <= band <= count for band in picked):
+        raise UsageError(f"{name} has bands 1 to {count}; {list(picked)} were asked for")
+    return picked
 
 
 def usable(mask: NDArray[np.bool_] | None, box: Box, height: int, width: int) -> NDArray[np.bool_] | None:

@@ -21,9 +21,10 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from tilepipe.box import Box
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.checks import check_dtype, check_size, stated, usable
+from tilepipe.sources.checks import pick_bands as named_bands
 from tilepipe.sources.files import Handles, content_sha256, stamp, unchanged
 from tilepipe.sources.position import georeference_of, ground_resolution
 from tilepipe.sources.rows import RowCache, band_rows
@@ -80,7 +81,8 @@ class GeoTiffSource:
     `bands` picks bands by number from 1 (default: all but alpha). An alpha band, an internal or .msk mask, nodata and
     non-finite floats decide `valid`. `resolution` overrides the pixel size in metres. `allow_driver` opens with another
     GDAL driver, for instance "VRT": only for files you trust, as they may name others. `allow_palette` reads the
-    indices of a palette image as they are (label rasters).
+    indices of a palette image as they are (label rasters). `directory` is the byte offset of one page of a file that
+    holds several.
     Raises `InputError` for files that are missing, truncated, no TIFF, of another dtype, or stored in too large pieces.
     """
 
@@ -92,13 +94,16 @@ class GeoTiffSource:
         resolution: Resolution | float | None = None,
         allow_driver: str = "GTiff",
         allow_palette: bool = False,
+        directory: int | None = None,
     ) -> None:
         self.name = str(path)
         self._stamp = stamp(path)
         self._driver = allow_driver
+        self.directory = directory
+        self._target = self._stamp.path if directory is None else f"GTIFF_DIR:off:{directory}:{self._stamp.path}"
         if allow_driver == "GTiff":
             check_magic(self._stamp.path)
-        with gdal(self.name, "opened"), open_dataset(self._stamp.path, allow_driver) as dataset:
+        with gdal(self.name, "opened"), open_dataset(self._target, allow_driver) as dataset:
             self._describe(dataset, bands, allow_palette)
             self.georeference: Georeference | None = georeference_of(dataset)
             self.resolution = stated(resolution, "m") or ground_resolution(self.georeference, *self.shape[1:])
@@ -161,6 +166,7 @@ class GeoTiffSource:
             "shape": list(self.shape),
             "dtype": self.dtype.name,
             "bands": list(self._bands),
+            "directory": self.directory,
             "transform": self.georeference and self.georeference.transform,
         }
 
@@ -168,14 +174,14 @@ class GeoTiffSource:
         """Return 'pixels' (bands, y, x) or 'mask' (y, x) of a box inside the image."""
         if not self.striped:
             return self._decode(what, box)
-        key = (self._stamp, self._driver, tuple(self._bands), what)
+        key = (self._stamp, self._target, self._driver, tuple(self._bands), what)
         return mine(os.getpid()).rows.read(
             key, box, (*self.shape[1:], self._band_rows), lambda band: self._decode(what, band)
         )
 
     def _decode(self, what: str, box: Box) -> NDArray[Any]:
         window = Window(box.x0, box.y0, box.width, box.height)
-        key = (self._stamp, self._driver)
+        key = (self._stamp, self._target, self._driver)
         doing = f"read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
         handles = mine(os.getpid()).striped if self.striped else mine(os.getpid()).tiled
         try:
@@ -189,7 +195,8 @@ class GeoTiffSource:
             raise
 
     def _open(self) -> Any:
-        return open_dataset(unchanged(self._stamp).path, self._driver)
+        unchanged(self._stamp)
+        return open_dataset(self._target, self._driver)
 
 
 def check_magic(path: str) -> None:
@@ -215,11 +222,7 @@ def pick_bands(name: str, dataset: Any, bands: Sequence[int] | None) -> list[int
             k for k, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning != ColorInterp.alpha
         ]
         return found or list(dataset.indexes)
-    picked = [int(k) for k in bands]
-    wrong = [k for k in picked if k not in dataset.indexes]
-    if wrong or not picked:
-        raise UsageError(f"{name} has bands 1 to {dataset.count}; {wrong or 'none'} were asked for")
-    return picked
+    return list(named_bands(name, bands, dataset.count))
 
 
 def mask_kind(dataset: Any, bands: Sequence[int]) -> str:

@@ -9,31 +9,80 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.errors import InputError
+from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Source
+from tilepipe.sources.checks import stated
 from tilepipe.sources.geotiff import TIFF_MAGIC, GeoTiffSource
+from tilepipe.sources.picture import MAGIC as PICTURE_MAGIC
+from tilepipe.sources.picture import PictureSource
+from tilepipe.sources.slide import SlideSource, slide_format
+from tilepipe.sources.tiff import TiffSource, is_ome_tiff
+from tilepipe.sources.zarr import ZarrSource, is_zarr
 
 
 def open_source(what: str | Path | Source | NDArray[Any] | da.Array, **options: Any) -> Source:
     """Return a source for a path, a numpy or dask array (bands, height, width), or a source (returned as it is).
 
     `options` are those of the source that fits: `bands`, `resolution`, `allow_driver`, `allow_palette` for rasters,
-    `mpp` for slides, `z`, `t` for Zarr and OME-TIFF, `valid`, `name` for arrays. Raises `InputError` where nothing fits.
+    `mpp` (micrometres per pixel) for slides, `z` and `t` for Zarr and OME-TIFF, `valid` and `name` for arrays.
+    Raises `InputError` where there is no image or none that is read, `UsageError` for an option that does not fit.
     """
-    if isinstance(what, np.ndarray | da.Array):
-        return ArraySource(what, **options)
-    if not isinstance(what, str | Path):
+    if not isinstance(what, str | Path | np.ndarray | da.Array):
         return what
-    if "allow_driver" in options:
-        return GeoTiffSource(what, **options)
-    path = Path(what)
-    if "://" in str(what) or str(what).startswith("/vsi"):
-        raise InputError(f"{what} is not on this machine; download it first")
+    if isinstance(what, np.ndarray | da.Array):
+        kind: Any = ArraySource
+    else:
+        kind = GeoTiffSource if "allow_driver" in options else _kind(str(what), Path(what))
+    if "mpp" in options and kind not in (SlideSource, TiffSource):
+        options["resolution"] = stated(options.pop("mpp"), "um")
+    try:
+        source: Source = kind(what, **options)
+    except TypeError as error:
+        if "keyword argument" not in str(error):
+            raise
+        raise UsageError(f"{kind.__name__}, which reads {what}, does not take this option: {error}") from error
+    return source
+
+
+def _kind(name: str, path: Path) -> type:
+    """Return the source for a path by its content. Raises `InputError` where none fits."""
+    if "://" in name or name.startswith("/vsi"):
+        raise InputError(f"{name} is not a file on this machine; download it first")
     if not path.exists():
-        raise InputError(f"{what} does not exist")
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start in TIFF_MAGIC:
-        return GeoTiffSource(what, **options)
-    raise InputError(f"{what} is not an image that tilepipe reads")
+        raise InputError(f"{name} does not exist")
+    if path.is_dir():
+        if is_zarr(path):
+            return ZarrSource
+        raise InputError(f"{name} is a folder and no Zarr image; name a file in it, for DICOM any file of the slide")
+    try:
+        with path.open("rb") as file:
+            start = file.read(256)
+    except OSError as error:
+        raise InputError(f"{name} cannot be opened: {error.strerror or error}") from error
+    if start.startswith(TIFF_MAGIC):
+        return _tiff_kind(path)
+    if slide_format(path):  # before pictures: a MIRAX file begins like a JPEG
+        return SlideSource
+    if start.startswith(PICTURE_MAGIC):
+        return PictureSource
+    if b"<VRTDataset" in start:
+        raise InputError(f'{name} is a virtual raster, which may name any file; if you trust it: allow_driver="VRT"')
+    raise InputError(f"{name} is not an image that is read: no TIFF, slide, Zarr, PNG or JPEG")
+
+
+def _tiff_kind(path: Path) -> type:
+    """Return the source for a TIFF file: slide scanners' own formats, OME-TIFF, else GeoTIFF.
+
+    Plain pyramids of 8 bit RGB without a position on the earth are slides too.
+    """
+    vendor = slide_format(path)
+    if vendor not in (None, "generic-tiff"):
+        return SlideSource
+    if is_ome_tiff(path):
+        return TiffSource
+    if vendor is None:
+        return GeoTiffSource
+    raster = GeoTiffSource(path)
+    rgb = raster.shape[0] == 3 and raster.dtype == np.uint8 and raster.georeference is None
+    return SlideSource if rgb and len(SlideSource(path).levels) > 1 else GeoTiffSource

@@ -160,21 +160,26 @@ def extent(grid: Affine, height: int, width: int) -> str:
 
 
 class Area:
-    """An area of interest on a source's grid, from GeoJSON geometries in longitude and latitude.
+    """An area of interest on a source's grid, from GeoJSON geometries.
+
+    They are in longitude and latitude for rasters, in full-resolution pixels for slides and arrays (as QuPath writes).
 
     Picklable. Raises `UsageError` where no polygon is given or they do not meet the image, `InputError` where the
     image has no affine position.
     """
 
     def __init__(self, source: Source, geometries: Iterable[dict[str, Any]], crs: str = WGS84) -> None:
-        grid, own = _grid(source)
-        if own is None:
-            raise InputError(f"{source.name} has no CRS, so polygons cannot be placed on it")
         given = [g for g in geometries if g.get("type") in ("Polygon", "MultiPolygon")]
         if not given:
             raise UsageError("an area of interest needs at least one Polygon or MultiPolygon")
+        if source.georeference is None:
+            grid, self.geometries = Affine.identity(), given
+        else:
+            grid, own = _grid(source)
+            if own is None:
+                raise InputError(f"{source.name} has no CRS, so polygons cannot be placed on it")
+            self.geometries = [dict(transform_geom(_crs(crs), own, g)) for g in given]
         self._grid = grid
-        self.geometries: list[dict[str, Any]] = [dict(transform_geom(_crs(crs), own, g)) for g in given]
         points = np.asarray([p for g in self.geometries for p in _points(g["coordinates"])])
         self.box = _cover(source, grid, points[:, 0], points[:, 1])
 

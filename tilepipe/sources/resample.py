@@ -197,8 +197,9 @@ def _wholly(valid: NDArray[np.bool_], rows: Taps, columns: Taps) -> NDArray[np.b
 
 
 def at_resolution(source: Source, resolution: float, unit: str, tolerance: float = 0.05) -> Source:
-    """Return `source` with pixels of `resolution` `unit` ('m' or 'um'): itself when within `tolerance` on both axes.
+    """Return `source` with pixels of `resolution` `unit` ('m' or 'um').
 
+    Where the source itself or a level of its pyramid is within `tolerance` on both axes, its own pixels are used.
     Raises `InputError` where the source does not say its pixel size, or says it in the other unit.
     """
     known = source.resolution
@@ -215,5 +216,9 @@ def at_resolution(source: Source, resolution: float, unit: str, tolerance: float
     ratio_y, ratio_x = known.y / resolution, known.x / resolution
     if abs(ratio_y - 1) <= tolerance and abs(ratio_x - 1) <= tolerance:
         return source
-    _, height, width = source.shape
-    return Resampled(source, max(1, math.floor(height * ratio_y + 0.5)), max(1, math.floor(width * ratio_x + 0.5)))
+    height = max(1, math.floor(source.shape[1] * ratio_y + 0.5))
+    width = max(1, math.floor(source.shape[2] * ratio_x + 0.5))
+    level = source.coarser(math.ceil(height / (1 + tolerance)), math.ceil(width / (1 + tolerance)))
+    if abs(level.shape[1] / height - 1) <= tolerance and abs(level.shape[2] / width - 1) <= tolerance:
+        height, width = level.shape[1:]
+    return Resampled(source, height, width)

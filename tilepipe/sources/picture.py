@@ -1,0 +1,87 @@
+"""PictureSource: PNG and JPEG images, read whole."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tilepipe.errors import InputError
+from tilepipe.sources.array import ArraySource
+from tilepipe.sources.base import Resolution
+from tilepipe.sources.files import content_sha256, stamp
+
+MAX_PIXELS = 128 << 20
+"""Larger pictures are refused: they are decoded whole."""
+MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
+MODES = ("L", "RGB", "I;16", "1")
+WITH_ALPHA = {"LA": "L", "RGBA": "RGB"}
+
+
+class PictureSource(ArraySource):
+    """A PNG or JPEG picture as a source: grey (1 band), RGB (3 bands), 8 or 16 bit; alpha 0 is not valid.
+
+    `allow_palette` reads the indices of a palette picture as they are (label pictures). The picture is taken as stored:
+    EXIF rotation and colour profiles are not applied. Raises `InputError` for other kinds and damaged files.
+    """
+
+    def __init__(
+        self, path: str | Path, *, resolution: Resolution | float | None = None, allow_palette: bool = False
+    ) -> None:
+        self._options = {"resolution": resolution, "allow_palette": allow_palette}
+        self._stamp = stamp(path)
+        pixels, valid = _decode(str(path), allow_palette)
+        super().__init__(pixels, valid=valid, resolution=resolution, name=str(path))
+
+    def __getstate__(self) -> tuple[str, dict[str, Any]]:
+        return self.name, self._options
+
+    def __setstate__(self, state: tuple[str, dict[str, Any]]) -> None:
+        self.__init__(state[0], **state[1])  # type: ignore[misc]
+
+    def identity(self) -> dict[str, Any]:
+        """Return the hash of the file."""
+        return {"reader": "picture", "sha256": content_sha256(self._stamp), "shape": list(self.shape)}
+
+
+def _decode(name: str, allow_palette: bool) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Return (bands, y, x) pixels and where alpha is above 0 (None: no alpha)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(name, formats=("PNG", "JPEG")) as picture:
+                return _planes(name, picture, allow_palette)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{name} cannot be read: {error}. It may be truncated or damaged.") from error
+
+
+def _planes(name: str, picture: Image.Image, allow_palette: bool) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    if picture.width * picture.height > MAX_PIXELS:
+        raise InputError(
+            f"{name} has {picture.width * picture.height} pixels, and pictures are decoded whole: at most {MAX_PIXELS} "
+            "are read. Store it in tiles: gdal_translate -co TILED=YES in.png out.tif"
+        )
+    if picture.mode == "P" and not allow_palette:
+        raise InputError(
+            f"{name} has a colour palette: its pixels are numbers of colours, not colours. "
+            "Convert it: gdal_translate -expand rgb in.png out.png"
+        )
+    if picture.mode not in (*MODES, *WITH_ALPHA, "P"):
+        raise InputError(
+            f"{name} has pixels of kind {picture.mode}; grey, RGB and 16 bit grey are read. Convert it to RGB."
+        )
+    if "16" in str(getattr(picture, "tile", "")) and picture.mode != "I;16":
+        raise InputError(
+            f"{name} has 16 bit colours, which would be cut to 8. Convert it: gdal_translate in.png out.tif"
+        )
+    pixels = np.array(picture)
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8)
+    if pixels.ndim == 2:
+        return pixels[None], None
+    pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return (pixels[:-1], pixels[-1] > 0) if picture.mode in WITH_ALPHA else (pixels, None)

@@ -1,0 +1,300 @@
+"""SlideSource: whole-slide images through OpenSlide, in level-0 pixels of the full canvas.
+
+ICC profiles are not applied: models see the colours that are stored.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError
+from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
+from tilepipe.sources.checks import check_size, stated, usable
+from tilepipe.sources.files import Handles, content_sha256, stamp, unchanged
+
+SLIDE_CACHE_BYTES = 64 << 20
+"""OpenSlide's cache of decoded tiles, for all slides and threads of a process."""
+BLOCK = 512
+"""Levels above 0 are read in blocks of this size on a fixed grid, so a pixel never depends on the box asked."""
+BLOCKS_PER_THREAD = 32
+"""Blocks of levels a thread keeps: 32 x 512 x 512 x 3 bytes = 24 MiB."""
+PIECE_PIXELS = 4 << 20
+"""Pixels OpenSlide renders at once; it takes about 12 bytes for each."""
+
+Painted = tuple[NDArray[np.uint8], NDArray[np.bool_] | None]
+"""(3, y, x) colours, and where alpha is above 0; None when it is everywhere."""
+
+_handles: Handles[openslide.OpenSlide] = Handles(lambda slide: slide.close())
+_masks: Handles[list[NDArray[np.bool_] | None]] = Handles(lambda _: None, limit=2)
+_blocks: Handles[Painted] = Handles(lambda _: None, limit=BLOCKS_PER_THREAD)
+
+
+@lru_cache(maxsize=1)
+def _tile_cache(process: int) -> Any:
+    return openslide.OpenSlideCache(SLIDE_CACHE_BYTES)
+
+
+def slide_format(path: str | Path) -> str | None:
+    """Return OpenSlide's name of a file's format ('aperio', 'mirax', 'generic-tiff', ...), or None."""
+    try:
+        found = openslide.OpenSlide.detect_format(str(path))
+    except openslide.OpenSlideError:
+        return None
+    return None if found is None else str(found)
+
+
+class SlideSource:
+    """A whole-slide image as a source: RGB uint8 at level 0, alpha composited on the slide's background or white.
+
+    The shape is that of the full level-0 canvas; pixels outside `openslide.bounds-*` or with alpha 0 are not valid.
+    `mpp` overrides micrometres per pixel, one number or (y, x); objective power is not taken for a pixel size.
+    Raises `InputError` where OpenSlide cannot open or decode the slide.
+    """
+
+    def __init__(self, path: str | Path, *, mpp: float | tuple[float, float] | Resolution | None = None) -> None:
+        self.name = str(path)
+        self._stamp = stamp(path)
+        try:
+            with openslide.OpenSlide(self._stamp.path) as slide:
+                self._describe(slide)
+                self.resolution = stated(mpp, "um") or micrometres(slide.properties)
+        except openslide.OpenSlideError as error:
+            raise InputError(f"{self.name} cannot be opened as a slide: {error}") from error
+        check_size(self.name, self.shape)
+
+    def _describe(self, slide: openslide.OpenSlide) -> None:
+        properties = slide.properties
+        self.levels = tuple((int(height), int(width)) for width, height in slide.level_dimensions)
+        self.downsamples = tuple(float(value) for value in slide.level_downsamples)
+        self.vendor = str(properties.get("openslide.vendor", "unknown"))
+        self.bounds = slide_bounds(properties, *self.levels[0])
+        colour = properties.get("openslide.background-color", "FFFFFF")
+        self._background = np.array(list(bytes.fromhex(colour)), dtype=np.uint16)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(3, height, width) of the level-0 canvas."""
+        return 3, *self.levels[0]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8."""
+        return np.dtype(np.uint8)
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """None: a slide has no position on the earth."""
+        return None
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the colours of `box`, (3, box.height, box.width) uint8, reflected outside the canvas.
+
+        Raises `InputError` naming slide, level and box where a tile cannot be decoded.
+        """
+        return read_reflected(box, *self.shape[1:], self._colours)
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return True where the slide was scanned: alpha above 0 and inside its bounds; None when all is."""
+        inside = box & Box.of_shape(*self.shape[1:])
+        mask = None
+        if inside is not None and inside & self.bounds:
+            (mask,) = _masks.get((self._stamp, inside), lambda: [self.paint(0, inside)[1]])
+        if inside is not None:
+            mask = within(self.bounds, inside, mask)
+        return usable(mask, box, *self.shape[1:])
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return the smallest level with at least `height` x `width` pixels; itself where that is level 0."""
+        fit = [k for k, (h, w) in enumerate(self.levels) if h >= height and w >= width]
+        return SlideLevel(self, fit[-1]) if fit and fit[-1] > 0 else self
+
+    def identity(self) -> dict[str, Any]:
+        """Return hashes of the slide's files and the reader's version."""
+        return {
+            "reader": f"openslide {openslide.__library_version__}",
+            "sha256": [content_sha256(stamp(file)) for file in slide_files(Path(self._stamp.path), self.vendor)],
+            "shape": list(self.shape),
+        }
+
+    def paint(self, level: int, box: Box) -> Painted:
+        """Return colours and alpha mask of a box of `level` pixels inside it; rows and columns count on that level."""
+        colours = np.empty((3, *box.shape), dtype=np.uint8)
+        mask = np.empty(box.shape, dtype=np.bool_)
+        rows = max(1, PIECE_PIXELS // box.width)
+        for y in range(box.y0, box.y1, rows):
+            piece = Box(y, box.x0, min(y + rows, box.y1), box.x1)
+            rgba = self._render(level, piece)
+            part = piece.slices_in(box)
+            colours[(slice(None), *part)] = self._composite(rgba)
+            mask[part] = rgba[..., 3] > 0
+        return colours, None if mask.all() else mask
+
+    def _colours(self, box: Box) -> NDArray[np.uint8]:
+        colours, mask = self.paint(0, box)
+        _masks.drop((self._stamp, box))
+        _masks.get((self._stamp, box), lambda: [mask])
+        return colours
+
+    def _render(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """Return (y, x, 4) straight RGBA; a handle that failed is closed, as OpenSlide's errors stay with it."""
+        down = self.downsamples[level]  # OpenSlide divides level-0 positions by this, for both axes
+        corner = (math.floor(box.x0 * down + 0.5), math.floor(box.y0 * down + 0.5))
+        try:
+            slide = _handles.get(self._stamp, self._open)
+            return np.asarray(slide.read_region(corner, level, (box.width, box.height)))
+        except openslide.OpenSlideError as error:
+            _handles.drop(self._stamp)
+            raise InputError(
+                f"{self.name} cannot be read at level {level}, rows {box.y0} to {box.y1}, "
+                f"columns {box.x0} to {box.x1}: {error}. The slide may be truncated or damaged there."
+            ) from error
+
+    def _composite(self, rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return (3, y, x) colours of straight RGBA on the background, rounded."""
+        colours, alpha = rgba[..., :3], rgba[..., 3:]
+        if not alpha.all() or alpha.min() < 255:
+            over = alpha.astype(np.uint16)
+            mixed = (colours * over + self._background * (255 - over) + 127) // 255
+            colours = mixed.astype(np.uint8)
+        return colours.transpose(2, 0, 1)
+
+    def _open(self) -> openslide.OpenSlide:
+        slide = openslide.OpenSlide(unchanged(self._stamp).path)
+        slide.set_cache(_tile_cache(os.getpid()))
+        return slide
+
+
+class SlideLevel:
+    """A level of a slide as a source that covers the same ground; its pixels do not depend on the box asked."""
+
+    def __init__(self, slide: SlideSource, level: int) -> None:
+        self.slide = slide
+        self.level = level
+        self.name = slide.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(3, height, width) of the level."""
+        return 3, *self.slide.levels[self.level]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8."""
+        return self.slide.dtype
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """Pixel size of the level: level 0's times the exact ratio of sizes, per axis."""
+        known = self.slide.resolution
+        sy, sx = (full / size for full, size in zip(self.slide.shape[1:], self.shape[1:], strict=True))
+        return known and Resolution(known.y * sy, known.x * sx, known.unit)
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """None."""
+        return None
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the colours of `box` in pixels of the level, reflected outside it."""
+        return read_reflected(box, *self.shape[1:], lambda inside: self._gather(inside)[0])
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return True where the level holds scanned pixels wholly inside the slide's bounds, or None."""
+        inside = box & Box.of_shape(*self.shape[1:])
+        mask = None
+        if inside is not None:
+            bounds, (_, full_height, full_width), (_, height, width) = self.slide.bounds, self.slide.shape, self.shape
+            y0, x0 = -(-bounds.y0 * height // full_height), -(-bounds.x0 * width // full_width)
+            y1, x1 = bounds.y1 * height // full_height, bounds.x1 * width // full_width
+            mask = self._gather(inside)[1]
+            mask = (
+                within(Box(y0, x0, y1, x1), inside, mask) if y0 < y1 and x0 < x1 else np.zeros(inside.shape, np.bool_)
+            )
+        return usable(mask, box, *self.shape[1:])
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return the smallest level of the slide with at least `height` x `width` pixels."""
+        return self.slide.coarser(height, width)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the slide's identity and the level."""
+        return {**self.slide.identity(), "level": self.level}
+
+    def _gather(self, box: Box) -> Painted:
+        """Return colours and mask of a box inside the level, from blocks of the fixed grid."""
+        colours = np.empty((3, *box.shape), dtype=np.uint8)
+        mask = np.ones(box.shape, dtype=np.bool_)
+        level = Box.of_shape(*self.shape[1:])
+        for y in range(box.y0 // BLOCK * BLOCK, box.y1, BLOCK):
+            for x in range(box.x0 // BLOCK * BLOCK, box.x1, BLOCK):
+                block = Box(y, x, y + BLOCK, x + BLOCK) & level
+                part = block and block & box
+                if block is None or part is None:
+                    continue
+                painted, opaque = self._block(block)
+                colours[(slice(None), *part.slices_in(box))] = painted[(slice(None), *part.slices_in(block))]
+                if opaque is not None:
+                    mask[part.slices_in(box)] = opaque[part.slices_in(block)]
+        return colours, None if mask.all() else mask
+
+    def _block(self, block: Box) -> Painted:
+        key = (self.slide._stamp, self.level, block)
+        return _blocks.get(key, lambda: self.slide.paint(self.level, block))
+
+
+def micrometres(properties: Mapping[str, str]) -> Resolution | None:
+    """Return the pixel size a slide states, per axis; None where it states none or one no microscope has."""
+    try:
+        y, x = float(properties["openslide.mpp-y"]), float(properties["openslide.mpp-x"])
+    except (KeyError, ValueError):
+        return None
+    return Resolution(y, x, "um") if 0.01 < y < 100 and 0.01 < x < 100 else None
+
+
+def slide_bounds(properties: Mapping[str, str], height: int, width: int) -> Box:
+    """Return the part of the level-0 canvas that was scanned: `openslide.bounds-*`, or all of it."""
+    canvas = Box.of_shape(height, width)
+    try:
+        x, y, w, h = (int(properties[f"openslide.bounds-{what}"]) for what in ("x", "y", "width", "height"))
+        return (Box(y, x, y + h, x + w) & canvas) or canvas
+    except (KeyError, ValueError):
+        return canvas
+
+
+def within(bounds: Box, box: Box, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """Return `mask` of `box` (None: all True) with everything outside `bounds` False."""
+    if bounds.contains(box):
+        return mask
+    full = np.zeros(box.shape, dtype=np.bool_)
+    part = bounds & box
+    if part is not None:
+        full[part.slices_in(box)] = True if mask is None else mask[part.slices_in(box)]
+    return full
+
+
+def slide_files(path: Path, vendor: str) -> list[Path]:
+    """Return all files that hold a slide's pixels: the file, MIRAX's folder, DICOM's and VMS's neighbours."""
+    others: list[Path] = []
+    if vendor == "mirax":
+        others = list((path.parent / path.stem).glob("*"))
+    elif vendor == "dicom":
+        others = [file for file in path.parent.iterdir() if file.is_file() and _is_dicom(file)]
+    elif path.suffix.lower() in (".vms", ".vmu"):
+        listed = path.read_text(errors="replace")
+        others = [file for file in path.parent.iterdir() if file.name in listed]
+    return sorted({path, *others})
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"

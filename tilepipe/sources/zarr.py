@@ -1,0 +1,252 @@
+"""ZarrSource: Zarr v2 and v3 arrays and OME-Zarr (NGFF 0.4, 0.5) images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError
+from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
+from tilepipe.sources.checks import check_dtype, check_size, pick, pick_bands, stated, usable
+
+MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4}
+METRES = {"meter": 1.0, "kilometer": 1e3}
+MARKERS = ("zarr.json", ".zarray", ".zgroup")
+PLAIN_AXES = {2: "yx", 3: "cyx", 4: "tcyx", 5: "tczyx"}
+"""What the axes of an array without names are, by their number."""
+
+
+def is_zarr(path: Path) -> bool:
+    """Return whether a folder is a Zarr array or group."""
+    return any((path / marker).is_file() for marker in MARKERS)
+
+
+class ZarrSource:
+    """A Zarr image as a source: an array, or an OME-Zarr multiscale group with its levels.
+
+    Axes are taken by name (OME-Zarr axes or Zarr v3 dimension names; without names (y, x), (c, y, x), (t, c, y, x),
+    (t, c, z, y, x)). `bands` picks channels by number from 1; `z` and `t` pick planes from 0, and must be given where
+    there is more than one. `resolution` overrides the pixel size: metres where it is a number.
+    Raises `InputError` for folders that are no image, other dtypes and chunks too large to decode.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        bands: Sequence[int] | None = None,
+        z: int | None = None,
+        t: int | None = None,
+        resolution: Resolution | float | None = None,
+    ) -> None:
+        self.name = str(path)
+        self._root = Path(path).absolute()
+        node = _open(self.name, self._root)
+        if isinstance(node, zarr.Array):
+            axes, paths, found = _array_axes(self.name, node), [""], None
+        else:
+            axes, paths, found = _multiscale(self.name, node)
+        self._axes = axes
+        self._levels = [ZarrPlanes(self, _open(self.name, self._root / part), part) for part in paths]
+        whole = self._levels[0].array
+        self._picks = {
+            "z": pick(self.name, "z", z, _planes(whole, axes, "z")),
+            "t": pick(self.name, "t", t, _planes(whole, axes, "t")),
+        }
+        self._bands = pick_bands(self.name, bands, _planes(whole, axes, "c"))
+        self.resolution = stated(resolution, "m") or found
+        for level in self._levels:
+            level.check()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(bands, height, width) at full resolution."""
+        return self._levels[0].shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+        return self._levels[0].dtype
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """None."""
+        return None
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the pixels of `box`, (bands, box.height, box.width), reflected outside the image.
+
+        Raises `InputError` naming image and box where a chunk cannot be decoded.
+        """
+        return self._levels[0].read(box)
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return False outside the image and where a float is not finite, or None when all is valid."""
+        return self._levels[0].valid(box)
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return the smallest level with at least `height` x `width` pixels; itself where that is the first."""
+        fit = [level for level in self._levels if level.shape[1] >= height and level.shape[2] >= width]
+        return fit[-1] if fit and fit[-1] is not self._levels[0] else self
+
+    def identity(self) -> dict[str, Any]:
+        """Return a hash of the chunks and metadata of all levels, and what is picked from them."""
+        digest = hashlib.sha256()
+        for level in self._levels:
+            for file in sorted(p for p in (self._root / level.part).rglob("*") if p.is_file()):
+                digest.update(f"{level.part}/{file.relative_to(self._root / level.part)}\0".encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+        picked = {"bands": list(self._bands), **self._picks}
+        return {"reader": "zarr", "sha256": digest.hexdigest(), "shape": list(self.shape), **picked}
+
+
+class ZarrPlanes:
+    """One level of a Zarr image as a source."""
+
+    def __init__(self, image: ZarrSource, array: Any, part: str) -> None:
+        if not isinstance(array, zarr.Array):
+            raise InputError(f"{image.name}: {part} is listed as a level of the image, but is no array")
+        self.image = image
+        self.array = array
+        self.part = part
+        self.name = image.name
+
+    def check(self) -> None:
+        """Refuse other dtypes and chunks too large to decode."""
+        check_dtype(self.name, self.array.dtype, "Convert it: zarr.save('out.zarr', array.astype('float32'))")
+        check_size(self.name, self.shape, int(np.prod(self.array.chunks)) * self.array.dtype.itemsize)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(bands, height, width) of the level."""
+        axes = self.image._axes
+        height, width = (int(self.array.shape[axes.index(axis)]) for axis in "yx")
+        return len(self.image._bands), height, width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels, in native byte order."""
+        return np.dtype(self.array.dtype).newbyteorder("=")
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """Pixel size of the level: the image's times the exact ratio of sizes, per axis."""
+        known, (_, full_height, full_width) = self.image.resolution, self.image.shape
+        _, height, width = self.shape
+        return known and Resolution(known.y * full_height / height, known.x * full_width / width, known.unit)
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """None."""
+        return None
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the pixels of `box` in pixels of the level, reflected outside it."""
+        return read_reflected(box, *self.shape[1:], self._inside)
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return False outside the level and where a float is not finite, or None when all is valid."""
+        inside = box & Box.of_shape(*self.shape[1:])
+        mask = None
+        if inside is not None and self.dtype.kind == "f":
+            mask = np.isfinite(self._inside(inside)).all(axis=0)
+        return usable(mask, box, *self.shape[1:])
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return the image's smallest level with at least `height` x `width` pixels."""
+        return self.image.coarser(height, width)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the image's identity and the level."""
+        return {**self.image.identity(), "level": self.part}
+
+    def _inside(self, box: Box) -> NDArray[Any]:
+        axes, bands = self.image._axes, self.image._bands
+        if "c" in axes and bands != tuple(range(1, self.array.shape[axes.index("c")] + 1)):
+            return np.concatenate([self._select(box, slice(band - 1, band)) for band in bands])
+        return self._select(box, slice(None))
+
+    def _select(self, box: Box, channels: slice) -> NDArray[Any]:
+        axes = self.image._axes
+        picks = self.image._picks
+        parts: dict[str, Any] = {"y": slice(box.y0, box.y1), "x": slice(box.x0, box.x1), "c": channels}
+        try:
+            found = np.asarray(self.array[tuple(parts[axis] if axis in parts else picks[axis] for axis in axes)])
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{self.name} cannot be read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}: {error}. "
+                "A chunk may be truncated or damaged."
+            ) from error
+        left = [axis for axis in axes if axis in "cyx"]
+        found = found.transpose([left.index(axis) for axis in "cyx" if axis in left])
+        return np.ascontiguousarray(found if "c" in left else found[None], dtype=self.dtype)
+
+
+def _open(name: str, path: Path) -> Any:
+    if not is_zarr(path):
+        raise InputError(f"{path} is not a Zarr image: it has none of {', '.join(MARKERS)}")
+    try:
+        return zarr.open(str(path), mode="r")
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{name} cannot be opened as Zarr: {error}") from error
+
+
+def _array_axes(name: str, array: Any) -> str:
+    names = getattr(array.metadata, "dimension_names", None)
+    given = "".join(str(axis)[:1].lower() for axis in names or ())
+    if {"y", "x"} <= set(given) and len(set(given)) == array.ndim and set(given) <= set("tczyx"):
+        return given
+    if array.ndim not in PLAIN_AXES:
+        raise InputError(f"{name} has {array.ndim} axes without names; 2 to 5 are read, as (y, x) to (t, c, z, y, x)")
+    return PLAIN_AXES[array.ndim]
+
+
+def _multiscale(name: str, group: Any) -> tuple[str, list[str], Resolution | None]:
+    """Return the axes, the paths of the levels and the pixel size of an OME-Zarr image."""
+    attributes = dict(group.attrs)
+    attributes = attributes.get("ome", attributes)
+    try:
+        scales = attributes["multiscales"][0]
+        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in scales["axes"]]
+        letters = "".join(str(axis["name"]) for axis in axes)
+        paths = [str(data["path"]) for data in scales["datasets"]]
+        steps = [
+            *scales["datasets"][0].get("coordinateTransformations", ()),
+            *scales.get("coordinateTransformations", ()),
+        ]
+        found = _pixel_size(letters, axes, steps)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{name} is a Zarr group without an OME-Zarr image in it; name an array, one of {sorted(group)[:5]}"
+        ) from error
+    if len(letters) != len(axes) or not {"y", "x"} <= set(letters) or not set(letters) <= set("tczyx") or not paths:
+        raise InputError(f"{name} has axes {[axis['name'] for axis in axes]}; y and x with c, z, t are read")
+    if any(".." in Path(part).parts or Path(part).is_absolute() for part in paths):
+        raise InputError(f"{name} lists levels outside itself: {paths}")
+    return letters, paths, found
+
+
+def _pixel_size(
+    letters: str, axes: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]
+) -> Resolution | None:
+    """Return the size of a pixel from scale transformations and units; None without units or with mixed ones."""
+    size = dict.fromkeys(letters, 1.0)
+    scales = [step["scale"] for step in steps if step.get("type") == "scale"]
+    for scale in scales:
+        size = {letter: value * float(factor) for (letter, value), factor in zip(size.items(), scale, strict=True)}
+    units = {letter: axes[letters.index(letter)].get("unit") for letter in "yx"}
+    for unit, known in (("um", MICROMETRES), ("m", METRES)):
+        if scales and units["y"] in known and units["x"] in known:
+            return stated(Resolution(size["y"] * known[units["y"]], size["x"] * known[units["x"]], unit), unit)
+    return None
+
+
+def _planes(array: Any, axes: str, axis: str) -> int:
+    return int(array.shape[axes.index(axis)]) if axis in axes else 1
