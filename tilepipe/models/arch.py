@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from tilepipe.errors import ModelError
@@ -55,6 +55,8 @@ class Arch(BaseModel):
             raise ModelError(self._sentence(error.errors()[0])) from None
 
     def _sentence(self, problem: ErrorDetails) -> str:
+        if not problem["loc"]:
+            return "architecture: " + problem["msg"].removeprefix("Value error, ")
         key, value = str(problem["loc"][0]), problem["input"]
         if problem["type"] == "extra_forbidden":
             return unknown("parameter", key, type(self).model_fields)
@@ -64,22 +66,38 @@ class Arch(BaseModel):
         return f"architecture parameter {key} is {value!r}: {problem['msg'].lower()}"
 
 
-class Body(Arch):
-    """What architectures with an encoder of ours have in common."""
+class Blocks(Arch):
+    """What every architecture of convolution blocks has."""
 
-    encoder: EncoderName = "plain"
-    """Convolution blocks of `width` and `depth`, or a ResNet (He 2016)."""
     width: int = Field(default=16, ge=1, le=512)
     """Channels at full resolution; doubled at every halving."""
     depth: int = Field(default=4, ge=1, le=7)
-    """Number of halvings; the total stride is 2 ** depth. At most 5 for a ResNet."""
+    """Number of halvings."""
     norm: Norm = "batch"
-    down: Down = "max"
-    """Subsampling of the plain encoder; a ResNet has its own."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Probability of dropping after each block, in training."""
     dropout_kind: Literal["element", "channel"] = "element"
     """Drop single values or whole channels (Tompson 2015)."""
+
+
+class Body(Blocks):
+    """What every architecture with a choice of encoders has."""
+
+    encoder: EncoderName = "plain"
+    """Convolution blocks of `width` and `depth`, or a ResNet (He 2016): `depth` up to 5, `width` of the decoder."""
+    down: Down = "max"
+    """Subsampling of the plain encoder; a ResNet has its own."""
+
+    @model_validator(mode="after")
+    def _fits_the_encoder(self) -> Body:
+        if self.encoder != "plain":
+            if self.depth > 5:
+                raise ValueError(f"a ResNet halves 5 times at most, depth is {self.depth}; use depth 5 or less")
+            if self.down != "max":
+                raise ValueError(f"a ResNet has its own subsampling, down is {self.down!r}; leave it out")
+            if getattr(self, "up", "") == "unpool":
+                raise ValueError("up 'unpool' needs the maxima of the plain encoder; use encoder 'plain' or another up")
+        return self
 
 
 def unknown(what: str, value: str, choices: Iterable[str]) -> str:

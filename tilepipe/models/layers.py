@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
 from tilepipe.errors import ModelError
-from tilepipe.models.arch import Body
+from tilepipe.models.arch import Blocks
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
@@ -34,17 +34,27 @@ def conv(inputs: int, outputs: int, kernel: int, *, bias: bool = True, stride: i
     return layer
 
 
+class ConvNorm(nn.Sequential):
+    """Convolution, normalisation, ReLU; `blocks` says which normalisation."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, blocks: Blocks, *, rate: int = 1) -> None:
+        super().__init__()
+        self.conv = conv(inputs, outputs, kernel, bias=blocks.norm == "none", rate=rate)
+        self.norm = NORMS[blocks.norm](outputs)
+        self.act = nn.ReLU(inplace=True)
+
+
 class ConvBlock(nn.Module):
     """Twice (3 x 3 convolution, normalisation, ReLU), then dropout: the block of U-Net (Ronneberger 2015)."""
 
-    def __init__(self, inputs: int, outputs: int, body: Body) -> None:
+    def __init__(self, inputs: int, outputs: int, blocks: Blocks, *, rate: int = 1) -> None:
         super().__init__()
-        bias = body.norm == "none"
-        self.conv1 = conv(inputs, outputs, 3, bias=bias)
-        self.norm1 = NORMS[body.norm](outputs)
-        self.conv2 = conv(outputs, outputs, 3, bias=bias)
-        self.norm2 = NORMS[body.norm](outputs)
-        self.drop = (nn.Dropout if body.dropout_kind == "element" else nn.Dropout2d)(body.dropout)
+        bias = blocks.norm == "none"
+        self.conv1 = conv(inputs, outputs, 3, bias=bias, rate=rate)
+        self.norm1 = NORMS[blocks.norm](outputs)
+        self.conv2 = conv(outputs, outputs, 3, bias=bias, rate=rate)
+        self.norm2 = NORMS[blocks.norm](outputs)
+        self.drop = dropout(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, D, H, W) of (B, C, H, W)."""
@@ -65,6 +75,11 @@ def blur(x: Tensor, taps: tuple[float, ...], stride: int) -> Tensor:
     before = (len(taps) - 1) // 2 if stride > 1 else side
     x = F.pad(x, (before, len(taps) - 1 - before, before, len(taps) - 1 - before), mode="replicate")
     return F.conv2d(x, kernel, stride=stride, groups=channels)
+
+
+def dropout(blocks: Blocks) -> nn.Module:
+    """Return the dropout layer that `blocks` describes."""
+    return (nn.Dropout if blocks.dropout_kind == "element" else nn.Dropout2d)(blocks.dropout)
 
 
 class MaxBlur(nn.Module):

@@ -79,7 +79,18 @@ class Unpool(Upsample):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Return (B, D, 2H, 2W); the skip has D channels too."""
         _, indices = F.max_pool2d(skip, 2, return_indices=True)
-        return F.max_unpool2d(self.conv(x), indices, [2, 2])
+        return unpool(self.conv(x), indices)
+
+
+def unpool(x: Tensor, indices: Tensor) -> Tensor:
+    """Return (B, C, 2H, 2W): each value of `x` at the index of its maximum (from a 2 x 2 max-pooling), zero elsewhere.
+
+    Written as a scatter because `max_unpool2d` refuses to run in torch's deterministic mode.
+    """
+    batch, channels, height, width = x.shape
+    flat = x.new_zeros(batch, channels, 4 * height * width)
+    flat = flat.scatter(2, indices.flatten(2), x.flatten(2))
+    return flat.reshape(batch, channels, 2 * height, 2 * width)
 
 
 @torch.no_grad()

@@ -9,11 +9,30 @@ from torch import nn
 
 from tilepipe.errors import ModelError
 from tilepipe.models.arch import unknown
+from tilepipe.models.deeplab import DeepLab
+from tilepipe.models.fcn import FCN
+from tilepipe.models.linknet import LinkNet
+from tilepipe.models.segnet import SegNet
 from tilepipe.models.unet import UNet
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "deeplab": DeepLab,
+    "fcn": FCN,
+    "linknet": LinkNet,
+    "segnet": SegNet,
     "unet": UNet,
 }
+
+
+def describe(module: nn.Module) -> dict[str, Any]:
+    """Return the `arch` that `build` needs to make this network again: its name and every parameter.
+
+    Raises `ModelError` when the network is none of ours.
+    """
+    for name, kind in ARCHITECTURES.items():
+        if type(module) is kind:
+            return {"name": name, **module.arch.model_dump(mode="json")}  # type: ignore[union-attr,operator]
+    raise ModelError(f"{type(module).__name__} is none of our architectures ({', '.join(ARCHITECTURES)})")
 
 
 def build(arch: Mapping[str, Any], bands: int, classes: int) -> nn.Module:
