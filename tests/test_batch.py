@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tilepipe import api, batch
+from tilepipe import batch
 from tilepipe.batch import DONE, FAILED, NEW, PARTIAL, UNCHANGED, Entry
 from tilepipe.cli.main import main
 from tilepipe.errors import InputError, LockedError, ModelError, UsageError
@@ -24,7 +24,6 @@ from tilepipe.store import locked
 class Api:
     """Stands for tilepipe.api: 'segments' by hashing; counts what it computes."""
 
-    Settings = api.Settings
     computed: list[str] = field(default_factory=list)
     weights: str = "w1"
     failed: tuple[str, ...] = ()
@@ -45,7 +44,8 @@ class Api:
         return SimpleNamespace(path=path, identity=lambda: {"sha256": hashlib.sha256(content).hexdigest()})
 
     def plan(self, source: Any, model: Any, **settings: Any) -> SimpleNamespace:
-        return SimpleNamespace(key=lambda image, weights: f"{image}{weights}{settings.get('tile')}")
+        mask = Path(settings["mask"]).read_text() if "mask" in settings else ""
+        return SimpleNamespace(key=lambda image, weights: f"{image}{weights}{settings.get('tile')}{mask}")
 
     def segment(self, source: Any, model: Any, output: Path, *, listener: Any, **settings: Any) -> SimpleNamespace:
         if output.exists() and not settings.get("overwrite"):

@@ -38,6 +38,7 @@ LEVELS = [
     ("tilepipe.engine*", 5, "engine"),
     ("tilepipe.exports*", 6, "exports"),
     ("tilepipe.train*", 6, "train"),
+    ("tilepipe.run", 7, "api"),
     ("tilepipe.api", 7, "api"),
     ("tilepipe.jobs", 8, "batch"),
     ("tilepipe.batch", 8, "batch"),

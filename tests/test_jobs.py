@@ -41,7 +41,6 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("images: []\nmodel: m", "images: "),
         ("model: m", "images: Field required"),
         ("images: a.tif\nmodel: m\noutput: labels.tif", "{stem}"),
-        ("images: a.tif\nmodel: m\noutput: '{stem}'", "has no ending"),
         ("images: a.tif\nmodel: m\noutput: '{stm}.tif'", "{stm} is not a field"),
         ("images: a.tif\nmodel: m\noutput: '{stem.__class__}.tif'", "is not a field"),
         ("images: a.tif\nmodel: m\noutput: '{stem!r}.tif'", "is not a field"),
@@ -104,6 +103,29 @@ def test_collisions_are_refused_up_front(tmp_path: Path, names: list[str], templ
     touch(tmp_path, *names)
     with pytest.raises(UsageError, match=sentence):
         expand(Jobs(images=tuple(names), model="m", output=template), tmp_path)
+
+
+def test_products_beside_an_output_do_not_collide_either(tmp_path: Path) -> None:
+    touch(tmp_path, "x", "x.tif")
+    jobs = Jobs(images=("x", "x.tif"), model="m", output="out/{name}", of=("cog", "geojson"))
+    with pytest.raises(UsageError, match=r"would share the output .*out/x\.tif"):
+        expand(jobs, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("output", "of", "sentence"),
+    [
+        ("{stem}", (), "says no product"),
+        ("{stem}.tif", ("geojson",), "is a cog file"),
+        ("{stem}", ("cgo",), "not known"),
+    ],
+)
+def test_an_output_that_is_no_product_is_refused_up_front(
+    tmp_path: Path, output: str, of: tuple[str, ...], sentence: str
+) -> None:
+    touch(tmp_path, "a.svs")
+    with pytest.raises(UsageError, match=sentence):
+        expand(Jobs(images=("a.svs",), model="m", output=output, of=of), tmp_path)
 
 
 def test_nothing_matches(tmp_path: Path) -> None:

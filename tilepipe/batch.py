@@ -22,6 +22,7 @@ from tilepipe import api
 from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.jobs import Job, Jobs, expand, nearest, output_folder, read_jobs
+from tilepipe.planning import Settings
 from tilepipe.store import locked, storage_errors
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
 
 def _checked(path: Path) -> Jobs:
     jobs = read_jobs(path)
-    known = set(api.Settings.__annotations__) - {"of"}
+    known = set(Settings.__annotations__) - {"of"}
     for name in jobs.settings:
         if name not in known:
             raise UsageError(f"{path}: settings: {nearest(name, known)}")
@@ -168,19 +169,16 @@ def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
     if _is_done(batch, output, key):
         return entry
     settings = {**batch.settings, "overwrite": _ours(batch, output) or batch.jobs.settings.get("overwrite", False)}
+    with storage_errors(job.output.parent):
+        job.output.parent.mkdir(parents=True, exist_ok=True)
     result = api.segment(source, model, job.output, listener=listener, **settings)
     files = {batch.below(path): _facts(Path(path)) for path in result.paths}
     return replace(entry, status=PARTIAL if result.failed else DONE, files=files)
 
 
 def _key(batch: Batch, source: Source, model: Model) -> str:
-    """Return a hash of the image's content, the weights and all settings that decide a label."""
-    settings = batch.settings
-    texts = [api.plan(source, model, **settings).key(source.identity(), model.sha256())]
-    for name in ("mask", "region"):
-        file = Path(str(settings.get(name, "")))
-        texts.append(_sha256(file) if file.is_file() else str(settings.get(name)))
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    """Return a hash of the image's content, the weights and whatever of the settings decides a label."""
+    return api.plan(source, model, **batch.settings).key(source.identity(), model.sha256())
 
 
 def _failed(batch: Batch, job: Job, error: Exception) -> Entry:
@@ -211,7 +209,7 @@ def _ours(batch: Batch, output: str) -> bool:
 
 def _is_as_written(path: Path, facts: dict[str, Any]) -> bool:
     size, mtime = _size(path)
-    return size == facts["bytes"] and (mtime == facts["mtime_ns"] or _sha256(path) == facts["sha256"])
+    return bool(size == facts["bytes"] and (mtime == facts["mtime_ns"] or _sha256(path) == facts["sha256"]))
 
 
 def _facts(path: Path) -> dict[str, Any]:

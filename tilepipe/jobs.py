@@ -25,6 +25,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tilepipe.errors import UsageError
+from tilepipe.exports.products import output_paths
 
 FIELDS = ("dir", "stem", "name")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
@@ -38,7 +39,9 @@ class Job:
     image: Path
     """Absolute path."""
     output: Path
-    """Absolute path, inside the output folder of the jobs."""
+    """Absolute path that the template gives, inside the output folder of the jobs."""
+    products: tuple[Path, ...]
+    """The files or folders that will be written: `output`, and those of other formats beside it."""
 
 
 class Jobs(BaseModel):
@@ -71,8 +74,6 @@ class Jobs(BaseModel):
         last = template.rpartition("/")[2]
         if "{stem}" not in last and "{name}" not in last:
             raise ValueError(f"{last!r} would be the same for every image; put {{stem}} or {{name}} into it")
-        if "." not in last.rpartition("}")[2]:
-            raise ValueError(f"{last!r} has no ending; end it with .tif or another product's")
         parts = _split(template)[1].split("/")
         if ".." in parts or any("{dir}" in part and part != "{dir}" for part in parts):
             raise ValueError("{dir} is a whole part of the path, and '..' cannot follow a field")
@@ -119,8 +120,8 @@ def expand(jobs: Jobs, base: Path, products: frozenset[Path] = frozenset()) -> l
         start, images = _matches(base, pattern)
         listed |= set() if _GLOB.search(pattern) else set(images)
         for image in images:
-            found.setdefault(image, Job(image, _output(jobs, base, image, start)))
-    taken = {job.output for job in found.values()} | products
+            found.setdefault(image, _job(jobs, base, image, start))
+    taken = {product for job in found.values() for product in job.products} | products
     chosen = [found[image] for image in sorted(found) if image in listed or image not in taken]
     if not chosen:
         raise UsageError(f"no image matches {', '.join(jobs.images)} in {base}; check the paths")
@@ -159,29 +160,32 @@ def _matches(base: Path, pattern: str) -> tuple[Path, list[Path]]:
     return start, [start / name for name in glob.glob(str(Path(*parts[wild[0] :])), root_dir=start, recursive=True)]
 
 
-def _output(jobs: Jobs, base: Path, image: Path, start: Path) -> Path:
+def _job(jobs: Jobs, base: Path, image: Path, start: Path) -> Job:
     below = "/".join(safe_name(part) for part in image.parent.relative_to(start).parts) or "."
     names = {"dir": below, "stem": safe_name(image.stem), "name": safe_name(image.name)}
     folder = output_folder(jobs, base)
     output = (folder / _split(jobs.output)[1].format(**names)).resolve()
     if not output.is_relative_to(folder):
         raise UsageError(f"the output of {image} would be {output}, outside {folder}; is there a link in between?")
-    return output
+    products = output_paths(output, list(jobs.of))
+    if not products:
+        raise UsageError(f"{output.name} says no product; end the template with .tif or name the products in 'of'")
+    return Job(image, output, tuple(products.values()))
 
 
 def _refuse_collisions(jobs: list[Job]) -> None:
     images = {path for job in jobs for path in (job.image, job.image.resolve())}
     taken: dict[str, Job] = {}
     for job in jobs:
-        if job.output in images:
-            raise UsageError(f"the output of {job.image} would be {job.output}, which is an image; change the template")
-        key = str(job.output).casefold()
-        if key in taken:
-            raise UsageError(
-                f"{taken[key].image} and {job.image} would share the output {job.output}; "
-                "put {dir} or {name} into the template"
-            )
-        taken[key] = job
+        for product in job.products:
+            if product in images:
+                raise UsageError(f"an output of {job.image} would be {product}, which is an image; change the template")
+            other = taken.setdefault(str(product).casefold(), job)
+            if other is not job:
+                raise UsageError(
+                    f"{other.image} and {job.image} would share the output {product}; "
+                    "put {dir} or {name} into the template"
+                )
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -57,9 +57,9 @@ def test_values(words: list[str], expected: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--window", "1,2,3"], "'1,2,3' is not four whole numbers; write col,row,width,height"),
+        (["--window", "1,2,3"], "'1,2,3' is not four whole numbers"),
         (["--window", "1,2,3,4.5"], "is not four whole numbers"),
-        (["--bounds", "a b c d"], "is not four numbers; write 'left bottom right top'"),
+        (["--bounds", "a b c d"], "is not four numbers"),
         (["--overlap", "some"], "'some' is neither a number nor auto"),
         (["--resolution", "half"], "'half' is neither a number nor full nor model"),
         (["--workers", "0"], "0 is not in the range x>=1"),

@@ -27,21 +27,25 @@ def info(target: str, as_json: bool) -> None:
 
 def describe(target: str) -> dict[str, Any]:
     """Return facts of JSON types. Raises `InputError` or `ModelError`."""
-    from tilepipe import api
-
     path = Path(target)
-    if runs := [plan.parent for pattern in ("plan.json", "*/plan.json") for plan in sorted(path.glob(pattern))]:
-        return _run(runs[-1])
-    if (path / "model.json").exists() or not path.exists():
-        from tilepipe.models.files import is_bundled
-
-        if path.exists() or is_bundled(target):
-            model = api.load_model(target)
-            return {"model": target, "sha256": model.sha256(), **model.card.model_dump(mode="json")}
-    return _image(api.open_source(target))
+    if runs := [plan.parent for pattern in ("plan.json", "*/plan.json") for plan in path.glob(pattern)]:
+        return _run(max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns))
+    if (path / "model.json").exists() or not path.suffix:
+        return _model(target)
+    return _image(target)
 
 
-def _image(source: Any) -> dict[str, Any]:
+def _model(name: str) -> dict[str, Any]:
+    from tilepipe.models.weights import load_model
+
+    model = load_model(name)
+    return {"model": name, "sha256": model.sha256(), **model.card.model_dump(mode="json")}
+
+
+def _image(path: str) -> dict[str, Any]:
+    from tilepipe.sources.open import open_source
+
+    source = open_source(path)
     bands, height, width = source.shape
     where = source.georeference
     return {
@@ -54,7 +58,7 @@ def _image(source: Any) -> dict[str, Any]:
         "crs": where.crs if where else None,
         "transform": where.transform if where else None,
         "gcps": len(where.gcps) if where else 0,
-        **{name: value for name, value in source.identity().items() if name != "sha256"},
+        "reader": source.identity().get("reader"),
     }
 
 

@@ -11,63 +11,57 @@ import click
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class Numbers(click.ParamType):
-    """Four numbers with commas or blanks between them."""
+def four_numbers(number: type[int] | type[float]) -> Callable[[str], tuple[float, ...]]:
+    """Return a parser of four numbers with commas or blanks between them."""
 
-    def __init__(self, names: str, number: type[int] | type[float]) -> None:
-        self.name = names
-        self._number = number
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """Return the four numbers."""
+    def parse(text: str) -> tuple[float, ...]:
         try:
-            numbers = tuple(self._number(word) for word in re.split(r"[,\s]+", str(value).strip()))
+            numbers = tuple(number(word) for word in re.split(r"[,\s]+", text.strip()))
         except ValueError:
             numbers = ()
         if len(numbers) != 4:
-            kind = "whole numbers" if self._number is int else "numbers"
-            self.fail(f"{value!r} is not four {kind}; write {self.name}", param, ctx)
+            raise click.BadParameter(f"{text!r} is not four {'whole ' if number is int else ''}numbers")
         return numbers
 
+    return parse
 
-class WordOr(click.ParamType):
-    """One of some words, or a number."""
 
-    def __init__(self, *words: str, number: type[int] | type[float]) -> None:
-        self.name = "|".join([*words, "N" if number is int else "R"])
-        self._words = words
-        self._number = number
+def word_or(number: type[int] | type[float], *words: str) -> Callable[[str], str | float]:
+    """Return a parser of a number or one of `words`."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | float:
-        """Return the word, or the number."""
-        if value in self._words:
-            return str(value)
+    def parse(text: str) -> str | float:
         try:
-            return self._number(value)
+            return text if text in words else number(text)
         except ValueError:
-            self.fail(f"{value!r} is neither a number nor {' nor '.join(self._words)}", param, ctx)
+            raise click.BadParameter(f"{text!r} is neither a number nor {' nor '.join(words)}") from None
+
+    return parse
 
 
-class Words(click.ParamType):
-    """Words with commas between them."""
-
-    name = "LIST"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Return the words."""
-        return tuple(word.strip() for word in str(value).split(",") if word.strip())
+def comma_list(text: str) -> tuple[str, ...]:
+    """Return words that have commas between them."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 MODEL = click.option("-m", "--model", required=True, help="A model directory, or the name of a bundled model.")
 
 SETTINGS = (
-    click.option("--of", type=Words(), help="Products: cog, ome-zarr, geojson, png; several with commas."),
-    click.option("--bounds", type=Numbers("'left bottom right top'", float), help="Region in map coordinates."),
+    click.option("--of", type=comma_list, metavar="LIST", help="Products: cog, ome-zarr, geojson."),
+    click.option(
+        "--bounds",
+        type=four_numbers(float),
+        metavar="'L B R T'",
+        help="Region in map coordinates.",
+    ),
     click.option("--bounds-crs", help="CRS of --bounds, for instance EPSG:4326; the image's own by default."),
-    click.option("--window", type=Numbers("col,row,width,height", int), help="Region in pixels."),
-    click.option("--region", type=click.Path(), help="Region: the polygons of a GeoJSON file."),
-    click.option("--tile", type=WordOr("auto", number=int), help="Tile size in pixels of the prediction grid."),
-    click.option("--overlap", type=WordOr("auto", number=int), help="Overlap of neighbouring tiles in pixels."),
+    click.option("--window", type=four_numbers(int), metavar="COL,ROW,W,H", help="Region in pixels."),
+    click.option("--region", metavar="FILE", help="Region: the polygons of a GeoJSON file."),
+    click.option(
+        "--tile", type=word_or(int, "auto"), metavar="N|auto", help="Tile size, pixels of the prediction grid."
+    ),
+    click.option(
+        "--overlap", type=word_or(int, "auto"), metavar="N|auto", help="What neighbouring tiles share, pixels."
+    ),
     click.option(
         "--window-shape",
         type=click.Choice(["auto", "crop", "gaussian", "hann", "linear"]),
@@ -75,7 +69,8 @@ SETTINGS = (
     ),
     click.option(
         "--resolution",
-        type=WordOr("full", "model", number=float),
+        type=word_or(float, "full", "model"),
+        metavar="full|model|R",
         help="Pixel size of the labels: the image's (full), the model's, or a number.",
     ),
     click.option(
@@ -85,6 +80,7 @@ SETTINGS = (
     click.option("--device", help="auto, cpu, cuda or cuda:1."),
     click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"])),
     click.option("--batch", type=click.IntRange(min=1), help="Tiles per model call."),
+    click.option("--block", type=click.IntRange(min=1), help="Wanted size of a block, the unit of work, in pixels."),
     click.option("--memory", help="Memory to stay within, for instance 4GiB."),
     click.option("--workers", type=click.IntRange(min=1), help="Worker processes; in this process by default."),
     click.option("--scheduler", help="Address of a running Dask scheduler, for instance tls://host:8786."),

@@ -1,0 +1,72 @@
+"""The examples of README and docs run, in a folder that holds nothing but the sample data."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tilepipe.cli.main import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# The README's commands on whole images; what they do is shown on small parts elsewhere.
+SLOW = (
+    "tilepipe segment pipelines/sample/banepa_east_rgb.tif -m buildings",
+    "tilepipe batch run pipelines/batch_forest.yaml",
+)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands(page: Path) -> list[str]:
+    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
+    assert all(line.startswith("$ tilepipe ") for line in lines), f"{page}: only commands in console blocks"
+    return [line.removeprefix("$ ") for line in lines]
+
+
+COMMANDS = [(page.name, command) for page in PAGES for command in commands(page)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_examples_run(page: Path, folder: Path) -> None:
+    exec(compile("\n".join(blocks(page, "python")), page.name, "exec"), {"__name__": "__example__"})
+
+
+@pytest.mark.parametrize(("page", "command"), [c for c in COMMANDS if c[1] not in SLOW])
+def test_shell_examples_run(page: str, command: str, folder: Path) -> None:
+    assert main(shlex.split(command)[1:]) == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", SLOW)
+def test_slow_shell_examples_run(command: str, folder: Path) -> None:
+    assert command in [c for _, c in COMMANDS]
+    assert main(shlex.split(command)[1:]) == 0
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_option_of_segment_is_explained() -> None:
+    from tilepipe.cli.segment import segment
+
+    text = (ROOT / "docs" / "cli.md").read_text()
+    talk = {"--model", "--of", "--verbose", "--quiet", "--dry-run", "--block"}
+    options = {name for parameter in segment.params for name in parameter.opts if name.startswith("--")}
+    assert {name for name in options - talk if name not in text} == set()
