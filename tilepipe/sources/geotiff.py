@@ -127,7 +127,7 @@ class GeoTiffSource:
         blocks = -(-self.shape[1] // height) * -(-self.shape[2] // width) * (dataset.count // block_bands)
         file_shape = (int(dataset.count), *self.shape[1:])
         check_size(self.name, file_shape, height * width * block_bands * self.dtype.itemsize, blocks)
-        self.striped = width >= self.shape[2] and height < self.shape[1]
+        self.striped = width >= self.shape[2]
         row_bytes = self.shape[0] * self.shape[2] * self.dtype.itemsize
         self._band_rows = band_rows(self.shape[1], row_bytes, height) if self.striped else 0
         self._mask = mask_kind(dataset, self._bands)

@@ -25,6 +25,8 @@ EQUATOR = 6378137.0
 """Equatorial radius of the WGS 84 ellipsoid, metres."""
 ECCENTRICITY2 = 0.0066943799901413165
 """Its first eccentricity, squared."""
+Transform = tuple[float, float, float, float, float, float]
+"""(a, b, c, d, e, f) as in `Georeference.transform`."""
 EDGE_POINTS = 33
 """Points per edge when bounds are carried over from another CRS, where straight edges become curves."""
 
@@ -68,8 +70,21 @@ def _to_crs(known: Georeference, rows: Sequence[float], columns: Sequence[float]
         with GCPTransformer(points) as to_crs:
             xs, ys = to_crs.xy(list(rows), list(columns), offset="ul")
         return list(xs), list(ys)
-    xs, ys = Affine(*known.transform) * (np.asarray(columns), np.asarray(rows))
+    xs, ys = placed(known.transform, np.asarray(columns), np.asarray(rows))
     return list(xs), list(ys)
+
+
+def placed(grid: Transform, columns: Any, rows: Any) -> tuple[Any, Any]:
+    """Return (x, y) of pixel positions (columns, rows)."""
+    a, b, c, d, e, f = grid
+    return a * columns + b * rows + c, d * columns + e * rows + f
+
+
+def pixels_at(grid: Transform, xs: Any, ys: Any) -> tuple[Any, Any]:
+    """Return (columns, rows) of positions (x, y)."""
+    a, b, c, d, e, f = grid
+    area = a * e - b * d
+    return (e * (xs - c) - b * (ys - f)) / area, (a * (ys - f) - d * (xs - c)) / area
 
 
 def _metres(lon: Sequence[float], lat: Sequence[float]) -> float:
@@ -82,7 +97,7 @@ def _metres(lon: Sequence[float], lat: Sequence[float]) -> float:
     return math.hypot(north, east)
 
 
-def _grid(source: Source) -> tuple[Affine, CRS | None]:
+def _grid(source: Source) -> tuple[Transform, CRS | None]:
     """Return the affine and the CRS of a source. Raises `InputError` where it has no affine."""
     known = source.georeference
     if known is None or known.transform is None:
@@ -91,7 +106,7 @@ def _grid(source: Source) -> tuple[Affine, CRS | None]:
             f"{source.name} {reason}; name the part in pixels (window), "
             "or give the image a grid first: gdalwarp -tps in.tif out.tif"
         )
-    return Affine(*known.transform), CRS.from_wkt(known.crs) if known.crs else None
+    return known.transform, CRS.from_wkt(known.crs) if known.crs else None
 
 
 def window_of_bounds(source: Source, bounds: Sequence[float], crs: str | None = None) -> Box:
@@ -132,9 +147,9 @@ def _carried(xs: NDArray[Any], ys: NDArray[Any], crs: CRS, own: CRS) -> tuple[ND
     return np.asarray(found[0]), np.asarray(found[1])
 
 
-def _cover(source: Source, grid: Affine, xs: NDArray[Any], ys: NDArray[Any]) -> Box:
+def _cover(source: Source, grid: Transform, xs: NDArray[Any], ys: NDArray[Any]) -> Box:
     """Return the box that covers points of the image's CRS, cut to the image."""
-    columns, rows = ~grid * (np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64))
+    columns, rows = pixels_at(grid, np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64))
     _, height, width = source.shape
     off = UsageError(
         f"the region (x {np.min(xs):.9g} to {np.max(xs):.9g}, y {np.min(ys):.9g} to {np.max(ys):.9g}) lies off "
@@ -152,9 +167,9 @@ def _cover(source: Source, grid: Affine, xs: NDArray[Any], ys: NDArray[Any]) -> 
     return found
 
 
-def extent(grid: Affine, height: int, width: int) -> str:
+def extent(grid: Transform, height: int, width: int) -> str:
     """Return the extent of a grid in words."""
-    corners = [grid * corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+    corners = [placed(grid, *corner) for corner in ((0, 0), (width, 0), (0, height), (width, height))]
     xs, ys = [c[0] for c in corners], [c[1] for c in corners]
     return f"x {min(xs):.9g} to {max(xs):.9g}, y {min(ys):.9g} to {max(ys):.9g}"
 
@@ -185,7 +200,9 @@ class Area:
 
     def mask(self, box: Box) -> NDArray[np.bool_]:
         """Return True where the centre of a pixel lies in the area, (box.height, box.width)."""
-        here = self._grid * Affine.translation(box.x0, box.y0)
+        a, b, _, d, e, _ = self._grid
+        x, y = placed(self._grid, box.x0, box.y0)
+        here = Affine(a, b, x, d, e, y)
         return np.asarray(geometry_mask(self.geometries, box.shape, here, invert=True), dtype=np.bool_)
 
 
