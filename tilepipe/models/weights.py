@@ -102,7 +102,7 @@ def _locate(name: str) -> Path:
     if path.suffix.lower() in RUNS_CODE:
         raise ModelError(
             f"{name} is refused: files of this kind can run code when they are loaded. Load it in Python where you "
-            "trust it and wrap it with Model.from_torch, or save it as a model directory (model.json and weights.safetensors)"
+            "trust it and wrap it with Model.from_torch, or save it as a directory of model.json and weights.safetensors"
         )
     if path.is_dir():
         return path

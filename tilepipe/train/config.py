@@ -1,0 +1,172 @@
+"""TrainConfig: all that decides a training run, from YAML. An unknown key is refused with the nearest one."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tilepipe.errors import UsageError
+from tilepipe.models.arch import unknown
+
+LossName = Literal["cross_entropy", "dice", "focal", "lovasz", "boundary"]
+DATA_VARIABLE, DATA_DEFAULT = "TILEPIPE_DATA", "../shared/data"
+
+
+class Strict(BaseModel):
+    """Base: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Scenes(Strict):
+    """Images with their labels. `image` may hold * and ?; `{stem}` in `label` is the image's name without suffix."""
+
+    image: str
+    """Path of a GeoTIFF, slide, PNG or Zarr image."""
+    label: str
+    """Path of its label raster on the same pixels, or of GeoJSON polygons; without a folder: beside the image."""
+    rows: tuple[int, int] | None = None
+    """Only these full-resolution rows, [first, after last)."""
+    columns: tuple[int, int] | None = None
+    """Only these full-resolution columns, [first, after last)."""
+    resolution: float | None = Field(default=None, gt=0)
+    """Pixel size of the image where it does not say, in the configuration's `unit`."""
+    attribute: str | None = None
+    """GeoJSON: the property that holds the class name; without it every polygon is of class 1."""
+
+
+class Augment(Strict):
+    """Random changes of training crops; all are off at zero or false."""
+
+    flips: bool = True
+    """Mirror left-right and up-down, each half of the time."""
+    rotate: bool = True
+    """Turn by 0, 90, 180 or 270 degrees."""
+    scale: float = Field(default=1.25, ge=1, le=4)
+    """Enlarge or shrink by up to this factor."""
+    color: float = Field(default=0.15, ge=0, le=1)
+    """Contrast by up to this share, brightness by up to this many standard deviations, shared by the bands."""
+    bands: float = Field(default=0.05, ge=0, le=1)
+    """The same for each band on its own."""
+    stain: float = Field(default=0.0, ge=0, le=1)
+    """H&E only: strength of each stain by up to this share (uint8 RGB; Ruifrok 2001)."""
+
+
+class TrainConfig(Strict):
+    """Everything that decides a training run."""
+
+    name: str
+    """Short name of the model."""
+    description: str = ""
+    license: str = ""
+    output: str
+    """Model directory to write, for instance buildings.model; refused when it exists."""
+    classes: tuple[str, ...] = Field(min_length=2)
+    """Class names by label value, from 0."""
+    colors: tuple[str, ...] = ()
+    """'#rrggbb' per class."""
+    values: dict[int, int] | None = None
+    """Class of each value in the label rasters; None where values are classes already."""
+    other: int | None = None
+    """Class of all values that `values` does not name; None refuses them."""
+    ignore: tuple[int, ...] = ()
+    """Values in the label rasters that are neither trained on nor scored. The raster's nodata is ignored always."""
+    resolution: float | None = Field(default=None, gt=0)
+    """Pixel size to train at, in `unit`; None takes each image's own."""
+    unit: Literal["m", "um"] = "m"
+    arch: dict[str, Any] = {"name": "unet"}
+    """Architecture as in a model card."""
+    train: tuple[Scenes, ...] = Field(min_length=1)
+    score: tuple[Scenes, ...] = ()
+    """Scored once, after training; nothing is chosen by these scores."""
+    steps: int = Field(default=1000, ge=1)
+    batch: int = Field(default=8, ge=1)
+    crop: int = Field(default=256, ge=16)
+    """Side of a training crop, in pixels at `resolution`; a multiple of the network's total stride."""
+    balance: float = Field(default=0.5, ge=0, le=1)
+    """Share of crops placed on a class drawn evenly; the others are placed evenly over the ground."""
+    losses: dict[LossName, float] = {"cross_entropy": 1.0, "dice": 1.0}
+    """Weights of the losses that are summed."""
+    class_weights: tuple[float, ...] = ()
+    """Per class, for cross_entropy, focal and boundary; 1 where empty."""
+    augment: Augment = Augment()
+    learning_rate: float = Field(default=2e-3, gt=0)
+    warmup: int = Field(default=50, ge=0)
+    """Steps in which the learning rate rises; it falls along a cosine afterwards."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    ema: float = Field(default=0.99, ge=0, lt=1)
+    """Share that the averaged weights keep at each step; the average is what is saved."""
+    seed: int = Field(default=0, ge=0)
+    device: str = "cpu"
+    """'cpu' or 'cuda'."""
+    half: bool = True
+    """Store weights as float16; scores are those of the stored weights."""
+    checkpoint: int = Field(default=100, ge=1)
+    """Steps between checkpoints."""
+    tile: int = Field(default=512, ge=16)
+    """Tile size that the card suggests."""
+
+    def __init__(self, **values: Any) -> None:
+        """Check the values. Raises `UsageError` naming the first that is wrong."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UsageError(f"training configuration: {_sentence(error)}") from None
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) < len(classes):
+            raise ValueError("class names must differ")
+        return classes
+
+    @model_validator(mode="after")
+    def _classes_exist(self) -> TrainConfig:
+        count = len(self.classes)
+        for value in (*(self.values or {}).values(), *(() if self.other is None else (self.other,))):
+            if not 0 <= value < count:
+                raise ValueError(f"class {value} is not one of the {count} classes (0 to {count - 1})")
+        if self.class_weights and len(self.class_weights) != count:
+            raise ValueError(f"class_weights has {len(self.class_weights)} values for {count} classes")
+        if not self.losses or sum(self.losses.values()) <= 0:
+            raise ValueError("losses must name at least one with a weight above 0")
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainConfig:
+        """Read a YAML file; `${TILEPIPE_DATA}` in it is the environment's or ../shared/data. Raises `UsageError`."""
+        try:
+            values = yaml.safe_load(_expanded(Path(path).read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} cannot be read: {error}") from None
+        except yaml.YAMLError as error:
+            raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+            raise UsageError(f"{path} holds no configuration; it should start with 'name: ...'")
+        try:
+            return cls(**values)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+
+
+def _expanded(text: str) -> str:
+    known = {DATA_VARIABLE: os.environ.get(DATA_VARIABLE, DATA_DEFAULT)}
+    return re.sub(r"\$\{(\w+)\}", lambda found: known.get(found[1], found[0]), text)
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        owners: dict[str, type[Strict]] = {"train": Scenes, "score": Scenes, "augment": Augment}
+        owner = owners.get(where[0], TrainConfig) if len(where) > 1 else TrainConfig
+        return unknown("key", where[-1], owner.model_fields)
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{'.'.join(where)}: {message}" if where else message

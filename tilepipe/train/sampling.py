@@ -1,0 +1,114 @@
+"""Where crops come from: a survey of the labels, then crops drawn from it, the same ones for the same step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the name everyone uses
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError
+from tilepipe.train.config import TrainConfig
+from tilepipe.train.data import IGNORE, Scene
+
+CELL = 64
+"""Side of the cells in which labels are counted, pixels at the training resolution."""
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What the training windows hold; read once, cell by cell."""
+
+    places: NDArray[np.int64]
+    """(cells, 3): scene, y, x of each cell's corner."""
+    counts: NDArray[np.int64]
+    """(cells, classes): labelled pixels of each class."""
+    mean: NDArray[np.float64]
+    """(bands,) of the labelled pixels, in the image's units."""
+    std: NDArray[np.float64]
+    """(bands,) of the labelled pixels; 1 where it would be 0."""
+
+
+def survey(scenes: Sequence[Scene], classes: int) -> Survey:
+    """Count the labels of all scenes. Raises `InputError` where bands or dtypes differ or nothing is labelled."""
+    _check_alike(scenes)
+    places, counts = [], []
+    total = np.zeros((3, scenes[0].source.shape[0]))  # pixels, sum, sum of squares per band
+    for k, scene in enumerate(scenes):
+        height, width = scene.window.shape
+        for y, x in product(range(0, height, CELL), range(0, width, CELL)):
+            box = Box(y, x, min(y + CELL, height), min(x + CELL, width))
+            label = scene.label(box)
+            pixels = scene.image(box)[:, label != IGNORE].astype(np.float64)
+            total += np.stack([np.full(len(pixels), pixels.shape[1]), pixels.sum(1), (pixels**2).sum(1)])
+            places.append((k, y, x))
+            counts.append(np.bincount(label[label != IGNORE], minlength=classes))
+    if not total[0, 0]:
+        raise InputError(f"{scenes[0].name} and the other training images hold no labelled pixel")
+    mean = total[1] / total[0]
+    std = np.sqrt(np.maximum(total[2] / total[0] - mean**2, 0))
+    return Survey(np.array(places), np.array(counts), mean, np.where(std > 0, std, 1.0))
+
+
+def _check_alike(scenes: Sequence[Scene]) -> None:
+    first = scenes[0]
+    for scene in scenes:
+        if (scene.source.shape[0], scene.source.dtype) != (first.source.shape[0], first.source.dtype):
+            raise InputError(
+                f"{scene.name} has {scene.source.shape[0]} bands of {scene.source.dtype}, "
+                f"{first.name} has {first.source.shape[0]} of {first.source.dtype}; all images must be alike"
+            )
+
+
+class Sampler:
+    """Draws batches of crops. A batch depends on the seed and the step alone, not on the batches before."""
+
+    def __init__(self, scenes: Sequence[Scene], found: Survey, config: TrainConfig) -> None:
+        self._scenes, self._places, self._config = scenes, found.places, config
+        present = found.counts[:, found.counts.sum(0) > 0].astype(np.float64)
+        self._by_class = (present / present.sum(0)).T  # (classes that occur, cells)
+        self._by_area = found.counts.sum(1) / found.counts.sum()
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return crops (B, C, crop, crop) float32 in pixel units and classes (B, crop, crop) int64, -1 to ignore."""
+        random = np.random.default_rng([self._config.seed, step])
+        crops = [self._crop(random) for _ in range(self._config.batch)]
+        return torch.stack([image for image, _ in crops]), torch.stack([label for _, label in crops])
+
+    def _crop(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        spread = np.log(self._config.augment.scale)
+        side = round(self._config.crop * float(np.exp(random.uniform(-spread, spread))))
+        chances = self._by_area
+        if random.random() < self._config.balance:
+            chances = self._by_class[random.integers(len(self._by_class))]
+        scene, y, x = self._places[random.choice(len(chances), p=chances)]
+        dy, dx = random.integers(CELL, size=2)
+        box = square_around(int(y + dy), int(x + dx), side, self._scenes[scene].window.shape)
+        image = torch.from_numpy(self._scenes[scene].image(box).astype(np.float32))
+        return resized(image, torch.from_numpy(self._scenes[scene].label(box)), self._config.crop)
+
+
+def square_around(y: int, x: int, side: int, shape: tuple[int, int]) -> Box:
+    """Return the square around (y, x), moved inside an image of `shape` where it fits, else centred on it."""
+
+    def first(centre: int, size: int) -> int:
+        return min(max(centre - side // 2, 0), size - side) if side <= size else (size - side) // 2
+
+    y0, x0 = first(y, shape[0]), first(x, shape[1])
+    return Box(y0, x0, y0 + side, x0 + side)
+
+
+def resized(image: Tensor, label: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Return (C, side, side) and (side, side): the image averaged or interpolated, labels by nearest neighbour."""
+    if image.shape[-1] == side:
+        return image, label
+    how: dict[str, Any] = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    image = F.interpolate(image[None], (side, side), **how)[0]
+    return image, F.interpolate(label[None, None].double(), (side, side), mode="nearest-exact")[0, 0].long()

@@ -1,0 +1,118 @@
+"""State: all that a training run changes, and checkpoints of it. Resuming continues bit for bit on the CPU."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tilepipe.errors import StorageError, UsageError
+from tilepipe.train.config import TrainConfig
+
+Weights = dict[str, Tensor]
+_FREE = {"output", "score", "name", "description", "license", "colors", "checkpoint", "tile"}
+"""Settings that may change between a run and its resumption: they do not touch the weights."""
+
+
+@dataclass
+class State:
+    """Network, averaged weights, optimiser, and how far they are."""
+
+    module: nn.Module
+    """The network in training."""
+    average: Weights
+    """Running average of its weights and statistics: what is saved at the end."""
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    """Steps done."""
+    log: list[list[float]] = field(default_factory=list)
+    """(step, learning rate, mean loss since the row before) per row."""
+
+    @classmethod
+    def new(cls, module: nn.Module, config: TrainConfig) -> State:
+        """Return the state before the first step: AdamW (Loshchilov 2019), decay on weights of two and more axes."""
+        decayed = [p for p in module.parameters() if p.ndim > 1]
+        plain = [p for p in module.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        return cls(module, {k: t.detach().clone() for k, t in module.state_dict().items()}, optimizer)
+
+    @torch.no_grad()
+    def update_average(self, keep: float) -> None:
+        """Move the average towards the weights; it follows faster in the first steps, and whole numbers are copied."""
+        keep = min(keep, (1 + self.step) / (10 + self.step))
+        for name, tensor in self.module.state_dict().items():
+            if tensor.is_floating_point():
+                self.average[name].lerp_(tensor, 1 - keep)
+            else:
+                self.average[name].copy_(tensor)
+
+    def save(self, folder: Path, config: TrainConfig) -> None:
+        """Write a checkpoint and the log; whole or not at all. Raises `StorageError`."""
+        kept = {
+            "config": fingerprint(config),
+            "step": self.step,
+            "log": self.log,
+            "module": self.module.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        fresh = folder / "checkpoint.pt.part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with fresh.open("wb") as file:
+                torch.save(kept, file)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(folder / "checkpoint.pt")
+            rows = ["step,learning_rate,loss", *(f"{int(s)},{rate:.6g},{loss:.6g}" for s, rate, loss in self.log)]
+            (folder / "log.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be written: {error}") from None
+
+    def resume(self, folder: Path, config: TrainConfig) -> None:
+        """Take over the checkpoint in `folder` where there is one.
+
+        Raises `UsageError` when it is of another configuration, `StorageError` when it cannot be read.
+        """
+        path = folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        kept = _read(path)
+        if kept["config"] != fingerprint(config):
+            raise UsageError(
+                f"{folder} holds the training run of another configuration; delete it to start anew, or change output"
+            )
+        self.module.load_state_dict(kept["module"])
+        self.average = kept["average"]
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.step, self.log = kept["step"], kept["log"]
+
+
+def fingerprint(config: TrainConfig) -> str:
+    """Return the settings that decide the weights, as JSON text."""
+    return json.dumps(config.model_dump(mode="json", exclude=_FREE), sort_keys=True)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Return the rate of a step: a linear rise over `warmup` steps, then a cosine to zero (Loshchilov 2017)."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        kept: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        if not isinstance(kept, dict) or {"config", "step", "log", "module", "average", "optimizer"} - set(kept):
+            raise ValueError("parts are missing")
+    except Exception as error:  # torch.load raises whatever it meets in a damaged file
+        raise StorageError(f"{path} cannot be read ({error}); delete it to start anew") from None
+    return kept
