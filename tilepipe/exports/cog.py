@@ -1,8 +1,9 @@
 """Label map -> Cloud Optimized GeoTIFF that opens in QGIS with its colours, class names and position.
 
-A block-aligned tiled GeoTIFF is written first, then GDAL's COG driver copies it (https://gdal.org/drivers/raster/cog.html),
-with overviews by majority. Class names go into band tags and, as GDAL has no place for them in a TIFF, into
-`<path>.aux.xml` (PAM) with the colours as an attribute table.
+Block-aligned tiled GeoTIFFs are written first, one per level, then GDAL's COG driver copies them
+(https://gdal.org/drivers/raster/cog.html). The overviews are ours because GDAL's need memory for the width of the map.
+Class names go into band tags and, as GDAL has no place for them in a TIFF, into `<path>.aux.xml` (PAM) with the colours
+as an attribute table.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +32,8 @@ from rasterio.windows import Window
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError
-from tilepipe.exports.staging import facts, labels_from, reason, staged
+from tilepipe.exports.pyramid import halvings, majority
+from tilepipe.exports.staging import facts, labels_from, not_written, reason, staged
 from tilepipe.labelmap import LabelMap
 from tilepipe.sources.base import Georeference
 
@@ -45,10 +48,14 @@ CACHE = 64 * 2**20
 """GDAL's block cache while a COG is written, in bytes; the default of 5 % of the RAM grows with the machine."""
 THREADS = 2
 """Threads that compress."""
-MEMORY = 256 * 2**20
-"""Bytes that `write_cog` needs at most beyond the label map itself: measured 165 MB (16384 x 16384 uint8) to 195 MB
-(uint16), of which `CACHE` is 64."""
+MEMORY = 128 * 2**20
+"""Bytes that `write_cog` needs at most beyond the label map itself, `CACHE` included. Measured, whatever the size of
+the map: 87 MB for uint8, 106 MB for uint16."""
 TAG = "TILEPIPE"
+COG_OPTIONS = {
+    **{"COMPRESS": "DEFLATE", "BLOCKSIZE": BLOCK, "BIGTIFF": "IF_SAFER", "NUM_THREADS": THREADS},
+    **{"OVERVIEWS": "FORCE_USE_EXISTING"},
+}
 
 
 def write_cog(labels: LabelMap, path: Path) -> None:
@@ -56,19 +63,21 @@ def write_cog(labels: LabelMap, path: Path) -> None:
 
     uint8 or uint16, DEFLATE, 512 x 512 tiles, overviews by majority (nodata is skipped), palette, nodata, and CRS,
     transform or ground control points as `labels.georeference` says. What was written is read back and compared. While
-    it runs it needs room for about twice the file, and less than `MEMORY` bytes of memory. Raises `StorageError` when
-    the disk is full or the position cannot be kept; then `path` does not exist. Raises `UsageError` when it did before.
+    it runs it needs room for about three times the file, and less than `MEMORY` bytes of memory. Raises `StorageError`
+    when the disk is full or the position cannot be kept; `path` does not come to exist then. Raises `UsageError` when
+    it exists already.
     """
     try:
         with staged(path) as part, _gdal():
             with TemporaryDirectory(dir=part.parent) as scratch:
-                flat = Path(scratch) / "flat.tif"
+                flat = Path(scratch) / "0.tif"
                 sums = _write_flat(labels, flat)
-                rasterio.shutil.copy(flat, part, driver="COG", strict=True, **_cog_options(labels))
+                pyramid = _with_overviews(flat, labels)
+                rasterio.shutil.copy(pyramid, part, driver="COG", strict=True, **COG_OPTIONS)
             part.with_name(f"{part.name}.aux.xml").write_text(_pam(labels, _found(part)), encoding="utf-8")
             _compare(labels, part, sums)
     except (RasterioError, CPLE_BaseError) as error:
-        raise StorageError(f"{path} could not be written: {reason(error)}; nothing of it was kept") from error
+        raise not_written(path, error) from error
 
 
 def read_cog(path: Path) -> LabelMap:
@@ -154,13 +163,31 @@ def _profile(labels: LabelMap) -> dict[str, Any]:
     return profile
 
 
-def _cog_options(labels: LabelMap) -> dict[str, Any]:
+def _with_overviews(flat: Path, labels: LabelMap) -> Path:
+    """Write the overviews as files beside `flat`; return a VRT that names them all."""
     # The overviews of a map one pixel wide would be as wide as itself, which validators refuse.
-    overviews = "NONE" if labels.shape[1] == 1 else "IGNORE_EXISTING"
-    return {
-        **{"COMPRESS": "DEFLATE", "BLOCKSIZE": BLOCK, "BIGTIFF": "IF_SAFER", "NUM_THREADS": THREADS},
-        **{"OVERVIEWS": overviews, "OVERVIEW_RESAMPLING": "MODE"},
-    }
+    shapes = halvings(labels.shape, BLOCK) if labels.shape[1] > 1 else [labels.shape]
+    plain = replace(labels, georeference=None)
+    finer, overviews = flat, ""
+    for level, shape in enumerate(shapes[1:], start=1):
+        coarser = flat.with_name(f"{level}.tif")
+        _write_halved(finer, coarser, replace(plain, shape=shape))
+        overviews += f"<Overview><SourceFilename relativeToVRT='1'>{coarser.name}</SourceFilename></Overview>"
+        finer = coarser
+    pyramid = flat.with_name("pyramid.vrt")
+    rasterio.shutil.copy(flat, pyramid, driver="VRT")
+    text = pyramid.read_text(encoding="utf-8").replace("</VRTRasterBand>", f"{overviews}</VRTRasterBand>")
+    pyramid.write_text(text, encoding="utf-8")
+    return pyramid
+
+
+def _write_halved(finer: Path, coarser: Path, labels: LabelMap) -> None:
+    with rasterio.open(finer) as source, rasterio.open(coarser, "w", **_profile(labels)) as file:
+        whole = Box.of_shape(source.height, source.width)
+        for box in labels.boxes(2 * BLOCK):
+            covers = Box(2 * box.y0, 2 * box.x0, 2 * box.y1, 2 * box.x1) & whole
+            assert covers is not None
+            file.write(majority(source.read(1, window=_window(covers)), labels.legend.nodata), 1, window=_window(box))
 
 
 def _crs(place: Georeference) -> CRS | None:
@@ -201,7 +228,7 @@ def _compare(labels: LabelMap, path: Path, sums: list[int]) -> None:
 def _pam(labels: LabelMap, found: Georeference) -> str:
     """Return GDAL's side file: class names, and the same with colours as a raster attribute table.
 
-    Also the coordinate reference system where the TIFF alone (`found`) does not keep it, as with local engineering grids.
+    Also the coordinate reference system where the TIFF alone (`found`) does not keep it, as with engineering grids.
     """
     legend, wanted = labels.legend, labels.georeference or Georeference()
     system = f"<SRS>{escape(wanted.crs)}</SRS>" if wanted.crs and _crs(found) != _crs(wanted) else ""

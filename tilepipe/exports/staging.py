@@ -34,12 +34,20 @@ def staged(path: Path) -> Iterator[Path]:
                 _flush(side)
                 os.replace(side, path.with_name(side.name))
     except OSError as error:
-        raise StorageError(f"{path} could not be written: {reason(error)}; nothing of it was kept") from error
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path, error: Exception) -> StorageError:
+    """Return the error of a product that could not be written."""
+    return StorageError(
+        f"{path} could not be written ({reason(error)}); check space and rights. Nothing of it was kept"
+    )
 
 
 def reason(error: Exception) -> str:
     """Return what an error says, without its number and path."""
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+    said = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+    return said.rstrip(".")
 
 
 def _flush(path: Path) -> None:
