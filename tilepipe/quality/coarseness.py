@@ -28,7 +28,7 @@ class Coarseness:
     achieved_iou: float
     """Mean IoU of the prediction, 0 to 1."""
     f1_slope: float
-    """Boundary F1 gained per pixel of tolerance between 1 and 8 px: large where outlines are nearly right; nan unknown."""
+    """Boundary F1 gained per pixel of tolerance from 1 to 8 px: large where outlines are nearly right."""
 
     @property
     def loss(self) -> float:

@@ -1,7 +1,7 @@
 """Over-segmentation: connected components of two label maps compared, in bounded memory.
 
-Maps come as bands of full-width rows, top to bottom. What is kept between bands are the last row and the sizes of the
-components that touch it: a component that does not can never grow again, so its share of every figure is final.
+Maps come as bands of full-width rows, top to bottom. What is kept between bands are the last row, the sizes of the
+components that touch it (no other can grow), and the overlaps that they may still change.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Components:
 
 @dataclass(frozen=True)
 class _Front:
-    """What of one map can still grow: the last row's labels and component numbers, and the sizes by number."""
+    """What of one map is still open: the last row's labels and component numbers, and the sizes by number."""
 
     labels: Ints
     numbers: Ints
@@ -102,22 +102,22 @@ class ComponentCounter:
         return Components(p, t, small_p, small_t, self._smallest, split, merge)
 
     def _retire(self, last: list[tuple[Ints, Ints, Ints]]) -> None:
-        """Book the components that do not touch the last row, and number the others afresh."""
-        renumber, fronts = [], []
+        """Book the components that do not touch the last row, and number those still needed afresh."""
+        alive = [_mark(numbers, sizes.size) for _, numbers, sizes in last]
+        still = _unsettled(self._pairs, *alive)
+        self._joint += _n_log_n(self._pairs[2][~still])
+        self._pairs = self._pairs[:, still]
+        self._fronts = []
         for i, (labels, numbers, sizes) in enumerate(last):
-            alive = np.zeros(sizes.size, bool)
-            alive[numbers[numbers >= 0]] = True
-            over = sizes[~alive]
+            over = sizes[~alive[i] & (sizes > 0)]
             self._count[i] += over.size
             self._small[i] += int((over < self._smallest).sum())
             self._entropy[i] += _n_log_n(over)
-            fresh = np.append(np.where(alive, np.cumsum(alive) - 1, -1), -1)  # -1 stays -1
-            renumber.append(fresh)
-            fronts.append(_Front(labels, fresh[numbers], sizes[alive]))
-        pairs = np.stack([renumber[0][self._pairs[0]], renumber[1][self._pairs[1]], self._pairs[2]])
-        open_ = (pairs[0] >= 0) & (pairs[1] >= 0)
-        self._joint += _n_log_n(pairs[2][~open_])
-        self._pairs, self._fronts = pairs[:, open_], fronts
+            needed = alive[i] | _mark(self._pairs[i], sizes.size)
+            fresh = np.append(np.where(needed, np.cumsum(needed) - 1, -1), -1)  # -1 stays -1
+            self._pairs[i] = fresh[self._pairs[i]]
+            # a component that is booked but still in a pair has size 0 from here on
+            self._fronts.append(_Front(labels, fresh[numbers], np.where(alive[i], sizes, 0)[needed]))
 
 
 def components_of(maps: Pair, smallest: int = 16) -> Components:
@@ -159,6 +159,25 @@ def _merged(pairs: Ints, width: int) -> Ints:
     pixels = np.zeros(keys.size, np.int64)
     np.add.at(pixels, inverse, pairs[2])
     return np.stack([keys // max(width, 1), keys % max(width, 1), pixels])
+
+
+def _mark(numbers: Ints, size: int) -> NDArray[np.bool_]:
+    """Return True at the numbers that occur, (size,)."""
+    found = np.zeros(size, bool)
+    found[numbers[numbers >= 0]] = True
+    return found
+
+
+def _unsettled(pairs: Ints, p_alive: NDArray[np.bool_], t_alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which pairs can still change, (n,).
+
+    A pair grows while both components are alive. It can also be merged into another one: when one of the two is
+    finished but lies on several that are alive, which may yet turn out to be one.
+    """
+    p, t = p_alive[pairs[0]], t_alive[pairs[1]]
+    several_t = np.bincount(pairs[0][t], minlength=p_alive.size) > 1
+    several_p = np.bincount(pairs[1][p], minlength=t_alive.size) > 1
+    return np.asarray((p & t) | (t & several_t[pairs[0]]) | (p & several_p[pairs[1]]))
 
 
 def _n_log_n(sizes: Ints) -> float:
