@@ -1,0 +1,83 @@
+"""Every architecture and up-sampling of ours: the reach is what cutting the image shows, or global layers are named."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import nn
+
+from tilepipe.models.arch import Up
+from tilepipe.models.zoo import build
+from tilepipe.probe import Sides, probe
+
+SMALL = {"width": 4, "depth": 2}
+LOCAL = [
+    *({"name": "unet", **SMALL, "up": up} for up in get_args(Up)),
+    *({"name": "unet", **SMALL, "down": down} for down in ("average", "strided", "blur")),
+    {"name": "linknet", **SMALL},
+    {"name": "segnet", "width": 4, "depth": 2},
+    {"name": "fcn", "width": 4, "depth": 3},
+    {"name": "deeplab", "width": 2, "depth": 3, "output_stride": 8, "rate": 1},
+]
+DEEP = [
+    {"name": "unet", "width": 4, "depth": 4},
+    {"name": "unet", "width": 4, "depth": 5, "encoder": "resnet18"},
+    {"name": "linknet", "width": 4, "depth": 4},
+    {"name": "segnet", "width": 4, "depth": 4},
+    {"name": "fcn", "width": 4, "depth": 5},
+    {"name": "deeplab", "width": 2, "depth": 4, "output_stride": 16},
+    {"name": "deeplab", "width": 2, "depth": 5, "output_stride": 16, "encoder": "resnet18"},
+]
+
+
+def name(arch: dict[str, Any]) -> str:
+    return "-".join(str(value) for value in arch.values())
+
+
+def network(arch: dict[str, Any]) -> nn.Module:
+    """Random weights with signs that keep every path alive, and batch norm that does something."""
+    torch.manual_seed(3)
+    net = build(arch, 3, 3).eval()
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
+            nn.init.uniform_(layer.running_mean, -0.5, 0.1)
+    return net
+
+
+def check(arch: dict[str, Any], truth: Any, half: int) -> None:
+    net = network(arch)
+    found = probe(net, 3)
+    assert found.stride == net.stride
+    assert found.reach is not None
+    assert max(found.reach) < half
+    assert found.reach == truth(net, 3, rows=96, half=half)
+
+
+@pytest.mark.parametrize("arch", LOCAL, ids=name)
+def test_reach_is_what_cutting_the_image_shows(arch: dict[str, Any], truth: Any) -> None:
+    check(arch, truth, 96)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("arch", DEEP, ids=name)
+def test_reach_of_deep_networks_too(arch: dict[str, Any], truth: Any) -> None:
+    check(arch, truth, 768)
+
+
+@pytest.mark.parametrize(("norm", "kind"), [("instance", "instance norm"), ("group", "group norm")])
+def test_norms_of_the_tile_are_named(norm: str, kind: str) -> None:
+    local = probe(network({"name": "unet", **SMALL}), 3)
+    found = probe(network({"name": "unet", **SMALL, "norm": norm}), 3)
+    norms = [layer for layer, which in found.global_layers if which == kind]
+    assert found.reach is None
+    assert len(norms) == len(found.global_layers) == 10
+    assert (found.stride, found.frozen_reach) == (local.stride, local.reach)
+
+
+def test_image_pooling_is_named() -> None:
+    arch = {"name": "deeplab", "width": 2, "depth": 3, "output_stride": 8, "rate": 1}
+    found = probe(network({**arch, "image_pool": True}), 3)
+    assert found.global_layers == (("pyramid", "image pooling"),)
+    assert found.frozen_reach == probe(network(arch), 3).reach != Sides(0, 0, 0, 0)
