@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,8 @@ class Model:
 
     def sha256(self) -> str:
         """Return the hash of all that decides a label: weights, network, and the card but for words for people."""
-        digest = hashlib.sha256(self.card.model_dump_json(exclude=_WORDS_FOR_PEOPLE).encode())
+        card = self.card.model_dump(mode="json", exclude=_WORDS_FOR_PEOPLE)
+        digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode())
         for name, layer in self.module.named_modules():
             digest.update(f"{name}:{type(layer).__module__}.{type(layer).__qualname__}:{_settings(layer)};".encode())
         for name, tensor in self.module.state_dict().items():

@@ -127,9 +127,7 @@ def _card(path: Path) -> ModelCard:
     _check_size(path, MAX_CARD_BYTES)
     card = ModelCard.load(path)
     if card.arch is None:
-        raise ModelError(
-            f"{path} names no architecture; arch must be one of tilepipe's, for instance {{'name': 'unet'}}"
-        )
+        raise ModelError(f"{path}: arch is missing; name one of tilepipe's networks, for instance {{'name': 'unet'}}")
     return card
 
 

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tilepipe.errors import ModelError
+from tilepipe.models.card import ModelCard
+from tilepipe.models.model import Model
+from tilepipe.models.zoo import build
+
+ARCH = {"name": "unet", "width": 2, "depth": 2}
+
+
+class Constant(nn.Module):
+    def __init__(self, chosen: int) -> None:
+        super().__init__()
+        self.chosen = chosen
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.one_hot(torch.full(x[:, 0].shape, self.chosen), 2).movedim(-1, 1).float()
+
+
+def small(seed: int = 0, **card: object) -> Model:
+    torch.manual_seed(seed)
+    fields = {"bands": 3, "classes": ("a", "b"), "stride": 4, "arch": ARCH, **card}
+    return Model.from_torch(build(ARCH, 3, 2), ModelCard(**fields))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+def test_normalise_is_what_numpy_says(dtype: type) -> None:
+    mean, std = (10.5, 0.0, -3.25), (2.0, 7.5, 0.125)
+    model = small(mean=mean, std=std)
+    tiles = np.random.default_rng(1).integers(0, 99, (2, 3, 4, 8)).astype(dtype)
+    wanted = (tiles.astype(np.float32) - np.float32(mean)[:, None, None]) / np.float32(std)[:, None, None]
+    found = model.normalise(torch.from_numpy(tiles))
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), wanted)
+
+
+def test_normalise_without_mean_and_std_only_converts() -> None:
+    tiles = torch.arange(48, dtype=torch.uint8).view(1, 3, 4, 4)
+    assert torch.equal(small().normalise(tiles), tiles.float())
+
+
+def test_from_torch_gives_eval_mode_and_float32() -> None:
+    module = build(ARCH, 3, 2).double().train()
+    model = Model.from_torch(module, small().card)
+    assert not model.module.training
+    assert {p.dtype for p in model.module.parameters()} == {torch.float32}
+    assert model.parameters == sum(p.numel() for p in module.parameters()) > 0
+
+
+def test_sha256_sees_weights_network_and_what_decides_labels() -> None:
+    model, other = small(), small()
+    assert model.sha256() == other.sha256()
+    next(other.module.parameters()).data.view(-1)[0] += 1e-6
+    card = ModelCard(bands=1, classes=("a", "b"))
+    hashes = [
+        model.sha256(),
+        other.sha256(),
+        small(mean=(1, 2, 3)).sha256(),
+        small(classes=("a", "c")).sha256(),
+        small(resolution=0.5).sha256(),
+        *(Model.from_torch(module, card).sha256() for module in (Constant(0), Constant(1), nn.Conv2d(1, 2, 1))),
+    ]
+    assert len(set(hashes)) == len(hashes)
+    told = small(description="x", training={"y": 1}, license="z", tile=64, name="n")
+    assert told.sha256() == model.sha256()
+
+
+def test_pickles() -> None:
+    model = small()
+    again = pickle.loads(pickle.dumps(model))
+    x = torch.rand(1, 3, 8, 8)
+    assert again.sha256() == model.sha256()
+    assert torch.equal(again.module(x), model.module(x))
+
+
+def test_refuses_what_is_no_module_and_a_stride_that_does_not_fit() -> None:
+    with pytest.raises(ModelError, match="function is not a torch"):
+        Model.from_torch(lambda x: x, ModelCard(bands=1, classes=("a",)))  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="card says stride 6, the network subsamples by 4; give the card stride=4"):
+        small(stride=6)
