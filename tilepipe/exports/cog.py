@@ -42,6 +42,8 @@ try:  # what GDAL raises where rasterio does not translate it
 except ImportError:  # pragma: no cover
     CPLE_BaseError = RasterioError
 
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+"""What rasterio raises for GDAL."""
 BLOCK = 512
 """Side of a TIFF tile, in pixels."""
 CACHE = 64 * 2**20
@@ -76,7 +78,7 @@ def write_cog(labels: LabelMap, path: Path) -> None:
                 rasterio.shutil.copy(pyramid, part, driver="COG", strict=True, **COG_OPTIONS)
             part.with_name(f"{part.name}.aux.xml").write_text(_pam(labels, _found(part)), encoding="utf-8")
             _compare(labels, part, sums)
-    except (RasterioError, CPLE_BaseError) as error:
+    except GDAL_ERRORS as error:
         raise not_written(path, error) from error
 
 
@@ -89,7 +91,7 @@ def read_cog(path: Path) -> LabelMap:
                 raise InputError(f"{path} is a TIFF but not a label map of tilepipe: it has no {TAG} tag")
             place = _georeference(file)
             return labels_from(said, _Grid(file), partial(_read, str(path)), (BLOCK * 2, BLOCK * 2), place)
-    except (RasterioError, CPLE_BaseError, OSError, KeyError, ValueError) as error:
+    except (*GDAL_ERRORS, OSError, KeyError, ValueError) as error:
         raise InputError(f"{path} cannot be opened as a label map: {reason(error)}") from error
 
 
@@ -114,7 +116,7 @@ def _read(path: str, box: Box) -> NDArray[Any]:
         with _gdal(), rasterio.open(path, driver="GTiff") as file:
             labels: NDArray[Any] = file.read(1, window=_window(box))
             return labels
-    except (RasterioError, CPLE_BaseError) as error:
+    except GDAL_ERRORS as error:
         raise InputError(f"{path} cannot be read: {reason(error)}") from error
 
 

@@ -28,6 +28,7 @@ from rasterio.warp import transform, transform_geom
 
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
+from tilepipe.exports.cog import GDAL_ERRORS
 from tilepipe.exports.staging import staged
 from tilepipe.labelmap import LabelMap
 from tilepipe.sources.base import Georeference
@@ -81,7 +82,10 @@ class _Dialect:
         native = self.native(corners)
         if self.crs is None:
             return native
-        placed = np.column_stack(transform(self.crs, WGS84, *native.T))
+        try:
+            placed = np.column_stack(transform(self.crs, WGS84, *native.T))
+        except GDAL_ERRORS:
+            placed = np.full(1, np.nan)
         if not np.isfinite(placed).all():
             raise UsageError("some labelled pixels have no longitude and latitude; write a COG instead of GeoJSON")
         return placed
