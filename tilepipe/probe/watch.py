@@ -200,7 +200,7 @@ def _nan_count(t: Tensor) -> int:
 
 def _floats(values: Any) -> Iterator[Tensor]:
     for value in values:
-        if torch.is_tensor(value) and value.is_floating_point():
+        if torch.is_tensor(value) and value.is_floating_point() and not isinstance(value, nn.Parameter):
             yield value
         elif isinstance(value, (tuple, list)):
             yield from _floats(value)

@@ -1,0 +1,103 @@
+"""Certificate: what is known about seams for a model and the settings of a run; `certificate.json`. Knows no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from tilepipe.errors import StorageError
+from tilepipe.probe.result import Sides
+
+Mode = Literal["EXACT", "TOLERANCE", "FIELD", "BLEND", "UNCERTIFIED"]
+
+
+def cost_factor(tile: int, halo: Sides) -> float:
+    """Return F = T^2 / ((T - left - right) (T - top - bottom)): work over that of one pass; infinite without a core."""
+    core = max(0, tile - halo.left - halo.right) * max(0, tile - halo.top - halo.bottom)
+    return tile**2 / core if core else math.inf
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was measured about seams. EXACT and FIELD do not depend on the tiling; TOLERANCE bounds how much they do."""
+
+    mode: Mode
+    """EXACT: full context, aligned. TOLERANCE: less, error measured. FIELD: global statistics from a fixed grid.
+    BLEND: overlapping windows, seams hidden rather than removed. UNCERTIFIED: the user's own settings."""
+    stride: int
+    """Total stride S: tile origins and sizes are multiples of it."""
+    halo: Sides
+    """Context that is computed and thrown away, in pixels per side; for BLEND half of the overlap."""
+    tile: int
+    """Side of a tile in pixels."""
+    reach: Sides | None = None
+    """Measured reach in pixels per side; None where it is unbounded or unknown."""
+    tolerance: float = 0.0
+    """Largest total variation distance of class probabilities that was asked for, 0 to 1; TOLERANCE only."""
+    error: float | None = None
+    """Largest difference of class probabilities to a pass without seams, 0 to 1; None where it was not checked."""
+    device: str = "cpu"
+    """Device that `error` holds for."""
+    precision: str = "fp32"
+    """Arithmetic that `error` holds for."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """tilepipe, torch, CUDA, cuDNN, weights sha256."""
+
+    def __post_init__(self) -> None:
+        """Check that the settings support the mode: an EXACT certificate with too small a halo cannot exist."""
+        assert self.mode in get_args(Mode), self.mode
+        if self.mode == "EXACT":
+            assert self.reach is not None
+            assert all(halo >= reach for halo, reach in zip(self.halo, self.reach, strict=True)), (
+                self.halo,
+                self.reach,
+            )
+            assert not any(length % self.stride for length in (self.tile, *self.halo)), self.stride
+
+    @property
+    def cost(self) -> float:
+        """Return F, the work of the run over that of one pass over the image."""
+        return cost_factor(self.tile, self.halo)
+
+    @property
+    def sentences(self) -> tuple[str, str]:
+        """Return two plain sentences: what holds, and how it was checked at what cost."""
+        checked = "Not checked against a pass without seams"
+        if self.error is not None:
+            where = f"on {self.device} in {self.precision}"
+            checked = f"Largest difference to a pass without seams: {self.error:.1e} in probability, {where}"
+        work = f"{self.cost:.2f} times the work of one pass" if math.isfinite(self.cost) else "no tile has a core"
+        return self._promise(), f"{checked}; {work}."
+
+    def _promise(self) -> str:
+        how = f"tiles of {self.tile} px on multiples of {self.stride} px, {max(self.halo)} px of context"
+        return {
+            "EXACT": f"The labels do not depend on how the image was cut: {how}, as far as the model sees.",
+            "TOLERANCE": f"Cutting the image changes probabilities by at most about {self.tolerance:g}, as measured on "
+            f"windows of it: {how}, less than the model sees.",
+            "FIELD": f"The labels do not depend on how the image was cut: {how}, and the model's image-wide statistics "
+            "come from a grid fixed to the image.",
+            "BLEND": f"The labels depend on how the image was cut: the model sees further than any tile, so {how} are "
+            "blended to hide seams, without proof.",
+            "UNCERTIFIED": f"Nothing is known about seams for these settings: {how}.",
+        }[self.mode]
+
+    def to_json(self) -> str:
+        """Return the text of `certificate.json`, with the cost factor F and the sentences."""
+        cost = self.cost if math.isfinite(self.cost) else None
+        return json.dumps({**asdict(self), "cost": cost, "sentences": self.sentences}, indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, name: str = "certificate.json") -> Certificate:
+        """Parse `to_json`'s text; `name` is what an error calls it. Raises `StorageError`."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            fields.pop("cost"), fields.pop("sentences")
+            for side in ("reach", "halo"):
+                fields[side] = None if fields[side] is None else Sides(**fields[side])
+            return cls(**fields)
+        except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
+            raise StorageError(f"{name} does not hold a certificate; run tilepipe verify again to make one") from None
