@@ -43,7 +43,7 @@ def _id(arch: dict[str, Any]) -> str:
 def test_builds_learns_and_comes_back(arch: dict[str, Any]) -> None:
     torch.manual_seed(0)
     net = build(arch, bands=2, classes=3)
-    size = 2 * int(net.stride)  # type: ignore[arg-type]
+    size = 2 * net.stride
     x, y = torch.randn(2, 2, size, 2 * size), torch.randint(0, 3, (2, size, 2 * size))
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     optimiser = torch.optim.SGD(net.parameters(), lr=1e-2)
@@ -81,7 +81,7 @@ def test_shifting_by_the_stride_shifts_the_logits(arch: dict[str, Any]) -> None:
     """Far from the border the network is the same function of its surroundings at every multiple of the stride."""
     torch.manual_seed(0)
     net = build(arch, 1, 2).double().eval()
-    stride, size, margin = int(net.stride), 256, 96  # type: ignore[arg-type]
+    stride, size, margin = net.stride, 256, 96
     x = torch.randn(1, 1, 16, size + stride, dtype=torch.float64)
     with torch.no_grad():
         a, b = net(x[..., :size]), net(x[..., stride:])
@@ -105,7 +105,7 @@ def test_unet_parameter_count(width: int, depth: int, bands: int, classes: int) 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_wrong_tiles_say_the_right_shape(name: str) -> None:
     net = build({"name": name, "width": 1}, 3, 2)
-    stride = int(net.stride)  # type: ignore[arg-type]
+    stride = net.stride
     with pytest.raises(
         ModelError, match=f"tile {stride + 1} x {stride} is not a multiple of {stride}; use {2 * stride} x {stride}"
     ):
@@ -126,7 +126,7 @@ def test_wrong_tiles_say_the_right_shape(name: str) -> None:
 )
 def test_exports_for_any_multiple_of_the_stride(arch: dict[str, Any]) -> None:
     net = build(arch, 3, 2).eval()
-    stride = int(net.stride)  # type: ignore[arg-type]
+    stride = net.stride
     height, width = (torch.export.Dim(axis, min=2, max=64) for axis in ("h", "w"))
     example = torch.randn(1, 3, 4 * stride, 6 * stride)
     exported = torch.export.export(net, (example,), dynamic_shapes=({2: stride * height, 3: stride * width},))

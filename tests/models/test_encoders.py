@@ -92,3 +92,9 @@ def test_plain_encoder_dilates_beyond_the_output_stride() -> None:
 def test_wrong_body_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         Body(**values)
+
+
+def test_imagenet_weights_need_batch_normalisation() -> None:
+    weights = ResNet(3, Body(encoder="resnet18", depth=2)).state_dict()
+    with pytest.raises(ModelError, match="norm 'batch' only"):
+        load_encoder_weights(ResNet(3, Body(encoder="resnet18", depth=2, norm="group")), weights)

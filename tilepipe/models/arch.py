@@ -47,7 +47,7 @@ class Arch(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         """Check the values. Raises `ModelError` naming the first that is wrong."""
         try:
             super().__init__(**values)
@@ -75,7 +75,7 @@ class Blocks(Arch):
     """Number of halvings."""
     norm: Norm = "batch"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Probability of dropping after each block, in training."""
+    """Probability of dropping after each of our blocks (a ResNet's have none), in training."""
     dropout_kind: Literal["element", "channel"] = "element"
     """Drop single values or whole channels (Tompson 2015)."""
 

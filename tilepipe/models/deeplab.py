@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
 from tilepipe.models.arch import Body
 from tilepipe.models.encoders import encoder
-from tilepipe.models.layers import ConvNorm, check_tile, conv, dropout
+from tilepipe.models.layers import ConvNorm, Network, check_tile, conv, dropout
 
 
 class DeepLabArch(Body):
@@ -56,15 +56,15 @@ class Pyramid(nn.Module):
         return dropped
 
 
-class DeepLab(nn.Module):
+class DeepLab(Network):
     """(B, bands, H, W) float -> logits (B, classes, H, W). Keywords as in `DeepLabArch`; raises `ModelError`."""
 
     Arch = DeepLabArch
+    arch: DeepLabArch
 
-    def __init__(self, bands: int, classes: int, **arch: Any) -> None:
-        super().__init__()
-        self.arch = DeepLabArch(**arch)
-        self.bands, self.stride = bands, self.arch.output_stride
+    def __init__(self, bands: int, classes: int, /, **arch: Any) -> None:
+        super().__init__(bands, classes, **arch)
+        self.stride = self.arch.output_stride
         width = self.arch.width
         self.encoder = encoder(bands, self.arch, self.stride)
         have = self.encoder.channels

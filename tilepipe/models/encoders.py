@@ -70,6 +70,8 @@ def load_encoder_weights(target: nn.Module, weights: Mapping[str, Tensor]) -> No
     Raises `ModelError` naming the first tensor that is missing or has another shape.
     """
     wanted = target.state_dict()
+    if "bn1.running_mean" not in wanted:
+        raise ModelError("encoder weights fit a ResNet with norm 'batch' only; use norm 'batch' or none of the weights")
     source = {name.removeprefix("module.").removeprefix("encoder."): tensor for name, tensor in weights.items()}
     new: dict[str, Tensor] = {}
     for name, tensor in wanted.items():

@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
 from tilepipe.models.arch import Body
 from tilepipe.models.encoders import encoder
-from tilepipe.models.layers import check_tile, conv, dropout
+from tilepipe.models.layers import Network, check_tile, conv, dropout
 
 
 class FCNArch(Body):
@@ -36,15 +36,15 @@ class FCNArch(Body):
         return self
 
 
-class FCN(nn.Module):
+class FCN(Network):
     """(B, bands, H, W) float -> logits (B, classes, H, W). Keywords as in `FCNArch`; raises `ModelError`."""
 
     Arch = FCNArch
+    arch: FCNArch
 
-    def __init__(self, bands: int, classes: int, **arch: Any) -> None:
-        super().__init__()
-        self.arch = FCNArch(**arch)
-        self.bands, self.stride = bands, 2**self.arch.depth
+    def __init__(self, bands: int, classes: int, /, **arch: Any) -> None:
+        super().__init__(bands, classes, **arch)
+        self.stride = 2**self.arch.depth
         self.encoder = encoder(bands, self.arch)
         self.drop = dropout(self.arch)
         used = [stride for stride in sorted(self.encoder.channels, reverse=True) if stride >= self.arch.finest]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
 from tilepipe.errors import ModelError
+from tilepipe.models.arch import Arch as BaseArch
 from tilepipe.models.arch import Blocks
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -32,6 +34,23 @@ def conv(inputs: int, outputs: int, kernel: int, *, bias: bool = True, stride: i
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class Network(nn.Module):
+    """Base of every architecture: (B, bands, H, W) -> logits (B, classes, H, W), H and W multiples of `stride`."""
+
+    Arch: ClassVar[type[BaseArch]]
+    """Its parameters: the keywords it takes."""
+    arch: BaseArch
+    bands: int
+    stride: int
+    """Total stride S."""
+
+    def __init__(self, bands: int, classes: int, /, **arch: Any) -> None:
+        """Check the parameters. Raises `ModelError` naming the first that is wrong."""
+        super().__init__()
+        self.arch = self.Arch(**arch)
+        self.bands = bands
 
 
 class ConvNorm(nn.Sequential):

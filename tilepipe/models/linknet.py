@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
 from tilepipe.models.arch import Body
 from tilepipe.models.encoders import encoder
-from tilepipe.models.layers import NORMS, ConvNorm, check_tile, conv, dropout
+from tilepipe.models.layers import NORMS, ConvNorm, Network, check_tile, conv, dropout
 from tilepipe.models.upsample import upsample
 
 
@@ -53,15 +53,15 @@ class Level(nn.Module):
         return x if skip is None else x + skip
 
 
-class LinkNet(nn.Module):
+class LinkNet(Network):
     """(B, bands, H, W) float -> logits (B, classes, H, W). Keywords as in `LinkNetArch`; raises `ModelError`."""
 
     Arch = LinkNetArch
+    arch: LinkNetArch
 
-    def __init__(self, bands: int, classes: int, **arch: Any) -> None:
-        super().__init__()
-        self.arch = LinkNetArch(**arch)
-        self.bands, self.stride = bands, 2**self.arch.depth
+    def __init__(self, bands: int, classes: int, /, **arch: Any) -> None:
+        super().__init__(bands, classes, **arch)
+        self.stride = 2**self.arch.depth
         self.encoder = encoder(bands, self.arch)
         have = self.encoder.channels
         self.decoder = nn.ModuleList()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
 from tilepipe.models.arch import Blocks
-from tilepipe.models.layers import ConvBlock, check_tile, conv
+from tilepipe.models.layers import ConvBlock, Network, check_tile, conv
 from tilepipe.models.upsample import unpool
 
 
@@ -19,15 +19,15 @@ class SegNetArch(Blocks):
     """Parameters of `SegNet`: subsampling is by maxima, and up-sampling puts them back."""
 
 
-class SegNet(nn.Module):
+class SegNet(Network):
     """(B, bands, H, W) float -> logits (B, classes, H, W). Keywords as in `SegNetArch`; raises `ModelError`."""
 
     Arch = SegNetArch
+    arch: SegNetArch
 
-    def __init__(self, bands: int, classes: int, **arch: Any) -> None:
-        super().__init__()
-        self.arch = SegNetArch(**arch)
-        self.bands, self.stride = bands, 2**self.arch.depth
+    def __init__(self, bands: int, classes: int, /, **arch: Any) -> None:
+        super().__init__(bands, classes, **arch)
+        self.stride = 2**self.arch.depth
         widths = [self.arch.width * 2**level for level in range(self.arch.depth)]  # w, 2w, 4w, ...
         pairs = list(zip([bands, *widths], widths, strict=False))
         self.encoder = nn.ModuleList(ConvBlock(inputs, outputs, self.arch) for inputs, outputs in pairs)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tilepipe.models.arch import Body, Up
 from tilepipe.models.encoders import encoder
-from tilepipe.models.layers import ConvBlock, check_tile, conv
+from tilepipe.models.layers import ConvBlock, Network, check_tile, conv
 from tilepipe.models.upsample import upsample
 
 
@@ -37,15 +37,15 @@ class Level(nn.Module):
         return joined
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """(B, bands, H, W) float -> logits (B, classes, H, W). Keywords as in `UNetArch`; raises `ModelError`."""
 
     Arch = UNetArch
+    arch: UNetArch
 
-    def __init__(self, bands: int, classes: int, **arch: Any) -> None:
-        super().__init__()
-        self.arch = UNetArch(**arch)
-        self.bands, self.stride = bands, 2**self.arch.depth
+    def __init__(self, bands: int, classes: int, /, **arch: Any) -> None:
+        super().__init__(bands, classes, **arch)
+        self.stride = 2**self.arch.depth
         self.encoder = encoder(bands, self.arch)
         have = self.encoder.channels
         self.decoder = nn.ModuleList()

@@ -11,11 +11,12 @@ from tilepipe.errors import ModelError
 from tilepipe.models.arch import unknown
 from tilepipe.models.deeplab import DeepLab
 from tilepipe.models.fcn import FCN
+from tilepipe.models.layers import Network
 from tilepipe.models.linknet import LinkNet
 from tilepipe.models.segnet import SegNet
 from tilepipe.models.unet import UNet
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {
+ARCHITECTURES: dict[str, type[Network]] = {
     "deeplab": DeepLab,
     "fcn": FCN,
     "linknet": LinkNet,
@@ -30,12 +31,12 @@ def describe(module: nn.Module) -> dict[str, Any]:
     Raises `ModelError` when the network is none of ours.
     """
     for name, kind in ARCHITECTURES.items():
-        if type(module) is kind:
-            return {"name": name, **module.arch.model_dump(mode="json")}  # type: ignore[union-attr,operator]
+        if isinstance(module, kind):
+            return {"name": name, **module.arch.model_dump(mode="json")}
     raise ModelError(f"{type(module).__name__} is none of our architectures ({', '.join(ARCHITECTURES)})")
 
 
-def build(arch: Mapping[str, Any], bands: int, classes: int) -> nn.Module:
+def build(arch: Mapping[str, Any], bands: int, classes: int) -> Network:
     """Return a new network, random weights, from a card's `arch` such as {"name": "unet", "width": 16}.
 
     It maps (B, bands, H, W) float to logits (B, classes, H, W) and has `stride`, the total stride S.
