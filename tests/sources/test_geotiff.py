@@ -73,9 +73,9 @@ def test_overviews_do_not_change_pixels_or_identity(geotiff: Write, noise: Any) 
     image = noise((1, 256, 256))
     path = geotiff(image, tiled=True, blockxsize=64, blockysize=64, **UTM)
     before = GeoTiffSource(path).identity()
-    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(path) as dataset:
-        dataset.build_overviews([2, 4], Resampling.average)
-    assert path.with_name("a.tif.ovr").exists()
+    geotiff(noise((1, 128, 128), seed=1), "a.tif.ovr")
+    with rasterio.open(path) as dataset:
+        assert dataset.overviews(1) == [2], "GDAL takes the sidecar for an overview"
     source = GeoTiffSource(path)
     assert source.identity() == before
     assert source.coarser(64, 64) is source
@@ -154,7 +154,7 @@ def test_not_finite_is_not_valid(geotiff: Write) -> None:
 def test_a_mask_sidecar_changes_the_identity(geotiff: Write, noise: Any) -> None:
     path = geotiff(noise((1, 40, 50)), **UTM)
     before = GeoTiffSource(path).identity()
-    with rasterio.open(path, "r+") as dataset:
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
         dataset.write_mask(np.eye(40, 50, dtype=bool))
     assert path.with_name("a.tif.msk").exists()
     assert GeoTiffSource(path).identity() != before
@@ -272,9 +272,7 @@ def test_truncated_names_file_and_box_and_the_rest_still_reads(geotiff: Write, n
     os.truncate(path, path.stat().st_size * 6 // 10)
     source = GeoTiffSource(path)
     with pytest.raises(InputError, match=r"t\.tif cannot be read in rows 14\d to 150, columns 0 to 210"):
-        source.read(Box(140, 0, 150, 210)) if layout == "tiled" else GeoTiffSource(path)._decode(
-            "pixels", Box(140, 0, 150, 210)
-        )
+        source._decode("pixels", Box(140, 0, 150, 210))
     if layout == "tiled":
         np.testing.assert_array_equal(source.read(Box(0, 0, 30, 30)), image[:, :30, :30])
     else:
@@ -284,13 +282,15 @@ def test_truncated_names_file_and_box_and_the_rest_still_reads(geotiff: Write, n
 
 def test_a_truncated_jpeg_tile_is_an_error_not_grey(geotiff: Write, noise: Any) -> None:
     path = geotiff(noise((1, 128, 128)), "j.tif", tiled=True, blockxsize=128, blockysize=128, compress="jpeg", **UTM)
-    with tifffile.TiffFile(path) as file:
-        start, length = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
-    content = bytearray(path.read_bytes())
-    content[start + length // 2 : start + length] = bytes(length - length // 2)
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"j\.tif cannot be read"):
-        GeoTiffSource(path).read(Box(0, 0, 128, 128))
+    with tifffile.TiffFile(path, mode="r+") as file:
+        length = file.pages[0].databytecounts[0]
+        file.pages[0].tags["TileByteCounts"].overwrite([length // 2])
+    source = GeoTiffSource(path)
+    for _ in range(2):  # nor does it become grey by asking again, or in another thread
+        with pytest.raises(InputError, match=r"j\.tif cannot be read.*Premature end"):
+            source.read(Box(0, 0, 128, 128))
+        with ThreadPoolExecutor(1) as pool, pytest.raises(InputError, match="Premature end"):
+            pool.submit(source.read, Box(0, 0, 128, 128)).result()
 
 
 def test_a_bomb_is_refused_before_it_is_read(geotiff: Write, noise: Any) -> None:
@@ -300,11 +300,12 @@ def test_a_bomb_is_refused_before_it_is_read(geotiff: Write, noise: Any) -> None
             file.pages[0].tags[tag].overwrite(32768)
     with pytest.raises(InputError, match=r"pieces of 1024 MiB.*256 MiB"):
         GeoTiffSource(path)
-    many = geotiff(noise((1, 64, 64)), "many.tif", tiled=True, blockxsize=16, blockysize=16, **UTM)
+    layout = {"tiled": True, "blockxsize": 16, "blockysize": 16, "interleave": "band"}
+    many = geotiff(noise((2, 64, 64)), "many.tif", **layout, **UTM)
     with tifffile.TiffFile(many, mode="r+") as file:
         for tag in ("ImageWidth", "ImageLength"):
-            file.pages[0].tags[tag].overwrite(65535 * 16)
-    with pytest.raises(InputError, match=r"many\.tif"):
+            file.pages[0].tags[tag].overwrite(65535)
+    with pytest.raises(InputError, match="16777216 are read"):
         GeoTiffSource(many)
 
 
@@ -339,12 +340,12 @@ def test_cache_is_set_in_every_thread(geotiff: Write, noise: Any) -> None:
     def read() -> None:
         source.read(Box(0, 0, 40, 50))
         with gdal(source.name, "read"):
-            found.append((get_gdal_config("GDAL_CACHEMAX"), get_gdal_config("GDAL_ERROR_ON_LIBJPEG_WARNING")))
+            found.append((get_gdal_config("GDAL_CACHEMAX"), get_gdal_config("GDAL_DISABLE_READDIR_ON_OPEN")))
 
     thread = threading.Thread(target=read)
     thread.start()
     thread.join()
-    assert found == [(GDAL_CACHE_BYTES, True)]
+    assert found == [(GDAL_CACHE_BYTES, "TRUE")]
     assert isinstance(GDAL_CACHE_BYTES, int)
 
 

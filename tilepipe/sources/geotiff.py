@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -34,16 +35,30 @@ GDAL_CACHE_BYTES = 64 << 20
 
 OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # look for sidecars by name, do not list folders
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # truncated JPEG tiles are errors, not grey
     "GDAL_VRT_ENABLE_PYTHON": "NO",
 }
 TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+
+
+class Damage(logging.Handler):
+    """Hears GDAL's warnings in rasterio's log: a JPEG tile that ends early gives grey pixels and just a warning."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.heard = threading.local()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep what is said of JPEG data for the thread that reads."""
+        if "JPEGLib" in record.getMessage():
+            self.heard.text = record.getMessage()
 
 
 class Mine:
     """What the threads of one process share; a forked process gets its own, as locks and handles do not survive."""
 
     def __init__(self) -> None:
+        self.damage = Damage()
+        logging.getLogger("rasterio._err").addHandler(self.damage)
         self.opening = threading.Lock()
         self.rows = RowCache()
         self.tiled: Handles[Any] = Handles(lambda dataset: dataset.close())
@@ -61,8 +76,12 @@ def gdal(path: str, doing: str) -> Iterator[None]:
     """Set GDAL's options for this thread, and turn its errors into an `InputError` that says what was being done."""
     with rasterio.Env(**OPTIONS):
         set_gdal_config("GDAL_CACHEMAX", GDAL_CACHE_BYTES)
+        heard = mine(os.getpid()).damage.heard
+        heard.text = ""
         try:
             yield
+            if heard.text:
+                raise RasterioError(heard.text)
         except (RasterioError, CPLE_BaseError) as error:
             cause = f" ({error.__cause__})" if error.__cause__ else ""
             raise InputError(f"{path} cannot be {doing}: {error}{cause}. It may be truncated or damaged.") from error

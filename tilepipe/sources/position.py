@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
@@ -55,7 +56,7 @@ def ground_resolution(known: Georeference | None, height: int, width: int) -> Re
     try:
         xs, ys = _to_crs(known, [y, y, y - 0.5, y + 0.5], [x - 0.5, x + 0.5, x, x])
         lon, lat = transform_points(CRS.from_wkt(known.crs), WGS84, xs, ys)
-    except (CRSError, RasterioError):
+    except (CRSError, RasterioError, CPLE_BaseError):
         return None  # a local or planetary CRS without a way to the earth
     across, down = _metres(lon[:2], lat[:2]), _metres(lon[2:], lat[2:])
     if not (0 < across < math.inf and 0 < down < math.inf):
@@ -133,7 +134,7 @@ def window_of_bounds(source: Source, bounds: Sequence[float], crs: str | None = 
 def _crs(name: str) -> CRS:
     try:
         return CRS.from_user_input(name)
-    except CRSError as error:
+    except (CRSError, ValueError) as error:
         raise UsageError(f"{name} is not a coordinate reference system; give it like EPSG:4326") from error
 
 
@@ -142,7 +143,7 @@ def _carried(xs: NDArray[Any], ys: NDArray[Any], crs: CRS, own: CRS) -> tuple[ND
         return xs, ys
     try:
         found = transform_points(crs, own, list(xs), list(ys))
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise UsageError(f"bounds cannot be carried from {crs} to {own}: {error}") from error
     return np.asarray(found[0]), np.asarray(found[1])
 
@@ -178,7 +179,6 @@ class Area:
     """An area of interest on a source's grid, from GeoJSON geometries.
 
     They are in longitude and latitude for rasters, in full-resolution pixels for slides and arrays (as QuPath writes).
-
     Picklable. Raises `UsageError` where no polygon is given or they do not meet the image, `InputError` where the
     image has no affine position.
     """
@@ -188,12 +188,13 @@ class Area:
         if not given:
             raise UsageError("an area of interest needs at least one Polygon or MultiPolygon")
         if source.georeference is None:
-            grid, self.geometries = Affine.identity(), given
+            grid: Transform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+            self.geometries = given
         else:
             grid, own = _grid(source)
             if own is None:
                 raise InputError(f"{source.name} has no CRS, so polygons cannot be placed on it")
-            self.geometries = [dict(transform_geom(_crs(crs), own, g)) for g in given]
+            self.geometries = [_geometry(source.name, g, _crs(crs), own) for g in given]
         self._grid = grid
         points = np.asarray([p for g in self.geometries for p in _points(g["coordinates"])])
         self.box = _cover(source, grid, points[:, 0], points[:, 1])
@@ -204,6 +205,15 @@ class Area:
         x, y = placed(self._grid, box.x0, box.y0)
         here = Affine(a, b, x, d, e, y)
         return np.asarray(geometry_mask(self.geometries, box.shape, here, invert=True), dtype=np.bool_)
+
+
+def _geometry(name: str, geometry: dict[str, Any], crs: CRS, own: CRS) -> dict[str, Any]:
+    try:
+        return dict(transform_geom(crs, own, geometry))
+    except (RasterioError, CPLE_BaseError) as error:
+        raise UsageError(
+            f"the area of interest lies off {name}: it cannot be carried from {crs} to the image's CRS ({error})"
+        ) from error
 
 
 def _points(coordinates: Any) -> list[tuple[float, float]]:
