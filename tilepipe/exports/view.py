@@ -1,0 +1,147 @@
+"""Labels: a label map to look into from Python; nothing is read before it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask.array
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError
+from tilepipe.exports.cog import read_cog, write_cog
+from tilepipe.exports.ome_zarr import read_ome_zarr, write_ome_zarr
+from tilepipe.exports.polygons import write_geojson
+from tilepipe.labelmap import LabelMap, Legend
+
+if TYPE_CHECKING:
+    import xarray
+
+Affine = tuple[float, float, float, float, float, float]
+
+
+def open_label_file(path: str | Path) -> LabelMap:
+    """Open a COG or an OME-Zarr folder that tilepipe wrote. Raises `InputError` when it is neither."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    return read_ome_zarr(path) if path.is_dir() else read_cog(path)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A finished label map. `labels[y0:y1, x0:x1]` reads just these pixels, as numpy does."""
+
+    map: LabelMap
+    """What it is read from."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.map.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8 or uint16."""
+        return self.map.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Always 2."""
+        return 2
+
+    @property
+    def legend(self) -> Legend:
+        """Class names, colours and the nodata value."""
+        return self.map.legend
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label value, from 0."""
+        return self.map.legend.classes
+
+    @property
+    def crs(self) -> str | None:
+        """WKT of the coordinate reference system, or None."""
+        return self.map.georeference.crs if self.map.georeference else None
+
+    @property
+    def transform(self) -> Affine | None:
+        """(a, b, c, d, e, f): x = a*column + b*row + c, y = d*column + e*row + f, of pixel corners; or None."""
+        return self.map.georeference.transform if self.map.georeference else None
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        rows, columns = (*key, slice(None), slice(None))[:2] if isinstance(key, tuple) else (key, slice(None))
+        y, x = np.arange(self.shape[0])[rows], np.arange(self.shape[1])[columns]
+        if not (np.size(y) and np.size(x)):
+            return np.empty((*np.shape(y), *np.shape(x)), self.dtype)
+        box = Box(int(np.min(y)), int(np.min(x)), int(np.max(y)) + 1, int(np.max(x)) + 1)
+        pixels: NDArray[Any] = self.map.read(box)[y - box.y0][..., x - box.x0]
+        return pixels
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
+    @property
+    def dask(self) -> Any:
+        """Lazy dask array (H, W); one chunk is one stored block."""
+        blocks = tuple(min(block, side) for block, side in zip(self.map.block, self.shape, strict=True))
+        meta = np.empty((0, 0), self.dtype)
+        return dask.array.from_array(self, chunks=blocks, name=False, meta=meta)  # type: ignore[no-untyped-call]
+
+    def to_xarray(self) -> xarray.DataArray:
+        """Return a lazy DataArray (y, x) with CF attributes of the classes, as rioxarray and xarray read them.
+
+        Coordinates are pixel centres: in the CRS for rasters (none where the transform is rotated or missing), in
+        full-resolution pixels of the source for slides. The CRS is in `spatial_ref`. Raises `UsageError` when xarray is
+        not installed.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise UsageError("xarray is not installed; run: pip install 'tilepipe[xarray]'") from None
+        legend = self.legend
+        attributes = {
+            "long_name": legend.name,
+            "flag_values": np.arange(len(legend.classes), dtype=self.dtype),
+            "flag_meanings": " ".join("_".join(name.split()) for name in legend.classes),
+            "flag_colors": " ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in legend.palette),
+            "_FillValue": self.dtype.type(legend.nodata),
+            "grid_mapping": "spatial_ref",
+        }
+        coordinates = {**self._centres(), "spatial_ref": ((), 0, self._spatial_ref())}
+        return xarray.DataArray(self.dask, coordinates, ("y", "x"), legend.name, attributes)
+
+    def to_cog(self, path: str | Path) -> None:
+        """Write a Cloud Optimized GeoTIFF; see `tilepipe.exports.cog.write_cog`."""
+        write_cog(self.map, Path(path))
+
+    def to_ome_zarr(self, path: str | Path) -> None:
+        """Write an OME-Zarr 0.5 folder; see `tilepipe.exports.ome_zarr.write_ome_zarr`."""
+        write_ome_zarr(self.map, Path(path))
+
+    def to_geojson(self, path: str | Path) -> None:
+        """Write polygons; see `tilepipe.exports.polygons.write_geojson`."""
+        write_geojson(self.map, Path(path))
+
+    def _centres(self) -> dict[str, Any]:
+        """Return coordinates of pixel centres per axis, where rows and columns have one each."""
+        rows, columns = np.arange(self.shape[0]) + 0.5, np.arange(self.shape[1]) + 0.5
+        georeference = self.map.georeference
+        if georeference is None or (georeference.transform is None and not georeference.gcps):
+            (y0, x0), (sy, sx) = self.map.origin, self.map.scale
+            return {"y": y0 + sy * rows, "x": x0 + sx * columns}
+        if self.transform is None or self.transform[1] or self.transform[3]:
+            return {}
+        a, _, c, _, e, f = self.transform
+        return {"y": f + e * rows, "x": c + a * columns}
+
+    def _spatial_ref(self) -> dict[str, str]:
+        said = {"crs_wkt": self.crs, "spatial_ref": self.crs} if self.crs else {}
+        if self.transform is None:
+            return said
+        a, b, c, d, e, f = self.transform
+        return {**said, "GeoTransform": " ".join(map(repr, (c, a, b, f, d, e)))}
