@@ -1,11 +1,11 @@
 """Sphinx: Markdown pages, the furo theme, nothing fetched from the network."""
 
-from importlib.metadata import version
+from importlib import metadata
 
 project = "tilepipe"
 author = "The tilepipe authors"
 copyright = "2026, The tilepipe authors"
-release = version("tilepipe")
+release = metadata.version("tilepipe")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3

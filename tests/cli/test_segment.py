@@ -1,0 +1,122 @@
+"""segment, plan, info and export on a real file through the real engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from tilepipe.box import Box
+from tilepipe.cli.main import main
+from tilepipe.plan import Plan
+
+Out = pytest.CaptureFixture[str]
+
+
+def test_an_image_and_a_model_are_enough(image: Path, model: Path, capsys: Out) -> None:
+    assert main(["segment", str(image), "-m", str(model)]) == 0
+    out, err = capsys.readouterr()
+    labels = image.with_name("scene.labels.tif")
+    assert out == f"{labels}\n"
+    assert "predict" in err
+    with rasterio.open(image) as source, rasterio.open(labels) as product:
+        assert (product.transform, product.crs, product.shape) == (source.transform, source.crs, source.shape)
+        assert product.nodata == 255
+        assert set(np.unique(product.read(1))) <= {0, 1}
+
+
+def test_the_same_command_again_does_nothing(image: Path, model: Path, capsys: Out) -> None:
+    command = ["segment", str(image), "-m", str(model)]
+    assert main(command) == 0
+    labels = image.with_name("scene.labels.tif")
+    before = labels.stat().st_mtime_ns, labels.read_bytes()
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "nothing to do" in capsys.readouterr().err
+    assert (labels.stat().st_mtime_ns, labels.read_bytes()) == before
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(image: Path, model: Path, capsys: Out) -> None:
+    assert main(["segment", str(image), "-m", str(model), "--dry-run"]) == 0
+    dry = capsys.readouterr().out
+    assert main(["plan", str(image), "-m", str(model)]) == 0
+    assert capsys.readouterr().out == dry
+    assert "150 x 210" in dry
+    assert [path.name for path in image.parent.iterdir()] == ["scene.tif"]
+
+
+def test_a_plan_as_json_is_the_plan(image: Path, model: Path, capsys: Out) -> None:
+    assert main(["plan", str(image), "-m", str(model), "--json", "--window", "10,20,100,50", "--memory", "8GiB"]) == 0
+    plan = Plan.from_json(capsys.readouterr().out)
+    assert plan.region == Box(20, 10, 70, 110)
+
+
+def test_verbose_says_the_plan_and_quiet_nothing(image: Path, model: Path, capsys: Out) -> None:
+    assert main(["segment", str(image), "-m", str(model), "-v", "--progress", "none"]) == 0
+    assert "150 x 210" in capsys.readouterr().err
+    assert main(["segment", str(image), "-m", str(model), "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "part",
+    [["--window", "30,40,100,60"], ["--bounds", "300015.25 5199950.75 300065.25 5199980.75"]],
+)
+def test_a_region_is_the_crop_of_the_whole(image: Path, model: Path, part: list[str], tmp_path: Path) -> None:
+    assert main(["segment", str(image), str(tmp_path / "whole.tif"), "-m", str(model), "-q"]) == 0
+    assert main(["segment", str(image), str(tmp_path / "part.tif"), "-m", str(model), "-q", *part]) == 0
+    with rasterio.open(tmp_path / "whole.tif") as whole, rasterio.open(tmp_path / "part.tif") as region:
+        assert (region.read(1) == whole.read(1)[40:100, 30:130]).all()
+        assert region.transform == whole.transform @ whole.transform.translation(30, 40)
+
+
+def test_progress_as_json(image: Path, model: Path, capsys: Out) -> None:
+    assert main(["segment", str(image), "-m", str(model), "--progress", "json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert events[-1]["stage"] == "done"
+    predicted = [event for event in events if event["stage"] == "predict"]
+    assert predicted[-1]["done"] == predicted[-1]["total"] > 0
+
+
+def test_info_of_an_image(image: Path, capsys: Out) -> None:
+    assert main(["info", str(image), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["height"], facts["width"], facts["dtype"]) == (150, 210, "uint8")
+    assert facts["resolution"] == {"y": pytest.approx(0.5, rel=1e-3), "x": pytest.approx(0.5, rel=1e-3), "unit": "m"}
+    assert facts["transform"][:3] == [0.5, 0.0, 300000.25]
+    assert main(["info", str(image)]) == 0
+    assert "WGS 84 / UTM zone 33N\n" in capsys.readouterr().out
+
+
+def test_info_of_a_model(model: Path, capsys: Out) -> None:
+    assert main(["info", str(model), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["classes"] == ["other", "thing"]
+    assert len(facts["sha256"]) == 64
+
+
+def test_info_of_a_run(image: Path, model: Path, capsys: Out) -> None:
+    assert main(["segment", str(image), "-m", str(model), "-q"]) == 0
+    capsys.readouterr()
+    assert main(["info", str(image.with_name(".scene.labels.tif.tilepipe")), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["finished"]
+    assert facts["blocks done"] == facts["blocks"] > 0
+    assert facts["tiles done"] == facts["tiles"] > 0
+    assert facts["tiles failed"] == []
+    assert facts["plan"]["shape"] == [150, 210]
+
+
+def test_export_to_another_product(image: Path, model: Path, capsys: Out, tmp_path: Path) -> None:
+    assert main(["segment", str(image), str(tmp_path / "a.tif"), "-m", str(model), "-q"]) == 0
+    capsys.readouterr()
+    command = ["export", str(tmp_path / "a.tif"), str(tmp_path / "b.geojson")]
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'b.geojson'}\n"
+    assert json.loads((tmp_path / "b.geojson").read_text())["features"]
+    assert main(command) == 2
+    assert "exists" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
