@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from tilepipe.errors import ModelError, StorageError, UsageError
@@ -69,7 +69,7 @@ def save_model(model: Model, directory: str | Path, *, half: bool = False, overw
         fresh.mkdir(parents=True)
         (fresh / CARD).write_text(model.card.to_json(), encoding="utf-8")
         state = model.module.state_dict()
-        save_file({k: stored(t, half=half) for k, t in state.items()}, fresh / WEIGHTS)
+        (fresh / WEIGHTS).write_bytes(save({k: stored(t, half=half) for k, t in state.items()}))
         _publish(fresh, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
