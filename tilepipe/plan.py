@@ -82,6 +82,8 @@ class Plan:
     """Output grid of the whole image: full resolution unless labels are kept at another one."""
     region: Box
     """Part of the full-resolution grid that is asked for."""
+    mask: str
+    """What counts as image data: 'auto', 'none', 'tissue' or 'area:' and the sha256 of its polygons."""
     tiling: Tiling
     """How the prediction grid is cut and put together."""
     compute: Compute

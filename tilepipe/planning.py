@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -67,10 +67,20 @@ class Settings(TypedDict, total=False):
     """Replace an output that exists."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Which part of an image is asked for."""
+
+    region: Box
+    """Pixels of the full-resolution grid."""
+    mask: str
+    """What counts as image data there, as in `Plan.mask`."""
+
+
 def make_plan(
-    source: Source, card: ModelCard, region: Box, settings: Settings, *, device: str, footprint: tuple[int, int]
+    source: Source, card: ModelCard, asked: Asked, settings: Settings, *, device: str, footprint: tuple[int, int]
 ) -> Plan:
-    """Return the plan for `region` (full-resolution pixels) of `source`.
+    """Return the plan for what is `asked` of `source`.
 
     `device` is resolved ('cpu', 'cuda:0'); `footprint` is (bytes of the weights, peak bytes of a forward pass per input
     pixel). Raises `InputError` when the image does not fit the model, `UsageError` when settings contradict each other.
@@ -89,8 +99,8 @@ def make_plan(
     return Plan(
         source=source.name, model=card.name, bands=source.shape[0], dtype=str(source.dtype), shape=shape,
         predicted=predicted, output=output_shape(shape, predicted, resolution, settings.get("resolution", "full")),
-        region=region, tiling=tiling, compute=compute, classes=len(card.classes), label_dtype=card.label_dtype,
-        nodata=card.nodata, memory=memory,
+        region=asked.region, mask=asked.mask, tiling=tiling, compute=compute, classes=len(card.classes),
+        label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ job goes to each worker process once; in this process it is not copied at all.
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ _WORKERS: dict[str, Worker] = {}
 """Live workers of this process by job; tasks find theirs here."""
 
 
-class _JobPlugin(WorkerPlugin):  # type: ignore[misc]
+class _JobPlugin(WorkerPlugin):
     """Brings a job to every worker process, also to those that join later."""
 
     def __init__(self, key: str, job: Job, threads: int) -> None:
@@ -127,7 +128,7 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
     else:
         options = {"n_workers": 1, "threads_per_worker": job.plan.compute.in_flight, "processes": False}
     with (
-        LocalCluster(**options, dashboard_address=None, memory_limit=None, silence_logs="critical") as cluster,
+        LocalCluster(**options, dashboard_address=None, memory_limit=None, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster) as client,
     ):
         yield client

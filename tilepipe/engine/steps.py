@@ -23,6 +23,9 @@ from tilepipe.predict import Predictor
 from tilepipe.sources.base import Source, read_reflected
 from tilepipe.store import Record, Store
 
+SMALLEST = 64 * 64
+"""Pixels below which a part whose validity cannot be read is not divided any more."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -130,8 +133,14 @@ class Worker:
         return wanted
 
     def _valid(self, box: Box) -> NDArray[np.bool_]:
-        """Return where `box`, inside the image, holds image data."""
-        valid = self.job.source.valid(box)
+        """Return where `box`, inside the image, holds image data; True also where that cannot be read."""
+        try:
+            valid = self.job.source.valid(box)
+        except InputError:  # look closer: only the tiles that cannot be read are to fail
+            valid = np.ones(box.shape, bool)
+            if box.area > SMALLEST:
+                for part in _quarters(box):
+                    valid[part.slices_in(box)] = self._valid(part)
         return np.ones(box.shape, bool) if valid is None else valid
 
     def _read_ahead(self, groups: Iterator[tuple[Index, ...]]) -> Iterator[list[tuple[Index, NDArray[Any] | str]]]:
@@ -175,6 +184,14 @@ class Worker:
 def _grown(zone: Box, reach: int, shape: tuple[int, int]) -> Box:
     """Return the zone and what its tiles reach below and to the right, inside the image."""
     return Box(zone.y0, zone.x0, min(zone.y1 + reach, shape[0]), min(zone.x1 + reach, shape[1]))
+
+
+def _quarters(box: Box) -> list[Box]:
+    """Return up to four parts of a box of at least two pixels."""
+    y, x = (box.y0 + box.y1) // 2, (box.x0 + box.x1) // 2
+    rows = [(a, b) for a, b in ((box.y0, y), (y, box.y1)) if a < b]
+    columns = [(a, b) for a, b in ((box.x0, x), (x, box.x1)) if a < b]
+    return [Box(y0, x0, y1, x1) for y0, y1 in rows for x0, x1 in columns]
 
 
 def _batched(tiles: Iterator[Index], size: int) -> Iterator[tuple[Index, ...]]:

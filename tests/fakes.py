@@ -1,0 +1,126 @@
+"""Models whose answer is known, and a way to run a plan without products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tilepipe.box import Box
+from tilepipe.engine import serial
+from tilepipe.engine.book import Book
+from tilepipe.engine.steps import Job
+from tilepipe.events import silent
+from tilepipe.models import zoo
+from tilepipe.models.card import ModelCard
+from tilepipe.models.model import Model
+from tilepipe.plan import Plan
+from tilepipe.planning import Settings, make_plan
+from tilepipe.region import resolve
+from tilepipe.sources.array import ArraySource
+from tilepipe.sources.base import Source
+from tilepipe.sources.resample import Resampled
+from tilepipe.store import Ledger, Store
+
+
+class Constant(nn.Module):
+    """The same probabilities everywhere."""
+
+    def __init__(self, probabilities: tuple[float, ...]) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(probabilities).log(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits[None, :, None, None].expand(len(x), -1, *x.shape[2:])
+
+
+class Codes(nn.Module):
+    """The class whose code is the pixel value of the first band."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.one_hot(x[:, 0].long(), self.classes).permute(0, 3, 1, 2).float() * 9
+
+
+def constant_model(*probabilities: float, bands: int = 1, stride: int = 1, halo: int | None = None) -> Model:
+    classes = [f"class {k}" for k in range(len(probabilities))]
+    card = ModelCard(bands=bands, classes=classes, stride=stride, halo=halo)
+    return Model.from_torch(Constant(probabilities), card)
+
+
+def codes_model(classes: int = 7, stride: int = 1, halo: int | None = None) -> Model:
+    card = ModelCard(bands=1, classes=[f"class {k}" for k in range(classes)], stride=stride, halo=halo)
+    return Model.from_torch(Codes(classes), card)
+
+
+def random_unet(bands: int = 3, classes: int = 3, depth: int = 2, width: int = 4, seed: int = 0) -> Model:
+    """A small U-Net with random weights, whose labels change from pixel to pixel."""
+    torch.manual_seed(seed)
+    net = zoo.build({"name": "unet", "width": width, "depth": depth}, bands, classes)
+    for name, weights in net.named_parameters():
+        nn.init.normal_(weights, std=0.5 if "weight" in name else 0.1)
+    card = ModelCard(
+        bands=bands, classes=[f"class {k}" for k in range(classes)], stride=int(net.stride), halo=REACH[depth],
+        mean=[127.0] * bands, std=[60.0] * bands,
+    )  # fmt: skip
+    return Model.from_torch(net, card)
+
+
+REACH = {1: 12, 2: 32, 3: 64}
+"""At least the reach of `random_unet` by depth, a multiple of its stride; test_whole_image.py compares."""
+
+
+def job_for(source: Source, model: Model, directory: Path | None = None, **settings: Any) -> Job:
+    """Return the job that the public functions would run."""
+    chosen = Settings(**settings)
+    asked, masked = resolve(source, model.card, chosen)
+    plan = make_plan(masked, model.card, asked, chosen, device="cpu", footprint=(1000, 100))
+    fine = masked if plan.predicted == plan.shape else Resampled(masked, *plan.predicted)
+    return Job(plan, fine, model, directory)
+
+
+def open_book(job: Job, listener: Any = silent) -> Book:
+    assert job.directory is not None
+    plan = job.plan
+    zone = plan.grid.y.zone, plan.grid.x.zone
+    store = Store.create(job.directory, plan.predicted, zone, plan.label_dtype, plan.nodata)
+    return Book(plan, Ledger(job.directory / "ledger.jsonl"), store, listener)
+
+
+def run_labels(
+    source: Source, model: Model, directory: Path, engine: Callable[[Job, Book], None] = serial.run, **settings: Any
+) -> np.ndarray:
+    """Run a job in `directory` and return the labels of the whole prediction grid."""
+    job = job_for(source, model, directory, **settings)
+    book = open_book(job)
+    engine(job, book)
+    return book.store.read_labels(Box.of_shape(*job.plan.predicted))
+
+
+def noise(height: int, width: int, bands: int = 3, seed: int = 0) -> ArraySource:
+    """Noise with some structure, so that deep layers have something to say."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (bands, -(-height // 8), -(-width // 8)))
+    smooth = np.kron(coarse, np.ones((1, 8, 8)))[:, :height, :width]
+    return ArraySource((smooth * 0.7 + rng.integers(0, 77, (bands, height, width))).astype(np.uint8))
+
+
+def whole_image(model: Model, source: Source) -> np.ndarray:
+    """Labels of the whole image at once, padded up to the stride as the grid does: the truth for tiled runs."""
+    _, height, width = source.shape
+    stride = model.card.stride
+    pixels = source.read(Box(0, 0, -(-height // stride) * stride, -(-width // stride) * stride))
+    with torch.inference_mode():
+        logits = model.module(model.normalise(torch.from_numpy(pixels)[None]))
+    return logits.argmax(1)[0, :height, :width].numpy().astype(model.card.label_dtype)
+
+
+def plan_of(source: Source, model: Model, **settings: Any) -> Plan:
+    return job_for(source, model, **settings).plan

@@ -1,0 +1,183 @@
+"""The Python face: segment a file, predict a region, plan, open labels. Thin."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Unpack
+
+import dask.array as da
+from numpy.typing import NDArray
+
+from tilepipe import run
+from tilepipe.box import Box
+from tilepipe.engine.steps import Job, Worker
+from tilepipe.errors import InputError, UsageError
+from tilepipe.events import Listener, silent
+from tilepipe.exports.products import LOSSLESS, PRODUCTS, output_paths, product_of
+from tilepipe.exports.view import Labels, open_label_file
+from tilepipe.models.footprint import footprint
+from tilepipe.models.model import Model
+from tilepipe.models.weights import load_model
+from tilepipe.output import label_map
+from tilepipe.plan import Plan
+from tilepipe.planning import Settings, make_plan
+from tilepipe.predict import resolve_device, resolve_precision
+from tilepipe.region import resolve
+from tilepipe.sources.base import Source
+from tilepipe.sources.open import open_source
+from tilepipe.sources.resample import Resampled
+from tilepipe.sources.slide import SlideSource
+from tilepipe.store import Store, locked
+
+Image = str | Path | Source | NDArray[Any] | da.Array
+"""What may stand for an image: a path, a source, or a numpy or dask array (bands, height, width)."""
+
+__all__ = [
+    "Labels",
+    "Result",
+    "Settings",
+    "export",
+    "load_model",
+    "open_labels",
+    "open_source",
+    "plan",
+    "predict",
+    "segment",
+]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run has made."""
+
+    paths: tuple[Path, ...]
+    """The products."""
+    labels: Labels
+    """The label map, lazy."""
+    plan: Plan
+    """What was computed."""
+    record: dict[str, Any] = field(repr=False)
+    """What run.json says."""
+
+    @property
+    def failed(self) -> list[str]:
+        """Tiles that could not be read, and why; their pixels are nodata."""
+        return list(self.record["failed"])
+
+    def to_xarray(self) -> Any:
+        """Return the labels as an xarray.DataArray with coordinates and CRS."""
+        return self.labels.to_xarray()
+
+
+def segment(
+    source: Image,
+    model: str | Path | Model,
+    output: str | Path | None = None,
+    *,
+    listener: Listener = silent,
+    **settings: Unpack[Settings],
+) -> Result:
+    """Segment an image, or the region asked for, into a label map on disk; runs, or resumes what was interrupted.
+
+    Without `output` it lies beside the image as `<stem>.labels.tif` (slides: `.labels.ome.zarr` and `.labels.geojson`).
+    Raises `TilepipeError`; then an output that existed is as it was.
+    """
+    job, full = _job(source, model, settings)
+    outputs = run.Outputs(_output_paths(full, output, settings.get("of")), bool(settings.get("overwrite")))
+    key = job.plan.key(full.identity(), job.model.sha256())
+    record = run.execute(job, full, outputs, key, listener, settings.get("scheduler"))
+    return Result(tuple(outputs.paths.values()), _labels(job, full, outputs, key), job.plan, record)
+
+
+def predict(
+    source: Image, model: str | Path | Model, region: Box | None = None, **settings: Unpack[Settings]
+) -> NDArray[Any]:
+    """Return the labels of a region, (height, width) uint8 or uint16, in memory: no store, no cluster.
+
+    They equal the same crop of the full run with the same settings, bit for bit on the same device. Raises `InputError`
+    where the image cannot be read.
+    """
+    if region is not None:
+        settings["region"] = region
+    job, full = _job(source, model, settings)
+    worker = Worker(job)
+    try:
+        labels, tally = worker.region()
+    finally:
+        worker.close()
+    if tally.failed:
+        raise InputError(tally.failed[0])
+    area = job.plan.predicted_region
+    view = label_map(job.plan, job.model.card, full, lambda box: labels[box.slices_in(area)])
+    return view.read(Box.of_shape(*view.shape))
+
+
+def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings]) -> Plan:
+    """Return what `segment` would do: tiles, blocks, memory, disk. Nothing is run or written."""
+    return _job(source, model, settings)[0].plan
+
+
+def open_labels(path: str | Path) -> Labels:
+    """Open a label map that tilepipe has written (COG or OME-Zarr), lazily. Raises `InputError`."""
+    return Labels(open_label_file(Path(path)))
+
+
+def export(
+    labels: str | Path, output: str | Path, *, of: Sequence[str] | None = None, overwrite: bool = False
+) -> list[Path]:
+    """Write a label map in other formats; return the new paths. Raises `UsageError` when one exists."""
+    finished = open_label_file(Path(labels))
+    paths = output_paths(Path(output), list(of or ()))
+    if not paths:
+        raise UsageError(f"{output} has no known suffix; name the format with --of {', '.join(PRODUCTS)}")
+    outputs = run.Outputs(paths, overwrite)
+    run.refuse_existing(outputs)
+    with locked(outputs.work):
+        run.publish(finished, outputs, outputs.work / "export", silent)
+    shutil.rmtree(outputs.work / "export")
+    return list(paths.values())
+
+
+def _job(source: Image, model: str | Path | Model, settings: Settings) -> tuple[Job, Source]:
+    """Return the job, on the prediction grid, and the source at full resolution with its mask."""
+    unknown = set(settings) - set(Settings.__annotations__)
+    if unknown:
+        raise UsageError(
+            f"setting {sorted(unknown)[0]!r} is not known; use {', '.join(sorted(Settings.__annotations__))}"
+        )
+    model = model if isinstance(model, Model) else load_model(model)
+    full = open_source(source)
+    asked, full = resolve(full, model.card, settings)
+    device = resolve_device(settings.get("device", "auto"))
+    settings["precision"] = resolve_precision(settings.get("precision", "auto"), device)
+    made = make_plan(full, model.card, asked, settings, device=device, footprint=footprint(model))
+    fine = full if made.predicted == made.shape else Resampled(full, *made.predicted)
+    return Job(made, fine, model), full
+
+
+def _output_paths(source: Source, output: str | Path | None, of: Sequence[str] | None) -> dict[str, Path]:
+    products = list(of or ())
+    if output is None:
+        if source.name == "array":
+            raise UsageError("an array has no place on disk; name the output")
+        path = Path(source.name)
+        stem = path.name.removesuffix(".zarr").removesuffix(".ome") if path.suffix == ".zarr" else path.stem
+        output = path.with_name(f"{stem}.labels")
+    if not products and product_of(Path(output)) is None:
+        products = ["ome-zarr", "geojson"] if _is_slide(source) else ["cog"]
+    return output_paths(Path(output), products)
+
+
+def _is_slide(source: Source) -> bool:
+    return isinstance(getattr(source, "source", source), SlideSource)
+
+
+def _labels(job: Job, full: Source, outputs: run.Outputs, key: str) -> Labels:
+    for product, path in outputs.paths.items():
+        if product in LOSSLESS:
+            return Labels(open_label_file(path))
+    store = Store(run.work_directory(outputs, key))
+    return Labels(label_map(job.plan, job.model.card, full, store.read_labels))

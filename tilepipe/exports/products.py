@@ -1,0 +1,60 @@
+"""Products by name: what `--of` may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tilepipe.errors import UsageError
+from tilepipe.exports.cog import write_cog
+from tilepipe.exports.ome_zarr import write_ome_zarr
+from tilepipe.exports.polygons import write_geojson
+from tilepipe.labelmap import LabelMap
+
+
+@dataclass(frozen=True)
+class Product:
+    """A file format that a label map is written in."""
+
+    suffix: str
+    """Of its files."""
+    write: Callable[[LabelMap, Path], None]
+    """Writes it to a new path."""
+
+
+PRODUCTS = {
+    "cog": Product(".tif", write_cog),
+    "ome-zarr": Product(".ome.zarr", write_ome_zarr),
+    "geojson": Product(".geojson", write_geojson),
+}
+LOSSLESS = {"cog", "ome-zarr"}
+"""Products that hold every label and can be opened again."""
+SIDECARS = (".aux.xml",)
+"""Suffixes of files that belong to a product of the same name."""
+
+
+def product_of(path: Path) -> str | None:
+    """Return the product that a path's suffix stands for, or None."""
+    name = path.name.lower()
+    return next((product for product, p in PRODUCTS.items() if name.endswith((p.suffix, p.suffix + "f"))), None)
+
+
+def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
+    """Return the final path of each product `of`; `output` is a file of one of them, or a path without suffix.
+
+    Raises `UsageError` for a product that is not known or an output that is none of them.
+    """
+    for name in of:
+        if name not in PRODUCTS:
+            raise UsageError(f"product {name!r} is not known; use {', '.join(PRODUCTS)}")
+    main = product_of(output)
+    if main is None:
+        return {name: output.with_name(output.name + PRODUCTS[name].suffix) for name in of}
+    wanted = of or [main]
+    if main not in wanted:
+        raise UsageError(
+            f"{output} is a {main} file but {', '.join(wanted)} is asked for; name them in --of or rename it"
+        )
+    stem = output.name[: output.name.lower().rindex(PRODUCTS[main].suffix)]
+    return {name: output if name == main else output.with_name(stem + PRODUCTS[name].suffix) for name in wanted}

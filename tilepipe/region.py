@@ -1,0 +1,77 @@
+"""Region: from what a user asks for (pixels, bounds, polygons, a mask) to a box and a masked source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from tilepipe.box import Box
+from tilepipe.errors import UsageError
+from tilepipe.models.card import ModelCard
+from tilepipe.planning import Asked, Settings, resolution_of
+from tilepipe.sources.base import Source
+from tilepipe.sources.mask import Masked, tissue
+from tilepipe.sources.position import Area, window_of_bounds
+
+CONTEXT = 64
+"""Pixels of the model's grid by which tissue is grown where the model's reach is unknown."""
+
+
+def resolve(source: Source, card: ModelCard, settings: Settings) -> tuple[Asked, Source]:
+    """Return what is asked for and the source with its mask. Raises `UsageError`, `InputError`."""
+    whole = Box.of_shape(*source.shape[1:])
+    asked = [name for name in ("region", "bounds", "window") if settings.get(name) is not None]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)} are both given; name the part of the image in one way")
+    region = settings.get("region")
+    if isinstance(region, str | Path):
+        area = _area(source, region)
+        return Asked(area.box, _digest(area)), Masked(source, area.mask)
+    box = whole if region is None else region
+    if settings.get("bounds") is not None:
+        box = window_of_bounds(source, settings["bounds"], settings.get("bounds_crs"))
+    if settings.get("window") is not None:
+        column, row, width, height = settings["window"]
+        box = Box(row, column, row + height, column + width)
+    if not whole.contains(box):
+        raise UsageError(
+            f"region rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} is not inside {source.name}, "
+            f"which has {whole.height} rows and {whole.width} columns"
+        )
+    return _masked(source, card, box, settings)
+
+
+def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tuple[Asked, Source]:
+    mask = settings.get("mask", "auto")
+    if mask == "auto":
+        return Asked(box, "auto"), source
+    if mask == "none":
+        return Asked(box, "none"), Masked(source, None)
+    if mask == "tissue":
+        own = resolution_of(source, card, settings.get("pixel_size"))
+        scale = card.resolution / own.y if card.resolution and own else 1.0
+        return Asked(box, "tissue"), Masked(source, tissue(source, scale * (card.halo or CONTEXT)))
+    area = _area(source, mask)
+    inside = area.box & box
+    if inside is None:
+        raise UsageError(f"the polygons of {mask} lie outside the region {box.to_list()} that is asked for")
+    return Asked(inside, _digest(area)), Masked(source, area.mask)
+
+
+def _area(source: Source, path: str | Path) -> Area:
+    """Return the polygons of a GeoJSON file: longitude and latitude for rasters, level-0 pixels (QuPath) for slides."""
+    try:
+        found: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is not GeoJSON: {error}") from None
+    features = found if isinstance(found, list) else found.get("features", [found]) if isinstance(found, dict) else []
+    geometries = [f.get("geometry") or f for f in features if isinstance(f, dict)]
+    return Area(source, geometries)
+
+
+def _digest(area: Area) -> str:
+    return "area:" + hashlib.sha256(json.dumps(area.geometries, sort_keys=True).encode()).hexdigest()
