@@ -13,10 +13,11 @@ import pytest
 import yaml
 
 from tilepipe import batch
-from tilepipe.batch import DONE, FAILED, NEW, PARTIAL, UNCHANGED, Entry
+from tilepipe.batch import Report
 from tilepipe.cli.main import main
 from tilepipe.errors import InputError, LockedError, ModelError, UsageError
 from tilepipe.events import Event
+from tilepipe.record import DONE, FAILED, NEW, PARTIAL, UNCHANGED
 from tilepipe.store import locked
 
 
@@ -77,8 +78,8 @@ def write_jobs(folder: Path, **changes: Any) -> Path:
     return folder / "night.yaml"
 
 
-def statuses(entries: list[Entry]) -> list[str]:
-    return [entry.status for entry in entries]
+def statuses(report: Report) -> list[str]:
+    return [entry.status for entry in report.entries]
 
 
 def state(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -146,9 +147,9 @@ def test_existence_is_not_done(fake: Api, jobs: Path) -> None:
     """A file that somebody else put there is neither taken for a result nor overwritten."""
     (jobs.parent / "out").mkdir()
     (jobs.parent / "out" / "b.labels.tif").write_text("drawn by hand")
-    entries = batch.run(jobs)
-    assert statuses(entries) == [DONE, FAILED, DONE]
-    assert "exists" in entries[1].message
+    report = batch.run(jobs)
+    assert statuses(report) == [DONE, FAILED, DONE]
+    assert "exists" in report.entries[1].message
     assert (jobs.parent / "out" / "b.labels.tif").read_text() == "drawn by hand"
 
 
@@ -160,6 +161,13 @@ def test_an_output_that_was_edited_is_not_overwritten(fake: Api, jobs: Path) -> 
     assert (jobs.parent / "out" / "b.labels.tif").read_text() == "corrected by hand"
 
 
+def test_a_foreign_file_beside_an_output_of_ours_is_not_overwritten(fake: Api, jobs: Path) -> None:
+    batch.run(jobs)
+    (jobs.parent / "out" / "b.labels.geojson").write_text("drawn by hand")
+    write_jobs(jobs.parent, of=["cog", "geojson"])
+    assert statuses(batch.run(jobs)) == [DONE, FAILED, DONE]
+
+
 def test_a_lost_output_is_made_again(fake: Api, jobs: Path) -> None:
     batch.run(jobs)
     (jobs.parent / "out" / "b.labels.tif").unlink()
@@ -169,8 +177,8 @@ def test_a_lost_output_is_made_again(fake: Api, jobs: Path) -> None:
 @pytest.mark.parametrize(("content", "error"), [("bad", "InputError"), ("bug", "ZeroDivisionError")])
 def test_a_bad_image_is_recorded_and_the_rest_goes_on(fake: Api, jobs: Path, content: str, error: str) -> None:
     (jobs.parent / "b.tif").write_text(content)
-    entries = batch.run(jobs)
-    assert statuses(entries) == [DONE, FAILED, DONE]
+    report = batch.run(jobs)
+    assert statuses(report) == [DONE, FAILED, DONE]
     assert record(jobs)[1]["error"] == error
     assert record(jobs)[1]["message"]
     (jobs.parent / "b.tif").write_text("good")
@@ -260,7 +268,7 @@ def test_the_command_says_what_became_of_each_image(fake: Api, jobs: Path, capsy
     assert main(["batch", "run", str(jobs)]) == 3
     out, err = capsys.readouterr()
     assert [line.split("\t")[0] for line in out.splitlines()] == [DONE, FAILED, DONE]
-    assert out.splitlines()[0].split("\t")[2] == "a.labels.tif"
+    assert out.splitlines()[0].split("\t")[2] == str(jobs.parent / "out" / "a.labels.tif")
     assert "2 done, 1 failed" in err
     assert "is not an image" in err
     (jobs.parent / "b.tif").unlink()

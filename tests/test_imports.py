@@ -46,6 +46,7 @@ LEVELS = [
     ("tilepipe.run", 7, "api"),
     ("tilepipe.api", 7, "api"),
     ("tilepipe.jobs", 8, "batch"),
+    ("tilepipe.record", 8, "batch"),
     ("tilepipe.batch", 8, "batch"),
     ("tilepipe.cli*", 9, "cli"),
 ]

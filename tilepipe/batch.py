@@ -8,12 +8,8 @@ since, is never overwritten.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,39 +19,23 @@ from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.jobs import Job, Jobs, expand, nearest, output_folder, read_jobs
 from tilepipe.planning import Settings
+from tilepipe.record import (
+    DONE,
+    FAILED,
+    NEW,
+    PARTIAL,
+    UNCHANGED,
+    Entry,
+    append_entry,
+    facts,
+    is_as_written,
+    read_entries,
+)
 from tilepipe.store import locked, storage_errors
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
     from tilepipe.sources.base import Source
-
-DONE, PARTIAL, FAILED, UNCHANGED, NEW = "done", "partial", "failed", "unchanged", "new"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What became of one image; one line of the record."""
-
-    image: str
-    """Absolute path."""
-    output: str
-    """Path below the output folder."""
-    status: str
-    """'done', 'partial' (some tiles failed), 'failed'; not recorded: 'unchanged' (done before), 'new' (dry run)."""
-    key: str = ""
-    """Run key: changes with the image's content, the weights and whatever decides a label."""
-    of: tuple[str, ...] = ()
-    """Products asked for."""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """{'bytes', 'mtime_ns', 'sha256'} of each product by its path below the output folder."""
-    error: str = ""
-    """Class of the error, where it failed."""
-    message: str = ""
-    """What the error says."""
-    time: str = ""
-    """When it ended, UTC."""
-    seconds: float = 0.0
-    """How long it took."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +53,7 @@ class Batch:
     def load(cls, path: Path, jobs: Jobs) -> Batch:
         """Read the record of earlier batches."""
         record = output_folder(jobs, path.parent) / f"{path.stem}.jsonl"
-        return cls(path, jobs, {entry.output: entry for entry in _read_entries(record)})
+        return cls(path, jobs, {entry.output: entry for entry in read_entries(record)})
 
     @property
     def folder(self) -> Path:
@@ -104,8 +84,23 @@ class Batch:
         return Path(path).resolve().relative_to(self.folder).as_posix()
 
 
-def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent) -> list[Entry]:
-    """Run a jobs file and return one entry per image; with `dry_run`, only say what would be done.
+@dataclass(frozen=True)
+class Report:
+    """What became of all images."""
+
+    folder: Path
+    """All outputs lie in it."""
+    entries: tuple[Entry, ...]
+    """One per image."""
+
+    @property
+    def failed(self) -> list[Entry]:
+        """Images that failed, or of which some tiles did."""
+        return [entry for entry in self.entries if entry.status in (PARTIAL, FAILED)]
+
+
+def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent) -> Report:
+    """Run a jobs file and return what became of each image; with `dry_run`, only say what would be done.
 
     Raises `UsageError` for a wrong jobs file, `ModelError` for a refused model and `LockedError` when another batch
     works on the same output folder. What goes wrong with one image is an entry with status 'failed'.
@@ -114,10 +109,10 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
     jobs = _checked(path)
     near = path.parent / jobs.model
     model = api.load_model(str(near) if near.is_dir() else jobs.model)
+    folder = output_folder(jobs, path.parent)
     if dry_run:
         batch = Batch.load(path, jobs)
-        return [_look(batch, job, model) for job in batch.images()]
-    folder = output_folder(jobs, path.parent)
+        return Report(folder, tuple(_look(batch, job, model) for job in batch.images()))
     with locked(folder / ".tilepipe-batch"):
         batch = Batch.load(path, jobs)
         todo = batch.images()
@@ -126,7 +121,7 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
             listener(Event("batch", len(entries), len(todo), str(job.image)))
             entries.append(_process(batch, job, model, listener))
             listener(Event("batch", len(entries), len(todo), _sentence(entries[-1])))
-    return entries
+    return Report(folder, tuple(entries))
 
 
 def _checked(path: Path) -> Jobs:
@@ -158,7 +153,7 @@ def _process(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
     if entry.status != UNCHANGED:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         entry = replace(entry, time=now, seconds=round(time.monotonic() - start, 3))
-        _append(batch.record, entry)
+        append_entry(batch.record, entry)
     return entry
 
 
@@ -168,11 +163,11 @@ def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
     entry = Entry(str(job.image), output, UNCHANGED, key, batch.jobs.of)
     if _is_done(batch, output, key):
         return entry
-    settings = {**batch.settings, "overwrite": _ours(batch, output) or batch.jobs.settings.get("overwrite", False)}
+    settings = {**batch.settings, "overwrite": _may_replace(batch, job) or batch.jobs.settings.get("overwrite", False)}
     with storage_errors(job.output.parent):
         job.output.parent.mkdir(parents=True, exist_ok=True)
     result = api.segment(source, model, job.output, listener=listener, **settings)
-    files = {batch.below(path): _facts(Path(path)) for path in result.paths}
+    files = {batch.below(path): facts(Path(path)) for path in result.paths}
     return replace(entry, status=PARTIAL if result.failed else DONE, files=files)
 
 
@@ -194,64 +189,15 @@ def _is_done(batch: Batch, output: str, key: str) -> bool:
     entry = batch.known.get(output)
     if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, batch.jobs.of):
         return False
-    return all((batch.folder / name).exists() for name in entry.files) and _ours(batch, output)
+    return all(is_as_written(batch.folder / name, known) for name, known in entry.files.items())
 
 
-def _ours(batch: Batch, output: str) -> bool:
-    """Return whether an earlier batch wrote this output and what is left of it is as it was written."""
-    entry = batch.known.get(output)
-    return bool(entry and entry.files) and all(
-        _is_as_written(batch.folder / name, facts)
-        for name, facts in (entry.files.items() if entry else ())
-        if (batch.folder / name).exists()
-    )
-
-
-def _is_as_written(path: Path, facts: dict[str, Any]) -> bool:
-    size, mtime = _size(path)
-    return bool(size == facts["bytes"] and (mtime == facts["mtime_ns"] or _sha256(path) == facts["sha256"]))
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    size, mtime = _size(path)
-    return {"bytes": size, "mtime_ns": mtime, "sha256": _sha256(path)}
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Return (bytes, latest change in ns) of a file or a folder."""
-    stats = [p.stat() for p in _files(path)]
-    return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
-
-
-def _sha256(path: Path) -> str:
-    """Return the hash of a file, or that of a folder's files with their names."""
-    if path.is_dir():
-        names = "".join(f"{file.relative_to(path).as_posix()}\0{_sha256(file)}\n" for file in _files(path))
-        return hashlib.sha256(names.encode()).hexdigest()
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _read_entries(path: Path) -> Iterator[Entry]:
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        try:
-            fields = json.loads(line)
-            yield Entry(**{**fields, "of": tuple(fields["of"])})
-        except (ValueError, KeyError, TypeError):  # torn by a crash; the image is simply done again
-            continue
-
-
-def _append(path: Path, entry: Entry) -> None:
-    with storage_errors(path), path.open("ab+") as file:
-        if file.tell() and path.read_bytes()[-1:] != b"\n":
-            file.write(b"\n")
-        file.write(json.dumps(asdict(entry)).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+def _may_replace(batch: Batch, job: Job) -> bool:
+    """Return whether each of an image's outputs is free, or there as an earlier batch wrote it."""
+    entry = batch.known.get(batch.below(job.output))
+    files = entry.files if entry else {}
+    there = [batch.below(path) for path in job.products if path.exists()]
+    return all(name in files and is_as_written(batch.folder / name, files[name]) for name in there)
 
 
 def _sentence(entry: Entry) -> str:

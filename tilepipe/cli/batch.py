@@ -23,14 +23,13 @@ def batch() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 def run(jobs: str, mode: str, quiet: bool, dry_run: bool) -> int:
     """Run the YAML file JOBS; images that are done are left alone. Prints one line per image: status, image, output."""
-    from tilepipe.batch import FAILED, PARTIAL
     from tilepipe.batch import run as run_batch
 
     with progress(mode, quiet) as listener:
-        entries = run_batch(jobs, dry_run=dry_run, listener=listener)
-    for entry in entries:
-        click.echo(f"{entry.status}\t{entry.image}\t{entry.output}")
-    counts = Counter(entry.status for entry in entries)
+        report = run_batch(jobs, dry_run=dry_run, listener=listener)
+    for entry in report.entries:
+        click.echo(f"{entry.status}\t{entry.image}\t{report.folder / entry.output}")
+    counts = Counter(entry.status for entry in report.entries)
     if not quiet:
         click.echo(", ".join(f"{count} {status}" for status, count in sorted(counts.items())), err=True)
-    return FAILED_IMAGES if counts[FAILED] or counts[PARTIAL] else 0
+    return FAILED_IMAGES if report.failed else 0
