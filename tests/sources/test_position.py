@@ -90,7 +90,7 @@ def test_the_smallest_box_that_covers() -> None:
 
 
 def test_bounds_in_another_crs_cover_all_they_enclose() -> None:
-    source = image((100.0, 0.0, 200000.0, 0.0, -100.0, 4000000.0), size=(4000, 4000))
+    source = image((100.0, 0.0, 200000.0, 0.0, -100.0, 4000000.0), size=(4000, 6000))
     bounds = (84.5, 33.0, 89.5, 34.0)
     found = window_of_bounds(source, bounds, "EPSG:4326")
     rng = np.random.default_rng(0)

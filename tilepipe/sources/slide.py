@@ -148,7 +148,12 @@ class SlideSource:
     def _render(self, level: int, box: Box) -> NDArray[np.uint8]:
         """Return (y, x, 4) straight RGBA; a handle that failed is closed, as OpenSlide's errors stay with it."""
         down = self.downsamples[level]  # OpenSlide divides level-0 positions by this, for both axes
-        corner = (math.floor(box.x0 * down + 0.5), math.floor(box.y0 * down + 0.5))
+        height, width = self.levels[level]
+        # at the far edges never beyond the position, where there is nothing to blend with
+        corner = (
+            math.floor(box.x0 * down + (0.5 if box.x1 < width else 0.0)),
+            math.floor(box.y0 * down + (0.5 if box.y1 < height else 0.0)),
+        )
         try:
             slide = _handles.get(self._stamp, self._open)
             return np.asarray(slide.read_region(corner, level, (box.width, box.height)))

@@ -223,9 +223,8 @@ def _multiscale(name: str, group: Any) -> tuple[str, list[str], Resolution | Non
         ]
         found = _pixel_size(letters, axes, steps)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{name} is a Zarr group without an OME-Zarr image in it; name an array, one of {sorted(group)[:5]}"
-        ) from error
+        inside = f"; name an array in it, such as {sorted(group)[0]}" if len(group) else ""
+        raise InputError(f"{name} is a Zarr group without an OME-Zarr image in it{inside}") from error
     if len(letters) != len(axes) or not {"y", "x"} <= set(letters) or not set(letters) <= set("tczyx") or not paths:
         raise InputError(f"{name} has axes {[axis['name'] for axis in axes]}; y and x with c, z, t are read")
     if any(".." in Path(part).parts or Path(part).is_absolute() for part in paths):
