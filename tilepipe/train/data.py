@@ -21,7 +21,7 @@ from rasterio.warp import transform_geom
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.array import ArraySource
-from tilepipe.sources.base import Resolution, Source, read_reflected
+from tilepipe.sources.base import Source, read_reflected
 from tilepipe.sources.open import open_source
 from tilepipe.sources.resample import Resampled, at_resolution
 from tilepipe.train.config import Scenes, TrainConfig
@@ -117,9 +117,9 @@ def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene
 
 
 def _image(path: Path, entry: Scenes, unit: str) -> Source:
-    size = entry.resolution and Resolution(entry.resolution, entry.resolution, unit)
-    options = {"allow_driver": "PNG"} if path.suffix.lower() == ".png" else {}
-    return open_source(path, **options, **({"resolution": size} if size else {}))
+    if entry.resolution is None:
+        return open_source(path)
+    return open_source(path, **{"mpp" if unit == "um" else "resolution": entry.resolution})
 
 
 def _scaled(window: Box, source: Source, full: Source) -> Box:
@@ -144,8 +144,8 @@ def _crop(array: NDArray[np.int64], box: Box) -> NDArray[np.int64]:
 
 
 def _raster(path: Path, image: Source, config: TrainConfig) -> ReadLabels:
-    png = path.suffix.lower() == ".png"
-    raster = open_source(path, allow_palette=True, allow_driver="PNG" if png else "GTiff")
+    tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
+    raster = open_source(path, allow_palette=True, **tiff)
     if raster.shape != (1, *image.shape[1:]) or raster.dtype.kind == "f":
         raise InputError(
             f"{path} is {raster.shape} {raster.dtype}, not one band of whole numbers on the {image.shape[1:]} pixels "
@@ -181,16 +181,17 @@ def _vectors(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> R
     if known is not None and known.transform is None:
         raise InputError(f"{image.name} has ground control points only; rasterise {path} yourself and give the raster")
     shapes = _shapes(path, known.crs if known else None, entry, config)
-    to_pixels = ~Affine(*known.transform) if known and known.transform else Affine.identity()
-    extents = np.array([_extent(shape, to_pixels) for shape, _ in shapes]).reshape(-1, 4)
+    to_map = Affine(*known.transform) if known and known.transform else Affine.identity()
+    extents = np.array([_extent(shape, ~to_map) for shape, _ in shapes]).reshape(-1, 4)
 
     def read(box: Box) -> NDArray[np.int64]:
         y0, x0, y1, x1 = extents.T
         near = np.flatnonzero((y0 <= box.y1) & (y1 >= box.y0) & (x0 <= box.x1) & (x1 >= box.x0))
         if not len(near):
             return np.zeros(box.shape, np.int64)
-        grid = ~to_pixels * Affine.translation(box.x0, box.y0)
-        burnt = rasterize([shapes[k] for k in near], box.shape, transform=grid, dtype="int32")
+        a, b, c, d, e, f = to_map[:6]
+        corner = Affine(a, b, a * box.x0 + b * box.y0 + c, d, e, d * box.x0 + e * box.y0 + f)
+        burnt = rasterize([shapes[k] for k in near], box.shape, transform=corner, dtype="int32")
         return np.asarray(burnt, np.int64)
 
     return read
@@ -225,5 +226,7 @@ def _extent(geometry: Mapping[str, Any], to_pixels: Affine) -> tuple[float, floa
     """Return (y0, x0, y1, x1) of a polygon in pixels."""
     parts = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
     rings = [ring for part in parts for ring in part]
-    x, y = to_pixels * np.array([point[:2] for ring in rings for point in ring]).T
+    x, y = np.array([point[:2] for ring in rings for point in ring]).T
+    a, b, c, d, e, f = to_pixels[:6]
+    x, y = a * x + b * y + c, d * x + e * y + f
     return float(y.min()), float(x.min()), float(y.max()), float(x.max())
