@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from ome_zarr_models.v05.labels import Labels
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
-from tilepipe.exports.ome_zarr import CHUNK, read_ome_zarr, write_ome_zarr
+from tilepipe.exports.ome_zarr import CHUNK, MEMORY, read_ome_zarr, write_ome_zarr
 from tilepipe.labelmap import LabelMap, Legend, label_map_of
 from tilepipe.sources.base import Resolution
 
@@ -143,3 +145,24 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
     for name in ("a.zarr", "not there"):
         with pytest.raises(InputError, match="cannot be opened"):
             read_ome_zarr(tmp_path / name)
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from tilepipe.exports.ome_zarr import write_ome_zarr
+from tilepipe.labelmap import LabelMap, Legend, label_map_of
+legend = Legend("noise", tuple("abcde"), ((1, 1, 1),) * 5, 255)
+def read(box):
+    return np.random.default_rng(box.y0 * 99991 + box.x0).integers(0, 5, box.shape, dtype=np.uint8)
+write_ome_zarr(label_map_of(np.zeros((5, 5), np.uint8), legend), Path(sys.argv[1]) / "small.zarr")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write_ome_zarr(LabelMap((6000, 5000), np.dtype(np.uint8), legend, read, (1024, 1024)), Path(sys.argv[1]) / "large.zarr")
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < MEMORY

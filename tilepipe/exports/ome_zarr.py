@@ -29,7 +29,7 @@ from tilepipe.labelmap import LabelMap
 
 CHUNK = 1024
 """Side of a chunk of every level, in pixels."""
-MEMORY = 64 * 2**20
+MEMORY = 96 * 2**20
 """Bytes that `write_ome_zarr` needs at most beyond the label map itself."""
 UNITS = {"um": "micrometer", "m": "meter"}
 
