@@ -36,7 +36,7 @@ def classical_model(
     """Fit a classical method on windows of `source` and return it as a model with the named classes.
 
     `method` is one of `tilepipe.models.classical.METHODS`. Without `truth` the classes are the clusters, dark to
-    bright; with it there may be more `clusters`, and each takes the class that is commonest in it. Raises `InputError`
+    bright; with it there may be more `clusters`, and each takes the class that suits it best. Raises `InputError`
     where the image has no valid window, or the maps differ in size.
     """
     if truth is not None and tuple(truth.shape) != source.shape[1:]:

@@ -70,7 +70,7 @@ def test_threshold_is_scikit_images_and_kmeans_is_scikit_learns():
     np.testing.assert_allclose(centres, theirs[np.argsort(theirs.mean(1))], atol=0.02)
 
 
-def test_clusters_take_the_commonest_true_class():
+def test_clusters_take_true_classes():
     pairs = [scene(seed, 3) for seed in range(3)]
     sample, truth = np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
     swapped = np.array([1, 0, 1, 255], np.uint8)[truth]  # dark and bright are one class, the middle is class 0
@@ -81,6 +81,14 @@ def test_clusters_take_the_commonest_true_class():
     scores = fitted.scores(image)
     assert iou(scores.argmax(0), np.array([1, 0, 1], np.uint8)[other]) > 0.95
     assert (scores[2] < scores[:2].min(0)).all()  # no cluster has class 2
+
+
+def test_a_rare_class_gets_a_cluster_where_that_is_better():
+    """A third of the bright pixels are of class 1: by majority nothing would be."""
+    pairs = [scene(seed) for seed in range(3)]
+    sample, bright = np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
+    truth = np.where(np.random.default_rng(0).random(bright.shape) < 0.4, bright, 0)
+    assert fit("kmeans", sample, 2, truth, 2).class_of == (0, 1)
 
 
 @pytest.mark.parametrize("name", ["threshold", "kmeans"])
