@@ -57,7 +57,7 @@ def test_equals_brute_force(seed, width):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 1000), st.sampled_from([1, 2, 3.5, 6]), st.integers(1, 40), st.integers(1, 40))
+@given(st.integers(0, 1000), st.sampled_from([1, 2, 3.5, 6]), st.integers(6, 40), st.integers(6, 40))
 def test_blocks_with_margin_equal_the_whole(seed, width, height, step):
     shape = (37, 29)
     prediction, truth = blobs(seed, shape, 3), blobs(seed + 1, shape, 3)
