@@ -89,7 +89,7 @@ class TrainConfig(Strict):
     crop: int = Field(default=256, ge=16)
     """Side of a training crop, in pixels at `resolution`; a multiple of the network's total stride."""
     balance: float = Field(default=0.5, ge=0, le=1)
-    """Share of crops placed on a class drawn evenly; the others are placed evenly over the ground."""
+    """Share of crops around a pixel of a class drawn evenly; the others lie evenly over the labelled ground."""
     losses: dict[LossName, float] = {"cross_entropy": 1.0, "dice": 1.0}
     """Weights of the losses that are summed."""
     class_weights: tuple[float, ...] = ()

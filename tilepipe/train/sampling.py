@@ -72,8 +72,8 @@ class Sampler:
 
     def __init__(self, scenes: Sequence[Scene], found: Survey, config: TrainConfig) -> None:
         self._scenes, self._places, self._config = scenes, found.places, config
-        present = found.counts[:, found.counts.sum(0) > 0].astype(np.float64)
-        self._by_class = (present / present.sum(0)).T  # (classes that occur, cells)
+        self._classes = np.flatnonzero(found.counts.sum(0))
+        self._by_class = found.counts / np.maximum(found.counts.sum(0), 1)  # (cells, classes)
         self._by_area = found.counts.sum(1) / found.counts.sum()
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -85,14 +85,22 @@ class Sampler:
     def _crop(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         spread = np.log(self._config.augment.scale)
         side = round(self._config.crop * float(np.exp(random.uniform(-spread, spread))))
-        chances = self._by_area
+        scene, y, x = self._centre(random)
+        box = square_around(y, x, side, scene.window.shape)
+        image = torch.from_numpy(scene.image(box).astype(np.float32))
+        return resized(image, torch.from_numpy(scene.label(box)), self._config.crop)
+
+    def _centre(self, random: np.random.Generator) -> tuple[Scene, int, int]:
+        """Return a scene and a labelled pixel of it: of a class drawn evenly, or of any."""
+        wanted, chances = None, self._by_area
         if random.random() < self._config.balance:
-            chances = self._by_class[random.integers(len(self._by_class))]
-        scene, y, x = self._places[random.choice(len(chances), p=chances)]
-        dy, dx = random.integers(CELL, size=2)
-        box = square_around(int(y + dy), int(x + dx), side, self._scenes[scene].window.shape)
-        image = torch.from_numpy(self._scenes[scene].image(box).astype(np.float32))
-        return resized(image, torch.from_numpy(self._scenes[scene].label(box)), self._config.crop)
+            wanted = random.choice(self._classes)
+            chances = self._by_class[:, wanted]
+        k, y, x = self._places[random.choice(len(chances), p=chances)]
+        label = self._scenes[k].label(Box(y, x, y + CELL, x + CELL))
+        pixels = np.argwhere(label != IGNORE if wanted is None else label == wanted)
+        dy, dx = pixels[random.integers(len(pixels))]
+        return self._scenes[k], int(y + dy), int(x + dx)
 
 
 def square_around(y: int, x: int, side: int, shape: tuple[int, int]) -> Box:
