@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -40,6 +41,8 @@ for command in (segment, plan, info, export, demo, train, batch):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with `arguments` (those of the process by default) and return the exit code."""
+    if arguments is None and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries remark to programmers; -W or PYTHONWARNINGS shows it
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with _terminable():
