@@ -145,7 +145,10 @@ class GeoTiffSource:
         block_bands = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
         blocks = -(-self.shape[1] // height) * -(-self.shape[2] // width) * (dataset.count // block_bands)
         file_shape = (int(dataset.count), *self.shape[1:])
-        check_size(self.name, file_shape, height * width * block_bands * self.dtype.itemsize, blocks)
+        stored = 0  # GDAL may show one huge compressed strip as rows, and still load it whole
+        if dataset.compression is not None:
+            stored = int(dataset.get_tag_item("BLOCK_SIZE_0_0", "TIFF", 1) or 0)
+        check_size(self.name, file_shape, max(stored, height * width * block_bands * self.dtype.itemsize), blocks)
         self.striped = width >= self.shape[2]
         row_bytes = self.shape[0] * self.shape[2] * self.dtype.itemsize
         self._band_rows = band_rows(self.shape[1], row_bytes, height) if self.striped else 0

@@ -42,14 +42,18 @@ class RowCache:
         `image` is (height, width, rows of a band); `load` gets full-width boxes and returns (..., y, x).
         """
         height, width, rows = image
-        parts = []
+        result = None
         with self._lock:
             for k in range(box.y0 // rows, (box.y1 - 1) // rows + 1):
                 band = Box(k * rows, 0, min((k + 1) * rows, height), width)
+                pixels = self._band((key, k), band, load)
+                if result is None:
+                    result = np.empty((*pixels.shape[:-2], *box.shape), dtype=pixels.dtype)
                 part = band & box
                 if part is not None:
-                    parts.append(self._band((key, k), band, load)[(..., *part.slices_in(band))].copy())
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-2)
+                    result[(..., *part.slices_in(box))] = pixels[(..., *part.slices_in(band))]
+        assert result is not None, "a box has at least one row"
+        return result
 
     def _band(self, key: tuple[Hashable, int], band: Box, load: Load) -> NDArray[Any]:
         if key in self._bands:
