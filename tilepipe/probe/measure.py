@@ -107,7 +107,25 @@ def total_stride(subject: Subject, rough: int | None, declared: int | None) -> i
         if not found:
             return None
         stride = math.lcm(stride, found)
+    steps = range(stride, LARGEST_STRIDE + 1, stride) if rough is not None else (stride,)
+    stride = next((s for s in steps if rough is None or _footprint_moves(subject, rough, s)), stride)
     return math.lcm(stride, declared or 1)
+
+
+def _footprint_moves(subject: Subject, rough: int, shift: int) -> bool:
+    """Return whether one NaN line, moved by `shift`, spoils the same lines moved by it.
+
+    Says nothing about values, but sees levels whose values are too weak to be seen, as in untrained deep networks.
+    """
+    half = -(-(rough + 2 * shift + 8) // subject.quantum) * subject.quantum
+
+    def spoiled(axis: int, at: int) -> Tensor:
+        x = subject.window(*((subject.quantum, 2 * half) if axis == 3 else (2 * half, subject.quantum)))
+        x.narrow(axis, at, 1).fill_(torch.nan)
+        return subject(x).isnan().amax(dim=(0, 1, 5 - axis)).nonzero()
+
+    pairs = ((spoiled(axis, half + phase), spoiled(axis, half + phase + shift)) for axis in AXES for phase in (0, 1))
+    return all(torch.equal(before + shift, after) for before, after in pairs)
 
 
 def _first_shift(subject: Subject, axis: int, margin: int, candidates: list[int]) -> int:
@@ -117,7 +135,9 @@ def _first_shift(subject: Subject, axis: int, margin: int, candidates: list[int]
     """
     longest = max(candidates)
     window = -(-(2 * margin + longest + 64) // subject.quantum) * subject.quantum
-    tolerances = {torch.float32: 1e-3, torch.float64: 1e-9} if subject.dtype == torch.float64 else {torch.float32: 2e-6}
+    tolerances = (
+        {torch.float32: 1e-3, torch.float64: 1e-10} if subject.dtype == torch.float64 else {torch.float32: 2e-6}
+    )
     shape = (subject.quantum, window + longest) if axis == 3 else (window + longest, subject.quantum)
 
     def output(dtype: torch.dtype, shift: int) -> Tensor:
