@@ -132,7 +132,7 @@ def _join(front: _Front, grid: Ints, void: int) -> tuple[Ints, Ints, Ints]:
 
     Returns the front's new numbers, the grid's numbers (-1 without a label), and the sizes by new number.
     """
-    found = np.asarray(label(grid, background=void, connectivity=1), np.int64) - 1  # type: ignore[no-untyped-call]
+    found = np.asarray(label(grid, background=void, connectivity=1), np.int64) - 1
     old, new = front.sizes.size, int(found.max()) + 1
     touching = (front.labels == grid[0]) & (front.numbers >= 0) & (found[0] >= 0)
     edges = front.numbers[touching], old + found[0][touching]
