@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from tilepipe.api import predict
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.events import Event
+from tilepipe.models.card import ModelCard
+from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model
+from tilepipe.models.zoo import build
 from tilepipe.train.baseline import best_threshold
 from tilepipe.train.config import TrainConfig
 from tilepipe.train.data import open_scenes
@@ -192,9 +196,8 @@ def test_scores_are_those_of_the_whole_image(small: Configure, monkeypatch: pyte
     (scene,) = open_scenes(config.score, config)
     whole = Box(0, 0, 64, 64)
     with torch.no_grad():
-        padded = scene.source.read(whole.pad(64))
-        logits = model.module(model.normalise(torch.from_numpy(padded[None])))
-    labels = logits[0, :, 64:128, 64:128].argmax(0).numpy()
+        logits = model.module(model.normalise(torch.from_numpy(scene.source.read(whole)[None])))
+    labels = logits[0].argmax(0).numpy()
     np.testing.assert_array_equal(predicted(model, scene, whole), labels)
     monkeypatch.setattr("tilepipe.train.score.BLOCK", 27)
     confusion = score(model, [scene])
@@ -227,3 +230,22 @@ def test_the_learning_rate_rises_then_falls_to_zero(configure: Configure) -> Non
     assert max(rates) == pytest.approx(0.5) == rates[9] == rates[10]
     assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
     assert rates[-1] < 1e-3
+
+
+@pytest.mark.parametrize("resolution", [None, 0.8, 0.3])
+def test_what_is_scored_is_what_users_get(small: Configure, resolution: float | None) -> None:
+    config = small(resolution=resolution)  # the images have 0.5 m
+    arch = {"name": "unet", "width": 2, "depth": 2}
+    torch.manual_seed(0)
+    card = ModelCard(
+        bands=3, classes=("a", "b"), mean=(90,) * 3, std=(40,) * 3, resolution=resolution, stride=4, halo=24, arch=arch
+    )
+    model = Model.from_torch(build(arch, 3, 2), card)
+    (scene,) = open_scenes(config.score, config)
+    with torch.no_grad():  # move the head so that both classes occur
+        logits = model.module(model.normalise(torch.from_numpy(scene.source.read(Box(0, 0, 32, 32))[None])))
+        model.module.head.bias[1] += (logits[:, 0] - logits[:, 1]).median()
+    for box in (Box(0, 0, 64, 64), Box(13, 5, 50, 64)):
+        labels = predict(scene.name, model, box, tile=64, device="cpu")
+        assert 0 < labels.mean() < 1
+        np.testing.assert_array_equal(predicted(model, scene, box), labels)

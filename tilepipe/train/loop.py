@@ -138,10 +138,15 @@ def record(state: State, scenes: Sequence[Scene], found: Survey, config: TrainCo
     return {
         "images": [Path(scene.name).name for scene in scenes],
         "pixels": dict(zip(config.classes, found.counts.sum(0).tolist(), strict=True)),
-        "configuration": config.model_dump(mode="json", exclude_defaults=True, exclude={"train", "score", "output"}),
+        "configuration": configured(config),
         "final_loss": round(state.log[-1][2], 4),
         "software": {"tilepipe": version("tilepipe"), "torch": torch.__version__},
     }
+
+
+def configured(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that differ from the defaults, but for files."""
+    return config.model_dump(mode="json", exclude_defaults=True, exclude={"train", "score", "output"})
 
 
 def judged(model: Model, scenes: Sequence[Scene], scored: Sequence[Scene]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
+from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.quality.confusion import Confusion, confusion_matrix
 from tilepipe.train.data import IGNORE, Scene
@@ -53,15 +54,21 @@ def truth(scene: Scene, box: Box) -> NDArray[np.int64]:
 def predicted(model: Model, scene: Scene, box: Box) -> NDArray[np.uint8]:
     """Return the model's labels of a full-resolution box, nearest neighbour from the prediction grid."""
     rows, columns = nearest(scene, box)
-    stride, halo = model.card.stride, model.card.halo or 0
     wanted = hull(rows, columns)
-    y0, x0 = (wanted.y0 // stride) * stride, (wanted.x0 // stride) * stride
-    y1, x1 = -(-wanted.y1 // stride) * stride, -(-wanted.x1 // stride) * stride
-    tile = Box(y0, x0, y1, x1).pad(halo)
+    tile = tile_around(wanted, scene.source.shape[1:], model.card)
     with torch.inference_mode():
         pixels = torch.from_numpy(scene.source.read(tile)[None])
         labels = model.module(model.normalise(pixels))[0].argmax(0).numpy().astype(np.uint8)
     return spread(labels[wanted.slices_in(tile)], rows, columns)
+
+
+def tile_around(box: Box, shape: tuple[int, int], card: ModelCard) -> Box:
+    """Return `box` with the halo around it, on multiples of the stride, cut at the edges of the padded image."""
+    s, halo = card.stride, card.halo or 0
+    aligned = Box(box.y0 // s * s, box.x0 // s * s, -(-box.y1 // s) * s, -(-box.x1 // s) * s)
+    inside = aligned.pad(halo) & Box(0, 0, -(-shape[0] // s) * s, -(-shape[1] // s) * s)
+    assert inside is not None, "the box lies in the image"
+    return inside
 
 
 def nearest(scene: Scene, box: Box) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
