@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,10 +18,22 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"torch": "pytorch", "dask": "dask-core", "openslide-bin": "openslide"}
 EXTRAS = ("dev", "docs", "xarray")
+IMPORT_NAMES = {
+    "pil": "pillow",
+    "yaml": "pyyaml",
+    "skimage": "scikit-image",
+    "openslide": "openslide-python",
+    "pydantic-core": "pydantic",
+}
+
+
+def project_table() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return found
 
 
 def requirements() -> dict[str, Requirement]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = project_table()
     lines = list(project["dependencies"])
     for extra in EXTRAS:
         lines += project["optional-dependencies"][extra]
@@ -44,6 +58,21 @@ def test_constraints_pin_every_requirement_within_its_range() -> None:
     pinned = pins()
     for name, requirement in requirements().items():
         assert requirement.specifier.contains(pinned[name]), f"{requirement} but constraints.txt has {pinned[name]}"
+
+
+def test_what_is_imported_is_required() -> None:
+    """Not through another package; extras are for packages that are imported where they are needed."""
+    project = project_table()
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
+    imported = set()
+    for path in (ROOT / "tilepipe").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            imported |= {canonicalize_name(name.split(".")[0]) for name in names}
+    third_party = imported - {canonicalize_name(name) for name in sys.stdlib_module_names} - {"tilepipe"}
+    assert {IMPORT_NAMES.get(name, name) for name in third_party} - declared == set()
 
 
 def test_constraints_name_versions_only() -> None:

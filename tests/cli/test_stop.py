@@ -1,0 +1,48 @@
+"""SIGTERM and Ctrl-C end a run cleanly, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from cli_files import TRANSFORM
+
+from tilepipe.cli.main import main
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """Large enough that a run takes some seconds in blocks of 64 pixels."""
+    pixels = np.random.default_rng(2).integers(0, 255, (3, 700, 700)).astype("uint8")
+    profile = {"crs": "EPSG:32633", "transform": TRANSFORM, "tiled": True, "blockxsize": 64, "blockysize": 64}
+    with rasterio.open(tmp_path / "large.tif", "w", "GTiff", 700, 700, 3, dtype="uint8", **profile) as file:
+        file.write(pixels)
+    return tmp_path / "large.tif"
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_goes_on(large: Path, model: Path, sent: signal.Signals, code: int) -> None:
+    words = ["-m", str(model), "--block", "64", "--tile", "96"]
+    output = large.with_name("out.tif")
+    command = [sys.executable, "-c", "import sys; from tilepipe.cli import main; sys.exit(main())"]
+    command += ["segment", str(large), str(output), *words, "--progress", "json"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert run.stderr is not None
+    for line in run.stderr:
+        if '"predict"' in line and '"done": 0,' not in line:
+            break
+    run.send_signal(sent)
+    rest = run.stderr.read()
+    assert run.wait(timeout=60) == code
+    assert rest.splitlines()[-1] == "tilepipe: stopped; the same command goes on from here"
+    assert not output.exists()
+    assert main(["segment", str(large), str(output), *words, "-q"]) == 0
+    whole = large.with_name("whole.tif")
+    assert main(["segment", str(large), str(whole), *words, "-q"]) == 0
+    assert output.read_bytes() == whole.read_bytes()
