@@ -33,6 +33,8 @@ def test_arrays_and_sources(noise: Any) -> None:
     assert isinstance(source, ArraySource)
     assert (source.name, source.resolution) == ("x", Resolution(2, 2, "m"))
     assert open_source(source) is source
+    with pytest.raises(UsageError, match="a list is not an image"):
+        open_source([1, 2])  # type: ignore[arg-type]
     assert open_source(da.zeros((3, 20, 30), dtype="uint8")).shape == (3, 20, 30)
     assert open_source(noise((3, 20, 30)), mpp=0.25).resolution == Resolution(0.25, 0.25, "um")
 

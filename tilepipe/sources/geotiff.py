@@ -28,7 +28,7 @@ from tilepipe.sources.checks import check_dtype, check_size, stated, usable
 from tilepipe.sources.checks import pick_bands as named_bands
 from tilepipe.sources.files import Handles, content_sha256, stamp, unchanged
 from tilepipe.sources.position import georeference_of, ground_resolution
-from tilepipe.sources.rows import RowCache, band_rows
+from tilepipe.sources.rows import ROW_CACHE_BYTES, RowCache, band_rows
 
 GDAL_CACHE_BYTES = 64 << 20
 """GDAL's block cache for the whole process; GDAL's own default is 5 % of the machine's memory."""
@@ -141,20 +141,30 @@ class GeoTiffSource:
             "Convert it: gdal_translate -ot Float32 in.tif out.tif, or rio convert --dtype float32 in.tif out.tif",
         )
         self.shape = (len(self._bands), int(dataset.height), int(dataset.width))
-        height, width = dataset.block_shapes[0]
-        block_bands = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
-        blocks = -(-self.shape[1] // height) * -(-self.shape[2] // width) * (dataset.count // block_bands)
-        file_shape = (int(dataset.count), *self.shape[1:])
-        stored = 0  # GDAL may show one huge compressed strip as rows, and still load it whole
-        if dataset.compression is not None:
-            stored = int(dataset.get_tag_item("BLOCK_SIZE_0_0", "TIFF", 1) or 0)
-        check_size(self.name, file_shape, max(stored, height * width * block_bands * self.dtype.itemsize), blocks)
-        self.striped = width >= self.shape[2]
-        row_bytes = self.shape[0] * self.shape[2] * self.dtype.itemsize
-        self._band_rows = band_rows(self.shape[1], row_bytes, height) if self.striped else 0
         self._mask = mask_kind(dataset, self._bands)
         self._nodata = dataset.nodata
         self._files = sorted(file for file in dataset.files if not file.endswith(".ovr"))
+        self._lay_out(dataset)
+
+    def _lay_out(self, dataset: Any) -> None:
+        """Decide how to read from how the pixels are stored; refuse what cannot be read in bounded memory."""
+        _, whole_height, whole_width = self.shape
+        height, width = dataset.block_shapes[0]
+        together = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
+        blocks = -(-whole_height // height) * -(-whole_width // width) * (dataset.count // together)
+        stored = 0  # GDAL may show one huge compressed strip as rows, and still load it whole
+        if dataset.compression is not None:
+            stored = int(dataset.get_tag_item("BLOCK_SIZE_0_0", "TIFF", 1) or 0)
+        block_bytes = height * width * together * self.dtype.itemsize
+        check_size(self.name, (int(dataset.count), whole_height, whole_width), max(stored, block_bytes), blocks)
+        self.striped = width >= whole_width
+        self._band_rows = 0
+        self.cache_bytes = GDAL_CACHE_BYTES
+        """Memory that the reader keeps in a process, over all threads, beyond the pixels it returns."""
+        if self.striped:
+            row_bytes = self.shape[0] * whole_width * self.dtype.itemsize
+            self._band_rows = band_rows(whole_height, row_bytes, height)
+            self.cache_bytes += ROW_CACHE_BYTES + stored
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return the pixels of `box`, (bands, box.height, box.width), reflected outside the image.

@@ -29,6 +29,8 @@ def open_source(what: str | Path | Source | NDArray[Any] | da.Array, **options: 
     Raises `InputError` where there is no image or none that is read, `UsageError` for an option that does not fit.
     """
     if not isinstance(what, str | Path | np.ndarray | da.Array):
+        if not isinstance(what, Source):
+            raise UsageError(f"a {type(what).__name__} is not an image; give a path, an array or a source")
         return what
     if isinstance(what, np.ndarray | da.Array):
         kind: Any = ArraySource

@@ -20,6 +20,8 @@ from tilepipe.sources.base import Georeference, Resolution, Source, read_reflect
 
 PIECE_VALUES = 4 << 20
 """Source values (pixels x bands) taken at once while resampling; larger boxes are done in pieces."""
+CHUNK_VALUES = 1 << 16
+"""Values that are summed up together: 512 KiB of float64."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Taps:
     """(pixels, taps) positions on the source's axis."""
     weight: NDArray[np.float64]
     """(pixels, taps) integers; each row has the same sum; 0 for taps that are not used."""
+
+    def each(self, part: slice = slice(None)) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
+        """Yield the k-th tap of some output pixels, from the first to the last tap: (positions, weights)."""
+        for k in range(self.index.shape[1]):
+            yield self.index[part, k], self.weight[part, k]
 
 
 def taps(start: int, stop: int, size: int, source_size: int) -> Taps:
@@ -50,15 +57,26 @@ def taps(start: int, stop: int, size: int, source_size: int) -> Taps:
     return Taps(np.clip(index, 0, source_size - 1).astype(np.intp), np.maximum(weight, 0).astype(np.float64))
 
 
-def apply(data: NDArray[np.float64], rows: Taps, columns: Taps) -> NDArray[np.float64]:
-    """Return the weighted sums of (..., y, x) `data`, which the taps index; exact for integers below 2**53."""
-    over_rows = np.zeros((*data.shape[:-2], len(rows.index), data.shape[-1]))
-    for k in range(rows.index.shape[1]):
-        over_rows += data[..., rows.index[:, k], :] * rows.weight[:, k, None]
-    result = np.zeros((*over_rows.shape[:-1], len(columns.index)))
-    for k in range(columns.index.shape[1]):
-        result += over_rows[..., columns.index[:, k]] * columns.weight[:, k]
+def apply(data: NDArray[Any], rows: Taps, columns: Taps) -> NDArray[np.float64]:
+    """Return the weighted sums of (bands, y, x) `data`, which the taps index; exact for integers below 2**53.
+
+    Done for a few rows at once, which stay in the processor's cache: eight times faster than all at once.
+    """
+    result = np.empty((len(data), len(rows.index), len(columns.index)))
+    step = max(1, CHUNK_VALUES // (len(data) * data.shape[-1]))
+    for start in range(0, len(rows.index), step):
+        part = slice(start, start + step)
+        over_rows = sum_of(np.take(data, index, axis=1) * weight[:, None] for index, weight in rows.each(part))
+        result[:, part] = sum_of(np.take(over_rows, index, axis=2) * weight for index, weight in columns.each())
     return result
+
+
+def sum_of(terms: Iterator[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the sum of arrays, taken from first to last."""
+    total = next(terms)
+    for term in terms:
+        total += term
+    return total
 
 
 class Resampled:
@@ -139,6 +157,11 @@ class Resampled:
         """Return itself."""
         return self
 
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that the source's reader keeps."""
+        return int(getattr(self._base, "cache_bytes", 0))
+
     def identity(self) -> dict[str, Any]:
         """Return the source's identity and the size it is resampled to."""
         return {"reader": "resampled", "size": list(self._size), "of": self.source.identity()}
@@ -180,20 +203,18 @@ class Resampled:
 
 def _averages(data: NDArray[Any], valid: NDArray[np.bool_] | None, rows: Taps, columns: Taps) -> NDArray[np.float64]:
     """Return weighted averages of the valid pixels of (bands, y, x) `data`."""
-    values = np.asarray(data, dtype=np.float64)
-    if data.dtype.kind == "f":
-        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    values = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0) if data.dtype.kind == "f" else data
     everything = float(rows.weight[0].sum() * columns.weight[0].sum())
     if valid is None or valid.all():
         return apply(values, rows, columns) / everything
-    weight = apply(valid.astype(np.float64), rows, columns)
+    weight = apply(valid[None], rows, columns)
     some = apply(values * valid, rows, columns) / np.where(weight > 0, weight, 1.0)
     return np.where(weight > 0, some, apply(values, rows, columns) / everything)
 
 
 def _wholly(valid: NDArray[np.bool_], rows: Taps, columns: Taps) -> NDArray[np.bool_]:
     """Return True where every source pixel with a weight is valid."""
-    return np.equal(apply((~valid).astype(np.float64), rows, columns), 0)
+    return np.asarray(apply(~valid[None], rows, columns)[0] == 0, dtype=np.bool_)
 
 
 def at_resolution(source: Source, resolution: float, unit: str, tolerance: float = 0.05) -> Source:

@@ -27,7 +27,7 @@ SLIDE_CACHE_BYTES = 64 << 20
 BLOCK = 512
 """Levels above 0 are read in blocks of this size on a fixed grid, so a pixel never depends on the box asked."""
 BLOCKS_PER_THREAD = 32
-"""Blocks of levels a thread keeps: 32 x 512 x 512 x 3 bytes = 24 MiB."""
+"""Blocks of levels a thread keeps: at most 32 x 512 x 512 x 4 bytes (colours, mask) = 32 MiB."""
 PIECE_PIXELS = 4 << 20
 """Pixels OpenSlide renders at once; it takes about 12 bytes for each."""
 
@@ -90,6 +90,11 @@ class SlideSource:
     def dtype(self) -> np.dtype[Any]:
         """uint8."""
         return np.dtype(np.uint8)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that the reader keeps in a process beyond the pixels it returns, with one thread reading levels."""
+        return SLIDE_CACHE_BYTES + BLOCKS_PER_THREAD * BLOCK * BLOCK * 4
 
     @property
     def georeference(self) -> Georeference | None:

@@ -52,6 +52,11 @@ class Planes:
         return self.pages[0].dtype
 
     @property
+    def cache_bytes(self) -> int:
+        """Memory that the reader keeps in a process beyond the pixels it returns."""
+        return max(page.cache_bytes for page in self.pages)
+
+    @property
     def georeference(self) -> Georeference | None:
         """None."""
         return None
