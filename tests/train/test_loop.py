@@ -11,7 +11,7 @@ import torch
 
 from tilepipe.api import predict
 from tilepipe.box import Box
-from tilepipe.errors import InputError, StorageError, UsageError
+from tilepipe.errors import DeviceError, InputError, StorageError, UsageError
 from tilepipe.events import Event
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
@@ -186,6 +186,9 @@ def test_nothing_is_overwritten_and_mistakes_cost_no_training(small: Configure, 
         fit(small())
     with pytest.raises(UsageError, match="crop 30 is not a multiple of the network's total stride 4; use 32"):
         fit(small(crop=30, output=str(tmp_path / "n.model")))
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="cuda is not there"):
+            fit(small(device="cuda", output=str(tmp_path / "n.model")))
     with pytest.raises(InputError, match="does not exist"):
         fit(small(score=[{"image": "none.tif", "label": "l.tif"}], output=str(tmp_path / "n.model")))
 

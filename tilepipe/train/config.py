@@ -105,7 +105,7 @@ class TrainConfig(Strict):
     """Share that the averaged weights keep at each step; the average is what is saved."""
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
-    """'cpu' or 'cuda'."""
+    """cpu, cuda, cuda:1 or auto."""
     half: bool = True
     """Store weights as float16; scores are those of the stored weights."""
     checkpoint: int = Field(default=100, ge=1)

@@ -17,6 +17,7 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.models.weights import save_model, stored
 from tilepipe.models.zoo import build
+from tilepipe.predict import resolve_device
 from tilepipe.probe import probe
 from tilepipe.quality.confusion import Confusion
 from tilepipe.train.augment import augmented
@@ -66,21 +67,22 @@ def start(scenes: Sequence[Scene], config: TrainConfig) -> State:
     if config.crop % stride:
         right = -(-config.crop // stride) * stride
         raise UsageError(f"crop {config.crop} is not a multiple of the network's total stride {stride}; use {right}")
-    module = module.to(config.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = module.to(resolve_device(config.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return State.new(module, config)
 
 
 def train(state: State, sampler: Sampler, found: Survey, config: TrainConfig, folder: Path, listener: Listener) -> None:
     """Take the remaining steps."""
     mean, std = (torch.tensor(values, dtype=torch.float32) for values in (found.mean, found.std))
-    weight = torch.tensor(config.class_weights, device=config.device) if config.class_weights else None
+    device = next(state.module.parameters()).device
+    weight = torch.tensor(config.class_weights, device=device) if config.class_weights else None
     state.module.train()
     recent: list[float] = []
     while state.step < config.steps:
         random = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
         images, labels = augmented(*sampler.batch(state.step), std, config.augment, random)
         images = (images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
-        recent.append(step(state, images.to(config.device), labels.to(config.device), weight, config))
+        recent.append(step(state, images.to(device), labels.to(device), weight, config))
         if state.step % LOG_EVERY == 0 or state.step == config.steps:
             loss, recent = sum(recent) / len(recent), []
             state.log.append([state.step, learning_rate(state.step - 1, config), loss])

@@ -90,7 +90,7 @@ class State:
                 f"{folder} holds the training run of another configuration; delete it to start anew, or change output"
             )
         self.module.load_state_dict(kept["module"])
-        self.average = kept["average"]
+        self.average = {k: kept["average"][k].to(t.device) for k, t in self.average.items()}
         self.optimizer.load_state_dict(kept["optimizer"])
         self.step, self.log = kept["step"], kept["log"]
 
