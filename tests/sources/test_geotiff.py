@@ -19,9 +19,11 @@ from rasterio.windows import Window
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
+from tilepipe.sources import checks
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.files import HANDLES_PER_THREAD
 from tilepipe.sources.geotiff import GDAL_CACHE_BYTES, GeoTiffSource, gdal
+from tilepipe.sources.rows import ROW_CACHE_BYTES
 
 UTM = {"crs": "EPSG:32645", "transform": rasterio.Affine(0.5, 0, 400000, 0, -0.5, 3000000)}
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -158,6 +160,22 @@ def test_a_mask_sidecar_changes_the_identity(geotiff: Write, noise: Any) -> None
         dataset.write_mask(np.eye(40, 50, dtype=bool))
     assert path.with_name("a.tif.msk").exists()
     assert GeoTiffSource(path).identity() != before
+
+
+def test_nodata_and_position_beside_the_file_change_the_identity(geotiff: Write, noise: Any) -> None:
+    path = geotiff(noise((1, 40, 50)))
+    before = GeoTiffSource(path).identity()
+    band = '<PAMRasterBand band="1"><NoDataValue>7</NoDataValue></PAMRasterBand>'
+    path.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
+    source = GeoTiffSource(path)
+    assert source.identity() != before
+    image = source.read(Box(0, 0, 40, 50))[0]
+    np.testing.assert_array_equal(source.valid(Box(0, 0, 40, 50)), image != 7)
+    path.with_name("a.tfw").write_text("0.5\n0\n0\n-0.5\n100\n200\n")
+    placed = GeoTiffSource(path)
+    assert placed.georeference is not None
+    assert placed.georeference.transform == (0.5, 0, 99.75, 0, -0.5, 200.25)
+    assert placed.identity() != source.identity()
 
 
 # ---- position
@@ -307,6 +325,24 @@ def test_a_bomb_is_refused_before_it_is_read(geotiff: Write, noise: Any) -> None
             file.pages[0].tags[tag].overwrite(65535)
     with pytest.raises(InputError, match="16777216 are read"):
         GeoTiffSource(many)
+
+
+def test_one_huge_compressed_strip_is_refused(geotiff: Write, noise: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = geotiff(noise((1, 150, 210)), "s.tif", **UTM, **LAYOUTS["one strip"])
+    monkeypatch.setattr(
+        checks, "MAX_BLOCK_BYTES", 31_499
+    )  # one byte less than the pixels, which noise does not compress
+    with pytest.raises(InputError, match=r"s\.tif is stored in pieces.*TILED=YES"):
+        GeoTiffSource(path)
+
+
+def test_memory_of_the_reader_is_told(geotiff: Write, noise: Any) -> None:
+    tiled, strips = (
+        GeoTiffSource(geotiff(noise((1, 150, 210)), f"{k}.tif", **UTM, **LAYOUTS[k]))
+        for k in ("tiled", "strips of five rows")
+    )
+    assert tiled.cache_bytes == GDAL_CACHE_BYTES
+    assert strips.cache_bytes == GDAL_CACHE_BYTES + ROW_CACHE_BYTES
 
 
 # ---- handles

@@ -135,9 +135,12 @@ def test_threads_and_pickling(tmp_path: Path, noise: Any) -> None:
             np.testing.assert_array_equal(found, pixels[:, box.y0 : box.y1, box.x0 : box.x1])
 
 
-def test_damaged_chunks_are_named(tmp_path: Path, noise: Any) -> None:
-    path = save(tmp_path / "bad.zarr", noise((1, 64, 64)))
-    (path / "c" / "0" / "1" / "1").write_bytes(b"rubbish")
+@pytest.mark.parametrize("codec", [zarr.codecs.ZstdCodec(), zarr.codecs.GzipCodec(), zarr.codecs.BloscCodec(), None])
+@pytest.mark.parametrize("damage", [b"rubbish", b"", None])
+def test_damaged_chunks_are_named(tmp_path: Path, noise: Any, codec: Any, damage: bytes | None) -> None:
+    path = save(tmp_path / "bad.zarr", noise((1, 64, 64)), compressors=codec)
+    chunk = path / "c" / "0" / "1" / "1"
+    chunk.write_bytes(chunk.read_bytes()[:-9] if damage is None else damage)
     source = ZarrSource(path)
     source.read(Box(0, 0, 32, 64))
     with pytest.raises(InputError, match=r"bad\.zarr cannot be read in rows 30 to 40, columns 20 to 50"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,9 +179,11 @@ class ZarrPlanes:
         axes = self.image._axes
         picks = self.image._picks
         parts: dict[str, Any] = {"y": slice(box.y0, box.y1), "x": slice(box.x0, box.x1), "c": channels}
+        where = tuple(parts[axis] if axis in parts else picks[axis] for axis in axes)
         try:
-            found = np.asarray(self.array[tuple(parts[axis] if axis in parts else picks[axis] for axis in axes)])
-        except (OSError, RuntimeError, ValueError) as error:
+            check_blosc(self.array, self.image._root / self.part, where)
+            found = np.asarray(self.array[where])
+        except (OSError, RuntimeError, ValueError, EOFError, zlib.error) as error:
             raise InputError(
                 f"{self.name} cannot be read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}: {error}. "
                 "A chunk may be truncated or damaged."
@@ -187,6 +191,25 @@ class ZarrPlanes:
         left = [axis for axis in axes if axis in "cyx"]
         found = found.transpose([left.index(axis) for axis in "cyx" if axis in left])
         return np.ascontiguousarray(found if "c" in left else found[None], dtype=self.dtype)
+
+
+def check_blosc(array: Any, folder: Path, where: tuple[int | slice, ...]) -> None:
+    """Raise `ValueError` where a Blosc chunk is shorter than its header says: the decoder would read beyond its end."""
+    if array.shards is not None or not any("Blosc" in type(codec).__name__ for codec in array.compressors):
+        return
+    ranges = []
+    for index, size, chunk in zip(where, array.shape, array.chunks, strict=True):
+        start, stop, _ = (index if isinstance(index, slice) else slice(index, index + 1)).indices(size)
+        ranges.append(range(start // chunk, (stop - 1) // chunk + 1))
+    for position in itertools.product(*ranges):
+        file = folder / array.metadata.encode_chunk_key(position)
+        if not file.exists():
+            continue  # never written: the fill value
+        with file.open("rb") as opened:
+            header = opened.read(16)
+        stored = int.from_bytes(header[12:16], "little")  # Blosc 1: flags, sizes, then bytes in all
+        if len(header) < 16 or file.stat().st_size < stored:
+            raise ValueError(f"chunk {file.name} has {file.stat().st_size} bytes of {stored}")
 
 
 def _open(name: str, path: Path) -> Any:
