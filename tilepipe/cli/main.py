@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -47,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _terminable():
             return _run([word for word in words if word != "--debug"])
+    except BrokenPipeError:  # whoever read our output, 'head' for instance, has seen enough
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 128 + signal.SIGPIPE
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in words:
             traceback.print_exception(error)
