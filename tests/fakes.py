@@ -20,10 +20,9 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.plan import Plan
 from tilepipe.planning import Settings, make_plan
-from tilepipe.region import resolve
+from tilepipe.region import on_prediction_grid, resolve
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Source
-from tilepipe.sources.resample import Resampled
 from tilepipe.store import Ledger, Store
 
 
@@ -80,10 +79,9 @@ REACH = {1: 12, 2: 32, 3: 64}
 def job_for(source: Source, model: Model, directory: Path | None = None, **settings: Any) -> Job:
     """Return the job that the public functions would run."""
     chosen = Settings(**settings)
-    asked, masked = resolve(source, model.card, chosen)
-    plan = make_plan(masked, model.card, asked, chosen, device="cpu", footprint=(1000, 100))
-    fine = masked if plan.predicted == plan.shape else Resampled(masked, *plan.predicted)
-    return Job(plan, fine, model, directory)
+    asked, mask = resolve(source, model.card, chosen)
+    plan = make_plan(source, model.card, asked, chosen, device="cpu", footprint=(1000, 100))
+    return Job(plan, on_prediction_grid(source, mask, plan), model, directory)
 
 
 def open_book(job: Job, listener: Any = silent) -> Book:

@@ -23,12 +23,11 @@ from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model
 from tilepipe.output import label_map
 from tilepipe.plan import Plan
-from tilepipe.planning import Settings, make_plan
+from tilepipe.planning import Choices, Settings, make_plan
 from tilepipe.predict import resolve_device, resolve_precision
-from tilepipe.region import resolve
+from tilepipe.region import on_prediction_grid, resolve
 from tilepipe.sources.base import Source
 from tilepipe.sources.open import open_source
-from tilepipe.sources.resample import Resampled
 from tilepipe.sources.slide import SlideSource
 from tilepipe.store import Store, locked
 
@@ -93,15 +92,14 @@ def segment(
 
 
 def predict(
-    source: Image, model: str | Path | Model, region: Box | None = None, **settings: Unpack[Settings]
+    source: Image, model: str | Path | Model, region: Box | None = None, **choices: Unpack[Choices]
 ) -> NDArray[Any]:
     """Return the labels of a region, (height, width) uint8 or uint16, in memory: no store, no cluster.
 
     They equal the same crop of the full run with the same settings, bit for bit on the same device. Raises `InputError`
     where the image cannot be read.
     """
-    if region is not None:
-        settings["region"] = region
+    settings: Settings = {**choices, "region": region} if region is not None else {**choices}  # type: ignore[typeddict-item]
     job, full = _job(source, model, settings)
     worker = Worker(job)
     try:
@@ -142,7 +140,7 @@ def export(
 
 
 def _job(source: Image, model: str | Path | Model, settings: Settings) -> tuple[Job, Source]:
-    """Return the job, on the prediction grid, and the source at full resolution with its mask."""
+    """Return the job, on the prediction grid, and the source at full resolution."""
     unknown = set(settings) - set(Settings.__annotations__)
     if unknown:
         raise UsageError(
@@ -150,12 +148,11 @@ def _job(source: Image, model: str | Path | Model, settings: Settings) -> tuple[
         )
     model = model if isinstance(model, Model) else load_model(model)
     full = open_source(source)
-    asked, full = resolve(full, model.card, settings)
+    asked, mask = resolve(full, model.card, settings)
     device = resolve_device(settings.get("device", "auto"))
     settings["precision"] = resolve_precision(settings.get("precision", "auto"), device)
     made = make_plan(full, model.card, asked, settings, device=device, footprint=footprint(model))
-    fine = full if made.predicted == made.shape else Resampled(full, *made.predicted)
-    return Job(made, fine, model), full
+    return Job(made, on_prediction_grid(full, mask, made), model), full
 
 
 def _output_paths(source: Source, output: str | Path | None, of: Sequence[str] | None) -> dict[str, Path]:
@@ -172,7 +169,7 @@ def _output_paths(source: Source, output: str | Path | None, of: Sequence[str] |
 
 
 def _is_slide(source: Source) -> bool:
-    return isinstance(getattr(source, "source", source), SlideSource)
+    return isinstance(source, SlideSource)
 
 
 def _labels(job: Job, full: Source, outputs: run.Outputs, key: str) -> Labels:

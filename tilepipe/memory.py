@@ -15,8 +15,8 @@ MiB = 1 << 20
 
 PROCESS = 520 * MiB
 """A process that has imported tilepipe, torch, dask, zarr and rasterio, with its heap's slack."""
-DECODERS = 96 * MiB
-"""Cache of GDAL (64 MiB) or OpenSlide, and decode buffers."""
+DECODERS = 32 * MiB
+"""Decode buffers, beside what the source says it keeps."""
 EXPORT = 224 * MiB
 """Writing products: GDAL cache, bands of rows, compression."""
 
@@ -62,6 +62,8 @@ class Load:
     """Tiles that the model sees at once."""
     shrink: float
     """Source pixels read per pixel of the prediction grid; 1 without resampling."""
+    cache: int
+    """Bytes of decoded image that the source keeps."""
     weights: int
     """Bytes of the weights."""
     activations: int
@@ -72,7 +74,7 @@ class Load:
         grid = self.grid
         pixels, zone = grid.y.tile * grid.x.tile, grid.y.zone * grid.x.zone
         reading = self.bands * pixels * (self.shrink * (self.itemsize + 16) + self.itemsize)
-        tiles = int(3 * self.batch * self.bands * pixels * (self.itemsize + 4) + 4 * reading) + DECODERS
+        tiles = int(3 * self.batch * self.bands * pixels * (self.itemsize + 4) + 4 * reading) + DECODERS + self.cache
         block = 8 * zone
         results = 2 * self.batch * pixels * (2 + 4 * self.classes)
         if grid.blended:

@@ -15,22 +15,21 @@ from tilepipe.memory import Load, Memory, format_bytes, parse_bytes
 from tilepipe.models.card import ModelCard
 from tilepipe.plan import Compute, Plan, Tiling
 from tilepipe.sources.base import Resolution, Source
+from tilepipe.sources.resample import fitting_shape
 from tilepipe.window import PROFILES
 
 DEFAULT_TILE = 512
 BLOCK = 1024
 """Wanted size of a block in pixels."""
-SAME_RESOLUTION = 0.05
-"""Within this share of the model's resolution the image's own pixels are used."""
+CACHE = 64 << 20
+"""Bytes of decoded image that a source is taken to keep where it does not say."""
 
 
-class Settings(TypedDict, total=False):
-    """What a user may choose; the command line's names with underscores. Everything has a default."""
+class Choices(TypedDict, total=False):
+    """What a user may choose beside the region; the command line's names with underscores."""
 
     of: Sequence[str]
-    """Products: cog, ome-zarr, geojson, png."""
-    region: Box | str | Path
-    """Pixels of the full-resolution grid, or a GeoJSON file of polygons."""
+    """Products: cog, ome-zarr, geojson."""
     bounds: tuple[float, float, float, float]
     """(left, bottom, right, top) in `bounds_crs`."""
     bounds_crs: str
@@ -67,6 +66,13 @@ class Settings(TypedDict, total=False):
     """Replace an output that exists."""
 
 
+class Settings(Choices, total=False):
+    """All that a user may choose. Everything has a default."""
+
+    region: Box | str | Path
+    """Pixels of the full-resolution grid, or a GeoJSON file of polygons."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """Which part of an image is asked for."""
@@ -88,7 +94,9 @@ def make_plan(
     check_fits(source, card)
     shape = source.shape[1], source.shape[2]
     resolution = resolution_of(source, card, settings.get("pixel_size"))
-    predicted = prediction_shape(shape, resolution, card)
+    predicted = shape
+    if resolution is not None and card.resolution is not None:
+        predicted = fitting_shape(source, resolution, card.resolution)
     compute = Compute(
         device=device,
         precision=settings.get("precision", "fp32"),
@@ -140,16 +148,6 @@ def resolution_of(source: Source, card: ModelCard, pixel_size: float | None) -> 
             "it was trained on another kind of image"
         )
     return source.resolution
-
-
-def prediction_shape(shape: tuple[int, int], resolution: Resolution | None, card: ModelCard) -> tuple[int, int]:
-    """Return (height, width) of the image at the model's resolution; its own where that is within 5 %."""
-    if resolution is None or card.resolution is None:
-        return shape
-    scales = resolution.y / card.resolution, resolution.x / card.resolution
-    if all(abs(scale - 1) <= SAME_RESOLUTION for scale in scales):
-        return shape
-    return max(1, round(shape[0] * scales[0])), max(1, round(shape[1] * scales[1]))
 
 
 def output_shape(
@@ -226,7 +224,7 @@ def _fit_memory(
         grid = tiling.grid(predicted)
         load = Load(
             classes=len(card.classes), bands=card.bands, itemsize=source.dtype.itemsize, grid=grid, shrink=shrink,
-            batch=compute.batch, weights=footprint[0],
+            batch=compute.batch, cache=getattr(source, "cache_bytes", CACHE), weights=footprint[0],
             activations=footprint[1] * compute.batch * grid.y.tile * grid.x.tile,
         )  # fmt: skip
         memory = load.promise(compute.workers, compute.in_flight)

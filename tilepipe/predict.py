@@ -47,6 +47,11 @@ def resolve_precision(precision: str, device: str) -> str:
     return precision
 
 
+def use_threads(count: int) -> None:
+    """Let this process compute with so many threads."""
+    torch.set_num_threads(count)
+
+
 class Predictor:
     """Runs one model on one device; `labels` and `probabilities` may be called from any thread, one at a time runs."""
 

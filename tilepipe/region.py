@@ -1,4 +1,4 @@
-"""Region: from what a user asks for (pixels, bounds, polygons, a mask) to a box and a masked source."""
+"""Region: from what a user asks for (pixels, bounds, polygons, a mask) to a box and a mask."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ from typing import Any
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.models.card import ModelCard
+from tilepipe.plan import Plan
 from tilepipe.planning import Asked, Settings, resolution_of
 from tilepipe.sources.base import Source
-from tilepipe.sources.mask import Masked, tissue
+from tilepipe.sources.mask import Mask, Masked, OnGrid, tissue
 from tilepipe.sources.position import Area, window_of_bounds
+from tilepipe.sources.resample import Resampled
 
 CONTEXT = 64
 """Pixels of the model's grid by which tissue is grown where the model's reach is unknown."""
 
 
-def resolve(source: Source, card: ModelCard, settings: Settings) -> tuple[Asked, Source]:
-    """Return what is asked for and the source with its mask. Raises `UsageError`, `InputError`."""
+def resolve(source: Source, card: ModelCard, settings: Settings) -> tuple[Asked, Mask | None]:
+    """Return what is asked for, and the mask of full-resolution pixels where there is one.
+
+    Raises `UsageError`, `InputError`.
+    """
     whole = Box.of_shape(*source.shape[1:])
     asked = [name for name in ("region", "bounds", "window") if settings.get(name) is not None]
     if len(asked) > 1:
@@ -28,7 +33,7 @@ def resolve(source: Source, card: ModelCard, settings: Settings) -> tuple[Asked,
     region = settings.get("region")
     if isinstance(region, str | Path):
         area = _area(source, region)
-        return Asked(area.box, _digest(area)), Masked(source, area.mask)
+        return Asked(area.box, _digest(area)), area.mask
     box = whole if region is None else region
     if settings.get("bounds") is not None:
         box = window_of_bounds(source, settings["bounds"], settings.get("bounds_crs"))
@@ -43,21 +48,19 @@ def resolve(source: Source, card: ModelCard, settings: Settings) -> tuple[Asked,
     return _masked(source, card, box, settings)
 
 
-def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tuple[Asked, Source]:
+def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tuple[Asked, Mask | None]:
     mask = settings.get("mask", "auto")
-    if mask == "auto":
-        return Asked(box, "auto"), source
-    if mask == "none":
-        return Asked(box, "none"), Masked(source, None)
+    if mask in ("auto", "none"):
+        return Asked(box, str(mask)), None
     if mask == "tissue":
         own = resolution_of(source, card, settings.get("pixel_size"))
         scale = card.resolution / own.y if card.resolution and own else 1.0
-        return Asked(box, "tissue"), Masked(source, tissue(source, scale * (card.halo or CONTEXT)))
+        return Asked(box, "tissue"), tissue(source, scale * (card.halo or CONTEXT))
     area = _area(source, mask)
     inside = area.box & box
     if inside is None:
         raise UsageError(f"the polygons of {mask} lie outside the region {box.to_list()} that is asked for")
-    return Asked(inside, _digest(area)), Masked(source, area.mask)
+    return Asked(inside, _digest(area)), area.mask
 
 
 def _area(source: Source, path: str | Path) -> Area:
@@ -75,3 +78,12 @@ def _area(source: Source, path: str | Path) -> Area:
 
 def _digest(area: Area) -> str:
     return "area:" + hashlib.sha256(json.dumps(area.geometries, sort_keys=True).encode()).hexdigest()
+
+
+def on_prediction_grid(source: Source, mask: Mask | None, plan: Plan) -> Source:
+    """Return the image at the model's resolution, valid where the file and the mask say so."""
+    if plan.mask == "none":
+        source = Masked(source, None)
+    if plan.predicted != plan.shape:
+        source = Resampled(source, *plan.predicted)
+    return source if mask is None else Masked(source, OnGrid(mask, plan.shape, plan.predicted))

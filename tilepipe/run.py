@@ -14,7 +14,7 @@ import json
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Outputs:
     """Where the products of a run go."""
 
     paths: dict[str, Path]
-    """Final path by product; the first one names the work directory."""
+    """Final path by product, all in one folder; the first one names the work directory."""
     overwrite: bool
     """Whether products that exist may be replaced."""
 
@@ -62,8 +62,8 @@ def finished(outputs: Outputs, key: str) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads((work_directory(outputs, key) / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    same = record.get("key") == key and set(record["products"]) >= {str(p) for p in outputs.paths.values()}
-    return record if same and all(_facts(Path(p)) == f for p, f in record["products"].items()) else None
+    same = record.get("key") == key and set(record["products"]) >= {p.name for p in outputs.paths.values()}
+    return record if same and all(_facts(p) == record["products"][p.name] for p in outputs.paths.values()) else None
 
 
 def refuse_existing(outputs: Outputs) -> None:
@@ -96,7 +96,7 @@ def execute(
         store = Store.create(directory, plan.predicted, chunk, plan.label_dtype, plan.nodata)
         write_durably(directory / "plan.json", plan.to_json())
         book = Book(plan, Ledger(directory / "ledger.jsonl"), store, listener)
-        dask.run(job, book, scheduler)
+        dask.run(replace(job, directory=directory), book, scheduler)
         _refuse_all_failed(book)
         labels = label_map(plan, job.model.card, full, store.read_labels)
         products = publish(labels, outputs, directory, listener)
@@ -131,7 +131,7 @@ def publish(labels: LabelMap, outputs: Outputs, directory: Path, listener: Liste
                     os.replace(fresh / (path.name + suffix), path.with_name(path.name + suffix))
             _replace(fresh / path.name, path, directory)
     shutil.rmtree(fresh, ignore_errors=True)
-    return {str(path): _facts(path) for path in outputs.paths.values()}
+    return {path.name: _facts(path) for path in outputs.paths.values()}
 
 
 def _replace(fresh: Path, final: Path, directory: Path) -> None:

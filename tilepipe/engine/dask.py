@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,13 +17,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dask
-import torch
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, wait
 
 from tilepipe.engine.book import Book
 from tilepipe.engine.steps import Job, Worker
 from tilepipe.errors import DeviceError, UsageError
 from tilepipe.grid import Index
+from tilepipe.predict import use_threads
 from tilepipe.store import Record
 
 Order = Callable[[list[Index]], list[Index]]
@@ -39,7 +40,7 @@ class _JobPlugin(WorkerPlugin):
         self.key, self.job, self.threads = key, job, threads
 
     def setup(self, worker: Any) -> None:
-        torch.set_num_threads(self.threads)
+        use_threads(self.threads)
         _WORKERS[self.key] = Worker(self.job)
 
     def teardown(self, worker: Any) -> None:
@@ -118,20 +119,32 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
         with client:
             yield client
         return
+    loopback = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0", "memory_limit": None}
     if job.plan.compute.workers:
-        options = {
-            "n_workers": job.plan.compute.workers,
-            "threads_per_worker": 1,
-            "processes": True,
-            "host": "127.0.0.1",
-        }
+        options = {"n_workers": job.plan.compute.workers, "threads_per_worker": 1, "host": "127.0.0.1"}
     else:
         options = {"n_workers": 1, "threads_per_worker": job.plan.compute.in_flight, "processes": False}
     with (
-        LocalCluster(**options, dashboard_address=None, memory_limit=None, silence_logs=logging.CRITICAL) as cluster,
+        _main_hidden(),
+        LocalCluster(**options, **loopback, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster) as client,
     ):
+        if not job.plan.compute.workers:
+            for server in (cluster.scheduler, *cluster.workers.values()):
+                server.http_server.stop()  # nothing listens while a run works in this process
         yield client
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Keep worker processes from running the user's script again, which multiprocessing does unless it is guarded."""
+    main = sys.modules["__main__"]
+    hidden: dict[str, Any] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
 
 
 def _refuse_open_network(scheduler: str) -> None:

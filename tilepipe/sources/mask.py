@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from skimage.color import rgb2hsv
 from skimage.filters import threshold_otsu
 from skimage.morphology import closing, disk
@@ -56,6 +57,11 @@ class Masked:
         """As the source."""
         return self.source.georeference
 
+    @property
+    def cache_bytes(self) -> int:
+        """As the source."""
+        return int(getattr(self.source, "cache_bytes", 0))
+
     def read(self, box: Box) -> NDArray[Any]:
         """As the source."""
         return self.source.read(box)
@@ -75,12 +81,29 @@ class Masked:
         return result
 
     def coarser(self, height: int, width: int) -> Source:
-        """Return a mask-free smaller version only where the mask does not matter; else this source itself."""
-        return Masked(self.source.coarser(height, width), None) if self.mask is None else self
+        """Return the source's smaller version, all valid; a mask stays on its own grid."""
+        return self if self.mask is not None else Masked(self.source.coarser(height, width), None)
 
     def identity(self) -> dict[str, Any]:
         """As the source; what the mask is made of is part of the run key by the settings."""
         return self.source.identity()
+
+
+class OnGrid:
+    """A mask of `size` (height, width) pixels seen on another grid: that of the pixel under each centre."""
+
+    def __init__(self, mask: Mask, size: tuple[int, int], grid: tuple[int, int]) -> None:
+        """`grid` is (height, width) of the other grid."""
+        self.mask = mask
+        self.size = size
+        self.grid = grid
+
+    def __call__(self, box: Box) -> NDArray[np.bool_]:
+        """Return the mask of `box`, pixels of the other grid."""
+        rows = (2 * np.arange(box.y0, box.y1) + 1) * self.size[0] // (2 * self.grid[0])
+        columns = (2 * np.arange(box.x0, box.x1) + 1) * self.size[1] // (2 * self.grid[1])
+        hull = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+        return np.asarray(self.mask(hull)[(rows - hull.y0)[:, None], (columns - hull.x0)[None, :]])
 
 
 class Bitmap:
@@ -120,6 +143,4 @@ def tissue(source: Source, margin: float) -> Bitmap:
 
 
 def _grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    from scipy.ndimage import distance_transform_edt
-
     return np.asarray(distance_transform_edt(~mask) <= radius)

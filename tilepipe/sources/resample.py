@@ -234,12 +234,21 @@ def at_resolution(source: Source, resolution: float, unit: str, tolerance: float
             f"{source.name} has pixels of {known}, and {resolution:g} {unit} per pixel are asked for; "
             "a model for one kind of image does not fit the other"
         )
-    ratio_y, ratio_x = known.y / resolution, known.x / resolution
+    shape = fitting_shape(source, known, resolution, tolerance)
+    return source if shape == source.shape[1:] else Resampled(source, *shape)
+
+
+def fitting_shape(source: Source, known: Resolution, wanted: float, tolerance: float = 0.05) -> tuple[int, int]:
+    """Return (height, width) of `source`, whose pixels are `known`, at pixels of `wanted`, in the same unit.
+
+    It is that of the source or of a level of its pyramid where that is within `tolerance` on both axes.
+    """
+    ratio_y, ratio_x = known.y / wanted, known.x / wanted
     if abs(ratio_y - 1) <= tolerance and abs(ratio_x - 1) <= tolerance:
-        return source
+        return source.shape[1], source.shape[2]
     height = max(1, math.floor(source.shape[1] * ratio_y + 0.5))
     width = max(1, math.floor(source.shape[2] * ratio_x + 0.5))
     level = source.coarser(math.ceil(height / (1 + tolerance)), math.ceil(width / (1 + tolerance)))
     if abs(level.shape[1] / height - 1) <= tolerance and abs(level.shape[2] / width - 1) <= tolerance:
-        height, width = level.shape[1:]
-    return Resampled(source, height, width)
+        return level.shape[1], level.shape[2]
+    return height, width

@@ -1,0 +1,126 @@
+"""The Dask engine: no open port here, loopback only with workers, the script runs once, errors as they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+from fakes import job_for, noise, open_book, random_unet, run_labels
+from torch import nn
+
+from tilepipe.engine import dask
+from tilepipe.errors import ModelError, UsageError
+from tilepipe.models.card import ModelCard
+from tilepipe.models.model import Model
+
+CUT = {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96}
+
+
+def listeners(pids: set[int]) -> list[str]:
+    """Return the local addresses that processes listen on (Linux)."""
+    inodes = set()
+    for pid in pids:
+        for handle in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                inodes.add(os.readlink(handle))
+            except OSError:
+                continue
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                found.append(fields[1].split(":")[0])
+    return found
+
+
+def processes() -> set[int]:
+    """Return this process and its descendants."""
+    found, parents = {os.getpid()}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def test_no_port_is_open_while_a_run_works_in_this_process(tmp_path: Path) -> None:
+    before, seen = listeners({os.getpid()}), []
+    job = job_for(noise(200, 200), random_unet(), tmp_path, **CUT)
+    dask.run(job, open_book(job, lambda event: seen.append(listeners({os.getpid()}))))
+    assert seen
+    assert all(found == before for found in seen)
+
+
+def test_workers_listen_on_loopback_only(tmp_path: Path) -> None:
+    seen: list[str] = []
+    job = job_for(noise(200, 200), random_unet(), tmp_path, workers=2, **CUT)
+    dask.run(job, open_book(job, lambda event: seen.extend(listeners(processes()))))
+    assert seen
+    assert set(seen) == {"0100007F"}
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from fakes import noise, random_unet, run_labels
+from tilepipe.engine import dask
+print("script runs", flush=True)
+labels = run_labels(noise(200, 200), random_unet(), Path({work!r}), dask.run, tile=96, overlap=64, workers=1)
+print(labels.shape)
+"""
+
+
+def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[1]), work=str(tmp_path / "work")))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["script runs", "(200, 200)"]
+
+
+def test_a_running_scheduler_by_address(tmp_path: Path) -> None:
+    image, model = noise(200, 300), random_unet()
+    expected = run_labels(image, model, tmp_path / "serial", **CUT)  # type: ignore[arg-type]
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster),
+    ):
+        address = cluster.scheduler_address
+
+        def on_it(job: Any, book: Any) -> None:
+            dask.run(job, book, address)
+
+        found = run_labels(image, model, tmp_path / "remote", on_it, **CUT)  # type: ignore[arg-type]
+    assert (found == expected).all()
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "10.0.0.1:8786"])
+def test_a_scheduler_on_the_open_network_is_refused(address: str, tmp_path: Path) -> None:
+    job = job_for(noise(100, 100), random_unet(), tmp_path)
+    with pytest.raises(UsageError, match="tls://"):
+        dask.run(job, open_book(job), address)
+
+
+class NotANumber(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x[:, :2] * np.nan
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_model_that_returns_nan_stops_the_run_with_one_sentence(workers: int, tmp_path: Path) -> None:
+    model = Model.from_torch(NotANumber(), ModelCard(bands=3, classes=["a", "b"], halo=0))
+    job = job_for(noise(100, 100), model, tmp_path, workers=workers, tile=64)
+    with pytest.raises(ModelError, match="NaN"):
+        dask.run(job, open_book(job))

@@ -1,0 +1,117 @@
+"""The memory promise: peak RSS of the process tree stays within it and does not grow with the image."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import rasterio
+from fakes import constant_model, noise, plan_of, random_unet
+from rasterio.windows import Window
+
+from tilepipe.errors import UsageError
+from tilepipe.memory import format_bytes, parse_bytes
+
+CHILD = """
+import json, sys, torch
+import tilepipe as tp
+path, out, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+torch.manual_seed(0)
+card = tp.ModelCard(bands=3, classes=["a", "b"], halo=1)
+model = tp.Model.from_torch(torch.nn.Conv2d(3, 2, 3, padding=1), card)
+print(tp.plan(path, model, **settings).memory.total, flush=True)
+tp.segment(path, model, out, **settings)
+"""
+
+
+def write_raster(path: Path, size: int) -> Path:
+    """Write a size x size RGB GeoTIFF of noise, block by block."""
+    block = np.random.default_rng(0).integers(0, 256, (3, 512, 512), dtype=np.uint8)
+    place = {"crs": "EPSG:32645", "transform": rasterio.Affine(0.3, 0, 335000, 0, -0.3, 3058000)}
+    shape = {"height": size, "width": size, "count": 3, "dtype": "uint8"}
+    layout = {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **place, **layout) as file:
+        for y in range(0, size, 512):
+            for x in range(0, size, 512):
+                file.write(block, window=Window(x, y, 512, 512))
+    return path
+
+
+def promise_and_peak(path: Path, out: Path, **settings: Any) -> tuple[int, int]:
+    """Run in a process of its own; return the promise and the peak RSS of its process tree, in bytes."""
+    command = [sys.executable, "-c", CHILD, str(path), str(out), json.dumps(settings)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        peak, main = 0, psutil.Process(child.pid)
+        while child.poll() is None:
+            peak = max(peak, _tree(main))
+            time.sleep(0.02)
+        assert child.returncode == 0
+        assert child.stdout is not None
+        return int(child.stdout.readline()), peak
+
+
+def _tree(main: psutil.Process) -> int:
+    total = 0
+    try:
+        for process in (main, *main.children(recursive=True)):
+            total += process.memory_info().rss
+    except psutil.NoSuchProcess:
+        pass
+    return total
+
+
+CUTS = [pytest.param({}, id="crop"), pytest.param({"window_shape": "hann"}, marks=pytest.mark.long, id="hann")]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_peak_is_within_the_promise_and_does_not_grow(cut: dict[str, Any], tmp_path: Path) -> None:
+    small = promise_and_peak(write_raster(tmp_path / "small.tif", 4096), tmp_path / "small.labels.tif", **cut)
+    large = promise_and_peak(write_raster(tmp_path / "large.tif", 6144), tmp_path / "large.labels.tif", **cut)
+    assert small[0] == large[0]
+    assert max(small[1], large[1]) <= large[0]
+    assert large[1] <= 1.1 * small[1]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_16384_pixels_square(workers: int, tmp_path: Path) -> None:
+    small = promise_and_peak(write_raster(tmp_path / "s.tif", 4096), tmp_path / "s.labels.tif", workers=workers)
+    large = promise_and_peak(write_raster(tmp_path / "l.tif", 16384), tmp_path / "l.labels.tif", workers=workers)
+    print(f"workers {workers}: promise, peak at 4096, at 16384:", *(n >> 20 for n in (large[0], small[1], large[1])))
+    assert large[1] <= large[0]
+    assert large[1] <= 1.1 * small[1]
+
+
+def test_the_promise_does_not_depend_on_height_or_width() -> None:
+    model = constant_model(0.5, 0.5, bands=3, halo=0)
+    assert plan_of(noise(1500, 1500), model).memory == plan_of(noise(1500, 9000), model).memory
+
+
+def test_a_promise_that_cannot_be_kept_is_refused_with_the_least_that_can() -> None:
+    image, model = noise(3000, 3000), random_unet(classes=3)
+    cut = {"window_shape": "hann", "overlap": 64, "tile": 256}
+    with pytest.raises(UsageError, match=r"100 MiB cannot be kept.*is (\S+ MiB)") as refusal:
+        plan_of(image, model, memory="100MiB", **cut)
+    least = parse_bytes(str(refusal.value).split(" is ")[1].split(";")[0].replace(" ", ""))
+    kept = plan_of(image, model, memory=least, **cut)
+    assert kept.memory.total <= least
+    assert kept.tiling.block < plan_of(image, model, **cut).tiling.block
+
+
+@pytest.mark.parametrize(("text", "size"), [("4GiB", 4 << 30), ("500MB", 500_000_000), ("1.5 gib", 3 << 29), (7, 7)])
+def test_sizes(text: Any, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+def test_a_size_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match="4GiB"):
+        parse_bytes("a lot")
+    assert format_bytes(1536 << 20) == "1.50 GiB"
