@@ -87,6 +87,7 @@ def test_info_of_an_image(image: Path, capsys: Out) -> None:
     assert (facts["height"], facts["width"], facts["dtype"]) == (150, 210, "uint8")
     assert facts["resolution"] == {"y": pytest.approx(0.5, rel=1e-3), "x": pytest.approx(0.5, rel=1e-3), "unit": "m"}
     assert facts["transform"][:3] == [0.5, 0.0, 300000.25]
+    assert facts["layout"] == "tiles"
     assert main(["info", str(image)]) == 0
     assert "WGS 84 / UTM zone 33N\n" in capsys.readouterr().out
 

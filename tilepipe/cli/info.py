@@ -58,8 +58,18 @@ def _image(path: str) -> dict[str, Any]:
         "crs": where.crs if where else None,
         "transform": where.transform if where else None,
         "gcps": len(where.gcps) if where else 0,
+        "layout": _layout(source),
         "reader": source.identity().get("reader"),
     }
+
+
+def _layout(source: Any) -> str:
+    """Say how the pixels are stored, as far as the source knows."""
+    if levels := getattr(source, "levels", None):
+        return f"{source.vendor}, levels of " + ", ".join(f"{height} x {width}" for height, width in levels)
+    if (striped := getattr(source, "striped", None)) is not None:
+        return "strips of full rows" if striped else "tiles"
+    return type(source).__name__
 
 
 def _run(directory: Path) -> dict[str, Any]:
