@@ -58,7 +58,22 @@ def test_crop_has_real_context_on_every_side_that_is_not_the_edge(axis: Axis) ->
 def test_a_tile_reaches_at_most_into_the_next_zone(axis: Axis) -> None:
     for k in range(axis.count):
         last = min(axis.kept(k)[1], axis.size) - 1
-        assert last // axis.zone - axis.block_of(k) <= (0 if axis.crop else 1)
+        writer = min(last // axis.zone, axis.blocks - 1)
+        assert writer - axis.block_of(k) <= (0 if axis.crop else 1)
+
+
+@settings(max_examples=400, deadline=None)
+@given(axes())
+def test_no_two_tiles_see_the_same_pixels(axis: Axis) -> None:
+    origins = [axis.origin(k) for k in range(axis.count)]
+    assert origins == sorted(set(origins))
+
+
+@settings(max_examples=400, deadline=None)
+@given(axes())
+def test_blocks_write_every_pixel_once(axis: Axis) -> None:
+    written = [pixel for block in range(axis.blocks) for pixel in range(*axis.span(block))]
+    assert written == list(range(axis.size))
 
 
 @settings(max_examples=400, deadline=None)

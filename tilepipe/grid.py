@@ -7,6 +7,9 @@ stride and P the image size padded up to S:
     blended windows   lead = 0       step = T - overlap       tile k weighs in on [origin, origin + T)
     crop windows      lead = halo    T = step + 2 * halo      tile k keeps [k * step, (k + 1) * step)
 
+A tile whose clamped origin is that of its neighbour is left out and the neighbour keeps its pixels too, so no two tiles
+see the same pixels.
+
 A block owns a zone of Z x Z pixels, Z = K * step >= T, and the tiles whose anchor (crop: the first kept pixel; blended:
 the origin) lies in its zone. So a tile reaches at most into the zones to the right, below and at the corner.
 """
@@ -70,28 +73,36 @@ class Axis:
         """Number of tiles."""
         if self.padded <= self.tile:
             return 1
-        if self.crop:
-            return -(-self.padded // self.step)
-        return -(-(self.padded - self.tile) // self.step) + 1
+        return -(-(self.padded - self.tile + self.lead) // self.step) + 1 - self._left_out
+
+    @property
+    def _left_out(self) -> int:
+        """Tiles left out at the start: those that would begin at pixel 0 like the first."""
+        return self.lead // self.step
 
     @property
     def blocks(self) -> int:
-        """Number of blocks."""
-        return -(-self.size // self.zone)
+        """Number of blocks; with crop windows the last one also takes what its last tile keeps beyond its zone."""
+        return self.kept(self.count - 1)[0] // self.zone + 1 if self.crop else -(-self.size // self.zone)
+
+    def span(self, block: int) -> tuple[int, int]:
+        """Return [start, stop) of the pixels that block `block` writes."""
+        return block * self.zone, self.size if block == self.blocks - 1 else (block + 1) * self.zone
 
     def origin(self, k: int) -> int:
         """Return the first pixel that tile k sees."""
-        return max(0, min(k * self.step - self.lead, self.padded - self.tile))
+        return max(0, min((k + self._left_out) * self.step - self.lead, self.padded - self.tile))
 
     def kept(self, k: int) -> tuple[int, int]:
         """Return [start, stop) of the pixels that tile k decides (crop) or weighs in on (blended)."""
         if not self.crop:
             return self.origin(k), self.origin(k) + self.tile
-        return k * self.step, self.padded if k == self.count - 1 else (k + 1) * self.step
+        start = (k + self._left_out) * self.step if k else 0
+        return start, self.padded if k == self.count - 1 else (k + 1 + self._left_out) * self.step
 
     def tiles_over(self, start: int, stop: int) -> range:
         """Return the tiles whose kept pixels meet [start, stop)."""
-        first = max(0, (start - self.tile) // self.step)
+        first = max(0, (start - self.tile) // self.step - self._left_out)
         last = min(self.count, stop // self.step + 2)
         hits = [k for k in range(first, last) if self.kept(k)[0] < stop and start < self.kept(k)[1]]
         if self.kept(self.count - 1)[0] < stop and start < self.kept(self.count - 1)[1]:
@@ -100,7 +111,7 @@ class Axis:
 
     def tiles_of(self, block: int) -> range:
         """Return the tiles that block `block` predicts: those whose anchor lies in its zone."""
-        first = block * self.steps_per_zone
+        first = max(0, block * self.steps_per_zone - self._left_out)
         candidates = range(first, min(first + self.steps_per_zone + 1, self.count))
         hits = [k for k in candidates if self.kept(k)[0] // self.zone == block]
         return range(hits[0], hits[-1] + 1) if hits else range(0)
@@ -161,9 +172,9 @@ class Grid:
         return Index(self.y.block_of(tile.row), self.x.block_of(tile.column))
 
     def zone(self, block: Index) -> Box:
-        """Return the pixels that a block writes: its chunk of the label array."""
-        y, x = block.row * self.y.zone, block.column * self.x.zone
-        return Box(y, x, min(y + self.y.zone, self.y.size), min(x + self.x.zone, self.x.size))
+        """Return the pixels that a block writes: its chunk of the label array, the last block's a little more."""
+        (y0, y1), (x0, x1) = self.y.span(block.row), self.x.span(block.column)
+        return Box(y0, x0, y1, x1)
 
     def blocks_over(self, box: Box) -> Iterator[Index]:
         """Yield the blocks that are needed for `box`: those that write its pixels or predict tiles for them."""
@@ -175,7 +186,8 @@ class Grid:
     @staticmethod
     def _needed(axis: Axis, start: int, stop: int) -> range:
         first = axis.block_of(axis.tiles_over(start, stop)[0])
-        return range(min(first, start // axis.zone), (stop - 1) // axis.zone + 1)
+        last = min((stop - 1) // axis.zone, axis.blocks - 1)
+        return range(min(first, start // axis.zone, last), last + 1)
 
     def earlier(self, block: Index) -> list[Index]:
         """Return the neighbours whose strips a block needs: left, above, above-left."""

@@ -109,13 +109,15 @@ class Store:
                 )  # fmt: skip
         return cls(directory)
 
-    def write_labels(self, block: Index, zone: Box, labels: NDArray[Any]) -> str:
-        """Write the chunk of a block, durably; return the labels' sha256."""
+    def write_labels(self, zone: Box, labels: NDArray[Any]) -> str:
+        """Write the labels of a block's zone, durably; return their sha256."""
         with storage_errors(self.root):
             self.labels[zone.y0 : zone.y1, zone.x0 : zone.x1] = labels
-            chunk = self.root / "labels" / "c" / str(block.row) / str(block.column)
-            if chunk.exists():  # an all-nodata chunk is not stored
-                _sync(chunk)
+            for row in range(zone.y0 // self.labels.chunks[0], -(-zone.y1 // self.labels.chunks[0])):
+                for column in range(zone.x0 // self.labels.chunks[1], -(-zone.x1 // self.labels.chunks[1])):
+                    chunk = self.root / "labels" / "c" / str(row) / str(column)
+                    if chunk.exists():  # an all-nodata chunk is not stored
+                        _sync(chunk)
         return hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest()
 
     def read_labels(self, box: Box) -> NDArray[Any]:

@@ -89,7 +89,7 @@ class Worker:
             self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
         labels = canvas.labels(zone)
         labels[~self._wanted(zone)] = plan.nodata
-        sha256 = self.store.write_labels(block, zone, labels)
+        sha256 = self.store.write_labels(zone, labels)
         return Record(block, sha256, tally.tiles, tuple(tally.failed), round(time.monotonic() - start, 3))
 
     def close(self) -> None:
