@@ -13,11 +13,6 @@ from tilepipe.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# The README's commands on whole images; what they do is shown on small parts elsewhere.
-SLOW = (
-    "tilepipe segment pipelines/sample/banepa_east_rgb.tif -m buildings",
-    "tilepipe batch run pipelines/batch_forest.yaml",
-)
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -45,15 +40,8 @@ def test_python_examples_run(page: Path, folder: Path) -> None:
     exec(compile("\n".join(blocks(page, "python")), page.name, "exec"), {"__name__": "__example__"})
 
 
-@pytest.mark.parametrize(("page", "command"), [c for c in COMMANDS if c[1] not in SLOW])
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
 def test_shell_examples_run(page: str, command: str, folder: Path) -> None:
-    assert main(shlex.split(command)[1:]) == 0
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("command", SLOW)
-def test_slow_shell_examples_run(command: str, folder: Path) -> None:
-    assert command in [c for _, c in COMMANDS]
     assert main(shlex.split(command)[1:]) == 0
 
 

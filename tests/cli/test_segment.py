@@ -89,7 +89,9 @@ def test_info_of_an_image(image: Path, capsys: Out) -> None:
     assert facts["transform"][:3] == [0.5, 0.0, 300000.25]
     assert facts["layout"] == "tiles"
     assert main(["info", str(image)]) == 0
-    assert "WGS 84 / UTM zone 33N\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "crs: WGS 84 / UTM zone 33N\n" in out
+    assert "resolution: 0.5" in out
 
 
 def test_info_of_a_model(model: Path, capsys: Out) -> None:

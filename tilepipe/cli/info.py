@@ -20,9 +20,10 @@ def info(target: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
-    width = max(map(len, facts)) + 2
-    for name, value in facts.items():
-        click.echo(f"{name:{width}}{_text(value)}")
+    import yaml
+
+    plain = {name: _text(value) for name, value in facts.items()}
+    click.echo(yaml.safe_dump(plain, sort_keys=False, width=120, default_flow_style=None), nl=False)
 
 
 def describe(target: str) -> dict[str, Any]:
@@ -99,13 +100,10 @@ def _run(directory: Path) -> dict[str, Any]:
     }
 
 
-def _text(value: Any) -> str:
+def _text(value: Any) -> Any:
+    """Return a fact as people like to read it."""
     if isinstance(value, dict) and set(value) == {"y", "x", "unit"}:
         return f"{value['y']:.6g} x {value['x']:.6g} {value['unit']}/px (height x width)"
-    if isinstance(value, str) and (name := re.match(r'[A-Z]+\["([^"]+)"', value)):
+    if isinstance(value, str) and (name := re.match(r'[A-Z]+\["([^"]+)"', value)):  # of a CRS, from its WKT
         return name[1]
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or "none"
-    if isinstance(value, dict):
-        return json.dumps(value)
-    return "unknown" if value is None else str(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -78,7 +78,9 @@ SETTINGS = (
         help="Where to compute: auto (image data), none (everywhere), tissue, or the polygons of a GeoJSON file.",
     ),
     click.option("--device", help="auto, cpu, cuda or cuda:1."),
-    click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"])),
+    click.option(
+        "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help="Of the model; auto is fp32."
+    ),
     click.option("--batch", type=click.IntRange(min=1), help="Tiles per model call."),
     click.option("--block", type=click.IntRange(min=1), help="Wanted size of a block, the unit of work, in pixels."),
     click.option("--memory", help="Memory to stay within, for instance 4GiB."),

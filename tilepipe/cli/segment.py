@@ -20,8 +20,9 @@ FAILED_TILES = 3
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 def segment(source: str, output: str | None, model: str, **options: Any) -> int:
-    """Segment INPUT into a label map; INPUT.labels.tif where no OUTPUT is given.
+    """Segment INPUT into a label map.
 
+    Without OUTPUT it lies beside the image: in.tif gives in.labels.tif, a slide .labels.ome.zarr and .labels.geojson.
     A run that was interrupted goes on when the same command is given again. Prints the paths of what was written.
     """
     from tilepipe import api
