@@ -91,7 +91,7 @@ def test_info_of_an_image(image: Path, capsys: Out) -> None:
     assert main(["info", str(image)]) == 0
     out = capsys.readouterr().out
     assert "crs: WGS 84 / UTM zone 33N\n" in out
-    assert "resolution: 0.5" in out
+    assert "m/px (height x width)\n" in out
 
 
 def test_info_of_a_model(model: Path, capsys: Out) -> None:
