@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 # One thread per process: tests run several workers on tiny tiles, where more threads only get in each other's way.
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-long lint docs clean
+.PHONY: setup demo test test-long test-gpu lint docs clean
 
 setup: $(STAMP)
 
@@ -32,7 +32,10 @@ test: $(STAMP)
 	$(TEST_ENV) $(BIN)/python -m pytest -q
 
 test-long: $(STAMP)
-	$(TEST_ENV) $(BIN)/python -m pytest -q -m 'long or not long'
+	$(TEST_ENV) $(BIN)/python -m pytest -q -m 'not gpu'
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -q -m gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -77,10 +77,11 @@ REACH = {1: 12, 2: 32, 3: 64}
 
 
 def job_for(source: Source, model: Model, directory: Path | None = None, **settings: Any) -> Job:
-    """Return the job that the public functions would run."""
+    """Return the job that the public functions would run, on the CPU unless a device is named."""
+    device = settings.pop("device", "cpu")
     chosen = Settings(**settings)
     asked, mask = resolve(source, model.card, chosen)
-    plan = make_plan(source, model.card, asked, chosen, device="cpu", footprint=(1000, 100))
+    plan = make_plan(source, model.card, asked, chosen, device=device, footprint=(1000, 100))
     return Job(plan, on_prediction_grid(source, mask, plan), model, directory)
 
 

@@ -83,7 +83,7 @@ class Plan:
     region: Box
     """Part of the full-resolution grid that is asked for."""
     mask: str
-    """What counts as image data: 'auto', 'none', 'tissue' or 'area:' and the sha256 of its polygons."""
+    """What counts as image data: 'auto', 'none', 'tissue', 'value:255' or 'area:' and the sha256 of its polygons."""
     tiling: Tiling
     """How the prediction grid is cut and put together."""
     compute: Compute

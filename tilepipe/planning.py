@@ -47,7 +47,7 @@ class Choices(TypedDict, total=False):
     pixel_size: float
     """Pixel size of the image in the model's unit, where the file does not say or says it wrong."""
     mask: str | Path
-    """auto (what the file declares), none, tissue, or a GeoJSON file of polygons."""
+    """auto (what the file declares), none, tissue, value:255 (all but that value), or a GeoJSON file of polygons."""
     device: str
     """auto, cpu, cuda or cuda:0."""
     precision: str

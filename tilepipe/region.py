@@ -13,10 +13,12 @@ from tilepipe.models.card import ModelCard
 from tilepipe.plan import Plan
 from tilepipe.planning import Asked, Settings, resolution_of
 from tilepipe.sources.base import Source
-from tilepipe.sources.mask import Mask, Masked, OnGrid, tissue
+from tilepipe.sources.mask import Mask, Masked, NotValue, OnGrid, tissue
 from tilepipe.sources.position import Area, window_of_bounds
 from tilepipe.sources.resample import Resampled
 
+VALUE = "value:"
+"""Beginning of a mask that names the value of pixels without image data, as in value:255."""
 CONTEXT = 64
 """Pixels of the model's grid by which tissue is grown where the model's reach is unknown."""
 
@@ -52,6 +54,8 @@ def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tu
     mask = settings.get("mask", "auto")
     if mask in ("auto", "none"):
         return Asked(box, str(mask)), None
+    if str(mask).startswith(VALUE):
+        return Asked(box, f"{VALUE}{_value(str(mask)):g}"), None
     if mask == "tissue":
         own = resolution_of(source, card, settings.get("pixel_size"))
         scale = card.resolution / own.y if card.resolution and own else 1.0
@@ -80,10 +84,19 @@ def _digest(area: Area) -> str:
     return "area:" + hashlib.sha256(json.dumps(area.geometries, sort_keys=True).encode()).hexdigest()
 
 
+def _value(mask: str) -> float:
+    try:
+        return float(mask.removeprefix(VALUE))
+    except ValueError:
+        raise UsageError(f"mask {mask!r} names no value; write it like {VALUE}255") from None
+
+
 def on_prediction_grid(source: Source, mask: Mask | None, plan: Plan) -> Source:
     """Return the image at the model's resolution, valid where the file and the mask say so."""
     if plan.mask == "none":
         source = Masked(source, None)
+    if plan.mask.startswith(VALUE):
+        source = Masked(source, NotValue(source, _value(plan.mask)))
     if plan.predicted != plan.shape:
         source = Resampled(source, *plan.predicted)
     return source if mask is None else Masked(source, OnGrid(mask, plan.shape, plan.predicted))

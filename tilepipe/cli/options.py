@@ -75,7 +75,8 @@ SETTINGS = (
     ),
     click.option(
         "--mask",
-        help="Where to compute: auto (image data), none (everywhere), tissue, or the polygons of a GeoJSON file.",
+        help="Where to compute: auto (image data), none (everywhere), tissue, value:255 (not where "
+        "all bands hold that value), or the polygons of a GeoJSON file.",
     ),
     click.option("--device", help="auto, cpu, cuda or cuda:1."),
     click.option(

@@ -89,6 +89,19 @@ class Masked:
         return self.source.identity()
 
 
+class NotValue:
+    """A mask of the pixels that do not hold `value` in every band: no-data that the file does not declare."""
+
+    def __init__(self, source: Source, value: float) -> None:
+        """Compare with `value` in the image's own units."""
+        self.source = source
+        self.value = value
+
+    def __call__(self, box: Box) -> NDArray[np.bool_]:
+        """Return the mask of `box`."""
+        return np.asarray((self.source.read(box) != self.value).any(axis=0))
+
+
 class OnGrid:
     """A mask of `size` (height, width) pixels seen on another grid: that of the pixel under each centre."""
 
