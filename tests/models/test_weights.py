@@ -130,8 +130,12 @@ def test_a_missing_file_is_named(saved: Path, missing: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".pt", ".PTH", ".pt2", ".ts", ".ckpt", ".pkl", ".bin"])
 def test_files_that_run_code_are_refused_unopened(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    with pytest.raises(ModelError, match=f"model{suffix} does not exist"):
+        load_model(path)
+    path.write_bytes(b"not even a pickle")
     with pytest.raises(ModelError, match="can run code when they are loaded"):
-        load_model(tmp_path / f"model{suffix}")
+        load_model(path)
 
 
 def test_a_name_that_is_not_there_gets_the_bundled_ones_and_the_nearest(

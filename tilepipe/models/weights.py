@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from tilepipe.errors import ModelError, StorageError, UsageError
+from tilepipe.models import foreign, smp
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
+from tilepipe.models.tensors import MAX_WEIGHTS_BYTES, check_size, read_safetensors
 from tilepipe.models.zoo import build
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
 BUNDLED = Path(__file__).parents[1] / "bundled"
 MAX_CARD_BYTES = 1 << 20
-MAX_WEIGHTS_BYTES = 4 << 30
-RUNS_CODE = (".pt", ".pth", ".pt2", ".ts", ".jit", ".torchscript", ".ckpt", ".pkl", ".pickle", ".bin")
-"""Formats that run code from the file when they are loaded."""
-_FLOATS = ("F32", "F16", "BF16")
+_HOLDS = f"a model directory holds {CARD} and {WEIGHTS}"
 
 
 def bundled_models() -> list[str]:
@@ -38,40 +35,59 @@ def bundled_models() -> list[str]:
     return sorted(path.name.removesuffix(".model") for path in BUNDLED.glob("*.model"))
 
 
-def load_model(name_or_path: str | Path) -> Model:
-    """Load a bundled model by name, or a model directory by path. Raises `ModelError`."""
+def load_model(name_or_path: str | Path, *, trust_model: str | None = None) -> Model:
+    """Load a bundled model by name, or a model directory or file by path. Raises `ModelError`.
+
+    Files of other kinds (ONNX, TorchScript, .pt2, segmentation-models-pytorch) are those of `tilepipe.models.foreign`;
+    the kinds that run code need `trust_model`, 'sha256:' and the hash of the very file.
+    """
     directory = _locate(str(name_or_path))
-    card = _card(directory / CARD)
-    weights = directory / WEIGHTS
-    _check_size(weights, MAX_WEIGHTS_BYTES)
+    other = foreign.find(directory)
+    if other is not None:
+        return foreign.load(other, str(name_or_path), trust_model=trust_model)
+    card = _card(directory)
+    weights = directory / (smp.WEIGHTS if smp.is_pretrained(directory) else WEIGHTS)
+    check_size(weights, MAX_WEIGHTS_BYTES, _HOLDS)
+    module = network(card, str(directory / CARD), lambda wanted: read_safetensors(weights, wanted))
+    return Model.from_torch(module, card, str(name_or_path))
+
+
+def network(card: ModelCard, name: str, tensors: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> nn.Module:
+    """Return the network of a card, with the weights that `tensors` gives for its state dict. Raises `ModelError`."""
     with torch.device("meta"):  # shapes only: nothing is allocated yet
-        skeleton = _network(card, directory)
-    tensors = _read(weights, skeleton.state_dict())
+        skeleton = _network(card, name)
+    weights = tensors(skeleton.state_dict())
     with torch.random.fork_rng(devices=[]):  # random start values must not disturb the caller's
-        module = _network(card, directory)
-    module.load_state_dict(tensors, strict=True)
-    return Model.from_torch(module.requires_grad_(False), card, str(name_or_path))
+        module = _network(card, name)
+    module.load_state_dict(weights, strict=True)
+    return module.requires_grad_(False)
 
 
 def save_model(model: Model, directory: str | Path, *, half: bool = False, overwrite: bool = False) -> Path:
     """Write a model directory and return its path; it appears whole or not at all.
 
     `half` stores convolution weights as float16 (half the size; they are rounded). Raises `ModelError` for a network
-    that is not of ours, `UsageError` where the directory exists, `StorageError` where it cannot be written.
+    that cannot be rebuilt from a card, `UsageError` where the directory exists, `StorageError` where it cannot be
+    written.
     """
-    final = Path(directory)
     if model.card.arch is None:
         raise ModelError(f"{model.name} is not one of tilepipe's architectures; it can be used from Python, not saved")
+    weights = save({k: stored(t, half=half) for k, t in model.module.state_dict().items()})
+    return write_directory(Path(directory), model.card, {WEIGHTS: weights}, overwrite=overwrite)
+
+
+def write_directory(final: Path, card: ModelCard, files: Mapping[str, bytes], *, overwrite: bool) -> Path:
+    """Write a model directory of a card and other files and return its path; raises like `save_model`."""
     if final.exists() and not overwrite:
         raise UsageError(f"{final} exists; give another name or ask to overwrite it")
     fresh = final.with_name(f".{final.name}.{uuid4().hex[:8]}")
     try:
         fresh.mkdir(parents=True)
-        (fresh / CARD).write_text(model.card.to_json(), encoding="utf-8")
-        state = model.module.state_dict()
-        (fresh / WEIGHTS).write_bytes(save({k: stored(t, half=half) for k, t in state.items()}))
+        (fresh / CARD).write_text(card.to_json(), encoding="utf-8")
+        for name, content in files.items():
+            (fresh / name).write_bytes(content)
         _publish(fresh, final)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)
         raise StorageError(f"{final} cannot be written: {error}") from None
     return final
@@ -99,77 +115,32 @@ def _locate(name: str) -> Path:
     if name in bundled_models():
         return BUNDLED / f"{name}.model"
     path = Path(name)
-    if path.suffix.lower() in RUNS_CODE:
-        raise ModelError(
-            f"{name} is refused: files of this kind can run code when they are loaded. Load it in Python where you "
-            "trust it and wrap it with Model.from_torch, or save it as a directory of model.json and weights.safetensors"
-        )
-    if path.is_dir():
+    if path.is_dir() or foreign.find(path) is not None:
         return path
+    foreign.refuse(path)
     names = bundled_models()
     near = get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     if path.exists():
-        raise ModelError(f"{name} is a file; a model is a directory with {CARD} and {WEIGHTS}")
+        raise ModelError(f"{name} is a file; a model is a directory with {CARD} and {WEIGHTS}, or an ONNX file")
     raise ModelError(f"there is no model {name!r}: {hint}bundled are {', '.join(names)}; or give a model directory")
 
 
-def _check_size(path: Path, limit: int) -> None:
-    try:
-        size = path.stat().st_size
-    except OSError:
-        raise ModelError(f"{path} is missing; a model directory holds {CARD} and {WEIGHTS}") from None
-    if size > limit:
-        raise ModelError(f"{path} has {size} bytes, at most {limit} are read")
-
-
-def _card(path: Path) -> ModelCard:
-    _check_size(path, MAX_CARD_BYTES)
-    card = ModelCard.load(path)
+def _card(directory: Path) -> ModelCard:
+    check_size(directory / CARD, MAX_CARD_BYTES, _HOLDS)
+    card = ModelCard.load(directory / CARD)
+    if card.arch is None and smp.is_pretrained(directory):
+        return card.model_copy(update={"arch": smp.arch_of(directory / smp.CONFIG)})
     if card.arch is None:
-        raise ModelError(f"{path}: arch is missing; name one of tilepipe's networks, for instance {{'name': 'unet'}}")
+        raise ModelError(
+            f"{directory / CARD}: arch is missing; name one of tilepipe's networks, for instance {{'name': 'unet'}}"
+        )
     return card
 
 
-def _network(card: ModelCard, directory: Path) -> nn.Module:
+def _network(card: ModelCard, name: str) -> nn.Module:
+    make = smp.build if smp.names(card.arch) else build
     try:
-        return build(card.arch or {}, card.bands, len(card.classes))
+        return make(card.arch or {}, card.bands, len(card.classes))
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ModelError(f"{directory / CARD}: the architecture {card.arch} cannot be built: {error}") from None
-
-
-def _read(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file, as float32 where they are floats, all checked against `wanted`."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            _check_names(path, wanted, file.keys())
-            for name, tensor in wanted.items():
-                _check_tensor(path, name, tensor, file.get_slice(name))
-            tensors = {name: file.get_tensor(name).to(wanted[name].dtype) for name in wanted}
-    except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
-        raise ModelError(f"{path} is not a readable safetensors file: {error}") from None
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise ModelError(f"{path}: tensor {name} holds NaN or infinity; train or copy the model again")
-    return tensors
-
-
-def _check_names(path: Path, wanted: Iterable[str], found: Iterable[str]) -> None:
-    missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
-    if missing or extra:
-        parts = [
-            f"{len(names)} {word}: {_few(names)}" for word, names in (("missing", missing), ("extra", extra)) if names
-        ]
-        raise ModelError(f"{path} does not hold the tensors of the network in {CARD}; {'; '.join(parts)}")
-
-
-def _check_tensor(path: Path, name: str, wanted: Tensor, found: Any) -> None:
-    shape, dtype = tuple(found.get_shape()), found.get_dtype()
-    if shape != tuple(wanted.shape):
-        raise ModelError(f"{path}: tensor {name} is {shape}, the network in {CARD} has {tuple(wanted.shape)}")
-    if dtype not in (_FLOATS if wanted.is_floating_point() else ("I64",)):
-        raise ModelError(f"{path}: tensor {name} is stored as {dtype}, the network in {CARD} has {wanted.dtype}")
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise ModelError(f"{name}: the architecture {card.arch} cannot be built: {error}") from None

@@ -1,0 +1,135 @@
+"""check: what a model is measured to be, next to what its card says."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from tilepipe.errors import StorageError, UsageError
+from tilepipe.models import foreign
+from tilepipe.models.card import ModelCard
+from tilepipe.models.foreign.packaged import Packaged
+from tilepipe.models.lint import Finding, lint
+from tilepipe.models.model import Model
+from tilepipe.models.weights import CARD, load_model
+from tilepipe.predict import Predictor
+from tilepipe.probe import Probe, probe
+
+_TRIAL = 64  # pixels at least a side of the tile that the model is tried on
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """What was measured about a model, and where its card says otherwise."""
+
+    name: str
+    """The model's."""
+    card: ModelCard
+    """What it says."""
+    probe: Probe
+    """Total stride, reach and global layers."""
+    findings: tuple[Finding, ...]
+    """Up-sampling layers that can leave a checkerboard."""
+    problems: tuple[str, ...]
+    """Where the card contradicts what was measured: tiles would show."""
+    notes: tuple[str, ...]
+    """What else is worth knowing."""
+
+    @property
+    def halo(self) -> int | None:
+        """Largest reach rounded up to the measured stride, in pixels; None where it is not bounded."""
+        return None if self.probe.halo is None else max(self.probe.halo)
+
+    def measured(self) -> ModelCard:
+        """Return the card with the stride and halo that were measured."""
+        fields = {**self.card.model_dump(mode="json"), "stride": self.probe.stride or self.card.stride}
+        return ModelCard(**{**fields, "halo": self.halo})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        return {
+            "model": self.name,
+            "stride": self.probe.stride,
+            "halo": self.halo,
+            "card": {"stride": self.card.stride, "halo": self.card.halo},
+            "probe": asdict(self.probe),
+            "checkerboard": [asdict(finding) for finding in self.findings],
+            "problems": list(self.problems),
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        """Return the lines to print."""
+        found, sides = self.probe, self.probe.reach
+        unbounded = "not bounded" if found.global_layers or found.stride is not None else "unknown"
+        reach = unbounded if sides is None else "{} up, {} down, {} left, {} right px".format(*sides)
+        layers = [f"{kind} ({layer or 'outside a named layer'})" for layer, kind in found.global_layers]
+        lines = [
+            f"stride        {found.stride or 'none up to 384'} px",
+            f"reach         {reach}",
+            f"halo          {'none is enough' if self.halo is None else f'{self.halo} px'}",
+            f"global        {', '.join(layers) or ('none' if found.local else 'no layer could be named')}",
+            f"checkerboard  {len(self.findings) or 'nothing'} found",
+        ]
+        lines += [finding.sentence for finding in self.findings]
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join([*lines, *(f"wrong: {problem}" for problem in self.problems)])
+
+
+def check_model(name: str | Path | Model, *, trust_model: str | None = None) -> ModelCheck:
+    """Measure a model and compare its card with it. Raises `ModelError` where it cannot be measured at all."""
+    model = name if isinstance(name, Model) else load_model(name, trust_model=trust_model)
+    packed = isinstance(model.module, Packaged)
+    card = model.card
+    side = -(-max(_TRIAL, card.tile or 0) // card.stride) * card.stride
+    Predictor(model, (side, side)).labels(np.zeros((1, card.bands, side, side), np.float32))
+    # A file's own layers are not torch's: it is probed as a black box, with more than NaN.
+    found = probe(model.module.forward if packed else model.module, card.bands, declared_stride=card.stride)
+    notes = (*found.notes, *(("the layers of the file cannot be seen: no checkerboard lint",) if packed else ()))
+    findings = () if packed else tuple(lint(model.module))
+    return ModelCheck(model.name, card, found, findings, _problems(card, found), notes)
+
+
+def write_measured(check: ModelCheck) -> Path:
+    """Write stride and halo as measured into the model's card and return its path; the rest stays as it is.
+
+    Raises `UsageError` for a bundled model or one from Python, `StorageError` where the card cannot be written.
+    """
+    path = Path(check.name)
+    card = path / CARD if path.is_dir() else foreign.card_path(path)
+    if not path.exists():
+        raise UsageError(f"{check.name} has no card of its own to write to; give a model directory or file by its path")
+    fresh = card.with_name(f".{card.name}.{uuid4().hex[:8]}")
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(check.measured().to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, card)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise StorageError(f"{card} cannot be written: {error.strerror or error}") from None
+    return card
+
+
+def _problems(card: ModelCard, found: Probe) -> tuple[str, ...]:
+    problems = []
+    right = "correct the card, or let --write do it"
+    if found.stride is not None and card.stride % found.stride:
+        problems.append(
+            f"the card says stride {card.stride}, measured is {found.stride}: a tile's place in the image would change "
+            f"its labels; {right}"
+        )
+    if card.halo is not None and found.reach is None:
+        problems.append(f"the card says halo {card.halo}, but no halo is enough for a model that is not local; {right}")
+    if card.halo is not None and found.reach is not None and card.halo < max(found.reach):
+        problems.append(
+            f"the card says halo {card.halo}, measured reach is {max(found.reach)}: labels near tile borders would "
+            f"depend on the tiling; {right}"
+        )
+    return tuple(problems)

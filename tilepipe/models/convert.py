@@ -1,0 +1,96 @@
+"""convert: a model directory of ours from what others keep: state dicts, ONNX, TorchScript, .pt2, save_pretrained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tilepipe.errors import ModelError
+from tilepipe.models import foreign, smp
+from tilepipe.models.card import ModelCard
+from tilepipe.models.foreign.packaged import Packaged
+from tilepipe.models.foreign.trusted import TORCHSCRIPT
+from tilepipe.models.model import Model
+from tilepipe.models.tensors import read_state_dict
+from tilepipe.models.weights import CARD, load_model, network, save_model, write_directory
+
+
+def convert(
+    source: str | Path,
+    output: str | Path,
+    *,
+    card: str | Path | None = None,
+    arch: dict[str, Any] | None = None,
+    trust_model: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the model in `source` as the model directory `output` and return its path.
+
+    `source` is a state dict (then the card or `arch` names the network), an ONNX, TorchScript or .pt2 file, or a model
+    directory. `card` is a file like model.json, by default the one beside the source; `arch` takes the place of its
+    arch. A total stride that the card does not name is that of the network. Raises `ModelError`, `UsageError`,
+    `StorageError`.
+    """
+    path = Path(source)
+    given = _card(path, card, arch)
+    packed = foreign.find(path)
+    if packed is not None:
+        model = foreign.load(packed, str(source), trust_model=trust_model, card=given)
+    elif path.is_file():
+        model = _of_state_dict(path, given)
+    elif given is not None and smp.is_pretrained(path):
+        model = _of_pretrained(path, given)
+    else:
+        model = load_model(source, trust_model=trust_model)
+        if given is not None:
+            model = Model.from_torch(model.module, _with_stride(given, model.module, model.card.arch), str(source))
+    if isinstance(model.module, Packaged) and packed is not None:
+        files = {f"{foreign.WEIGHTS}{_suffix(packed)}": model.module.content}
+        return write_directory(Path(output), model.card, files, overwrite=overwrite)
+    return save_model(model, output, overwrite=overwrite)
+
+
+def _card(path: Path, card: str | Path | None, arch: dict[str, Any] | None) -> ModelCard | None:
+    """Return the card that was given, or that lies beside the source; with `arch`, where that was given."""
+    beside = path / CARD if path.is_dir() else foreign.card_path(path)
+    if card is None and not (arch is not None and beside.exists()):
+        return ModelCard.load(beside) if path.is_file() and beside.exists() else None
+    found = ModelCard.load(Path(card) if card is not None else beside)
+    return found if arch is None else _changed(found, arch=arch)
+
+
+def _of_state_dict(path: Path, card: ModelCard | None) -> Model:
+    if card is None:
+        raise ModelError(f"{path} needs a card: give --card card.json with bands, classes and arch")
+    if card.arch is None:
+        raise ModelError(
+            f"{path} needs the name of its network: put arch into the card or give --arch '{{name: unet, width: 16}}'"
+        )
+    module = network(card, "the card", lambda wanted: read_state_dict(path, wanted))
+    return Model.from_torch(module, _with_stride(card, module, card.arch), str(path))
+
+
+def _of_pretrained(path: Path, card: ModelCard) -> Model:
+    arch = card.arch or smp.arch_of(path / smp.CONFIG)
+    card = _changed(card, arch=arch)
+    module = network(card, "the card", lambda wanted: read_state_dict(path / smp.WEIGHTS, wanted))
+    return Model.from_torch(module, _with_stride(card, module, arch), str(path))
+
+
+def _with_stride(card: ModelCard, module: Any, arch: dict[str, Any] | None) -> ModelCard:
+    """Return the card with `arch`, and with the network's total stride where it names none."""
+    stride = getattr(module, "stride", None)
+    if isinstance(stride, int) and "stride" not in card.model_fields_set:
+        card = _changed(card, stride=stride)
+    return _changed(card, arch=arch)
+
+
+def _changed(card: ModelCard, **fields: Any) -> ModelCard:
+    """Return the card with other values, checked; which fields were named stays known."""
+    named = card.model_dump(mode="json", include=card.model_fields_set)
+    return ModelCard(**{**named, **fields})
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    return suffix if suffix in foreign.SUFFIXES else TORCHSCRIPT[0]

@@ -1,0 +1,155 @@
+"""ONNX files as data: what is refused, what is known of input and output, and the card that Deepness users write.
+
+Only single files of standard operators are read: tensors kept in other files have led outside the folder again and
+again (CVE-2022-25882, CVE-2024-27318, CVE-2026-27489, CVE-2026-34446, CVE-2026-34447).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tilepipe.errors import ModelError
+from tilepipe.models.card import ModelCard
+from tilepipe.models.foreign.packaged import Output, first_line, missing_extra
+
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+_FLOATS = {1: "float32", 10: "float16", 11: "float64"}  # TensorProto.DataType
+_PASS_ON = ("Identity", "Cast", "Transpose")
+_CARD_HELP = "write one as {} (bands, classes, mean, std, stride)"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What an ONNX file says about itself; None for sizes that are free."""
+
+    bands: int | None
+    """Channels of the input."""
+    height: int | None
+    """Rows of the input."""
+    width: int | None
+    """Columns of the input."""
+    channels: int | None
+    """Channels of the output."""
+    output: Output
+    """Probabilities where the last operator is a softmax or sigmoid."""
+    metadata: Mapping[str, str]
+    """The file's own words."""
+
+
+def read_graph(data: bytes, path: Path) -> Graph:
+    """Return what a file says. Raises `ModelError` where it is damaged, not self-contained, or no segmentation."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("onnx", "onnx", error) from None
+    try:
+        model = onnx.load_model_from_string(data)
+        _refuse_outside(model, path)
+        onnx.checker.check_model(model)
+    except ModelError:
+        raise
+    except Exception as error:  # protobuf and the checker have errors of their own
+        raise ModelError(f"{path} is not a valid ONNX file: {first_line(error)}") from None
+    held = {tensor.name for tensor in model.graph.initializer}
+    inputs, outputs = [i for i in model.graph.input if i.name not in held], list(model.graph.output)
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ModelError(
+            f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; export it with one image in and one map out"
+        )
+    given, wanted = _shape(inputs[0], path, "input"), _shape(outputs[0], path, "output")
+    words = {entry.key: entry.value for entry in model.metadata_props}
+    return Graph(given[1], given[2], given[3], wanted[1], _output(model.graph), words)
+
+
+def card_of(graph: Graph, path: Path, wanted: Path) -> ModelCard:
+    """Return the card that a file's own words make: those of the QGIS plugin Deepness.
+
+    There the pixels are 0 to 255 and divided by 255 first, class names are by number, resolution is in centimetres
+    (https://qgis-plugin-deepness.readthedocs.io, creators). Raises `ModelError` where there is no class name.
+    """
+    said = {key: _value(text) for key, text in graph.metadata.items()}
+    kind = str(said.get("model_type", "segmentor")).lower()
+    if kind != "segmentor":
+        raise ModelError(f"{path} says that it is a {kind}; tilepipe reads models that give a class per pixel")
+    names = said.get("class_names", said.get("names"))
+    if names is None or graph.bands is None:
+        raise ModelError(f"{path} has no card: {_CARD_HELP.format(wanted)}")
+    tile = graph.height or said.get("tiles_size", said.get("tile_size"))
+    try:
+        classes = tuple(str(names[key]) for key in sorted(names, key=int))
+        mean, std = (_scaled(said.get(f"standardization_{word}"), graph.bands) for word in ("mean", "std"))
+        resolution = float(said["resolution"]) / 100 if said.get("resolution") else None
+        tile = int(tile) if tile else None
+    except (TypeError, ValueError, AttributeError, KeyError):
+        raise ModelError(f"{path}: its own words cannot be read; {_CARD_HELP.format(wanted)}") from None
+    return ModelCard(
+        name=path.stem, bands=graph.bands, classes=classes, mean=mean or (), std=std or (255.0,) * graph.bands,
+        dtype="uint8", resolution=resolution, tile=tile, stride=math.gcd(32, tile or 32),
+    )  # fmt: skip
+
+
+def _scaled(values: Any, bands: int) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    listed = values if isinstance(values, list | tuple) else [values] * bands
+    return tuple(255 * float(value) for value in listed)
+
+
+def _value(text: str) -> Any:
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            continue
+    return text
+
+
+def _refuse_outside(model: Any, path: Path) -> None:
+    own = {(function.domain, function.name) for function in model.functions}
+    for message in _walk(model):
+        kind = message.DESCRIPTOR.name
+        if kind == "TensorProto" and (message.external_data or message.data_location == 1):
+            raise ModelError(
+                f"{path} keeps tensor {message.name!r} in another file, which is refused; save it as a single file "
+                "(onnx.save_model with save_as_external_data=False)"
+            )
+        if kind == "NodeProto" and message.domain not in DOMAINS and (message.domain, message.op_type) not in own:
+            raise ModelError(
+                f"{path} uses the operator {message.domain}.{message.op_type}, which is not standard ONNX; export it "
+                "with standard operators"
+            )
+
+
+def _walk(message: Any) -> Iterator[Any]:
+    """Yield a message and all within it, however deep: tensors hide in attributes, subgraphs and functions."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in [value] if hasattr(value, "ListFields") else value:
+                yield from _walk(inner)
+
+
+def _shape(value: Any, path: Path, what: str) -> list[int | None]:
+    """Return the four sizes of an input or output, None where they are free."""
+    tensor = value.type.tensor_type
+    dims = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
+    if tensor.elem_type not in _FLOATS or len(dims) != 4:
+        raise ModelError(
+            f"{path}: its {what} {value.name!r} has {len(dims)} axes of ONNX type {tensor.elem_type}; tilepipe reads "
+            f"(B, {'bands' if what == 'input' else 'classes'}, H, W) of {', '.join(_FLOATS.values())}"
+        )
+    return dims
+
+
+def _output(graph: Any) -> Output:
+    made_by = {name: node for node in graph.node for name in node.output}
+    node = made_by.get(graph.output[0].name)
+    while node is not None and node.op_type in _PASS_ON:
+        node = made_by.get(node.input[0])
+    return "probabilities" if node is not None and node.op_type in ("Softmax", "Sigmoid") else "logits"

@@ -1,0 +1,108 @@
+"""ONNX through onnxruntime, on the CPU or on CUDA; bands, classes and tile are compared with the card first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tilepipe.errors import DeviceError, ModelError
+from tilepipe.models.card import ModelCard
+from tilepipe.models.foreign.graph import Graph, card_of, read_graph
+from tilepipe.models.foreign.packaged import Forward, Packaged, missing_extra, output_of
+from tilepipe.models.model import Model
+
+SUFFIX = ".onnx"
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
+class Onnx(Packaged):
+    """An ONNX file, already checked. Tiles smaller than a size that is fixed in the file are filled up with zeros."""
+
+    def opened(self, device: torch.device) -> Forward:
+        """Start a session on `device`. Raises `DeviceError` where onnxruntime cannot use it."""
+        session = start_session(self.content, device)
+        fixed = [size if isinstance(size, int) else None for size in session.get_inputs()[0].shape]
+
+        def forward(x: Tensor) -> Tensor:
+            return _run(session, fixed, x, self.path)
+
+        return forward
+
+
+def load_onnx(data: bytes, path: Path, card: ModelCard | None, name: str) -> Model:
+    """Return the model of an ONNX file; without a card, with the one of its own words. Raises `ModelError`."""
+    graph = read_graph(data, path)
+    card = card or card_of(graph, path, path.with_suffix(".json"))
+    card = _fitting(graph, card, path)
+    module = Onnx(data, path, len(card.classes), output_of(card.arch, "onnx", graph.output))
+    start_session(data, torch.device("cpu"))  # what onnxruntime cannot run is refused here, not in the middle of a run
+    return Model.from_torch(module, card, name)
+
+
+def start_session(data: bytes, device: torch.device) -> Any:
+    """Return an onnxruntime session that gives the same answer every time. Raises `ModelError`, `DeviceError`."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_extra("onnxruntime", "onnx", error) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    options.log_severity_level = 4  # errors come as exceptions; nothing else is written to the terminal
+    provider: Any = "CPUExecutionProvider"
+    if device.type == "cuda":
+        # the heuristic choice of kernels: searching would choose anew in every process
+        provider = (
+            "CUDAExecutionProvider",
+            {"device_id": device.index or 0, "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": 0},
+        )
+    if device.type == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise DeviceError(
+            "this onnxruntime has no CUDA; use --device cpu, or replace it: "
+            "pip uninstall onnxruntime && pip install onnxruntime-gpu"
+        )
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=[provider])
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise ModelError(f"onnxruntime refuses the ONNX file: {' '.join(str(error).split())[:300]}") from None
+
+
+def _fitting(graph: Graph, card: ModelCard, path: Path) -> ModelCard:
+    """Return the card, with the tile size that the file fixes. Raises `ModelError` where they contradict each other."""
+    if graph.bands not in (None, card.bands):
+        raise ModelError(f"{path} reads {graph.bands} bands (B, bands, H, W), the card says {card.bands}")
+    classes = len(card.classes)
+    if graph.channels not in (None, classes) and (graph.channels, classes) != (1, 2):
+        raise ModelError(f"{path} gives {graph.channels} channels, the card names {classes} classes; name as many")
+    if graph.height is None and graph.width is None:
+        return card
+    if graph.height != graph.width or card.tile not in (None, graph.height):
+        raise ModelError(
+            f"{path} reads tiles of {graph.height or 'any'} x {graph.width or 'any'} px, the card says "
+            f"{card.tile or 'square ones'}; export it with free height and width, or correct the card"
+        )
+    return card.model_copy(update={"tile": graph.height})
+
+
+def _run(session: Any, fixed: list[int | None], x: Tensor, path: Path) -> Tensor:
+    """Return the output for a batch of tiles, as the file takes them: of its type, batch and tile size."""
+    given = session.get_inputs()[0]
+    pixels: NDArray[Any] = x.cpu().numpy().astype(_TYPES[given.type])
+    count, _, height, width = pixels.shape
+    batch, tall, wide = fixed[0] or count, fixed[2] or height, fixed[3] or width
+    if height > tall or width > wide:
+        raise ModelError(f"{path} reads tiles of {tall} x {wide} px, not {height} x {width}; use --tile {tall}")
+    fill = (-count % batch, tall - height, wide - width)
+    if any(fill):
+        pixels = np.pad(pixels, ((0, fill[0]), (0, 0), (0, fill[1]), (0, fill[2])))
+    parts = [session.run(None, {given.name: pixels[k : k + batch]})[0] for k in range(0, len(pixels), batch)]
+    scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if any(fill):
+        scores = scores[:count, ..., :height, :width]
+    return torch.from_numpy(np.ascontiguousarray(scores, np.float32)).to(x.device)

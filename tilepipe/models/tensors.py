@@ -1,0 +1,141 @@
+"""Tensors in files: read without running code, checked against the network that they are for.
+
+safetensors (https://github.com/huggingface/safetensors, format 0.3) are compared before memory is taken for them;
+torch's own state dicts are read with `weights_only=True`, which builds tensors and nothing else.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from tilepipe.errors import ModelError
+
+MAX_WEIGHTS_BYTES = 4 << 30
+BOXES = ("state_dict", "model_state_dict", "model", "net", "network")
+"""Keys of a checkpoint under which training programs keep the state dict."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+"""What wrappers (DataParallel, compile, Lightning) put before every name."""
+_FLOATS = ("F32", "F16", "BF16")
+_COUNTER = "num_batches_tracked"  # of batch norm; used in training only, and missing in old files
+
+
+def check_size(path: Path, limit: int, wanted: str) -> None:
+    """Raise `ModelError` where a file is not there or has more than `limit` bytes; `wanted` says what should be."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        raise ModelError(f"{path} is missing; {wanted}") from None
+    if size > limit:
+        raise ModelError(f"{path} has {size} bytes, at most {limit} are read")
+
+
+def read_safetensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, in the types of `wanted`: the names, shapes and kinds must be its.
+
+    Raises `ModelError` naming the first that is not, or that holds NaN or infinity.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            check_names(path, wanted, file.keys())
+            for name, tensor in wanted.items():
+                part = file.get_slice(name)
+                _check_tensor(path, name, tensor, tuple(part.get_shape()), part.get_dtype())
+            tensors = {name: file.get_tensor(name).to(wanted[name].dtype) for name in wanted}
+    except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+        raise ModelError(f"{path} is not a readable safetensors file: {error}") from None
+    return _finite(path, tensors)
+
+
+def read_state_dict(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a state dict that torch.save or safetensors wrote, under the names of `wanted`.
+
+    A checkpoint that holds one, and a prefix before all names, are seen through. Raises `ModelError` as above.
+    """
+    check_size(path, MAX_WEIGHTS_BYTES, "give the file that holds the state dict")
+    if path.suffix.lower() == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+            raise ModelError(f"{path} is not a readable safetensors file: {error}") from None
+    else:
+        found = _unboxed(path, _unpickled(path))
+    found = _renamed(found, wanted)
+    for name in wanted:
+        if name.endswith(_COUNTER):
+            found.setdefault(name, torch.zeros((), dtype=torch.int64))
+    check_names(path, wanted, found)
+    for name, tensor in wanted.items():
+        kind = "F32" if found[name].is_floating_point() else "I64" if found[name].dtype == torch.int64 else "other"
+        _check_tensor(path, name, tensor, tuple(found[name].shape), kind)
+    return _finite(path, {name: found[name].to(wanted[name].dtype) for name in wanted})
+
+
+def check_names(path: Path, wanted: Iterable[str], found: Iterable[str]) -> None:
+    """Raise `ModelError` naming what is missing and what is too much."""
+    missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    if missing or extra:
+        parts = [
+            f"{len(names)} {word}: {_few(names)}" for word, names in (("missing", missing), ("extra", extra)) if names
+        ]
+        raise ModelError(f"{path} does not hold the tensors of the network in model.json; {'; '.join(parts)}")
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > MAX_WEIGHTS_BYTES:
+                    raise ModelError(f"{path} unpacks to more than {MAX_WEIGHTS_BYTES} bytes, which is the limit")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, KeyError,
+            TypeError, AttributeError, IndexError, AssertionError, MemoryError, UnicodeDecodeError):  # fmt: skip
+        raise ModelError(
+            f"{path} is not a plain state dict, and nothing else is read, since it could run code; "
+            "where you trust it, write one with torch.save(module.state_dict(), 'weights.pt')"
+        ) from None
+
+
+def _unboxed(path: Path, found: Any) -> dict[str, Tensor]:
+    for key in BOXES:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not found or not all(isinstance(t, Tensor) for t in found.values()):
+        raise ModelError(f"{path} does not hold a state dict (names and tensors) but a {type(found).__name__}")
+    return {str(name): tensor for name, tensor in found.items()}
+
+
+def _renamed(found: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take off prefixes that stand before every name, as long as the names are not those wanted."""
+    while not set(found) & set(wanted):
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in found)), None)
+        if prefix is None:
+            break
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    return found
+
+
+def _check_tensor(path: Path, name: str, wanted: Tensor, shape: tuple[int, ...], kind: str) -> None:
+    if shape != tuple(wanted.shape):
+        raise ModelError(f"{path}: tensor {name} is {shape}, the network in model.json has {tuple(wanted.shape)}")
+    if kind not in (_FLOATS if wanted.is_floating_point() else ("I64",)):
+        raise ModelError(f"{path}: tensor {name} is stored as {kind}, the network in model.json has {wanted.dtype}")
+
+
+def _finite(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ModelError(f"{path}: tensor {name} holds NaN or infinity; train or copy the model again")
+    return tensors
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
