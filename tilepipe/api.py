@@ -134,8 +134,9 @@ def export(
     outputs = run.Outputs(paths, overwrite)
     run.refuse_existing(outputs)
     with locked(outputs.work):
-        run.publish(finished, outputs, outputs.work / "export", silent)
-    shutil.rmtree(outputs.work / "export")
+        run.write_products(finished, outputs, outputs.work / "export", silent)
+        run.put_in_place(outputs, outputs.work / "export")
+        shutil.rmtree(outputs.work / "export")
     return list(paths.values())
 
 

@@ -2,10 +2,11 @@
 
     .<output>.tilepipe/lock            held while a run works on this output
     .<output>.tilepipe/<key>/          plan, ledger and Zarr store of one run key (see `store`)
-    .<output>.tilepipe/<key>/run.json  written when the products are in place
+    .<output>.tilepipe/<key>/run.json  what was computed, and the products as they were written
 
 The same key resumes, another key never mixes. Products are written inside the work directory and put in place by one
-rename each; nothing is ever written at the final path.
+rename each; nothing is ever written at the final path. run.json is written just before and says how the products look:
+the run is finished when they are in place like that.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from tilepipe.labelmap import LabelMap
 from tilepipe.output import label_map
 from tilepipe.plan import FORMAT, Plan
 from tilepipe.sources.base import Source
-from tilepipe.store import Ledger, Store, locked, storage_errors, write_durably
+from tilepipe.store import Ledger, Store, drop_arrays, locked, storage_errors, sync, sync_tree, write_durably
 
 KEY_LENGTH = 16
 """Hexadecimal digits of the run key in the name of a work directory."""
@@ -58,21 +59,37 @@ def work_directory(outputs: Outputs, key: str) -> Path:
 
 def finished(outputs: Outputs, key: str) -> dict[str, Any] | None:
     """Return run.json when this very run is complete and its products are still as they were written, else None."""
+    record = _ended(outputs, key)
+    return record if record and all(_as_written(record, path) for path in outputs.paths.values()) else None
+
+
+def refuse_existing(outputs: Outputs, record: dict[str, Any] | None = None) -> None:
+    """Raise `UsageError` when a product exists and may not be replaced, or its folder does not.
+
+    Products as `record` (run.json) says are the run's own: it was stopped while it put them in place.
+    """
+    for product, path in outputs.paths.items():
+        if not path.parent.is_dir():
+            raise UsageError(f"folder {path.parent} does not exist; make it first")
+        if not path.exists():
+            continue
+        if not outputs.overwrite and not (record and _as_written(record, path)):
+            raise UsageError(f"{path} exists; use --overwrite or another output")
+        if path.is_dir() != PRODUCTS[product].folder or (path.is_dir() and not (path / "zarr.json").exists()):
+            raise UsageError(f"{path} exists and is no {product} product, so it is not replaced; choose another output")
+
+
+def _ended(outputs: Outputs, key: str) -> dict[str, Any] | None:
+    """Return run.json of this run key, or None where it has not come that far."""
     try:
         record: dict[str, Any] = json.loads((work_directory(outputs, key) / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    same = record.get("key") == key and set(record["products"]) >= {p.name for p in outputs.paths.values()}
-    return record if same and all(_facts(p) == record["products"][p.name] for p in outputs.paths.values()) else None
+    return record if record.get("key") == key else None
 
 
-def refuse_existing(outputs: Outputs) -> None:
-    """Raise `UsageError` when a product exists and may not be replaced, or its folder does not."""
-    for path in outputs.paths.values():
-        if not path.parent.is_dir():
-            raise UsageError(f"folder {path.parent} does not exist; make it first")
-        if path.exists() and not outputs.overwrite:
-            raise UsageError(f"{path} exists; use --overwrite or another output")
+def _as_written(record: dict[str, Any], path: Path) -> bool:
+    return path.name in record["products"] and _facts(path) == record["products"][path.name]
 
 
 def execute(
@@ -83,40 +100,50 @@ def execute(
     `job.source` is the image on the prediction grid, `full` at full resolution. Raises `TilepipeError`; then the
     finished blocks stay for the next try, and existing products stay as they were.
     """
-    plan = job.plan
+    directory = work_directory(outputs, key)
     if finished(outputs, key) is None:
-        refuse_existing(outputs)
+        refuse_existing(outputs, _ended(outputs, key))
     with locked(outputs.work):
-        done = finished(outputs, key)
-        if done is not None:
-            listener(Event("done", message="already complete, nothing to do", data=done))
-            return done
-        directory = work_directory(outputs, key)
-        chunk = plan.grid.y.zone, plan.grid.x.zone
-        store = Store.create(directory, plan.predicted, chunk, plan.label_dtype, plan.nodata)
-        write_durably(directory / "plan.json", plan.to_json())
-        book = Book(plan, Ledger(directory / "ledger.jsonl"), store, listener)
-        dask.run(replace(job, directory=directory), book, scheduler)
-        _refuse_all_failed(book)
-        labels = label_map(plan, job.model.card, full, store.read_labels)
-        products = publish(labels, outputs, directory, listener)
-        record = _record(plan, book, key, products)
-        write_durably(directory / "run.json", json.dumps(record, indent=1) + "\n")
+        record = finished(outputs, key)
+        message = "already complete, nothing to do"
+        if record is None:
+            refuse_existing(outputs, _ended(outputs, key))  # another run may have ended since
+            again = bool((_ended(outputs, key) or {}).get("failed"))
+            book = _predicted(job, directory, listener, scheduler, again=again)
+            labels = label_map(job.plan, job.model.card, full, book.store.read_labels)
+            products = write_products(labels, outputs, directory, listener)
+            text = json.dumps(_record(job.plan, book, key, products), indent=1) + "\n"
+            write_durably(directory / "run.json", text)
+            record = json.loads(text)
+            put_in_place(outputs, directory)
+            message = ""
         if not record["failed"] and LOSSLESS & set(outputs.paths):
-            store.drop()
-        listener(Event("done", data=record))
+            drop_arrays(directory)
+        listener(Event("done", message=message, data=record))
         return record
 
 
-def _refuse_all_failed(book: Book) -> None:
+def _predicted(job: Job, directory: Path, listener: Listener, scheduler: str | None, *, again: bool) -> Book:
+    """Compute the blocks that are missing; with `again` all of them, as a run that ended had tiles that failed."""
+    plan = job.plan
+    if again:
+        drop_arrays(directory)
+        (directory / "run.json").unlink()
+    chunk = plan.grid.y.zone, plan.grid.x.zone
+    store = Store.create(directory, plan.predicted, chunk, plan.label_dtype, plan.nodata)
+    write_durably(directory / "plan.json", plan.to_json())
+    book = Book(plan, Ledger(directory / "ledger.jsonl"), store, listener)
+    dask.run(replace(job, directory=directory), book, scheduler)
     records = book.ledger.done.values()
     problems = [problem for record in records for problem in record.failed]
     if problems and not any(record.tiles for record in records):
+        store.drop()  # so that the next run tries them all again
         raise InputError(f"none of {len(problems)} tiles could be read; the first: {problems[0]}")
+    return book
 
 
-def publish(labels: LabelMap, outputs: Outputs, directory: Path, listener: Listener) -> dict[str, Any]:
-    """Write the products inside `directory`, then rename each into place; return their facts by final path."""
+def write_products(labels: LabelMap, outputs: Outputs, directory: Path, listener: Listener) -> dict[str, Any]:
+    """Write the products inside `directory`, durably; return their facts by name."""
     fresh = directory / "products"
     with storage_errors(fresh):
         shutil.rmtree(fresh, ignore_errors=True)
@@ -124,23 +151,36 @@ def publish(labels: LabelMap, outputs: Outputs, directory: Path, listener: Liste
     for k, (product, path) in enumerate(outputs.paths.items()):
         listener(Event("export", k, len(outputs.paths), f"writing {path.name}"))
         PRODUCTS[product].write(labels, fresh / path.name)
+    with storage_errors(fresh):
+        sync_tree(fresh)
+    return {path.name: _facts(fresh / path.name) for path in outputs.paths.values()}
+
+
+def put_in_place(outputs: Outputs, directory: Path) -> None:
+    """Rename each product that `write_products` left in `directory` onto its final path."""
+    fresh = directory / "products"
     for path in outputs.paths.values():
         with storage_errors(path):
             for suffix in SIDECARS:  # first, so that a product never stands without them
                 if (fresh / (path.name + suffix)).exists():
                     os.replace(fresh / (path.name + suffix), path.with_name(path.name + suffix))
             _replace(fresh / path.name, path, directory)
+            sync(path.parent, path.parent)
     shutil.rmtree(fresh, ignore_errors=True)
-    return {path.name: _facts(path) for path in outputs.paths.values()}
 
 
 def _replace(fresh: Path, final: Path, directory: Path) -> None:
     """Rename onto `final`; a directory there is moved aside first and removed afterwards."""
     old = directory / "replaced"
+    shutil.rmtree(old, ignore_errors=True)
     if final.is_dir():
-        shutil.rmtree(old, ignore_errors=True)
         os.rename(final, old)
-    os.replace(fresh, final)
+    try:
+        os.replace(fresh, final)
+    except OSError:
+        if old.exists():
+            os.rename(old, final)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -151,7 +191,11 @@ def _facts(path: Path) -> dict[str, int] | None:
         stats = [file.stat() for file in files]
     except OSError:
         return None
-    return {"files": len(files), "bytes": sum(s.st_size for s in stats), "mtime_ns": max(s.st_mtime_ns for s in stats)}
+    return {
+        "files": len(files),
+        "bytes": sum(s.st_size for s in stats),
+        "mtime_ns": max((s.st_mtime_ns for s in stats), default=0),
+    }
 
 
 def _record(plan: Plan, book: Book, key: str, products: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,9 @@
                              run.zarr/labels, strips/<row>.<column>/{right,below,corner}
                              run.json       at the end
 
-Data is written to a temporary name and renamed by Zarr, then file and directory are fsynced, and only then the ledger
-line is appended and fsynced. A chunk of `labels` is the zone of one block and has one writer.
+Data is written to a temporary name and renamed by Zarr, then the file and the directories up to the run's are fsynced,
+and only then the ledger line is appended and fsynced. A chunk of `labels` is the zone of one block and has one writer.
+A ledger without its arrays counts for nothing: it is begun anew with them.
 """
 
 from __future__ import annotations
@@ -77,14 +78,15 @@ class Ledger:
             self.done[record.block] = record
             whole += len(line)
         if path.exists():
-            os.truncate(path, whole)
+            with storage_errors(path):
+                os.truncate(path, whole)
 
     def append(self, record: Record) -> None:
         """Add a line and make it durable."""
         with storage_errors(self.path), self.path.open("ab") as file:
             file.write(record.to_line().encode())
             file.flush()
-            os.fsync(file.fileno())
+            sync(self.path, self.path.parent)
         self.done[record.block] = record
 
 
@@ -100,13 +102,17 @@ class Store:
     @classmethod
     def create(cls, directory: Path, shape: tuple[int, int], chunk: tuple[int, int], dtype: str, nodata: int) -> Store:
         """Make the arrays, or open them where they are: labels of `shape`, a chunk per block, filled with nodata."""
+        made = directory / "run.zarr" / "labels" / "zarr.json"
         with storage_errors(directory):
-            if not (directory / "run.zarr" / "labels" / "zarr.json").exists():
+            if not made.exists():
                 directory.mkdir(parents=True, exist_ok=True)
+                (directory / "ledger.jsonl").unlink(missing_ok=True)
+                sync(directory, directory)
                 zarr.create_array(
                     directory / "run.zarr", name="labels", shape=shape, chunks=chunk, dtype=dtype, fill_value=nodata,
                     serializer=BytesCodec(), compressors=[ZstdCodec(level=1), Crc32cCodec()], overwrite=True,
                 )  # fmt: skip
+                sync(made, directory.parent)
         return cls(directory)
 
     def write_labels(self, zone: Box, labels: NDArray[Any]) -> str:
@@ -117,15 +123,20 @@ class Store:
                 for column in range(zone.x0 // self.labels.chunks[1], -(-zone.x1 // self.labels.chunks[1])):
                     chunk = self.root / "labels" / "c" / str(row) / str(column)
                     if chunk.exists():  # an all-nodata chunk is not stored
-                        _sync(chunk)
-        return hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest()
+                        sync(chunk, self.directory)
+        return _sha256(labels)
 
     def read_labels(self, box: Box) -> NDArray[Any]:
         """Return the labels of `box`; nodata where nothing is computed yet. Raises `StorageError` on corrupt data."""
         try:
             return np.asarray(self.labels[box.y0 : box.y1, box.x0 : box.x1])
-        except (ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise StorageError(f"{self.root}/labels is corrupt at {box}: {error}; remove {self.directory}") from None
+
+    def check(self, zone: Box, sha256: str) -> None:
+        """Raise `StorageError` when the labels of a committed block are not those that were written."""
+        if _sha256(self.read_labels(zone)) != sha256:
+            raise StorageError(f"{self.root}/labels does not match its ledger at {zone}; remove {self.directory}")
 
     def write_strip(self, block: Index, side: str, values: NDArray[np.int64]) -> None:
         """Write a strip, (classes, height, width), durably."""
@@ -134,8 +145,9 @@ class Store:
             zarr.create_array(
                 path, data=values, chunks=values.shape, compressors=[ZstdCodec(level=1), Crc32cCodec()], overwrite=True
             )
-            _sync(path / "zarr.json")
-            _sync(path.joinpath("c", "0", "0", "0")) if values.any() else None
+            sync(path / "zarr.json", self.directory)
+            if values.any():
+                sync(path / "c" / "0" / "0" / "0", path)
 
     def read_strip(self, block: Index, side: str) -> NDArray[np.int64]:
         """Return a strip, (classes, height, width)."""
@@ -150,21 +162,47 @@ class Store:
         shutil.rmtree(self._strips(block), ignore_errors=True)
 
     def drop(self) -> None:
-        """Remove the arrays; the ledger stays."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Remove the arrays; the ledger stays as a record."""
+        drop_arrays(self.directory)
 
     def _strips(self, block: Index) -> Path:
         return self.root / "strips" / f"{block.row}.{block.column}"
 
 
-def _sync(path: Path) -> None:
-    """Make a renamed file and its directory entry durable."""
-    for target in (path, path.parent):
+def drop_arrays(directory: Path) -> None:
+    """Remove the arrays of a run, all at once as far as the next run can tell; its ledger stays as a record."""
+    gone = directory / "dropped"
+    with storage_errors(directory):
+        shutil.rmtree(gone, ignore_errors=True)
+        if (directory / "run.zarr").exists():
+            os.rename(directory / "run.zarr", gone)
+            sync(directory, directory)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _sha256(labels: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
+
+
+def sync(path: Path, top: Path) -> None:
+    """Make a file or folder durable, and its entries in the folders above it up to `top`."""
+    target = path
+    while True:
         handle = os.open(target, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+        if target in (top, target.parent):
+            return
+        target = target.parent
+
+
+def sync_tree(path: Path) -> None:
+    """Make a file, or a folder with all that is in it, durable."""
+    for inside in sorted(path.rglob("*")) if path.is_dir() else ():
+        sync(inside, inside)
+    sync(path, path)
 
 
 def write_durably(path: Path, text: str) -> None:
@@ -172,9 +210,9 @@ def write_durably(path: Path, text: str) -> None:
     with storage_errors(path):
         part = path.with_name(path.name + ".part")
         part.write_text(text, encoding="utf-8")
-        _sync(part)
+        sync(part, part)
         os.replace(part, path)
-        _sync(path)
+        sync(path, path.parent)
 
 
 @contextmanager

@@ -12,7 +12,10 @@ class Book:
     """Commits blocks to the ledger, in an order that has a block's earlier neighbours first."""
 
     def __init__(self, plan: Plan, ledger: Ledger, store: Store, listener: Listener) -> None:
-        """Clear away strips that an interrupted run left though nobody needs them."""
+        """Compare the labels with the ledger; clear away strips that an interrupted run left though nobody needs them.
+
+        Raises `StorageError` where committed labels are not what was written.
+        """
         self.plan = plan
         self.ledger = ledger
         self.store = store
@@ -21,7 +24,8 @@ class Book:
         self._blocks = list(plan.blocks())
         self._known = set(self._blocks)
         self._tiles = sum(record.tiles for record in ledger.done.values())
-        for block in ledger.done:
+        for block, record in ledger.done.items():
+            store.check(self._grid.zone(block), record.sha256)
             self._drop_strips(block)
 
     def missing(self) -> list[Index]:

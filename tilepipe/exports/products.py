@@ -21,11 +21,13 @@ class Product:
     """Of its files."""
     write: Callable[[LabelMap, Path], None]
     """Writes it to a new path."""
+    folder: bool = False
+    """Whether it is a Zarr folder rather than a file."""
 
 
 PRODUCTS = {
     "cog": Product(".tif", write_cog),
-    "ome-zarr": Product(".ome.zarr", write_ome_zarr),
+    "ome-zarr": Product(".ome.zarr", write_ome_zarr, folder=True),
     "geojson": Product(".geojson", write_geojson),
 }
 LOSSLESS = {"cog", "ome-zarr"}
