@@ -11,18 +11,18 @@ import tilepipe
 
 PUBLIC = [
     "Box",
-    "Labels",
     "Model",
     "ModelCard",
-    "Result",
     "Source",
     "TilepipeError",
+    "evaluate",
     "fit",
     "load_model",
     "open_labels",
     "open_source",
     "plan",
     "predict",
+    "probe",
     "segment",
 ]
 
@@ -60,8 +60,8 @@ def test_a_plan_does_not_import_torch() -> None:
 
 
 def test_modules_do_not_hide_functions_of_the_same_name() -> None:
-    code = "import tilepipe.plan, tilepipe.predict, tilepipe as tp; print(callable(tp.plan), callable(tp.predict))"
-    assert run(code).strip() == "True True"
+    modules = "import tilepipe.plan, tilepipe.predict, tilepipe.probe.result, tilepipe as tp"
+    assert run(f"{modules}; print(callable(tp.plan), callable(tp.predict), callable(tp.probe))").split() == ["True"] * 3
 
 
 def test_the_version_is_that_of_the_package() -> None:

@@ -28,11 +28,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilepipe.api import Labels, Result, load_model, open_labels, open_source, plan, predict, segment
+    from tilepipe.api import load_model, open_labels, open_source, plan, predict, segment
     from tilepipe.box import Box
+    from tilepipe.comparison import evaluate
     from tilepipe.errors import TilepipeError
     from tilepipe.models.card import ModelCard
     from tilepipe.models.model import Model
+    from tilepipe.probe import probe
     from tilepipe.sources.base import Source
     from tilepipe.train.loop import fit
 
@@ -40,18 +42,18 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Box",
-    "Labels",
     "Model",
     "ModelCard",
-    "Result",
     "Source",
     "TilepipeError",
+    "evaluate",
     "fit",
     "load_model",
     "open_labels",
     "open_source",
     "plan",
     "predict",
+    "probe",
     "segment",
 ]
 
@@ -61,7 +63,9 @@ _HOMES = {
     "ModelCard": "models.card",
     "Source": "sources.base",
     "TilepipeError": "errors",
+    "evaluate": "comparison",
     "fit": "train.loop",
+    "probe": "probe",
 }
 
 
@@ -79,7 +83,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """`tilepipe.plan` and `tilepipe.predict` are the functions, also once the modules of these names are imported."""
+    """`tilepipe.plan`, `predict` and `probe` are the functions, also once the modules of these names are imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in __all__ and isinstance(value, ModuleType)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tilepipe import run
 from tilepipe.box import Box
+from tilepipe.certificate import Certificate
 from tilepipe.engine.steps import Job, Worker
 from tilepipe.errors import InputError, UsageError
 from tilepipe.events import Listener, silent
@@ -25,6 +26,7 @@ from tilepipe.output import label_map
 from tilepipe.plan import Plan
 from tilepipe.planning import Choices, Settings, make_plan
 from tilepipe.predict import resolve_device, resolve_precision
+from tilepipe.reach import look
 from tilepipe.region import on_prediction_grid, resolve
 from tilepipe.sources.base import Source
 from tilepipe.sources.open import open_source
@@ -58,6 +60,8 @@ class Result:
     """The label map, lazy."""
     plan: Plan
     """What was computed."""
+    certificate: Certificate
+    """What is known about seams; two plain sentences in `certificate.sentences`."""
     record: dict[str, Any] = field(repr=False)
     """What run.json says."""
 
@@ -88,7 +92,8 @@ def segment(
     outputs = run.Outputs(_output_paths(full, output, settings.get("of")), bool(settings.get("overwrite")))
     key = job.plan.key(full.identity(), job.model.sha256())
     record = run.execute(job, full, outputs, key, listener, settings.get("scheduler"))
-    return Result(tuple(outputs.paths.values()), _labels(job, full, outputs, key), job.plan, record)
+    labels, certificate = _labels(job, full, outputs, key), run.certificate(job, run.work_directory(outputs, key))
+    return Result(tuple(outputs.paths.values()), labels, job.plan, certificate, record)
 
 
 def predict(
@@ -147,12 +152,14 @@ def _job(source: Image, model: str | Path | Model, settings: Settings) -> tuple[
         raise UsageError(
             f"setting {sorted(unknown)[0]!r} is not known; use {', '.join(sorted(Settings.__annotations__))}"
         )
-    model = model if isinstance(model, Model) else load_model(model)
+    model = model if isinstance(model, Model) else load_model(model, trust_model=settings.get("trust_model"))
     full = open_source(source)
-    asked, mask = resolve(full, model.card, settings)
+    card, reach = look(model, measure=settings.get("overlap", "auto") == "auto")
+    asked, mask = resolve(full, card, settings)
     device = resolve_device(settings.get("device", "auto"))
     settings["precision"] = resolve_precision(settings.get("precision", "auto"), device)
-    made = make_plan(full, model.card, asked, settings, device=device, footprint=footprint(model))
+    made = make_plan(full, card, asked, settings, device=device, footprint=footprint(model))
+    made = replace(made, reach=reach)
     return Job(made, on_prediction_grid(full, mask, made), model), full
 
 

@@ -45,11 +45,17 @@ class Certificate:
     """Arithmetic that `error` holds for."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """tilepipe, torch, CUDA, cuDNN, weights sha256."""
+    known: str = "measured"
+    """How `reach` is known: 'measured' or 'card'; where there is none, why, in words."""
+    whole: bool = False
+    """Whether one tile covers the image, so that nothing is cut and the model's reach does not matter."""
+    work: float | None = None
+    """Pixels that the model saw per pixel asked for, edges and all; None: that of tiles inside the image."""
 
     def __post_init__(self) -> None:
         """Check that the settings support the mode: an EXACT certificate with too small a halo cannot exist."""
         assert self.mode in get_args(Mode), self.mode
-        if self.mode == "EXACT":
+        if self.mode == "EXACT" and not self.whole:
             assert self.reach is not None
             assert all(halo >= reach for halo, reach in zip(self.halo, self.reach, strict=True)), (
                 self.halo,
@@ -60,12 +66,12 @@ class Certificate:
     @property
     def cost(self) -> float:
         """Return F, the work of the run over that of one pass over the image."""
-        return cost_factor(self.tile, self.halo)
+        return self.work if self.work is not None else cost_factor(self.tile, self.halo)
 
     @property
     def sentences(self) -> tuple[str, str]:
         """Return two plain sentences: what holds, and how it was checked at what cost."""
-        checked = "Not checked against a pass without seams"
+        checked = "Not checked against a pass without seams yet (tilepipe verify does)"
         if self.error is not None:
             where = f"on {self.device} in {self.precision}"
             checked = f"Largest difference to a pass without seams: {self.error:.1e} in probability, {where}"
@@ -74,15 +80,18 @@ class Certificate:
 
     def _promise(self) -> str:
         how = f"tiles of {self.tile} px on multiples of {self.stride} px, {max(self.halo)} px of context"
+        sees = "the model's card says that it sees no further" if self.known == "card" else "as far as the model sees"
+        beyond = "less than the model sees" if self.reach else self.known
+        if self.whole:
+            return "The labels do not depend on how the image was cut: one tile covers it."
         return {
-            "EXACT": f"The labels do not depend on how the image was cut: {how}, as far as the model sees.",
+            "EXACT": f"The labels do not depend on how the image was cut: {how}; {sees}.",
             "TOLERANCE": f"Cutting the image changes probabilities by at most about {self.tolerance:g}, as measured on "
             f"windows of it: {how}, less than the model sees.",
             "FIELD": f"The labels do not depend on how the image was cut: {how}, and the model's image-wide statistics "
             "come from a grid fixed to the image.",
-            "BLEND": f"The labels depend on how the image was cut: the model sees further than any tile, so {how} are "
-            "blended to hide seams, without proof.",
-            "UNCERTIFIED": f"Nothing is known about seams for these settings: {how}.",
+            "BLEND": f"The labels depend on how the image was cut (uncertified): {how}, blended; {beyond}.",
+            "UNCERTIFIED": f"The labels may depend on how the image was cut (uncertified): {how}; {beyond}.",
         }[self.mode]
 
     def to_json(self) -> str:

@@ -12,6 +12,8 @@ from tilepipe.box import Box
 from tilepipe.errors import TilepipeError
 from tilepipe.grid import Grid, Index, make_axis
 from tilepipe.memory import Memory, format_bytes
+from tilepipe.probe.result import Sides
+from tilepipe.reach import Reach
 
 FORMAT = 1
 """Version of the plan and of the work directory."""
@@ -96,6 +98,8 @@ class Plan:
     """Label of pixels that are not computed or hold no image data."""
     memory: Memory
     """What the run is promised to stay within."""
+    reach: Reach
+    """How far the model sees, and how that is known."""
 
     @property
     def grid(self) -> Grid:
@@ -163,10 +167,10 @@ class Plan:
     def key(self, image: dict[str, Any], weights: str) -> str:
         """Return the run key: a hash of the image's identity, the weights' sha256 and whatever decides a label.
 
-        Workers, memory and names are left out: they do not change a label.
+        Workers, memory, names and the reach (the halo is in) are left out: they do not change a label.
         """
         settings = self.to_dict()
-        for name in ("source", "model", "memory"):
+        for name in ("source", "model", "memory", "reach"):
             del settings[name]
         del settings["compute"]["workers"]
         text = json.dumps({"format": FORMAT, "image": image, "weights": weights, **settings}, sort_keys=True)
@@ -188,6 +192,8 @@ class Plan:
             values["region"] = Box(*values["region"])
             for name, kind in (("memory", Memory), ("tiling", Tiling), ("compute", Compute)):
                 values[name] = kind(**values[name])
+            sides = values["reach"].pop("sides")
+            values["reach"] = Reach(sides and Sides(**sides), **values["reach"])
             for name in ("shape", "predicted", "output"):
                 values[name] = tuple(values[name])
             return cls(**{field.name: values[field.name] for field in fields(cls)})
@@ -200,7 +206,7 @@ class Plan:
         if self.exact:
             return "none: labels equal whole-image inference"
         if self.tiling.halo is None:
-            return "not certified: the model's reach is unknown or unbounded"
+            return f"not certified: {self.reach.known}"
         return f"not certified: an overlap of {2 * self.tiling.halo} with crop windows would be exact"
 
     def __str__(self) -> str:

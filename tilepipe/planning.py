@@ -14,6 +14,7 @@ from tilepipe.errors import InputError, UsageError
 from tilepipe.memory import Load, Memory, format_bytes, parse_bytes
 from tilepipe.models.card import ModelCard
 from tilepipe.plan import Compute, Plan, Tiling
+from tilepipe.reach import reach_of_card
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.resample import fitting_shape
 from tilepipe.window import PROFILES
@@ -62,6 +63,8 @@ class Choices(TypedDict, total=False):
     """Worker processes; 0 computes in this process."""
     scheduler: str
     """Address of a running Dask scheduler."""
+    trust_model: str
+    """'sha256:' and the hash of a model file that can run code, which is loaded then."""
     overwrite: bool
     """Replace an output that exists."""
 
@@ -109,6 +112,7 @@ def make_plan(
         predicted=predicted, output=output_shape(shape, predicted, resolution, settings.get("resolution", "full")),
         region=asked.region, mask=asked.mask, tiling=tiling, compute=compute, classes=len(card.classes),
         label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
+        reach=reach_of_card(card),
     )  # fmt: skip
 
 
@@ -172,12 +176,11 @@ def output_shape(
 def choose_tiles(card: ModelCard, settings: Settings) -> Tiling:
     """Return tile, overlap and window shape, each as asked for or chosen from the model card. Raises `UsageError`."""
     stride, halo = card.stride, card.halo
-    tile = _number(settings.get("tile", "auto")) or max(
-        card.tile or -(-DEFAULT_TILE // stride) * stride, 4 * (halo or 0)
-    )
+    usual = -(-(card.tile or DEFAULT_TILE) // stride) * stride
+    tile = _number(settings.get("tile", "auto")) or max(usual, 4 * (halo or 0))
     overlap = _number(settings.get("overlap", "auto"))
     if overlap is None:
-        overlap = 2 * halo if halo is not None else tile // 4 // stride * stride
+        overlap = 2 * halo if halo is not None else tile // 2 // stride * stride
     window = settings.get("window_shape", "auto")
     if window == "auto":
         window = "crop" if halo is not None and overlap >= 2 * halo else "gaussian"

@@ -47,6 +47,14 @@ def resolve_precision(precision: str, device: str) -> str:
     return precision
 
 
+def device_versions(device: str) -> dict[str, str]:
+    """Return what beside torch decides the arithmetic of a device: its name, CUDA and cuDNN; nothing for 'cpu'."""
+    if device == "cpu":
+        return {}
+    cudnn = torch.backends.cudnn.version()
+    return {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
+
+
 def use_threads(count: int) -> None:
     """Let this process compute with so many threads."""
     torch.set_num_threads(count)

@@ -2,6 +2,7 @@
 
     .<output>.tilepipe/lock            held while a run works on this output
     .<output>.tilepipe/<key>/          plan, ledger and Zarr store of one run key (see `store`)
+    .<output>.tilepipe/<key>/certificate.json  what is known about seams
     .<output>.tilepipe/<key>/run.json  what was computed, and the products as they were written
 
 The same key resumes, another key never mixes. Products are written inside the work directory and put in place by one
@@ -13,22 +14,22 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tilepipe.certificate import Certificate
+from tilepipe.certify import certificate_of, read_certificate, write_certificate
 from tilepipe.engine import dask
 from tilepipe.engine.book import Book
 from tilepipe.engine.steps import Job
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.events import Event, Listener
 from tilepipe.exports.products import LOSSLESS, PRODUCTS, SIDECARS
 from tilepipe.labelmap import LabelMap
 from tilepipe.output import label_map
-from tilepipe.plan import FORMAT, Plan
+from tilepipe.plan import FORMAT
 from tilepipe.sources.base import Source
 from tilepipe.store import Ledger, Store, drop_arrays, locked, storage_errors, sync, sync_tree, write_durably
 
@@ -112,7 +113,8 @@ def execute(
             book = _predicted(job, directory, listener, scheduler, again=again)
             labels = label_map(job.plan, job.model.card, full, book.store.read_labels)
             products = write_products(labels, outputs, directory, listener)
-            text = json.dumps(_record(job.plan, book, key, products), indent=1) + "\n"
+            write_certificate(certificate_of(job.plan, job.model), directory)
+            text = json.dumps(_record(job, book, key, products), indent=1) + "\n"
             write_durably(directory / "run.json", text)
             record = json.loads(text)
             put_in_place(outputs, directory)
@@ -121,6 +123,14 @@ def execute(
             drop_arrays(directory)
         listener(Event("done", message=message, data=record))
         return record
+
+
+def certificate(job: Job, directory: Path) -> Certificate:
+    """Return the certificate of a finished run, with what `tilepipe verify` has added since."""
+    try:
+        return read_certificate(directory)
+    except StorageError:  # the work directory was removed
+        return certificate_of(job.plan, job.model)
 
 
 def _predicted(job: Job, directory: Path, listener: Listener, scheduler: str | None, *, again: bool) -> Book:
@@ -198,21 +208,26 @@ def _facts(path: Path) -> dict[str, int] | None:
     }
 
 
-def _record(plan: Plan, book: Book, key: str, products: dict[str, Any]) -> dict[str, Any]:
-    records = book.ledger.done.values()
+def _record(job: Job, book: Book, key: str, products: dict[str, Any]) -> dict[str, Any]:
+    plan, records = job.plan, book.ledger.done.values()
     failed = [problem for record in records for problem in record.failed]
-    packages = ("tilepipe", "torch", "zarr", "dask", "rasterio", "numpy")
+    certificate = certificate_of(plan, job.model)
     return {
         "format": FORMAT,
         "key": key,
-        "source": plan.source,
-        "model": plan.model,
+        "source": _absolute(plan.source),
+        "model": _absolute(job.model.name),
         "products": products,
         "blocks": len(records),
         "tiles": sum(record.tiles for record in records),
         "failed": failed,
         "seconds": round(sum(record.seconds for record in records), 3),
-        "seams": plan.seams,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "seams": list(certificate.sentences),
+        "versions": dict(certificate.versions),
         "plan": plan.to_dict(),
     }
+
+
+def _absolute(name: str) -> str:
+    """Return a path that still leads there from another folder; the name where it is none."""
+    return str(Path(name).resolve()) if Path(name).exists() else name

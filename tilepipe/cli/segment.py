@@ -35,6 +35,8 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
         return 0
     with progress(mode, quiet) as listener:
         result = api.segment(source, model, output, listener=listener, **settings)
+    if not (quiet or mode in ("json", "none")):
+        click.echo("\n".join(result.certificate.sentences), err=True)
     for path in result.paths:
         click.echo(path)
     return FAILED_TILES if result.failed else 0

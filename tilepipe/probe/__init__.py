@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from tilepipe.errors import ModelError
 from tilepipe.probe.result import Probe, Sides
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class HasModule(Protocol):
 
 def probe(
     forward: Callable[[Tensor], Tensor] | nn.Module | HasModule,
-    bands: int,
+    bands: int | None = None,
     *,
     declared_stride: int | None = None,
     cache: Path | None = None,
@@ -45,11 +46,19 @@ def probe(
 
     A module is copied to the CPU and called on about 50 small windows; the caller's own is not changed. Any other
     callable is called as it is, with CPU tensors. `declared_stride` is what the card says; the result is a multiple of
-    it. `cache` is a directory that keeps the results of modules (not of plain callables, whose identity is unknown).
+    it. Both numbers are taken from the card of a `Model` where they are left out. `cache` is a directory that keeps the
+    results of modules (not of plain callables, whose identity is unknown).
 
     Raises `ModelError` for a model that is random, stateful, in training mode, depends on the other tiles of a batch,
     gives NaN, or does not give an output of the input's height and width.
     """
     from tilepipe.probe.run import run_probe
 
+    card: Any = getattr(forward, "card", None)
+    if bands is None and card is None:
+        raise ModelError(
+            "bands are missing; say how many the model reads, or give a tilepipe Model, whose card says it"
+        )
+    bands = card.bands if bands is None else bands
+    declared_stride = card.stride if declared_stride is None and card is not None else declared_stride
     return run_probe(forward, bands, declared_stride, cache)

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tilepipe.errors import StorageError
+from tilepipe.errors import ModelError, StorageError
+
+
+class ProbeError(ModelError):
+    """The model takes none of the windows that measuring needs; nothing is said about it."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -14,6 +15,8 @@ from tilepipe.probe.refuse import refuse_unsteady
 from tilepipe.probe.result import Probe
 from tilepipe.probe.subject import Subject, adopt
 from tilepipe.probe.watch import Findings, Freeze, watch
+
+_SEEN: WeakKeyDictionary[nn.Module, tuple[str, Probe]] = WeakKeyDictionary()
 
 
 def run_probe(forward: Any, bands: int, declared: int | None, cache: Path | None) -> Probe:
@@ -27,6 +30,15 @@ def run_probe(forward: Any, bands: int, declared: int | None, cache: Path | None
         known = _run(forward, bands, declared)
         keep(cache, key, known)
     return known
+
+
+def probe_once(module: nn.Module, bands: int, declared: int | None) -> Probe:
+    """Return the probe of a module, measured once in this process while its weights and settings stay the same."""
+    key = cache_key(module, bands, declared)
+    known = _SEEN.get(module)
+    if known is None or known[0] != key:
+        known = _SEEN[module] = key, run_probe(module, bands, declared, None)
+    return known[1]
 
 
 def _run(forward: Any, bands: int, declared: int | None) -> Probe:

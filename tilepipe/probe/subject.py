@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tilepipe.errors import ModelError
+from tilepipe.probe.result import ProbeError
 
 Forward = Callable[[Tensor], Tensor]
 QUANTA = (96, 384)  # px; window sizes are multiples of 96 = 2^5 * 3, or of 384 = 2^7 * 3 for a model that refuses
@@ -84,7 +85,7 @@ class Subject:
 def adopt(model: Any, bands: int, declared: int | None) -> Subject:
     """Make a subject of a module, a `Model` (its `module`) or any callable from tensor to tensor.
 
-    Raises `ModelError` when it cannot be called on windows whose sizes are multiples of 96 or 384 (and `declared`).
+    Raises `ProbeError` when it cannot be called on windows whose sizes are multiples of 96 or 384 (and `declared`).
     """
     module = model if isinstance(model, nn.Module) else getattr(model, "module", None)
     if isinstance(module, nn.Module) and not isinstance(module, torch.jit.ScriptModule):
@@ -106,7 +107,7 @@ def adopt(model: Any, bands: int, declared: int | None) -> Subject:
         else:
             _refuse_damaged(y)
             return replace(sized, forward64=subject.forward64 if _takes_fp64(sized) else None)
-    raise ModelError(f"{problem}. Declare the model's total stride if its sizes must be multiples of another number.")
+    raise ProbeError(f"{problem}. Declare the model's total stride if its sizes must be multiples of another number.")
 
 
 def _takes_fp64(subject: Subject) -> bool:
@@ -140,7 +141,7 @@ def _checked(y: Any, x: Tensor) -> Tensor:
 
 def _refuse_damaged(y: Tensor) -> None:
     if not torch.isfinite(y).all():
-        raise ModelError("the model gives NaN or infinity for an ordinary image; its weights or scaling are damaged")
+        raise ProbeError("the model gives NaN or infinity for an ordinary image; its weights or scaling are damaged")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,124 @@
+"""What is known of a model's reach before a plan: the card's word, a measurement, or why there is none."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fakes import codes_model, noise, random_unet, whole_image
+from torch import Tensor, nn
+
+import tilepipe as tp
+import tilepipe.probe.run
+from tilepipe import reach
+from tilepipe.certify import certificate_of
+from tilepipe.plan import Plan
+from tilepipe.probe import Probe, Sides
+
+
+def local_net() -> tp.Model:
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(3, 4, 5, padding=2), nn.MaxPool2d(2), nn.ConvTranspose2d(4, 2, 2, stride=2))
+    return tp.Model.from_torch(net, tp.ModelCard(bands=3, classes=["a", "b"], mean=[127] * 3, std=[60] * 3))
+
+
+def normed_net() -> tp.Model:
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.Conv2d(4, 2, 1))
+    return tp.Model.from_torch(net, tp.ModelCard(bands=3, classes=["a", "b"], mean=[127] * 3, std=[60] * 3))
+
+
+class Dice(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :2] + torch.rand(())
+
+
+@pytest.fixture(scope="module")
+def local() -> tp.Model:
+    return local_net()
+
+
+def test_a_module_without_a_halo_is_measured_and_runs_exactly(local: tp.Model, tmp_path: Path) -> None:
+    image = noise(150, 210)
+    result = tp.segment(image, local, tmp_path / "labels.tif", tile=64)
+    assert result.plan.reach == reach.Reach(Sides(2, 2, 2, 2), "measured")
+    assert (result.plan.tiling.stride, result.plan.tiling.halo, result.plan.tiling.window) == (2, 2, "crop")
+    aligned = tp.Model.from_torch(local.module, local.card.model_copy(update={"stride": 2}))
+    assert (np.asarray(result.labels) == whole_image(aligned, image)).all()
+    assert result.certificate.mode == "EXACT"
+    assert result.certificate.reach == Sides(2, 2, 2, 2)
+    assert result.certificate.cost == pytest.approx(result.plan.work, abs=1e-3)
+
+
+def test_it_is_measured_once_for_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = local_net(), []
+    answer = Probe(2, Sides(2, 2, 2, 2))
+    monkeypatch.setattr(sys.modules["tilepipe.probe.run"], "run_probe", lambda *_: calls.append(1) or answer)
+    for _ in range(2):
+        assert reach.look(model, measure=True)[0].halo == 2
+    assert len(calls) == 1
+    with torch.no_grad():
+        model.module[0].weight[0, 0, 0, 0] += 1
+    reach.look(model, measure=True)
+    assert len(calls) == 2
+
+
+def test_a_global_model_is_named_and_blended(tmp_path: Path) -> None:
+    plan = tp.plan(noise(300, 300), normed_net(), tile=64)
+    assert (plan.tiling.overlap, plan.tiling.window, plan.tiling.halo) == (32, "gaussian", None)
+    assert "instance norm (1)" in str(plan)
+    assert Plan.from_json(plan.to_json()) == plan
+    certificate = certificate_of(plan, normed_net())
+    assert certificate.mode == "BLEND"
+    assert "uncertified" in certificate.sentences[0]
+    assert "instance norm (1)" in certificate.sentences[0]
+
+
+def test_a_random_model_is_refused() -> None:
+    model = tp.Model.from_torch(Dice(), tp.ModelCard(bands=3, classes=["a", "b"]))
+    with pytest.raises(tp.TilepipeError, match="random"):
+        tp.plan(noise(64, 64), model)
+
+
+def test_a_model_that_cannot_be_measured_still_runs() -> None:
+    plan = tp.plan(noise(900, 900, bands=1), codes_model())
+    assert plan.tiling.window == "gaussian"
+    assert "cannot be measured" in plan.seams
+
+
+def test_settings_of_the_user_are_not_measured() -> None:
+    plan = tp.plan(noise(300, 300), local_net(), tile=64, overlap=16)
+    assert plan.tiling.halo is None
+    assert "card does not say" in plan.seams
+
+
+@pytest.mark.parametrize(
+    ("settings", "mode"),
+    [
+        ({}, "EXACT"),
+        ({"overlap": 32}, "BLEND"),
+        ({"overlap": 32, "window_shape": "crop"}, "UNCERTIFIED"),
+        ({"overlap": 64, "window_shape": "hann"}, "BLEND"),
+    ],
+)
+def test_modes(settings: dict[str, object], mode: str) -> None:
+    model = random_unet()
+    certificate = certificate_of(tp.plan(noise(300, 400), model, tile=128, **settings), model)  # type: ignore[arg-type]
+    assert (certificate.mode, certificate.known) == (mode, "card")
+    assert certificate.versions["weights"] == model.sha256()
+
+
+def test_one_tile_cuts_nothing() -> None:
+    model = normed_net()
+    certificate = certificate_of(tp.plan(noise(60, 60), model), model)
+    assert (certificate.mode, certificate.whole, certificate.cost) == ("EXACT", True, 1.0)
+    assert "one tile covers it" in certificate.sentences[0]
+
+
+def test_probe_takes_a_model(local: tp.Model) -> None:
+    assert tp.probe(local).stride == 2
+    with pytest.raises(tp.TilepipeError, match="bands are missing"):
+        tp.probe(local.module)

@@ -1,0 +1,68 @@
+"""The certificate of a run, from its plan; kept as `certificate.json` in the work directory."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tilepipe.certificate import Certificate, Mode
+from tilepipe.errors import StorageError
+from tilepipe.plan import Plan
+from tilepipe.probe.result import Sides
+from tilepipe.store import write_durably
+
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
+
+CERTIFICATE = "certificate.json"
+
+
+def versions_of(plan: Plan, model: Model) -> dict[str, str]:
+    """Return what may change a label beside the plan: packages, the device's software, the weights' sha256."""
+    from tilepipe.predict import device_versions
+
+    packages = ("tilepipe", "torch", "zarr", "dask", "rasterio", "numpy")
+    found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    return {**found, **device_versions(plan.compute.device), "weights": model.sha256()}
+
+
+def certificate_of(plan: Plan, model: Model) -> Certificate:
+    """Return what is known about seams of this plan, before anything is checked."""
+    cut = plan.tiling
+    whole = plan.grid.y.count == plan.grid.x.count == 1
+    return Certificate(
+        mode=_mode(plan),
+        stride=cut.stride,
+        halo=Sides(*4 * (0 if whole else cut.overlap // 2,)),
+        tile=cut.tile,
+        reach=plan.reach.sides,
+        device=plan.compute.device,
+        precision=plan.compute.precision,
+        versions=versions_of(plan, model),
+        known=plan.reach.known,
+        whole=whole,
+        work=round(plan.work, 4),
+    )
+
+
+def _mode(plan: Plan) -> Mode:
+    if plan.exact:
+        return "EXACT"
+    return "UNCERTIFIED" if plan.tiling.window == "crop" else "BLEND"
+
+
+def write_certificate(certificate: Certificate, directory: Path) -> None:
+    """Write `certificate.json` into a work directory. Raises `StorageError`."""
+    write_durably(directory / CERTIFICATE, certificate.to_json())
+
+
+def read_certificate(directory: Path) -> Certificate:
+    """Read `certificate.json` of a work directory. Raises `StorageError`."""
+    path = directory / CERTIFICATE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise StorageError(f"{path} cannot be read; a run of this version writes it") from None
+    return Certificate.from_json(text, str(path))

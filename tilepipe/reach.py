@@ -1,0 +1,68 @@
+"""Reach of a model as a plan uses it: what its card says or, where that says nothing, what is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tilepipe.errors import TilepipeError
+from tilepipe.models.card import ModelCard
+from tilepipe.probe import Probe, Sides
+from tilepipe.probe.result import ProbeError
+
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
+
+NAMED = 3
+"""Global layers that a sentence names."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far an input pixel can influence an output pixel, and how that is known."""
+
+    sides: Sides | None = None
+    """Pixels per side; None where it is unknown or not bounded."""
+    known: str = "the model's card does not say how far it sees"
+    """'card' or 'measured'; where `sides` is None, why, in words."""
+
+
+def reach_of_card(card: ModelCard) -> Reach:
+    """Return the reach that a card claims."""
+    return Reach() if card.halo is None else Reach(Sides(*4 * (card.halo,)), "card")
+
+
+def look(model: Model, *, measure: bool) -> tuple[ModelCard, Reach]:
+    """Return the model's card with stride and halo filled in, and its reach.
+
+    A card with a halo is believed. Without one the model is probed, if `measure` asks for it: seconds on a CPU, once
+    for a module with the same weights in a process. Raises `ModelError` for a model that no tiling can make right:
+    random, stateful, dependent on the other tiles of a batch. One that cannot be measured has no reach.
+    """
+    card = model.card
+    if card.halo is not None or not measure:
+        return card, reach_of_card(card)
+    from tilepipe.probe.run import probe_once
+
+    try:
+        found = probe_once(model.module, card.bands, card.stride)
+    except ProbeError as problem:
+        return card, Reach(None, f"how far the model sees cannot be measured: {problem}")
+    except TilepipeError:
+        raise
+    except Exception as problem:  # whatever a stranger's module raises for the odd input of a probe
+        return card, Reach(None, f"how far the model sees cannot be measured: {type(problem).__name__} in the model")
+    stride = found.stride or card.stride
+    halo = max(found.halo) if found.halo else None
+    return card.model_copy(update={"stride": stride, "halo": halo}), reach_of_probe(found)
+
+
+def reach_of_probe(found: Probe) -> Reach:
+    """Return the measured reach, or the global layers by name."""
+    if found.reach is not None:
+        return Reach(found.reach, "measured")
+    layers = [f"{kind} ({layer or 'outside a named layer'})" for layer, kind in found.global_layers]
+    if not layers:
+        return Reach(None, " ".join(found.notes) or "the model sees the whole image")
+    more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
+    return Reach(None, f"{', '.join(layers[:NAMED])}{more} mix the whole of a tile")
