@@ -108,7 +108,8 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
     path = Path(path).resolve()
     jobs = _checked(path)
     near = path.parent / jobs.model
-    model = api.load_model(str(near) if near.is_dir() else jobs.model)
+    trust = {"trust_model": jobs.settings["trust_model"]} if "trust_model" in jobs.settings else {}
+    model = api.load_model(str(near) if near.exists() else jobs.model, **trust)
     folder = output_folder(jobs, path.parent)
     if dry_run:
         batch = Batch.load(path, jobs)

@@ -15,8 +15,10 @@ import click
 
 from tilepipe.cli.batch import batch
 from tilepipe.cli.demo import demo
+from tilepipe.cli.evaluate import evaluate
 from tilepipe.cli.export import export
 from tilepipe.cli.info import info
+from tilepipe.cli.model import model
 from tilepipe.cli.segment import plan, segment
 from tilepipe.cli.train import train
 from tilepipe.errors import StorageError, TilepipeError
@@ -36,7 +38,7 @@ def root() -> None:
     """Segment images that are too large for memory into seamless label maps."""
 
 
-for command in (segment, plan, info, export, demo, train, batch):
+for command in (segment, plan, info, export, evaluate, model, demo, train, batch):
     root.add_command(command)
 
 

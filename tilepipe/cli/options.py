@@ -43,7 +43,11 @@ def comma_list(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-MODEL = click.option("-m", "--model", required=True, help="A model directory, or the name of a bundled model.")
+MODEL = click.option("-m", "--model", required=True, help="A model directory or file, or the name of a bundled model.")
+
+TRUST = click.option(
+    "--trust-model", metavar="sha256:HASH", help="Load a file that can run code, if it is exactly the one of this hash."
+)
 
 SETTINGS = (
     click.option("--of", type=comma_list, metavar="LIST", help="Products: cog, ome-zarr, geojson."),
@@ -84,6 +88,7 @@ SETTINGS = (
     ),
     click.option("--batch", type=click.IntRange(min=1), help="Tiles per model call."),
     click.option("--block", type=click.IntRange(min=1), help="Wanted size of a block, the unit of work, in pixels."),
+    TRUST,
     click.option("--memory", help="Memory to stay within, for instance 4GiB."),
     click.option("--workers", type=click.IntRange(min=1), help="Worker processes; in this process by default."),
     click.option("--scheduler", help="Address of a running Dask scheduler, for instance tls://host:8786."),

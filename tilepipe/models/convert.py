@@ -28,7 +28,7 @@ def convert(
 
     `source` is a state dict (then the card or `arch` names the network), an ONNX, TorchScript or .pt2 file, or a model
     directory. `card` is a file like model.json, by default the one beside the source; `arch` takes the place of its
-    arch. A total stride that the card does not name is that of the network. Raises `ModelError`, `UsageError`,
+    arch. A total stride of 1, the default, becomes that of the network. Raises `ModelError`, `UsageError`,
     `StorageError`.
     """
     path = Path(source)
@@ -78,17 +78,16 @@ def _of_pretrained(path: Path, card: ModelCard) -> Model:
 
 
 def _with_stride(card: ModelCard, module: Any, arch: dict[str, Any] | None) -> ModelCard:
-    """Return the card with `arch`, and with the network's total stride where it names none."""
+    """Return the card with `arch`, and with the network's total stride where it has the default."""
     stride = getattr(module, "stride", None)
-    if isinstance(stride, int) and "stride" not in card.model_fields_set:
+    if isinstance(stride, int) and card.stride == 1:
         card = _changed(card, stride=stride)
     return _changed(card, arch=arch)
 
 
 def _changed(card: ModelCard, **fields: Any) -> ModelCard:
-    """Return the card with other values, checked; which fields were named stays known."""
-    named = card.model_dump(mode="json", include=card.model_fields_set)
-    return ModelCard(**{**named, **fields})
+    """Return the card with other values, checked."""
+    return ModelCard(**{**card.model_dump(mode="json"), **fields})
 
 
 def _suffix(path: Path) -> str:

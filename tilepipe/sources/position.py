@@ -175,6 +175,24 @@ def extent(grid: Transform, height: int, width: int) -> str:
     return f"x {min(xs):.9g} to {max(xs):.9g}, y {min(ys):.9g} to {max(ys):.9g}"
 
 
+def disagreement(first: Georeference | None, second: Georeference | None, height: int, width: int) -> str:
+    """Return how the positions of two grids of one size differ, in words; '' where they agree or one has none.
+
+    A hundredth of a pixel at every corner is agreement: programs round transforms.
+    """
+    if first is None or second is None or first.transform is None or second.transform is None:
+        return ""
+    if first.crs and second.crs:
+        own, other = CRS.from_wkt(first.crs), CRS.from_wkt(second.crs)
+        if own != other:
+            return f"one is in {own.to_string()[:60]}, the other in {other.to_string()[:60]}"
+    columns, rows = np.array([0, width, 0, width]), np.array([0, 0, height, height])
+    back = pixels_at(first.transform, *placed(second.transform, columns, rows))
+    if np.abs(np.subtract(back, (columns, rows))).max() <= 0.01:
+        return ""
+    return f"one has the transform {first.transform}, the other {second.transform}"
+
+
 class Area:
     """An area of interest on a source's grid, from GeoJSON geometries.
 

@@ -1,0 +1,86 @@
+"""`tilepipe model`: check, card, convert."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from tilepipe.cli.options import TRUST
+
+MODEL_REFUSED = 5
+
+
+@click.group()
+def model() -> None:
+    """What a model is, whether its card is right, and models of others."""
+
+
+@model.command()
+@click.argument("name", metavar="MODEL")
+@TRUST
+@click.option("--write", is_flag=True, help="Write stride and halo as measured into the model's card.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def check(name: str, trust_model: str | None, write: bool, as_json: bool) -> int:
+    """Measure MODEL's total stride, reach and global layers, and look for checkerboards in its weights.
+
+    Ends with exit code 5 where its card says otherwise.
+    """
+    from tilepipe.check import check_model, write_measured
+
+    found = check_model(name, trust_model=trust_model)
+    click.echo(json.dumps(found.to_json(), indent=1) if as_json else found)
+    if write:
+        click.echo(f"wrote {write_measured(found)}", err=True)
+    return MODEL_REFUSED if found.problems and not write else 0
+
+
+@model.command()
+@click.argument("name", metavar="MODEL")
+@TRUST
+@click.option("--json", "as_json", is_flag=True, help="As JSON: a model.json to start from.")
+def card(name: str, trust_model: str | None, as_json: bool) -> None:
+    """Print the card of MODEL: bands, classes, scaling, resolution, training."""
+    from tilepipe.models.weights import load_model
+
+    found = load_model(name, trust_model=trust_model).card
+    if as_json:
+        click.echo(found.to_json(), nl=False)
+        return
+    for field, value in found.model_dump(mode="json").items():
+        click.echo(f"{field:<12}  {_text(value)}")
+
+
+@model.command()
+@click.argument("source", metavar="IN")
+@click.argument("output", metavar="OUT")
+@click.option("--card", type=click.Path(), help="Card of the new model, like model.json; the one beside IN by default.")
+@click.option("--arch", help="Network of a state dict, where the card names none, like '{name: unet, width: 16}'.")
+@TRUST
+@click.option("--overwrite", is_flag=True, help="Replace an existing model directory.")
+def convert(source: str, output: str, arch: str | None, **options: Any) -> None:
+    """Make the model directory OUT of a state dict, an ONNX, TorchScript or .pt2 file, or a save_pretrained folder."""
+    from tilepipe.models.convert import convert as make
+
+    click.echo(make(source, output, arch=None if arch is None else _arch(arch), **options))
+
+
+def _arch(text: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise click.BadParameter(f"--arch {text!r} is not a network like '{{name: unet, width: 16}}'")
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
+        return ", ".join(map(str, value)) or "-"
+    if isinstance(value, (list, dict)):
+        return json.dumps(value) if value else "-"
+    return "-" if value in (None, "") else str(value)
