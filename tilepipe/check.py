@@ -88,8 +88,7 @@ def check_model(name: str | Path | Model, *, trust_model: str | None = None) -> 
     card = model.card
     side = -(-max(_TRIAL, card.tile or 0) // card.stride) * card.stride
     Predictor(model, (side, side)).labels(np.zeros((1, card.bands, side, side), np.float32))
-    # A file's own layers are not torch's: it is probed as a black box, with more than NaN.
-    found = probe(model.module.forward if packed else model.module, card.bands, declared_stride=card.stride)
+    found = probe(model)
     notes = (*found.notes, *(("the layers of the file cannot be seen: no checkerboard lint",) if packed else ()))
     findings = () if packed else tuple(lint(model.module))
     return ModelCheck(model.name, card, found, findings, _problems(card, found), notes)

@@ -7,6 +7,7 @@ torch's own state dicts are read with `weights_only=True`, which builds tensors 
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -95,7 +96,9 @@ def _unpickled(path: Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 if sum(entry.file_size for entry in archive.infolist()) > MAX_WEIGHTS_BYTES:
                     raise ModelError(f"{path} unpacks to more than {MAX_WEIGHTS_BYTES} bytes, which is the limit")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on what is refused next
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, KeyError,
             TypeError, AttributeError, IndexError, AssertionError, MemoryError, UnicodeDecodeError):  # fmt: skip
         raise ModelError(

@@ -88,7 +88,8 @@ def adopt(model: Any, bands: int, declared: int | None) -> Subject:
     Raises `ProbeError` when it cannot be called on windows whose sizes are multiples of 96 or 384 (and `declared`).
     """
     module = model if isinstance(model, nn.Module) else getattr(model, "module", None)
-    if isinstance(module, nn.Module) and not isinstance(module, torch.jit.ScriptModule):
+    opaque = isinstance(module, torch.jit.ScriptModule) or getattr(module, "opaque", False)
+    if isinstance(module, nn.Module) and not opaque:
         module = copy.deepcopy(module).to("cpu", torch.float32)
         subject = Subject(module, copy.deepcopy(module).double(), False, bands, 0)
     else:

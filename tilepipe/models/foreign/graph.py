@@ -82,7 +82,8 @@ def card_of(graph: Graph, path: Path, wanted: Path) -> ModelCard:
         raise ModelError(f"{path} has no card: {_CARD_HELP.format(wanted)}")
     tile = graph.height or said.get("tiles_size", said.get("tile_size"))
     try:
-        classes = tuple(str(names[key]) for key in sorted(names, key=int))
+        by_number = {int(key): str(name) for key, name in names.items()}
+        classes = tuple(by_number[k] for k in range(len(by_number)))
         mean, std = (_scaled(said.get(f"standardization_{word}"), graph.bands) for word in ("mean", "std"))
         resolution = float(said["resolution"]) / 100 if said.get("resolution") else None
         tile = int(tile) if tile else None

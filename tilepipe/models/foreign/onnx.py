@@ -93,7 +93,8 @@ def _fitting(graph: Graph, card: ModelCard, path: Path) -> ModelCard:
 def _run(session: Any, fixed: list[int | None], x: Tensor, path: Path) -> Tensor:
     """Return the output for a batch of tiles, as the file takes them: of its type, batch and tile size."""
     given = session.get_inputs()[0]
-    pixels: NDArray[Any] = x.cpu().numpy().astype(_TYPES[given.type])
+    with np.errstate(over="ignore"):  # beyond half precision is infinite there
+        pixels: NDArray[Any] = x.cpu().numpy().astype(_TYPES[given.type])
     count, _, height, width = pixels.shape
     batch, tall, wide = fixed[0] or count, fixed[2] or height, fixed[3] or width
     if height > tall or width > wide:

@@ -23,6 +23,8 @@ class Packaged(nn.Module):
     It can be pickled and copied. One output channel for two classes is the logit (or probability) of the second.
     """
 
+    opaque = True
+    """Its layers are not torch's: it is measured as a black box."""
     file: Tensor
 
     def __init__(self, data: bytes, path: Path, classes: int, output: Output = "logits") -> None:
