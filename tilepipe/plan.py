@@ -85,7 +85,7 @@ class Plan:
     region: Box
     """Part of the full-resolution grid that is asked for."""
     mask: str
-    """What counts as image data: 'auto', 'none', 'tissue', 'value:255' or 'area:' and the sha256 of its polygons."""
+    """What counts as image data: 'auto', 'none', 'tissue+64' (its margin), 'value:255', or 'area:' and a sha256."""
     tiling: Tiling
     """How the prediction grid is cut and put together."""
     compute: Compute
@@ -159,10 +159,12 @@ class Plan:
     def disk(self) -> int:
         """Return the most bytes that the work directory and one product take, without compression."""
         size = 1 if self.label_dtype == "uint8" else 2
-        strips = 0
-        if self.grid.blended:
-            strips = 8 * self.classes * self.grid.y.tile * (self.predicted_region.width + self.grid.x.zone)
-        return self.predicted_region.area * size + 2 * self.output_region.area * size + strips
+        y, x, strips = self.grid.y, self.grid.x, 0
+        if self.grid.blended:  # of a row of blocks and those in flight
+            one = y.zone * x.tile + y.tile * x.zone + y.tile * x.tile
+            alive = self.predicted_region.width // x.zone + 3 + self.compute.in_flight
+            strips = 8 * self.classes * one * alive
+        return self.predicted_region.area * size + 3 * self.output_region.area * size + strips
 
     def key(self, image: dict[str, Any], weights: str) -> str:
         """Return the run key: a hash of the image's identity, the weights' sha256 and whatever decides a label.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -94,6 +95,7 @@ def make_plan(
     `device` is resolved ('cpu', 'cuda:0'); `footprint` is (bytes of the weights, peak bytes of a forward pass per input
     pixel). Raises `InputError` when the image does not fit the model, `UsageError` when settings contradict each other.
     """
+    _check_numbers(settings)
     check_fits(source, card)
     shape = source.shape[1], source.shape[2]
     resolution = resolution_of(source, card, settings.get("pixel_size"))
@@ -114,6 +116,17 @@ def make_plan(
         label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
         reach=reach_of_card(card),
     )  # fmt: skip
+
+
+def _check_numbers(settings: Settings) -> None:
+    """Raise `UsageError` for a number that cannot be meant."""
+    given: dict[str, Any] = {**settings}
+    for name, least in (("tile", 1), ("overlap", 0), ("batch", 1), ("block", 1), ("workers", 0), ("pixel_size", 0)):
+        value = given.get(name)
+        if value is None or (value == "auto" and name in ("tile", "overlap")):
+            continue
+        if not isinstance(value, int | float) or not least <= value < math.inf or (name == "pixel_size" and value == 0):
+            raise UsageError(f"{name} {value!r} is no number that can be used; give {least} or more")
 
 
 def check_fits(source: Source, card: ModelCard) -> None:
@@ -166,7 +179,7 @@ def output_shape(
         size = float(wanted)
     except ValueError:
         size = 0.0
-    if size <= 0:
+    if not 0 < size < math.inf:
         raise UsageError(f"resolution {wanted!r} is not known; use full, model or a pixel size above 0")
     if resolution is None:
         raise UsageError(f"resolution {size:g} asks for a pixel size but the image has none; use full or model")
@@ -184,6 +197,8 @@ def choose_tiles(card: ModelCard, settings: Settings) -> Tiling:
     window = settings.get("window_shape", "auto")
     if window == "auto":
         window = "crop" if halo is not None and overlap >= 2 * halo else "gaussian"
+    if window == "crop" and settings.get("overlap", "auto") == "auto":
+        overlap = overlap // (2 * stride) * 2 * stride  # half of it on each side
     tiling = Tiling(tile, overlap, window, stride, halo, settings.get("block") or BLOCK)
     _check(tiling)
     return tiling
@@ -199,7 +214,7 @@ def _check(cut: Tiling) -> None:
     _check_multiple("tile", cut.tile, cut.stride, "the model's total stride")
     twice = 2 if cut.window == "crop" else 1
     _check_multiple("overlap", cut.overlap, twice * cut.stride, f"{twice} x the model's total stride", least=0)
-    least = (cut.overlap * 32 // 31 // cut.stride + 1) * cut.stride
+    least = -(-cut.overlap * 32 // (31 * cut.stride)) * cut.stride
     most = cut.tile * 31 // 32 // (twice * cut.stride) * twice * cut.stride
     if cut.overlap > most:
         raise UsageError(

@@ -104,21 +104,21 @@ class Predictor:
         try:
             with self._lock, torch.inference_mode(), cudnn, autocast:
                 logits = self._module(self.model.normalise(torch.from_numpy(batch).to(self.device)))
-                self._check(logits)
+                self._check(logits, count)
                 yield logits[:count].float()
         except torch.OutOfMemoryError:
             raise DeviceError(
                 f"{self.device} cannot hold batches of {self.input_shape}; give a smaller --batch or --tile"
             ) from None
 
-    def _check(self, logits: torch.Tensor) -> None:
+    def _check(self, logits: torch.Tensor, count: int) -> None:
         wanted = (self.input_shape[0], len(self.model.card.classes), *self.input_shape[2:])
         if tuple(logits.shape) != wanted:
             raise ModelError(
                 f"{self.model.name} returned {tuple(logits.shape)} for an input of {self.input_shape}; "
                 f"wanted (batch, classes, height, width) = {wanted}"
             )
-        if not torch.isfinite(logits.amax(1)).all():
+        if not torch.isfinite(logits[:count].amax(1)).all():
             raise ModelError(
                 f"{self.model.name} returned NaN or infinite logits; check its weights and the mean and std in its card"
             )

@@ -34,6 +34,8 @@ def resolve(source: Source, card: ModelCard, settings: Settings) -> tuple[Asked,
         raise UsageError(f"{' and '.join(asked)} are both given; name the part of the image in one way")
     region = settings.get("region")
     if isinstance(region, str | Path):
+        if settings.get("mask", "auto") != "auto":
+            raise UsageError(f"the polygons of {region} say where to compute; leave out mask {settings['mask']}")
         area = _area(source, region)
         return Asked(area.box, _digest(area)), area.mask
     box = whole if region is None else region
@@ -55,11 +57,12 @@ def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tu
     if mask in ("auto", "none"):
         return Asked(box, str(mask)), None
     if str(mask).startswith(VALUE):
-        return Asked(box, f"{VALUE}{_value(str(mask)):g}"), None
+        return Asked(box, f"{VALUE}{_value(str(mask)):.17g}"), None
     if mask == "tissue":
         own = resolution_of(source, card, settings.get("pixel_size"))
         scale = card.resolution / own.y if card.resolution and own else 1.0
-        return Asked(box, "tissue"), tissue(source, scale * (card.halo or CONTEXT))
+        margin = scale * (card.halo or CONTEXT)
+        return Asked(box, f"tissue+{margin:g}"), tissue(source, margin)
     area = _area(source, mask)
     inside = area.box & box
     if inside is None:
@@ -76,8 +79,10 @@ def _area(source: Source, path: str | Path) -> Area:
     except ValueError as error:
         raise UsageError(f"{path} is not GeoJSON: {error}") from None
     features = found if isinstance(found, list) else found.get("features", [found]) if isinstance(found, dict) else []
-    geometries = [f.get("geometry") or f for f in features if isinstance(f, dict)]
-    return Area(source, geometries)
+    try:
+        return Area(source, [f.get("geometry") or f for f in features if isinstance(f, dict)])
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError):
+        raise UsageError(f"{path} holds a polygon that is none; coordinates are rings of [x, y] points") from None
 
 
 def _digest(area: Area) -> str:

@@ -62,8 +62,7 @@ class Worker:
             job.model, plan.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
         )
         self.store = Store(job.directory) if job.directory else None
-        fill = job.model.card.mean or (0.0,) * plan.bands
-        self._fill = np.round(fill).astype(plan.dtype) if plan.dtype != "float32" else np.array(fill, plan.dtype)
+        self._fill = _fill(job.model.card.mean or (0.0,) * plan.bands, np.dtype(plan.dtype))
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
 
     def region(self) -> tuple[NDArray[Any], Tally]:
@@ -162,6 +161,8 @@ class Worker:
         except InputError as error:
             return str(error)
         valid = read_reflected(box, *source.shape[1:], self._valid)
+        if pixels.dtype.kind == "f":  # also where a mask says so, a model has no use for what is no number
+            valid = valid & np.isfinite(pixels).all(axis=0)
         if not valid.all():
             pixels = np.where(valid, pixels, self._fill[:, None, None])
         return pixels
@@ -179,6 +180,13 @@ class Worker:
             if near in givers:
                 box = strip_boxes(grid.zone(near), reach, grid.shape)[side]
                 sums.at(box)[:] += self.store.read_strip(near, side)
+
+
+def _fill(mean: tuple[float, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return per band what stands for pixels without image data: the model's mean, as far as the dtype holds it."""
+    if dtype.kind == "f":
+        return np.array(mean, dtype)
+    return np.asarray(np.clip(np.round(mean), np.iinfo(dtype).min, np.iinfo(dtype).max), dtype)
 
 
 def _grown(zone: Box, reach: int, shape: tuple[int, int]) -> Box:

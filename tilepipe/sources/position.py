@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.features import geometry_mask
 from rasterio.transform import Affine, GCPTransformer
 from rasterio.warp import transform as transform_points
@@ -28,6 +30,8 @@ ECCENTRICITY2 = 0.0066943799901413165
 """Its first eccentricity, squared."""
 Transform = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f) as in `Georeference.transform`."""
+_QUIET = threading.Lock()
+"""Held while warnings are filtered, which concerns all threads."""
 EDGE_POINTS = 33
 """Points per edge when bounds are carried over from another CRS, where straight edges become curves."""
 
@@ -222,7 +226,9 @@ class Area:
         a, b, _, d, e, _ = self._grid
         x, y = placed(self._grid, box.x0, box.y0)
         here = Affine(a, b, x, d, e, y)
-        return np.asarray(geometry_mask(self.geometries, box.shape, here, invert=True), dtype=np.bool_)
+        with _QUIET, warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # at random where threads use GDAL, and wrong
+            return np.asarray(geometry_mask(self.geometries, box.shape, here, invert=True), dtype=np.bool_)
 
 
 def _geometry(name: str, geometry: dict[str, Any], crs: CRS, own: CRS) -> dict[str, Any]:
