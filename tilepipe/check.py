@@ -94,15 +94,20 @@ def check_model(name: str | Path | Model, *, trust_model: str | None = None) -> 
     return ModelCheck(model.name, card, found, findings, _problems(card, found), notes)
 
 
+def card_file(name: str) -> Path:
+    """Return where the card of a model is kept. Raises `UsageError` for a bundled model or one from Python."""
+    path = Path(name)
+    if not path.exists():
+        raise UsageError(f"{name} has no card of its own to write to; give a model directory or file by its path")
+    return path / CARD if path.is_dir() else foreign.card_path(path)
+
+
 def write_measured(check: ModelCheck) -> Path:
     """Write stride and halo as measured into the model's card and return its path; the rest stays as it is.
 
-    Raises `UsageError` for a bundled model or one from Python, `StorageError` where the card cannot be written.
+    Raises `UsageError` where it has no card of its own, `StorageError` where that cannot be written.
     """
-    path = Path(check.name)
-    card = path / CARD if path.is_dir() else foreign.card_path(path)
-    if not path.exists():
-        raise UsageError(f"{check.name} has no card of its own to write to; give a model directory or file by its path")
+    card = card_file(check.name)
     fresh = card.with_name(f".{card.name}.{uuid4().hex[:8]}")
     try:
         with fresh.open("w", encoding="utf-8") as file:

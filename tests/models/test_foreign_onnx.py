@@ -23,8 +23,8 @@ from torch import nn
 
 import tilepipe as tp
 from tilepipe.errors import DeviceError, ModelError
-from tilepipe.models.foreign.onnx import start_session
 from tilepipe.models.footprint import footprint
+from tilepipe.models.foreign.onnx import start_session
 from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model
 
@@ -136,7 +136,7 @@ def test_the_card_may_say_what_comes_out(tmp_path: Path) -> None:
         scores[output] = logits(load_model(path), tile)
     assert torch.allclose(scores["logits"].clamp_min(torch.finfo(torch.float32).tiny).log(), scores["probabilities"])
     write_card(path, arch={"name": "unet"})
-    with pytest.raises(ModelError, match="arch .*unet.* does not fit"):
+    with pytest.raises(ModelError, match=r"arch .*unet.* does not fit"):
         load_model(path)
 
 

@@ -127,7 +127,7 @@ def test_wrong_configurations_are_sentences(saved: Path, config: dict[str, Any],
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"_model_class": 3}'])
 def test_damaged_configurations(saved: Path, text: str) -> None:
     (saved / "config.json").write_text(text)
-    with pytest.raises(ModelError, match="config|network"):
+    with pytest.raises(ModelError, match=r"config|network"):
         load_model(saved)
 
 

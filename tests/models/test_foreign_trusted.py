@@ -44,7 +44,7 @@ def files(unet: Model, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     folder = tmp_path_factory.mktemp("trusted")
     found = {kind: folder / f"unet{kind}" for kind in (".ts", ".pt", ".pt2")}
     tile = torch.zeros(2, 3, 64, 64)
-    free = {axis: torch.export.Dim.AUTO for axis in (0, 2, 3)}
+    free = dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         script = torch.jit.trace(unet.module, tile)

@@ -27,8 +27,10 @@ def check(name: str, trust_model: str | None, write: bool, as_json: bool) -> int
 
     Ends with exit code 5 where its card says otherwise.
     """
-    from tilepipe.check import check_model, write_measured
+    from tilepipe.check import card_file, check_model, write_measured
 
+    if write:
+        card_file(name)  # refused before anything is measured
     found = check_model(name, trust_model=trust_model)
     click.echo(json.dumps(found.to_json(), indent=1) if as_json else found)
     if write:
