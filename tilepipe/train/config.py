@@ -143,7 +143,7 @@ class TrainConfig(Strict):
     def load(cls, path: str | Path) -> TrainConfig:
         """Read a YAML file; `${TILEPIPE_DATA}` in it is the environment's or ../shared/data. Raises `UsageError`."""
         try:
-            values = yaml.safe_load(_expanded(Path(path).read_text(encoding="utf-8")))
+            values = yaml.safe_load(expanded(Path(path).read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{path} cannot be read: {error}") from None
         except yaml.YAMLError as error:
@@ -156,7 +156,8 @@ class TrainConfig(Strict):
             raise UsageError(f"{path}: {error}") from None
 
 
-def _expanded(text: str) -> str:
+def expanded(text: str) -> str:
+    """Return `text` with `${TILEPIPE_DATA}` replaced by the environment's value or ../shared/data."""
     known = {DATA_VARIABLE: os.environ.get(DATA_VARIABLE, DATA_DEFAULT)}
     return re.sub(r"\$\{(\w+)\}", lambda found: known.get(found[1], found[0]), text)
 

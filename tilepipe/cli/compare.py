@@ -1,0 +1,23 @@
+"""`tilepipe compare`."""
+
+from __future__ import annotations
+
+import click
+
+from tilepipe.cli.options import TALK, with_options
+from tilepipe.cli.progress import progress
+
+
+@click.command()
+@click.argument("config", type=click.Path())
+@click.option("--out", type=click.Path(), metavar="FOLDER", help="Where results go; CONFIG without .yaml by default.")
+@with_options(*TALK)
+def compare(config: str, out: str | None, mode: str, quiet: bool) -> None:
+    """Train and measure decoder mechanisms as the YAML file CONFIG says; prints the table's path.
+
+    Runs that are in FOLDER/results.jsonl are not run again.
+    """
+    from tilepipe.train.compare.run import compare as run
+
+    with progress(mode, quiet) as listener:
+        click.echo(run(config, out, listener))

@@ -1,0 +1,90 @@
+"""results.jsonl: one line per finished run, reference or timing; it only grows."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tilepipe.errors import StorageError, UsageError
+
+Line = dict[str, Any]
+Key = tuple[str, str, int]
+"""(set, mechanism, seed)."""
+
+
+class Results:
+    """The lines of a folder's results.jsonl. A last line that was cut off by a crash is dropped."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "results.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:
+                self.path.write_text(whole, encoding="utf-8")
+            self.lines: list[Line] = [json.loads(line) for line in whole.splitlines()]
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{self.path} cannot be read: {error}") from None
+
+    def add(self, line: Line) -> None:
+        """Append a line; it is on the disk when this returns. Raises `StorageError`."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be written: {error}") from None
+        self.lines.append(line)
+
+    def check(self, wanted: Mapping[Key, str]) -> None:
+        """Raise `UsageError` where a wanted run is there with another fingerprint."""
+        for line in self.lines:
+            key = _key(line)
+            if key is not None and line["config"] != wanted.get(key, line["config"]):
+                raise UsageError(
+                    f"{self.path} holds {', '.join(map(str, key))} of another configuration; "
+                    "delete the file or give another folder"
+                )
+
+    def run(self, key: Key) -> Line | None:
+        """Return the line of a run, None where it is not finished."""
+        return next((line for line in self.lines if _key(line) == key), None)
+
+    def runs(self, data: str, mechanism: str, seeds: Iterable[int]) -> list[Line]:
+        """Return the finished runs of one mechanism on one set."""
+        found = [self.run((data, mechanism, seed)) for seed in seeds]
+        return [line for line in found if line is not None]
+
+    def reference(self, data: str) -> Line:
+        """Return the figures of a set that need no network; empty where they are missing."""
+        return next((line["reference"] for line in self.lines if line["set"] == data and "reference" in line), {})
+
+    def timing(self) -> Line:
+        """Return the last timing; empty where there is none."""
+        return next((line for line in reversed(self.lines) if "speeds" in line), {"speeds": {}, "machine": {}})
+
+
+def machine() -> dict[str, str | int]:
+    """Return where and when the figures were made."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "tilepipe": version("tilepipe"),
+    }
+
+
+def _key(line: Line) -> Key | None:
+    return (line["set"], line["mechanism"], line["seed"]) if "mechanism" in line else None
