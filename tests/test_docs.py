@@ -25,9 +25,6 @@ def commands(page: Path) -> list[str]:
     return [line.removeprefix("$ ") for line in lines]
 
 
-COMMANDS = [(page.name, command) for page in PAGES for command in commands(page)]
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
@@ -40,9 +37,10 @@ def test_python_examples_run(page: Path, folder: Path) -> None:
     exec(compile("\n".join(blocks(page, "python")), page.name, "exec"), {"__name__": "__example__"})
 
 
-@pytest.mark.parametrize(("page", "command"), COMMANDS)
-def test_shell_examples_run(page: str, command: str, folder: Path) -> None:
-    assert main(shlex.split(command)[1:]) == 0
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
+def test_shell_examples_run_one_after_the_other(page: Path, folder: Path) -> None:
+    for command in commands(page):
+        assert main(shlex.split(command)[1:]) == 0, command
 
 
 def test_links_lead_somewhere() -> None:

@@ -48,6 +48,7 @@ LEVELS = [
     ("tilepipe.comparison", 7, "api"),
     ("tilepipe.run", 7, "api"),
     ("tilepipe.api", 7, "api"),
+    ("tilepipe.verify*", 7, "api"),
     ("tilepipe.jobs", 8, "batch"),
     ("tilepipe.record", 8, "batch"),
     ("tilepipe.batch", 8, "batch"),

@@ -24,6 +24,7 @@ PUBLIC = [
     "predict",
     "probe",
     "segment",
+    "verify",
 ]
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tilepipe.probe import probe
     from tilepipe.sources.base import Source
     from tilepipe.train.loop import fit
+    from tilepipe.verify import verify
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,7 @@ __all__ = [
     "predict",
     "probe",
     "segment",
+    "verify",
 ]
 
 _HOMES = {
@@ -66,6 +68,7 @@ _HOMES = {
     "evaluate": "comparison",
     "fit": "train.loop",
     "probe": "probe",
+    "verify": "verify",
 }
 
 
@@ -83,7 +86,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """`tilepipe.plan`, `predict` and `probe` are the functions, also once the modules of these names are imported."""
+    """`tilepipe.plan`, `predict`, `probe` and `verify` are functions, also once modules of these names are imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in __all__ and isinstance(value, ModuleType)):

@@ -21,6 +21,7 @@ from tilepipe.cli.info import info
 from tilepipe.cli.model import model
 from tilepipe.cli.segment import plan, segment
 from tilepipe.cli.train import train
+from tilepipe.cli.verify import verify
 from tilepipe.errors import StorageError, TilepipeError
 
 EPILOG = """Exit codes: 0 complete, 1 bug, 2 usage, 3 finished with failed tiles or images, 4 input refused,
@@ -38,7 +39,7 @@ def root() -> None:
     """Segment images that are too large for memory into seamless label maps."""
 
 
-for command in (segment, plan, info, export, evaluate, model, demo, train, batch):
+for command in (segment, plan, info, export, verify, evaluate, model, demo, train, batch):
     root.add_command(command)
 
 

@@ -153,13 +153,16 @@ class Worker:
             yield [(tile, future.result()) for tile, future in rest]
 
     def _read(self, tile: Index) -> NDArray[Any] | str:
-        """Return a tile's pixels, or why they cannot be read. Pixels without image data are the model's mean."""
-        plan, source = self.job.plan, self.job.source
-        box = plan.grid.tile_box(tile)
+        """Return a tile's pixels, or why they cannot be read."""
         try:
-            pixels = source.read(box)
+            return self.pixels(self.job.plan.grid.tile_box(tile))
         except InputError as error:
             return str(error)
+
+    def pixels(self, box: Box) -> NDArray[Any]:
+        """Return pixels as the model sees them; those without image data are its mean. Raises `InputError`."""
+        source = self.job.source
+        pixels = source.read(box)
         valid = read_reflected(box, *source.shape[1:], self._valid)
         if pixels.dtype.kind == "f":  # also where a mask says so, a model has no use for what is no number
             valid = valid & np.isfinite(pixels).all(axis=0)

@@ -1,0 +1,190 @@
+"""verify on real runs: what is right holds, what is planted is found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from fakes import noise, random_unet
+from PIL import Image
+from torch import nn
+
+import tilepipe as tp
+from tilepipe.box import Box
+from tilepipe.certify import read_certificate
+from tilepipe.verify import verify
+from tilepipe.verify.find import find_run
+
+IMAGE = noise(330, 400)
+CUT: dict[str, Any] = {"tile": 96, "overlap": 64, "block": 128}
+
+
+@pytest.fixture(scope="module")
+def model() -> tp.Model:
+    return random_unet(width=3)
+
+
+@pytest.fixture(scope="module")
+def exact(model: tp.Model, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tp.segment(IMAGE, model, tmp_path_factory.mktemp("exact") / "labels.tif", **CUT)
+
+
+def wrong_card(model: tp.Model, **fields: Any) -> tp.Model:
+    return tp.Model.from_torch(model.module, model.card.model_copy(update=fields))
+
+
+def test_an_exact_run_holds(exact: Any, model: tp.Model, tmp_path: Path) -> None:
+    found = verify(exact, IMAGE, model, windows=6, picture=tmp_path / "seen.png")
+    assert found.holds, found
+    assert len(found.windows) == 6
+    assert {window.place for window in found.windows} == {"rows", "columns", "block"}
+    assert found.whole.flips.different == 0
+    assert found.whole.flips.pixels > 6 * 40 * 96
+    assert found.error is not None
+    assert found.error < 1e-5
+    assert found.shifted is not None
+    assert found.shifted.flips.different == 0
+    assert found.shifted.flips.pixels == 32 * 32
+    assert found.neighbours.worst > 0.01  # halos differ; what is kept does not
+    assert found.again is not None
+    assert (found.again.different, found.again.pixels) == (0, found.whole.flips.pixels)
+    assert found.stored is not None
+    assert (found.stored.where, found.stored.blocks, found.stored.wrong) == ("labels.tif", 9, ())
+    assert found.seams is None or not found.seams.found
+    with Image.open(tmp_path / "seen.png") as picture:
+        assert picture.width > 400
+
+
+def test_the_error_goes_into_the_certificate(exact: Any, model: tp.Model) -> None:
+    found = verify(exact, IMAGE, model, windows=2)
+    run = find_run(exact.paths[0])
+    assert run is not None
+    certificate = read_certificate(run.directory)
+    assert (certificate.mode, certificate.error) == ("EXACT", found.error)
+    again = tp.segment(IMAGE, model, exact.paths[0], **CUT)
+    assert again.certificate == certificate
+    assert "Largest difference to a pass without seams" in certificate.sentences[1]
+
+
+def test_a_card_that_claims_too_little_halo_is_found(model: tp.Model, tmp_path: Path) -> None:
+    liar = wrong_card(model, halo=4)
+    result = tp.segment(IMAGE, liar, tmp_path / "labels.tif", tile=64)
+    assert result.certificate.mode == "EXACT"
+    found = verify(result, IMAGE, liar, windows=4)
+    assert not found.holds
+    assert "differ from a pass without seams" in found.problems[0]
+    assert tp.segment(IMAGE, liar, tmp_path / "labels.tif", tile=64).certificate.mode == "UNCERTIFIED"
+
+
+class Coarse(nn.Module):
+    """Subsamples by 4, whatever its card says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        small = nn.functional.max_pool2d(self.conv(x), 4, ceil_mode=True)
+        return nn.functional.interpolate(small, scale_factor=4)[..., : x.shape[2], : x.shape[3]]
+
+
+def test_a_card_with_the_wrong_stride_is_found(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    card = tp.ModelCard(bands=3, classes=["a", "b"], mean=[127] * 3, std=[60] * 3, stride=1, halo=4)
+    liar = tp.Model.from_torch(Coarse(), card)
+    result = tp.segment(IMAGE, liar, tmp_path / "labels.tif", tile=98, overlap=8)
+    found = verify(result, IMAGE, liar, windows=4)
+    assert result.certificate.mode == "EXACT"
+    assert not found.holds
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_changed_labels_on_disk_are_found(model: tp.Model, tmp_path: Path) -> None:
+    result = tp.segment(IMAGE, model, tmp_path / "labels.tif", **CUT)
+    with rasterio.open(result.paths[0]) as file:
+        profile, labels = file.profile, file.read(1)
+        tags, palette = file.tags(), file.colormap(1)
+    labels[130:300, 130:300] = (labels[130:300, 130:300] + 1) % 3
+    result.paths[0].unlink()
+    with rasterio.open(result.paths[0], "w", **(profile | {"driver": "GTiff"})) as file:
+        file.write(labels, 1)
+        file.update_tags(**tags)
+        file.write_colormap(1, palette)
+    found = verify(result.paths[0], IMAGE, model, windows=6)
+    assert found.stored is not None
+    assert found.stored.wrong == ((1, 1), (1, 2), (2, 1), (2, 2))
+    assert found.again is not None
+    assert found.again.different > 0
+    assert found.whole.flips.different == 0
+    assert len(found.problems) == 2
+
+
+def test_a_region_at_another_resolution_is_compared_pixel_by_pixel(model: tp.Model, tmp_path: Path) -> None:
+    coarse = wrong_card(model, resolution=1.5)
+    image = tp.open_source(noise(420, 500).read(Box.of_shape(420, 500)))
+    image.resolution = tp.sources.base.Resolution(1.0, 1.0)  # type: ignore[misc]
+    result = tp.segment(image, coarse, tmp_path / "part.tif", region=Box(31, 17, 401, 480), **CUT)
+    found = verify(result, image, coarse, windows=3)
+    assert found.holds, found
+    assert found.stored is not None
+    assert found.stored.blocks == 0
+    assert found.again is not None
+    assert found.again.pixels > 1.5 * found.whole.flips.pixels
+
+
+def test_blended_runs_promise_nothing_and_are_measured(model: tp.Model, tmp_path: Path) -> None:
+    result = tp.segment(IMAGE, model, tmp_path / "labels.tif", tile=64, overlap=16)
+    found = verify(result, IMAGE, model, windows=4)
+    assert found.holds, found
+    assert found.certificate is not None
+    assert found.certificate.mode == "BLEND"
+    assert found.whole.flips.different > 0
+    assert found.shifted is not None
+    assert found.shifted.worst > 1e-3
+    assert found.again is not None
+    assert found.again.different == 0
+
+
+def test_a_global_model_in_halves_of_precision(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.Conv2d(4, 2, 3, padding=1))
+    model = tp.Model.from_torch(net, tp.ModelCard(bands=3, classes=["a", "b"], mean=[127] * 3, std=[60] * 3))
+    result = tp.segment(IMAGE, model, tmp_path / "labels.tif", tile=64, precision="bf16")
+    found = verify(result, IMAGE, model, windows=2)
+    assert found.holds, found
+    assert found.certificate is not None
+    assert found.certificate.precision == "bf16"
+
+
+def test_json_and_table_say_the_same(exact: Any, model: tp.Model) -> None:
+    found = verify(exact, IMAGE, model, windows=1)
+    facts = json.loads(found.to_json())
+    assert facts["holds"] is True
+    assert facts["windows"][0]["box"] == found.windows[0].box.to_list()
+    assert "verdict" in str(found)
+    assert "holds" in str(found).splitlines()[-1]
+
+
+def test_nothing_is_computed_without_windows(exact: Any, model: tp.Model) -> None:
+    found = verify(exact, IMAGE, model, windows=0)
+    assert (found.windows, found.shifted, found.error) == ((), None, None)
+    assert found.stored is not None
+
+
+def test_bad_questions(exact: Any, model: tp.Model, tmp_path: Path) -> None:
+    with pytest.raises(tp.TilepipeError, match="given from Python"):
+        verify(exact.paths[0])
+    with pytest.raises(tp.TilepipeError, match="is not what"):
+        verify(exact.paths[0], noise(330, 400, seed=5), model)
+    with pytest.raises(tp.TilepipeError, match="does not exist"):
+        verify(tmp_path / "none.tif")
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    with pytest.raises(tp.TilepipeError, match="--tile"):
+        verify(tmp_path / "x.npy")
+    with pytest.raises(tp.TilepipeError, match="'window' is not known"):
+        verify(exact.paths[0], window=3)  # type: ignore[call-arg]

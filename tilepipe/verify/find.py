@@ -1,0 +1,113 @@
+"""From a path to a finished run, and to what is needed to compute parts of it again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tilepipe.certificate import Certificate
+from tilepipe.certify import certificate_of
+from tilepipe.engine.steps import Job
+from tilepipe.errors import InputError, UsageError
+from tilepipe.exports.products import LOSSLESS, product_of
+from tilepipe.exports.view import open_label_file
+from tilepipe.labelmap import LabelMap
+from tilepipe.models.model import Model
+from tilepipe.models.weights import load_model
+from tilepipe.plan import Plan
+from tilepipe.planning import Settings
+from tilepipe.predict import resolve_device
+from tilepipe.region import on_prediction_grid, resolve
+from tilepipe.sources.open import open_source
+from tilepipe.store import Store
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run on disk."""
+
+    directory: Path
+    """Its work directory, that of one run key."""
+    plan: Plan
+    """What was computed."""
+    record: dict[str, Any]
+    """What run.json says."""
+
+    @property
+    def products(self) -> list[Path]:
+        """Products that hold every label and are still there."""
+        folder = self.directory.parent.parent
+        paths = [folder / name for name in self.record["products"]]
+        return [path for path in paths if path.exists() and product_of(path) in LOSSLESS]
+
+    def stored(self) -> Store | None:
+        """Return the arrays of the run where they are kept: when tiles failed, or no product holds every label."""
+        return Store(self.directory) if (self.directory / "run.zarr" / "labels" / "zarr.json").exists() else None
+
+    def labels(self) -> LabelMap:
+        """Return the first product. Raises `InputError` where none is left."""
+        if not self.products:
+            raise InputError(f"{self.directory}: no product of this run is left that holds every label")
+        return open_label_file(self.products[0])
+
+
+def find_run(path: Path) -> Run | None:
+    """Return the run that a path stands for: its work directory, the one beside a product, or None.
+
+    Raises `InputError` when the run has not finished.
+    """
+    beside = path.with_name(f".{path.name}.tilepipe")
+    runs = [
+        plan.parent for where in (path, beside) for name in ("plan.json", "*/plan.json") for plan in where.glob(name)
+    ]
+    if not runs:
+        return None
+    directory = max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns)
+    try:
+        record = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+        return Run(directory.resolve(), Plan.from_json((directory / "plan.json").read_text(encoding="utf-8")), record)
+    except (OSError, ValueError):
+        raise InputError(f"{directory} holds no finished run; give the command of the run again, it goes on") from None
+
+
+def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dict[str, Any]) -> Job:
+    """Return the job of a run, with the image and the model that it was made from.
+
+    `settings` may hold `device`, `mask` (the file of the run's polygons) and `trust_model`. Raises `UsageError` where
+    something must be named, `InputError` where image, model or polygons are not those of the run.
+    """
+    full = open_source(_named(image, run.record["source"], "array", "image"))
+    if not isinstance(model, Model):
+        named = _named(model, run.record["model"], "python", "model")
+        model = load_model(named, trust_model=settings.get("trust_model"))
+    plan = run.plan
+    if plan.key(full.identity(), model.sha256()) != run.record["key"]:
+        raise InputError(
+            f"{full.name} or {model.name} is not what {run.directory} was made from; "
+            "name the image and the model of the run as they were"
+        )
+    card = model.card.model_copy(update={"halo": plan.tiling.halo, "stride": plan.tiling.stride})
+    by_file = plan.mask.startswith("area:")
+    if by_file and not settings.get("mask"):
+        raise UsageError("the run computed inside polygons; name their file with --mask")
+    asked, mask = resolve(full, card, Settings(mask=settings["mask"] if by_file else plan.mask))
+    if asked.mask != plan.mask:
+        raise InputError(f"the polygons of {settings['mask']} are not those of the run; name the same file")
+    if settings.get("device"):
+        plan = replace(plan, compute=replace(plan.compute, device=resolve_device(settings["device"])))
+    else:
+        resolve_device(plan.compute.device)
+    return Job(plan, on_prediction_grid(full, mask, plan), model)
+
+
+def claim(run: Run, model: Model) -> Certificate:
+    """Return the certificate that the run was made under, before anything was checked."""
+    return replace(certificate_of(run.plan, model), versions=run.record["versions"])
+
+
+def _named(given: Any, recorded: str, nameless: str, what: str) -> Any:
+    if given is None and recorded == nameless:
+        raise UsageError(f"the {what} of this run was given from Python; name it: verify(run, {what}=...)")
+    return recorded if given is None else given

@@ -1,0 +1,104 @@
+"""What a run has stored, against its ledger and against the same labels computed again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, StorageError
+from tilepipe.grid import Index
+from tilepipe.labelmap import LabelMap
+from tilepipe.quality.seams import Flips
+from tilepipe.store import Record, Store
+from tilepipe.verify.find import Run
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Blocks whose labels were hashed and compared with the ledger."""
+
+    where: str
+    """What was read: the work directory's arrays or the product; why nothing was, where there are no blocks."""
+    blocks: int = 0
+    """Blocks compared."""
+    wrong: tuple[tuple[int, int], ...] = ()
+    """(row, column) of blocks that differ or cannot be read."""
+
+
+def check_stored(run: Run) -> Stored:
+    """Hash every block of a finished run and compare it with its line in the ledger; one block in memory at a time."""
+    store, plan = run.stored(), run.plan
+    labels = None
+    if store is None:
+        if plan.output != plan.predicted:
+            return Stored("not compared: the product is on another grid than the blocks of the ledger")
+        labels = run.labels()
+    records = [Record.from_line(line) for line in (run.directory / "ledger.jsonl").read_text().splitlines()]
+    last = {record.block: record.sha256 for record in records}
+    wrong = [block for block, wanted in last.items() if _sha256(run, block, store, labels) != wanted]
+    where = "work directory" if store is not None else run.products[0].name
+    return Stored(where, len(last), tuple((block.row, block.column) for block in sorted(wrong)))
+
+
+def _sha256(run: Run, block: Index, store: Store | None, labels: LabelMap | None) -> str:
+    plan, zone = run.plan, run.plan.grid.zone(block)
+    try:
+        if store is not None:
+            return hashlib.sha256(np.ascontiguousarray(store.read_labels(zone)).tobytes()).hexdigest()
+        assert labels is not None
+        values = np.full(zone.shape, plan.nodata, plan.label_dtype)
+        region = plan.output_region
+        part = zone & region
+        if part is not None:
+            values[part.slices_in(zone)] = labels.read(part.shift(-region.y0, -region.x0))
+        return hashlib.sha256(values.tobytes()).hexdigest()
+    except (StorageError, InputError):
+        return ""
+
+
+class Keeper:
+    """Reads the labels that a run kept, by boxes of the prediction grid."""
+
+    def __init__(self, run: Run) -> None:
+        """Open the work directory's arrays, or the product."""
+        self.run = run
+        self.store = run.stored()
+        self.labels = None if self.store is not None else run.labels()
+
+    def compare(self, box: Box, again: NDArray[Any]) -> Flips:
+        """Return how many labels in `box` differ from those computed `again`, (box.height, box.width).
+
+        Pixels of tiles that failed in the run are left out.
+        """
+        found, where = self._read(box)
+        wanted = again[where]
+        known = np.ones(found.shape, bool) if not self.run.record["failed"] else found != self.run.plan.nodata
+        return Flips(int(known.sum()), int(((found != wanted) & known).sum()))
+
+    def _read(self, box: Box) -> tuple[NDArray[Any], Any]:
+        """Return kept labels and the index of the pixels of `box` that they belong to."""
+        if self.store is not None:
+            return self.store.read_labels(box), np.s_[:, :]
+        assert self.labels is not None
+        plan, region = self.run.plan, self.run.plan.output_region
+        rows = _under(range(region.y0, region.y1), (box.y0, box.y1), plan.predicted[0], plan.output[0])
+        columns = _under(range(region.x0, region.x1), (box.x0, box.x1), plan.predicted[1], plan.output[1])
+        where = np.ix_(rows[1] - box.y0, columns[1] - box.x0)
+        if not (len(rows[0]) and len(columns[0])):
+            return np.empty((len(rows[0]), len(columns[0])), plan.label_dtype), where
+        out = Box(int(rows[0][0]), int(columns[0][0]), int(rows[0][-1]) + 1, int(columns[0][-1]) + 1)
+        return self.labels.read(out.shift(-region.y0, -region.x0)), where
+
+
+def _under(inside: range, span: tuple[int, int], size: int, of: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the output indices `inside` a region whose pixel of the prediction grid lies in `span`, and that pixel."""
+    first, last = max(inside.start, span[0] * of // size - 1), min(inside.stop, span[1] * of // size + 2)
+    index = np.arange(first, max(first, last))
+    pixel = (2 * index + 1) * size // (2 * of)
+    keep = (pixel >= span[0]) & (pixel < span[1])
+    return index[keep], pixel[keep]
