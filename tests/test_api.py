@@ -11,6 +11,7 @@ import dask.array
 import numpy as np
 import pytest
 import rasterio
+import torch
 from fakes import codes_model
 from rasterio.transform import Affine
 
@@ -185,3 +186,28 @@ def test_a_region_of_one_pixel_at_another_resolution() -> None:
             box = plan.output_region
             assert (part == whole[box.y0 : box.y1, box.x0 : box.x1]).all()
             assert part.shape == box.shape
+
+
+def test_nothing_of_the_images_own_format_is_dragged_along(tmp_path: Path) -> None:
+    """JPEG in YCbCr with its own nodata and odd blocks in, a plain palette image out."""
+    pixels = np.random.default_rng(0).integers(1, 255, (3, 96, 160), dtype=np.uint8)
+    layout = {"tiled": True, "blockxsize": 32, "blockysize": 16, "compress": "jpeg", "photometric": "ycbcr"}
+    size = {"height": 96, "width": 160, "count": 3, "dtype": "uint8", "nodata": 0}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", crs="EPSG:32645", transform=PLACE, **size, **layout
+    ) as f:
+        f.write(pixels)
+    card = codes_model(4).card.model_copy(update={"bands": 3})
+    result = tp.segment(tmp_path / "a.tif", tp.Model.from_torch(Quarters(), card), tile=32, overlap=8)
+    with rasterio.open(result.paths[0]) as labels:
+        assert (labels.count, labels.dtypes, labels.nodata) == (1, ("uint8",), 255)
+        assert (labels.compression.name, labels.colorinterp[0].name) == ("deflate", "palette")
+        assert labels.block_shapes == [(512, 512)]
+        assert set(np.unique(labels.read(1))) <= {0, 1, 2, 3, 255}
+
+
+class Quarters(torch.nn.Module):
+    """The first band in quarters."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.one_hot((x[:, 0] / 64).long(), 4).permute(0, 3, 1, 2).float()

@@ -252,8 +252,8 @@ def test_all_tiles_failing_is_an_error_and_is_tried_again(tmp_path: Path) -> Non
     assert (labels_of(output) == CODES).all()
 
 
-@pytest.mark.parametrize("window", ["crop", "hann"])
-def test_some_tiles_failing_is_reported_and_tried_again_when_asked(window: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("window", "ask"), [("crop", "overwrite"), ("hann", "delete")])
+def test_some_tiles_failing_is_reported_and_tried_again_when_asked(window: str, ask: str, tmp_path: Path) -> None:
     output, image = tmp_path / "out.tif", Flaky(CODES)
     image.broken = Box(5, 5, 6, 6)
     result = segment(output, source=image, window_shape=window)
@@ -264,8 +264,11 @@ def test_some_tiles_failing_is_reported_and_tried_again_when_asked(window: str, 
     assert (labels[40:] == CODES[40:]).all()
     image.broken = None
     assert segment(output, source=image, window_shape=window).failed == result.failed, "already complete"
-    output.unlink()
-    assert not segment(output, source=image, window_shape=window).failed
+    if ask == "overwrite":
+        assert not segment(output, source=image, window_shape=window, overwrite=True).failed
+    else:
+        output.unlink()
+        assert not segment(output, source=image, window_shape=window).failed
     assert (labels_of(output) == CODES).all()
 
 

@@ -59,8 +59,13 @@ def work_directory(outputs: Outputs, key: str) -> Path:
 
 
 def finished(outputs: Outputs, key: str) -> dict[str, Any] | None:
-    """Return run.json when this very run is complete and its products are still as they were written, else None."""
+    """Return run.json when this very run is complete and its products are still as they were written, else None.
+
+    One with tiles that failed is not complete for somebody who asks to overwrite: they are tried again.
+    """
     record = _ended(outputs, key)
+    if record and record["failed"] and outputs.overwrite:
+        return None
     return record if record and all(_as_written(record, path) for path in outputs.paths.values()) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ from fakes import job_for, noise, open_book, random_unet, run_labels
 from torch import nn
 
 from tilepipe.engine import dask
+from tilepipe.engine.book import Book
 from tilepipe.errors import ModelError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
+from tilepipe.store import Record
 
 CUT = {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96}
 
@@ -76,6 +79,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from fakes import noise, random_unet, run_labels
 from tilepipe.engine import dask
+from tilepipe.engine.book import Book
 print("script runs", flush=True)
 labels = run_labels(noise(200, 200), random_unet(), Path({work!r}), dask.run, tile=96, overlap=64, workers=1)
 print(labels.shape)
@@ -124,3 +128,22 @@ def test_a_model_that_returns_nan_stops_the_run_with_one_sentence(workers: int, 
     job = job_for(noise(100, 100), model, tmp_path, workers=workers, tile=64)
     with pytest.raises(ModelError, match="NaN"):
         dask.run(job, open_book(job))
+
+
+def test_tasks_carry_coordinates_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pixels, no weights: a task and its result stay below a few hundred bytes, whatever a block holds."""
+    sizes, submit, commit = [], Client.submit, Book.commit
+
+    def measured(self: Client, function: Any, *args: Any, **how: Any) -> Any:
+        sizes.append(len(pickle.dumps((function, args))))
+        return submit(self, function, *args, **how)
+
+    def weighed(self: Book, record: Record) -> None:
+        sizes.append(len(pickle.dumps(record)))
+        commit(self, record)
+
+    monkeypatch.setattr(Client, "submit", measured)
+    monkeypatch.setattr(Book, "commit", weighed)
+    run_labels(noise(300, 300), random_unet(), tmp_path, dask.run, **CUT)  # type: ignore[arg-type]
+    assert len(sizes) >= 8
+    assert max(sizes) < 600

@@ -81,6 +81,17 @@ def test_a_region_in_memory_tells_of_unreadable_tiles(window: str) -> None:
     assert labels[0, 0] == CODES[0, 0]
 
 
+def test_a_pixel_under_a_thousand_tiles(tmp_path: Path) -> None:
+    """More tiles than a uint8 counter holds, at the largest overlap."""
+    codes = CODES[:64, :64]
+    job = job_for(ArraySource(codes), codes_model(4), tmp_path, tile=32, overlap=31, window_shape="hann", block=40)
+    assert len(list(job.plan.grid.tiles_over(Box(32, 32, 33, 33)))) == 1024
+    book = open_book(job)
+    serial.run(job, book)
+    assert (book.store.read_labels(Box(32, 32, 33, 33)) == codes[32, 32]).all()
+    assert (book.store.read_labels(Box(0, 0, 64, 64)) != 255).all()
+
+
 class Listening(nn.Module):
     """Class 0 everywhere; keeps what it was given."""
 
