@@ -16,7 +16,7 @@ from tilepipe import errors
 from tilepipe.cli.main import Terminated, explain, main
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["segment", "plan", "info", "export", "evaluate", "model", "demo", "train", "batch"]
+COMMANDS = ["segment", "plan", "info", "export", "evaluate", "model", "demo", "train", "compare", "batch"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from types import FrameType
 import click
 
 from tilepipe.cli.batch import batch
+from tilepipe.cli.compare import compare
 from tilepipe.cli.demo import demo
 from tilepipe.cli.evaluate import evaluate
 from tilepipe.cli.export import export
@@ -39,7 +40,7 @@ def root() -> None:
     """Segment images that are too large for memory into seamless label maps."""
 
 
-for command in (segment, plan, info, export, verify, evaluate, model, demo, train, batch):
+for command in (segment, plan, info, export, verify, evaluate, model, demo, train, compare, batch):
     root.add_command(command)
 
 
