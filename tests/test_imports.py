@@ -37,6 +37,7 @@ LEVELS = [
     ("tilepipe.memory", 4, "plan"),
     ("tilepipe.plan*", 4, "plan"),
     ("tilepipe.reach", 4, "plan"),
+    ("tilepipe.afford", 4, "plan"),
     ("tilepipe.certify", 4, "plan"),
     ("tilepipe.region", 4, "plan"),
     ("tilepipe.output", 4, "plan"),

@@ -12,11 +12,12 @@ import dask.array as da
 from numpy.typing import NDArray
 
 from tilepipe import run
+from tilepipe.afford import afford
 from tilepipe.box import Box
 from tilepipe.certificate import Certificate
 from tilepipe.engine.steps import Job, Worker
 from tilepipe.errors import InputError, UsageError
-from tilepipe.events import Listener, silent
+from tilepipe.events import Event, Listener, silent
 from tilepipe.exports.products import LOSSLESS, PRODUCTS, output_paths, product_of
 from tilepipe.exports.view import Labels, open_label_file
 from tilepipe.models.footprint import footprint
@@ -89,6 +90,8 @@ def segment(
     Raises `TilepipeError`; then an output that existed is as it was.
     """
     job, full = _job(source, model, settings)
+    if job.plan.reach.tolerance:
+        listener(Event("plan", message=f"seams: {job.plan.seams}"))
     outputs = run.Outputs(_output_paths(full, output, settings.get("of")), bool(settings.get("overwrite")))
     key = job.plan.key(full.identity(), job.model.sha256())
     record = run.execute(job, full, outputs, key, listener, settings.get("scheduler"))
@@ -157,9 +160,10 @@ def _job(source: Image, model: str | Path | Model, settings: Settings) -> tuple[
     card, reach = look(model, measure=settings.get("overlap", "auto") == "auto")
     asked, mask = resolve(full, card, settings)
     device = resolve_device(settings.get("device", "auto"))
+    settings, tolerance = afford(model, card, full, settings, device)
     settings["precision"] = resolve_precision(settings.get("precision", "auto"), device)
     made = make_plan(full, card, asked, settings, device=device, footprint=footprint(model))
-    made = replace(made, reach=reach)
+    made = replace(made, reach=replace(reach, tolerance=tolerance))
     return Job(made, on_prediction_grid(full, mask, made), model), full
 
 

@@ -38,6 +38,7 @@ def certificate_of(plan: Plan, model: Model) -> Certificate:
         halo=Sides(*4 * (0 if whole else cut.overlap // 2,)),
         tile=cut.tile,
         reach=plan.reach.sides,
+        tolerance=plan.reach.tolerance,
         device=plan.compute.device,
         precision=plan.compute.precision,
         versions=versions_of(plan, model),
@@ -50,6 +51,8 @@ def certificate_of(plan: Plan, model: Model) -> Certificate:
 def _mode(plan: Plan) -> Mode:
     if plan.exact:
         return "EXACT"
+    if plan.reach.tolerance:
+        return "TOLERANCE"
     return "UNCERTIFIED" if plan.tiling.window == "crop" else "BLEND"
 
 

@@ -209,6 +209,11 @@ class Plan:
             return "none: labels equal whole-image inference"
         if self.tiling.halo is None:
             return f"not certified: {self.reach.known}"
+        if self.reach.tolerance:
+            return (
+                f"at most about {self.reach.tolerance:g} in probability, measured on windows of the image; an overlap "
+                f"of {2 * self.tiling.halo} would be exact and is too dear for tiles of {self.tiling.tile}"
+            )
         return f"not certified: an overlap of {2 * self.tiling.halo} with crop windows would be exact"
 
     def __str__(self) -> str:

@@ -21,6 +21,12 @@ from tilepipe.sources.resample import fitting_shape
 from tilepipe.window import PROFILES
 
 DEFAULT_TILE = 512
+LARGEST_TILE = 2048
+"""Pixels above which a tile is not chosen for the sake of an exact overlap, unless the tolerance is 0."""
+TOLERANCE = 0.01
+"""Difference in probability that is accepted where exact labels cost more than `MAX_COST`."""
+MAX_COST = 4.0
+"""Work over that of one pass: what an overlap of half a tile costs."""
 BLOCK = 1024
 """Wanted size of a block in pixels."""
 CACHE = 64 << 20
@@ -44,6 +50,10 @@ class Choices(TypedDict, total=False):
     """Pixels that neighbouring tiles share."""
     window_shape: str
     """auto, crop, gaussian, hann or linear."""
+    tolerance: float
+    """Difference in probability accepted where exact labels cost more than max_cost; 0: exact at any cost."""
+    max_cost: float
+    """Work over that of one pass that exact labels may cost; 4 by default."""
     resolution: str | float
     """Grid of the labels: full, model, or a pixel size."""
     pixel_size: float
@@ -99,9 +109,7 @@ def make_plan(
     check_fits(source, card)
     shape = source.shape[1], source.shape[2]
     resolution = resolution_of(source, card, settings.get("pixel_size"))
-    predicted = shape
-    if resolution is not None and card.resolution is not None:
-        predicted = fitting_shape(source, resolution, card.resolution)
+    predicted = predicted_shape(source, card, settings)
     compute = Compute(
         device=device,
         precision=settings.get("precision", "fp32"),
@@ -127,6 +135,14 @@ def _check_numbers(settings: Settings) -> None:
             continue
         if not isinstance(value, int | float) or not least <= value < math.inf or (name == "pixel_size" and value == 0):
             raise UsageError(f"{name} {value!r} is no number that can be used; give {least} or more")
+
+
+def predicted_shape(source: Source, card: ModelCard, settings: Settings) -> tuple[int, int]:
+    """Return (height, width) of the prediction grid: the image at the model's resolution. Raises `InputError`."""
+    resolution = resolution_of(source, card, settings.get("pixel_size"))
+    if resolution is None or card.resolution is None:
+        return source.shape[1], source.shape[2]
+    return fitting_shape(source, resolution, card.resolution)
 
 
 def check_fits(source: Source, card: ModelCard) -> None:
@@ -186,11 +202,18 @@ def output_shape(
     return max(1, round(shape[0] * resolution.y / size)), max(1, round(shape[1] * resolution.x / size))
 
 
+def tile_size(card: ModelCard, settings: Settings) -> int:
+    """Return the tile size asked for, or one that keeps the cost of an exact overlap to that of half a tile."""
+    stride, asked = card.stride, _number(settings.get("tile", "auto"))
+    usual = -(-(card.tile or DEFAULT_TILE) // stride) * stride
+    exact, largest = 4 * (card.halo or 0), max(usual, LARGEST_TILE // stride * stride)
+    return asked or max(usual, exact if settings.get("tolerance") == 0 else min(exact, largest))
+
+
 def choose_tiles(card: ModelCard, settings: Settings) -> Tiling:
     """Return tile, overlap and window shape, each as asked for or chosen from the model card. Raises `UsageError`."""
     stride, halo = card.stride, card.halo
-    usual = -(-(card.tile or DEFAULT_TILE) // stride) * stride
-    tile = _number(settings.get("tile", "auto")) or max(usual, 4 * (halo or 0))
+    tile = tile_size(card, settings)
     overlap = _number(settings.get("overlap", "auto"))
     if overlap is None:
         overlap = 2 * halo if halo is not None else tile // 2 // stride * stride

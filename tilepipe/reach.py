@@ -25,6 +25,8 @@ class Reach:
     """Pixels per side; None where it is unknown or not bounded."""
     known: str = "the model's card does not say how far it sees"
     """'card' or 'measured'; where `sides` is None, why, in words."""
+    tolerance: float = 0.0
+    """Difference in probability that the run's context was chosen for, on windows of the image; 0 where it was not."""
 
 
 def reach_of_card(card: ModelCard) -> Reach:

@@ -11,11 +11,14 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tilepipe.errors import ModelError, StorageError
+from tilepipe.models.model import Model
 
 SAFETY = 10.0
 """The halo is chosen so that the measured error is this many times below the tolerance."""
@@ -80,6 +83,19 @@ def edge_errors(forward: Callable[[Tensor], Tensor], windows: Iterable[Tensor], 
     if not count:
         raise ModelError("no window was given to measure the halo on; the image is too small for a tolerance")
     return EdgeErrors(tuple(worst.tolist()), count, margin)
+
+
+def model_errors(model: Model, windows: Iterable[NDArray[Any]], margin: int, stride: int, device: str) -> EdgeErrors:
+    """Measure e(d) of a model on windows (bands, H, W) in the image's own units, on `device` in fp32."""
+    module = model.module.to(device)
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with exact:
+        return edge_errors(
+            lambda x: module(model.normalise(x.to(device))).cpu(),
+            (torch.from_numpy(window) for window in windows),
+            margin,
+            stride,
+        )
 
 
 def total_variation(p: Tensor, q: Tensor) -> Tensor:

@@ -72,6 +72,10 @@ SETTINGS = (
         help="How tiles are blended where they overlap.",
     ),
     click.option(
+        "--tolerance", type=click.FloatRange(0, 1), help="Difference in probability accepted where exact is too dear."
+    ),
+    click.option("--max-cost", type=click.FloatRange(min=1), help="Work over that of one pass that exact may cost."),
+    click.option(
         "--resolution",
         type=word_or(float, "full", "model"),
         metavar="full|model|R",

@@ -1,0 +1,94 @@
+"""Afford: less context than the model's reach, where all of it costs too much; how much is measured on the image."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.certificate import cost_factor
+from tilepipe.errors import InputError, ModelError, UsageError
+from tilepipe.models.card import ModelCard
+from tilepipe.planning import MAX_COST, TOLERANCE, Settings, predicted_shape, tile_size
+from tilepipe.probe.result import Sides
+from tilepipe.sources.base import Source
+from tilepipe.sources.resample import Resampled
+
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
+
+WINDOWS = 8
+"""Windows of the image that the context is chosen on; two forward passes each."""
+DRAWS = 25
+"""Places tried for each; it must hold image data only."""
+_MEASURED: dict[str, int | None] = {}
+
+
+def afford(model: Model, card: ModelCard, source: Source, settings: Settings, device: str) -> tuple[Settings, float]:
+    """Return settings with an overlap that keeps within `max_cost`, and the tolerance that it was chosen for.
+
+    Both are as they were, with tolerance 0, where the overlap is the user's own, exact labels are cheap enough, or the
+    model's reach is unknown. Where no context within `max_cost` keeps the tolerance, tiles are blended with half of a
+    tile, uncertified. The choice depends on the whole image, never on the region. Raises `UsageError`.
+    """
+    tolerance, most = settings.get("tolerance", TOLERANCE), settings.get("max_cost", MAX_COST)
+    if not 0 <= tolerance < 1 or most < 1:
+        raise UsageError(f"tolerance {tolerance} is not in [0, 1), or max_cost {most} is below 1")
+    own = settings.get("overlap", "auto") != "auto" or settings.get("window_shape", "auto") not in ("auto", "crop")
+    if card.halo is None or own or tolerance == 0:
+        return settings, 0.0
+    tile, shape = tile_size(card, settings), predicted_shape(source, card, settings)
+    if max(shape) <= tile or cost_factor(tile, Sides(*4 * (card.halo,))) <= most:
+        return settings, 0.0
+    image = source if shape == source.shape[1:] else Resampled(source, *shape)
+    halo = _halo(model, card.stride, image, (tolerance, most, tile), device)
+    chosen: Settings = {**settings, "overlap": tile // 2 // card.stride * card.stride, "window_shape": "gaussian"}
+    if halo is None:
+        return chosen, 0.0
+    return {**chosen, "overlap": 2 * halo, "window_shape": "crop"}, tolerance
+
+
+def _halo(model: Model, stride: int, image: Source, wanted: tuple[float, float, int], device: str) -> int | None:
+    """Return the smallest halo that keeps the tolerance within the cost; None where there is none. Kept per process."""
+    tolerance, most, tile = wanted
+    largest = int(tile * (1 - 1 / math.sqrt(most)) / 2) // stride * stride
+    key = json.dumps([model.sha256(), image.identity(), image.shape, wanted, stride, device], sort_keys=True)
+    if key not in _MEASURED:
+        _MEASURED[key] = _measure(model, image, (tolerance, largest, stride), device)
+    return _MEASURED[key]
+
+
+def _measure(model: Model, image: Source, wanted: tuple[float, int, int], device: str) -> int | None:
+    from tilepipe.tolerance import model_errors
+
+    tolerance, largest, stride = wanted
+    fits = (min(image.shape[1:]) - 2 * stride) // (4 * stride) * stride
+    margin = min(largest, fits)
+    if margin < stride:
+        return None
+    try:
+        errors = model_errors(model, windows(image, 4 * margin + 2 * stride), margin, stride, device)
+    except ModelError:  # no window without holes
+        return None
+    return errors.halo(tolerance, stride)
+
+
+def windows(image: Source, side: int) -> Iterator[NDArray[Any]]:
+    """Yield up to `WINDOWS` windows of `side` x `side` pixels, image data only, at places fixed by the image's size."""
+    _, height, width = image.shape
+    random = Random(f"{height} {width} {side}")
+    for _ in range(WINDOWS):
+        for _ in range(DRAWS):
+            y, x = random.randint(0, height - side), random.randint(0, width - side)
+            box = Box(y, x, y + side, x + side)
+            with suppress(InputError):  # a part that cannot be read; the run will say so
+                valid = image.valid(box)
+                if valid is None or valid.all():
+                    yield image.read(box)
+                    break
