@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -71,6 +73,20 @@ def test_ties_go_to_the_lowest_class() -> None:
     sums = Sums(grid, Box(0, 0, 2, 2), "hann", classes=3)
     sums.add(Index(0, 0), np.full((3, 2, 2), 1 << 22, np.int32))
     assert (sums.labels(sums.area) == 0).all()
+
+
+def test_labels_do_not_copy_the_sums() -> None:
+    """Part of the memory promise: beside the sums, a few planes, however many classes there are."""
+    axis = make_axis(600, 64, 32, stride=1, crop=False, zone=256)
+    sums = Sums(Grid(axis, axis), Box(0, 0, 300, 300), "hann", classes=40)
+    sums.values[:] = np.random.default_rng(0).integers(0, 1000, sums.values.shape)
+    box = Box(0, 0, 256, 256)
+    tracemalloc.start()
+    labels = sums.labels(box)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (labels == sums.at(box).argmax(axis=0)).all()
+    assert peak < 16 * box.area
 
 
 @pytest.mark.parametrize("failures", [1, 100])

@@ -98,9 +98,14 @@ class Sums:
 
     def labels(self, box: Box) -> NDArray[Any]:
         """Return the class with the largest sum at `box`, ties to the lowest; nodata where a tile failed."""
-        sums = self.at(box)
-        labels: NDArray[Any] = sums.argmax(axis=0).astype(self.dtype)
-        labels[sums.min(axis=0) < 0] = self.nodata
+        first, *others = self.at(box)
+        largest = first.copy()
+        labels: NDArray[Any] = np.zeros(box.shape, self.dtype)
+        for k, sums in enumerate(others, start=1):  # class by class: argmax over the first axis copies all sums
+            larger = sums > largest
+            labels[larger] = k
+            np.copyto(largest, sums, where=larger)
+        labels[largest < 0] = self.nodata
         return labels
 
 
