@@ -7,6 +7,11 @@ from pathlib import Path
 import pytest
 from fakes import REACH, noise, random_unet, run_labels, whole_image
 
+import tilepipe as tp
+from tilepipe.sources.resample import Resampled
+
+SAMPLE = Path(__file__).parents[1] / "pipelines" / "sample"
+
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(150, 233), (97, 64)])
@@ -31,3 +36,14 @@ def test_an_image_of_one_tile_needs_no_halo(window: str, tmp_path: Path) -> None
     model, source = random_unet(depth=3), noise(61, 90)
     labels = run_labels(source, model, tmp_path, tile=96, overlap=48, window_shape=window)
     assert (labels == whole_image(model, source)).all()
+
+
+def test_a_real_image_with_the_bundled_model_equals_the_whole_image() -> None:
+    """899 x 904 pixels at the model's resolution, in 512-pixel tiles; the truth is one forward pass."""
+    model, image = tp.load_model("buildings"), tp.open_source(SAMPLE / "banepa_east_rgb.tif")
+    plan = tp.plan(image, model, resolution="model")
+    assert plan.exact
+    assert plan.tile_count > 1
+    truth = whole_image(model, Resampled(image, *plan.predicted))
+    assert 0.1 < (truth == 1).mean() < 0.9
+    assert (tp.predict(image, model, resolution="model") == truth).all()
