@@ -16,6 +16,14 @@ from cli_files import TRANSFORM
 from tilepipe.cli.main import main
 
 
+CHILD = """
+import signal, sys
+from tilepipe.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored
+sys.exit(main())
+"""
+
+
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
     """Large enough that a run takes some seconds in blocks of 64 pixels."""
@@ -30,7 +38,7 @@ def large(tmp_path: Path) -> Path:
 def test_a_stopped_run_goes_on(large: Path, model: Path, sent: signal.Signals, code: int) -> None:
     words = ["-m", str(model), "--block", "64", "--tile", "96"]
     output = large.with_name("out.tif")
-    command = [sys.executable, "-c", "import sys; from tilepipe.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", CHILD]
     command += ["segment", str(large), str(output), *words, "--progress", "json"]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert run.stderr is not None
