@@ -15,7 +15,6 @@ from cli_files import TRANSFORM
 
 from tilepipe.cli.main import main
 
-
 CHILD = """
 import signal, sys
 from tilepipe.cli import main
