@@ -51,7 +51,7 @@ def write_gallery(folder: Path, data: str, captions: Sequence[str]) -> Path | No
         draw.text((x, y), caption, fill="black")
         page.paste(crop.resize((crop.width * ZOOM, crop.height * ZOOM), Image.Resampling.NEAREST), (x, y + ROW))
     path = folder / f"{_plain(data)}.png"
-    page.quantize(64).save(path, optimize=True)
+    page.quantize(256).save(path, optimize=True)
     return path
 
 

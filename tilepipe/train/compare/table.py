@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -47,8 +48,15 @@ def summary(config: CompareConfig, results: Results) -> dict[str, Any]:
         rows = {m: {**_spread(found), "s/Mpx": timing["speeds"][m]} for m, found in lines.items() if found}
         steps = config.training(Run(name, next(iter(config.mechanisms)), config.seeds[0])).steps
         sets[name] = {"steps": steps, "mechanisms": rows, "reference": results.reference(name)}
-    fixed = {"name": config.name, "seeds": list(config.seeds), "early": list(config.early), "width": config.width}
-    return {**fixed, "machine": timing["machine"], "sets": sets}
+    fixed: dict[str, Any] = {
+        "name": config.name,
+        "seeds": list(config.seeds),
+        "early": list(config.early),
+        "width": config.width,
+    }
+    seconds = [line["seconds"] for run in config.runs if (line := results.run((run.set, run.mechanism, run.seed)))]
+    fixed |= {"runs": len(seconds), "minutes": round(sum(seconds) / 60)}
+    return {**fixed, "machine": timing["machine"], "sets": sets, "pairs": _pairs(config, results)}
 
 
 def columns(line: Line) -> dict[str, float]:
@@ -66,9 +74,27 @@ def _spread(lines: Sequence[Line]) -> dict[str, Any]:
     runs = [columns(line) for line in lines]
     result: dict[str, Any] = {name: lines[0][name] for name in ("parameters", "overlap", "halo")}
     for column in runs[0]:
-        values = [run[column] for run in runs]
-        result[column] = {"mean": mean(values), "sd": stdev(values) if len(values) > 1 else 0.0, "values": values}
+        result[column] = _figure([run[column] for run in runs])
     return result
+
+
+def _figure(values: Sequence[float]) -> dict[str, Any]:
+    spread = stdev(values) if len(values) > 1 else 0.0
+    return {"mean": round(mean(values), 5), "sd": round(spread, 5), "values": [round(value, 5) for value in values]}
+
+
+def _pairs(config: CompareConfig, results: Results) -> dict[str, Any]:
+    """Return per mechanism how its runs differ from the first mechanism's on the same set with the same seed."""
+    first, *others = config.mechanisms
+    places = list(product(config.sets, config.seeds))
+    base = {place: columns(line) for place in places if (line := results.run((place[0], first, place[1])))}
+    found: dict[str, Any] = {}
+    for name in others:
+        runs = {place: columns(line) for place in base if (line := results.run((place[0], name, place[1])))}
+        shared = set.intersection(*(set(run) & set(base[place]) for place, run in runs.items())) if runs else ()
+        apart = {column: [run[column] - base[place][column] for place, run in runs.items()] for column in shared}
+        found[name] = {column: _figure(values) for column, values in sorted(apart.items())}
+    return found
 
 
 def markdown(found: Mapping[str, Any]) -> str:
@@ -77,6 +103,10 @@ def markdown(found: Mapping[str, Any]) -> str:
     for name, data in found["sets"].items():
         if data["mechanisms"]:
             parts += [f"### {name}", _agreement(data), _checkerboards(data)]
+    pairs = {name: row for name, row in found["pairs"].items() if row}
+    if pairs:
+        first = next(iter(next(iter(found["sets"].values()))["mechanisms"]))
+        parts += [f"### Run by run against {first}", _against(pairs)]
     return "\n\n".join([*parts, _footer(found)]) + "\n"
 
 
@@ -104,6 +134,21 @@ def _checkerboards(data: Mapping[str, Any]) -> str:
     return _table(["mechanism", *boards, "overlap", "imbalance", "parameters", "s/Mpx"], body)
 
 
+def _against(pairs: Mapping[str, Any]) -> str:
+    shown = {"mean IoU": 3, "Boundary IoU": 3, "component ratio": 2}
+    boards = [column for column in next(iter(pairs.values())) if column.startswith("peak dB")]
+    shown |= dict.fromkeys(sorted(boards, key=lambda column: int(column.split()[-1])), 1)
+    body = []
+    for name, row in pairs.items():
+        cells = []
+        for column, digits in shown.items():
+            values = row[column]["values"]
+            more = f"{sum(value > 0 for value in values)}/{len(values)}"
+            cells.append(f"{row[column]['mean']:+.{digits}f} ± {row[column]['sd']:.{digits}f} ({more})")
+        body.append([name, *cells])
+    return _table(["mechanism", *shown], body)
+
+
 def _footer(found: Mapping[str, Any]) -> str:
     steps = " and ".join(str(s) for s in sorted({data["steps"] for data in found["sets"].values()}))
     m = found["machine"]
@@ -112,7 +157,9 @@ def _footer(found: Mapping[str, Any]) -> str:
         f"those of the foreground, the latter {found['width']:g} px wide at full resolution. Peak and line: the "
         "largest over the network's strides. Overlap and imbalance: the largest of its up-sampling layers, imbalance "
         f"at the start → at the end. s/Mpx: processor seconds of a forward pass per million pixels. Measured on "
-        f"{m['date']}: {m['architecture']}, {m['cores']} cores, {m['threads']} thread, torch {m['torch']}."
+        f"{m['date']}: {m['architecture']}, {m['cores']} cores, {m['threads']} thread, torch {m['torch']}; "
+        f"{found['runs']} runs took {found['minutes']} minutes. "
+        "Run by run: difference on the same set with the same seed, and in how many runs it is above 0."
     )
 
 
