@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import openslide
 import pytest
 import rasterio
 import tifffile
@@ -120,3 +121,30 @@ def test_labels_at_the_models_resolution_cover_the_same_ground(tmp_path: Path) -
         assert labels.shape == result.plan.predicted
         corner = labels.transform * (labels.width, labels.height)
         assert np.allclose(corner, transform * (140, 100), atol=1e-6)
+
+
+class Bounded(openslide.OpenSlide):
+    """A slide whose scanner says that only a part was scanned, as MIRAX and SCN files do."""
+
+    @property
+    def properties(self) -> dict[str, str]:
+        where = {"x": "20", "y": "10", "width": "560", "height": "380"}
+        return {**super().properties, **{f"openslide.bounds-{name}": value for name, value in where.items()}}
+
+
+def test_bounds_move_no_polygon_and_outside_them_is_nodata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openslide, "OpenSlide", Bounded)
+    code = np.zeros((409, 613), np.uint8)
+    code[100:200, 300:500] = 1
+    text = "Aperio Image Library v11.2.1\n613x409 -> |AppMag = 20|MPP = 0.5"
+    with tifffile.TiffWriter(tmp_path / "codes.svs") as file:
+        pixels = np.repeat(code[..., None], 3, axis=2)
+        file.write(pixels, tile=(256, 256), photometric="rgb", description=text, metadata=None)
+    model = codes_model(2)
+    model = tp.Model.from_torch(model.module, model.card.model_copy(update={"bands": 3}))
+    result = tp.segment(tmp_path / "codes.svs", model, tmp_path / "l.geojson", tile=64, overlap=16)
+    features = json.loads(result.paths[0].read_text())["features"]
+    shapes = [(f["geometry"], int(f["properties"]["classification"]["name"][-1])) for f in features]
+    expected = np.full_like(code, 255)
+    expected[10:390, 20:580] = code[10:390, 20:580]
+    assert (rasterize(shapes, out_shape=code.shape, fill=255) == expected).all()
