@@ -21,6 +21,7 @@ LEVELS = [
     ("tilepipe.errors", 0, "base"),
     ("tilepipe.box", 0, "base"),
     ("tilepipe.events", 0, "base"),
+    ("tilepipe.cache", 0, "base"),
     ("tilepipe.grid", 1, "grid"),
     ("tilepipe.window", 1, "grid"),
     ("tilepipe.quality*", 1, "quality"),

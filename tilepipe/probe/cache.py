@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
-import os
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from tilepipe import cache
 from tilepipe.errors import StorageError
 from tilepipe.probe.result import Probe
 
@@ -35,18 +34,16 @@ def cache_key(module: nn.Module, bands: int, declared: int | None) -> str:
 
 def recall(directory: Path, key: str) -> Probe | None:
     """Return the probe kept under `key`; None where there is none or it cannot be read."""
-    path = directory / f"probe-{key[:32]}.json"
-    try:
-        return Probe.from_json(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError, StorageError):
-        return None
+    text = cache.recall(_name(key), directory)
+    with contextlib.suppress(StorageError):
+        return None if text is None else Probe.from_json(text)
+    return None
 
 
 def keep(directory: Path, key: str, probe: Probe) -> None:
-    """Keep a probe. A directory that cannot be written is left alone: the cache only saves time."""
-    with contextlib.suppress(OSError):
-        directory.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=directory, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(probe.to_json())
-        os.replace(name, directory / f"probe-{key[:32]}.json")
+    """Keep a probe."""
+    cache.keep(_name(key), probe.to_json(), directory)
+
+
+def _name(key: str) -> str:
+    return f"probe-{key[:32]}.json"
