@@ -37,6 +37,7 @@ LEVELS = [
     ("tilepipe.tolerance", 3, "probe"),
     ("tilepipe.memory", 4, "plan"),
     ("tilepipe.plan*", 4, "plan"),
+    ("tilepipe.shapes", 4, "plan"),
     ("tilepipe.reach", 4, "plan"),
     ("tilepipe.afford", 4, "plan"),
     ("tilepipe.certify", 4, "plan"),

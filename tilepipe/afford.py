@@ -15,8 +15,9 @@ from tilepipe.box import Box
 from tilepipe.certificate import cost_factor
 from tilepipe.errors import InputError, ModelError, UsageError
 from tilepipe.models.card import ModelCard
-from tilepipe.planning import MAX_COST, TOLERANCE, Settings, predicted_shape, tile_size
+from tilepipe.planning import MAX_COST, TOLERANCE, Settings, tile_size
 from tilepipe.probe.result import Sides
+from tilepipe.shapes import predicted_shape
 from tilepipe.sources.base import Source
 from tilepipe.sources.resample import Resampled
 
@@ -43,7 +44,7 @@ def afford(model: Model, card: ModelCard, source: Source, settings: Settings, de
     own = settings.get("overlap", "auto") != "auto" or settings.get("window_shape", "auto") not in ("auto", "crop")
     if card.halo is None or own or tolerance == 0:
         return settings, 0.0
-    tile, shape = tile_size(card, settings), predicted_shape(source, card, settings)
+    tile, shape = tile_size(card, settings), predicted_shape(source, card, settings.get("pixel_size"))
     if max(shape) <= tile or cost_factor(tile, Sides(*4 * (card.halo,))) <= most:
         return settings, 0.0
     image = source if shape == source.shape[1:] else Resampled(source, *shape)

@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-import numpy as np
-
 from tilepipe.box import Box
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import UsageError
 from tilepipe.memory import Load, Memory, format_bytes, parse_bytes
 from tilepipe.models.card import ModelCard
 from tilepipe.plan import Compute, Plan, Tiling
 from tilepipe.reach import reach_of_card
-from tilepipe.sources.base import Resolution, Source
-from tilepipe.sources.resample import fitting_shape
+from tilepipe.shapes import check_fits, output_shape, predicted_shape, resolution_of
+from tilepipe.sources.base import Source
 from tilepipe.window import PROFILES
 
 DEFAULT_TILE = 512
@@ -107,9 +105,8 @@ def make_plan(
     """
     _check_numbers(settings)
     check_fits(source, card)
-    shape = source.shape[1], source.shape[2]
-    resolution = resolution_of(source, card, settings.get("pixel_size"))
-    predicted = predicted_shape(source, card, settings)
+    shape, pixel_size = (source.shape[1], source.shape[2]), settings.get("pixel_size")
+    resolution, predicted = resolution_of(source, card, pixel_size), predicted_shape(source, card, pixel_size)
     compute = Compute(
         device=device,
         precision=settings.get("precision", "fp32"),
@@ -135,71 +132,6 @@ def _check_numbers(settings: Settings) -> None:
             continue
         if not isinstance(value, int | float) or not least <= value < math.inf or (name == "pixel_size" and value == 0):
             raise UsageError(f"{name} {value!r} is no number that can be used; give {least} or more")
-
-
-def predicted_shape(source: Source, card: ModelCard, settings: Settings) -> tuple[int, int]:
-    """Return (height, width) of the prediction grid: the image at the model's resolution. Raises `InputError`."""
-    resolution = resolution_of(source, card, settings.get("pixel_size"))
-    if resolution is None or card.resolution is None:
-        return source.shape[1], source.shape[2]
-    return fitting_shape(source, resolution, card.resolution)
-
-
-def check_fits(source: Source, card: ModelCard) -> None:
-    """Raise `InputError` when the image has other bands or another pixel type than the model was trained on."""
-    if source.shape[0] != card.bands:
-        raise InputError(
-            f"{source.name} has {source.shape[0]} bands and model {card.name} reads {card.bands}; "
-            "choose the bands or another model"
-        )
-    if card.dtype is not None and np.dtype(card.dtype) != source.dtype:
-        raise InputError(
-            f"{source.name} holds {source.dtype} and model {card.name} was trained on {card.dtype}; "
-            "convert the image or choose another model"
-        )
-
-
-def resolution_of(source: Source, card: ModelCard, pixel_size: float | None) -> Resolution | None:
-    """Return the image's resolution, as stated by the user or the file; None when the model takes any.
-
-    An array without a resolution is taken as it is. Raises `InputError` when it is unknown or in another unit.
-    """
-    if card.resolution is None:
-        return Resolution(pixel_size, pixel_size, card.unit) if pixel_size else source.resolution
-    if pixel_size is not None:
-        return Resolution(pixel_size, pixel_size, card.unit)
-    if source.resolution is None:
-        if source.name == "array":
-            return Resolution(card.resolution, card.resolution, card.unit)
-        raise InputError(
-            f"{source.name} does not say its pixel size and model {card.name} works at {card.resolution:g} "
-            f"{card.unit}/px; give the image's with --pixel-size, in {card.unit}"
-        )
-    if source.resolution.unit != card.unit:
-        raise InputError(
-            f"{source.name} has {source.resolution} and model {card.name} works at {card.resolution:g} {card.unit}/px; "
-            "it was trained on another kind of image"
-        )
-    return source.resolution
-
-
-def output_shape(
-    shape: tuple[int, int], predicted: tuple[int, int], resolution: Resolution | None, wanted: str | float
-) -> tuple[int, int]:
-    """Return (height, width) of the output grid of the whole image for 'full', 'model' or a pixel size."""
-    if wanted == "full":
-        return shape
-    if wanted == "model":
-        return predicted
-    try:
-        size = float(wanted)
-    except ValueError:
-        size = 0.0
-    if not 0 < size < math.inf:
-        raise UsageError(f"resolution {wanted!r} is not known; use full, model or a pixel size above 0")
-    if resolution is None:
-        raise UsageError(f"resolution {size:g} asks for a pixel size but the image has none; use full or model")
-    return max(1, round(shape[0] * resolution.y / size)), max(1, round(shape[1] * resolution.x / size))
 
 
 def tile_size(card: ModelCard, settings: Settings) -> int:

@@ -11,7 +11,8 @@ from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.plan import Plan
-from tilepipe.planning import Asked, Settings, resolution_of
+from tilepipe.planning import Asked, Settings
+from tilepipe.shapes import resolution_of
 from tilepipe.sources.base import Source
 from tilepipe.sources.mask import Mask, Masked, NotValue, OnGrid, tissue
 from tilepipe.sources.position import Area, window_of_bounds
