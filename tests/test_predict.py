@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tilepipe.arithmetic import resolve_precision
 from tilepipe.errors import DeviceError, ModelError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
-from tilepipe.predict import Predictor, resolve_device, resolve_precision
+from tilepipe.predict import Predictor, resolve_device
 
 
 class Bands(nn.Module):
@@ -182,6 +183,7 @@ def test_precisions() -> None:
     assert resolve_precision("auto", "cpu") == "fp32"
     assert resolve_precision("bf16", "cpu") == "bf16"
     assert resolve_precision("fp16", "cuda:0") == "fp16"
-    for unknown in ("fp16", "fp8"):
+    assert resolve_precision("tf32", "cuda:0") == "tf32"
+    for unknown in ("fp16", "tf32", "fp8"):
         with pytest.raises(UsageError, match=f"'{unknown}' is not available on cpu"):
             resolve_precision(unknown, "cpu")

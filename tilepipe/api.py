@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tilepipe import run
 from tilepipe.afford import afford
+from tilepipe.arithmetic import resolve_precision
 from tilepipe.box import Box
 from tilepipe.certificate import Certificate
 from tilepipe.engine.steps import Job, Worker
@@ -26,7 +27,7 @@ from tilepipe.models.weights import load_model
 from tilepipe.output import label_map
 from tilepipe.plan import Plan
 from tilepipe.planning import Choices, Settings, make_plan
-from tilepipe.predict import resolve_device, resolve_precision
+from tilepipe.predict import resolve_device
 from tilepipe.reach import look
 from tilepipe.region import on_prediction_grid, resolve
 from tilepipe.sources.base import Source

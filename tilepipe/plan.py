@@ -52,7 +52,7 @@ class Compute:
     device: str
     """'cpu' or 'cuda:i'."""
     precision: str
-    """'fp32', 'bf16' or 'fp16'."""
+    """'fp32', 'tf32', 'bf16' or 'fp16'."""
     batch: int
     """Tiles that the model sees at once."""
     workers: int

@@ -61,7 +61,7 @@ class Choices(TypedDict, total=False):
     device: str
     """auto, cpu, cuda or cuda:0."""
     precision: str
-    """auto, fp32, bf16 or fp16."""
+    """auto (fp32), fp32, tf32, bf16 or fp16."""
     batch: int
     """Tiles that the model sees at once."""
     block: int

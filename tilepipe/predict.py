@@ -5,7 +5,6 @@ The model always sees the same batch shape (the last batch is padded): a tile's 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,13 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tilepipe.arithmetic import arithmetic, on_device
 from tilepipe.errors import DeviceError, ModelError, UsageError
 from tilepipe.models.model import Model
 
 PROBABILITY_BITS = 24
 """Probabilities are rounded to this many bits, so that sums of weighted probabilities are exact in int64."""
-
-_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(device: str) -> str:
@@ -36,15 +34,6 @@ def resolve_device(device: str) -> str:
     if int(index) >= found:
         raise DeviceError(f"device {device} is not there: {found} CUDA devices found; use --device cpu")
     return f"cuda:{index}"
-
-
-def resolve_precision(precision: str, device: str) -> str:
-    """Return 'fp32', 'bf16' or 'fp16'; 'auto' is fp32, the precision at which tiled equals whole."""
-    if precision == "auto":
-        return "fp32"
-    if precision not in _AUTOCAST or (precision == "fp16" and device == "cpu"):
-        raise UsageError(f"precision {precision!r} is not available on {device}; use fp32 or bf16")
-    return precision
 
 
 def device_versions(device: str) -> dict[str, str]:
@@ -66,13 +55,12 @@ class Predictor:
     def __init__(
         self, model: Model, tile_shape: tuple[int, int], *, batch: int = 1, device: str = "cpu", precision: str = "fp32"
     ) -> None:
-        """Move the model to `device` ('cpu' or 'cuda:i'); `tile_shape` is (height, width) of every tile."""
+        """Bring the model to `device` ('cpu' or 'cuda:i'); `tile_shape` is (height, width) of every tile."""
         self.model = model
         self.input_shape = (batch, model.card.bands, *tile_shape)
         self.device = torch.device(device)
         self.precision = precision
-        self._module = model.module.to(self.device).eval()
-        self._lock = threading.Lock()
+        self._module = on_device(model.module, self.device)
 
     def labels(self, tiles: NDArray[Any]) -> NDArray[Any]:
         """Return the class with the largest logit, ties to the lowest, (n, height, width) uint8 or uint16.
@@ -98,11 +86,8 @@ class Predictor:
         count = len(tiles)
         batch = np.zeros(self.input_shape, tiles.dtype)
         batch[:count] = tiles
-        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        half = _AUTOCAST[self.precision]
-        autocast = torch.autocast(self.device.type, half, enabled=half is not None)
         try:
-            with self._lock, torch.inference_mode(), cudnn, autocast:
+            with arithmetic(self.device, self.precision):
                 logits = self._module(self.model.normalise(torch.from_numpy(batch).to(self.device)))
                 self._check(logits, count)
                 yield logits[:count].float()

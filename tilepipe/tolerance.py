@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tilepipe.arithmetic import arithmetic, on_device
 from tilepipe.errors import ModelError, StorageError
 from tilepipe.models.model import Model
 
@@ -87,9 +88,8 @@ def edge_errors(forward: Callable[[Tensor], Tensor], windows: Iterable[Tensor], 
 
 def model_errors(model: Model, windows: Iterable[NDArray[Any]], margin: int, stride: int, device: str) -> EdgeErrors:
     """Measure e(d) of a model on windows (bands, H, W) in the image's own units, on `device` in fp32."""
-    module = model.module.to(device)
-    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    with exact:
+    module = on_device(model.module, torch.device(device))
+    with arithmetic(torch.device(device), "fp32"):
         return edge_errors(
             lambda x: module(model.normalise(x.to(device))).cpu(),
             (torch.from_numpy(window) for window in windows),

@@ -88,7 +88,9 @@ SETTINGS = (
     ),
     click.option("--device", help="auto, cpu, cuda or cuda:1."),
     click.option(
-        "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help="Of the model; auto is fp32."
+        "--precision",
+        type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+        help="Of the model; auto is fp32. tf32 and fp16 need a CUDA device.",
     ),
     click.option("--batch", type=click.IntRange(min=1), help="Tiles per model call."),
     click.option("--block", type=click.IntRange(min=1), help="Wanted size of a block, the unit of work, in pixels."),

@@ -1,0 +1,102 @@
+"""Arithmetic: the switches of torch that decide how a forward pass rounds, set for a pass and then as they were.
+
+The same tile must give the same bits on any day and in any program. So convolutions are chosen by shape (cuDNN's
+heuristics) and not by a race (benchmark), only among those that sum in a fixed order (deterministic), and float32 is
+float32: TF32 and the bf16 that oneDNN may use in its place are off, whoever switched them on.
+
+`torch.use_deterministic_algorithms` is left as the caller has it. In a forward pass it replaces bilinear up-sampling
+by a slow one for the sake of gradients that are not computed here, and refuses max-unpooling, whose indices do not
+collide when they come from max-pooling. What is not repeatable all the same is found out by measuring (`gauge`).
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from tilepipe.errors import UsageError
+
+HALF = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Precisions, and what autocast computes in; tf32 is fp32 whose convolutions round their factors to 10 bits."""
+_ONLY_ON_CUDA = ("tf32", "fp16")
+_ONE_AT_A_TIME = threading.RLock()  # the switches are the process's
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """Return 'fp32', 'tf32', 'bf16' or 'fp16'; 'auto' is fp32, at which tiled is nearest to whole. Raises `UsageError`.
+
+    tf32 and fp16 exist on CUDA devices only.
+    """
+    if precision == "auto":
+        return "fp32"
+    if precision not in HALF or (precision in _ONLY_ON_CUDA and device == "cpu"):
+        raise UsageError(f"precision {precision!r} is not available on {device}; use fp32 or bf16")
+    return precision
+
+
+def on_device(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return a module in eval mode on a device: itself on the CPU, a copy elsewhere; the caller's stays where it is."""
+    return module.eval() if device.type == "cpu" else copy.deepcopy(module).to(device).eval()
+
+
+@contextmanager
+def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
+    """Compute without gradients in a precision, as exactly repeatable as the device can; one thread at a time."""
+    half = HALF[precision]
+    with _ONE_AT_A_TIME, _no_legacy_tf32(), ExitStack() as switched:
+        for target, name, value in _switches("tf32" if precision == "tf32" else "ieee"):
+            switched.enter_context(_switch(target, name, value))
+        switched.enter_context(torch.inference_mode())
+        switched.enter_context(torch.autocast(device.type, half, enabled=half is not None))
+        yield
+
+
+def _switches(convolutions: str) -> list[tuple[Any, str, Any]]:
+    """Return (where, name, value), those that others inherit from first."""
+    backends: Any = torch.backends
+    cudnn, cuda, onednn = backends.cudnn, backends.cuda, backends.mkldnn
+    flags = [("enabled", True), ("benchmark", False), ("deterministic", True)]
+    float32 = [(cudnn, "ieee"), (cudnn.conv, convolutions), (cuda.matmul, "ieee"), (onednn.conv, "ieee")]
+    return [
+        *((cudnn, name, value) for name, value in flags),
+        *((where, "fp32_precision", value) for where, value in [*float32, (onednn.matmul, "ieee")]),
+    ]
+
+
+@contextmanager
+def _switch(target: Any, name: str, value: Any) -> Iterator[None]:
+    was = getattr(target, name)
+    if was == value:
+        yield
+        return
+    setattr(target, name, value)
+    try:
+        yield
+    finally:
+        if name == "fp32_precision":
+            target.fp32_precision = "none"  # as inherited, where that is what it was
+        if getattr(target, name) != was:
+            setattr(target, name, was)
+
+
+@contextmanager
+def _no_legacy_tf32() -> Iterator[None]:
+    """Undo `torch.set_float32_matmul_precision`, which torch does not let be mixed with the switches above."""
+    try:
+        was = torch.get_float32_matmul_precision()
+    except RuntimeError:  # mixed already by the caller
+        was = "highest"
+    if was == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(was)
