@@ -103,3 +103,11 @@ def test_pickled_by_path(tmp_path: Path, noise: Any) -> None:
     copy = pickle.loads(packed)
     assert (copy.identity(), copy.resolution) == (source.identity(), source.resolution)
     np.testing.assert_array_equal(copy.read(WHOLE), source.read(WHOLE))
+
+
+def test_a_size_with_16_in_it_is_no_16_bit_picture(tmp_path: Path) -> None:
+    pixels = np.full((16, 216, 3), 7, np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    source = PictureSource(tmp_path / "a.png")
+    assert source.dtype == np.uint8
+    np.testing.assert_array_equal(source.read(Box(0, 0, 16, 216)), pixels.transpose(2, 0, 1))

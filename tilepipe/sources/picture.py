@@ -74,7 +74,7 @@ def _planes(name: str, picture: Image.Image, allow_palette: bool) -> tuple[NDArr
         raise InputError(
             f"{name} has pixels of kind {picture.mode}; grey, RGB and 16 bit grey are read. Convert it to RGB."
         )
-    if "16" in str(getattr(picture, "tile", "")) and picture.mode != "I;16":
+    if picture.mode != "I;16" and any("16" in str(part[3]) for part in getattr(picture, "tile", ())):
         raise InputError(
             f"{name} has 16 bit colours, which would be cut to 8. Convert it: gdal_translate in.png out.tif"
         )
