@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tilepipe.box import Box
 from tilepipe.sources.array import ArraySource
 
-WINDOWS = ["crop", "gaussian", "hann", "linear"]
+WINDOWS = ["crop", "constant", "gaussian", "hann", "linear"]
 
 
 @st.composite

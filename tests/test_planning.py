@@ -82,7 +82,10 @@ def test_what_is_left_open_is_never_refused(stride: int, steps: int, halos: int 
             {"tile": 64, "overlap": 64},
             "overlap 64 leaves too little of tile 64; use an overlap of at most 48 or",
         ),
-        ({"window_shape": "round"}, "window shape 'round' is not known; use auto, crop, gaussian, hann, linear"),
+        (
+            {"window_shape": "round"},
+            "window shape 'round' is not known; use auto, crop, constant, gaussian, hann, linear",
+        ),
     ],
 )
 def test_tiles_that_cannot_be(chosen: dict[str, Any], sentence: str) -> None:

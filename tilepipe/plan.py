@@ -28,7 +28,7 @@ class Tiling:
     overlap: int
     """What neighbouring tiles share."""
     window: str
-    """'crop', 'gaussian', 'hann' or 'linear'."""
+    """'crop', 'constant', 'gaussian', 'hann' or 'linear'."""
     stride: int
     """Total stride of the model (S)."""
     halo: int | None

@@ -47,7 +47,7 @@ class Choices(TypedDict, total=False):
     overlap: int | Literal["auto"]
     """Pixels that neighbouring tiles share."""
     window_shape: str
-    """auto, crop, gaussian, hann or linear."""
+    """auto, crop, constant, gaussian, hann or linear."""
     tolerance: float
     """Difference in probability accepted where exact labels cost more than max_cost; 0: exact at any cost."""
     max_cost: float

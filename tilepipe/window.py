@@ -21,6 +21,7 @@ Profile = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 # Each maps positions in (-1, 1), 0 in the centre of the tile, to a weight above 0.
 PROFILES: dict[str, Profile] = {
+    "constant": np.ones_like,
     "gaussian": lambda t: np.asarray(np.exp(-0.5 * (4.0 * t) ** 2)),  # sigma = tile / 8, as nnU-Net
     "hann": lambda t: np.asarray(np.cos(0.5 * np.pi * t) ** 2),
     "linear": lambda t: 1.0 - np.abs(t),

@@ -68,7 +68,7 @@ SETTINGS = (
     ),
     click.option(
         "--window-shape",
-        type=click.Choice(["auto", "crop", "gaussian", "hann", "linear"]),
+        type=click.Choice(["auto", "crop", "constant", "gaussian", "hann", "linear"]),
         help="How tiles are blended where they overlap.",
     ),
     click.option(
