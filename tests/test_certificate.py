@@ -4,12 +4,14 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 
 from tilepipe.certificate import Certificate, Mode, cost_factor
 from tilepipe.errors import StorageError
+from tilepipe.level import Level
 from tilepipe.probe import Sides
 
 HALO = Sides(96, 96, 96, 96)
@@ -34,9 +36,32 @@ def test_round_trip_and_two_sentences(mode: Mode) -> None:
 
 def test_sentences_carry_the_numbers() -> None:
     first, second = EXACT.sentences
-    assert "do not depend on how the image was cut: tiles of 1024 px on multiples of 16 px, 96 px of context" in first
+    assert "how the image was cut, but for rounding: tiles of 1024 px on multiples of 16 px, 96 px of context" in first
     assert second.startswith("Largest difference to a pass without seams: 1.2e-06 in probability, on cpu in fp32; 1.51")
     assert "no tile has a core" in Certificate("BLEND", 1, HALO, 64).sentences[1]
+
+
+def test_promises_go_no_further_than_the_level_that_was_measured() -> None:
+    exact = replace(EXACT, level=Level("cpu", "fp32", True, True, 0.0, 0.0))
+    first, _, third = exact.sentences
+    assert "do not depend on how the image was cut: tiles of" in first
+    assert "a larger pass differs by nothing" in third
+    rough = replace(EXACT, precision="bf16", level=Level("A GPU", "bf16", True, True, 4e-3, 5e-6, 0.02, 6e-4))
+    first, _, third = rough.sentences
+    assert "do not depend on how the image was cut, but for rounding: tiles of" in first
+    assert third == (
+        "Measured on A GPU in bf16: a tile computed again is the same to the bit, beside other tiles the same; a "
+        "larger pass differs by at most 4.0e-03 in probability and 5.0e-06 of the labels; fp32 differs by at most "
+        "2.0e-02 in probability and 6.0e-04 of the labels."
+    )
+    for certificate in (exact, rough):
+        assert Certificate.from_json(certificate.to_json()) == certificate
+
+
+def test_a_file_from_before_levels_is_read() -> None:
+    fields = json.loads(EXACT.to_json())
+    del fields["level"]
+    assert Certificate.from_json(json.dumps(fields)) == EXACT
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ collide when they come from max-pooling. What is not repeatable all the same is 
 from __future__ import annotations
 
 import copy
+import os
+import platform
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -43,6 +45,16 @@ def resolve_precision(precision: str, device: str) -> str:
 def on_device(module: nn.Module, device: torch.device) -> nn.Module:
     """Return a module in eval mode on a device: itself on the CPU, a copy elsewhere; the caller's stays where it is."""
     return module.eval() if device.type == "cpu" else copy.deepcopy(module).to(device).eval()
+
+
+def surroundings() -> dict[str, str]:
+    """Return what decides the arithmetic beside model, shapes and device: torch, this CPU's instructions, switches."""
+    return {
+        "torch": torch.__version__,
+        "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "deterministic": str(torch.are_deterministic_algorithms_enabled()),
+        **{name: os.environ.get(name, "") for name in ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE")},
+    }
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from tilepipe.errors import StorageError
+from tilepipe.level import Level
 from tilepipe.probe.result import Sides
 
 Mode = Literal["EXACT", "TOLERANCE", "FIELD", "BLEND", "UNCERTIFIED"]
@@ -51,6 +52,8 @@ class Certificate:
     """Whether one tile covers the image, so that nothing is cut and the model's reach does not matter."""
     work: float | None = None
     """Pixels that the model saw per pixel asked for, edges and all; None: that of tiles inside the image."""
+    level: Level | None = None
+    """How exactly `device` keeps promises in `precision`; None where it was not measured."""
 
     def __post_init__(self) -> None:
         """Check that the settings support the mode: an EXACT certificate with too small a halo cannot exist."""
@@ -69,27 +72,29 @@ class Certificate:
         return self.work if self.work is not None else cost_factor(self.tile, self.halo)
 
     @property
-    def sentences(self) -> tuple[str, str]:
-        """Return two plain sentences: what holds, and how it was checked at what cost."""
+    def sentences(self) -> tuple[str, ...]:
+        """Return plain sentences: what holds, how it was checked at what cost and, if measured, the device's level."""
         checked = "Not checked against a pass without seams yet (tilepipe verify does)"
         if self.error is not None:
             where = f"on {self.device} in {self.precision}"
             checked = f"Largest difference to a pass without seams: {self.error:.1e} in probability, {where}"
         work = f"{self.cost:.2f} times the work of one pass" if math.isfinite(self.cost) else "no tile has a core"
-        return self._promise(), f"{checked}; {work}."
+        level = (self.level.sentence,) if self.level else ()
+        return self._promise(), f"{checked}; {work}.", *level
 
     def _promise(self) -> str:
         how = f"tiles of {self.tile} px on multiples of {self.stride} px, {max(self.halo)} px of context"
+        rounding = "" if self.level and self.level.exact else ", but for rounding"
         sees = "the model's card says that it sees no further" if self.known == "card" else "as far as the model sees"
         beyond = "less than the model sees" if self.reach else self.known
         if self.whole:
             return "The labels do not depend on how the image was cut: one tile covers it."
         return {
-            "EXACT": f"The labels do not depend on how the image was cut: {how}; {sees}.",
+            "EXACT": f"The labels do not depend on how the image was cut{rounding}: {how}; {sees}.",
             "TOLERANCE": f"Cutting the image changes probabilities by at most about {self.tolerance:g}, as measured on "
             f"windows of it: {how}, less than the model sees.",
-            "FIELD": f"The labels do not depend on how the image was cut: {how}, and the model's image-wide statistics "
-            "come from a grid fixed to the image.",
+            "FIELD": f"The labels do not depend on how the image was cut{rounding}: {how}, and the model's image-wide "
+            "statistics come from a grid fixed to the image.",
             "BLEND": f"The labels depend on how the image was cut (uncertified): {how}, blended; {beyond}.",
             "UNCERTIFIED": f"The labels may depend on how the image was cut (uncertified): {how}; {beyond}.",
         }[self.mode]
@@ -107,6 +112,7 @@ class Certificate:
             fields.pop("cost"), fields.pop("sentences")
             for side in ("reach", "halo"):
                 fields[side] = None if fields[side] is None else Sides(**fields[side])
+            fields["level"] = Level(**fields["level"]) if fields.get("level") else None
             return cls(**fields)
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
             raise StorageError(f"{name} does not hold a certificate; run tilepipe verify again to make one") from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tilepipe.certificate import Certificate, Mode
 from tilepipe.errors import StorageError
+from tilepipe.level import Level
 from tilepipe.plan import Plan
 from tilepipe.probe.result import Sides
 from tilepipe.store import write_durably
@@ -28,8 +29,8 @@ def versions_of(plan: Plan, model: Model) -> dict[str, str]:
     return {**found, **device_versions(plan.compute.device), "weights": model.sha256()}
 
 
-def certificate_of(plan: Plan, model: Model) -> Certificate:
-    """Return what is known about seams of this plan, before anything is checked."""
+def certificate_of(plan: Plan, model: Model, level: Level | None = None) -> Certificate:
+    """Return what is known about seams of this plan, before anything is checked, on a device of this level."""
     cut = plan.tiling
     whole = plan.grid.y.count == plan.grid.x.count == 1
     return Certificate(
@@ -45,6 +46,7 @@ def certificate_of(plan: Plan, model: Model) -> Certificate:
         known=plan.reach.known,
         whole=whole,
         work=round(plan.work, 4),
+        level=level,
     )
 
 

@@ -10,14 +10,19 @@ from uuid import uuid4
 
 import numpy as np
 
+from tilepipe.arithmetic import resolve_precision
 from tilepipe.errors import StorageError, UsageError
+from tilepipe.gauge import Setting, known_level
+from tilepipe.level import Level
 from tilepipe.models import foreign
 from tilepipe.models.card import ModelCard
 from tilepipe.models.foreign.packaged import Packaged
 from tilepipe.models.lint import Finding, lint
 from tilepipe.models.model import Model
 from tilepipe.models.weights import CARD, load_model
-from tilepipe.predict import Predictor
+from tilepipe.plan import Compute
+from tilepipe.planning import usual_batch
+from tilepipe.predict import Predictor, resolve_device
 from tilepipe.probe import Probe, probe
 
 _TRIAL = 64  # pixels at least a side of the tile that the model is tried on
@@ -39,6 +44,8 @@ class ModelCheck:
     """Where the card contradicts what was measured: tiles would show."""
     notes: tuple[str, ...]
     """What else is worth knowing."""
+    level: Level
+    """How exactly the device keeps promises about tiles of this model."""
 
     @property
     def halo(self) -> int | None:
@@ -59,6 +66,7 @@ class ModelCheck:
             "card": {"stride": self.card.stride, "halo": self.card.halo},
             "probe": asdict(self.probe),
             "checkerboard": [asdict(finding) for finding in self.findings],
+            "level": asdict(self.level),
             "problems": list(self.problems),
             "notes": list(self.notes),
         }
@@ -77,12 +85,20 @@ class ModelCheck:
             f"checkerboard  {len(self.findings) or 'nothing'} found",
         ]
         lines += [finding.sentence for finding in self.findings]
+        lines.append(f"arithmetic    {self.level.sentence}")
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, *(f"wrong: {problem}" for problem in self.problems)])
 
 
-def check_model(name: str | Path | Model, *, trust_model: str | None = None) -> ModelCheck:
-    """Measure a model and compare its card with it. Raises `ModelError` where it cannot be measured at all."""
+def check_model(
+    name: str | Path | Model, *, trust_model: str | None = None, device: str = "cpu", precision: str = "auto"
+) -> ModelCheck:
+    """Measure a model, its arithmetic on a device in a precision, and compare its card with it.
+
+    Raises `ModelError` where it cannot be measured at all, `DeviceError` where the device is not there.
+    """
+    device = resolve_device(device)
+    compute = Compute(device, resolve_precision(precision, device), usual_batch(device), 0)
     model = name if isinstance(name, Model) else load_model(name, trust_model=trust_model)
     packed = isinstance(model.module, Packaged)
     card = model.card
@@ -91,7 +107,12 @@ def check_model(name: str | Path | Model, *, trust_model: str | None = None) -> 
     found = probe(model)
     notes = (*found.notes, *(("the layers of the file cannot be seen: no checkerboard lint",) if packed else ()))
     findings = () if packed else tuple(lint(model.module))
-    return ModelCheck(model.name, card, found, findings, _problems(card, found), notes)
+    halo = max(found.halo) if found.halo else None
+    level = known_level(
+        model, Setting((side, side), found.stride or card.stride, halo, compute, card.dtype or "float32")
+    )
+    assert level is not None
+    return ModelCheck(model.name, card, found, findings, _problems(card, found), notes, level)
 
 
 def card_file(name: str) -> Path:

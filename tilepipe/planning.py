@@ -110,7 +110,7 @@ def make_plan(
     compute = Compute(
         device=device,
         precision=settings.get("precision", "fp32"),
-        batch=settings.get("batch") or (1 if device == "cpu" else 8),
+        batch=settings.get("batch") or usual_batch(device),
         workers=settings.get("workers") or 0,
     )
     tiling, memory = _fit_memory(source, card, predicted, settings, compute=compute, footprint=footprint)
@@ -121,6 +121,11 @@ def make_plan(
         label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
         reach=reach_of_card(card),
     )  # fmt: skip
+
+
+def usual_batch(device: str) -> int:
+    """Return the tiles that a model sees at once where nobody says."""
+    return 1 if device == "cpu" else 8
 
 
 def _check_numbers(settings: Settings) -> None:

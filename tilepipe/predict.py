@@ -70,6 +70,11 @@ class Predictor:
         with self._logits(tiles) as logits:
             return logits.argmax(1).cpu().numpy().astype(self.model.card.label_dtype)
 
+    def logits(self, tiles: NDArray[Any]) -> NDArray[np.float32]:
+        """Return what the model says, (n, classes, height, width), before anything is rounded."""
+        with self._logits(tiles) as logits:
+            return logits.cpu().numpy()
+
     def probabilities(self, tiles: NDArray[Any]) -> NDArray[np.int32]:
         """Return softmax probabilities times 2**24, rounded, (n, classes, height, width) int32.
 

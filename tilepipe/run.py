@@ -27,6 +27,7 @@ from tilepipe.engine.steps import Job
 from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.events import Event, Listener
 from tilepipe.exports.products import LOSSLESS, PRODUCTS, SIDECARS
+from tilepipe.gauge import level_of
 from tilepipe.labelmap import LabelMap
 from tilepipe.output import label_map
 from tilepipe.plan import FORMAT
@@ -118,8 +119,9 @@ def execute(
             book = _predicted(job, directory, listener, scheduler, again=again)
             labels = label_map(job.plan, job.model.card, full, book.store.read_labels)
             products = write_products(labels, outputs, directory, listener)
-            write_certificate(certificate_of(job.plan, job.model), directory)
-            text = json.dumps(_record(job, book, key, products), indent=1) + "\n"
+            certificate = certificate_of(job.plan, job.model, level_of(job.plan, job.model))
+            write_certificate(certificate, directory)
+            text = json.dumps(_record(job, book, (key, certificate), products), indent=1) + "\n"
             write_durably(directory / "run.json", text)
             record = json.loads(text)
             put_in_place(outputs, directory)
@@ -213,10 +215,9 @@ def _facts(path: Path) -> dict[str, int] | None:
     }
 
 
-def _record(job: Job, book: Book, key: str, products: dict[str, Any]) -> dict[str, Any]:
-    plan, records = job.plan, book.ledger.done.values()
+def _record(job: Job, book: Book, of: tuple[str, Certificate], products: dict[str, Any]) -> dict[str, Any]:
+    plan, records, (key, certificate) = job.plan, book.ledger.done.values(), of
     failed = [problem for record in records for problem in record.failed]
-    certificate = certificate_of(plan, job.model)
     return {
         "format": FORMAT,
         "key": key,

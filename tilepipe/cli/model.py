@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tilepipe.cli.options import TRUST
+from tilepipe.cli.options import PRECISIONS, TRUST, given
 
 MODEL_REFUSED = 5
 
@@ -20,10 +20,14 @@ def model() -> None:
 @model.command()
 @click.argument("name", metavar="MODEL")
 @TRUST
+@click.option("--device", help="Where its arithmetic is measured: cpu (the default), cuda or cuda:1.")
+@click.option("--precision", type=PRECISIONS, help="In which its arithmetic is measured; auto is fp32.")
 @click.option("--write", is_flag=True, help="Write stride and halo as measured into the model's card.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def check(name: str, trust_model: str | None, write: bool, as_json: bool) -> int:
+def check(name: str, write: bool, as_json: bool, **options: Any) -> int:
     """Measure MODEL's total stride, reach and global layers, and look for checkerboards in its weights.
+
+    Also how exactly a device gives the same labels again, in any batch and in any tile.
 
     Ends with exit code 5 where its card says otherwise.
     """
@@ -31,7 +35,7 @@ def check(name: str, trust_model: str | None, write: bool, as_json: bool) -> int
 
     if write:
         card_file(name)  # refused before anything is measured
-    found = check_model(name, trust_model=trust_model)
+    found = check_model(name, **given(options))
     click.echo(json.dumps(found.to_json(), indent=1) if as_json else found)
     if write:
         click.echo(f"wrote {write_measured(found)}", err=True)

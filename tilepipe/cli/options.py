@@ -45,6 +45,8 @@ def comma_list(text: str) -> tuple[str, ...]:
 
 MODEL = click.option("-m", "--model", required=True, help="A model directory or file, or the name of a bundled model.")
 
+PRECISIONS = click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"])
+
 TRUST = click.option(
     "--trust-model", metavar="sha256:HASH", help="Load a file that can run code, if it is exactly the one of this hash."
 )
@@ -89,7 +91,7 @@ SETTINGS = (
     click.option("--device", help="auto, cpu, cuda or cuda:1."),
     click.option(
         "--precision",
-        type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+        type=PRECISIONS,
         help="Of the model; auto is fp32. tf32 and fp16 need a CUDA device.",
     ),
     click.option("--batch", type=click.IntRange(min=1), help="Tiles per model call."),

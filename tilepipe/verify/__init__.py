@@ -20,6 +20,7 @@ from tilepipe.certify import versions_of, write_certificate
 from tilepipe.engine.steps import Job
 from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.events import Event, Listener, silent
+from tilepipe.gauge import level_of
 from tilepipe.quality.seams import Flips, SeamExcess
 from tilepipe.verify.find import Run, claim, find_run, reopen
 from tilepipe.verify.lines import comb_test, lines_of, open_lines
@@ -111,6 +112,9 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
     found = Verification(str(run.directory), claimed, stored=check_stored(run), seams=_lines(run))
     if count < 1:
         return found
+    listener(Event("verify", message="what the device's arithmetic does"))
+    level = level_of(job.plan, job.model, measure=True)
+    claimed = replace(claimed, device=job.plan.compute.device, level=level)
     passes = Passes(job)
     try:
         windows, again = _windows(run, passes, (count, seed), listener)
@@ -121,7 +125,7 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
         passes.close()
     same = versions_of(job.plan, job.model).items() >= _that_matter(run).items()
     same = same and job.plan.compute == run.plan.compute
-    return replace(found, windows=windows, limit=limit, shifted=gsf, again=again, comparable=same)
+    return replace(found, certificate=claimed, windows=windows, limit=limit, shifted=gsf, again=again, comparable=same)
 
 
 def _windows(
@@ -144,10 +148,10 @@ def _that_matter(run: Run) -> dict[str, str]:
 
 
 def _limit(claimed: Certificate, passes: Passes, windows: tuple[Window, ...]) -> float:
-    """Return the largest difference that the claim allows; below fp32, four times the arithmetic's own."""
+    """Return the largest difference that the claim allows; but for fp32 on a CPU, four times the arithmetic's own."""
     if claimed.mode == "TOLERANCE":
         return claimed.tolerance
-    if claimed.precision == "fp32":
+    if (claimed.device, claimed.precision) == ("cpu", "fp32"):
         return LIMIT
     return max([LIMIT, *(4 * noise_of(passes, window.box) for window in windows[:4])])
 

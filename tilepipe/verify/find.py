@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tilepipe.certificate import Certificate
-from tilepipe.certify import certificate_of
+from tilepipe.certify import certificate_of, read_certificate
 from tilepipe.engine.steps import Job
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.exports.products import LOSSLESS, product_of
 from tilepipe.exports.view import open_label_file
 from tilepipe.labelmap import LabelMap
@@ -104,7 +105,10 @@ def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dic
 
 def claim(run: Run, model: Model) -> Certificate:
     """Return the certificate that the run was made under, before anything was checked."""
-    return replace(certificate_of(run.plan, model), versions=run.record["versions"])
+    level = None
+    with suppress(StorageError):  # the run's own file, unless it is lost
+        level = read_certificate(run.directory).level
+    return replace(certificate_of(run.plan, model, level), versions=run.record["versions"])
 
 
 def _named(given: Any, recorded: str, nameless: str, what: str) -> Any:

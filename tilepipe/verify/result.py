@@ -81,6 +81,8 @@ class Verification:
         rows = [("target", self.target)]
         if self.certificate:
             rows.append(("certificate", f"{self.certificate.mode}: {self.certificate.sentences[0]}"))
+        if self.certificate and self.certificate.level:
+            rows.append(("arithmetic", self.certificate.level.sentence))
         if self.windows:
             rows.append((f"{len(self.windows)} windows", f"{_text(self.whole)}, against one centred pass"))
             between = self.neighbours

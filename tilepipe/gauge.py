@@ -1,0 +1,169 @@
+"""Gauge: measures the level of exactness of a model on a device in a precision, on a few tiles made up for it.
+
+Computed are, at the run's own tile shape and batch size: the same tiles again, the same tiles in another order, a tile
+that lies in a larger pass and has full context there, and the same tiles in fp32. That is eight passes at most, four on
+a CPU. What was found is kept in the process and in the cache, by all that it depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe import cache
+from tilepipe.arithmetic import surroundings
+from tilepipe.errors import StorageError, TilepipeError
+from tilepipe.level import Level
+from tilepipe.models.model import Model
+from tilepipe.plan import Compute, Plan
+from tilepipe.predict import Predictor, device_versions, resolve_device
+
+VERSION = 1  # of the procedure; raise it when results change
+COARSE = 16
+"""Pixels of a side of the patches in the tiles made up; noise lies over them."""
+SIDE, CORE = 256, 64
+"""Pixels: largest side on a CPU, where it decides how long measuring takes, unless a halo and a core need more."""
+_KNOWN: dict[str, Level] = {}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a level is measured for, beside model and machine."""
+
+    tile: tuple[int, int]
+    """(height, width) of a tile in pixels."""
+    stride: int
+    """Total stride (S)."""
+    halo: int | None
+    """Full context in pixels; None where there is none that suffices."""
+    compute: Compute
+    """Device, precision and batch size."""
+    dtype: str = "float32"
+    """Of the pixels."""
+
+
+def level_of(plan: Plan, model: Model, *, measure: bool | None = None) -> Level | None:
+    """Return the level of a plan's device, precision, tile and batch; None where it is unknown.
+
+    It is measured unless that was done before: by default not for fp32 on a CPU, where it would take more time than a
+    small image. A device that is not there, or too small for it, has no level.
+    """
+    cut, compute = plan.tiling, replace(plan.compute, workers=0)
+    setting = Setting(plan.grid.tile_shape, cut.stride, cut.halo, compute, plan.dtype)
+    if measure is None:
+        measure = (compute.device, compute.precision) != ("cpu", "fp32")
+    with suppress(TilepipeError):
+        resolve_device(compute.device)
+        return known_level(model, setting, measure=measure)
+    return None
+
+
+def known_level(model: Model, setting: Setting, *, measure: bool = True) -> Level | None:
+    """Return the level that was kept for a setting; where none was, measure and keep it if asked to."""
+    setting = _small_enough(setting)
+    facts = [VERSION, model.sha256(), repr(setting), surroundings(), device_versions(setting.compute.device)]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    name, directory = f"level-{key[:32]}.json", cache.cache_directory()
+    if key not in _KNOWN:
+        with suppress(StorageError):
+            _KNOWN[key] = Level.from_json(cache.recall(name, directory) or "")
+    if key not in _KNOWN and measure:
+        _KNOWN[key] = measure_level(model, setting)
+        cache.keep(name, _KNOWN[key].to_json(), directory)
+    return _KNOWN.get(key)
+
+
+def measure_level(model: Model, setting: Setting) -> Level:
+    """Measure a level. Raises `DeviceError` where the device is too small, `ModelError` where the model fails."""
+    how = setting.compute
+    predictor = _predictor(model, setting, setting.tile)
+    tiles = _tiles(model, setting)
+    first = predictor.logits(tiles)
+    repeatable = all(np.array_equal(predictor.logits(tiles), first) for _ in range(1 if how.device == "cpu" else 3))
+    independent = True
+    if how.batch > 1:
+        turned = predictor.logits(tiles[::-1])[::-1]
+        independent = np.array_equal(turned, first) and np.array_equal(predictor.logits(tiles[:1])[0], first[0])
+    gap, rounding = _larger(model, setting, tiles, first), (None, None)
+    if how.precision != "fp32":
+        plain = replace(setting, compute=replace(how, precision="fp32"))
+        rounding = _compare(_predictor(model, plain, setting.tile).logits(tiles), first)
+    name = device_versions(how.device).get("device", "cpu")
+    return Level(name, how.precision, repeatable, independent, *gap, *rounding)
+
+
+def _larger(
+    model: Model, setting: Setting, tiles: NDArray[Any], first: NDArray[np.float32]
+) -> tuple[float | None, float | None]:
+    """Return distance and share of flips between the corner of a larger pass and a tile that begins there.
+
+    The larger pass takes no more memory than a batch: with batches of four it is two tiles wide, with less it is the
+    tile, and the smaller one lacks its first S rows and columns.
+    """
+    (height, width), halo = setting.tile, setting.halo
+    wide = setting.compute.batch >= 4
+    cut = (height, width) if wide else (setting.stride, setting.stride)
+    if halo is None or min(height, width) - (0 if wide else setting.stride) <= halo:
+        return None, None
+    try:
+        if wide:
+            rows = [np.concatenate(pair, axis=2) for pair in (tiles[:2], tiles[2:4])]
+            one = replace(setting, compute=replace(setting.compute, batch=1))
+            whole = _predictor(model, one, (2 * height, 2 * width)).logits(np.concatenate(rows, axis=1)[None])[0]
+            part = first[3]
+        else:
+            whole, shape = first[0], (height - cut[0], width - cut[1])
+            part = _predictor(model, setting, shape).logits(tiles[:1, :, cut[0] :, cut[1] :])[0]
+    except Exception:  # whatever a stranger's module raises for tiles of another shape
+        return None, None
+    kept = np.s_[..., halo:, halo:]
+    return _compare(whole[:, cut[0] :, cut[1] :][kept], part[kept])
+
+
+def _compare(p: NDArray[np.float32], q: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the largest total variation distance and the share of other labels of logits (..., classes, H, W)."""
+    pairs = list(zip(p.reshape(-1, *p.shape[-3:]), q.reshape(-1, *q.shape[-3:]), strict=True))
+    worst = max(float(np.abs(_softmax(a) - _softmax(b)).sum(0).max()) / 2 for a, b in pairs)
+    return worst, float(np.mean([(a.argmax(0) != b.argmax(0)).mean() for a, b in pairs]))
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    powers = np.exp(logits.astype(np.float64) - logits.max(0))
+    return np.asarray(powers / powers.sum(0))
+
+
+def _predictor(model: Model, setting: Setting, shape: tuple[int, int]) -> Predictor:
+    how = setting.compute
+    return Predictor(model, shape, batch=how.batch, device=how.device, precision=how.precision)
+
+
+def _tiles(model: Model, setting: Setting) -> NDArray[Any]:
+    """Return a batch of tiles as an image would have them: patches with edges, noise, the model's mean and spread."""
+    dtype, card, random = np.dtype(setting.dtype), model.card, np.random.default_rng(0)
+    shape = setting.compute.batch, card.bands, *setting.tile
+    patches = random.standard_normal((*shape[:2], *(math.ceil(side / COARSE) for side in setting.tile)))
+    pixels = np.repeat(np.repeat(patches, COARSE, 2), COARSE, 3)[..., : shape[2], : shape[3]]
+    pixels = 0.9 * pixels + 0.4 * random.standard_normal(shape)
+    whole = dtype.kind in "iu"
+    middle, spread = card.mean or ((127.0,) if whole else (0.0,)), card.std or ((60.0,) if whole else (1.0,))
+    pixels = np.array(middle)[:, None, None] + np.array(spread)[:, None, None] * pixels
+    if whole:
+        pixels = np.clip(np.round(pixels), np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return pixels.astype(dtype)
+
+
+def _small_enough(setting: Setting) -> Setting:
+    """Return a setting whose tiles are not larger than they need be on a CPU."""
+    if setting.compute.device != "cpu":
+        return setting
+    stride = setting.stride
+    most = max(SIDE, (setting.halo or 0) + stride + CORE)
+    height, width = (min(side, math.ceil(most / stride) * stride) for side in setting.tile)
+    return replace(setting, tile=(height, width))
