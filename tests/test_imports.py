@@ -70,6 +70,7 @@ DOORS = {
     "onnx": ["models/foreign/graph.py"],
     "onnxruntime": ["models/foreign/onnx.py"],
     "segmentation_models_pytorch": ["models/smp.py"],
+    "timm": ["models/pretrained.py"],
     "zarr": ["store.py", "sources/zarr.py", "exports/ome_zarr.py"],
     "dask": ["engine/dask.py", "sources/array.py", "sources/open.py", "exports/view.py", "api.py"],
     "distributed": ["engine/dask.py"],

@@ -67,11 +67,14 @@ def load_encoder_weights(target: nn.Module, weights: Mapping[str, Tensor]) -> No
 
     Names are the same; the classifier (`fc.`) and layers beyond the target's depth are left out. The
     first convolution is made to fit the bands by `fit_bands`.
-    Raises `ModelError` naming the first tensor that is missing or has another shape.
+    Raises `ModelError` naming the first tensor that is missing, has another shape or is too much for its layer.
     """
     wanted = target.state_dict()
     if "bn1.running_mean" not in wanted:
-        raise ModelError("encoder weights fit a ResNet with norm 'batch' only; use norm 'batch' or none of the weights")
+        raise ModelError(
+            "encoder weights fit a ResNet with norm 'batch' only; use encoder 'resnet18', 'resnet34' or 'resnet50' "
+            "with norm 'batch', or none of the weights"
+        )
     source = {name.removeprefix("module.").removeprefix("encoder."): tensor for name, tensor in weights.items()}
     new: dict[str, Tensor] = {}
     for name, tensor in wanted.items():
@@ -83,6 +86,10 @@ def load_encoder_weights(target: nn.Module, weights: Mapping[str, Tensor]) -> No
         new[name] = fit_bands(source[name], tensor.shape[1]) if name == "conv1.weight" else source[name]
         if new[name].shape != tensor.shape:
             raise ModelError(f"encoder weights {name!r} are {tuple(new[name].shape)}, need {tuple(tensor.shape)}")
+    layers = {name.partition(".")[0] for name in wanted}
+    extra = next((name for name in source if name.partition(".")[0] in layers and name not in wanted), None)
+    if extra is not None:
+        raise ModelError(f"encoder weights hold {extra!r}, which the encoder lacks; are they of another ResNet?")
     target.load_state_dict(new)
 
 

@@ -52,7 +52,7 @@ def read_safetensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tens
             tensors = {name: file.get_tensor(name).to(wanted[name].dtype) for name in wanted}
     except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
         raise ModelError(f"{path} is not a readable safetensors file: {error}") from None
-    return _finite(path, tensors)
+    return finite(path, tensors)
 
 
 def read_state_dict(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -60,16 +60,7 @@ def read_state_dict(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tenso
 
     A checkpoint that holds one, and a prefix before all names, are seen through. Raises `ModelError` as above.
     """
-    check_size(path, MAX_WEIGHTS_BYTES, "give the file that holds the state dict")
-    if path.suffix.lower() == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
-            raise ModelError(f"{path} is not a readable safetensors file: {error}") from None
-    else:
-        found = _unboxed(path, _unpickled(path))
-    found = _renamed(found, wanted)
+    found = _renamed(read_tensors(path), wanted)
     for name in wanted:
         if name.endswith(_COUNTER):
             found.setdefault(name, torch.zeros((), dtype=torch.int64))
@@ -77,7 +68,19 @@ def read_state_dict(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tenso
     for name, tensor in wanted.items():
         kind = "F32" if found[name].is_floating_point() else "I64" if found[name].dtype == torch.int64 else "other"
         _check_tensor(path, name, tensor, tuple(found[name].shape), kind)
-    return _finite(path, {name: found[name].to(wanted[name].dtype) for name in wanted})
+    return finite(path, {name: found[name].to(wanted[name].dtype) for name in wanted})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return whatever tensors a state dict holds that torch.save or safetensors wrote, by name. Raises `ModelError`."""
+    check_size(path, MAX_WEIGHTS_BYTES, "give the file that holds the state dict")
+    if path.suffix.lower() != ".safetensors":
+        return _unboxed(path, _unpickled(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+        raise ModelError(f"{path} is not a readable safetensors file: {error}") from None
 
 
 def check_names(path: Path, wanted: Iterable[str], found: Iterable[str]) -> None:
@@ -88,6 +91,14 @@ def check_names(path: Path, wanted: Iterable[str], found: Iterable[str]) -> None
             f"{len(names)} {word}: {_few(names)}" for word, names in (("missing", missing), ("extra", extra)) if names
         ]
         raise ModelError(f"{path} does not hold the tensors of the network in model.json; {'; '.join(parts)}")
+
+
+def finite(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return `tensors`. Raises `ModelError` naming the first that holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ModelError(f"{path}: tensor {name} holds NaN or infinity; train or copy the model again")
+    return tensors
 
 
 def _unpickled(path: Path) -> Any:
@@ -131,13 +142,6 @@ def _check_tensor(path: Path, name: str, wanted: Tensor, shape: tuple[int, ...],
         raise ModelError(f"{path}: tensor {name} is {shape}, the network in model.json has {tuple(wanted.shape)}")
     if kind not in (_FLOATS if wanted.is_floating_point() else ("I64",)):
         raise ModelError(f"{path}: tensor {name} is stored as {kind}, the network in model.json has {wanted.dtype}")
-
-
-def _finite(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ModelError(f"{path}: tensor {name} holds NaN or infinity; train or copy the model again")
-    return tensors
 
 
 def _few(names: list[str]) -> str:

@@ -80,7 +80,15 @@ class TrainConfig(Strict):
     """Pixel size to train at, in `unit`; None takes each image's own."""
     unit: Literal["m", "um"] = "m"
     arch: dict[str, Any] = {"name": "unet"}
-    """Architecture as in a model card."""
+    """Architecture as in a model card; that of `start` where left out."""
+    start: str | None = None
+    """Bundled name or model directory whose weights training starts from, but for the head where the number of classes
+    differs; `arch`, `resolution` and `unit` are its own where left out."""
+    statistics: Literal["start", "data"] | None = None
+    """Mean and std that pixels are scaled by: those of `start` or of the labelled pixels. None: those of `start` where
+    it has the same bands and pixel type."""
+    encoder_weights: str | None = None
+    """ResNet encoder: file with a state dict of torchvision or timm, or timm's name of weights that it downloads."""
     train: tuple[Scenes, ...] = Field(min_length=1)
     score: tuple[Scenes, ...] = ()
     """Scored once, after training; nothing is chosen by these scores."""
@@ -135,6 +143,10 @@ class TrainConfig(Strict):
                 raise ValueError(f"class {value} is not one of the {count} classes (0 to {count - 1})")
         if self.class_weights and len(self.class_weights) != count:
             raise ValueError(f"class_weights has {len(self.class_weights)} values for {count} classes")
+        if self.start is not None and self.encoder_weights is not None:
+            raise ValueError("start and encoder_weights exclude each other: start has an encoder already")
+        if self.statistics == "start" and self.start is None:
+            raise ValueError("statistics 'start' needs start, the model whose statistics are kept")
         if not self.losses or sum(self.losses.values()) <= 0:
             raise ValueError("losses must name at least one with a weight above 0")
         return self

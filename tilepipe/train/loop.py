@@ -28,9 +28,12 @@ from tilepipe.train.losses import total_loss
 from tilepipe.train.sampling import Sampler, Survey, survey
 from tilepipe.train.score import score
 from tilepipe.train.state import State, learning_rate
+from tilepipe.train.transfer import Origin
 
 LOG_EVERY = 10
 """Steps per row of the log."""
+FILES = {"train", "score", "output", "start", "encoder_weights"}
+"""Settings that name files; the card names what they held."""
 
 
 def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
@@ -44,10 +47,12 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     if output.exists():
         raise UsageError(f"{output} exists; delete it or give another output")
     folder = output.with_name(f".{output.name}.training")
+    origin = Origin.of(config)
+    config = origin.completed(config)
     scored = open_scenes(config.score, config)
     scenes = [held(scene) for scene in open_scenes(config.train, config)]
-    found = survey(scenes, len(config.classes))
-    state = start(scenes, config)
+    state = start(scenes, config, origin)
+    found = origin.scaled(survey(scenes, len(config.classes)), scenes[0].source, config)
     state.resume(folder, config)
     train(state, Sampler(scenes, found, config), found, config, folder, listener)
     model = finished(state, scenes, found, config)
@@ -58,17 +63,21 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     return output
 
 
-def start(scenes: Sequence[Scene], config: TrainConfig) -> State:
-    """Return the state before the first step; weights are drawn by the seed, the caller's generator is left alone."""
+def start(scenes: Sequence[Scene], config: TrainConfig, origin: Origin | None = None) -> State:
+    """Return the state before the first step: weights drawn by the seed, then those of the origin, where there is one.
+
+    The caller's generator is left alone.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         module = build(config.arch, scenes[0].source.shape[0], len(config.classes))
+    said = (origin or Origin.of(config)).begin(module, scenes[0].source, config)
     stride = int(getattr(module, "stride", 1))
     if config.crop % stride:
         right = -(-config.crop // stride) * stride
         raise UsageError(f"crop {config.crop} is not a multiple of the network's total stride {stride}; use {right}")
     module = module.to(resolve_device(config.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return State.new(module, config)
+    return State.new(module, config, said)
 
 
 def train(state: State, sampler: Sampler, found: Survey, config: TrainConfig, folder: Path, listener: Listener) -> None:
@@ -140,6 +149,7 @@ def record(state: State, scenes: Sequence[Scene], found: Survey, config: TrainCo
     return {
         "images": [Path(scene.name).name for scene in scenes],
         "pixels": dict(zip(config.classes, found.counts.sum(0).tolist(), strict=True)),
+        **state.origin,
         "configuration": configured(config),
         "final_loss": round(state.log[-1][2], 4),
         "software": {"tilepipe": version("tilepipe"), "torch": torch.__version__},
@@ -148,7 +158,7 @@ def record(state: State, scenes: Sequence[Scene], found: Survey, config: TrainCo
 
 def configured(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that differ from the defaults, but for files."""
-    return config.model_dump(mode="json", exclude_defaults=True, exclude={"train", "score", "output"})
+    return config.model_dump(mode="json", exclude_defaults=True, exclude=FILES)
 
 
 def judged(model: Model, scenes: Sequence[Scene], scored: Sequence[Scene]) -> dict[str, Any]:

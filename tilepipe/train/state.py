@@ -16,8 +16,19 @@ from tilepipe.errors import StorageError, UsageError
 from tilepipe.train.config import TrainConfig
 
 Weights = dict[str, Tensor]
-_FREE = {"output", "score", "name", "description", "license", "colors", "checkpoint", "tile"}
-"""Settings that may change between a run and its resumption: they do not touch the weights."""
+_FREE = {
+    "output",
+    "score",
+    "name",
+    "description",
+    "license",
+    "colors",
+    "checkpoint",
+    "tile",
+    "start",
+    "encoder_weights",
+}
+"""Settings that may change between a run and its resumption: they do not touch the weights, or hashes tell."""
 
 
 @dataclass
@@ -33,15 +44,18 @@ class State:
     """Steps done."""
     log: list[list[float]] = field(default_factory=list)
     """(step, learning rate, mean loss since the row before) per row."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """What the first weights were taken from, as the card says it; empty where the seed drew them."""
 
     @classmethod
-    def new(cls, module: nn.Module, config: TrainConfig) -> State:
+    def new(cls, module: nn.Module, config: TrainConfig, origin: dict[str, Any] | None = None) -> State:
         """Return the state before the first step: AdamW (Loshchilov 2019), decay on weights of two and more axes."""
         decayed = [p for p in module.parameters() if p.ndim > 1]
         plain = [p for p in module.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
-        return cls(module, {k: t.detach().clone() for k, t in module.state_dict().items()}, optimizer)
+        average = {k: t.detach().clone() for k, t in module.state_dict().items()}
+        return cls(module, average, optimizer, origin=origin or {})
 
     @torch.no_grad()
     def update_average(self, keep: float) -> None:
@@ -56,7 +70,7 @@ class State:
     def save(self, folder: Path, config: TrainConfig) -> None:
         """Write a checkpoint and the log; whole or not at all. Raises `StorageError`."""
         kept = {
-            "config": fingerprint(config),
+            "config": fingerprint(config, self.origin),
             "step": self.step,
             "log": self.log,
             "module": self.module.state_dict(),
@@ -85,7 +99,7 @@ class State:
         if not path.exists():
             return
         kept = _read(path)
-        if kept["config"] != fingerprint(config):
+        if kept["config"] != fingerprint(config, self.origin):
             raise UsageError(
                 f"{folder} holds the training run of another configuration; delete it to start anew, or change output"
             )
@@ -95,9 +109,10 @@ class State:
         self.step, self.log = kept["step"], kept["log"]
 
 
-def fingerprint(config: TrainConfig) -> str:
-    """Return the settings that decide the weights, as JSON text."""
-    return json.dumps(config.model_dump(mode="json", exclude=_FREE), sort_keys=True)
+def fingerprint(config: TrainConfig, origin: dict[str, Any]) -> str:
+    """Return the settings that decide the weights, and the hashes of what they start from, as JSON text."""
+    hashes = {key: said["sha256"] for key, said in origin.items()}
+    return json.dumps({**config.model_dump(mode="json", exclude=_FREE), **hashes}, sort_keys=True)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

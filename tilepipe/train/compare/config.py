@@ -97,6 +97,8 @@ class CompareConfig(Strict):
         """Build every network once. Raises `UsageError` or `ModelError`, so that mistakes cost no training."""
         for run in (run for run in self.runs if run.seed == self.seeds[0]):
             training = self.training(run)
+            if training.start is not None:
+                raise UsageError(f"{run}: a comparison starts from no model; leave start out, or use encoder_weights")
             stride = build(training.arch, 1, len(training.classes)).stride
             if training.crop % stride:
                 raise UsageError(f"{run}: crop {training.crop} is not a multiple of the total stride {stride}")
