@@ -91,7 +91,8 @@ def measure_level(model: Model, setting: Setting) -> Level:
     if how.batch > 1:
         turned = predictor.logits(tiles[::-1])[::-1]
         independent = np.array_equal(turned, first) and np.array_equal(predictor.logits(tiles[:1])[0], first[0])
-    gap, rounding = _larger(model, setting, tiles, first), (None, None)
+    gap = _larger(model, setting, tiles, first)
+    rounding: tuple[float | None, float | None] = None, None
     if how.precision != "fp32":
         plain = replace(setting, compute=replace(how, precision="fp32"))
         rounding = _compare(_predictor(model, plain, setting.tile).logits(tiles), first)
