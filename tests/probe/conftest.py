@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from without_torchvision import load
 
 from tilepipe.probe import Sides
 
@@ -50,3 +52,8 @@ def cut_image(net: nn.Module, bands: int, *, rows: int, half: int) -> Sides:
 @pytest.fixture
 def truth() -> Truth:
     return cut_image
+
+
+@pytest.fixture(scope="session")
+def smp() -> Any:
+    return load("segmentation_models_pytorch")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tilepipe.models.arch import Up
+from tilepipe.models.arch import Norm, Up
+from tilepipe.models.linknet import LinkNetArch
 from tilepipe.models.zoo import build
 from tilepipe.probe import Sides, probe
 
@@ -21,9 +22,29 @@ LOCAL = [
     {"name": "fcn", "width": 4, "depth": 3},
     {"name": "deeplab", "width": 2, "depth": 3, "output_stride": 8, "rate": 1},
 ]
+NORMS = get_args(Norm)
+FCN_UPS = ("deconv", "bilinear")
+LINKNET_UPS = get_args(LinkNetArch.model_fields["up"].annotation)
+FAMILY = [  # width 8 for LinkNet, whose decoder has a quarter of the channels: one alone may be dead
+    *({"name": "unet", **SMALL, "up": up} for up in get_args(Up)),
+    *(
+        {"name": "linknet", "width": 8, "depth": 2, "up": up}
+        for up in get_args(LinkNetArch.model_fields["up"].annotation)
+    ),
+    {"name": "segnet", **SMALL},
+    *(
+        {"name": "fcn", "width": 4, "depth": 5, "finest": k, "up": up}
+        for k in (8, 16, 32)
+        for up in ("deconv", "bilinear")
+    ),
+    {"name": "deeplab", "width": 2, "depth": 3, "output_stride": 8, "rate": 1},
+    {"name": "deeplab", "width": 2, "depth": 3, "output_stride": 8, "rate": 1, "image_pool": True},
+]
 DEEP = [
     {"name": "unet", "width": 4, "depth": 4},
     {"name": "unet", "width": 4, "depth": 5, "encoder": "resnet18"},
+    {"name": "linknet", "width": 4, "depth": 5, "encoder": "resnet18"},
+    {"name": "fcn", "width": 4, "depth": 5, "encoder": "resnet18"},
     {"name": "linknet", "width": 4, "depth": 4},
     {"name": "segnet", "width": 4, "depth": 4},
     {"name": "fcn", "width": 4, "depth": 5},
@@ -64,6 +85,30 @@ def test_reach_is_what_cutting_the_image_shows(arch: dict[str, Any], truth: Any)
 @pytest.mark.parametrize("arch", DEEP, ids=name)
 def test_reach_of_deep_networks_too(arch: dict[str, Any], truth: Any) -> None:
     check(arch, truth, 768)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("arch", FAMILY, ids=name)
+def test_the_whole_family(arch: dict[str, Any], norm: str, truth: Any) -> None:
+    """Every architecture, up-sampling and normalisation: the truth per side, or every global layer and no other."""
+    arch = {**arch, "norm": norm}
+    layers = _global_layers(network(arch))
+    if not layers:
+        check(arch, truth, 192 if arch["name"] == "fcn" else 96)
+        return
+    found = probe(network(arch), 3)
+    local = {**arch, "norm": "batch", "image_pool": False} if arch["name"] == "deeplab" else {**arch, "norm": "batch"}
+    rest = probe(network(local), 3)
+    assert set(found.global_layers) == layers
+    assert (found.reach, found.stride, found.frozen_reach) == (None, rest.stride, rest.reach)
+
+
+def _global_layers(net: nn.Module) -> set[tuple[str, str]]:
+    """Layers and kinds by their classes, which the probe does not know."""
+    kinds = {nn.InstanceNorm2d: "instance norm", nn.GroupNorm: "group norm"}
+    layers = {(name, kinds[type(layer)]) for name, layer in net.named_modules() if type(layer) in kinds}
+    return layers | ({("pyramid", "image pooling")} if getattr(net.arch, "image_pool", False) else set())
 
 
 @pytest.mark.parametrize(("norm", "kind"), [("instance", "instance norm"), ("group", "group norm")])

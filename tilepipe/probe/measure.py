@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
+from time import process_time
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from tilepipe.probe.subject import Subject
 
 LARGEST_WINDOW = 8192  # px; a model that reaches across half of it is called global
 LARGEST_STRIDE = 384  # px; every power of two to 128 and three times it
-PATIENCE = 15.0  # s that one more doubling of the window may take
+PATIENCE = 60.0  # s of processor time, whatever else runs, that one more doubling of the window may take
 AXES = (3, 2)  # columns, rows of (B, C, H, W)
 Fill = Callable[[Tensor], Tensor]
 
@@ -47,7 +47,8 @@ def measure(subject: Subject, declared: int | None, many: bool) -> Measured:
     rough, window = rough_reach(subject)
     stride = total_stride(subject, rough, declared)
     if rough is None:
-        return Measured(stride, None, window, 1, f"every output within {window // 2} px of a cut depends on it")
+        early = "" if 2 * window > LARGEST_WINDOW else "; wider windows take too long to measure"
+        return Measured(stride, None, window, 1, f"every output within {window // 2} px of a cut depends on it{early}")
     if stride is None:
         return Measured(None, None, window, 1, "outputs depend on the position, whatever the shift up to 384 px")
     while True:
@@ -66,11 +67,11 @@ def rough_reach(subject: Subject) -> tuple[int | None, int]:
     """
     window, found = 4 * subject.quantum, 0
     while True:
-        began = perf_counter()
+        began = process_time()
         found = max(max(_both(subject, axis, subject.quantum, window // 2, _nan)) for axis in AXES)
         if found < window // 2 - subject.quantum:
             return found, window
-        if 2 * window > LARGEST_WINDOW or 2 * (perf_counter() - began) > PATIENCE:
+        if 2 * window > LARGEST_WINDOW or 2 * (process_time() - began) > PATIENCE:
             return None, window
         window *= 2
 
@@ -100,7 +101,7 @@ def total_stride(subject: Subject, rough: int | None, declared: int | None) -> i
     small = sorted(n for n in divisors if n <= 64)
     large = sorted(n for n in divisors if n > 64)
     odd = [n for n in range(5, 65) if n not in divisors]
-    stride = 1
+    stride = declared or 1  # tried first: where it holds, no smaller one matters
     for axis in AXES:
         found = _first_shift(subject, axis, margin, [stride, *small]) or _first_shift(subject, axis, margin, large)
         found = found or _first_shift(subject, axis, margin, odd)
@@ -108,8 +109,7 @@ def total_stride(subject: Subject, rough: int | None, declared: int | None) -> i
             return None
         stride = math.lcm(stride, found)
     steps = range(stride, LARGEST_STRIDE + 1, stride) if rough is not None else (stride,)
-    stride = next((s for s in steps if rough is None or _footprint_moves(subject, rough, s)), stride)
-    return math.lcm(stride, declared or 1)
+    return next((s for s in steps if rough is None or _footprint_moves(subject, rough, s)), stride)
 
 
 def _footprint_moves(subject: Subject, rough: int, shift: int) -> bool:
