@@ -84,7 +84,7 @@ def test_checkerboards_are_explained_in_one_sentence(tmp_path: Path, capsys: pyt
     assert main(["model", "check", str(make(tmp_path, "uneven"))]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "transposed" in line]
     assert len(lines) == 1
-    assert "with kernel 3: uneven overlap (4:1), checkerboard likely; use kernel 4 or resize-convolution" in lines[0]
+    assert "with kernel 3: uneven overlap (4:1, imbalance " in lines[0]
 
 
 def test_global_layers_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

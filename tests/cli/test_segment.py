@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from onnx_files import pointwise, save, write_card
 
 from tilepipe.box import Box
 from tilepipe.cli.main import main
@@ -99,6 +100,17 @@ def test_info_of_a_model(model: Path, capsys: Out) -> None:
     facts = json.loads(capsys.readouterr().out)
     assert facts["classes"] == ["other", "thing"]
     assert len(facts["sha256"]) == 64
+
+
+def test_info_of_model_files(tmp_path: Path, capsys: Out) -> None:
+    path = write_card(save(pointwise(), tmp_path / "x.onnx"))
+    assert main(["info", str(path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["model"], facts["bands"], facts["classes"]) == (str(path), 3, ["other", "thing"])
+    (tmp_path / "w.pth").write_bytes(b"PK")
+    for name, words in (("w.pth", "tilepipe model convert"), ("y.onnx", "no model"), ("z.model", "no model")):
+        assert main(["info", str(tmp_path / name)]) == 5
+        assert words in capsys.readouterr().err
 
 
 def test_info_of_a_run(image: Path, model: Path, capsys: Out) -> None:

@@ -10,13 +10,19 @@ from typing import Any
 
 import click
 
+from tilepipe.cli.options import TRUST
+
+MODELS = (".model", ".onnx", ".ts", ".torchscript", ".pt", ".pt2", ".pth", ".ckpt", ".safetensors")
+"""Suffixes of models; what holds weights only is refused with what to do instead."""
+
 
 @click.command()
 @click.argument("target", metavar="IMAGE|MODEL|RUN")
+@TRUST
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def info(target: str, as_json: bool) -> None:
-    """Print what an image, a model (directory or bundled name) or a run (its work directory) is."""
-    facts = describe(target)
+def info(target: str, trust_model: str | None, as_json: bool) -> None:
+    """Print what an image, a model (directory, file or bundled name) or a run (its work directory) is."""
+    facts = describe(target, trust_model)
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
@@ -26,20 +32,19 @@ def info(target: str, as_json: bool) -> None:
     click.echo(yaml.safe_dump(plain, sort_keys=False, width=120, default_flow_style=None), nl=False)
 
 
-def describe(target: str) -> dict[str, Any]:
+def describe(target: str, trust_model: str | None = None) -> dict[str, Any]:
     """Return facts of JSON types. Raises `InputError` or `ModelError`."""
     path = Path(target)
     if runs := [plan.parent for pattern in ("plan.json", "*/plan.json") for plan in path.glob(pattern)]:
         return _run(max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns))
-    if (path / "model.json").exists() or not path.suffix:
-        return _model(target)
-    return _image(target)
+    named = path.suffix.lower() in MODELS or not (path.suffix or path.is_file())
+    return _model(target, trust_model) if named or (path / "model.json").exists() else _image(target)
 
 
-def _model(name: str) -> dict[str, Any]:
+def _model(name: str, trust_model: str | None) -> dict[str, Any]:
     from tilepipe.models.weights import load_model
 
-    model = load_model(name)
+    model = load_model(name, trust_model=trust_model)
     return {"model": name, "sha256": model.sha256(), **model.card.model_dump(mode="json")}
 
 

@@ -4,6 +4,8 @@ A layer that up-samples by s has s x s phases, one filter each. Two causes can b
 overlap, the most over the fewest kernel taps that reach an output pixel (Odena 2016), above 1 where the stride does
 not divide the kernel; and imbalance, how differently the phases answer a constant input: with D_ab the sum of the taps
 of phase (a, b), rms_ab |D_ab - mean D| / |mean D|; 0 rules a checkerboard out in flat areas (Sugawara 2018).
+An even kernel removes the first cause only: random weights of kernels 2, 3 and 4 have the same imbalance (measured in
+docs/decoders.md).
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from tilepipe.models.upsample import Shuffle
 
 TOLERANCE = 0.05
 """Imbalance that is not worth a word."""
+ADVICE = "use resize-convolution, or a pixel shuffle with ICNR and blur"
+"""What starts without a checkerboard and keeps none."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,9 @@ def _deconv(name: str, layer: nn.ConvTranspose2d) -> Finding:
     uneven = imbalance(deconv_gains(layer.weight, stride))
     what = f"up-sampling layer {name} is a stride-{stride} transposed convolution with kernel {kernel}"
     if overlap > 1:
-        better = -(-kernel // stride) * stride
-        said = f"uneven overlap ({overlap:g}:1), checkerboard likely; use kernel {better} or resize-convolution"
+        even = -(-kernel // stride) * stride
+        said = f"uneven overlap ({overlap:g}:1, imbalance {uneven:.2f}), checkerboard likely; {ADVICE}"
+        said += f"; kernel {even} evens the overlap only"
     else:
         said = f"even overlap, but {_said(uneven)}"
     return Finding(name, "transposed convolution", stride, kernel, overlap, uneven, f"{what}: {said}")
@@ -97,12 +102,8 @@ def _deconv(name: str, layer: nn.ConvTranspose2d) -> Finding:
 def _shuffle(name: str, layer: nn.Conv2d, factor: int) -> Finding:
     uneven = imbalance(shuffle_gains(layer.weight, factor))
     what = f"up-sampling layer {name} is a pixel shuffle by {factor}"
-    said = f"{what}: {_said(uneven)}, or shuffle_icnr_blur"
-    return Finding(name, "pixel shuffle", factor, max(layer.kernel_size), 1.0, uneven, said)
+    return Finding(name, "pixel shuffle", factor, max(layer.kernel_size), 1.0, uneven, f"{what}: {_said(uneven)}")
 
 
 def _said(uneven: float) -> str:
-    return (
-        f"its phases answer flat areas unevenly (imbalance {uneven:.2f}), checkerboard possible; "
-        "train longer or use resize-convolution"
-    )
+    return f"its phases answer flat areas unevenly (imbalance {uneven:.2f}), checkerboard possible; {ADVICE}"
