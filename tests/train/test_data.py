@@ -202,7 +202,8 @@ def test_polygons_on_an_image_without_position_are_in_pixels(
         ("{}", "not a GeoJSON"),
         ("[1]", "not a GeoJSON"),
         ("nonsense", "not a GeoJSON"),
-        (None, "kind is 'b', which is none"),
+        (None, "kind of polygons is 'b', 'c', which is none of a, z; add it to classes"),
+        ('[{"geometry": {"type": "Point", "coordinates": [1, 2]}}]', "holds Point and no polygon"),
     ],
 )
 def test_polygons_that_cannot_be_used(

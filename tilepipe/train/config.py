@@ -37,7 +37,11 @@ class Scenes(Strict):
     resolution: float | None = Field(default=None, gt=0)
     """Pixel size of the image where it does not say, in the configuration's `unit`."""
     attribute: str | None = None
-    """GeoJSON: the property that holds the class name; without it every polygon is of class 1."""
+    """GeoJSON: the property that holds the class name. Without it, QuPath's `classification` or `class_name`; a polygon
+    that has neither is of class 1."""
+    area: str | None = None
+    """GeoJSON: class of the polygons that bound what is labelled, such as QuPath's 'Region*'; pixels outside are
+    ignored. Without it every pixel outside a polygon is of class 0."""
 
 
 class Augment(Strict):

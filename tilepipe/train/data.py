@@ -5,7 +5,6 @@ Labels lie on the image's full-resolution pixels; at another resolution each pix
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,9 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.features import rasterize
-from rasterio.transform import Affine
-from rasterio.warp import transform_geom
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
@@ -25,12 +21,12 @@ from tilepipe.sources.base import Source, read_reflected
 from tilepipe.sources.open import open_source
 from tilepipe.sources.resample import Resampled, at_resolution
 from tilepipe.train.config import Scenes, TrainConfig
+from tilepipe.train.polygons import IGNORE as IGNORE  # noqa: PLC0414 - others take it from here
+from tilepipe.train.polygons import OTHER_VECTORS, VECTORS, polygons
 
-IGNORE = -1
 UNKNOWN = -2
 HELD_VALUES = 64 << 20
 """Images with at most this many values (pixels x bands) at the training resolution are held in memory."""
-VECTORS = (".geojson", ".json")
 ReadLabels = Callable[[Box], NDArray[np.int64]]
 
 
@@ -60,22 +56,23 @@ class Scene:
         inside = box & Box.of_shape(*self.window.shape)
         if inside is not None:
             part = inside.shift(self.window.y0, self.window.x0)
-            found = self._nearest(part)
-            valid = self.source.valid(part)
+            found = nearest(self.labels, part, self.scale)
+            valid = self.source.valid(part) if (found != IGNORE).any() else None  # where there are labels only
             result[inside.slices_in(box)] = found if valid is None else np.where(valid, found, IGNORE)
         return result
-
-    def _nearest(self, box: Box) -> NDArray[np.int64]:
-        """Return the label under the centre of each pixel of `box` of the training grid."""
-        (rows, columns), (y, x) = self.scale, (np.arange(box.y0, box.y1), np.arange(box.x0, box.x1))
-        y, x = ((y + 0.5) * rows).astype(np.intp), ((x + 0.5) * columns).astype(np.intp)
-        hull = Box(int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1)
-        return self.labels(hull)[(y - hull.y0)[:, None], (x - hull.x0)[None]]
 
     @property
     def scale(self) -> tuple[float, float]:
         """(y, x) full-resolution pixels per pixel of the training grid."""
         return self.source.scale if isinstance(self.source, Resampled) else (1.0, 1.0)
+
+
+def nearest(read: ReadLabels, box: Box, scale: tuple[float, float]) -> NDArray[np.int64]:
+    """Return what `read` holds under the centre of each pixel of `box`, which is `scale` (y, x) of its pixels wide."""
+    y = ((np.arange(box.y0, box.y1) + 0.5) * scale[0]).astype(np.intp)
+    x = ((np.arange(box.x0, box.x1) + 0.5) * scale[1]).astype(np.intp)
+    hull = Box(int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1)
+    return read(hull)[(y - hull.y0)[:, None], (x - hull.x0)[None]]
 
 
 def open_scenes(entries: tuple[Scenes, ...], config: TrainConfig) -> list[Scene]:
@@ -108,12 +105,24 @@ def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene
     full = _image(image, entry, config.unit)
     _, height, width = full.shape
     source = full if config.resolution is None else at_resolution(full, config.resolution, config.unit)
-    labels = _vectors(label, full, entry, config) if label.suffix in VECTORS else _raster(label, full, config)
+    labels = _labels(label, full, entry, config)
     rows, columns = entry.rows or (0, height), entry.columns or (0, width)
     window = Box(rows[0], columns[0], rows[1], columns[1])
     if not Box.of_shape(height, width).contains(window):
         raise UsageError(f"{image}: rows {rows}, columns {columns} are not inside its {height} x {width} pixels")
     return Scene(str(image), source, _scaled(window, source, full), window, labels)
+
+
+def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> ReadLabels:
+    if path.suffix.lower() in OTHER_VECTORS:
+        raise InputError(f"{path} is not read; make GeoJSON of it: ogr2ogr -t_srs OGC:CRS84 labels.geojson {path}")
+    if path.suffix.lower() in VECTORS:
+        return polygons(path, image, entry, config.classes)
+    if entry.attribute or entry.area:
+        raise InputError(
+            f"{path} is read as a raster, which has no attribute and no area; give GeoJSON or leave them out"
+        )
+    return _raster(path, image, config)
 
 
 def _image(path: Path, entry: Scenes, unit: str) -> Source:
@@ -146,10 +155,11 @@ def _crop(array: NDArray[np.int64], box: Box) -> NDArray[np.int64]:
 def _raster(path: Path, image: Source, config: TrainConfig) -> ReadLabels:
     tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
     raster = open_source(path, allow_palette=True, **tiff)
-    if raster.shape != (1, *image.shape[1:]) or raster.dtype.kind == "f":
+    same = raster.shape[1:] == image.shape[1:]
+    if raster.shape[0] != 1 or raster.dtype.kind == "f" or not (same or _reduced(raster, image)):
         raise InputError(
             f"{path} is {raster.shape} {raster.dtype}, not one band of whole numbers on the {image.shape[1:]} pixels "
-            f"of {image.name}; labels lie on the image's own grid"
+            f"of {image.name}; labels lie on the image's own grid, of a slide also on one reduced by a whole factor"
         )
 
     def read(box: Box) -> NDArray[np.int64]:
@@ -164,7 +174,19 @@ def _raster(path: Path, image: Source, config: TrainConfig) -> ReadLabels:
             )
         return np.where(ignored, IGNORE, classes)
 
-    return read
+    if same:
+        return read
+    scale = raster.shape[1] / image.shape[1], raster.shape[2] / image.shape[2]
+    return lambda box: nearest(read, box, scale)
+
+
+def _reduced(raster: Source, image: Source) -> bool:
+    """Return whether a mask covers an image without position in pixels that are larger by one whole factor."""
+    factor = round(image.shape[1] / max(1, raster.shape[1]))
+    sides = zip(raster.shape[1:], image.shape[1:], strict=True)
+    return (
+        image.georeference is None and factor > 1 and all(size in (n // factor, -(-n // factor)) for size, n in sides)
+    )
 
 
 def _classes(values: NDArray[np.int64], config: TrainConfig) -> NDArray[np.int64]:
@@ -173,60 +195,3 @@ def _classes(values: NDArray[np.int64], config: TrainConfig) -> NDArray[np.int64
     for value, of_class in known.items():
         result[values == value] = of_class
     return result
-
-
-def _vectors(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> ReadLabels:
-    """Return a reader that burns polygons into pixels whose centre they contain, later ones over earlier ones."""
-    known = image.georeference
-    if known is not None and known.transform is None:
-        raise InputError(f"{image.name} has ground control points only; rasterise {path} yourself and give the raster")
-    shapes = _shapes(path, known.crs if known else None, entry, config)
-    to_map = Affine(*known.transform) if known and known.transform else Affine.identity()
-    extents = np.array([_extent(shape, ~to_map) for shape, _ in shapes]).reshape(-1, 4)
-
-    def read(box: Box) -> NDArray[np.int64]:
-        y0, x0, y1, x1 = extents.T
-        near = np.flatnonzero((y0 <= box.y1) & (y1 >= box.y0) & (x0 <= box.x1) & (x1 >= box.x0))
-        if not len(near):
-            return np.zeros(box.shape, np.int64)
-        a, b, c, d, e, f = to_map[:6]
-        corner = Affine(a, b, a * box.x0 + b * box.y0 + c, d, e, d * box.x0 + e * box.y0 + f)
-        burnt = rasterize([shapes[k] for k in near], box.shape, transform=corner, dtype="int32")
-        return np.asarray(burnt, np.int64)
-
-    return read
-
-
-def _shapes(path: Path, crs: str | None, entry: Scenes, config: TrainConfig) -> list[tuple[dict[str, Any], int]]:
-    """Return (geometry in the image's CRS or pixels, class) of each polygon; GeoJSON is lon/lat (RFC 7946)."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        features = document["features"] if isinstance(document, dict) else document
-        found = [(f["geometry"], f.get("properties") or {}) for f in features if f.get("geometry")]
-        stated = document.get("crs", {}).get("properties", {}).get("name") if isinstance(document, dict) else None
-        polygons = [(g, _class_of(p, entry.attribute, path, config)) for g, p in found if "Polygon" in g["type"]]
-        if crs is not None:
-            polygons = [(transform_geom(stated or "OGC:CRS84", crs, g), k) for g, k in polygons]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a GeoJSON feature collection: {error!r}") from None
-    return polygons
-
-
-def _class_of(properties: Mapping[str, Any], attribute: str | None, path: Path, config: TrainConfig) -> int:
-    if attribute is None:
-        return 1
-    name = properties.get(attribute)
-    name = name.get("name") if isinstance(name, dict) else name  # QuPath: {"classification": {"name": ...}}
-    if name not in config.classes:
-        raise InputError(f"{path}: {attribute} is {name!r}, which is none of {', '.join(config.classes)}")
-    return config.classes.index(name)
-
-
-def _extent(geometry: Mapping[str, Any], to_pixels: Affine) -> tuple[float, float, float, float]:
-    """Return (y0, x0, y1, x1) of a polygon in pixels."""
-    parts = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
-    rings = [ring for part in parts for ring in part]
-    x, y = np.array([point[:2] for ring in rings for point in ring]).T
-    a, b, c, d, e, f = to_pixels[:6]
-    x, y = a * x + b * y + c, d * x + e * y + f
-    return float(y.min()), float(x.min()), float(y.max()), float(x.max())

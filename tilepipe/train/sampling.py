@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,13 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.train.config import TrainConfig
-from tilepipe.train.data import IGNORE, Scene
+from tilepipe.train.data import Scene
+from tilepipe.train.polygons import IGNORE, Polygons
 
 CELL = 64
 """Side of the cells in which labels are counted, pixels at the training resolution."""
+MOST_CELLS = 1 << 16
+"""Cells of a scene that are looked at, 268 million pixels; of a larger one as many are drawn: it is not read whole."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +45,11 @@ def survey(scenes: Sequence[Scene], classes: int) -> Survey:
     total = np.zeros((3, scenes[0].source.shape[0]))  # pixels, sum, sum of squares per band
     for k, scene in enumerate(scenes):
         height, width = scene.window.shape
-        for y, x in product(range(0, height, CELL), range(0, width, CELL)):
+        for y, x in cells(scene):
             box = Box(y, x, min(y + CELL, height), min(x + CELL, width))
             label = scene.label(box)
+            if (label == IGNORE).all():
+                continue
             pixels = scene.image(box)[:, label != IGNORE].astype(np.float64)
             total += np.stack([np.full(len(pixels), pixels.shape[1]), pixels.sum(1), (pixels**2).sum(1)])
             places.append((k, y, x))
@@ -55,6 +59,54 @@ def survey(scenes: Sequence[Scene], classes: int) -> Survey:
     mean = total[1] / total[0]
     std = np.sqrt(np.maximum(total[2] / total[0] - mean**2, 0))
     return Survey(np.array(places), np.array(counts), mean, np.where(std > 0, std, 1.0))
+
+
+def cells(scene: Scene) -> Iterator[tuple[int, int]]:
+    """Yield the corners of the cells to look at, by rows: all, or of a large scene an even draw and those of objects.
+
+    Of objects, the cell of a polygon's centre; with an area, cells are drawn from those that its polygons may touch.
+    """
+    rows, columns = (-(-side // CELL) for side in scene.window.shape)
+    if rows * columns <= MOST_CELLS:
+        chosen = np.arange(rows * columns)
+    else:
+        chosen = np.union1d(_some(_ground(scene, rows, columns)), _some(_centres(scene, rows, columns)))
+    yield from ((int(k) // columns * CELL, int(k) % columns * CELL) for k in chosen)
+
+
+def _some(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return at most MOST_CELLS of `numbers`, always the same draw."""
+    if len(numbers) <= MOST_CELLS:
+        return numbers
+    return np.asarray(np.random.default_rng(0).choice(numbers, MOST_CELLS, replace=False))
+
+
+def _ground(scene: Scene, rows: int, columns: int) -> NDArray[np.int64]:
+    """Return the numbers of the cells that may hold labels."""
+    layer = scene.labels.area if isinstance(scene.labels, Polygons) else None
+    if layer is None:
+        return np.arange(rows * columns)
+    touched = np.zeros((rows, columns), bool)
+    for y0, x0, y1, x1 in _in_cells(scene, layer.extents):
+        touched[max(0, y0) : y1 + 1, max(0, x0) : x1 + 1] = True
+    return np.flatnonzero(touched)
+
+
+def _centres(scene: Scene, rows: int, columns: int) -> NDArray[np.int64]:
+    """Return the numbers of the cells with the centre of a polygon."""
+    if not isinstance(scene.labels, Polygons):
+        return np.zeros(0, np.int64)
+    extents = scene.labels.objects.extents
+    middles = (extents[:, :2] + extents[:, 2:]) / 2
+    y, x = _in_cells(scene, np.concatenate([middles, middles], 1))[:, :2].T
+    inside = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
+    return np.unique(y[inside] * columns + x[inside])
+
+
+def _in_cells(scene: Scene, extents: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return (n, 4) rows and columns of cells of (n, 4) positions in full-resolution pixels; may lie outside."""
+    pixels = extents / (scene.scale * 2) - np.array([scene.window.y0, scene.window.x0] * 2)
+    return np.asarray(np.floor(pixels / CELL), np.int64)
 
 
 def _check_alike(scenes: Sequence[Scene]) -> None:

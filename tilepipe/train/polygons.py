@@ -1,0 +1,132 @@
+"""Polygons as labels: GeoJSON of QuPath, of QGIS or of `tilepipe segment`, burnt into pixels when asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.features import rasterize
+from rasterio.transform import Affine
+from rasterio.warp import transform_geom
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError
+from tilepipe.sources.base import Source
+from tilepipe.train.config import Scenes
+
+VECTORS = (".geojson", ".json")
+OTHER_VECTORS = (".gpkg", ".shp", ".fgb", ".kml", ".gml")
+IGNORE = -1
+IGNORED_NAME = "Ignore*"
+"""QuPath's class for what is neither one thing nor another: not trained on, not scored."""
+NAMES = ("classification", "class_name")
+"""Properties that hold the class where none is named: QuPath's, and that of our own polygons of maps."""
+
+Geometry = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Polygons of one kind with the value that each is burnt with."""
+
+    shapes: list[tuple[Geometry, int]]
+    """(geometry in the image's coordinates, value)."""
+    to_map: Affine
+    """From the image's pixels to its coordinates."""
+    extents: NDArray[np.float64]
+    """(n, 4): y0, x0, y1, x1 of each polygon in full-resolution pixels."""
+
+    @classmethod
+    def of(cls, shapes: list[tuple[Geometry, int]], to_map: Affine) -> Layer:
+        """Measure the polygons and return them as a layer."""
+        extents = [_extent(shape, ~to_map) for shape, _ in shapes]
+        return cls(shapes, to_map, np.array(extents).reshape(-1, 4))
+
+    def burnt(self, box: Box) -> NDArray[np.int64]:
+        """Return for each pixel of `box` the value of the last polygon that holds its centre, 0 where there is none."""
+        y0, x0, y1, x1 = self.extents.T
+        near = np.flatnonzero((y0 <= box.y1) & (y1 >= box.y0) & (x0 <= box.x1) & (x1 >= box.x0))
+        if not len(near):
+            return np.zeros(box.shape, np.int64)
+        corner = self.to_map * Affine.translation(box.x0, box.y0)
+        burnt = rasterize([self.shapes[k] for k in near], box.shape, transform=corner, dtype="int32")
+        return np.asarray(burnt, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Polygons:
+    """Labels by polygon: `objects` are burnt with their class over class 0."""
+
+    objects: Layer
+    area: Layer | None
+    """What is labelled at all; everywhere where None."""
+
+    def __call__(self, box: Box) -> NDArray[np.int64]:
+        """Return the classes of a box of full-resolution pixels; -1 outside the area and where ignored."""
+        inside = None if self.area is None else self.area.burnt(box) > 0
+        if inside is not None and not inside.any():
+            return np.full(box.shape, IGNORE, np.int64)
+        classes = self.objects.burnt(box)
+        return classes if inside is None else np.where(inside, classes, IGNORE)
+
+
+def polygons(path: Path, image: Source, entry: Scenes, classes: tuple[str, ...]) -> Polygons:
+    """Read the polygons in `path` that label `image`. Raises `InputError` where they are not GeoJSON or not named."""
+    known = image.georeference
+    if known is not None and known.transform is None:
+        raise InputError(f"{image.name} has ground control points only; rasterise {path} yourself and give the raster")
+    to_map = Affine(*known.transform) if known and known.transform else Affine.identity()
+    named = _named(path, known.crs if known else None, entry.attribute)
+    areas = [(geometry, 1) for geometry, name in named if entry.area is not None and name == entry.area]
+    if entry.area is not None and not areas:
+        raise InputError(f"{path} holds no polygon of class {entry.area!r}, which area says bounds what is labelled")
+    objects = [(geometry, name) for geometry, name in named if entry.area is None or name != entry.area]
+    values: dict[str | None, int] = {None: 1, IGNORED_NAME: IGNORE, **{name: k for k, name in enumerate(classes)}}
+    if unknown := sorted({str(name) for _, name in objects if name not in values}):
+        raise InputError(
+            f"{path}: {entry.attribute or 'the class'} of polygons is {', '.join(map(repr, unknown))}, which is none "
+            f"of {', '.join(classes)}; add it to classes, or name it otherwise in the file"
+        )
+    burnt = Layer.of([(geometry, values[name]) for geometry, name in objects], to_map)
+    return Polygons(burnt, Layer.of(areas, to_map) if areas else None)
+
+
+def _named(path: Path, crs: str | None, attribute: str | None) -> list[tuple[Geometry, str | None]]:
+    """Return (geometry in the image's CRS or pixels, class name) of each polygon; GeoJSON is lon/lat (RFC 7946)."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        features = document["features"] if isinstance(document, dict) else document
+        found = [(f["geometry"], f.get("properties") or {}) for f in features if f.get("geometry")]
+        stated = document.get("crs", {}).get("properties", {}).get("name") if isinstance(document, dict) else None
+        named = [(g, _name(p, attribute)) for g, p in found if "Polygon" in g["type"]]
+        if crs is not None:
+            named = [(transform_geom(stated or "OGC:CRS84", crs, g), name) for g, name in named]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a GeoJSON feature collection: {error!r}") from None
+    if found and not named:
+        raise InputError(f"{path} holds {found[0][0]['type']} and no polygon; labels are areas, so draw polygons")
+    return named
+
+
+def _name(properties: Mapping[str, Any], attribute: str | None) -> str | None:
+    """Return the class name of a polygon; None, which is class 1, only where no attribute says where it stands."""
+    keys = NAMES if attribute is None else (attribute,)
+    value = next((properties[key] for key in keys if properties.get(key) is not None), None)
+    if isinstance(value, dict):  # QuPath: {"name": "Tumor"}, and for derived classes {"names": ["Tumor", "Positive"]}
+        value = value.get("name") or ": ".join(value.get("names") or []) or None
+    return None if value is None and attribute is None else str(value)
+
+
+def _extent(geometry: Mapping[str, Any], to_pixels: Affine) -> tuple[float, float, float, float]:
+    """Return (y0, x0, y1, x1) of a polygon in pixels."""
+    parts = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+    rings = [ring for part in parts for ring in part]
+    x, y = np.array([point[:2] for ring in rings for point in ring]).T
+    a, b, c, d, e, f = to_pixels[:6]
+    x, y = a * x + b * y + c, d * x + e * y + f
+    return float(y.min()), float(x.min()), float(y.max()), float(x.max())
