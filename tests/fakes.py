@@ -89,7 +89,7 @@ def open_book(job: Job, listener: Any = silent) -> Book:
     assert job.directory is not None
     plan = job.plan
     zone = plan.grid.y.zone, plan.grid.x.zone
-    store = Store.create(job.directory, plan.predicted, zone, plan.label_dtype, plan.nodata)
+    store = Store.create(job.directory, plan.predicted, zone, plan.label_dtype, plan.nodata, plan.layers)
     return Book(plan, Ledger(job.directory / "ledger.jsonl"), store, listener)
 
 

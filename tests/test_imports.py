@@ -31,6 +31,7 @@ LEVELS = [
     ("tilepipe.labelmap", 3, "labelmap"),
     ("tilepipe.predict", 3, "predict"),
     ("tilepipe.blend", 3, "blend"),
+    ("tilepipe.uncertainty", 3, "blend"),
     ("tilepipe.store", 3, "store"),
     ("tilepipe.probe*", 3, "probe"),
     ("tilepipe.classical", 3, "classical"),

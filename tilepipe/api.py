@@ -19,8 +19,9 @@ from tilepipe.certificate import Certificate
 from tilepipe.engine.steps import Job, Worker
 from tilepipe.errors import InputError, UsageError
 from tilepipe.events import Event, Listener, silent
-from tilepipe.exports.products import LOSSLESS, PRODUCTS, output_paths, product_of
-from tilepipe.exports.view import Labels, open_label_file
+from tilepipe.exports.products import LABELS, LOSSLESS, PRODUCTS, output_paths, product_of
+from tilepipe.exports.view import Labels, Layer, open_label_file, open_map
+from tilepipe.labelmap import LabelMap
 from tilepipe.models.footprint import footprint
 from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model
@@ -40,6 +41,7 @@ Image = str | Path | Source | NDArray[Any] | da.Array
 
 __all__ = [
     "Labels",
+    "Layer",
     "Result",
     "Settings",
     "export",
@@ -57,9 +59,11 @@ class Result:
     """What a run has made."""
 
     paths: tuple[Path, ...]
-    """The products."""
+    """The products: labels first, then layers."""
     labels: Labels
     """The label map, lazy."""
+    layers: dict[str, Layer]
+    """The uncertainty layers asked for, lazy, by name."""
     plan: Plan
     """What was computed."""
     certificate: Certificate
@@ -93,11 +97,14 @@ def segment(
     job, full = _job(source, model, settings)
     if job.plan.reach.tolerance:
         listener(Event("plan", message=f"seams: {job.plan.seams}"))
-    outputs = run.Outputs(_output_paths(full, output, settings.get("of")), bool(settings.get("overwrite")))
+    paths = _output_paths(full, output, settings.get("of"))
+    outputs = run.Outputs(paths, bool(settings.get("overwrite")), job.plan.layers)
     key = job.plan.key(full.identity(), job.model.sha256())
     record = run.execute(job, full, outputs, key, listener, settings.get("scheduler"))
-    labels, certificate = _labels(job, full, outputs, key), run.certificate(job, run.work_directory(outputs, key))
-    return Result(tuple(outputs.paths.values()), labels, job.plan, certificate, record)
+    maps, certificate = _maps(job, full, outputs, key), run.certificate(job, run.work_directory(outputs, key))
+    layers = {name: Layer(maps[name]) for name in job.plan.layers}
+    written = tuple(file.path for file in outputs.files)
+    return Result(written, Labels(maps[LABELS]), layers, job.plan, certificate, record)
 
 
 def predict(
@@ -108,6 +115,8 @@ def predict(
     They equal the same crop of the full run with the same settings, bit for bit on the same device. Raises `InputError`
     where the image cannot be read.
     """
+    if choices.get("layers"):
+        raise UsageError("predict returns labels alone; use segment, with the same region, for layers")
     settings: Settings = {**choices, "region": region} if region is not None else {**choices}  # type: ignore[typeddict-item]
     job, full = _job(source, model, settings)
     worker = Worker(job)
@@ -143,7 +152,7 @@ def export(
     outputs = run.Outputs(paths, overwrite)
     run.refuse_existing(outputs)
     with locked(outputs.work):
-        run.write_products(finished, outputs, outputs.work / "export", silent)
+        run.write_products({LABELS: finished}, outputs, outputs.work / "export", silent)
         run.put_in_place(outputs, outputs.work / "export")
         shutil.rmtree(outputs.work / "export")
     return list(paths.values())
@@ -185,9 +194,7 @@ def _is_slide(source: Source) -> bool:
     return isinstance(source, SlideSource)
 
 
-def _labels(job: Job, full: Source, outputs: run.Outputs, key: str) -> Labels:
-    for product, path in outputs.paths.items():
-        if product in LOSSLESS:
-            return Labels(open_label_file(path))
-    store = Store(run.work_directory(outputs, key))
-    return Labels(label_map(job.plan, job.model.card, full, store.read_labels))
+def _maps(job: Job, full: Source, outputs: run.Outputs, key: str) -> dict[str, LabelMap]:
+    """Return labels and layers by name: from the first product that holds them, else from the work directory."""
+    found = {file.content: open_map(file.path) for file in reversed(outputs.files) if file.product in LOSSLESS}
+    return found or run.maps_of(job, full, Store(run.work_directory(outputs, key)))

@@ -25,7 +25,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tilepipe.errors import UsageError
-from tilepipe.exports.products import output_paths
+from tilepipe.exports.products import files_of, output_paths
+from tilepipe.uncertainty import layer_names
 
 FIELDS = ("dir", "stem", "name")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
@@ -170,7 +171,8 @@ def _job(jobs: Jobs, base: Path, image: Path, start: Path) -> Job:
     products = output_paths(output, list(jobs.of))
     if not products:
         raise UsageError(f"{output.name} says no product; end the template with .tif or name the products in 'of'")
-    return Job(image, output, tuple(products.values()))
+    files = files_of(products, layer_names(jobs.settings.get("layers", ())))
+    return Job(image, output, tuple(file.path for file in files))
 
 
 def _refuse_collisions(jobs: list[Job]) -> None:

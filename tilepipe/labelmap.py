@@ -15,6 +15,16 @@ from tilepipe.sources.base import Georeference, Resolution
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What the values of an uncertainty layer mean: numbers, not classes."""
+
+    step: float
+    """What 1 stands for; 0 stands for 0."""
+    meaning: str
+    """A few words."""
+
+
+@dataclass(frozen=True)
 class Legend:
     """What label values mean."""
 
@@ -26,6 +36,8 @@ class Legend:
     """(red, green, blue) per class, 0 to 255."""
     nodata: int
     """Value of pixels that are not computed or hold no image data: 255 (uint8) or 65535 (uint16)."""
+    measure: Measure | None = None
+    """Of an uncertainty layer, which has no classes; None for labels."""
 
 
 @dataclass(frozen=True)

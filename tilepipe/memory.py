@@ -68,6 +68,8 @@ class Load:
     """Bytes of the weights."""
     activations: int
     """Peak bytes of a forward pass of one batch."""
+    layers: tuple[str, ...] = ()
+    """Uncertainty layers."""
 
     def promise(self, workers: int, in_flight: int) -> Memory:
         """Return the promise for `workers` processes beside this one, 0 for this one alone."""
@@ -75,11 +77,15 @@ class Load:
         pixels, zone = grid.y.tile * grid.x.tile, grid.y.zone * grid.x.zone
         reading = self.bands * pixels * (self.shrink * (self.itemsize + 16) + self.itemsize)
         tiles = int(3 * self.batch * self.bands * pixels * (self.itemsize + 4) + 4 * reading) + DECODERS + self.cache
-        block = 8 * zone
+        block = (8 + 3 * len(self.layers)) * zone
         results = 2 * self.batch * pixels * (2 + 4 * self.classes)
         if grid.blended:
-            block += 12 * self.classes * (grid.y.zone + grid.y.tile) * (grid.x.zone + grid.x.tile)
+            planes = self.classes + ("disagreement" in self.layers)
+            block += 12 * planes * (grid.y.zone + grid.y.tile) * (grid.x.zone + grid.x.tile)
+        if grid.blended or self.layers:
             results += self.batch * pixels * 20 * self.classes
+        if self.layers:  # of one tile: int64 planes that its labels, squares and codes are made of
+            results += 32 * pixels
         each = max(workers, 1)
         return Memory(
             processes=PROCESS * (workers + 1),

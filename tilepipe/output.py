@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
-from tilepipe.labelmap import LabelMap, Legend
+from tilepipe.labelmap import LabelMap, Legend, Measure
 from tilepipe.models.card import ModelCard
 from tilepipe.plan import Plan, nearest
 from tilepipe.sources.base import Georeference, Resolution, Source
+from tilepipe.uncertainty import LAYERS, STEPS, VOID
 
 Read = Callable[[Box], NDArray[Any]]
 
@@ -44,6 +45,12 @@ def label_map(plan: Plan, card: ModelCard, source: Source, read: Read) -> LabelM
         resolution=_resolution(source.resolution, scale),
         origin=(round(region.y0 * scale[0]), round(region.x0 * scale[1])), scale=scale,
     )  # fmt: skip
+
+
+def layer_map(name: str, plan: Plan, card: ModelCard, source: Source, read: Read) -> LabelMap:
+    """Return an uncertainty layer on the grid of `label_map`; `read` gives codes of a box of the prediction grid."""
+    legend = Legend(name, (), (), VOID, Measure(1 / STEPS, LAYERS[name]))
+    return replace(label_map(plan, card, source, read), dtype=np.dtype("uint8"), legend=legend)
 
 
 def _under(start: int, stop: int, size: int, of: int) -> NDArray[np.int64]:

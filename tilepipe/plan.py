@@ -100,6 +100,8 @@ class Plan:
     """What the run is promised to stay within."""
     reach: Reach
     """How far the model sees, and how that is known."""
+    layers: tuple[str, ...] = ()
+    """Uncertainty layers that are kept beside the labels: margin, entropy, disagreement."""
 
     @property
     def grid(self) -> Grid:
@@ -163,7 +165,8 @@ class Plan:
         if self.grid.blended:  # of a row of blocks and those in flight
             one = y.zone * x.tile + y.tile * x.zone + y.tile * x.tile
             alive = self.predicted_region.width // x.zone + 3 + self.compute.in_flight
-            strips = 8 * self.classes * one * alive
+            strips = 8 * (self.classes + ("disagreement" in self.layers)) * one * alive
+        size += len(self.layers)
         return self.predicted_region.area * size + 3 * self.output_region.area * size + strips
 
     def key(self, image: dict[str, Any], weights: str) -> str:
@@ -196,7 +199,7 @@ class Plan:
                 values[name] = kind(**values[name])
             sides = values["reach"].pop("sides")
             values["reach"] = Reach(sides and Sides(**sides), **values["reach"])
-            for name in ("shape", "predicted", "output"):
+            for name in ("shape", "predicted", "output", "layers"):
                 values[name] = tuple(values[name])
             return cls(**{field.name: values[field.name] for field in fields(cls)})
         except (ValueError, KeyError, TypeError) as error:
@@ -231,6 +234,7 @@ class Plan:
             "device": f"{how.device}, {how.precision}, batches of {how.batch}, {how.workers or 'no'} worker processes",
             "memory": f"at most {format_bytes(self.memory.total)}",
             "disk": f"at most {format_bytes(self.disk())}",
+            **({"layers": ", ".join(self.layers)} if self.layers else {}),
         }
         return "\n".join(f"{name:8}{text}" for name, text in rows.items())
 

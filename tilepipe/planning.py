@@ -16,6 +16,7 @@ from tilepipe.plan import Compute, Plan, Tiling
 from tilepipe.reach import reach_of_card
 from tilepipe.shapes import check_fits, output_shape, predicted_shape, resolution_of
 from tilepipe.sources.base import Source
+from tilepipe.uncertainty import check_blended, layer_names
 from tilepipe.window import PROFILES
 
 DEFAULT_TILE = 512
@@ -76,6 +77,8 @@ class Choices(TypedDict, total=False):
     """'sha256:' and the hash of a model file that can run code, which is loaded then."""
     overwrite: bool
     """Replace an output that exists."""
+    layers: str | Sequence[str]
+    """Uncertainty layers to write beside the labels: margin, entropy, disagreement."""
 
 
 class Settings(Choices, total=False):
@@ -119,13 +122,17 @@ def make_plan(
         predicted=predicted, output=output_shape(shape, predicted, resolution, settings.get("resolution", "full")),
         region=asked.region, mask=asked.mask, tiling=tiling, compute=compute, classes=len(card.classes),
         label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
-        reach=reach_of_card(card),
+        reach=reach_of_card(card), layers=_layers(settings, tiling),
     )  # fmt: skip
 
 
 def usual_batch(device: str) -> int:
     """Return the tiles that a model sees at once where nobody says."""
     return 1 if device == "cpu" else 8
+
+
+def _layers(settings: Settings, cut: Tiling) -> tuple[str, ...]:
+    return check_blended(layer_names(settings.get("layers", ())), cut.window, cut.overlap)
 
 
 def _check_numbers(settings: Settings) -> None:
@@ -203,7 +210,7 @@ def _fit_memory(
         load = Load(
             classes=len(card.classes), bands=card.bands, itemsize=source.dtype.itemsize, grid=grid, shrink=shrink,
             batch=compute.batch, cache=getattr(source, "cache_bytes", CACHE), weights=footprint[0],
-            activations=footprint[1] * compute.batch * grid.y.tile * grid.x.tile,
+            activations=footprint[1] * compute.batch * grid.y.tile * grid.x.tile, layers=_layers(settings, tiling),
         )  # fmt: skip
         memory = load.promise(compute.workers, compute.in_flight)
         if limit is None or memory.total <= limit:

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from tilepipe.engine.book import Book
 from tilepipe.engine.steps import Job
 from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.events import Event, Listener
-from tilepipe.exports.products import LOSSLESS, PRODUCTS, SIDECARS
+from tilepipe.exports.products import LABELS, LOSSLESS, PRODUCTS, SIDECARS, File, files_of
 from tilepipe.gauge import level_of
 from tilepipe.labelmap import LabelMap
-from tilepipe.output import label_map
+from tilepipe.output import label_map, layer_map
 from tilepipe.plan import FORMAT
 from tilepipe.sources.base import Source
 from tilepipe.store import Ledger, Store, drop_arrays, locked, storage_errors, sync, sync_tree, write_durably
@@ -46,6 +47,13 @@ class Outputs:
     """Final path by product, all in one folder; the first one names the work directory."""
     overwrite: bool
     """Whether products that exist may be replaced."""
+    layers: tuple[str, ...] = ()
+    """Uncertainty layers that are written beside the labels."""
+
+    @property
+    def files(self) -> list[File]:
+        """All that is written: labels first, then layers. Raises `UsageError`."""
+        return files_of(self.paths, self.layers)
 
     @property
     def work(self) -> Path:
@@ -67,7 +75,7 @@ def finished(outputs: Outputs, key: str) -> dict[str, Any] | None:
     record = _ended(outputs, key)
     if record and record["failed"] and outputs.overwrite:
         return None
-    return record if record and all(_as_written(record, path) for path in outputs.paths.values()) else None
+    return record if record and all(_as_written(record, file.path) for file in outputs.files) else None
 
 
 def refuse_existing(outputs: Outputs, record: dict[str, Any] | None = None) -> None:
@@ -75,7 +83,7 @@ def refuse_existing(outputs: Outputs, record: dict[str, Any] | None = None) -> N
 
     Products as `record` (run.json) says are the run's own: it was stopped while it put them in place.
     """
-    for product, path in outputs.paths.items():
+    for product, path in ((file.product, file.path) for file in outputs.files):
         if not path.parent.is_dir():
             raise UsageError(f"folder {path.parent} does not exist; make it first")
         if not path.exists():
@@ -117,11 +125,11 @@ def execute(
             refuse_existing(outputs, _ended(outputs, key))  # another run may have ended since
             again = bool((_ended(outputs, key) or {}).get("failed"))
             book = _predicted(job, directory, listener, scheduler, again=again)
-            labels = label_map(job.plan, job.model.card, full, book.store.read_labels)
-            products = write_products(labels, outputs, directory, listener)
+            products = write_products(maps_of(job, full, book.store), outputs, directory, listener)
             certificate = certificate_of(job.plan, job.model, level_of(job.plan, job.model))
             write_certificate(certificate, directory)
-            text = json.dumps(_record(job, book, (key, certificate), products), indent=1) + "\n"
+            contents = {"contents": {file.path.name: file.content for file in outputs.files}}
+            text = json.dumps(_record(job, book, (key, certificate), products) | contents, indent=1) + "\n"
             write_durably(directory / "run.json", text)
             record = json.loads(text)
             put_in_place(outputs, directory)
@@ -130,6 +138,13 @@ def execute(
             drop_arrays(directory)
         listener(Event("done", message=message, data=record))
         return record
+
+
+def maps_of(job: Job, full: Source, store: Store) -> dict[str, LabelMap]:
+    """Return the labels and the layers that a store holds, by name, on the output grid."""
+    plan, card = job.plan, job.model.card
+    layers = {name: layer_map(name, plan, card, full, partial(store.read_layer, name)) for name in plan.layers}
+    return {LABELS: label_map(plan, card, full, store.read_labels), **layers}
 
 
 def certificate(job: Job, directory: Path) -> Certificate:
@@ -147,7 +162,7 @@ def _predicted(job: Job, directory: Path, listener: Listener, scheduler: str | N
         drop_arrays(directory)
         (directory / "run.json").unlink()
     chunk = plan.grid.y.zone, plan.grid.x.zone
-    store = Store.create(directory, plan.predicted, chunk, plan.label_dtype, plan.nodata)
+    store = Store.create(directory, plan.predicted, chunk, plan.label_dtype, plan.nodata, plan.layers)
     write_durably(directory / "plan.json", plan.to_json())
     book = Book(plan, Ledger(directory / "ledger.jsonl"), store, listener)
     dask.run(replace(job, directory=directory), book, scheduler)
@@ -159,28 +174,30 @@ def _predicted(job: Job, directory: Path, listener: Listener, scheduler: str | N
     return book
 
 
-def write_products(labels: LabelMap, outputs: Outputs, directory: Path, listener: Listener) -> dict[str, Any]:
-    """Write the products inside `directory`, durably; return their facts by name."""
+def write_products(maps: dict[str, LabelMap], outputs: Outputs, directory: Path, listener: Listener) -> dict[str, Any]:
+    """Write the products of `maps_of` inside `directory`, durably; return their facts by name."""
     fresh = directory / "products"
     with storage_errors(fresh):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-    for k, (product, path) in enumerate(outputs.paths.items()):
-        listener(Event("export", k, len(outputs.paths), f"writing {path.name}"))
-        PRODUCTS[product].write(labels, fresh / path.name)
+    for k, file in enumerate(outputs.files):
+        listener(Event("export", k, len(outputs.files), f"writing {file.path.name}"))
+        PRODUCTS[file.product].write(maps[file.content], fresh / file.path.name)
     with storage_errors(fresh):
         sync_tree(fresh)
-    return {path.name: _facts(fresh / path.name) for path in outputs.paths.values()}
+    return {file.path.name: _facts(fresh / file.path.name) for file in outputs.files}
 
 
 def put_in_place(outputs: Outputs, directory: Path) -> None:
     """Rename each product that `write_products` left in `directory` onto its final path."""
     fresh = directory / "products"
-    for path in outputs.paths.values():
+    for path in (file.path for file in outputs.files):
         with storage_errors(path):
             for suffix in SIDECARS:  # first, so that a product never stands without them
                 if (fresh / (path.name + suffix)).exists():
                     os.replace(fresh / (path.name + suffix), path.with_name(path.name + suffix))
+                else:  # one of a product that was there before would speak of other pixels
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
             _replace(fresh / path.name, path, directory)
             sync(path.parent, path.parent)
     shutil.rmtree(fresh, ignore_errors=True)

@@ -3,12 +3,12 @@
     .<output>.tilepipe/lock             held while a run works here
     .<output>.tilepipe/<key>/plan.json  what is computed
                              ledger.jsonl   one line per committed block: the truth about what is done
-                             run.zarr/labels, strips/<row>.<column>/{right,below,corner}
+                             run.zarr/labels, layers/<name>, strips/<row>.<column>/{right,below,corner}
                              run.json       at the end
 
 Data is written to a temporary name and renamed by Zarr, then the file and the directories up to the run's are fsynced,
-and only then the ledger line is appended and fsynced. A chunk of `labels` is the zone of one block and has one writer.
-A ledger without its arrays counts for nothing: it is begun anew with them.
+and only then the ledger line is appended and fsynced. A chunk of `labels` or of a layer is the zone of one block and
+has one writer. A ledger without its arrays counts for nothing: it is begun anew with them.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Record:
     """What went wrong with tiles that could not be read; their pixels are nodata."""
     seconds: float = 0.0
     """Wall time."""
+    layers: tuple[str, ...] = ()
+    """sha256 of the block's codes by uncertainty layer, in the order of the plan."""
 
     def to_line(self) -> str:
         """Return the ledger line."""
@@ -57,7 +59,8 @@ class Record:
     def from_line(cls, line: str) -> Record:
         """Parse a ledger line. Raises ValueError, KeyError or TypeError when it is torn."""
         fields = json.loads(line)
-        return cls(**{**fields, "block": Index(*fields["block"]), "failed": tuple(fields["failed"])})
+        lists = {name: tuple(fields[name]) for name in ("failed", "layers") if name in fields}
+        return cls(**{**fields, **lists, "block": Index(*fields["block"])})
 
 
 class Ledger:
@@ -91,7 +94,7 @@ class Ledger:
 
 
 class Store:
-    """The Zarr arrays of a run: labels on the prediction grid, and strips. Safe under threads and processes."""
+    """The Zarr arrays of a run on the prediction grid: labels, layers, strips. Safe under threads and processes."""
 
     def __init__(self, directory: Path) -> None:
         """Open `directory`/run.zarr, made by `create`."""
@@ -100,43 +103,71 @@ class Store:
         self.labels: Any = zarr.open_array(self.root / "labels", mode="r+")
 
     @classmethod
-    def create(cls, directory: Path, shape: tuple[int, int], chunk: tuple[int, int], dtype: str, nodata: int) -> Store:
-        """Make the arrays, or open them where they are: labels of `shape`, a chunk per block, filled with nodata."""
+    def create(
+        cls, directory: Path, shape: tuple[int, int], chunk: tuple[int, int], dtype: str, nodata: int,
+        layers: tuple[str, ...] = (),
+    ) -> Store:  # fmt: skip
+        """Make the arrays, or open them where they are: labels of `shape`, a chunk per block, filled with nodata.
+
+        `layers` are arrays beside them, of uint8 filled with 255.
+        """
         made = directory / "run.zarr" / "labels" / "zarr.json"
+        wanted = [(f"layers/{name}", "uint8", 255) for name in layers]
         with storage_errors(directory):
             if not made.exists():
                 directory.mkdir(parents=True, exist_ok=True)
                 (directory / "ledger.jsonl").unlink(missing_ok=True)
                 sync(directory, directory)
-                zarr.create_array(
-                    directory / "run.zarr", name="labels", shape=shape, chunks=chunk, dtype=dtype, fill_value=nodata,
-                    serializer=BytesCodec(), compressors=[ZstdCodec(level=1), Crc32cCodec()], overwrite=True,
-                )  # fmt: skip
-                sync(made, directory.parent)
+                for name, kind, fill in (*wanted, ("labels", dtype, nodata)):  # labels last: they say that all is there
+                    zarr.create_array(
+                        directory / "run.zarr", name=name, shape=shape, chunks=chunk, dtype=kind, fill_value=fill,
+                        serializer=BytesCodec(), compressors=[ZstdCodec(level=1), Crc32cCodec()], overwrite=True,
+                    )  # fmt: skip
+                    sync(directory / "run.zarr" / name / "zarr.json", directory.parent)
         return cls(directory)
 
     def write_labels(self, zone: Box, labels: NDArray[Any]) -> str:
         """Write the labels of a block's zone, durably; return their sha256."""
-        with storage_errors(self.root):
-            self.labels[zone.y0 : zone.y1, zone.x0 : zone.x1] = labels
-            for row in range(zone.y0 // self.labels.chunks[0], -(-zone.y1 // self.labels.chunks[0])):
-                for column in range(zone.x0 // self.labels.chunks[1], -(-zone.x1 // self.labels.chunks[1])):
-                    chunk = self.root / "labels" / "c" / str(row) / str(column)
-                    if chunk.exists():  # an all-nodata chunk is not stored
-                        sync(chunk, self.directory)
-        return _sha256(labels)
+        return self._write("labels", zone, labels)
+
+    def write_layer(self, name: str, zone: Box, codes: NDArray[np.uint8]) -> str:
+        """Write the codes of an uncertainty layer at a block's zone, durably; return their sha256."""
+        return self._write(f"layers/{name}", zone, codes)
 
     def read_labels(self, box: Box) -> NDArray[Any]:
         """Return the labels of `box`; nodata where nothing is computed yet. Raises `StorageError` on corrupt data."""
-        try:
-            return np.asarray(self.labels[box.y0 : box.y1, box.x0 : box.x1])
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StorageError(f"{self.root}/labels is corrupt at {box}: {error}; remove {self.directory}") from None
+        return self._read("labels", box)
 
-    def check(self, zone: Box, sha256: str) -> None:
-        """Raise `StorageError` when the labels of a committed block are not those that were written."""
-        if _sha256(self.read_labels(zone)) != sha256:
-            raise StorageError(f"{self.root}/labels does not match its ledger at {zone}; remove {self.directory}")
+    def read_layer(self, name: str, box: Box) -> NDArray[Any]:
+        """Return the codes of a layer at `box`; 255 where nothing is computed yet. Raises `StorageError`."""
+        return self._read(f"layers/{name}", box)
+
+    def check(self, zone: Box, record: Record, layers: tuple[str, ...] = ()) -> None:
+        """Raise `StorageError` when the labels or layers of a committed block are not those that were written."""
+        kept = [("labels", record.sha256), *((f"layers/{n}", s) for n, s in zip(layers, record.layers, strict=True))]
+        for name, sha256 in kept:
+            if _sha256(self._read(name, zone)) != sha256:
+                raise StorageError(f"{self.root}/{name} does not match its ledger at {zone}; remove {self.directory}")
+
+    def _array(self, name: str) -> Any:
+        return self.labels if name == "labels" else zarr.open_array(self.root / name, mode="r+")
+
+    def _write(self, name: str, zone: Box, values: NDArray[Any]) -> str:
+        with storage_errors(self.root):
+            array = self._array(name)
+            array[zone.y0 : zone.y1, zone.x0 : zone.x1] = values
+            for row in range(zone.y0 // array.chunks[0], -(-zone.y1 // array.chunks[0])):
+                for column in range(zone.x0 // array.chunks[1], -(-zone.x1 // array.chunks[1])):
+                    chunk = self.root / name / "c" / str(row) / str(column)
+                    if chunk.exists():  # an all-nodata chunk is not stored
+                        sync(chunk, self.directory)
+        return _sha256(values)
+
+    def _read(self, name: str, box: Box) -> NDArray[Any]:
+        try:
+            return np.asarray(self._array(name)[box.y0 : box.y1, box.x0 : box.x1])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise StorageError(f"{self.root}/{name} is corrupt at {box}: {error}; remove {self.directory}") from None
 
     def write_strip(self, block: Index, side: str, values: NDArray[np.int64]) -> None:
         """Write a strip, (classes, height, width), durably."""

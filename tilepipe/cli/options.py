@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, TypeVar
 
 import click
@@ -87,6 +88,14 @@ SETTINGS = (
         "--mask",
         help="Where to compute: auto (image data), none (everywhere), tissue, value:255 (not where "
         "all bands hold that value), or the polygons of a GeoJSON file.",
+    ),
+    click.option(
+        "--layers",
+        type=comma_list,
+        multiple=True,
+        callback=lambda _context, _option, lists: tuple(chain(*lists)) or None,
+        metavar="LIST",
+        help="Uncertainty written beside the labels: margin, entropy, disagreement (of blended tiles).",
     ),
     click.option("--device", help="auto, cpu, cuda or cuda:1."),
     click.option(

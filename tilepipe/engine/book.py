@@ -12,9 +12,9 @@ class Book:
     """Commits blocks to the ledger, in an order that has a block's earlier neighbours first."""
 
     def __init__(self, plan: Plan, ledger: Ledger, store: Store, listener: Listener) -> None:
-        """Compare the labels with the ledger; clear away strips that an interrupted run left though nobody needs them.
+        """Compare labels and layers with the ledger; clear away strips of a stopped run that nobody needs.
 
-        Raises `StorageError` where committed labels are not what was written.
+        Raises `StorageError` where committed ones are not what was written.
         """
         self.plan = plan
         self.ledger = ledger
@@ -25,7 +25,7 @@ class Book:
         self._known = set(self._blocks)
         self._tiles = sum(record.tiles for record in ledger.done.values())
         for block, record in ledger.done.items():
-            store.check(self._grid.zone(block), record.sha256)
+            store.check(self._grid.zone(block), record, plan.layers)
             self._drop_strips(block)
 
     def missing(self) -> list[Index]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.blend import SIDES, Canvas, Kept, Sums, strip_boxes
+from tilepipe.blend import SIDES, Canvas, Coded, Kept, Sums, strip_boxes
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.grid import Index
@@ -22,6 +22,7 @@ from tilepipe.plan import Plan
 from tilepipe.predict import Predictor
 from tilepipe.sources.base import Source, read_reflected
 from tilepipe.store import Record, Store
+from tilepipe.uncertainty import VOID
 
 SMALLEST = 64 * 64
 """Pixels below which a part whose validity cannot be read is not divided any more."""
@@ -89,7 +90,16 @@ class Worker:
         labels = canvas.labels(zone)
         labels[~self._wanted(zone)] = plan.nodata
         sha256 = self.store.write_labels(zone, labels)
-        return Record(block, sha256, tally.tiles, tuple(tally.failed), round(time.monotonic() - start, 3))
+        layers = self._write_layers(zone, canvas, labels != plan.nodata)
+        seconds = round(time.monotonic() - start, 3)
+        return Record(block, sha256, tally.tiles, tuple(tally.failed), seconds, layers)
+
+    def _write_layers(self, zone: Box, canvas: Canvas, labelled: NDArray[np.bool_]) -> tuple[str, ...]:
+        """Write the plan's layers, nodata where labels are; return their sha256."""
+        assert self.store is not None
+        layers = self.job.plan.layers
+        found = ((name, np.where(labelled, canvas.layer(name, zone), np.uint8(VOID))) for name in layers)
+        return tuple(self.store.write_layer(name, zone, codes) for name, codes in found)
 
     def close(self) -> None:
         """Stop the reading threads."""
@@ -97,13 +107,8 @@ class Worker:
 
     def _gather(self, tiles: Iterable[Index], area: Box, tally: Tally) -> Canvas:
         """Predict `tiles` and collect what they say about `area`; tiles without a wanted pixel are left out."""
-        plan = self.job.plan
-        grid, nodata, dtype = plan.grid, plan.nodata, plan.label_dtype
-        canvas: Canvas = Kept(grid, area, dtype, nodata)
-        predict = self.predictor.labels
-        if grid.blended:
-            canvas = Sums(grid, area, plan.tiling.window, classes=plan.classes, dtype=dtype, nodata=nodata)
-            predict = self.predictor.probabilities
+        plan, canvas = self.job.plan, _canvas(self.job.plan, area)
+        predict = self.predictor.probabilities if isinstance(canvas, Sums | Coded) else self.predictor.labels
         for group in self._read_ahead(_batched(self._useful(tiles, area), plan.compute.batch)):
             good = [(tile, pixels) for tile, pixels in group if not isinstance(pixels, str)]
             for tile, problem in group:
@@ -183,6 +188,14 @@ class Worker:
             if near in givers:
                 box = strip_boxes(grid.zone(near), reach, grid.shape)[side]
                 sums.at(box)[:] += self.store.read_strip(near, side)
+
+
+def _canvas(plan: Plan, area: Box) -> Canvas:
+    """Return what collects labels over `area`: their own, or from probabilities where they are blended or coded."""
+    grid, dtype = plan.grid, plan.label_dtype
+    if grid.blended:
+        return Sums(grid, area, plan.tiling.window, classes=plan.classes, dtype=dtype, layers=plan.layers)
+    return Coded(grid, area, dtype, plan.nodata, plan.layers) if plan.layers else Kept(grid, area, dtype, plan.nodata)
 
 
 def _fill(mean: tuple[float, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

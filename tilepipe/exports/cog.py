@@ -1,9 +1,10 @@
 """Label map -> Cloud Optimized GeoTIFF that opens in QGIS with its colours, class names and position.
 
+An uncertainty layer is written in the same way, with its scale instead of colours and classes.
+
 Block-aligned tiled GeoTIFFs are written first, one per level, then GDAL's COG driver copies them
 (https://gdal.org/drivers/raster/cog.html). The overviews are ours because GDAL's need memory for the width of the map.
-Class names go into band tags and, as GDAL has no place for them in a TIFF, into `<path>.aux.xml` (PAM) with the colours
-as an attribute table.
+What is said beside the pixels is in `marks`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 import rasterio
@@ -32,7 +32,8 @@ from rasterio.windows import Window
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError
-from tilepipe.exports.pyramid import halvings, majority
+from tilepipe.exports.marks import Counts, mark, side_file
+from tilepipe.exports.pyramid import halved, halvings
 from tilepipe.exports.staging import facts, labels_from, not_written, reason, staged
 from tilepipe.labelmap import LabelMap
 from tilepipe.sources.base import Georeference
@@ -63,11 +64,11 @@ COG_OPTIONS = {
 def write_cog(labels: LabelMap, path: Path) -> None:
     """Write `labels` as a COG at the new path `path`, and `<path>.aux.xml` beside it.
 
-    uint8 or uint16, DEFLATE, 512 x 512 tiles, overviews by majority (nodata is skipped), palette, nodata, and CRS,
-    transform or ground control points as `labels.georeference` says. What was written is read back and compared. While
-    it runs it needs room for about three times the file, and less than `MEMORY` bytes of memory. Raises `StorageError`
-    when the disk is full or the position cannot be kept; `path` does not come to exist then. Raises `UsageError` when
-    it exists already.
+    uint8 or uint16, DEFLATE, 512 x 512 tiles, overviews by majority (of a layer: by average) that skip nodata, palette
+    (of a layer: scale and statistics), nodata, and CRS, transform or ground control points as `labels.georeference`
+    says. What was written is read back and compared. While it runs it needs room for about three times the file, and
+    less than `MEMORY` bytes of memory. Raises `StorageError` when the disk is full or the position cannot be kept;
+    `path` does not come to exist then. Raises `UsageError` when it exists already.
     """
     try:
         with staged(path) as part, _gdal():
@@ -76,7 +77,8 @@ def write_cog(labels: LabelMap, path: Path) -> None:
                 sums = _write_flat(labels, flat)
                 pyramid = _with_overviews(flat, labels)
                 rasterio.shutil.copy(pyramid, part, driver="COG", strict=True, **COG_OPTIONS)
-            part.with_name(f"{part.name}.aux.xml").write_text(_pam(labels, _found(part)), encoding="utf-8")
+            if text := side_file(labels, _unkept(labels, part)):
+                part.with_name(f"{part.name}.aux.xml").write_text(text, encoding="utf-8")
             _compare(labels, part, sums)
     except GDAL_ERRORS as error:
         raise not_written(path, error) from error
@@ -132,20 +134,18 @@ def _boxes(labels: LabelMap) -> Iterator[Box]:
 
 def _write_flat(labels: LabelMap, path: Path) -> list[int]:
     """Write the intermediate GeoTIFF, each block once; return a checksum per box of `_boxes`."""
-    legend, sums = labels.legend, []
+    counts, sums = Counts(), []
     with rasterio.open(path, "w", **_profile(labels)) as file:
         place = labels.georeference
         if place and place.gcps and place.transform is None:
             file.gcps = [GroundControlPoint(*point) for point in place.gcps], _crs(place)
-        colors = {value: (*color, 255) for value, color in enumerate(legend.palette)}
-        file.write_colormap(1, {**colors, legend.nodata: (0, 0, 0, 0)})
-        file.set_band_description(1, legend.name)
         file.update_tags(**{TAG: json.dumps(facts(labels))})
-        file.update_tags(1, **{f"CLASS_{value}": name for value, name in enumerate(legend.classes)})
         for box in _boxes(labels):
             pixels = np.ascontiguousarray(labels.read(box))
             sums.append(zlib.crc32(pixels.data))
+            counts.add(pixels)
             file.write(pixels, 1, window=_window(box))
+        mark(file, labels.legend, counts)
     return sums
 
 
@@ -189,7 +189,7 @@ def _write_halved(finer: Path, coarser: Path, labels: LabelMap) -> None:
         for box in labels.boxes(2 * BLOCK):
             covers = Box(2 * box.y0, 2 * box.x0, 2 * box.y1, 2 * box.x1) & whole
             assert covers is not None
-            file.write(majority(source.read(1, window=_window(covers)), labels.legend.nodata), 1, window=_window(box))
+            file.write(halved(source.read(1, window=_window(covers)), labels.legend), 1, window=_window(box))
 
 
 def _crs(place: Georeference) -> CRS | None:
@@ -211,6 +211,12 @@ def _found(path: Path) -> Georeference:
         return _georeference(file) or Georeference()
 
 
+def _unkept(labels: LabelMap, path: Path) -> str:
+    """Return the WKT of the coordinate reference system where the TIFF alone does not keep it (engineering grids)."""
+    wanted = labels.georeference or Georeference()
+    return wanted.crs if wanted.crs and _crs(_found(path)) != _crs(wanted) else ""
+
+
 def _compare(labels: LabelMap, path: Path, sums: list[int]) -> None:
     """Raise `StorageError` unless the file holds the pixels and the position: GDAL reports neither loss by itself."""
     wanted, found = labels.georeference or Georeference(), _found(path)
@@ -225,27 +231,3 @@ def _compare(labels: LabelMap, path: Path, sums: list[int]) -> None:
         for box, wrote in zip(_boxes(labels), sums, strict=True):
             if zlib.crc32(np.ascontiguousarray(file.read(1, window=_window(box))).data) != wrote:
                 raise StorageError(f"{path.name}: the file read back differs in {box}; the disk may be full or broken")
-
-
-def _pam(labels: LabelMap, found: Georeference) -> str:
-    """Return GDAL's side file: class names, and the same with colours as a raster attribute table.
-
-    Also the coordinate reference system where the TIFF alone (`found`) does not keep it, as with engineering grids.
-    """
-    legend, wanted = labels.legend, labels.georeference or Georeference()
-    system = f"<SRS>{escape(wanted.crs)}</SRS>" if wanted.crs and _crs(found) != _crs(wanted) else ""
-    names = "".join(f"<Category>{escape(name)}</Category>" for name in legend.classes)
-    fields = [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]  # name, type, usage
-    heads = "".join(
-        f'<FieldDefn index="{index}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>'
-        for index, (name, kind, usage) in enumerate(fields)
-    )
-    rows = "".join(
-        f'<Row index="{value}"><F>{value}</F><F>{escape(name)}</F><F>{r}</F><F>{g}</F><F>{b}</F></Row>'
-        for value, (name, (r, g, b)) in enumerate(zip(legend.classes, legend.palette, strict=True))
-    )
-    return (
-        f'<PAMDataset>{system}<PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames>'
-        f'<GDALRasterAttributeTable tableType="thematic">{heads}{rows}</GDALRasterAttributeTable>'
-        "</PAMRasterBand></PAMDataset>\n"
-    )

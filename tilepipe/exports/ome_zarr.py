@@ -5,6 +5,8 @@
     <path>/labels/<name>/zarr.json      levels, colours, class names
     <path>/labels/<name>/0, 1, 2 ...    full resolution, then halved until a level fits one chunk
 
+An uncertainty layer is an image of its own: its levels lie at <path>/0, 1, 2 ... and are averages.
+
 There is no copy of the image in this product. A label image must lie under `labels/` of an image with as many levels,
 so the root image points at the same arrays: valid for both readers, and no pixel is stored twice.
 """
@@ -23,9 +25,9 @@ from zarr.codecs import ZstdCodec
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
-from tilepipe.exports.pyramid import halvings, majority
+from tilepipe.exports.pyramid import halved, halvings
 from tilepipe.exports.staging import facts, labels_from, staged
-from tilepipe.labelmap import LabelMap
+from tilepipe.labelmap import LabelMap, Legend
 
 CHUNK = 1024
 """Side of a chunk of every level, in pixels."""
@@ -37,31 +39,41 @@ UNITS = {"um": "micrometer", "m": "meter"}
 def write_ome_zarr(labels: LabelMap, path: Path) -> None:
     """Write `labels` as an OME-Zarr 0.5 folder at the new path `path`.
 
-    Level k is made from level k - 1 by `majority`. Scale is `labels.resolution` in micrometres (metres for rasters);
+    Level k is made from level k - 1 by `halved`. Scale is `labels.resolution` in micrometres (metres for rasters);
     translation puts the centre of each level's first pixel where it lies in the source image, so that a region or a
     coarser map overlays the slide. Raises `StorageError` when the disk is full, `UsageError` when `path` exists; `path`
     does not come to exist then.
     """
     with staged(path) as part:
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", labels.legend.name).strip("._") or "labels"
         shapes = halvings(labels.shape, CHUNK)
-        root = zarr.create_group(part, attributes={"ome": _image(labels, len(shapes), f"labels/{name}/")})
-        listing = root.create_group("labels", attributes={"ome": {"version": "0.5", "labels": [name]}})
-        said = {"ome": _label_image(labels, len(shapes)), "tilepipe": facts(labels)}
-        group = listing.create_group(name, attributes=said)
+        group = (_layer_group if labels.legend.measure else _label_group)(labels, part, len(shapes))
         finer = _write_full(labels, _create(group, 0, shapes[0], labels))
         for level, shape in enumerate(shapes[1:], start=1):
-            finer = _write_halved(finer, _create(group, level, shape, labels), labels.legend.nodata)
+            finer = _write_halved(finer, _create(group, level, shape, labels), labels.legend)
+
+
+def _label_group(labels: LabelMap, path: Path, levels: int) -> zarr.Group:
+    """Return the group of the label levels, below an image of them."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", labels.legend.name).strip("._") or "labels"
+    root = zarr.create_group(path, attributes={"ome": _image(labels, levels, f"labels/{name}/")})
+    listing = root.create_group("labels", attributes={"ome": {"version": "0.5", "labels": [name]}})
+    said = {"ome": _label_image(labels, levels), "tilepipe": facts(labels)}
+    return listing.create_group(name, attributes=said)
+
+
+def _layer_group(layer: LabelMap, path: Path, levels: int) -> zarr.Group:
+    return zarr.create_group(path, attributes={"ome": _image(layer, levels), "tilepipe": facts(layer)})
 
 
 def read_ome_zarr(path: Path) -> LabelMap:
     """Open a folder written by `write_ome_zarr` as a LabelMap. Raises `InputError` when it is not one."""
     try:
-        root = zarr.open_group(path, mode="r", zarr_format=3)
-        ome: Any = root["labels"].attrs["ome"]
-        group = root[f"labels/{ome['labels'][0]}"]
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        if "tilepipe" not in group.attrs:  # an image that points at its labels
+            ome: Any = group["labels"].attrs["ome"]
+            group = zarr.open_group(path / "labels" / ome["labels"][0], mode="r", zarr_format=3)
         said: Any = group.attrs["tilepipe"]
-        array = root[f"labels/{ome['labels'][0]}/0"]
+        array = group["0"]
         assert isinstance(array, zarr.Array)
         chunk = (int(array.chunks[0]), int(array.chunks[1]))
         return labels_from(said, array, partial(_read, array), chunk, None)
@@ -87,12 +99,12 @@ def _write_full(labels: LabelMap, array: zarr.Array[Any]) -> zarr.Array[Any]:
     return array
 
 
-def _write_halved(finer: zarr.Array[Any], coarser: zarr.Array[Any], nodata: int) -> zarr.Array[Any]:
+def _write_halved(finer: zarr.Array[Any], coarser: zarr.Array[Any], legend: Legend) -> zarr.Array[Any]:
     height, width = coarser.shape
     for y in range(0, height, CHUNK):
         for x in range(0, width, CHUNK):
             pixels = np.asarray(finer[2 * y : 2 * (y + CHUNK), 2 * x : 2 * (x + CHUNK)])
-            coarser[y : y + CHUNK, x : x + CHUNK] = majority(pixels, nodata)
+            coarser[y : y + CHUNK, x : x + CHUNK] = halved(pixels, legend)
     return coarser
 
 
@@ -103,7 +115,12 @@ def _image(labels: LabelMap, levels: int, folder: str = "") -> dict[str, Any]:
     datasets = [
         {"path": f"{folder}{level}", "coordinateTransformations": _placement(labels, level)} for level in range(levels)
     ]
-    pyramid = {"name": labels.legend.name, "axes": axes, "datasets": datasets, "type": "majority"}
+    pyramid = {
+        "name": labels.legend.name,
+        "axes": axes,
+        "datasets": datasets,
+        "type": "average" if labels.legend.measure else "majority",
+    }
     return {"version": "0.5", "multiscales": [pyramid]}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +32,43 @@ PRODUCTS = {
 }
 LOSSLESS = {"cog", "ome-zarr"}
 """Products that hold every label and can be opened again."""
+LABELS = "labels"
+"""Content of a file that holds no layer."""
 SIDECARS = (".aux.xml",)
 """Suffixes of files that belong to a product of the same name."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file or folder that a run writes."""
+
+    product: str
+    """Its format, a key of `PRODUCTS`."""
+    path: Path
+    """Where it ends up."""
+    content: str = LABELS
+    """'labels', or the name of an uncertainty layer."""
+
+
+def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:
+    """Return the files of the labels, `paths` by product, then those of layers beside them: a.tif, a.margin.tif.
+
+    Raises `UsageError` where no product asked for can hold a layer.
+    """
+    if layers and not LOSSLESS & set(paths):
+        raise UsageError(f"layers are written as {' or '.join(sorted(LOSSLESS))}; add one of them to --of")
+    beside = [
+        File(product, _with_layer(path, PRODUCTS[product].suffix, layer), layer)
+        for layer in layers
+        for product, path in paths.items()
+        if product in LOSSLESS
+    ]
+    return [*(File(product, path) for product, path in paths.items()), *beside]
+
+
+def _with_layer(path: Path, suffix: str, layer: str) -> Path:
+    end = path.name.lower().rindex(suffix)
+    return path.with_name(f"{path.name[:end]}.{layer}{path.name[end:]}")
 
 
 def product_of(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Smaller versions of a label map, each half of the one before, by majority; pure numpy."""
+"""Smaller versions of a map, each half of the one before: labels by majority, layers by average; pure numpy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tilepipe.labelmap import Legend
 
 
 def halvings(shape: tuple[int, int], fit: int) -> list[tuple[int, int]]:
@@ -15,6 +17,28 @@ def halvings(shape: tuple[int, int], fit: int) -> list[tuple[int, int]]:
         height, width = shapes[-1]
         shapes.append((-(-height // 2), -(-width // 2)))
     return shapes
+
+
+def halved(values: NDArray[Any], legend: Legend) -> NDArray[Any]:
+    """Return the values (H, W) of a map halved to (ceil(H / 2), ceil(W / 2)), as its legend asks for."""
+    return average(values, legend.nodata) if legend.measure else majority(values, legend.nodata)
+
+
+def average(values: NDArray[Any], nodata: int) -> NDArray[Any]:
+    """Return uint8 values (H, W) halved to (ceil(H / 2), ceil(W / 2)): the mean of each 2 x 2 pixels, rounded half up.
+
+    Nodata does not count: a pixel is nodata only where all of its pixels are, as in GDAL's AVERAGE overviews.
+    """
+    height, width = values.shape
+    values = np.pad(values, ((0, height % 2), (0, width % 2)), constant_values=nodata)
+    total = np.zeros((values.shape[0] // 2, values.shape[1] // 2), np.uint16)
+    count = np.zeros_like(total)
+    for part in (values[::2, ::2], values[::2, 1::2], values[1::2, ::2], values[1::2, 1::2]):
+        known = part != nodata
+        total += np.where(known, part, 0)
+        count += known
+    mean = (2 * total + count) // np.maximum(2 * count, 1)
+    return np.where(count > 0, mean, nodata).astype(values.dtype)
 
 
 def majority(labels: NDArray[Any], nodata: int) -> NDArray[Any]:

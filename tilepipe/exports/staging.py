@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.errors import StorageError, UsageError
-from tilepipe.labelmap import LabelMap, Legend
+from tilepipe.labelmap import LabelMap, Legend, Measure
 from tilepipe.sources.base import Georeference, Resolution
 
 
@@ -65,6 +65,7 @@ def facts(labels: LabelMap) -> dict[str, Any]:
         "classes": list(legend.classes),
         "palette": [list(color) for color in legend.palette],
         "nodata": legend.nodata,
+        "measure": [legend.measure.step, legend.measure.meaning] if legend.measure else None,
         "origin": list(labels.origin),
         "scale": list(labels.scale),
         "resolution": [resolution.y, resolution.x, resolution.unit] if resolution else None,
@@ -88,6 +89,7 @@ def labels_from(
             classes=tuple(said["classes"]),
             palette=tuple((int(r), int(g), int(b)) for r, g, b in said["palette"]),
             nodata=int(said["nodata"]),
+            measure=Measure(*said["measure"]) if said.get("measure") else None,
         ),
         read=read,
         block=block,

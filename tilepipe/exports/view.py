@@ -24,7 +24,15 @@ Affine = tuple[float, float, float, float, float, float]
 
 
 def open_label_file(path: str | Path) -> LabelMap:
-    """Open a COG or an OME-Zarr folder that tilepipe wrote. Raises `InputError` when it is neither."""
+    """Open labels in a COG or an OME-Zarr folder that tilepipe wrote. Raises `InputError` when it is neither."""
+    found = open_map(path)
+    if found.legend.measure:
+        raise InputError(f"{path} holds the layer {found.legend.name} and no labels; name the file of the labels")
+    return found
+
+
+def open_map(path: str | Path) -> LabelMap:
+    """Open labels or a layer in a COG or an OME-Zarr folder that tilepipe wrote. Raises `InputError`."""
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist")
@@ -32,8 +40,8 @@ def open_label_file(path: str | Path) -> LabelMap:
 
 
 @dataclass(frozen=True)
-class Labels:
-    """A finished label map. `labels[y0:y1, x0:x1]` reads just these pixels, as numpy does."""
+class Lazy:
+    """A finished map on the output grid. `lazy[y0:y1, x0:x1]` reads just these pixels, as numpy does."""
 
     map: LabelMap
     """What it is read from."""
@@ -57,11 +65,6 @@ class Labels:
     def legend(self) -> Legend:
         """Class names, colours and the nodata value."""
         return self.map.legend
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names by label value, from 0."""
-        return self.map.legend.classes
 
     @property
     def crs(self) -> str | None:
@@ -93,7 +96,7 @@ class Labels:
         return dask.array.from_array(self, chunks=blocks, name=False, meta=meta)  # type: ignore[no-untyped-call]
 
     def to_xarray(self) -> xarray.DataArray:
-        """Return a lazy DataArray (y, x) with CF attributes of the classes, as rioxarray and xarray read them.
+        """Return a lazy DataArray (y, x) with CF attributes of the classes or of the scale.
 
         Coordinates are pixel centres: in the CRS for rasters (none where the transform is rotated or missing), in
         full-resolution pixels of the source for slides. The CRS is in `spatial_ref`. Raises `UsageError` when xarray is
@@ -103,17 +106,9 @@ class Labels:
             import xarray
         except ImportError:
             raise UsageError("xarray is not installed; run: pip install 'tilepipe[xarray]'") from None
-        legend = self.legend
-        attributes = {
-            "long_name": legend.name,
-            "flag_values": np.arange(len(legend.classes), dtype=self.dtype),
-            "flag_meanings": " ".join("_".join(name.split()) for name in legend.classes),
-            "flag_colors": " ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in legend.palette),
-            "_FillValue": self.dtype.type(legend.nodata),
-            "grid_mapping": "spatial_ref",
-        }
+        fill = {"_FillValue": self.dtype.type(self.legend.nodata), "grid_mapping": "spatial_ref"}
         coordinates = {**self._centres(), "spatial_ref": ((), 0, self._spatial_ref())}
-        return xarray.DataArray(self.dask, coordinates, ("y", "x"), legend.name, attributes)
+        return xarray.DataArray(self.dask, coordinates, ("y", "x"), self.legend.name, {**self._says(), **fill})
 
     def to_cog(self, path: str | Path) -> None:
         """Write a Cloud Optimized GeoTIFF; see `tilepipe.exports.cog.write_cog`."""
@@ -123,9 +118,9 @@ class Labels:
         """Write an OME-Zarr 0.5 folder; see `tilepipe.exports.ome_zarr.write_ome_zarr`."""
         write_ome_zarr(self.map, Path(path))
 
-    def to_geojson(self, path: str | Path) -> None:
-        """Write polygons; see `tilepipe.exports.polygons.write_geojson`."""
-        write_geojson(self.map, Path(path))
+    def _says(self) -> dict[str, Any]:
+        """Return CF attributes that say what the values mean."""
+        return {"long_name": self.legend.name}
 
     def _centres(self) -> dict[str, Any]:
         """Return coordinates of pixel centres per axis, where rows and columns have one each."""
@@ -145,3 +140,41 @@ class Labels:
             return said
         a, b, c, d, e, f = self.transform
         return {**said, "GeoTransform": " ".join(map(repr, (c, a, b, f, d, e)))}
+
+
+@dataclass(frozen=True)
+class Labels(Lazy):
+    """A finished label map. `labels[y0:y1, x0:x1]` reads just these pixels, as numpy does."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label value, from 0."""
+        return self.legend.classes
+
+    def to_geojson(self, path: str | Path) -> None:
+        """Write polygons; see `tilepipe.exports.polygons.write_geojson`."""
+        write_geojson(self.map, Path(path))
+
+    def _says(self) -> dict[str, Any]:
+        legend = self.legend
+        return {
+            "long_name": legend.name,
+            "flag_values": np.arange(len(legend.classes), dtype=self.dtype),
+            "flag_meanings": " ".join("_".join(name.split()) for name in legend.classes),
+            "flag_colors": " ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in legend.palette),
+        }
+
+
+@dataclass(frozen=True)
+class Layer(Lazy):
+    """An uncertainty layer of a run: uint8, 255 is nodata, all others times `scale` are values from 0 to 1."""
+
+    @property
+    def scale(self) -> float:
+        """Value of 1."""
+        assert self.legend.measure is not None
+        return self.legend.measure.step
+
+    def _says(self) -> dict[str, Any]:
+        assert self.legend.measure is not None
+        return {"long_name": self.legend.measure.meaning, "units": "1", "scale_factor": self.scale, "add_offset": 0.0}

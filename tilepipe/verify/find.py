@@ -12,8 +12,8 @@ from tilepipe.certificate import Certificate
 from tilepipe.certify import certificate_of, read_certificate
 from tilepipe.engine.steps import Job
 from tilepipe.errors import InputError, StorageError, UsageError
-from tilepipe.exports.products import LOSSLESS, product_of
-from tilepipe.exports.view import open_label_file
+from tilepipe.exports.products import LABELS, LOSSLESS, product_of
+from tilepipe.exports.view import open_map
 from tilepipe.labelmap import LabelMap
 from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model
@@ -39,9 +39,7 @@ class Run:
     @property
     def products(self) -> list[Path]:
         """Products that hold every label and are still there."""
-        folder = self.directory.parent.parent
-        paths = [folder / name for name in self.record["products"]]
-        return [path for path in paths if path.exists() and product_of(path) in LOSSLESS]
+        return self.files(LABELS)
 
     def stored(self) -> Store | None:
         """Return the arrays of the run where they are kept: when tiles failed, or no product holds every label."""
@@ -49,9 +47,20 @@ class Run:
 
     def labels(self) -> LabelMap:
         """Return the first product. Raises `InputError` where none is left."""
-        if not self.products:
-            raise InputError(f"{self.directory}: no product of this run is left that holds every label")
-        return open_label_file(self.products[0])
+        return self.kept(LABELS)
+
+    def kept(self, content: str) -> LabelMap:
+        """Return the labels (`LABELS`) or a layer from the first product. Raises `InputError` where none is left."""
+        files = self.files(content)
+        if not files:
+            raise InputError(f"{self.directory}: no product of this run is left that holds all of its {content}")
+        return open_map(files[0])
+
+    def files(self, content: str) -> list[Path]:
+        """Return the products that hold all labels (`LABELS`) or a layer, and are still there."""
+        folder = self.directory.parent.parent
+        paths = [folder / name for name, what in self.record["contents"].items() if what == content]
+        return [path for path in paths if path.exists() and product_of(path) in LOSSLESS]
 
 
 def find_run(path: Path) -> Run | None:

@@ -66,7 +66,8 @@ class Verification:
         if self.again and self.again.different and self.comparable:
             found.append(f"{self.again.different} of {self.again.pixels} labels on disk are not those computed again")
         if self.stored and self.stored.wrong:
-            found.append(f"{len(self.stored.wrong)} of {self.stored.blocks} blocks on disk are not those of the ledger")
+            where = f"{len(self.stored.wrong)} of {self.stored.blocks} blocks on disk"
+            found.append(f"{where} are not those of the ledger: {', '.join(self.stored.parts)}")
         if self.certificate is None and self.seams and self.seams.found:
             found.append(str(self.seams))
         return tuple(found)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,8 @@ from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError
+from tilepipe.exports.products import LABELS
 from tilepipe.grid import Index
-from tilepipe.labelmap import LabelMap
 from tilepipe.quality.seams import Flips
 from tilepipe.store import Record, Store
 from tilepipe.verify.find import Run
@@ -20,7 +22,7 @@ from tilepipe.verify.find import Run
 
 @dataclass(frozen=True)
 class Stored:
-    """Blocks whose labels were hashed and compared with the ledger."""
+    """Blocks whose labels and layers were hashed and compared with the ledger."""
 
     where: str
     """What was read: the work directory's arrays or the product; why nothing was, where there are no blocks."""
@@ -28,35 +30,49 @@ class Stored:
     """Blocks compared."""
     wrong: tuple[tuple[int, int], ...] = ()
     """(row, column) of blocks that differ or cannot be read."""
+    parts: tuple[str, ...] = ()
+    """What differs there: 'labels', or names of layers."""
 
 
 def check_stored(run: Run) -> Stored:
     """Hash every block of a finished run and compare it with its line in the ledger; one block in memory at a time."""
     store, plan = run.stored(), run.plan
-    labels = None
     if store is None:
         if plan.output != plan.predicted:
             return Stored("not compared: the product is on another grid than the blocks of the ledger")
-        labels = run.labels()
+        run.labels()
     records = [Record.from_line(line) for line in (run.directory / "ledger.jsonl").read_text().splitlines()]
-    last = {record.block: record.sha256 for record in records}
-    wrong = [block for block, wanted in last.items() if _sha256(run, block, store, labels) != wanted]
+    last = {record.block: record for record in records}
+    wrong: dict[str, set[Index]] = {}
+    for k, name in enumerate((LABELS, *plan.layers)):
+        if store is not None or run.files(name):
+            read = _reader(run, store, name)
+            sha256 = {block: (record.sha256, *record.layers)[k] for block, record in last.items()}
+            wrong[name] = {block for block, wanted in sha256.items() if _sha256(read, plan.grid.zone(block)) != wanted}
     where = "work directory" if store is not None else run.products[0].name
-    return Stored(where, len(last), tuple((block.row, block.column) for block in sorted(wrong)))
+    blocks = sorted(set().union(*wrong.values()))
+    return Stored(where, len(last), tuple((b.row, b.column) for b in blocks), tuple(n for n in wrong if wrong[n]))
 
 
-def _sha256(run: Run, block: Index, store: Store | None, labels: LabelMap | None) -> str:
-    plan, zone = run.plan, run.plan.grid.zone(block)
-    try:
-        if store is not None:
-            return hashlib.sha256(np.ascontiguousarray(store.read_labels(zone)).tobytes()).hexdigest()
-        assert labels is not None
-        values = np.full(zone.shape, plan.nodata, plan.label_dtype)
-        region = plan.output_region
+def _reader(run: Run, store: Store | None, name: str) -> Callable[[Box], NDArray[Any]]:
+    """Return what reads the labels or a layer in boxes of the prediction grid; raises `StorageError`, `InputError`."""
+    if store is not None:
+        return store.read_labels if name == LABELS else partial(store.read_layer, name)
+    kept, region = run.kept(name), run.plan.output_region
+
+    def read(zone: Box) -> NDArray[Any]:
+        values = np.full(zone.shape, kept.legend.nodata, kept.dtype)
         part = zone & region
         if part is not None:
-            values[part.slices_in(zone)] = labels.read(part.shift(-region.y0, -region.x0))
-        return hashlib.sha256(values.tobytes()).hexdigest()
+            values[part.slices_in(zone)] = kept.read(part.shift(-region.y0, -region.x0))
+        return values
+
+    return read
+
+
+def _sha256(read: Callable[[Box], NDArray[Any]], zone: Box) -> str:
+    try:
+        return hashlib.sha256(np.ascontiguousarray(read(zone)).tobytes()).hexdigest()
     except (StorageError, InputError):
         return ""
 

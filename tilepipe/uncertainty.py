@@ -1,0 +1,142 @@
+"""Uncertainty layers: how sure the model is of each label, from the probabilities that decided it. Pure numpy.
+
+Codes are uint8: `code / 254` is the value, from 0 to 1; 255 is nodata. All of it is arithmetic on whole numbers and one
+square root, which IEEE 754 rounds correctly, so codes do not depend on blocks, workers or the order of tiles.
+
+    margin        p1 - p2: the largest probability minus the second largest; 0 is a toss-up
+    entropy       -sum_k p_k log p_k / log K; 1 is a toss-up between all K classes
+    disagreement  sqrt(sum_k sum_i w_i (p_ik - p_k)^2), p_k = sum_i w_i p_ik: the spread of the blended tiles i, by
+                  their weights w_i, about their blend; 0 where they agree or only one covers a pixel, always below 1
+
+Disagreement needs one plane of sums beside those of the classes: sum_i w_i sum_k p_ik^2, from which the squares of the
+blend are subtracted. Two tiles of the same weight that differ by d in the probability of one of two classes have a
+disagreement of d / sqrt(2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.errors import UsageError
+
+Planes = NDArray[np.integer[Any]]
+"""(classes, height, width) int32 or int64."""
+
+LAYERS = {
+    "margin": "largest probability minus the second largest; 0 is a toss-up",
+    "entropy": "entropy of the class probabilities over that of an even choice; 1 is a toss-up",
+    "disagreement": "standard deviation of the blended tiles' probabilities about their blend; 0 where tiles agree",
+}
+"""What each layer is, in the order in which they are kept."""
+STEPS = 254
+"""The code of 1."""
+VOID = 255
+"""The code of pixels that are not computed or hold no image data."""
+
+PROBABILITY = 24
+"""Bits of a tile's probability; the blend's weights have as many."""
+SQUARES = 36
+"""Bits that are kept of a tile's sum of squared probabilities: weighted, it fits int64."""
+_TABLE = 16
+"""Bits of the table that entropy is interpolated in."""
+_LOG = 32
+"""Bits after the point of its values."""
+ROWS = 64
+"""Rows that are coded at once, so that intermediate planes stay small."""
+
+
+def layer_names(wanted: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the layers asked for, in the order of `LAYERS`; a text names them with commas between.
+
+    Raises `UsageError` for one that is not known.
+    """
+    names = [name.strip() for name in wanted.split(",")] if isinstance(wanted, str) else list(wanted)
+    for name in names:
+        if name not in LAYERS:
+            raise UsageError(f"layer {name!r} is not known; use {', '.join(LAYERS)}")
+    return tuple(name for name in LAYERS if name in names)
+
+
+def check_blended(names: tuple[str, ...], window: str, overlap: int) -> tuple[str, ...]:
+    """Return the names. Raises `UsageError` for disagreement where tiles are not blended."""
+    if "disagreement" in names and (window == "crop" or not overlap):
+        raise UsageError(
+            "layer disagreement compares tiles where they are blended, and here each pixel is decided by one tile; "
+            "blend them with --window-shape gaussian and an --overlap above 0, or leave the layer out"
+        )
+    return names
+
+
+def squares(probabilities: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the sum of squares over the classes (the first axis), in units of 2**-36; probabilities in 2**-24."""
+    total = np.zeros(probabilities.shape[1:], np.int64)
+    for plane in probabilities:
+        total += plane.astype(np.int64) ** 2
+    return _rounded(total, 2 * PROBABILITY - SQUARES)
+
+
+def codes(name: str, planes: Planes, bits: int, spread: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+    """Return the codes of layer `name`, (height, width) uint8.
+
+    `planes` is (classes, height, width): probabilities in units of 2**-bits, 24 for one tile and 48 for weighted sums.
+    `spread` is the weighted sum of `squares`, of which disagreement is made; None for one tile.
+    """
+    found = np.zeros(planes.shape[1:], np.uint8)
+    for y in range(0, planes.shape[1], ROWS):
+        rows = slice(y, y + ROWS)
+        if name == "margin":
+            found[rows] = _margin(planes[:, rows], bits)
+        elif name == "entropy":
+            found[rows] = _entropy(planes[:, rows], bits)
+        elif spread is not None:
+            found[rows] = _disagreement(planes[:, rows], spread[rows])
+    return found
+
+
+def _margin(planes: Planes, bits: int) -> NDArray[np.int64]:
+    first = np.zeros(planes.shape[1:], np.int64)
+    second = np.zeros_like(first)
+    for plane in planes:
+        np.maximum(second, np.minimum(first, plane), out=second)
+        np.maximum(first, plane, out=first)
+    return _rounded((first - second) * STEPS, bits)
+
+
+def _entropy(planes: Planes, bits: int) -> NDArray[np.int64]:
+    table, fine = _entropy_table(), PROBABILITY - _TABLE
+    total = np.zeros(planes.shape[1:], np.int64)
+    for plane in planes:
+        probability = np.clip(plane >> (bits - PROBABILITY), 0, 1 << PROBABILITY)
+        cell, rest = probability >> fine, probability & ((1 << fine) - 1)
+        low = table[cell]
+        total += (low << fine) + rest * (table[cell + 1] - low)
+    one = max(1, round(math.log2(len(planes)) * (1 << (_LOG + fine))))
+    return np.minimum((total * STEPS + one // 2) // one, STEPS)
+
+
+@lru_cache(maxsize=1)
+def _entropy_table() -> NDArray[np.int64]:
+    """Return -p log2 p at the multiples of 2**-16, in units of 2**-32, and a 0 behind that of 1."""
+    cells = 1 << _TABLE
+    values = [round(-n / cells * math.log2(n / cells) * (1 << _LOG)) for n in range(1, cells + 1)]
+    return np.array([0, *values, 0], np.int64)
+
+
+def _disagreement(planes: Planes, spread: NDArray[np.int64]) -> NDArray[np.float64]:
+    half = (SQUARES + PROBABILITY) // 2  # bits of a probability whose square has the bits of `spread`
+    blend = np.zeros(planes.shape[1:], np.int64)
+    for plane in planes:
+        blend += _rounded(plane, 2 * PROBABILITY - half) ** 2
+    variance = np.maximum(spread - blend, 0) / float(1 << 2 * half)
+    return np.asarray(np.minimum(np.floor(np.sqrt(variance) * STEPS + 0.5), STEPS))
+
+
+def _rounded(values: Planes, bits: int) -> NDArray[np.int64]:
+    """Return values / 2**bits, rounded to nearest."""
+    return np.asarray((values + (1 << (bits - 1))) >> bits, dtype=np.int64)
