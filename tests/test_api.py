@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from fakes import codes_model
+from fakes import codes_model, noise, random_unet
 from rasterio.transform import Affine
 
 import tilepipe as tp
@@ -211,3 +211,57 @@ class Quarters(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.one_hot((x[:, 0] / 64).long(), 4).permute(0, 3, 1, 2).float()
+
+
+LAYERED: dict[str, Any] = {"tile": 64, "overlap": 32, "block": 64, "window_shape": "hann", "layers": "entropy,margin"}
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_layers_lie_beside_the_labels_and_are_lazy(tmp_path: Path) -> None:
+    image, model = noise(120, 150), random_unet()
+    result = tp.segment(image, model, tmp_path / "a.tif", of=["cog", "ome-zarr", "geojson"], **LAYERED)
+    assert [path.name for path in result.paths] == [
+        "a.tif", "a.ome.zarr", "a.geojson", "a.margin.tif", "a.margin.ome.zarr", "a.entropy.tif", "a.entropy.ome.zarr",
+    ]  # fmt: skip
+    assert list(result.layers) == ["margin", "entropy"]
+    assert isinstance(result.layers["margin"].dask, dask.array.Array)
+    whole = {name: np.asarray(layer) for name, layer in result.layers.items()}
+    with rasterio.open(tmp_path / "a.margin.tif") as file:
+        assert np.array_equal(file.read(1), whole["margin"])
+    plain = tp.segment(image, model, tmp_path / "plain.tif", **{**LAYERED, "layers": ()})
+    assert (np.asarray(plain.labels) == np.asarray(result.labels)).all()
+    assert plain.layers == {}
+    part = tp.segment(image, model, tmp_path / "part.tif", region=tp.Box(33, 20, 111, 140), **LAYERED)
+    for name, layer in part.layers.items():
+        assert np.array_equal(np.asarray(layer), whole[name][33:111, 20:140])
+
+
+def test_a_layer_that_was_removed_is_written_again(tmp_path: Path) -> None:
+    image, model = noise(80, 70), random_unet()
+    first = np.asarray(tp.segment(image, model, tmp_path / "a.tif", **LAYERED).layers["margin"])
+    (tmp_path / "a.margin.tif").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"exists; use --overwrite"):
+        tp.segment(image, model, tmp_path / "a.tif", **LAYERED)
+    assert (tmp_path / "a.margin.tif").read_bytes() == b"mine"
+    (tmp_path / "a.margin.tif").unlink()
+    again = tp.segment(image, model, tmp_path / "a.tif", **LAYERED)
+    assert np.array_equal(np.asarray(again.layers["margin"]), first)
+
+
+def test_layers_on_another_grid_than_the_prediction(tmp_path: Path) -> None:
+    image, model = noise(90, 120), random_unet()
+    coarse = tp.Model.from_torch(model.module, model.card.model_copy(update={"resolution": 2.0, "unit": "m"}))
+    image.resolution = Resolution(1.0, 1.0)  # type: ignore[misc]
+    full = tp.segment(image, coarse, tmp_path / "full.tif", **LAYERED).layers["margin"]
+    own = tp.segment(image, coarse, tmp_path / "own.tif", resolution="model", **LAYERED).layers["margin"]
+    assert (full.shape, own.shape) == ((90, 120), (45, 60))
+    assert np.array_equal(np.asarray(full), np.kron(np.asarray(own), np.ones((2, 2), np.uint8)))
+
+
+def test_layers_that_nothing_can_hold(raster: Path) -> None:
+    model = codes_model(4)
+    with pytest.raises(UsageError, match="cog or ome-zarr; add one of them to --of"):
+        tp.segment(raster, model, raster.with_name("a.geojson"), layers="margin", **CUT)
+    with pytest.raises(UsageError, match="use segment, with the same region, for layers"):
+        tp.predict(raster, model, layers=["margin"], **CUT)
+    assert [path.name for path in raster.parent.iterdir()] == ["codes.tif"]

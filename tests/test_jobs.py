@@ -164,3 +164,14 @@ def test_the_pipelines_that_come_with_it_are_right() -> None:
         jobs = read_jobs(path)
         assert expand(jobs, path.parent)
         assert output_folder(jobs, path.parent).is_relative_to(PIPELINES.parent / "demo-output")
+
+
+def test_layers_are_outputs_too(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tif", "a.margin.tif")
+    settings = {"layers": "margin"}
+    jobs = Jobs(images=("a.tif",), model="m", output="out/{stem}.tif", of=("cog", "geojson"), settings=settings)
+    (job,) = expand(jobs, tmp_path)
+    assert [path.name for path in job.products] == ["a.tif", "a.geojson", "a.margin.tif"]
+    both = Jobs(images=("a.tif", "a.margin.tif"), model="m", output="out/{stem}.tif", settings=settings)
+    with pytest.raises(UsageError, match=r"would share the output .*a\.margin\.tif"):
+        expand(both, tmp_path)

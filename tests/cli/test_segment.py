@@ -135,3 +135,18 @@ def test_export_to_another_product(image: Path, model: Path, capsys: Out, tmp_pa
     assert main(command) == 2
     assert "exists" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
+
+
+def test_layers_by_a_list_or_one_by_one(image: Path, model: Path, capsys: Out) -> None:
+    plan = ["plan", str(image), "-m", str(model)]
+    assert main([*plan, "--layers", "margin,entropy"]) == 0
+    one = capsys.readouterr().out
+    assert main([*plan, "--layers", "entropy", "--layers", "margin"]) == 0
+    assert capsys.readouterr().out == one
+    assert "layers  margin, entropy" in one
+    assert main(["segment", str(image), "-m", str(model), "--layers", "margin"]) == 0
+    assert capsys.readouterr().out.split() == [
+        str(image.with_name("scene.labels.tif")), str(image.with_name("scene.labels.margin.tif")),
+    ]  # fmt: skip
+    assert main([*plan, "--layers", "doubt"]) == 2
+    assert "use margin, entropy, disagreement" in capsys.readouterr().err

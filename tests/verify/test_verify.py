@@ -188,3 +188,19 @@ def test_bad_questions(exact: Any, model: tp.Model, tmp_path: Path) -> None:
         verify(tmp_path / "x.npy")
     with pytest.raises(tp.TilepipeError, match="'window' is not known"):
         verify(exact.paths[0], window=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_layer_that_was_changed_is_found(model: tp.Model, tmp_path: Path) -> None:
+    result = tp.segment(IMAGE, model, tmp_path / "a.tif", **CUT, layers=["entropy", "margin"])
+    assert verify(result, IMAGE, model, windows=0).holds
+    with rasterio.open(tmp_path / "a.entropy.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+        values = file.read(1)
+        values[200, 300] ^= 1
+        file.write(values, 1)
+    found = verify(result, IMAGE, model, windows=0)
+    assert found.problems == ("1 of 9 blocks on disk are not those of the ledger: entropy",)
+    assert found.stored is not None
+    assert found.stored.wrong == ((1, 2),)
+    (tmp_path / "a.entropy.tif").unlink()
+    assert verify(result, IMAGE, model, windows=0).holds
