@@ -29,6 +29,7 @@ CHANGED: dict[str, Any] = {
     "bands": 4, "dtype": "uint16", "shape": (201, 300), "predicted": (100, 150), "output": (100, 150),
     "region": Box(0, 0, 200, 299), "mask": "none", "classes": 3, "label_dtype": "uint16", "nodata": 65535,
     "tiling": replace(PLAN.tiling, tile=48), "compute": replace(PLAN.compute, precision="bf16"),
+    "layers": ("margin",),
 }  # fmt: skip
 
 
@@ -44,9 +45,11 @@ CHANGED: dict[str, Any] = {
 def test_json_round_trip(
     size: tuple[int, int], tile: int, window: str, workers: int, mask: str, data: st.DataObject
 ) -> None:
-    region = data.draw(boxes(size))
+    region, layers = data.draw(boxes(size)), data.draw(st.sampled_from(["margin", "entropy,margin", ()]))
     image = np.broadcast_to(np.zeros(1, np.uint8), (1, *size))
-    plan = plan_of_array(image, tile=tile, window_shape=window, workers=workers, mask=mask, region=region)
+    plan = plan_of_array(
+        image, tile=tile, window_shape=window, workers=workers, mask=mask, region=region, layers=layers
+    )
     again = Plan.from_json(plan.to_json())
     assert again == plan
     assert again.key({}, "w") == plan.key({}, "w")

@@ -142,12 +142,11 @@ class Store:
         """Return the codes of a layer at `box`; 255 where nothing is computed yet. Raises `StorageError`."""
         return self._read(f"layers/{name}", box)
 
-    def check(self, zone: Box, record: Record, layers: tuple[str, ...] = ()) -> None:
-        """Raise `StorageError` when the labels or layers of a committed block are not those that were written."""
-        kept = [("labels", record.sha256), *((f"layers/{n}", s) for n, s in zip(layers, record.layers, strict=True))]
-        for name, sha256 in kept:
-            if _sha256(self._read(name, zone)) != sha256:
-                raise StorageError(f"{self.root}/{name} does not match its ledger at {zone}; remove {self.directory}")
+    def check(self, zone: Box, sha256: str, layer: str = "") -> None:
+        """Raise `StorageError` when the labels, or codes, of a committed block are not those that were written."""
+        name = f"layers/{layer}" if layer else "labels"
+        if _sha256(self._read(name, zone)) != sha256:
+            raise StorageError(f"{self.root}/{name} does not match its ledger at {zone}; remove {self.directory}")
 
     def _array(self, name: str) -> Any:
         return self.labels if name == "labels" else zarr.open_array(self.root / name, mode="r+")

@@ -25,7 +25,8 @@ class Book:
         self._known = set(self._blocks)
         self._tiles = sum(record.tiles for record in ledger.done.values())
         for block, record in ledger.done.items():
-            store.check(self._grid.zone(block), record, plan.layers)
+            for layer, sha256 in zip(("", *plan.layers), (record.sha256, *record.layers), strict=True):
+                store.check(self._grid.zone(block), sha256, layer)
             self._drop_strips(block)
 
     def missing(self) -> list[Index]:
