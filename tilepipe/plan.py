@@ -170,7 +170,7 @@ class Plan:
         return self.predicted_region.area * size + 3 * self.output_region.area * size + strips
 
     def key(self, image: dict[str, Any], weights: str) -> str:
-        """Return the run key: a hash of the image's identity, the weights' sha256 and whatever decides a label or layer.
+        """Return the run key: a hash of the image's identity, the weights' sha256 and what decides a label or layer.
 
         Workers, memory, names and the reach (the halo is in) are left out: they do not change a label.
         """
