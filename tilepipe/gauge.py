@@ -95,7 +95,7 @@ def measure_level(model: Model, setting: Setting) -> Level:
     rounding: tuple[float | None, float | None] = None, None
     if how.precision != "fp32":
         plain = replace(setting, compute=replace(how, precision="fp32"))
-        rounding = _compare(_predictor(model, plain, setting.tile).logits(tiles), first)
+        rounding = distances(_predictor(model, plain, setting.tile).logits(tiles), first)
     name = device_versions(how.device).get("device", "cpu")
     return Level(name, how.precision, repeatable, independent, *gap, *rounding)
 
@@ -125,10 +125,10 @@ def _larger(
     except Exception:  # whatever a stranger's module raises for tiles of another shape
         return None, None
     kept = np.s_[..., halo:, halo:]
-    return _compare(whole[:, cut[0] :, cut[1] :][kept], part[kept])
+    return distances(whole[:, cut[0] :, cut[1] :][kept], part[kept])
 
 
-def _compare(p: NDArray[np.float32], q: NDArray[np.float32]) -> tuple[float, float]:
+def distances(p: NDArray[np.float32], q: NDArray[np.float32]) -> tuple[float, float]:
     """Return the largest total variation distance and the share of other labels of logits (..., classes, H, W)."""
     pairs = list(zip(p.reshape(-1, *p.shape[-3:]), q.reshape(-1, *q.shape[-3:]), strict=True))
     worst = max(float(np.abs(_softmax(a) - _softmax(b)).sum(0).max()) / 2 for a, b in pairs)

@@ -90,8 +90,12 @@ def check_window(passes: Passes, box: Box, place: str) -> tuple[Window, NDArray[
 
 
 def noise_of(passes: Passes, box: Box) -> float:
-    """Return how far two centred passes with more than enough context are apart: what the arithmetic alone does."""
-    stride, context = passes.job.plan.tiling.stride, context_of(passes)
+    """Return how far two centred passes with more than enough context are apart: what the arithmetic alone does.
+
+    Both have at least half a tile of it, lest too small a halo be taken for rounding.
+    """
+    cut = passes.job.plan.tiling
+    stride, context = cut.stride, max(context_of(passes), cut.tile // 2 // cut.stride * cut.stride)
     wide, wider = passes.whole(box, context + stride), passes.whole(box, context + 3 * stride)
     return difference(wide, wider, passes.valid(box))[0].worst
 
