@@ -67,7 +67,13 @@ def _tree(main: psutil.Process) -> int:
     return total
 
 
-CUTS = [pytest.param({}, id="crop"), pytest.param({"window_shape": "hann"}, marks=pytest.mark.long, id="hann")]
+LAYERED = {"window_shape": "hann", "layers": "margin,entropy,disagreement"}
+CUTS = [
+    pytest.param({}, id="crop"),
+    pytest.param({"window_shape": "hann"}, marks=pytest.mark.long, id="hann"),
+    pytest.param({"layers": "margin,entropy"}, marks=pytest.mark.long, id="crop and layers"),
+    pytest.param(LAYERED, marks=pytest.mark.long, id="hann and layers"),
+]
 
 
 @pytest.mark.parametrize("cut", CUTS)
