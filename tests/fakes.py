@@ -123,3 +123,52 @@ def whole_image(model: Model, source: Source) -> np.ndarray:
 
 def plan_of(source: Source, model: Model, **settings: Any) -> Plan:
     return job_for(source, model, **settings).plan
+
+
+class Squeeze(nn.Module):
+    """Squeeze-and-excitation over the whole tile (Hu 2018)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(channels, 2, 1), nn.Conv2d(2, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.up(torch.relu(self.down(x.mean((2, 3), keepdim=True))))
+        return x * torch.sigmoid(gate)
+
+
+class SqueezeNet(nn.Module):
+    """Two convolutions, one of them at half resolution, each with squeeze-and-excitation."""
+
+    def __init__(self, bands: int, classes: int) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(bands, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.one, self.two, self.head = Squeeze(6), Squeeze(6), nn.Conv2d(12, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = self.one(torch.relu(self.fine(x)))
+        coarse = self.two(torch.relu(self.coarse(nn.functional.avg_pool2d(fine, 4))))
+        out: Tensor = self.head(torch.cat((fine, nn.functional.interpolate(coarse, scale_factor=4.0)), 1))
+        return out
+
+
+def global_net(kind: str, classes: int = 3) -> nn.Module:
+    """A small random network of stride 4 (pyramid: 8) that mixes the whole tile, whose labels vary."""
+    torch.manual_seed(5)
+    if kind == "squeeze":
+        net: nn.Module = SqueezeNet(3, classes)
+    elif kind == "pyramid":
+        deep = {"width": 2, "depth": 3, "output_stride": 8, "rate": 1, "image_pool": True}
+        net = zoo.build({"name": "deeplab", **deep}, 3, classes)
+    else:
+        net = zoo.build({"name": "unet", "width": 4, "depth": 2, "norm": kind}, 3, classes)
+    for name, weights in net.named_parameters():
+        nn.init.normal_(weights, std=0.5 if "weight" in name else 0.1)
+    return net.eval()
+
+
+def global_model(kind: str, classes: int = 3) -> Model:
+    names = [f"class {k}" for k in range(classes)]
+    stride = 8 if kind == "pyramid" else 4
+    card = ModelCard(bands=3, classes=names, stride=stride, mean=[127.0] * 3, std=[60.0] * 3)
+    return Model.from_torch(global_net(kind, classes), card)

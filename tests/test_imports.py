@@ -24,6 +24,7 @@ LEVELS = [
     ("tilepipe.cache", 0, "base"),
     ("tilepipe.grid", 1, "grid"),
     ("tilepipe.window", 1, "grid"),
+    ("tilepipe.field", 1, "grid"),
     ("tilepipe.quality*", 1, "quality"),
     ("tilepipe.sources*", 2, "sources"),
     ("tilepipe.models*", 2, "models"),

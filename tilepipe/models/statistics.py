@@ -1,0 +1,262 @@
+"""Operations that mix a whole tile (instance and group norm, mean pooling): their statistics taken, or put in.
+
+Torch functions are caught as they are called, so any module can be run like this. `Recorder` takes the statistics of
+live tiles, `Frozen` puts those of a field in their place (interpolated at each feature pixel, so that a pooled vector
+becomes a map), `Summer` adds up what one operation sees and stops there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the name everyone uses
+from torch.overrides import TorchFunctionMode
+
+from tilepipe.box import Box
+from tilepipe.errors import ModelError
+from tilepipe.field import taps
+from tilepipe.grid import Grid
+
+PIECE = 1 << 21
+"""Values of a feature map that are replaced at once, so that a map of statistics is never held whole."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A call that mixes the pixels of each tile of its input."""
+
+    x: Tensor
+    """(B, C, H, W)."""
+    groups: int
+    """Groups of channels that share mean and variance; 0 for mean pooling to (B, C, 1, 1)."""
+    weight: Tensor | None = None
+    """(C,) of a norm."""
+    bias: Tensor | None = None
+    """(C,) of a norm."""
+    eps: float = 0.0
+    """Added to the variance."""
+
+    @property
+    def values(self) -> int:
+        """Statistics per tile: mean and variance of each group, or the mean of each channel."""
+        return 2 * self.groups or self.x.shape[1]
+
+    def sums(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
+        """Return sums of values and of squares over part of the map, (B, 2, C) float64; exact for practical purposes.
+
+        Rows first: no sum is divided among threads, so it does not depend on their number.
+        """
+        part = self.x[:, :, rows, columns].double()
+        return torch.stack((part.sum(3).sum(2), part.square().sum(3).sum(2)), 1)
+
+    def of_sums(self, sums: Tensor, pixels: int) -> Tensor:
+        """Return the statistics of (B, 2, C) sums over so many pixels, (B, values) float64."""
+        if not self.groups:
+            return sums[:, 0] / pixels
+        shared = self.x.shape[1] // self.groups
+        mean, square = (sums.unflatten(2, (self.groups, shared)).sum(3) / (pixels * shared)).unbind(1)
+        return torch.cat((mean, (square - mean.square()).clamp_min(0)), 1)
+
+    def applied(self, statistics: Tensor, channels: slice, item: int) -> Tensor:
+        """Return what the operation gives for some channels of one tile, from their statistics at every pixel.
+
+        `statistics` is (C, H, W) for pooling, (2, C, H, W) for a norm.
+        """
+        if not self.groups:
+            return statistics
+        mean, variance = statistics
+        y: Tensor = (self.x[item, channels].to(mean.dtype) - mean) / (variance + self.eps).sqrt()
+        if self.weight is not None:
+            y.mul_(self.weight[channels, None, None])
+        return y if self.bias is None else y.add_(self.bias[channels, None, None])
+
+
+def operation(func: Any, args: Any, kwargs: Any) -> Operation | None:
+    """Return the operation that a call is, or None where it is local or of no kind that is known here."""
+    known = _KNOWN.get(func)
+    found = known(*args, **kwargs) if known else None
+    return found if found is not None and found.x.ndim == 4 else None
+
+
+class Mode(TorchFunctionMode):
+    """Hands every operation of a model, in order of call, to `meet`."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run `func`, or what stands for it."""
+        met = operation(func, args, kwargs or {})
+        return func(*args, **(kwargs or {})) if met is None else self.meet(met, lambda: func(*args, **(kwargs or {})))
+
+    def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
+        """Return the output of an operation; `live` gives that of the tile itself."""
+        raise NotImplementedError
+
+
+class Recorder(Mode):
+    """Runs a model as it is and keeps the statistics of its operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Tensor] = []
+        """(B, values) float64 of each operation so far."""
+
+    def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
+        """Keep the statistics."""
+        self.found.append(met.of_sums(met.sums(), met.x.shape[2] * met.x.shape[3]))
+        return live()
+
+    def values(self) -> NDArray[np.float32]:
+        """Return all statistics, (B, values of all operations)."""
+        return torch.cat(self.found, 1).float().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Statistics around one tile."""
+
+    tile: Box
+    """Its place on the prediction grid."""
+    windows: Grid
+    """Where statistics were taken."""
+    at: Box
+    """Rows and columns of the windows in `values`: at least those that decide the tile."""
+    values: NDArray[np.float32]
+    """(rows, columns, values of all operations + 1); the last is what the window weighs, above 0."""
+
+    def interpolated(self, first: int, count: int, size: tuple[int, int], device: torch.device) -> Tensor:
+        """Return `count` statistics from number `first` on at every pixel of a map of `size`, (count, H, W) float32.
+
+        Elementwise, in a fixed order, from global places: no bit depends on the tile.
+        """
+        weight = self.values[:, :, -1:]
+        weighted = self.values[:, :, first : first + count] * weight
+        nodes = np.concatenate((weighted, weight), 2).transpose(2, 0, 1)  # (count + 1, rows, columns)
+        rows, columns = self._taps(size)
+        maps = torch.from_numpy(np.ascontiguousarray(nodes)).to(device)
+        for axis, (below, above, share) in ((2, columns), (1, rows)):
+            shape = [1, -1, 1] if axis == 1 else [1, 1, -1]
+            near, far = (torch.from_numpy(s.astype(np.float32)).to(device).view(shape) for s in (1 - share, share))
+            index = [torch.from_numpy(k).to(device) for k in (below, above)]
+            maps = maps.index_select(axis, index[0]) * near + maps.index_select(axis, index[1]) * far
+        return maps[:-1] / maps[-1:]
+
+    def _taps(self, size: tuple[int, int]) -> Any:
+        """Return rows and columns of taps, counted from the first window in `values`."""
+        tile, axes, found = self.tile, (self.windows.y, self.windows.x), []
+        spans = ((tile.y0, tile.height, self.at.y0), (tile.x0, tile.width, self.at.x0))
+        for axis, (start, length, first), count in zip(axes, spans, size, strict=True):
+            if length % count:
+                raise ModelError(f"a feature map of {count} for {length} px: statistics have no place in such a model")
+            below, above, share = taps(axis, start, count, length // count)
+            found.append((below - first, above - first, share))
+        return found
+
+
+class Frozen(Mode):
+    """Runs a model with the statistics of a field in place of its tiles' own; one `Nodes` per tile of the batch."""
+
+    def __init__(self, tiles: Sequence[Nodes]) -> None:
+        super().__init__()
+        self.tiles = tiles
+        self.used = 0
+        """Statistics put in so far."""
+
+    def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
+        """Return the operation's output from the field, (B, C, H, W); zeros for tiles that only fill the batch."""
+        first, self.used = self.used, self.used + met.values
+        channels, height, width = met.x.shape[1:]
+        out = torch.zeros_like(met.x)
+        step = max(1, PIECE // (height * width))
+        for item, nodes in enumerate(self.tiles):
+            for start in range(0, channels, step):
+                part = slice(start, min(start + step, channels))
+                out[item, part] = met.applied(_maps(met, nodes, first, part), part, item)
+        return out
+
+
+class Summer(Frozen):
+    """Frozen up to the operation that the field does not reach, whose sums over the tiles' cores it adds up."""
+
+    def __init__(self, tiles: Sequence[Nodes], cores: Sequence[Box]) -> None:
+        super().__init__(tiles)
+        self.cores = cores
+        self.known = tiles[0].values.shape[2] - 1
+        self.found: Operation | None = None
+        """The operation that was reached."""
+        self.total: Tensor | None = None
+        """Its sums of values and squares, (2, C) float64."""
+
+    def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
+        """Put statistics in, or add up and raise `Reached`."""
+        if self.used < self.known:
+            return super().meet(met, live)
+        self.found, parts = met, []
+        for item, (nodes, core) in enumerate(zip(self.tiles, self.cores, strict=True)):
+            rows, columns = core.slices_in(nodes.tile)
+            sy, sx = (long // short for long, short in zip(nodes.tile.shape, met.x.shape[2:], strict=True))
+            one = Operation(met.x[item : item + 1], met.groups)
+            part = slice(rows.start // sy, rows.stop // sy), slice(columns.start // sx, columns.stop // sx)
+            parts.append(one.sums(*part)[0])
+        self.total = torch.stack(parts).sum(0)
+        raise Reached
+
+
+class Reached(Exception):  # noqa: N818 - it is no error
+    """The operation that a pass is about has been reached; the rest of the model is not needed."""
+
+
+def _maps(met: Operation, nodes: Nodes, first: int, channels: slice) -> Tensor:
+    """Return the statistics of some channels of an operation at every pixel, as `Operation.applied` takes them."""
+    size = met.x.shape[2], met.x.shape[3]
+    count = channels.stop - channels.start
+    if not met.groups:
+        return nodes.interpolated(first + channels.start, count, size, met.x.device)
+    shared = met.x.shape[1] // met.groups
+    group = slice(channels.start // shared, (channels.stop - 1) // shared + 1)
+    maps = [
+        nodes.interpolated(first + of + group.start, group.stop - group.start, size, met.x.device)
+        for of in (0, met.groups)
+    ]
+    index = torch.arange(channels.start, channels.stop, device=met.x.device) // shared - group.start
+    return torch.stack([part.index_select(0, index) if shared > 1 else part for part in maps])
+
+
+def _instance_norm(*args: Any, **kwargs: Any) -> Operation | None:
+    given = inspect.signature(F.instance_norm).bind(*args, **kwargs)
+    given.apply_defaults()
+    of = given.arguments
+    x: Tensor = of["input"]
+    return Operation(x, x.shape[1], of["weight"], of["bias"], of["eps"]) if of["use_input_stats"] else None
+
+
+def _group_norm(x: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Operation:
+    return Operation(x, num_groups, weight, bias, eps)
+
+
+def _adaptive(x: Tensor, output_size: Any) -> Operation | None:
+    return Operation(x, 0) if output_size in (1, (1, 1), [1, 1]) else None
+
+
+def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, **others: Any) -> Operation | None:
+    dims = (dim,) if isinstance(dim, int) else tuple(others.get("axis", dim) or ())
+    spatial = x.ndim == 4 and sorted(d % 4 for d in dims) == [2, 3]
+    return Operation(x, 0) if spatial and (keepdim or others.get("keepdims")) else None
+
+
+_KNOWN: dict[Any, Callable[..., Operation | None]] = {
+    F.instance_norm: _instance_norm,
+    F.group_norm: _group_norm,
+    torch.group_norm: _group_norm,
+    F.adaptive_avg_pool2d: _adaptive,
+    torch.mean: _mean,
+    Tensor.mean: _mean,
+}
