@@ -54,6 +54,8 @@ class Certificate:
     """Pixels that the model saw per pixel asked for, edges and all; None: that of tiles inside the image."""
     level: Level | None = None
     """How exactly `device` keeps promises in `precision`; None where it was not measured."""
+    statistics: str = ""
+    """FIELD only: 'field' where statistics come from windows of a fixed grid, 'whole' where of the whole image."""
 
     def __post_init__(self) -> None:
         """Check that the settings support the mode: an EXACT certificate with too small a halo cannot exist."""
@@ -86,15 +88,16 @@ class Certificate:
         how = f"tiles of {self.tile} px on multiples of {self.stride} px, {max(self.halo)} px of context"
         rounding = "" if self.level and self.level.exact else ", but for rounding"
         sees = "the model's card says that it sees no further" if self.known == "card" else "as far as the model sees"
+        source = "are those of the whole image" if self.statistics == "whole" else "come from a grid fixed to the image"
         beyond = "less than the model sees" if self.reach else self.known
-        if self.whole:
+        if self.whole and self.statistics != "field":
             return "The labels do not depend on how the image was cut: one tile covers it."
         return {
             "EXACT": f"The labels do not depend on how the image was cut{rounding}: {how}; {sees}.",
             "TOLERANCE": f"Cutting the image changes probabilities by at most about {self.tolerance:g}, as measured on "
             f"windows of it: {how}, less than the model sees.",
             "FIELD": f"The labels do not depend on how the image was cut{rounding}: {how}, and the model's image-wide "
-            "statistics come from a grid fixed to the image.",
+            f"statistics {source}.",
             "BLEND": f"The labels depend on how the image was cut (uncertified): {how}, blended; {beyond}.",
             "UNCERTIFIED": f"The labels may depend on how the image was cut (uncertified): {how}; {beyond}.",
         }[self.mode]

@@ -47,12 +47,13 @@ def certificate_of(plan: Plan, model: Model, level: Level | None = None) -> Cert
         whole=whole,
         work=round(plan.work, 4),
         level=level,
+        statistics=plan.statistics.kind if plan.statistics else "",
     )
 
 
 def _mode(plan: Plan) -> Mode:
-    if plan.exact:
-        return "EXACT"
+    if plan.full_context:
+        return "FIELD" if plan.statistics else "EXACT"
     if plan.reach.tolerance:
         return "TOLERANCE"
     return "UNCERTIFIED" if plan.tiling.window == "crop" else "BLEND"

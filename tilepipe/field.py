@@ -8,13 +8,30 @@ held beyond the outermost ones: a function of the pixel's place in the image, wh
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.grid import Axis, Grid, make_axis
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Where a run takes the statistics of a model's global operations from."""
+
+    kind: Literal["field", "whole"]
+    """'field': from windows of a fixed grid; 'whole': of the whole image, a pass over it per operation."""
+    window: int
+    """Pixels per side of a window, a multiple of the stride; 0 for 'whole'."""
+    values: tuple[int, ...]
+    """Statistics of each operation, in order of call."""
+
+    def windows(self, shape: tuple[int, int], stride: int) -> Grid:
+        """Return the windows over an image of `shape` (height, width): one over all of it for 'whole'."""
+        return windows_of(shape, self.window or -(-max(shape) // stride) * stride, stride)
 
 
 class Taps(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 
 from tilepipe.box import Box
 from tilepipe.errors import TilepipeError
+from tilepipe.field import Statistics, nodes_of
 from tilepipe.grid import Grid, Index, make_axis
 from tilepipe.memory import Memory, format_bytes
 from tilepipe.probe.result import Sides
@@ -102,6 +103,8 @@ class Plan:
     """How far the model sees, and how that is known."""
     layers: tuple[str, ...] = ()
     """Uncertainty layers that are kept beside the labels: margin, entropy, disagreement."""
+    statistics: Statistics | None = None
+    """Where statistics of the model's global operations come from; None: it has none, or each tile has its own."""
 
     @property
     def grid(self) -> Grid:
@@ -128,7 +131,12 @@ class Plan:
 
     @property
     def exact(self) -> bool:
-        """Whether every kept pixel has the model's whole reach around it: labels equal those of the whole image."""
+        """Whether labels equal those of the whole image, seen at once."""
+        return self.full_context and (self.statistics is None or self.statistics.kind == "whole")
+
+    @property
+    def full_context(self) -> bool:
+        """Whether every kept pixel has the model's whole reach around it: labels do not depend on the tiles."""
         cut = self.tiling
         if self.grid.y.count == self.grid.x.count == 1:
             return True
@@ -154,9 +162,35 @@ class Plan:
         return len(grid.y.tiles_over(region.y0, region.y1)) * len(grid.x.tiles_over(region.x0, region.x1))
 
     @property
+    def windows(self) -> Grid:
+        """Windows that statistics are taken from."""
+        assert self.statistics is not None
+        return self.statistics.windows(self.predicted, self.tiling.stride)
+
+    @property
+    def nodes(self) -> Box:
+        """Rows and columns of the windows that the region's tiles need."""
+        grid, region = self.grid, self.predicted_region
+        rows, columns = grid.y.tiles_over(region.y0, region.y1), grid.x.tiles_over(region.x0, region.x1)
+        first, last = grid.tile_box(Index(rows[0], columns[0])), grid.tile_box(Index(rows[-1], columns[-1]))
+        return nodes_of(self.windows, Box(first.y0, first.x0, last.y1, last.x1))
+
+    @property
     def work(self) -> float:
         """Pixels that the model sees per pixel of the region (F); 1 is one pass over the image."""
-        return self.tile_count * self.grid.y.tile * self.grid.x.tile / self.predicted_region.area
+        tiles = self.tile_count * self.grid.y.tile * self.grid.x.tile / self.predicted_region.area
+        return tiles + self.statistics_work
+
+    @property
+    def statistics_work(self) -> float:
+        """The part of `work` that taking statistics is; for the whole image at most."""
+        if self.statistics is None:
+            return 0.0
+        if self.statistics.kind == "whole":
+            grid = self.grid
+            tiles = grid.y.count * grid.x.count * grid.y.tile * grid.x.tile
+            return len(self.statistics.values) * tiles / self.predicted_region.area
+        return self.nodes.area * self.windows.y.tile * self.windows.x.tile / self.predicted_region.area
 
     def disk(self) -> int:
         """Return the most bytes that the work directory and one product take, without compression."""
@@ -167,7 +201,8 @@ class Plan:
             alive = self.predicted_region.width // x.zone + 3 + self.compute.in_flight
             strips = 8 * (self.classes + ("disagreement" in self.layers)) * one * alive
         size += len(self.layers)
-        return self.predicted_region.area * size + 3 * self.output_region.area * size + strips
+        statistics = 4 * self.nodes.area * sum(self.statistics.values) if self.statistics else 0
+        return self.predicted_region.area * size + 3 * self.output_region.area * size + strips + statistics
 
     def key(self, image: dict[str, Any], weights: str) -> str:
         """Return the run key: a hash of the image's identity, the weights' sha256 and what decides a label or layer.
@@ -199,6 +234,10 @@ class Plan:
                 values[name] = kind(**values[name])
             sides = values["reach"].pop("sides")
             values["reach"] = Reach(sides and Sides(**sides), **values["reach"])
+            if values["statistics"]:
+                values["statistics"] = Statistics(
+                    **values["statistics"] | {"values": tuple(values["statistics"]["values"])}
+                )
             for name in ("shape", "predicted", "output", "layers"):
                 values[name] = tuple(values[name])
             return cls(**{field.name: values[field.name] for field in fields(cls)})
@@ -210,6 +249,8 @@ class Plan:
         """What is known about seams before the run, in a few words."""
         if self.exact:
             return "none: labels equal whole-image inference"
+        if self.statistics is not None and self.full_context:
+            return "none: labels do not depend on the tiles; statistics come from a grid fixed to the image"
         if self.tiling.halo is None:
             return f"not certified: {self.reach.known}"
         if self.reach.tolerance:
@@ -229,6 +270,7 @@ class Plan:
             "model": f"{self.model}: {self.classes} classes, on a grid of {size(*self.predicted)}",
             "tiles": f"{self.tile_count} of {size(*grid.tile_shape)}, overlap {cut.overlap}, {cut.window} windows",
             "seams": self.seams,
+            **self._about_statistics(),
             "blocks": f"{len(list(self.blocks()))} of {size(grid.y.zone, grid.x.zone)}",
             "work": f"{self.work:.2f} x one pass over the region",
             "device": f"{how.device}, {how.precision}, batches of {how.batch}, {how.workers or 'no'} worker processes",
@@ -237,6 +279,16 @@ class Plan:
             **({"layers": ", ".join(self.layers)} if self.layers else {}),
         }
         return "\n".join(f"{name:8}{text}" for name, text in rows.items())
+
+    def _about_statistics(self) -> dict[str, str]:
+        """Return rows of the table: what is global, and where its statistics come from at what cost."""
+        if self.statistics is None:
+            return {}
+        passes, windows = len(self.statistics.values), self.windows
+        how = f"a field of {windows.y.count} x {windows.x.count} windows of {windows.y.tile} x {windows.x.tile} px"
+        if self.statistics.kind == "whole":
+            how = f"of the whole image, in {passes} {'pass' if passes == 1 else 'passes'}, each up to its layer"
+        return {"global": self.reach.frozen, "fixed by": f"{how}; {self.statistics_work:.2f} of the work below"}
 
 
 def nearest(index: int, size: int, of: int) -> int:

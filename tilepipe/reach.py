@@ -27,6 +27,8 @@ class Reach:
     """'card' or 'measured'; where `sides` is None, why, in words."""
     tolerance: float = 0.0
     """Difference in probability that the run's context was chosen for, on windows of the image; 0 where it was not."""
+    frozen: str = ""
+    """Global layers, in words, whose statistics must be held fixed for `sides` to hold; '' for a local model."""
 
 
 def reach_of_card(card: ModelCard) -> Reach:
@@ -63,8 +65,14 @@ def reach_of_probe(found: Probe) -> Reach:
     """Return the measured reach, or the global layers by name."""
     if found.reach is not None:
         return Reach(found.reach, "measured")
-    layers = [f"{kind} ({layer or 'outside a named layer'})" for layer, kind in found.global_layers]
+    layers = named_layers(found)
     if not layers:
         return Reach(None, " ".join(found.notes) or "the model sees the whole image")
+    return Reach(None, f"{layers} mix the whole of a tile")
+
+
+def named_layers(found: Probe) -> str:
+    """Return the global layers in words, the first few by name."""
+    layers = [f"{kind} ({layer or 'outside a named layer'})" for layer, kind in found.global_layers]
     more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
-    return Reach(None, f"{', '.join(layers[:NAMED])}{more} mix the whole of a tile")
+    return f"{', '.join(layers[:NAMED])}{more}"

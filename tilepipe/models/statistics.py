@@ -88,9 +88,6 @@ def operation(func: Any, args: Any, kwargs: Any) -> Operation | None:
 class Mode(TorchFunctionMode):
     """Hands every operation of a model, in order of call, to `meet`."""
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run `func`, or what stands for it."""
         met = operation(func, args, kwargs or {})

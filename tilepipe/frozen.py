@@ -1,0 +1,84 @@
+"""Frozen: whether a run holds the statistics of a model's global operations fixed, and where it takes them from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tilepipe.certificate import cost_factor
+from tilepipe.errors import ModelError, TilepipeError, UsageError
+from tilepipe.field import Statistics
+from tilepipe.models.card import ModelCard
+from tilepipe.planning import MAX_COST, Settings, predicted_shape, tile_size
+from tilepipe.probe import Probe
+from tilepipe.probe.result import Sides
+from tilepipe.reach import Reach, named_layers
+from tilepipe.sources.base import Source
+
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
+
+WINDOW = 256
+"""Pixels per side of a window where the card does not say what crop the model was trained on."""
+CHOICES = ("auto", "field", "whole", "tile")
+
+Known = tuple[ModelCard, Reach]
+
+
+def freeze(model: Model, known: Known, source: Source, settings: Settings) -> tuple[Known, Statistics | None]:
+    """Return card and reach as they are with statistics held fixed, and where these come from; None where they are not.
+
+    `known` is what `look` has found. 'auto' holds them fixed where every global operation can be replaced and that
+    keeps within `max_cost`; 'field' and 'whole' insist on it. Raises `UsageError` where that is not possible.
+    """
+    wanted = settings.get("statistics", "auto")
+    if wanted not in CHOICES:
+        raise UsageError(f"statistics {wanted!r} is not known; use {', '.join(CHOICES)}")
+    insists = wanted in ("field", "whole")
+    own = settings.get("overlap", "auto") != "auto" or settings.get("window_shape", "auto") not in ("auto", "crop")
+    card, reach = known
+    if wanted == "tile" or card.halo is not None or (own and not insists):
+        return known, None
+    if insists and settings.get("window_shape", "auto") not in ("auto", "crop"):
+        raise UsageError(f"statistics {wanted} needs crop windows, not {settings['window_shape']}")
+    try:
+        found, values = _operations(model)
+    except TilepipeError as problem:
+        if insists:
+            raise UsageError(f"statistics {wanted} is not possible for {model.name}: {problem}") from None
+        return known, None
+    if not values:
+        return known, None
+    frozen = found.frozen_halo
+    assert frozen is not None
+    fixed = card.model_copy(update={"stride": found.stride, "halo": max(frozen)})
+    tile = tile_size(fixed, settings)
+    if not insists and max(predicted_shape(source, card, settings)) > tile:
+        cost = cost_factor(tile, Sides(*4 * (max(frozen),)))
+        if cost > settings.get("max_cost", MAX_COST):
+            dear = f"{reach.known}; a field of statistics would take {cost:.1f} times the work of one pass"
+            return (card, replace(reach, known=dear)), None
+    window = -(-_trained_on(card) // fixed.stride) * fixed.stride
+    chosen = Statistics("field", window, values) if wanted != "whole" else Statistics("whole", 0, values)
+    return (fixed, Reach(found.frozen_reach, "measured", frozen=named_layers(found))), chosen
+
+
+def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
+    """Return the probe of a model and the statistics of each of its global operations; none for a local one."""
+    from tilepipe.probe.frozen import operations
+    from tilepipe.probe.run import probe_once
+
+    try:
+        found = probe_once(model.module, model.card.bands, model.card.stride)
+        return found, () if found.local else operations(model.module, model.card.bands, found)
+    except TilepipeError:
+        raise
+    except Exception as problem:  # whatever a stranger's module raises for the odd input of a probe
+        raise ModelError(f"it cannot be measured ({type(problem).__name__} in the model)") from None
+
+
+def _trained_on(card: ModelCard) -> int:
+    """Return the side of the crops that a model was trained on, in pixels of the prediction grid."""
+    record = card.training.get("configuration")
+    crop = record.get("crop") if isinstance(record, dict) else None
+    return crop if isinstance(crop, int) and crop > 0 else WINDOW
