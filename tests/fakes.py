@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,9 @@ class SqueezeNet(nn.Module):
         return out
 
 
+@cache
 def global_net(kind: str, classes: int = 3) -> nn.Module:
-    """A small random network of stride 4 (pyramid: 8) that mixes the whole tile, whose labels vary."""
+    """A small random network of stride 4 (pyramid: 8) that mixes the whole tile, whose labels vary; probed once."""
     torch.manual_seed(5)
     if kind == "squeeze":
         net: nn.Module = SqueezeNet(3, classes)
@@ -162,13 +164,16 @@ def global_net(kind: str, classes: int = 3) -> nn.Module:
         net = zoo.build({"name": "deeplab", **deep}, 3, classes)
     else:
         net = zoo.build({"name": "unet", "width": 4, "depth": 2, "norm": kind}, 3, classes)
+    torch.manual_seed(4)
     for name, weights in net.named_parameters():
-        nn.init.normal_(weights, std=0.5 if "weight" in name else 0.1)
+        nn.init.normal_(weights, std=(0.4 if kind == "pyramid" else 0.5) if "weight" in name else 0.1)
     return net.eval()
 
 
-def global_model(kind: str, classes: int = 3) -> Model:
+def global_model(kind: str, classes: int = 3, crop: int = 64) -> Model:
+    """A model whose card says that it was trained on crops of so many pixels."""
     names = [f"class {k}" for k in range(classes)]
     stride = 8 if kind == "pyramid" else 4
-    card = ModelCard(bands=3, classes=names, stride=stride, mean=[127.0] * 3, std=[60.0] * 3)
+    card = ModelCard(bands=3, classes=names, stride=stride, mean=[127.0] * 3, std=[60.0] * 3,
+                     training={"configuration": {"crop": crop}})  # fmt: skip
     return Model.from_torch(global_net(kind, classes), card)

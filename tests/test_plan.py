@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tilepipe.box import Box
 from tilepipe.engine import serial
 from tilepipe.errors import TilepipeError
+from tilepipe.field import Statistics
 from tilepipe.plan import Compute, Plan, Tiling, nearest
 
 IMAGE = noise(200, 300)
@@ -30,6 +31,7 @@ CHANGED: dict[str, Any] = {
     "region": Box(0, 0, 200, 299), "mask": "none", "classes": 3, "label_dtype": "uint16", "nodata": 65535,
     "tiling": replace(PLAN.tiling, tile=48), "compute": replace(PLAN.compute, precision="bf16"),
     "layers": ("margin",),
+    "statistics": Statistics("field", 32, (4,)),
 }  # fmt: skip
 
 

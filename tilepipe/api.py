@@ -21,6 +21,7 @@ from tilepipe.errors import InputError, UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.exports.products import LABELS, LOSSLESS, PRODUCTS, output_paths, product_of
 from tilepipe.exports.view import Labels, Layer, open_label_file, open_map
+from tilepipe.frozen import freeze
 from tilepipe.labelmap import LabelMap
 from tilepipe.models.footprint import footprint
 from tilepipe.models.model import Model
@@ -167,13 +168,16 @@ def _job(source: Image, model: str | Path | Model, settings: Settings) -> tuple[
         )
     model = model if isinstance(model, Model) else load_model(model, trust_model=settings.get("trust_model"))
     full = open_source(source)
-    card, reach = look(model, measure=settings.get("overlap", "auto") == "auto")
+    known = look(model, measure=settings.get("overlap", "auto") == "auto")
+    (card, reach), statistics = freeze(model, known, full, settings)
     asked, mask = resolve(full, card, settings)
     device = resolve_device(settings.get("device", "auto"))
-    settings, tolerance = afford(model, card, full, settings, device)
+    settings, tolerance = (settings, 0.0) if statistics else afford(model, card, full, settings, device)
+    if statistics:
+        settings = {**settings, "window_shape": "crop"}
     settings["precision"] = resolve_precision(settings.get("precision", "auto"), device)
     made = make_plan(full, card, asked, settings, device=device, footprint=footprint(model))
-    made = replace(made, reach=replace(reach, tolerance=tolerance))
+    made = replace(made, reach=replace(reach, tolerance=tolerance), statistics=statistics)
     return Job(made, on_prediction_grid(full, mask, made), model), full
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,11 @@ from tilepipe.certificate import cost_factor
 from tilepipe.errors import ModelError, TilepipeError, UsageError
 from tilepipe.field import Statistics
 from tilepipe.models.card import ModelCard
-from tilepipe.planning import MAX_COST, Settings, predicted_shape, tile_size
+from tilepipe.planning import MAX_COST, Settings, tile_size
 from tilepipe.probe import Probe
 from tilepipe.probe.result import Sides
 from tilepipe.reach import Reach, named_layers
+from tilepipe.shapes import predicted_shape
 from tilepipe.sources.base import Source
 
 if TYPE_CHECKING:
@@ -28,18 +30,18 @@ Known = tuple[ModelCard, Reach]
 def freeze(model: Model, known: Known, source: Source, settings: Settings) -> tuple[Known, Statistics | None]:
     """Return card and reach as they are with statistics held fixed, and where these come from; None where they are not.
 
-    `known` is what `look` has found. 'auto' holds them fixed where every global operation can be replaced and that
-    keeps within `max_cost`; 'field' and 'whole' insist on it. Raises `UsageError` where that is not possible.
+    `known` is what `look` has found. 'auto' holds them fixed where every global operation can be replaced and the
+    context costs no more than `max_cost`; 'field' and 'whole' insist. Raises `UsageError` where that is not possible.
     """
     wanted = settings.get("statistics", "auto")
     if wanted not in CHOICES:
         raise UsageError(f"statistics {wanted!r} is not known; use {', '.join(CHOICES)}")
-    insists = wanted in ("field", "whole")
-    own = settings.get("overlap", "auto") != "auto" or settings.get("window_shape", "auto") not in ("auto", "crop")
-    card, reach = known
+    crop = settings.get("window_shape", "auto") in ("auto", "crop")
+    own = settings.get("overlap", "auto") != "auto" or not crop
+    (card, reach), insists = known, wanted in ("field", "whole")
     if wanted == "tile" or card.halo is not None or (own and not insists):
         return known, None
-    if insists and settings.get("window_shape", "auto") not in ("auto", "crop"):
+    if not crop:
         raise UsageError(f"statistics {wanted} needs crop windows, not {settings['window_shape']}")
     try:
         found, values = _operations(model)
@@ -53,10 +55,11 @@ def freeze(model: Model, known: Known, source: Source, settings: Settings) -> tu
     assert frozen is not None
     fixed = card.model_copy(update={"stride": found.stride, "halo": max(frozen)})
     tile = tile_size(fixed, settings)
-    if not insists and max(predicted_shape(source, card, settings)) > tile:
+    if not insists and max(predicted_shape(source, card, settings.get("pixel_size"))) > tile:
         cost = cost_factor(tile, Sides(*4 * (max(frozen),)))
         if cost > settings.get("max_cost", MAX_COST):
-            dear = f"{reach.known}; a field of statistics would take {cost:.1f} times the work of one pass"
+            takes = f"take {cost:.1f} times the work of one pass" if math.isfinite(cost) else "leave no tile a core"
+            dear = f"{reach.known}; holding that fixed would {takes}"
             return (card, replace(reach, known=dear)), None
     window = -(-_trained_on(card) // fixed.stride) * fixed.stride
     chosen = Statistics("field", window, values) if wanted != "whole" else Statistics("whole", 0, values)

@@ -56,7 +56,8 @@ def level_of(plan: Plan, model: Model, *, measure: bool | None = None) -> Level 
     small image. A device that is not there, or too small for it, has no level.
     """
     cut, compute = plan.tiling, replace(plan.compute, workers=0)
-    setting = Setting(plan.grid.tile_shape, cut.stride, cut.halo, compute, plan.dtype)
+    halo = None if plan.statistics else cut.halo  # measured on live tiles, whose own statistics no halo suffices for
+    setting = Setting(plan.grid.tile_shape, cut.stride, halo, compute, plan.dtype)
     if measure is None:
         measure = (compute.device, compute.precision) != ("cpu", "fp32")
     with suppress(TilepipeError):

@@ -287,8 +287,9 @@ class Plan:
         passes, windows = len(self.statistics.values), self.windows
         how = f"a field of {windows.y.count} x {windows.x.count} windows of {windows.y.tile} x {windows.x.tile} px"
         if self.statistics.kind == "whole":
-            how = f"of the whole image, in {passes} {'pass' if passes == 1 else 'passes'}, each up to its layer"
-        return {"global": self.reach.frozen, "fixed by": f"{how}; {self.statistics_work:.2f} of the work below"}
+            times = "pass" if passes == 1 else "passes, each up to its layer"
+            how = f"statistics of the whole image, in {passes} {times}"
+        return {"global": self.reach.frozen, "fixed": f"by {how}; {self.statistics_work:.2f} of the work"}
 
 
 def nearest(index: int, size: int, of: int) -> int:

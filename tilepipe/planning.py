@@ -49,6 +49,8 @@ class Choices(TypedDict, total=False):
     """Pixels that neighbouring tiles share."""
     window_shape: str
     """auto, crop, constant, gaussian, hann or linear."""
+    statistics: str
+    """Where those of operations over the whole image come from: auto, field (a fixed grid), whole (image) or tile."""
     tolerance: float
     """Difference in probability accepted where exact labels cost more than max_cost; 0: exact at any cost."""
     max_cost: float

@@ -6,7 +6,7 @@ The model always sees the same batch shape (the last batch is padded): a tile's 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tilepipe.arithmetic import arithmetic, on_device
 from tilepipe.errors import DeviceError, ModelError, UsageError
 from tilepipe.models.model import Model
+from tilepipe.models.statistics import Mode, Reached
 
 PROBABILITY_BITS = 24
 """Probabilities are rounded to this many bits, so that sums of weighted probabilities are exact in int64."""
@@ -62,38 +63,45 @@ class Predictor:
         self.precision = precision
         self._module = on_device(model.module, self.device)
 
-    def labels(self, tiles: NDArray[Any]) -> NDArray[Any]:
+    def labels(self, tiles: NDArray[Any], under: Mode | None = None) -> NDArray[Any]:
         """Return the class with the largest logit, ties to the lowest, (n, height, width) uint8 or uint16.
 
-        `tiles` is (n, bands, height, width) in the source's dtype, n at most the batch size.
+        `tiles` is (n, bands, height, width) in the source's dtype, n at most the batch size; `under` is what catches
+        the model's global operations, if anything.
         """
-        with self._logits(tiles) as logits:
+        with self._logits(tiles, under) as logits:
             return logits.argmax(1).cpu().numpy().astype(self.model.card.label_dtype)
 
     def logits(self, tiles: NDArray[Any]) -> NDArray[np.float32]:
         """Return what the model says, (n, classes, height, width), before anything is rounded."""
-        with self._logits(tiles) as logits:
+        with self._logits(tiles, None) as logits:
             return logits.cpu().numpy()
 
-    def probabilities(self, tiles: NDArray[Any]) -> NDArray[np.int32]:
+    def probabilities(self, tiles: NDArray[Any], under: Mode | None = None) -> NDArray[np.int32]:
         """Return softmax probabilities times 2**24, rounded, (n, classes, height, width) int32.
 
         The class with the largest logit gets 1 more, so a pixel that one tile covers keeps the argmax of its logits.
         """
-        with self._logits(tiles) as logits:
+        with self._logits(tiles, under) as logits:
             scaled = logits.softmax(1).mul_(1 << PROBABILITY_BITS).round_().to(torch.int32)
             top = logits.argmax(1, keepdim=True)
             scaled.scatter_add_(1, top, torch.ones_like(top, dtype=torch.int32))
             return scaled.cpu().numpy()
 
+    def observe(self, tiles: NDArray[Any], under: Mode) -> None:
+        """Run the model on tiles for what `under` keeps of it, as far as that needs."""
+        with suppress(Reached), self._logits(tiles, under):
+            pass
+
     @contextmanager
-    def _logits(self, tiles: NDArray[Any]) -> Iterator[torch.Tensor]:
+    def _logits(self, tiles: NDArray[Any], under: Mode | None) -> Iterator[torch.Tensor]:
         count = len(tiles)
         batch = np.zeros(self.input_shape, tiles.dtype)
         batch[:count] = tiles
         try:
             with arithmetic(self.device, self.precision):
-                logits = self._module(self.model.normalise(torch.from_numpy(batch).to(self.device)))
+                with under or nullcontext():
+                    logits = self._module(self.model.normalise(torch.from_numpy(batch).to(self.device)))
                 self._check(logits, count)
                 yield logits[:count].float()
         except torch.OutOfMemoryError:

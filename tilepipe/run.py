@@ -24,6 +24,7 @@ from tilepipe.certificate import Certificate
 from tilepipe.certify import certificate_of, read_certificate, write_certificate
 from tilepipe.engine import dask
 from tilepipe.engine.book import Book
+from tilepipe.engine.passes import take_statistics
 from tilepipe.engine.steps import Job
 from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.events import Event, Listener
@@ -124,12 +125,12 @@ def execute(
         if record is None:
             refuse_existing(outputs, _ended(outputs, key))  # another run may have ended since
             again = bool((_ended(outputs, key) or {}).get("failed"))
-            book = _predicted(job, directory, listener, scheduler, again=again)
+            book, failed = _predicted(job, directory, listener, scheduler, again=again)
             products = write_products(maps_of(job, full, book.store), outputs, directory, listener)
             certificate = certificate_of(job.plan, job.model, level_of(job.plan, job.model))
             write_certificate(certificate, directory)
-            contents = {"contents": {file.path.name: file.content for file in outputs.files}}
-            text = json.dumps(_record(job, book, (key, certificate), products) | contents, indent=1) + "\n"
+            more = {"failed": failed, "contents": {file.path.name: file.content for file in outputs.files}}
+            text = json.dumps(_record(job, book, (key, certificate), products) | more, indent=1) + "\n"
             write_durably(directory / "run.json", text)
             record = json.loads(text)
             put_in_place(outputs, directory)
@@ -155,8 +156,13 @@ def certificate(job: Job, directory: Path) -> Certificate:
         return certificate_of(job.plan, job.model)
 
 
-def _predicted(job: Job, directory: Path, listener: Listener, scheduler: str | None, *, again: bool) -> Book:
-    """Compute the blocks that are missing; with `again` all of them, as a run that ended had tiles that failed."""
+def _predicted(
+    job: Job, directory: Path, listener: Listener, scheduler: str | None, *, again: bool
+) -> tuple[Book, list[str]]:
+    """Compute the blocks that are missing; with `again` all of them, as a run that ended had tiles that failed.
+
+    Also returns what could not be read, of windows and tiles, and why.
+    """
     plan = job.plan
     if again:
         drop_arrays(directory)
@@ -164,14 +170,16 @@ def _predicted(job: Job, directory: Path, listener: Listener, scheduler: str | N
     chunk = plan.grid.y.zone, plan.grid.x.zone
     store = Store.create(directory, plan.predicted, chunk, plan.label_dtype, plan.nodata, plan.layers)
     write_durably(directory / "plan.json", plan.to_json())
+    job = replace(job, directory=directory)
+    windows = take_statistics(job, partial(dask.run, scheduler=scheduler), listener)
     book = Book(plan, Ledger(directory / "ledger.jsonl"), store, listener)
-    dask.run(replace(job, directory=directory), book, scheduler)
+    dask.run(job, book, scheduler)
     records = book.ledger.done.values()
     problems = [problem for record in records for problem in record.failed]
     if problems and not any(record.tiles for record in records):
         store.drop()  # so that the next run tries them all again
         raise InputError(f"none of {len(problems)} tiles could be read; the first: {problems[0]}")
-    return book
+    return book, [*windows, *problems]
 
 
 def write_products(maps: dict[str, LabelMap], outputs: Outputs, directory: Path, listener: Listener) -> dict[str, Any]:
@@ -234,7 +242,6 @@ def _facts(path: Path) -> dict[str, int] | None:
 
 def _record(job: Job, book: Book, of: tuple[str, Certificate], products: dict[str, Any]) -> dict[str, Any]:
     plan, records, (key, certificate) = job.plan, book.ledger.done.values(), of
-    failed = [problem for record in records for problem in record.failed]
     return {
         "format": FORMAT,
         "key": key,
@@ -243,7 +250,6 @@ def _record(job: Job, book: Book, of: tuple[str, Certificate], products: dict[st
         "products": products,
         "blocks": len(records),
         "tiles": sum(record.tiles for record in records),
-        "failed": failed,
         "seconds": round(sum(record.seconds for record in records), 3),
         "seams": list(certificate.sentences),
         "versions": dict(certificate.versions),

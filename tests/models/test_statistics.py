@@ -16,7 +16,17 @@ from torch import Tensor, nn
 from tilepipe.box import Box
 from tilepipe.errors import ModelError
 from tilepipe.field import nodes_of, windows_of
-from tilepipe.models.statistics import Frozen, Nodes, Operation, Reached, Recorder, Summer, operation
+from tilepipe.models.statistics import (
+    Frozen,
+    Nodes,
+    Operation,
+    Reached,
+    Recorder,
+    Summer,
+    added_up,
+    operation,
+    statistics,
+)
 
 KINDS = ["instance", "group", "squeeze", "pyramid"]
 SIDE = 64
@@ -57,13 +67,16 @@ def test_statistics_are_those_of_torch(channels: int, items: int, seed: int) -> 
     x = 3 + torch.randn(items, 2 * channels, 7, 9, generator=torch.Generator().manual_seed(seed))
     variance, mean = torch.var_mean(x, (2, 3), correction=0)
     norm, pool = Operation(x, 2 * channels), Operation(x, 0)
-    torch.testing.assert_close(norm.of_sums(norm.sums(), 63).float(), torch.cat((mean, variance), 1))
-    torch.testing.assert_close(pool.of_sums(pool.sums(), 63).float(), mean)
-    halves = norm.sums(slice(0, 3)) + norm.sums(slice(3, 7))
-    torch.testing.assert_close(halves, norm.sums())
+    torch.testing.assert_close(statistics(norm.moments(), 63, norm=True).float(), torch.cat((mean, variance), 1))
+    torch.testing.assert_close(statistics(pool.moments(), 63, norm=False).float(), mean)
+    halves = norm.moments(slice(0, 3)) + norm.moments(slice(3, 7))
+    torch.testing.assert_close(halves, norm.moments())
     groups = Operation(x, 2)
     variance, mean = torch.var_mean(x.unflatten(1, (2, channels)), (2, 3, 4), correction=0)
-    torch.testing.assert_close(groups.of_sums(groups.sums(), 63).float(), torch.cat((mean, variance), 1))
+    assert groups.shared == channels
+    torch.testing.assert_close(
+        statistics(groups.moments(), 63 * channels, norm=True).float(), torch.cat((mean, variance), 1)
+    )
 
 
 @given(st.data())
@@ -107,17 +120,13 @@ def test_sums_of_cores_pass_by_pass_are_the_whole_image(kind: str) -> None:
     windows, found = windows_of((SIDE, 2 * SIDE), 2 * SIDE, 4), np.zeros(0, np.float32)
     tile, cores = Box(0, 0, SIDE, 2 * SIDE), (Box(0, 0, SIDE, 48), Box(0, 48, SIDE, 2 * SIDE))
     while len(found) < len(wanted):
-        totals = []
+        sums = []
         for core in cores:
             summer = Summer([Nodes(tile, windows, Box(0, 0, 1, 1), weighted(found))], [core])
             with pytest.raises(Reached):
                 under(net, summer, x)
-            assert summer.total is not None
-            totals.append(summer.total)
-        met = summer.found
-        assert met is not None
-        more = met.of_sums((totals[0] + totals[1])[None], met.x.shape[2] * met.x.shape[3])
-        found = np.append(found, more[0].float().numpy())
+            sums.append(summer.found[0])
+        found = np.append(found, added_up(np.stack(sums)))
     np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=1e-4)
 
 

@@ -75,6 +75,11 @@ SETTINGS = (
         help="How tiles are blended where they overlap.",
     ),
     click.option(
+        "--statistics",
+        type=click.Choice(["auto", "field", "whole", "tile"]),
+        help="Of norms and poolings over the whole image: from a fixed grid (field), the whole image, or each tile's.",
+    ),
+    click.option(
         "--tolerance", type=click.FloatRange(0, 1), help="Difference in probability accepted where exact is too dear."
     ),
     click.option("--max-cost", type=click.FloatRange(min=1), help="Work over that of one pass that exact may cost."),

@@ -2,10 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol
+
 from tilepipe.events import Event, Listener
 from tilepipe.grid import Index
 from tilepipe.plan import Plan
 from tilepipe.store import Ledger, Record, Store
+
+
+class Work(Protocol):
+    """What a process does for the blocks, or other units, of a book."""
+
+    def run(self, block: Index, strips_from: Iterable[Index] = ()) -> Record:
+        """Do one and return its line for the ledger."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class Queue(Protocol):
+    """Which units are missing, which of them can be done now, and what is done."""
+
+    def missing(self) -> list[Index]:
+        """Return the units that are not committed yet, in order."""
+
+    def ready(self, block: Index) -> bool:
+        """Return whether what a unit waits for is committed."""
+
+    def givers(self, block: Index) -> tuple[Index, ...]:
+        """Return the units that have left something for this one."""
+
+    def commit(self, record: Record) -> None:
+        """Take down that a unit is done."""
 
 
 class Book:

@@ -12,6 +12,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,45 +20,51 @@ from urllib.parse import urlsplit
 import dask
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, wait
 
-from tilepipe.engine.book import Book
+from tilepipe.engine.book import Queue, Work
 from tilepipe.engine.steps import Job, Worker
 from tilepipe.errors import DeviceError, UsageError
 from tilepipe.grid import Index
 from tilepipe.predict import use_threads
 from tilepipe.store import Record
 
-Order = Callable[[list[Index]], list[Index]]
-
-_WORKERS: dict[str, Worker] = {}
+_WORKERS: dict[str, Work] = {}
 """Live workers of this process by job; tasks find theirs here."""
 
 
 class _JobPlugin(WorkerPlugin):
     """Brings a job to every worker process, also to those that join later."""
 
-    def __init__(self, key: str, job: Job, threads: int) -> None:
+    def __init__(self, key: str, make: Callable[[], Work], threads: int) -> None:
         self.name = f"tilepipe-{key}"
-        self.key, self.job, self.threads = key, job, threads
+        self.key, self.make, self.threads = key, make, threads
 
     def setup(self, worker: Any) -> None:
         use_threads(self.threads)
-        _WORKERS[self.key] = Worker(self.job)
+        _WORKERS[self.key] = self.make()
 
     def teardown(self, worker: Any) -> None:
         _drop_worker(self.key)
 
 
-def run(job: Job, book: Book, scheduler: str | None = None, order: Order = list) -> None:
+def run(
+    job: Job,
+    book: Queue,
+    scheduler: str | None = None,
+    order: Callable[[list[Index]], list[Index]] = list,
+    *,
+    make: Callable[[Job], Work] = Worker,
+) -> None:
     """Compute the blocks that are missing in the book, in `order` as far as earlier neighbours allow.
 
-    Uses `job.plan.compute.workers` processes (0: threads of this process), or the scheduler at an address.
-    Raises what a block raises; finished blocks stay committed.
+    `make` gives a process its worker, for blocks or for units of another kind. Uses `job.plan.compute.workers`
+    processes (0: threads of this process), or the scheduler at an address. Raises what a block raises; finished blocks
+    stay committed.
     """
     pending = order(book.missing())
     if not pending:
         return
     key = uuid.uuid4().hex
-    with _client(job, key, scheduler) as client:
+    with _client(job, key, scheduler, partial(make, job)) as client:
         in_flight = (
             job.plan.compute.in_flight if scheduler is None else 2 * max(1, len(client.scheduler_info()["workers"]))
         )
@@ -93,16 +100,16 @@ def _drop_worker(key: str) -> None:
 
 
 @contextmanager
-def _client(job: Job, key: str, scheduler: str | None) -> Iterator[Client]:
+def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work]) -> Iterator[Client]:
     """Connect to, or start, what runs the tasks, with the job in place."""
     quiet = {"distributed.admin.log-format": "", "distributed.comm.timeouts.connect": "30s"}
     try:
         with dask.config.set(quiet), _connected(job, scheduler) as client:
             if job.plan.compute.workers or scheduler:
                 threads = max(1, (os.cpu_count() or 1) // max(1, job.plan.compute.workers))
-                client.register_plugin(_JobPlugin(key, job, threads))
+                client.register_plugin(_JobPlugin(key, make, threads))
             else:
-                _WORKERS[key] = Worker(job)
+                _WORKERS[key] = make()
             yield client
     finally:
         _drop_worker(key)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from tilepipe.engine.book import Book
+from collections.abc import Callable
+
+from tilepipe.engine.book import Queue, Work
 from tilepipe.engine.steps import Job, Worker
 
 
-def run(job: Job, book: Book) -> None:
-    """Compute the blocks that are missing in the book."""
-    worker = Worker(job)
+def run(job: Job, book: Queue, *, make: Callable[[Job], Work] = Worker) -> None:
+    """Compute the blocks, or units of another kind of work, that are missing in the book."""
+    worker = make(job)
     try:
         for block in book.missing():
             book.commit(worker.run(block, book.givers(block)))

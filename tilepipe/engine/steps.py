@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from tilepipe.blend import SIDES, Canvas, Coded, Kept, Sums, strip_boxes
 from tilepipe.box import Box
+from tilepipe.engine.around import Around, around_of
+from tilepipe.engine.pixels import Pixels
 from tilepipe.errors import InputError
 from tilepipe.grid import Index
 from tilepipe.models.model import Model
+from tilepipe.models.statistics import Frozen
 from tilepipe.plan import Plan
 from tilepipe.predict import Predictor
-from tilepipe.sources.base import Source, read_reflected
+from tilepipe.sources.base import Source
 from tilepipe.store import Record, Store
 from tilepipe.uncertainty import VOID
-
-SMALLEST = 64 * 64
-"""Pixels below which a part whose validity cannot be read is not divided any more."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,16 @@ class Tally:
 class Worker:
     """Works on the blocks of one job in one process; `run` may be called from several threads."""
 
-    def __init__(self, job: Job) -> None:
-        """Move the model to its device and open the store."""
+    def __init__(self, job: Job, around: Around | None = None) -> None:
+        """Move the model to its device and open the store; `around` is where statistics come from if not from `job`."""
         plan, how = job.plan, job.plan.compute
         self.job = job
         self.predictor = Predictor(
             job.model, plan.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
         )
         self.store = Store(job.directory) if job.directory else None
-        self._fill = _fill(job.model.card.mean or (0.0,) * plan.bands, np.dtype(plan.dtype))
+        self.image = Pixels(job.source, job.model.card.mean or (0.0,) * plan.bands)
+        self.around = around or around_of(plan, job.model, self.image, job.directory)
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
 
     def region(self) -> tuple[NDArray[Any], Tally]:
@@ -116,7 +117,8 @@ class Worker:
                     canvas.fail(tile)
                     tally.failed.append(problem)
             if good:
-                for (tile, _), values in zip(good, predict(np.stack([p for _, p in good])), strict=True):
+                under = self.under(plan.grid.tile_box(tile) for tile, _ in good)
+                for (tile, _), values in zip(good, predict(np.stack([p for _, p in good]), under), strict=True):
                     canvas.add(tile, values)
             tally.tiles += len(good)
         return canvas
@@ -133,19 +135,8 @@ class Worker:
         wanted = np.zeros(area.shape, bool)
         inside = area & self.job.plan.predicted_region
         if inside is not None:
-            wanted[inside.slices_in(area)] = self._valid(inside)
+            wanted[inside.slices_in(area)] = self.image.valid(inside)
         return wanted
-
-    def _valid(self, box: Box) -> NDArray[np.bool_]:
-        """Return where `box`, inside the image, holds image data; True also where that cannot be read."""
-        try:
-            valid = self.job.source.valid(box)
-        except InputError:  # look closer: only the tiles that cannot be read are to fail
-            valid = np.ones(box.shape, bool)
-            if box.area > SMALLEST:
-                for part in _quarters(box):
-                    valid[part.slices_in(box)] = self._valid(part)
-        return np.ones(box.shape, bool) if valid is None else valid
 
     def _read_ahead(self, groups: Iterator[tuple[Index, ...]]) -> Iterator[list[tuple[Index, NDArray[Any] | str]]]:
         """Yield groups of tiles with their pixels, reading the next group while this one is used."""
@@ -166,14 +157,11 @@ class Worker:
 
     def pixels(self, box: Box) -> NDArray[Any]:
         """Return pixels as the model sees them; those without image data are its mean. Raises `InputError`."""
-        source = self.job.source
-        pixels = source.read(box)
-        valid = read_reflected(box, *source.shape[1:], self._valid)
-        if pixels.dtype.kind == "f":  # also where a mask says so, a model has no use for what is no number
-            valid = valid & np.isfinite(pixels).all(axis=0)
-        if not valid.all():
-            pixels = np.where(valid, pixels, self._fill[:, None, None])
-        return pixels
+        return self.image.read(box)[0]
+
+    def under(self, boxes: Iterable[Box]) -> Frozen | None:
+        """Return what puts statistics in when the model runs on tiles at `boxes`; None where it takes its own."""
+        return Frozen([self.around.nodes(box) for box in boxes]) if self.around else None
 
     def _exchange_strips(self, block: Index, sums: Sums, strips_from: Iterable[Index], *, own: bool) -> None:
         """Write this block's strips, if it has any of its `own`, and add those of its earlier neighbours."""
@@ -198,24 +186,9 @@ def _canvas(plan: Plan, area: Box) -> Canvas:
     return Coded(grid, area, dtype, plan.nodata, plan.layers) if plan.layers else Kept(grid, area, dtype, plan.nodata)
 
 
-def _fill(mean: tuple[float, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return per band what stands for pixels without image data: the model's mean, as far as the dtype holds it."""
-    if dtype.kind == "f":
-        return np.array(mean, dtype)
-    return np.asarray(np.clip(np.round(mean), np.iinfo(dtype).min, np.iinfo(dtype).max), dtype)
-
-
 def _grown(zone: Box, reach: int, shape: tuple[int, int]) -> Box:
     """Return the zone and what its tiles reach below and to the right, inside the image."""
     return Box(zone.y0, zone.x0, min(zone.y1 + reach, shape[0]), min(zone.x1 + reach, shape[1]))
-
-
-def _quarters(box: Box) -> list[Box]:
-    """Return up to four parts of a box of at least two pixels."""
-    y, x = (box.y0 + box.y1) // 2, (box.x0 + box.x1) // 2
-    rows = [(a, b) for a, b in ((box.y0, y), (y, box.y1)) if a < b]
-    columns = [(a, b) for a, b in ((box.x0, x), (x, box.x1)) if a < b]
-    return [Box(y0, x0, y1, x1) for y0, y1 in rows for x0, x1 in columns]
 
 
 def _batched(tiles: Iterator[Index], size: int) -> Iterator[tuple[Index, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,21 +48,21 @@ class Operation:
         """Statistics per tile: mean and variance of each group, or the mean of each channel."""
         return 2 * self.groups or self.x.shape[1]
 
-    def sums(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
-        """Return sums of values and of squares over part of the map, (B, 2, C) float64; exact for practical purposes.
+    @property
+    def shared(self) -> int:
+        """Channels that share statistics."""
+        return self.x.shape[1] // (self.groups or self.x.shape[1])
+
+    def moments(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
+        """Return sums over part of the map, (B, values) float64: of values, and of squares for a norm.
 
         Rows first: no sum is divided among threads, so it does not depend on their number.
         """
         part = self.x[:, :, rows, columns].double()
-        return torch.stack((part.sum(3).sum(2), part.square().sum(3).sum(2)), 1)
-
-    def of_sums(self, sums: Tensor, pixels: int) -> Tensor:
-        """Return the statistics of (B, 2, C) sums over so many pixels, (B, values) float64."""
-        if not self.groups:
-            return sums[:, 0] / pixels
-        shared = self.x.shape[1] // self.groups
-        mean, square = (sums.unflatten(2, (self.groups, shared)).sum(3) / (pixels * shared)).unbind(1)
-        return torch.cat((mean, (square - mean.square()).clamp_min(0)), 1)
+        found = [part.sum(3).sum(2)]
+        if self.groups:
+            found.append(part.square().sum(3).sum(2))
+        return torch.cat([one.unflatten(1, (-1, self.shared)).sum(2) for one in found], 1)
 
     def applied(self, statistics: Tensor, channels: slice, item: int) -> Tensor:
         """Return what the operation gives for some channels of one tile, from their statistics at every pixel.
@@ -83,6 +83,21 @@ def operation(func: Any, args: Any, kwargs: Any) -> Operation | None:
     known = _KNOWN.get(func)
     found = known(*args, **kwargs) if known else None
     return found if found is not None and found.x.ndim == 4 else None
+
+
+def statistics(moments: Tensor, count: int, *, norm: bool) -> Tensor:
+    """Return (B, values) float64 from (B, values) moments over `count` values each: mean and variance, or the mean."""
+    found = moments / count
+    if not norm:
+        return found
+    mean, square = found.chunk(2, 1)
+    return torch.cat((mean, (square - mean.square()).clamp_min(0)), 1)
+
+
+def added_up(sums: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the statistics (values,) of one operation from what `Summer` found for all cores, (cores, values + 2)."""
+    *moments, count, norms = sums.sum(0).tolist()
+    return statistics(torch.tensor([moments], dtype=torch.float64), int(count), norm=norms > 0)[0].float().numpy()
 
 
 class Mode(TorchFunctionMode):
@@ -108,7 +123,8 @@ class Recorder(Mode):
 
     def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
         """Keep the statistics."""
-        self.found.append(met.of_sums(met.sums(), met.x.shape[2] * met.x.shape[3]))
+        count = met.shared * met.x.shape[2] * met.x.shape[3]
+        self.found.append(statistics(met.moments(), count, norm=met.groups > 0))
         return live()
 
     def values(self) -> NDArray[np.float32]:
@@ -181,29 +197,28 @@ class Frozen(Mode):
 
 
 class Summer(Frozen):
-    """Frozen up to the operation that the field does not reach, whose sums over the tiles' cores it adds up."""
+    """Frozen up to the operation that the statistics do not reach, whose moments over the tiles' cores it adds up."""
 
     def __init__(self, tiles: Sequence[Nodes], cores: Sequence[Box]) -> None:
         super().__init__(tiles)
         self.cores = cores
         self.known = tiles[0].values.shape[2] - 1
-        self.found: Operation | None = None
-        """The operation that was reached."""
-        self.total: Tensor | None = None
-        """Its sums of values and squares, (2, C) float64."""
+        self.found: list[NDArray[np.float64]] = []
+        """Of each core: moments, over how many values, and 1 for a norm or 0 for pooling, (values + 2,)."""
 
     def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
         """Put statistics in, or add up and raise `Reached`."""
         if self.used < self.known:
             return super().meet(met, live)
-        self.found, parts = met, []
         for item, (nodes, core) in enumerate(zip(self.tiles, self.cores, strict=True)):
-            rows, columns = core.slices_in(nodes.tile)
-            sy, sx = (long // short for long, short in zip(nodes.tile.shape, met.x.shape[2:], strict=True))
-            one = Operation(met.x[item : item + 1], met.groups)
-            part = slice(rows.start // sy, rows.stop // sy), slice(columns.start // sx, columns.stop // sx)
-            parts.append(one.sums(*part)[0])
-        self.total = torch.stack(parts).sum(0)
+            strides = [long // short for long, short in zip(nodes.tile.shape, met.x.shape[2:], strict=True)]
+            rows, columns = (
+                slice(part.start // stride, part.stop // stride)
+                for part, stride in zip(core.slices_in(nodes.tile), strides, strict=True)
+            )
+            moments = replace(met, x=met.x[item : item + 1]).moments(rows, columns)[0].cpu().numpy()
+            count = met.shared * (rows.stop - rows.start) * (columns.stop - columns.start)
+            self.found.append(np.append(moments, (count, met.groups > 0)))
         raise Reached
 
 

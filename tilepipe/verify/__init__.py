@@ -22,7 +22,7 @@ from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.gauge import level_of
 from tilepipe.quality.seams import Flips, SeamExcess
-from tilepipe.verify.find import Run, claim, find_run, reopen
+from tilepipe.verify.find import Run, around_run, claim, find_run, reopen
 from tilepipe.verify.lines import comb_test, lines_of, open_lines
 from tilepipe.verify.passes import Passes
 from tilepipe.verify.result import LIMIT, Verification
@@ -115,7 +115,7 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
     listener(Event("verify", message="what the device's arithmetic does"))
     level = level_of(job.plan, job.model, measure=True)
     claimed = replace(claimed, device=job.plan.compute.device, level=level)
-    passes = Passes(job)
+    passes = Passes(job, around_run(run))
     try:
         windows, again = _windows(run, passes, (count, seed), listener)
         limit = _limit(claimed, passes, windows)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tilepipe.certificate import Certificate
 from tilepipe.certify import certificate_of, read_certificate
+from tilepipe.engine.around import Around, Same, read_whole
 from tilepipe.engine.steps import Job
 from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.exports.products import LABELS, LOSSLESS, product_of
@@ -110,6 +111,13 @@ def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dic
     else:
         resolve_device(plan.compute.device)
     return Job(plan, on_prediction_grid(full, mask, plan), model)
+
+
+def around_run(run: Run) -> Around | None:
+    """Return the statistics that a run has kept, those of the whole image; None where they are taken again or none."""
+    if run.plan.statistics is None or run.plan.statistics.kind != "whole":
+        return None
+    return Same(run.plan, read_whole(run.directory))
 
 
 def claim(run: Run, model: Model) -> Certificate:

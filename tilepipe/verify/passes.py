@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from tilepipe.blend import Sums
 from tilepipe.box import Box
+from tilepipe.engine.around import Around
 from tilepipe.engine.steps import Job, Worker
 from tilepipe.grid import Index
+from tilepipe.models.statistics import Nodes
 from tilepipe.predict import PROBABILITY_BITS, Predictor
 from tilepipe.quality.seams import total_variation
 from tilepipe.sources.base import Georeference, Resolution, Source
@@ -27,11 +29,11 @@ ONE = float(1 << PROBABILITY_BITS)
 class Passes:
     """Computes probabilities of boxes of the prediction grid, inside the image."""
 
-    def __init__(self, job: Job) -> None:
-        """Move the model to its device."""
+    def __init__(self, job: Job, around: Around | None = None) -> None:
+        """Move the model to its device; `around` gives its statistics, those of the job's own image by default."""
         self.job = job
         self.grid = job.plan.grid
-        self.worker = Worker(replace(job, directory=None))
+        self.worker = Worker(replace(job, directory=None), around)
 
     def close(self) -> None:
         """Stop the reading threads."""
@@ -65,8 +67,9 @@ class Passes:
     def _tiles(self, box: Box) -> Iterator[tuple[Index, NDArray[np.int32]]]:
         tiles = self.grid.tiles_over(box)
         while group := list(islice(tiles, self.job.plan.compute.batch)):
-            pixels = np.stack([self.worker.pixels(self.grid.tile_box(tile)) for tile in group])
-            yield from zip(group, self.worker.predictor.probabilities(pixels), strict=True)
+            boxes = [self.grid.tile_box(tile) for tile in group]
+            pixels = np.stack([self.worker.pixels(box) for box in boxes])
+            yield from zip(group, self.worker.predictor.probabilities(pixels, self.worker.under(boxes)), strict=True)
 
     def whole(self, box: Box, context: int) -> Probabilities:
         """Return what one pass gives for `box` with at least `context` pixels around it, or up to the image's edge."""
@@ -79,7 +82,7 @@ class Passes:
         window = Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
         plan = self.job.plan
         one = Predictor(self.job.model, window.shape, device=plan.compute.device, precision=plan.compute.precision)
-        values = one.probabilities(self.worker.pixels(window)[None])[0]
+        values = one.probabilities(self.worker.pixels(window)[None], self.worker.under([window]))[0]
         return np.asarray(values[:, *box.slices_in(window)] / ONE)
 
     def valid(self, box: Box) -> NDArray[np.bool_]:
@@ -109,6 +112,18 @@ def moved(job: Job, dy: int, dx: int) -> Job:
     shape = height - dy, width - dx
     plan = replace(job.plan, shape=shape, predicted=shape, output=shape, region=Box.of_shape(*shape))
     return replace(job, plan=plan, source=Moved(job.source, dy, dx))
+
+
+class MovedStatistics:
+    """The statistics of an image for tiles of the same image without its first rows and columns."""
+
+    def __init__(self, around: Around, dy: int, dx: int) -> None:
+        """Leave out `dy` rows and `dx` columns."""
+        self.around, self.dy, self.dx = around, dy, dx
+
+    def nodes(self, box: Box) -> Nodes:
+        """Return the statistics around a tile, at the place meant."""
+        return self.around.nodes(box.shift(self.dy, self.dx))
 
 
 class Moved:

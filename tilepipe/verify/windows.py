@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.grid import Axis
 from tilepipe.quality.seams import Flips, total_variation
-from tilepipe.verify.passes import Passes, Probabilities, moved
+from tilepipe.verify.passes import MovedStatistics, Passes, Probabilities, moved
 
 CORE = 96
 """About how many pixels around a seam are compared, per side of the square."""
@@ -149,7 +149,9 @@ def shifted(passes: Passes, count: int, seed: int) -> Difference | None:
     y0, x0 = max(region.y0, dy + margin if dy else 0), max(region.x0, dx + margin if dx else 0)
     if y0 >= region.y1 or x0 >= region.x1:
         return None
-    other, found = Passes(moved(passes.job, dy, dx)), NONE
+    around = passes.worker.around
+    other = Passes(moved(passes.job, dy, dx), MovedStatistics(around, dy, dx) if around else None)
+    found = NONE
     try:
         for _ in range(count):
             y = random.randint(y0, max(y0, region.y1 - grid.y.step))

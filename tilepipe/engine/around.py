@@ -1,0 +1,183 @@
+"""Around: the statistics that the model's global operations take at a tile, from a grid fixed to the image.
+
+A run takes them once, before its tiles (see `passes`), and keeps them on disk. A region takes those that its tiles need
+when they need them, in the same way and with the same batch shape, so they are the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.engine.pixels import Pixels
+from tilepipe.errors import InputError, StorageError
+from tilepipe.field import nodes_of
+from tilepipe.grid import Index
+from tilepipe.models.model import Model
+from tilepipe.models.statistics import Nodes, Recorder, Summer, added_up
+from tilepipe.plan import Plan
+from tilepipe.predict import Predictor
+from tilepipe.vectors import Vectors
+
+FIELD = "field"
+"""Name of the array of statistics."""
+WHOLE = "whole.json"
+"""Statistics of the whole image, beside the ledger."""
+LEAST = 2.0**-20
+"""Weight of a window without image data, with statistics 1: nothing where another window has a say, and no NaN."""
+
+
+class Around(Protocol):
+    """Where statistics come from."""
+
+    def nodes(self, box: Box) -> Nodes:
+        """Return the statistics around a tile at `box`."""
+
+
+class Windows:
+    """Takes statistics of windows of the image, live."""
+
+    def __init__(self, plan: Plan, model: Model, image: Pixels) -> None:
+        """Move the model to its device."""
+        how = plan.compute
+        self.grid = plan.windows
+        self.image, self.batch = image, how.batch
+        self.values = sum(plan.statistics.values) if plan.statistics else 0
+        self.predictor = Predictor(
+            model, self.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
+        )
+
+    def take(self, windows: Sequence[Index]) -> tuple[NDArray[np.float32], list[str]]:
+        """Return the statistics and the weight of each window, (n, values + 1), and what could not be read and why.
+
+        The weight is the share of pixels that hold image data; windows without any, or that cannot be read, count
+        for nothing.
+        """
+        found = np.ones((len(windows), self.values + 1), np.float32)
+        found[:, -1] = LEAST
+        failed: list[str] = []
+        rest = self._read(windows, failed)
+        while group := list(islice(rest, self.batch)):
+            recorder = Recorder()
+            self.predictor.observe(np.stack([pixels for _, pixels, _ in group]), recorder)
+            for (k, _, weight), values in zip(group, recorder.values(), strict=False):  # the batch may be filled up
+                found[k] = np.append(values, np.float32(weight))
+        return found, failed
+
+    def _read(self, windows: Sequence[Index], failed: list[str]) -> Iterator[tuple[int, NDArray[np.generic], float]]:
+        for k, window in enumerate(windows):
+            box = self.grid.tile_box(window)
+            if not self.image.seen(box).any():
+                continue
+            try:
+                pixels, valid = self.image.read(box)
+            except InputError as error:
+                failed.append(str(error))
+                continue
+            if valid.any():
+                yield k, pixels, float(valid.mean())
+
+
+class Live:
+    """Statistics taken when they are needed, each once, in memory."""
+
+    def __init__(self, windows: Windows) -> None:
+        """Begin with none."""
+        self.windows = windows
+        self._known: dict[Index, NDArray[np.float32]] = {}
+
+    def nodes(self, box: Box) -> Nodes:
+        """Return the statistics around a tile at `box`."""
+        at = nodes_of(self.windows.grid, box)
+        wanted = [Index(row, column) for row in range(at.y0, at.y1) for column in range(at.x0, at.x1)]
+        missing = [window for window in wanted if window not in self._known]
+        self._known.update(zip(missing, self.windows.take(missing)[0], strict=True))
+        values = np.stack([self._known[window] for window in wanted])
+        return Nodes(box, self.windows.grid, at, values.reshape(*at.shape, -1))
+
+
+class Kept:
+    """Statistics that a run has on disk."""
+
+    def __init__(self, plan: Plan, directory: Path) -> None:
+        """Open them; the pass that takes them comes before the tiles."""
+        self.grid, self.vectors = plan.windows, Vectors(directory, FIELD)
+
+    def nodes(self, box: Box) -> Nodes:
+        """Return the statistics around a tile at `box`."""
+        at = nodes_of(self.grid, box)
+        return Nodes(box, self.grid, at, self.vectors.read(at))
+
+
+class Same:
+    """Statistics of the whole image, the same for every tile."""
+
+    def __init__(self, plan: Plan, values: NDArray[np.float32]) -> None:
+        """`values` are those of the first operations, or of all."""
+        self.grid = plan.windows
+        self.values = np.append(values, np.float32(1))[None, None]
+
+    def nodes(self, box: Box) -> Nodes:
+        """Return them."""
+        return Nodes(box, self.grid, Box.of_shape(1, 1), self.values)
+
+
+class Sums:
+    """Adds up what an operation sees over the cores of tiles, the operations before it held fixed."""
+
+    def __init__(self, plan: Plan, model: Model, image: Pixels) -> None:
+        """Move the model to its device."""
+        how = plan.compute
+        self.plan, self.image = plan, image
+        self.predictor = Predictor(
+            model, plan.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
+        )
+
+    def of_block(self, block: Index, known: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the sums for the operation after those whose statistics are known; see `Summer`.
+
+        Raises `InputError` where a tile cannot be read: the statistics would not be those of the whole image.
+        """
+        grid, found, same = self.plan.grid, [], Same(self.plan, known)
+        tiles = grid.tiles_of(block)
+        while group := list(islice(tiles, self.plan.compute.batch)):
+            boxes = [grid.tile_box(tile) for tile in group]
+            summer = Summer([same.nodes(box) for box in boxes], [grid.kept_box(tile) for tile in group])
+            self.predictor.observe(np.stack([self.image.read(box)[0] for box in boxes]), summer)
+            found += summer.found
+        total: NDArray[np.float64] = np.stack(found).sum(0)
+        return total
+
+
+def whole_image(plan: Plan, model: Model, image: Pixels) -> NDArray[np.float32]:
+    """Return the statistics of the whole image, (values,): one pass over its tiles per operation."""
+    known, sums = np.zeros(0, np.float32), Sums(plan, model, image)
+    blocks = list(plan.grid.blocks_over(Box.of_shape(*plan.predicted)))
+    for _ in plan.statistics.values if plan.statistics else ():
+        known = np.append(known, added_up(np.stack([sums.of_block(block, known) for block in blocks])))
+    return known
+
+
+def read_whole(directory: Path) -> NDArray[np.float32]:
+    """Return the statistics of the whole image that a run has kept so far. Raises `StorageError`."""
+    try:
+        found = json.loads((directory / WHOLE).read_text(encoding="utf-8"))
+        return np.array(found["values"], np.float32)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StorageError(f"{directory / WHOLE} cannot be read; remove {directory}") from None
+
+
+def around_of(plan: Plan, model: Model, image: Pixels, directory: Path | None) -> Around | None:
+    """Return where statistics come from: the run's own where it has a directory; None for tiles that take their own."""
+    if plan.statistics is None:
+        return None
+    if plan.statistics.kind == "whole":
+        return Same(plan, read_whole(directory) if directory else whole_image(plan, model, image))
+    return Kept(plan, directory) if directory else Live(Windows(plan, model, image))

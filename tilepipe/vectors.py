@@ -1,0 +1,76 @@
+"""Vectors of a run: what a pass for statistics has found, in Zarr beside the labels, with a ledger of its own.
+
+    <key>/<name>.jsonl        one line per committed chunk
+    <key>/run.zarr/<name>     (rows, columns, values), a chunk per unit of work
+
+The same order as in `store`: data, fsync, ledger line. A ledger without its array counts for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from tilepipe.box import Box
+from tilepipe.errors import StorageError
+from tilepipe.store import Ledger, storage_errors, sync
+
+
+class Vectors:
+    """An array of (rows, columns, values) numbers; boxes are rows and columns. Safe under threads and processes."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        """Open the array `name` of a work directory, made by `create`."""
+        self.directory, self.name = directory, name
+        self.path = directory / "run.zarr" / name
+        self._array: Any = zarr.open_array(self.path, mode="r+")
+
+    @classmethod
+    def create(cls, directory: Path, name: str, shape: tuple[int, int, int], columns: int, dtype: str) -> Vectors:
+        """Make the array with `columns` columns per chunk, or open it where it is."""
+        made = directory / "run.zarr" / name / "zarr.json"
+        with storage_errors(directory):
+            if not made.exists():
+                (directory / f"{name}.jsonl").unlink(missing_ok=True)
+                sync(directory, directory)
+                zarr.create_array(
+                    directory / "run.zarr", name=name, shape=shape, chunks=(1, columns, shape[2]), dtype=dtype,
+                    compressors=[ZstdCodec(level=1), Crc32cCodec()], overwrite=True,
+                )  # fmt: skip
+                sync(made, directory.parent)
+        return cls(directory, name)
+
+    def ledger(self) -> Ledger:
+        """Return what is committed."""
+        return Ledger(self.directory / f"{self.name}.jsonl")
+
+    def write(self, box: Box, values: NDArray[Any]) -> str:
+        """Write a part of one chunk, durably; return its sha256."""
+        with storage_errors(self.path):
+            self._array[box.y0 : box.y1, box.x0 : box.x1] = values
+            chunk = self.path / "c" / str(box.y0) / str(box.x0 // self._array.chunks[1]) / "0"
+            if chunk.exists():  # one that holds zeros only is not stored
+                sync(chunk, self.directory)
+        return _sha256(values)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the values of `box`, (rows, columns, values). Raises `StorageError` on corrupt data."""
+        try:
+            return np.asarray(self._array[box.y0 : box.y1, box.x0 : box.x1])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise StorageError(f"{self.path} is corrupt at {box}: {error}; remove {self.directory}") from None
+
+    def check(self, box: Box, sha256: str) -> None:
+        """Raise `StorageError` when committed values are not those that were written."""
+        if _sha256(self.read(box)) != sha256:
+            raise StorageError(f"{self.path} does not match its ledger at {box}; remove {self.directory}")
+
+
+def _sha256(values: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
