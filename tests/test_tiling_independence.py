@@ -35,7 +35,7 @@ def test_tile_size_does_not_matter_and_verify_holds(kind: str, tmp_path: Path) -
     result = tp.segment(IMAGE, model, tmp_path / "a.tif", **chosen)
     labels = np.asarray(result.labels)
     assert result.certificate.mode == "FIELD"
-    assert 0.02 < (labels == labels[0, 0]).mean() < 0.98
+    assert np.bincount(labels.ravel()).max() < 0.96 * labels.size
     assert (tp.predict(IMAGE, model, **chosen | {"tile": other}) == labels).all()
     box = tp.Box(31, 77, 150, 201)
     assert (tp.predict(IMAGE, model, box, **chosen) == labels[31:150, 77:201]).all()

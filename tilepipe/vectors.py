@@ -37,6 +37,7 @@ class Vectors:
         made = directory / "run.zarr" / name / "zarr.json"
         with storage_errors(directory):
             if not made.exists():
+                directory.mkdir(parents=True, exist_ok=True)
                 (directory / f"{name}.jsonl").unlink(missing_ok=True)
                 sync(directory, directory)
                 zarr.create_array(

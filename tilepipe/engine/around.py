@@ -166,12 +166,12 @@ def whole_image(plan: Plan, model: Model, image: Pixels) -> NDArray[np.float32]:
 
 
 def read_whole(directory: Path) -> NDArray[np.float32]:
-    """Return the statistics of the whole image that a run has kept so far. Raises `StorageError`."""
+    """Return the statistics of the whole image that a run has so far, (values,). Raises `StorageError`."""
+    path = directory / WHOLE
     try:
-        found = json.loads((directory / WHOLE).read_text(encoding="utf-8"))
-        return np.array(found["values"], np.float32)
+        return np.array(json.loads(path.read_text(encoding="utf-8"))["values"] if path.exists() else [], np.float32)
     except (OSError, ValueError, KeyError, TypeError):
-        raise StorageError(f"{directory / WHOLE} cannot be read; remove {directory}") from None
+        raise StorageError(f"{path} cannot be read; remove {directory}") from None
 
 
 def around_of(plan: Plan, model: Model, image: Pixels, directory: Path | None) -> Around | None:

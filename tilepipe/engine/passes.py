@@ -169,8 +169,6 @@ def _take_sums(job: Job, engine: Engine, listener: Listener, of: tuple[Path, int
     directory, number, values = of
     statistics, grid = job.plan.statistics, job.plan.grid
     assert statistics is not None
-    if not (directory / WHOLE).exists():
-        write_durably(directory / WHOLE, json.dumps({"values": []}))
     known, before = read_whole(directory), sum(statistics.values[:number])
     if len(known) > before:
         return

@@ -114,10 +114,15 @@ def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dic
 
 
 def around_run(run: Run) -> Around | None:
-    """Return the statistics that a run has kept, those of the whole image; None where they are taken again or none."""
-    if run.plan.statistics is None or run.plan.statistics.kind != "whole":
+    """Return the statistics of the whole image that a run has kept; None where there are none or they are taken again.
+
+    Raises `StorageError`.
+    """
+    statistics = run.plan.statistics
+    if statistics is None or statistics.kind != "whole":
         return None
-    return Same(run.plan, read_whole(run.directory))
+    known = read_whole(run.directory)
+    return Same(run.plan, known) if len(known) == sum(statistics.values) else None
 
 
 def claim(run: Run, model: Model) -> Certificate:
