@@ -1,5 +1,7 @@
 """Every architecture, up-sampling and normalisation builds, learns, and comes back from its weights the same."""
 
+from itertools import cycle
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -8,7 +10,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from tilepipe.errors import ModelError
 from tilepipe.models.arch import Down, Norm, Up
+from tilepipe.models.card import ModelCard
 from tilepipe.models.linknet import LinkNetArch
+from tilepipe.models.model import Model
+from tilepipe.models.weights import load_model, save_model
 from tilepipe.models.zoo import ARCHITECTURES, build, describe
 
 NORMS = get_args(Norm)
@@ -40,7 +45,7 @@ def _id(arch: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("arch", PLAIN + RESNETS, ids=_id)
-def test_builds_learns_and_comes_back(arch: dict[str, Any]) -> None:
+def test_builds_learns_and_comes_back(arch: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = build(arch, bands=2, classes=3)
     size = 2 * net.stride
@@ -58,11 +63,12 @@ def test_builds_learns_and_comes_back(arch: dict[str, Any]) -> None:
     unmoved = [name for name, p in net.named_parameters() if torch.equal(p, before[name])]
     assert not [name for name in unmoved if "conv" not in name or "bias" not in name]
 
-    again = build(describe(net), bands=2, classes=3)
-    again.load_state_dict(net.state_dict())
+    card = ModelCard(bands=2, classes=("a", "b", "c"), stride=net.stride, arch=describe(net))
+    again = load_model(save_model(Model.from_torch(net, card), tmp_path / "x.model"))
     with torch.no_grad():
-        assert torch.equal(again.eval()(x), net.eval()(x))
-    assert describe(again) == describe(net)
+        assert torch.equal(again.module(x), net(x))
+    assert again.card == card
+    assert describe(again.module) == describe(net)
 
 
 SMALL: list[dict[str, Any]] = [
@@ -114,15 +120,34 @@ def test_wrong_tiles_say_the_right_shape(name: str) -> None:
         net(torch.zeros(1, 4, 64, 64))
 
 
+def _varied() -> list[dict[str, Any]]:
+    """Every name, up and encoder, and every subsampling and dropout with every name; norms take turns."""
+    plain, resnet = {"depth": 2, "width": 4}, {"encoder": "resnet18", "depth": 2, "width": 4}
+    ups: dict[str, tuple[str, ...]] = {"unet": get_args(Up), "linknet": LINK_UPS, "fcn": ("deconv", "bilinear")}
+    more: dict[str, dict[str, Any]] = {"fcn": {"finest": 2}, "deeplab": {"depth": 3, "output_stride": 8, "width": 1}}
+    archs: list[dict[str, Any]] = [
+        {**encoder, "name": name, "up": up} for name in ups for up in ups[name] for encoder in (plain, resnet)
+        if (up, encoder) != ("unpool", resnet)
+    ]  # fmt: skip
+    archs += [{**encoder, "name": "deeplab"} for encoder in (plain, resnet) for _ in NORMS]
+    archs += [{**plain, "name": name, "down": down} for name in (*ups, "deeplab") for down in get_args(Down)]
+    kinds = ("element", "channel")
+    archs += [{**plain, "name": name, "dropout": 0.5, "dropout_kind": kind} for name in ARCHITECTURES for kind in kinds]
+    archs += [{**resnet, "name": name, "encoder": e} for name in (*ups, "deeplab") for e in ("resnet34", "resnet50")]
+    turns = cycle(NORMS)
+    return [{**arch, **more.get(arch["name"], {}), "norm": next(turns)} for arch in archs]
+
+
+EXPORTED: list[dict[str, Any]] = [
+    {"name": "unet", "up": "bilinear", "norm": "group", **TINY},
+    {"name": "segnet", **TINY},
+    {"name": "unet", "up": "unpool", "down": "blur", **TINY},
+    {"name": "deeplab", "width": 1, "depth": 3, "output_stride": 8, "rate": 1, "image_pool": True},
+]
+
+
 @pytest.mark.parametrize(
-    "arch",
-    [
-        {"name": "unet", "up": "bilinear", "norm": "group", **TINY},
-        {"name": "segnet", **TINY},
-        {"name": "unet", "up": "unpool", "down": "blur", **TINY},
-        {"name": "deeplab", "width": 1, "depth": 3, "output_stride": 8, "rate": 1, "image_pool": True},
-    ],
-    ids=_id,
+    "arch", [*EXPORTED, *(pytest.param(arch, marks=pytest.mark.long) for arch in _varied())], ids=_id
 )
 def test_exports_for_any_multiple_of_the_stride(arch: dict[str, Any]) -> None:
     net = build(arch, 3, 2).eval()
