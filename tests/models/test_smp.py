@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tilepipe.models.deeplab import DeepLabArch, Pyramid
 from tilepipe.models.encoders import load_encoder_weights
 from tilepipe.models.zoo import build
 
@@ -61,3 +62,31 @@ def test_unet_is_smps_but_for_the_heads_kernel(smp: Any) -> None:
     x = torch.randn(1, 3, 64, 96, dtype=torch.float64)
     with torch.no_grad():
         assert torch.allclose(ours.double()(x), theirs.double()(x), atol=1e-9)
+
+
+def test_deeplabs_pyramid_is_smps(smp: Any) -> None:
+    """Of its DeepLabV3, which has full convolutions. Our mean of the tile has a bias where theirs is normalised."""
+    whole = smp.DeepLabV3("tu-resnet18", encoder_weights=None, decoder_channels=16, decoder_atrous_rates=(2, 4, 6))
+    theirs = _randomise(whole.decoder.aspp)
+    ours = Pyramid(512, 16, DeepLabArch(width=1, rate=2, image_pool=True)).eval()
+    assert _count(ours) == _count(theirs) - 16  # one bias in place of scale and shift, per channel
+    state = {name: tensor for name, tensor in theirs.state_dict().items() if not name.startswith("convs.4")}
+    pooled, norm = theirs.convs[4][1], theirs.convs[4][2]  # type: ignore[index,union-attr]
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    _copy_in_order({k: t for k, t in state.items() if k.startswith("convs.")}, ours.branches)
+    _copy_in_order({k: t for k, t in state.items() if k.startswith("project.")}, ours.project)
+    with torch.no_grad():
+        ours.image.weight.copy_(pooled.weight * scale[:, None, None, None])  # type: ignore[union-attr]
+        ours.image.bias.copy_(norm.bias - norm.running_mean * scale)  # type: ignore[union-attr]
+        x = torch.randn(1, 512, 8, 12, dtype=torch.float64)
+        assert torch.allclose(ours.double()(x), theirs.double()(x), atol=1e-9)
+
+
+def test_what_smps_deeplabv3plus_has_otherwise(smp: Any) -> None:
+    """The reasons in docs/models.md why no weights are mapped between the two."""
+    theirs = smp.DeepLabV3Plus("tu-resnet18", encoder_weights=None)
+    kinds = [type(module).__name__ for module in theirs.decoder.modules()]
+    assert kinds.count("SeparableConv2d") == 5  # we: full convolutions, and two of them after the join, not one
+    assert kinds.count("ASPPPooling") == 1  # we: a choice, off unless asked for
+    assert theirs.decoder.up.align_corners  # we: corners not aligned, or tiles would not agree
+    assert theirs.segmentation_head[1].align_corners
