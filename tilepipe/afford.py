@@ -23,12 +23,13 @@ from tilepipe.sources.resample import Resampled
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
+    from tilepipe.tolerance import EdgeErrors
 
 WINDOWS = 8
 """Windows of the image that the context is chosen on; two forward passes each."""
 DRAWS = 25
 """Places tried for each; it must hold image data only."""
-_MEASURED: dict[str, int | None] = {}
+_MEASURED: dict[str, EdgeErrors | None] = {}
 
 
 def afford(model: Model, card: ModelCard, source: Source, settings: Settings, device: str) -> tuple[Settings, float]:
@@ -56,28 +57,27 @@ def afford(model: Model, card: ModelCard, source: Source, settings: Settings, de
 
 
 def _halo(model: Model, stride: int, image: Source, wanted: tuple[float, float, int], device: str) -> int | None:
-    """Return the smallest halo that keeps the tolerance within the cost; None where there is none. Kept per process."""
+    """Return the smallest halo that keeps the tolerance within the cost; None where there is none."""
     tolerance, most, tile = wanted
-    largest = int(tile * (1 - 1 / math.sqrt(most)) / 2) // stride * stride
-    key = json.dumps([model.sha256(), image.identity(), image.shape, wanted, stride, device], sort_keys=True)
+    fits = (min(image.shape[1:]) - 2 * stride) // (4 * stride) * stride
+    margin = min(int(tile * (1 - 1 / math.sqrt(most)) / 2) // stride * stride, fits)
+    key = json.dumps([model.sha256(), image.identity(), image.shape, margin, stride, device], sort_keys=True)
     if key not in _MEASURED:
-        _MEASURED[key] = _measure(model, image, (tolerance, largest, stride), device)
-    return _MEASURED[key]
+        _MEASURED[key] = _measure(model, image, (margin, stride), device)
+    errors = _MEASURED[key]
+    return None if errors is None else errors.halo(tolerance, stride)
 
 
-def _measure(model: Model, image: Source, wanted: tuple[float, int, int], device: str) -> int | None:
+def _measure(model: Model, image: Source, sizes: tuple[int, int], device: str) -> EdgeErrors | None:
+    """Return what a cut does in windows of the image; None where there is no window without holes."""
     from tilepipe.tolerance import model_errors
 
-    tolerance, largest, stride = wanted
-    fits = (min(image.shape[1:]) - 2 * stride) // (4 * stride) * stride
-    margin = min(largest, fits)
+    margin, stride = sizes
     if margin < stride:
         return None
-    try:
-        errors = model_errors(model, windows(image, 4 * margin + 2 * stride), margin, stride, device)
-    except ModelError:  # no window without holes
-        return None
-    return errors.halo(tolerance, stride)
+    with suppress(ModelError):
+        return model_errors(model, windows(image, 4 * margin + 2 * stride), margin, stride, device)
+    return None
 
 
 def windows(image: Source, side: int) -> Iterator[NDArray[Any]]:

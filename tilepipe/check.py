@@ -102,15 +102,14 @@ def check_model(
     model = name if isinstance(name, Model) else load_model(name, trust_model=trust_model)
     packed = isinstance(model.module, Packaged)
     card = model.card
-    side = -(-max(_TRIAL, card.tile or 0) // card.stride) * card.stride
-    Predictor(model, (side, side)).labels(np.zeros((1, card.bands, side, side), np.float32))
     found = probe(model)
+    stride = found.stride or card.stride
+    side = -(-max(_TRIAL, card.tile or 0) // stride) * stride
+    Predictor(model, (side, side)).labels(np.zeros((1, card.bands, side, side), np.float32))
     notes = (*found.notes, *(("the layers of the file cannot be seen: no checkerboard lint",) if packed else ()))
     findings = () if packed else tuple(lint(model.module))
     halo = max(found.halo) if found.halo else None
-    level = known_level(
-        model, Setting((side, side), found.stride or card.stride, halo, compute, card.dtype or "float32")
-    )
+    level = known_level(model, Setting((side, side), stride, halo, compute, card.dtype or "float32"))
     assert level is not None
     return ModelCheck(model.name, card, found, findings, _problems(card, found), notes, level)
 
