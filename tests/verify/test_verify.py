@@ -17,6 +17,7 @@ from torch import nn
 import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.certify import read_certificate
+from tilepipe.errors import InputError
 from tilepipe.verify import verify
 from tilepipe.verify.find import find_run
 
@@ -122,6 +123,37 @@ def test_changed_labels_on_disk_are_found(model: tp.Model, tmp_path: Path) -> No
     assert found.again.different > 0
     assert found.whole.flips.different == 0
     assert len(found.problems) == 2
+
+
+def test_a_damaged_product_does_not_hold(model: tp.Model, tmp_path: Path) -> None:
+    result = tp.segment(IMAGE, model, tmp_path / "damaged.tif", **CUT)
+    path, whole = result.paths[0], result.paths[0].read_bytes()
+    path.write_bytes(whole[: len(whole) // 3])
+    found = verify(result, IMAGE, model, windows=1)
+    assert not found.holds
+    assert "blocks on disk are not those of the ledger" in found.problems[-1]
+    assert found.stored is not None
+    assert len(found.stored.wrong) == found.stored.blocks > 0
+    path.unlink()
+    with pytest.raises(InputError, match="no product of this run is left"):
+        verify(result, IMAGE, model, windows=1)
+
+
+def test_an_image_that_was_moved_is_asked_for(model: tp.Model, tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    pixels = IMAGE.read(tp.Box.of_shape(*IMAGE.shape[1:]))
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, height=pixels.shape[1], width=pixels.shape[2], dtype="uint8",
+        crs="EPSG:32631", transform=rasterio.Affine(1, 0, 9, 0, -1, 9),
+    ) as file:  # fmt: skip
+        file.write(pixels)
+    result = tp.segment(path, model, tmp_path / "moved.tif", **CUT)
+    path.rename(tmp_path / "elsewhere.tif")
+    with pytest.raises(
+        InputError, match=r"image\.tif, the image of this run, is no longer there; name it with --image"
+    ):
+        verify(result, model=model, windows=1)
+    assert verify(result, tmp_path / "elsewhere.tif", model, windows=1).holds
 
 
 def test_a_region_at_another_resolution_is_compared_pixel_by_pixel(model: tp.Model, tmp_path: Path) -> None:

@@ -157,14 +157,16 @@ def _limit(claimed: Certificate, passes: Passes, windows: tuple[Window, ...]) ->
 
 
 def _lines(run: Run) -> SeamExcess | None:
-    """Return the comb test of the run's labels; None where they are on another grid than the tiles."""
+    """Return the comb test of the run's labels; None where they are on another grid or cannot be read."""
     plan, cut = run.plan, run.plan.tiling
     step = plan.grid.y.step
     if plan.output != plan.predicted or not run.products or min(plan.grid.y.count, plan.grid.x.count) < 2:
         return None
     start = -plan.output_region.y0 % step, -plan.output_region.x0 % step
     tile = step if cut.window == "crop" else cut.tile
-    return comb_test(lines_of(run.labels()), tile, step, cut.stride, start)
+    with suppress(InputError, StorageError):  # the ledger's check says so
+        return comb_test(lines_of(run.labels()), tile, step, cut.stride, start)
+    return None
 
 
 def _as_found(found: Verification) -> Certificate:

@@ -20,6 +20,11 @@ SIDE, SMALL, GAP = 720, 128, 8
 FAINTEST, STRONGEST = -7.0, 0.0
 """Powers of ten that white and red stand for in the maps."""
 GOOD, BAD = (0, 114, 178), (213, 94, 0)
+LEGEND = (
+    "left: tiles against one pass; right: neighbouring tiles, grey: one tile alone; "
+    "probability, white 1e-7 or less, red 1"
+)
+"""What stands below the picture."""
 
 
 def draw(found: Verification, job: Job, path: Path) -> None:
@@ -31,9 +36,10 @@ def draw(found: Verification, job: Job, path: Path) -> None:
     overview = _overview(found, job)
     columns = max(1, overview.height // (SMALL + GAP + 12))
     across = -(-len(found.windows) // columns)
-    page = Image.new("RGB", (overview.width + GAP + across * (2 * SMALL + 2 * GAP), overview.height), "white")
+    page = Image.new("RGB", (overview.width + GAP + across * (2 * SMALL + 2 * GAP), overview.height + 16), "white")
     page.paste(overview, (0, 0))
     pen = ImageDraw.Draw(page)
+    pen.text((4, overview.height + 2), LEGEND, fill="black")
     for k, window in enumerate(found.windows):
         x = overview.width + GAP + (k // columns) * (2 * SMALL + 2 * GAP)
         y = (k % columns) * (SMALL + GAP + 12)
@@ -72,5 +78,6 @@ def _map(values: NDArray[Any]) -> Image.Image:
     strength = np.clip((power - FAINTEST) / (STRONGEST - FAINTEST), 0, 1)[..., None]
     colours = 255 * (1 - strength) + np.array([200, 0, 0]) * strength
     colours[~known] = (200, 200, 200)
-    picture = Image.fromarray(colours.astype(np.uint8))
-    return picture.resize((SMALL, SMALL), Image.Resampling.NEAREST)
+    picture = Image.fromarray(colours.astype(np.uint8)).resize((SMALL, SMALL), Image.Resampling.NEAREST)
+    ImageDraw.Draw(picture).rectangle((0, 0, SMALL - 1, SMALL - 1), outline=(120, 120, 120))
+    return picture

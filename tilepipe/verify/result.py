@@ -87,7 +87,8 @@ class Verification:
         if self.windows:
             rows.append((f"{len(self.windows)} windows", f"{_text(self.whole)}, against one centred pass"))
             between = self.neighbours
-            rows.append(("neighbours", f"differ by {between.mean:.1e} in the mean, {between.worst:.1e} at most"))
+            overlap = f"where two tiles see a pixel they differ by {between.mean:.1e} in the mean"
+            rows.append(("neighbours", f"{overlap}, {between.worst:.1e} at most"))
         if self.shifted:
             rows.append(("moved grid", _text(self.shifted)))
         if self.again:

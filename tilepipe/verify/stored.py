@@ -15,6 +15,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError
 from tilepipe.exports.products import LABELS
 from tilepipe.grid import Index
+from tilepipe.labelmap import LabelMap
 from tilepipe.quality.seams import Flips
 from tilepipe.store import Record, Store
 from tilepipe.verify.find import Run
@@ -35,14 +36,17 @@ class Stored:
 
 
 def check_stored(run: Run) -> Stored:
-    """Hash every block of a finished run and compare it with its line in the ledger; one block in memory at a time."""
+    """Hash every block of a finished run and compare it with its line in the ledger; one block in memory at a time.
+
+    A product that cannot be opened has no right block. Raises `InputError` where no product is left.
+    """
     store, plan = run.stored(), run.plan
-    if store is None:
-        if plan.output != plan.predicted:
-            return Stored("not compared: the product is on another grid than the blocks of the ledger")
-        run.labels()
     records = [Record.from_line(line) for line in (run.directory / "ledger.jsonl").read_text().splitlines()]
     last = {record.block: record for record in records}
+    if store is None and _opened(run) is None:
+        return Stored(run.products[0].name, len(last), tuple((b.row, b.column) for b in sorted(last)), (LABELS,))
+    if store is None and plan.output != plan.predicted:
+        return Stored("not compared: the product is on another grid than the blocks of the ledger")
     wrong: dict[str, set[Index]] = {}
     for k, name in enumerate((LABELS, *plan.layers)):
         if store is not None or run.files(name):
@@ -52,6 +56,16 @@ def check_stored(run: Run) -> Stored:
     where = "work directory" if store is not None else run.products[0].name
     blocks = sorted(set().union(*wrong.values()))
     return Stored(where, len(last), tuple((b.row, b.column) for b in blocks), tuple(n for n in wrong if wrong[n]))
+
+
+def _opened(run: Run) -> LabelMap | None:
+    """Return the first product, None where it cannot be opened. Raises `InputError` where none is left."""
+    try:
+        return run.labels()
+    except InputError:
+        if not run.products:
+            raise
+        return None
 
 
 def _reader(run: Run, store: Store | None, name: str) -> Callable[[Box], NDArray[Any]]:
@@ -84,14 +98,17 @@ class Keeper:
         """Open the work directory's arrays, or the product."""
         self.run = run
         self.store = run.stored()
-        self.labels = None if self.store is not None else run.labels()
+        self.labels = None if self.store is not None else _opened(run)
 
     def compare(self, box: Box, again: NDArray[Any]) -> Flips:
         """Return how many labels in `box` differ from those computed `again`, (box.height, box.width).
 
-        Pixels of tiles that failed in the run are left out.
+        Pixels of tiles that failed in the run are left out; what cannot be read differs.
         """
-        found, where = self._read(box)
+        try:
+            found, where = self._read(box)
+        except (StorageError, InputError):
+            return Flips(again.size, again.size)
         wanted = again[where]
         known = np.ones(found.shape, bool) if not self.run.record["failed"] else found != self.run.plan.nodata
         return Flips(int(known.sum()), int(((found != wanted) & known).sum()))
@@ -100,7 +117,8 @@ class Keeper:
         """Return kept labels and the index of the pixels of `box` that they belong to."""
         if self.store is not None:
             return self.store.read_labels(box), np.s_[:, :]
-        assert self.labels is not None
+        if self.labels is None:
+            raise InputError("the product cannot be opened")
         plan, region = self.run.plan, self.run.plan.output_region
         rows = _under(range(region.y0, region.y1), (box.y0, box.y1), plan.predicted[0], plan.output[0])
         columns = _under(range(region.x0, region.x1), (box.x0, box.x1), plan.predicted[1], plan.output[1])
