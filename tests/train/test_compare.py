@@ -241,6 +241,7 @@ def test_speeds_are_the_least_of_turns() -> None:
         ({"speed": 1}, "speed: extra inputs are not permitted"),
         ({"early": [15]}, "early step 15: give multiples of 10 below the 20 steps"),
         ({"early": [20]}, "early step 20: "),
+        ({"common": {"start": "nuclei"}}, "a comparison starts from no model"),
         ({"common": {"steps": 20, "crop": 34}}, "crop 34 is not a multiple of the total stride 4"),
         ({"common": {"stepz": 20}}, "discs, deconv, seed 0: .*unknown key 'stepz'; nearest is 'steps'"),
     ],

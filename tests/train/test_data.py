@@ -230,6 +230,17 @@ def test_files_that_do_not_fit(write: Write, configure: Configure) -> None:
         only(configure(train=[{"image": image, "label": label, "rows": [30, 41]}]))
 
 
+@pytest.mark.parametrize(("step", "right"), [(0.0, True), (0.4, True), (0.6, False), (300.0, False)])
+def test_labels_of_another_place_are_refused(write: Write, configure: Configure, step: float, right: bool) -> None:
+    moved = rasterio.Affine(0.5, 0, 5e5 + 0.5 * step, 0, -0.5, 5e6)
+    entry = {"image": str(write("i.tif", IMAGE)), "label": str(write("l.tif", LABEL, transform=moved))}
+    if right:
+        np.testing.assert_array_equal(only(configure(train=[entry])).label(WHOLE), LABEL)
+        return
+    with pytest.raises(InputError, match=rf"l\.tif lies {step:.1f} pixels away from .*i\.tif"):
+        only(configure(train=[entry]))
+
+
 @pytest.mark.long
 def test_footprints_burnt_on_the_fly_are_the_label_raster_of_banepa() -> None:
     folder = Path(os.environ.get("TILEPIPE_DATA", "../shared/data")) / "aerial_banepa"

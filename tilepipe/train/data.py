@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.transform import Affine
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
@@ -161,6 +162,8 @@ def _raster(path: Path, image: Source, config: TrainConfig) -> ReadLabels:
             f"{path} is {raster.shape} {raster.dtype}, not one band of whole numbers on the {image.shape[1:]} pixels "
             f"of {image.name}; labels lie on the image's own grid, of a slide also on one reduced by a whole factor"
         )
+    if (apart := _apart(raster, image)) > 0.5:
+        raise InputError(f"{path} lies {apart:.1f} pixels away from {image.name}; labels lie on the image's own grid")
 
     def read(box: Box) -> NDArray[np.int64]:
         values, valid = raster.read(box)[0].astype(np.int64), raster.valid(box)
@@ -178,6 +181,16 @@ def _raster(path: Path, image: Source, config: TrainConfig) -> ReadLabels:
         return read
     scale = raster.shape[1] / image.shape[1], raster.shape[2] / image.shape[2]
     return lambda box: nearest(read, box, scale)
+
+
+def _apart(raster: Source, image: Source) -> float:
+    """Return how far, in pixels, corners of two rasters of one size and CRS lie apart; 0 where one has no position."""
+    a, b = raster.georeference, image.georeference
+    if a is None or b is None or a.transform is None or b.transform is None or a.crs != b.crs:
+        return 0.0
+    to_pixels, to_map = ~Affine(*b.transform), Affine(*a.transform)
+    far = image.shape[2], image.shape[1]
+    return float(max(np.abs(np.subtract(to_pixels * (to_map * corner), corner)).max() for corner in ((0, 0), far)))
 
 
 def _reduced(raster: Source, image: Source) -> bool:
