@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,26 +12,19 @@ import dask.array as da
 from numpy.typing import NDArray
 
 from tilepipe import run
-from tilepipe.afford import afford
-from tilepipe.arithmetic import resolve_precision
 from tilepipe.box import Box
 from tilepipe.certificate import Certificate
-from tilepipe.engine.steps import Job, Worker
-from tilepipe.errors import InputError, UsageError
+from tilepipe.engine.job import make_job, region_labels
+from tilepipe.engine.steps import Job
+from tilepipe.errors import UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.exports.products import LABELS, LOSSLESS, PRODUCTS, output_paths, product_of
 from tilepipe.exports.view import Labels, Layer, open_label_file, open_map
-from tilepipe.frozen import freeze
 from tilepipe.labelmap import LabelMap
-from tilepipe.models.footprint import footprint
 from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model
-from tilepipe.output import label_map
 from tilepipe.plan import Plan
-from tilepipe.planning import Choices, Settings, make_plan
-from tilepipe.predict import resolve_device
-from tilepipe.reach import look
-from tilepipe.region import on_prediction_grid, resolve
+from tilepipe.planning import Choices, Settings
 from tilepipe.sources.base import Source
 from tilepipe.sources.open import open_source
 from tilepipe.sources.slide import SlideSource
@@ -119,17 +112,7 @@ def predict(
     if choices.get("layers"):
         raise UsageError("predict returns labels alone; use segment, with the same region, for layers")
     settings: Settings = {**choices, "region": region} if region is not None else {**choices}  # type: ignore[typeddict-item]
-    job, full = _job(source, model, settings)
-    worker = Worker(job)
-    try:
-        labels, tally = worker.region()
-    finally:
-        worker.close()
-    if tally.failed:
-        raise InputError(tally.failed[0])
-    area = job.plan.predicted_region
-    view = label_map(job.plan, job.model.card, full, lambda box: labels[box.slices_in(area)])
-    return view.read(Box.of_shape(*view.shape))
+    return region_labels(*_job(source, model, settings))
 
 
 def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings]) -> Plan:
@@ -168,17 +151,7 @@ def _job(source: Image, model: str | Path | Model, settings: Settings) -> tuple[
         )
     model = model if isinstance(model, Model) else load_model(model, trust_model=settings.get("trust_model"))
     full = open_source(source)
-    known = look(model, measure=settings.get("overlap", "auto") == "auto")
-    (card, reach), statistics = freeze(model, known, full, settings)
-    asked, mask = resolve(full, card, settings)
-    device = resolve_device(settings.get("device", "auto"))
-    settings, tolerance = (settings, 0.0) if statistics else afford(model, card, full, settings, device)
-    if statistics:
-        settings = {**settings, "window_shape": "crop"}
-    settings["precision"] = resolve_precision(settings.get("precision", "auto"), device)
-    made = make_plan(full, card, asked, settings, device=device, footprint=footprint(model))
-    made = replace(made, reach=replace(reach, tolerance=tolerance), statistics=statistics)
-    return Job(made, on_prediction_grid(full, mask, made), model), full
+    return make_job(full, model, settings), full
 
 
 def _output_paths(source: Source, output: str | Path | None, of: Sequence[str] | None) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from small_training import SMALL, discs
 
 from tilepipe.train.config import TrainConfig
 
@@ -47,3 +48,17 @@ def configure(tmp_path: Path) -> Configure:
         return TrainConfig(**fields)
 
     return _configure
+
+
+@pytest.fixture
+def small(write: Write, configure: Configure) -> Configure:
+    """Return a configuration that trains a tiny U-Net on one image and scores another; a third one is there too."""
+    entries = []
+    for seed in (0, 1, 2):
+        image, label = discs(seed=seed)
+        entries.append({"image": str(write(f"{seed}.tif", image)), "label": str(write(f"{seed}_label.tif", label))})
+
+    def _small(**changes: Any) -> TrainConfig:
+        return configure(**{**SMALL, "train": entries[:1], "score": entries[1:2], **changes})
+
+    return _small

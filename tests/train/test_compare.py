@@ -22,10 +22,12 @@ from tilepipe.train.compare import run as module
 from tilepipe.train.compare.config import CompareConfig, Run
 from tilepipe.train.compare.measure import answer, figures, lines, sheet, speeds, windows
 from tilepipe.train.compare.results import Results
-from tilepipe.train.compare.run import Ground, compare, snapshot
+from tilepipe.train.compare.run import compare
 from tilepipe.train.compare.table import markdown, summary
+from tilepipe.train.ground import Ground
 from tilepipe.train.loop import start
 from tilepipe.train.score import predicted, score
+from tilepipe.train.snapshot import snapshot
 
 Write = Callable[..., Path]
 Save = Callable[..., Path]
@@ -53,7 +55,7 @@ def small_tile(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def known_halo(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the measurement of how far networks see."""
-    monkeypatch.setattr(module, "halo", lambda network, bands: 24)
+    monkeypatch.setattr(module, "context", lambda network, bands: 24)
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def untrained(path: Path, mechanism: str = "nearest", halo: int = 32) -> tuple[A
     """Return the model of a run before its first step, with a head that says both classes, and its data."""
     training = CompareConfig.load(path).training(Run("discs", mechanism, 0))
     ground = Ground(training)
-    model = snapshot(start(ground.scenes, training), ground, training, halo)
+    model = snapshot(start(ground.scenes, training).average, ground, halo)
     with torch.no_grad():
         image = torch.from_numpy(ground.scored[0].source.read(Box(0, 0, 64, 64))[None])
         logits = model.module(model.normalise(image))
@@ -242,6 +244,7 @@ def test_speeds_are_the_least_of_turns() -> None:
         ({"early": [15]}, "early step 15: give multiples of 10 below the 20 steps"),
         ({"early": [20]}, "early step 20: "),
         ({"common": {"start": "nuclei"}}, "a comparison starts from no model"),
+        ({"common": {"steps": 20, "validate": [{"image": "a", "label": "b"}]}}, "leave out validate"),
         ({"common": {"steps": 20, "crop": 34}}, "crop 34 is not a multiple of the total stride 4"),
         ({"common": {"stepz": 20}}, "discs, deconv, seed 0: .*unknown key 'stepz'; nearest is 'steps'"),
     ],

@@ -36,6 +36,13 @@ def write(path: Path, values: object) -> Path:
         ({"class_weights": [1]}, r"class_weights has 1 values for 2 classes"),
         ({"classes": ["a", "a"]}, r"class names must differ"),
         ({"train": []}, r"train: "),
+        ({"validat": []}, r"unknown key 'validat'; nearest is 'validate'"),
+        ({"validation": [{"image": "a", "label": "b"}]}, r"unknown key 'validation'; nearest is 'validate'"),
+        ({"validate": [{"image": "a", "lable": "b"}]}, r"validate\.0\.label|unknown key 'lable'; nearest is 'label'"),
+        ({"patience": 3}, r"patience counts validations; name images under validate"),
+        ({"class_weights": "equal"}, r"'equal' is not known; give 'balanced' or a number per class"),
+        ({"class_weights": ["a", "b"]}, r"class_weights.*valid number"),
+        ({"precision": "fp8"}, r"precision: "),
     ],
 )
 def test_each_mistake_is_one_sentence(tmp_path: Path, change: dict[str, Any], words: str) -> None:

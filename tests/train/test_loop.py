@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_training import Stop, discs, stopped_at, weights
 
 from tilepipe.api import predict
 from tilepipe.box import Box
@@ -22,70 +23,9 @@ from tilepipe.train.config import TrainConfig
 from tilepipe.train.data import open_scenes
 from tilepipe.train.loop import fit
 from tilepipe.train.score import predicted, score
-from tilepipe.train.state import learning_rate
+from tilepipe.train.state import fingerprint, learning_rate, same_run
 
-Write = Callable[..., Path]
 Configure = Callable[..., TrainConfig]
-
-
-def discs(size: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return an RGB image of bright rings and discs on noise, and the discs: filled ones only are class 1.
-
-    The outlines are alike, so no threshold on a band can tell them apart.
-    """
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[:size, :size]
-    image = random.normal(90, 15, (3, size, size))
-    label = np.zeros((size, size), np.uint8)
-    for k, (cy, cx) in enumerate(np.ndindex(4, 4)):
-        distance = np.hypot(y - (cy + 0.5) * size / 4, x - (cx + 0.5) * size / 4)
-        filled = (k + cy + seed) % 2 == 0
-        shape = (distance < 6) if filled else (distance < 6) & (distance > 4)
-        image[:, shape] += 80
-        label[shape & filled] = 1
-    return image.clip(0, 255).astype(np.uint8), label
-
-
-@pytest.fixture
-def small(write: Write, configure: Configure) -> Configure:
-    """Return a configuration that trains a tiny U-Net on one image and scores another."""
-    entries = []
-    for seed in (0, 1):
-        image, label = discs(seed=seed)
-        write(f"{seed}.tif", image)
-        entries.append({"image": str(write(f"{seed}.tif", image)), "label": str(write(f"{seed}_label.tif", label))})
-
-    def _small(**changes: Any) -> TrainConfig:
-        fields = {
-            "arch": {"name": "unet", "width": 4, "depth": 2, "dropout": 0.1},
-            "train": entries[:1],
-            "score": entries[1:],
-            "steps": 8,
-            "batch": 2,
-            "crop": 32,
-            "warmup": 2,
-            "checkpoint": 3,
-            "augment": {"scale": 1.2},
-        }
-        return configure(**{**fields, **changes})
-
-    return _small
-
-
-def weights(directory: Path) -> bytes:
-    return (directory / "weights.safetensors").read_bytes()
-
-
-class Stop(Exception):  # noqa: N818 - no error, the plug is pulled
-    pass
-
-
-def stopped_at(step: int) -> Callable[[Event], None]:
-    def listener(event: Event) -> None:
-        if event.done >= step:
-            raise Stop
-
-    return listener
 
 
 def test_overfits_one_crop(small: Configure) -> None:
@@ -155,16 +95,51 @@ def test_the_log_is_kept_and_goes_on(small: Configure, tmp_path: Path, monkeypat
     assert [int(row.split(",")[0]) for row in rows[1:]] == [2, 4, 6]
 
 
-def test_checkpoints_of_another_configuration_or_damaged_ones_are_refused(small: Configure, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_configuration_is_refused(small: Configure) -> None:
     with pytest.raises(Stop):
         fit(small(), stopped_at(8))
-    checkpoint = tmp_path / ".m.model.training" / "checkpoint.pt"
     with pytest.raises(UsageError, match="of another configuration"):
         fit(small(learning_rate=1e-4))
-    for damaged in (checkpoint.read_bytes()[:500], b"", b"nonsense"):
-        checkpoint.write_bytes(damaged)
-        with pytest.raises(StorageError, match=r"checkpoint\.pt cannot be read"):
-            fit(small())
+
+
+@pytest.mark.parametrize("damaged", [b"", b"nonsense", None])
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+    small: Configure, tmp_path: Path, damaged: bytes | None
+) -> None:
+    whole = fit(small(output=str(tmp_path / "whole.model")))
+    with pytest.raises(Stop):
+        fit(small(), stopped_at(8))
+    folder, events = tmp_path / ".m.model.training", list[Event]()
+    newest, older = folder / "checkpoint.pt", folder / "checkpoint.older.pt"
+    newest.write_bytes(newest.read_bytes()[:5000] if damaged is None else damaged)
+    kept = older.read_bytes()
+    older.write_bytes(kept[: len(kept) // 2])
+    with pytest.raises(StorageError, match=r"checkpoint\.pt cannot be read \(.*\); delete .*training to start anew"):
+        fit(small())
+    older.write_bytes(kept)
+    resumed = fit(small(), events.append)
+    assert "checkpoint.pt cannot be read" in events[0].message
+    assert events[0].message.endswith("going on from step 3")
+    assert weights(resumed) == weights(whole)
+
+
+def test_a_checkpoint_lost_between_two_renames_is_not_missed(small: Configure, tmp_path: Path) -> None:
+    whole = fit(small(output=str(tmp_path / "whole.model")))
+    with pytest.raises(Stop):
+        fit(small(), stopped_at(8))
+    (tmp_path / ".m.model.training" / "checkpoint.pt").unlink()
+    assert weights(fit(small(), lambda event: None)) == weights(whole)
+
+
+def test_settings_that_are_younger_than_a_checkpoint_have_their_defaults(small: Configure) -> None:
+    config = small(steps=9)
+    before = json.loads(fingerprint(config, {}))
+    del before["precision"], before["validation"]
+    assert same_run(json.dumps(before), config, {})
+    assert not same_run(json.dumps(before), small(steps=9, precision="bf16"), {})
+    assert not same_run(json.dumps(before), config, {"start": {"sha256": "0"}})
+    assert not same_run(json.dumps(before | {"steps": 10}), config, {})
+    assert not same_run(json.dumps(before | {"gone": 1}), config, {})
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(small: Configure, tmp_path: Path) -> None:

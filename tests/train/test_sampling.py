@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.array import ArraySource
 from tilepipe.train.config import TrainConfig
 from tilepipe.train.data import Scene
-from tilepipe.train.sampling import CELL, Sampler, resized, square_around, survey
+from tilepipe.train.sampling import CELL, Sampler, class_weights, resized, square_around, survey
 
 RANDOM = np.random.default_rng(3)
 
@@ -42,6 +43,17 @@ def test_survey_counts_every_labelled_pixel_once() -> None:
     k, y, x = found.places[5]
     part = labels[k][y : y + CELL, x : x + CELL]
     assert found.counts[5].tolist() == [(part == 0).sum(), (part == 1).sum()]
+
+
+def test_balanced_weights_are_the_square_root_of_those_of_scikit_learn() -> None:
+    scenes = [scene(share=0.05), scene(40, 64, share=0.5)]
+    found, three = survey(scenes, 3), config(classes=("a", "b", "c"), class_weights="balanced")
+    labels = np.concatenate([s.label(Box.of_shape(*s.window.shape)).ravel() for s in scenes])
+    wanted = np.sqrt(compute_class_weight("balanced", classes=np.array([0, 1]), y=labels[labels >= 0]))
+    weights = class_weights(found, three)
+    assert weights == pytest.approx((*wanted / wanted.mean(), 1.0))
+    assert class_weights(found, config()) == ()
+    assert class_weights(found, config(class_weights=(1, 2))) == (1.0, 2.0)
 
 
 def test_survey_refuses_images_that_are_not_alike_or_not_labelled() -> None:

@@ -63,17 +63,24 @@ def network(card: ModelCard, name: str, tensors: Callable[[Mapping[str, Tensor]]
     return module.requires_grad_(False)
 
 
-def save_model(model: Model, directory: str | Path, *, half: bool = False, overwrite: bool = False) -> Path:
+def save_model(
+    model: Model,
+    directory: str | Path,
+    *,
+    half: bool = False,
+    overwrite: bool = False,
+    more: Mapping[str, bytes] | None = None,
+) -> Path:
     """Write a model directory and return its path; it appears whole or not at all.
 
-    `half` stores convolution weights as float16 (half the size; they are rounded). Raises `ModelError` for a network
-    that cannot be rebuilt from a card, `UsageError` where the directory exists, `StorageError` where it cannot be
-    written.
+    `half` stores convolution weights as float16 (half the size; they are rounded). `more` are files that lie beside
+    them, by name; loading does not look at them. Raises `ModelError` for a network that cannot be rebuilt from a card,
+    `UsageError` where the directory exists, `StorageError` where it cannot be written.
     """
     if model.card.arch is None:
         raise ModelError(f"{model.name} is not one of tilepipe's architectures; it can be used from Python, not saved")
     weights = save({k: stored(t, half=half) for k, t in model.module.state_dict().items()})
-    return write_directory(Path(directory), model.card, {WEIGHTS: weights}, overwrite=overwrite)
+    return write_directory(Path(directory), model.card, {**(more or {}), WEIGHTS: weights}, overwrite=overwrite)
 
 
 def write_directory(final: Path, card: ModelCard, files: Mapping[str, bytes], *, overwrite: bool) -> Path:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tilepipe.errors import UsageError
 from tilepipe.models.arch import unknown
 
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LossName = Literal["cross_entropy", "dice", "focal", "lovasz", "boundary"]
 DATA_VARIABLE, DATA_DEFAULT = "TILEPIPE_DATA", "../shared/data"
 
@@ -96,6 +97,15 @@ class TrainConfig(Strict):
     train: tuple[Scenes, ...] = Field(min_length=1)
     score: tuple[Scenes, ...] = ()
     """Scored once, after training; nothing is chosen by these scores."""
+    validation: tuple[Scenes, ...] = Field(default=(), alias="validate")
+    """`validate` in the file: scored while training, by the path that users take. The averaged weights that were best
+    on these images are saved, without them those after the last step. They share no pixel with `train` and `score`."""
+    validate_every: int = Field(default=100, ge=1)
+    """Steps between validations; the last step is validated too."""
+    patience: int | None = Field(default=None, ge=1)
+    """Training ends after so many validations without a gain; without it all steps are taken."""
+    min_gain: float = Field(default=0.0, ge=0, lt=1)
+    """Gain of mean IoU (0 to 1) over the best so far that resets `patience`; smaller ones do not."""
     steps: int = Field(default=1000, ge=1)
     batch: int = Field(default=8, ge=1)
     crop: int = Field(default=256, ge=16)
@@ -104,8 +114,9 @@ class TrainConfig(Strict):
     """Share of crops around a pixel of a class drawn evenly; the others lie evenly over the labelled ground."""
     losses: dict[LossName, float] = {"cross_entropy": 1.0, "dice": 1.0}
     """Weights of the losses that are summed."""
-    class_weights: tuple[float, ...] = ()
-    """Per class, for cross_entropy, focal and boundary; 1 where empty."""
+    class_weights: tuple[float, ...] | Literal["balanced"] = ()
+    """Per class, for cross_entropy, focal and boundary; 1 where empty. `balanced`: one over the square root of the
+    class's share of the labelled pixels of `train`, scaled to a mean of 1."""
     augment: Augment = Augment()
     learning_rate: float = Field(default=2e-3, gt=0)
     warmup: int = Field(default=50, ge=0)
@@ -118,6 +129,8 @@ class TrainConfig(Strict):
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"
     """cpu, cuda, cuda:1 or auto."""
+    precision: Precision = "auto"
+    """Of the forward pass; auto is fp32 on the CPU, on a GPU bf16 or, where it has none, fp16 with scaled gradients."""
     half: bool = True
     """Store weights as float16; scores are those of the stored weights."""
     checkpoint: int = Field(default=100, ge=1)
@@ -139,13 +152,26 @@ class TrainConfig(Strict):
             raise ValueError("class names must differ")
         return classes
 
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _balanced(cls, weights: object) -> object:
+        if isinstance(weights, str) and weights != "balanced":
+            raise ValueError(f"{weights!r} is not known; give 'balanced' or a number per class")
+        return weights
+
+    @model_validator(mode="after")
+    def _stopping(self) -> TrainConfig:
+        if self.patience is not None and not self.validation:
+            raise ValueError("patience counts validations; name images under validate, or leave it out")
+        return self
+
     @model_validator(mode="after")
     def _classes_exist(self) -> TrainConfig:
         count = len(self.classes)
         for value in (*(self.values or {}).values(), *(() if self.other is None else (self.other,))):
             if not 0 <= value < count:
                 raise ValueError(f"class {value} is not one of the {count} classes (0 to {count - 1})")
-        if self.class_weights and len(self.class_weights) != count:
+        if isinstance(self.class_weights, tuple) and self.class_weights and len(self.class_weights) != count:
             raise ValueError(f"class_weights has {len(self.class_weights)} values for {count} classes")
         if self.start is not None and self.encoder_weights is not None:
             raise ValueError("start and encoder_weights exclude each other: start has an encoder already")
@@ -182,8 +208,8 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     where = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        owners: dict[str, type[Strict]] = {"train": Scenes, "score": Scenes, "augment": Augment}
+        owners: dict[str, type[Strict]] = {"train": Scenes, "score": Scenes, "validate": Scenes, "augment": Augment}
         owner = owners.get(where[0], TrainConfig) if len(where) > 1 else TrainConfig
-        return unknown("key", where[-1], owner.model_fields)
+        return unknown("key", where[-1], [field.alias or name for name, field in owner.model_fields.items()])
     message = str(first["msg"]).removeprefix("Value error, ")
     return f"{'.'.join(where)}: {message}" if where else message

@@ -63,6 +63,11 @@ class Scene:
         return result
 
     @property
+    def whole(self) -> Source:
+        """The image at full resolution."""
+        return self.source.source if isinstance(self.source, Resampled) else self.source
+
+    @property
     def scale(self) -> tuple[float, float]:
         """(y, x) full-resolution pixels per pixel of the training grid."""
         return self.source.scale if isinstance(self.source, Resampled) else (1.0, 1.0)

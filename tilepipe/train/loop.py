@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tilepipe.errors import UsageError
 from tilepipe.events import Event, Listener, silent
-from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
-from tilepipe.models.weights import save_model, stored
+from tilepipe.models.weights import save_model
 from tilepipe.models.zoo import build
 from tilepipe.predict import resolve_device
 from tilepipe.probe import probe
@@ -23,23 +23,28 @@ from tilepipe.quality.confusion import Confusion
 from tilepipe.train.augment import augmented
 from tilepipe.train.baseline import best_threshold
 from tilepipe.train.config import TrainConfig
-from tilepipe.train.data import Scene, held, open_scenes
+from tilepipe.train.data import Scene
+from tilepipe.train.ground import Ground
+from tilepipe.train.log import log_files, write_log
 from tilepipe.train.losses import total_loss
-from tilepipe.train.sampling import Sampler, Survey, survey
+from tilepipe.train.progress import Progress
+from tilepipe.train.sampling import Sampler, class_weights
 from tilepipe.train.score import score
+from tilepipe.train.snapshot import snapshot
 from tilepipe.train.state import State, learning_rate
+from tilepipe.train.stopping import best, stopped
 from tilepipe.train.transfer import Origin
 
 LOG_EVERY = 10
 """Steps per row of the log."""
-FILES = {"train", "score", "output", "start", "encoder_weights"}
+FILES = {"train", "validation", "score", "output", "start", "encoder_weights"}
 """Settings that name files; the card names what they held."""
 
 
 def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     """Train a model as the configuration (or YAML file) says and return its directory.
 
-    Checkpoints and log.csv lie in `.<output>.training` beside the output; a run that was interrupted goes on there.
+    Checkpoints and the log lie in `.<output>.training` beside the output; a run that was interrupted goes on there.
     Raises `UsageError` for a wrong configuration or an output that exists, `InputError` for wrong images or labels.
     """
     config = config if isinstance(config, TrainConfig) else TrainConfig.load(config)
@@ -48,17 +53,19 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
         raise UsageError(f"{output} exists; delete it or give another output")
     folder = output.with_name(f".{output.name}.training")
     origin = Origin.of(config)
-    config = origin.completed(config)
-    scored = open_scenes(config.score, config)
-    scenes = [held(scene) for scene in open_scenes(config.train, config)]
-    state = start(scenes, config, origin)
-    found = origin.scaled(survey(scenes, len(config.classes)), scenes[0].source, config)
-    state.resume(folder, config)
-    train(state, Sampler(scenes, found, config), found, config, folder, listener)
-    model = finished(state, scenes, found, config)
-    listener(Event("train", config.steps, config.steps, f"scoring on {len(scored)} images"))
-    record = model.card.training | judged(model, scenes, scored)
-    save_model(Model(model.card.model_copy(update={"training": record}), model.module), output, half=config.half)
+    ground = Ground(origin.completed(config), origin)
+    ground.check()
+    config = ground.config
+    state = start(ground.scenes, config, origin)
+    problem = state.resume(folder, config)
+    if problem:
+        listener(Event("train", state.step, config.steps, f"{problem}; going on from step {state.step}"))
+    train(state, ground, folder, listener)
+    model = finished(state, ground)
+    listener(Event("train", config.steps, config.steps, f"scoring on {len(ground.scored)} images"))
+    training = model.card.training | judged(model, ground.scenes, ground.scored, config.device)
+    model = Model(model.card.model_copy(update={"training": training}), model.module)
+    save_model(model, output, half=config.half, more=log_files(state, config))
     shutil.rmtree(folder, ignore_errors=True)
     return output
 
@@ -80,80 +87,103 @@ def start(scenes: Sequence[Scene], config: TrainConfig, origin: Origin | None = 
     return State.new(module, config, said)
 
 
-def train(state: State, sampler: Sampler, found: Survey, config: TrainConfig, folder: Path, listener: Listener) -> None:
-    """Take the remaining steps."""
+def train(state: State, ground: Ground, folder: Path, listener: Listener) -> None:
+    """Take the remaining steps, or those until validation does not get better any more."""
+    config, found = ground.config, ground.found
+    sampler = Sampler(ground.scenes, found, config)
     mean, std = (torch.tensor(values, dtype=torch.float32) for values in (found.mean, found.std))
     device = next(state.module.parameters()).device
-    weight = torch.tensor(config.class_weights, device=device) if config.class_weights else None
+    weights = class_weights(found, config)
+    weight = torch.tensor(weights, device=device) if weights else None
     state.module.train()
-    recent: list[float] = []
-    while state.step < config.steps:
+    context = halo(snapshot(state.average, ground, None).module, ground.bands) if config.validation else None
+    progress = Progress(state, config, listener)
+    while state.step < config.steps and not stopped(state.validations, config):
         random = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
         images, labels = augmented(*sampler.batch(state.step), std, config.augment, random)
         images = (images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
-        recent.append(step(state, images.to(device), labels.to(device), weight, config))
-        if state.step % LOG_EVERY == 0 or state.step == config.steps:
-            loss, recent = sum(recent) / len(recent), []
+        state.recent.append(step(state, images.to(device), labels.to(device), weight, config))
+        if config.validation and (state.step % config.validate_every == 0 or state.step == config.steps):
+            validate(state, ground, context)
+            progress.validated()
+        last = state.step == config.steps or stopped(state.validations, config)
+        if state.step % LOG_EVERY == 0 or last:
+            loss, state.recent = sum(state.recent) / len(state.recent), []
             state.log.append([state.step, learning_rate(state.step - 1, config), loss])
-            data = {"step": state.step, "loss": loss}
-            listener(Event("train", state.step, config.steps, f"step {state.step}: loss {loss:.4f}", data))
-        if state.step % config.checkpoint == 0 or state.step == config.steps:
+            progress.stepped(loss)
+        if state.step % config.checkpoint == 0 or last:
             state.save(folder, config)
+            write_log(state, config, folder)
 
 
 def step(state: State, images: Tensor, labels: Tensor, weight: Tensor | None, config: TrainConfig) -> float:
     """Take one step on a normalised batch (B, C, H, W) with classes (B, H, W) and return its loss."""
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, config)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.autocast(images.device.type, state.half, enabled=bool(state.half)):
         torch.manual_seed(config.seed * 1_000_003 + state.step)  # for dropout
         logits = state.module(images.contiguous(memory_format=torch.channels_last))
-    loss = total_loss(config.losses, logits, labels, weight)
+    loss = total_loss(config.losses, logits.float(), labels, weight)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    state.scaler.scale(loss).backward()
+    state.scaler.unscale_(state.optimizer)
     torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.clip)
-    state.optimizer.step()
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
     state.step += 1
     state.update_average(config.ema)
     return float(loss.detach())
 
 
-def finished(state: State, scenes: Sequence[Scene], found: Survey, config: TrainConfig) -> Model:
-    """Return the model of the averaged weights, rounded as they will be stored, with its card."""
-    module = build(config.arch, scenes[0].source.shape[0], len(config.classes))
-    module.load_state_dict({k: stored(t, half=config.half) for k, t in state.average.items()})
-    measured = probe(module.eval(), scenes[0].source.shape[0], declared_stride=int(getattr(module, "stride", 1)))
-    card = ModelCard(
-        name=config.name,
-        description=config.description,
-        license=config.license,
-        bands=scenes[0].source.shape[0],
-        classes=config.classes,
-        colors=config.colors,
-        mean=[round(float(v), 3) for v in found.mean],
-        std=[round(float(v), 3) for v in found.std],
-        dtype=scenes[0].source.dtype.name,
-        resolution=config.resolution,
-        unit=config.unit,
-        stride=int(getattr(module, "stride", 1)),
-        halo=max(measured.halo) if measured.halo else None,
-        tile=config.tile,
-        arch=config.arch,
-        training=record(state, scenes, found, config),
-    )
-    return Model.from_torch(module, card, config.name)
+def validate(state: State, ground: Ground, context: int | None) -> None:
+    """Score the averaged weights, as they would be stored, and keep them if they are the best so far."""
+    confusion = score(snapshot(state.average, ground, context), ground.validated, ground.config.device)
+    state.validations.append([state.step, confusion.mean_iou, *confusion.iou])
+    if best(state.validations) == len(state.validations) - 1:
+        state.best = {name: tensor.detach().cpu().clone() for name, tensor in state.average.items()}
 
 
-def record(state: State, scenes: Sequence[Scene], found: Survey, config: TrainConfig) -> dict[str, Any]:
+def finished(state: State, ground: Ground) -> Model:
+    """Return the model of the best validated weights, or of the average after the last step, with its card."""
+    model = snapshot(state.best or state.average, ground, None)
+    card = model.card.model_copy(update={"halo": halo(model.module, ground.bands), "training": record(state, ground)})
+    return Model(card, model.module, model.name)
+
+
+def halo(module: nn.Module, bands: int) -> int | None:
+    """Return the context that a network needs on every side, None where none is enough."""
+    found = probe(module.eval(), bands, declared_stride=int(getattr(module, "stride", 1))).halo
+    return max(found) if found else None
+
+
+def record(state: State, ground: Ground) -> dict[str, Any]:
     """Return what the card says about the training."""
+    config, counts = ground.config, ground.found.counts.sum(0).tolist()
+    validation: dict[str, Any] = {}
+    if state.validations:
+        chosen = state.validations[best(state.validations)]
+        iou = {n: round(value, 4) for n, value in zip(config.classes, chosen[2:], strict=True) if not isnan(value)}
+        validation = {
+            "images": [place(scene) for scene in ground.validated],
+            "best_step": int(chosen[0]),
+            "mean_iou": round(chosen[1], 4),
+            "iou": iou,
+            "stopped_at": state.step,
+        }
     return {
-        "images": [Path(scene.name).name for scene in scenes],
-        "pixels": dict(zip(config.classes, found.counts.sum(0).tolist(), strict=True)),
+        "images": [Path(scene.name).name for scene in ground.scenes],
+        "pixels": dict(zip(config.classes, counts, strict=True)),
         **state.origin,
         "configuration": configured(config),
         "final_loss": round(state.log[-1][2], 4),
+        **({"validation": validation} if validation else {}),
         "software": {"tilepipe": version("tilepipe"), "torch": torch.__version__},
     }
+
+
+def place(scene: Scene) -> str:
+    """Return the name of a scene's file and its part of it, in full-resolution pixels."""
+    return f"{Path(scene.name).name} {scene.full.to_list()}"
 
 
 def configured(config: TrainConfig) -> dict[str, Any]:
@@ -161,13 +191,13 @@ def configured(config: TrainConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_defaults=True, exclude=FILES)
 
 
-def judged(model: Model, scenes: Sequence[Scene], scored: Sequence[Scene]) -> dict[str, Any]:
+def judged(model: Model, scenes: Sequence[Scene], scored: Sequence[Scene], device: str = "cpu") -> dict[str, Any]:
     """Return the model's scores beside those of the majority class and of the best threshold found on `scenes`."""
     if not scored:
         return {}
-    confusion = score(model, scored)
+    confusion = score(model, scored, device)
     answers = {"model": confusion, "majority": confusion.majority()}
-    result: dict[str, Any] = {"scored_images": [f"{Path(s.name).name} {s.full.to_list()}" for s in scored]}
+    result: dict[str, Any] = {"scored_images": [place(scene) for scene in scored]}
     if len(model.card.classes) == 2:
         answers["threshold"], result["threshold_rule"] = best_threshold(scenes, scored)
     result["scores"] = {name: figures(found, model.card.classes) for name, found in answers.items()}

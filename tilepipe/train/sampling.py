@@ -109,6 +109,20 @@ def _in_cells(scene: Scene, extents: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.asarray(np.floor(pixels / CELL), np.int64)
 
 
+def class_weights(found: Survey, config: TrainConfig) -> tuple[float, ...]:
+    """Return the weight of each class in the losses; empty where all are 1.
+
+    'balanced' is one over the square root of a class's share of the labelled pixels, scaled to a mean of 1 over the
+    classes that occur; the others have 1. (Inverse frequency itself lets a rare class drown the rest.)
+    """
+    if config.class_weights != "balanced":
+        return config.class_weights
+    counts = found.counts.sum(0)
+    raw = np.where(counts > 0, 1 / np.sqrt(np.maximum(counts, 1) / counts.sum()), 0.0)
+    scaled = np.where(counts > 0, raw / raw[counts > 0].mean(), 1.0)
+    return tuple(float(value) for value in scaled)
+
+
 def _check_alike(scenes: Sequence[Scene]) -> None:
     first = scenes[0]
     for scene in scenes:

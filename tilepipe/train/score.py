@@ -1,4 +1,4 @@
-"""Scores of a finished model on scenes that it was not trained on, at full resolution."""
+"""Scores of a model on scenes that it was not trained on, at full resolution: what is scored is what users get."""
 
 from __future__ import annotations
 
@@ -6,41 +6,47 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
-from tilepipe.models.card import ModelCard
+from tilepipe.engine.job import make_job, region_labels
 from tilepipe.models.model import Model
 from tilepipe.quality.confusion import Confusion, confusion_matrix
 from tilepipe.train.data import IGNORE, Scene
 
-BLOCK = 1024
+BLOCK = 2048
 """Full-resolution pixels scored at once, per side."""
 
 
-def score(model: Model, scenes: Sequence[Scene]) -> Confusion:
+def score(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> Confusion:
     """Return the confusion of the model's labels over the scenes' windows, on full-resolution pixels.
 
-    Tiles start at multiples of the stride and have the halo as real context: labels equal those of whole images.
+    The labels are those of `tilepipe.predict` with its own choice of tiles. Raises what that raises.
     """
-    total = Confusion.zero(len(model.card.classes))
+    classes, nodata = len(model.card.classes), model.card.nodata
+    total = Confusion.zero(classes)
     for scene in scenes:
         for box in blocks(scene.full):
-            total += compared(predicted(model, scene, box), truth(scene, box), len(model.card.classes))
+            total += compared(predicted(model, scene, box, device), truth(scene, box), classes, nodata)
     return total
 
 
-def compared(labels: NDArray[Any], true: NDArray[np.int64], classes: int) -> Confusion:
-    """Return the confusion of two maps; -1 in the truth is not scored."""
-    return confusion_matrix(labels, true, classes, ignore=IGNORE, nodata=None)
+def predicted(model: Model, scene: Scene, box: Box, device: str = "cpu") -> NDArray[Any]:
+    """Return the model's labels of a full-resolution box, (height, width); the card's nodata where no image data is."""
+    return region_labels(make_job(scene.whole, model, {"region": box, "device": device}), scene.whole)
 
 
-def blocks(window: Box) -> Iterator[Box]:
-    """Yield boxes of at most BLOCK x BLOCK pixels that cover a window."""
-    for y in range(window.y0, window.y1, BLOCK):
-        for x in range(window.x0, window.x1, BLOCK):
-            yield Box(y, x, min(y + BLOCK, window.y1), min(x + BLOCK, window.x1))
+def compared(labels: NDArray[Any], true: NDArray[np.int64], classes: int, nodata: int | None = None) -> Confusion:
+    """Return the confusion of two maps; -1 in the truth is not scored, nor is `nodata` in the labels."""
+    return confusion_matrix(labels, true, classes, ignore=IGNORE, nodata=nodata)
+
+
+def blocks(window: Box, size: int | None = None) -> Iterator[Box]:
+    """Yield boxes of at most `size` (else BLOCK) pixels a side that cover a window."""
+    size = size or BLOCK
+    for y in range(window.y0, window.y1, size):
+        for x in range(window.x0, window.x1, size):
+            yield Box(y, x, min(y + size, window.y1), min(x + size, window.x1))
 
 
 def truth(scene: Scene, box: Box) -> NDArray[np.int64]:
@@ -49,26 +55,6 @@ def truth(scene: Scene, box: Box) -> NDArray[np.int64]:
     valid = scene.source.valid(hull(rows, columns))
     labels = scene.labels(box)
     return labels if valid is None else np.where(spread(valid, rows, columns), labels, IGNORE)
-
-
-def predicted(model: Model, scene: Scene, box: Box) -> NDArray[np.uint8]:
-    """Return the model's labels of a full-resolution box, nearest neighbour from the prediction grid."""
-    rows, columns = nearest(scene, box)
-    wanted = hull(rows, columns)
-    tile = tile_around(wanted, scene.source.shape[1:], model.card)
-    with torch.inference_mode():
-        pixels = torch.from_numpy(scene.source.read(tile)[None])
-        labels = model.module(model.normalise(pixels))[0].argmax(0).numpy().astype(np.uint8)
-    return spread(labels[wanted.slices_in(tile)], rows, columns)
-
-
-def tile_around(box: Box, shape: tuple[int, int], card: ModelCard) -> Box:
-    """Return `box` with the halo around it, on multiples of the stride, cut at the edges of the padded image."""
-    s, halo = card.stride, card.halo or 0
-    aligned = Box(box.y0 // s * s, box.x0 // s * s, -(-box.y1 // s) * s, -(-box.x1 // s) * s)
-    inside = aligned.pad(halo) & Box(0, 0, -(-shape[0] // s) * s, -(-shape[1] // s) * s)
-    assert inside is not None, "the box lies in the image"
-    return inside
 
 
 def nearest(scene: Scene, box: Box) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

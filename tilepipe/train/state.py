@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from tilepipe.errors import StorageError, UsageError
 from tilepipe.train.config import TrainConfig
+from tilepipe.train.precision import autocast_type, grad_scaler
 
 Weights = dict[str, Tensor]
+CHECKPOINT, OLDER = "checkpoint.pt", "checkpoint.older.pt"
 _FREE = {
     "output",
     "score",
@@ -40,12 +42,22 @@ class State:
     average: Weights
     """Running average of its weights and statistics: what is saved at the end."""
     optimizer: torch.optim.Optimizer
+    half: torch.dtype | None
+    """Type that the forward pass computes in; None is float32."""
+    scaler: torch.amp.GradScaler
+    """Scales the loss in fp16, does nothing else."""
     step: int = 0
     """Steps done."""
     log: list[list[float]] = field(default_factory=list)
     """(step, learning rate, mean loss since the row before) per row."""
     origin: dict[str, Any] = field(default_factory=dict)
     """What the first weights were taken from, as the card says it; empty where the seed drew them."""
+    recent: list[float] = field(default_factory=list)
+    """Losses since the last row of the log."""
+    validations: list[list[float]] = field(default_factory=list)
+    """(step, mean IoU, IoU per class) per validation; nan for a class that does not occur."""
+    best: Weights | None = None
+    """The average at the best validation, on the CPU; None before the first."""
 
     @classmethod
     def new(cls, module: nn.Module, config: TrainConfig, origin: dict[str, Any] | None = None) -> State:
@@ -54,8 +66,10 @@ class State:
         plain = [p for p in module.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        device = next(module.parameters()).device
+        half = autocast_type(config.precision, device)
         average = {k: t.detach().clone() for k, t in module.state_dict().items()}
-        return cls(module, average, optimizer, origin=origin or {})
+        return cls(module, average, optimizer, half, grad_scaler(half, device), origin=origin or {})
 
     @torch.no_grad()
     def update_average(self, keep: float) -> None:
@@ -68,51 +82,69 @@ class State:
                 self.average[name].copy_(tensor)
 
     def save(self, folder: Path, config: TrainConfig) -> None:
-        """Write a checkpoint and the log; whole or not at all. Raises `StorageError`."""
+        """Write a checkpoint, whole or not at all, and keep the one before. Raises `StorageError`."""
         kept = {
             "config": fingerprint(config, self.origin),
-            "step": self.step,
-            "log": self.log,
-            "module": self.module.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
+            **{name: getattr(self, name) for name in ("step", "log", "recent", "validations", "average", "best")},
+            **{name: getattr(self, name).state_dict() for name in ("module", "optimizer", "scaler")},
         }
-        fresh = folder / "checkpoint.pt.part"
+        fresh = folder / f"{CHECKPOINT}.part"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with fresh.open("wb") as file:
                 torch.save(kept, file)
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.rename(folder / "checkpoint.pt")
-            rows = ["step,learning_rate,loss", *(f"{int(s)},{rate:.6g},{loss:.6g}" for s, rate, loss in self.log)]
-            (folder / "log.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+            if (folder / CHECKPOINT).exists():
+                (folder / CHECKPOINT).replace(folder / OLDER)
+            fresh.replace(folder / CHECKPOINT)
         except OSError as error:
             raise StorageError(f"{folder} cannot be written: {error}") from None
 
-    def resume(self, folder: Path, config: TrainConfig) -> None:
-        """Take over the checkpoint in `folder` where there is one.
+    def resume(self, folder: Path, config: TrainConfig) -> str:
+        """Take over the newest checkpoint in `folder` that can be read, if there is one; return what is wrong with it.
 
-        Raises `UsageError` when it is of another configuration, `StorageError` when it cannot be read.
+        Raises `UsageError` when it is of another configuration, `StorageError` when none can be read.
         """
-        path = folder / "checkpoint.pt"
-        if not path.exists():
-            return
-        kept = _read(path)
-        if kept["config"] != fingerprint(config, self.origin):
+        problems = []
+        for path in (folder / CHECKPOINT, folder / OLDER):
+            if not path.exists():
+                continue
+            try:
+                self._take(_read(path), folder, config)
+            except StorageError as error:
+                problems.append(str(error))
+                continue
+            return " ".join(problems)
+        if problems:
+            raise StorageError(f"{problems[0]}; delete {folder} to start anew")
+        return ""
+
+    def _take(self, kept: dict[str, Any], folder: Path, config: TrainConfig) -> None:
+        if not same_run(kept["config"], config, self.origin):
             raise UsageError(
                 f"{folder} holds the training run of another configuration; delete it to start anew, or change output"
             )
         self.module.load_state_dict(kept["module"])
         self.average = {k: kept["average"][k].to(t.device) for k, t in self.average.items()}
         self.optimizer.load_state_dict(kept["optimizer"])
-        self.step, self.log = kept["step"], kept["log"]
+        if kept.get("scaler"):
+            self.scaler.load_state_dict(kept["scaler"])
+        self.step, self.log, self.recent = kept["step"], kept["log"], kept.get("recent", [])
+        self.validations, self.best = kept.get("validations", []), kept.get("best")
 
 
 def fingerprint(config: TrainConfig, origin: dict[str, Any]) -> str:
     """Return the settings that decide the weights, and the hashes of what they start from, as JSON text."""
     hashes = {key: said["sha256"] for key, said in origin.items()}
     return json.dumps({**config.model_dump(mode="json", exclude=_FREE), **hashes}, sort_keys=True)
+
+
+def same_run(kept: str, config: TrainConfig, origin: dict[str, Any]) -> bool:
+    """Return whether a fingerprint is that of `config`; settings younger than it must have their defaults."""
+    before, now = json.loads(kept), json.loads(fingerprint(config, origin))
+    changed = {*config.model_dump(exclude=_FREE, exclude_defaults=True), *origin}
+    return all(name in now and now[name] == value for name, value in before.items()) and changed <= set(before)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -129,5 +161,9 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(kept, dict) or {"config", "step", "log", "module", "average", "optimizer"} - set(kept):
             raise ValueError("parts are missing")
     except Exception as error:  # torch.load raises whatever it meets in a damaged file
-        raise StorageError(f"{path} cannot be read ({error}); delete it to start anew") from None
+        raise StorageError(f"{path} cannot be read ({_first_line(error)})") from None
     return kept
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

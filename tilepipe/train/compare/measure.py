@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tilepipe.box import Box
+from tilepipe.models.card import ModelCard
 from tilepipe.models.lint import lint
 from tilepipe.models.model import Model
 from tilepipe.quality.boundary import boundary_of
@@ -22,10 +23,12 @@ from tilepipe.quality.components import components_of
 from tilepipe.quality.confusion import Confusion, confusion_of, mean_present
 from tilepipe.quality.pair import Pair, pair
 from tilepipe.train.data import IGNORE, Scene
-from tilepipe.train.score import blocks, hull, nearest, spread, tile_around, truth
+from tilepipe.train.score import blocks, hull, nearest, spread, truth
 
 WINDOW, WINDOWS = 256, 12
 """Side and largest number per scene of the windows whose spectrum is taken, pixels of the training grid."""
+BLOCK = 1024
+"""Pixels of the training grid predicted at once, per side, without their halo."""
 SIDE, ROUNDS = 512, 9
 """Side of the tile that is timed, and how often."""
 
@@ -50,7 +53,7 @@ def answer(model: Model, scene: Scene) -> Answer:
     area = hull(rows, columns)
     found = np.empty((len(model.card.classes), *area.shape), np.float32)
     winners = np.empty(area.shape, np.uint8)
-    for box in blocks(area):
+    for box in blocks(area, BLOCK):
         tile = tile_around(box, scene.source.shape[1:], model.card)
         with torch.inference_mode():
             logits = model.module(model.normalise(torch.from_numpy(scene.source.read(tile)[None])))[0]
@@ -58,6 +61,15 @@ def answer(model: Model, scene: Scene) -> Answer:
         found[(slice(None), *box.slices_in(area))] = logits.softmax(0)[:, y, x].numpy()
         winners[box.slices_in(area)] = logits.argmax(0)[y, x].numpy()
     return Answer(spread(winners, rows, columns), found, area)
+
+
+def tile_around(box: Box, shape: tuple[int, int], card: ModelCard) -> Box:
+    """Return `box` with the halo around it, on multiples of the stride, cut at the edges of the padded image."""
+    s, halo = card.stride, card.halo or 0
+    aligned = Box(box.y0 // s * s, box.x0 // s * s, -(-box.y1 // s) * s, -(-box.x1 // s) * s)
+    inside = aligned.pad(halo) & Box(0, 0, -(-shape[0] // s) * s, -(-shape[1] // s) * s)
+    assert inside is not None, "the box lies in the image"
+    return inside
 
 
 def figures(model: Model, scenes: Sequence[Scene], width: float) -> dict[str, Any]:

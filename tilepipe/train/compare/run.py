@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -16,11 +15,8 @@ from torch import nn
 
 from tilepipe.errors import UsageError
 from tilepipe.events import Event, Listener, silent
-from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
-from tilepipe.models.weights import stored
 from tilepipe.models.zoo import build
-from tilepipe.probe import probe
 from tilepipe.quality.confusion import Confusion
 from tilepipe.train.baseline import best_threshold
 from tilepipe.train.compare.config import CompareConfig, Run
@@ -28,41 +24,11 @@ from tilepipe.train.compare.gallery import crop_of, save
 from tilepipe.train.compare.measure import agreement, answer, figures, speeds, truth_lines, unevenness
 from tilepipe.train.compare.results import Results, machine
 from tilepipe.train.compare.table import write_summary
-from tilepipe.train.config import TrainConfig
-from tilepipe.train.data import Scene, held, open_scenes
-from tilepipe.train.loop import start, train
-from tilepipe.train.sampling import Sampler, Survey, survey
+from tilepipe.train.data import Scene
+from tilepipe.train.ground import Ground
+from tilepipe.train.loop import halo, start, train
 from tilepipe.train.score import compared, truth
-from tilepipe.train.state import State
-
-
-class Ground:
-    """The data of one set, opened when first asked for."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-
-    @cached_property
-    def scenes(self) -> list[Scene]:
-        """What is trained on."""
-        return [held(scene) for scene in open_scenes(self.config.train, self.config)]
-
-    @cached_property
-    def scored(self) -> list[Scene]:
-        """What is scored. Raises `UsageError` where nothing is named."""
-        if not self.config.score:
-            raise UsageError("a comparison needs images to score on; name them under score")
-        return open_scenes(self.config.score, self.config)
-
-    @cached_property
-    def found(self) -> Survey:
-        """Counts and statistics of what is trained on."""
-        return survey(self.scenes, len(self.config.classes))
-
-    @property
-    def bands(self) -> int:
-        """Bands of the images."""
-        return self.scenes[0].source.shape[0]
+from tilepipe.train.snapshot import snapshot
 
 
 def compare(path: str | Path, out: str | Path | None = None, listener: Listener = silent) -> Path:
@@ -96,13 +62,13 @@ def trained(config: CompareConfig, run: Run, ground: Ground, halos: dict[str, in
     state = start(ground.scenes, training)
     overlap, first = unevenness(state.module)
     if run.mechanism not in halos:
-        halos[run.mechanism] = halo(state.module, ground.bands)
+        halos[run.mechanism] = context(state.module, ground.bands)
     checkpoints: dict[str, Any] = {}
 
     def look(event: Event) -> None:
         if state.step not in (*config.early, training.steps):
             return
-        model = snapshot(state, ground, training, halos[run.mechanism])
+        model = snapshot(state.average, ground, halos[run.mechanism])
         found = figures(model, ground.scored, config.width)
         checkpoints[str(state.step)] = {**found, "imbalance": unevenness(model.module)[1]}
         if (state.step, run.seed) == (min(config.early, default=0), config.seeds[0]):
@@ -110,7 +76,7 @@ def trained(config: CompareConfig, run: Run, ground: Ground, halos: dict[str, in
 
     begin = perf_counter()
     with TemporaryDirectory(dir=folder) as checkpoint:
-        train(state, Sampler(ground.scenes, ground.found, training), ground.found, training, Path(checkpoint), look)
+        train(state, ground, Path(checkpoint), look)
     return {
         "set": run.set,
         "mechanism": run.mechanism,
@@ -125,29 +91,12 @@ def trained(config: CompareConfig, run: Run, ground: Ground, halos: dict[str, in
     }
 
 
-def snapshot(state: State, ground: Ground, training: TrainConfig, halo: int) -> Model:
-    """Return the model that training would give if it ended here: averaged weights, rounded as they are stored."""
-    with torch.random.fork_rng(devices=[]):
-        module = build(training.arch, ground.bands, len(training.classes))
-    module.load_state_dict({k: stored(t, half=training.half) for k, t in state.average.items()})
-    card = ModelCard(
-        bands=ground.bands,
-        classes=training.classes,
-        mean=ground.found.mean.tolist(),
-        std=ground.found.std.tolist(),
-        stride=module.stride,
-        halo=halo,
-        arch=training.arch,
-    )
-    return Model.from_torch(module, card)
-
-
-def halo(module: nn.Module, bands: int) -> int:
+def context(module: nn.Module, bands: int) -> int:
     """Return the context that the network needs on every side. Raises `UsageError` where none is enough."""
-    found = probe(module.eval(), bands, declared_stride=int(getattr(module, "stride", 1))).halo
+    found = halo(module, bands)
     if not found:
         raise UsageError("a network that mixes the whole tile cannot be compared by tiles; use another normalisation")
-    return int(max(found))
+    return found
 
 
 def crop(model: Model, scene: Scene) -> NDArray[np.float32]:

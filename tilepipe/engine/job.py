@@ -1,0 +1,58 @@
+"""From an image, a model and settings to a job, and a region's labels in memory: the one path of all who predict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tilepipe.afford import afford
+from tilepipe.arithmetic import resolve_precision
+from tilepipe.box import Box
+from tilepipe.engine.steps import Job, Worker
+from tilepipe.errors import InputError
+from tilepipe.frozen import freeze
+from tilepipe.models.footprint import footprint
+from tilepipe.models.model import Model
+from tilepipe.output import label_map
+from tilepipe.planning import Settings, make_plan
+from tilepipe.predict import resolve_device
+from tilepipe.reach import look
+from tilepipe.region import on_prediction_grid, resolve
+from tilepipe.sources.base import Source
+
+
+def make_job(full: Source, model: Model, settings: Settings) -> Job:
+    """Return the job for what is asked of an image at full resolution, every open choice made. Nothing is run.
+
+    Raises `InputError`, `ModelError`, `UsageError` or `DeviceError`.
+    """
+    known = look(model, measure=settings.get("overlap", "auto") == "auto")
+    (card, reach), statistics = freeze(model, known, full, settings)
+    asked, mask = resolve(full, card, settings)
+    device = resolve_device(settings.get("device", "auto"))
+    settings, tolerance = (settings, 0.0) if statistics else afford(model, card, full, settings, device)
+    if statistics:
+        settings = {**settings, "window_shape": "crop"}
+    settings["precision"] = resolve_precision(settings.get("precision", "auto"), device)
+    made = make_plan(full, card, asked, settings, device=device, footprint=footprint(model))
+    made = replace(made, reach=replace(reach, tolerance=tolerance), statistics=statistics)
+    return Job(made, on_prediction_grid(full, mask, made), model)
+
+
+def region_labels(job: Job, full: Source) -> NDArray[Any]:
+    """Return the labels of the job's region on its output grid, (height, width) uint8 or uint16, in memory.
+
+    Raises `InputError` where the image cannot be read.
+    """
+    worker = Worker(job)
+    try:
+        labels, tally = worker.region()
+    finally:
+        worker.close()
+    if tally.failed:
+        raise InputError(tally.failed[0])
+    area = job.plan.predicted_region
+    view = label_map(job.plan, job.model.card, full, lambda box: labels[box.slices_in(area)])
+    return view.read(Box.of_shape(*view.shape))

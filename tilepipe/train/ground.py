@@ -1,0 +1,71 @@
+"""Ground: the data of a training, opened when first asked for."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+from tilepipe.errors import InputError, UsageError
+from tilepipe.train.config import TrainConfig
+from tilepipe.train.data import IGNORE, Scene, held, open_scenes
+from tilepipe.train.sampling import Survey, survey
+from tilepipe.train.score import blocks, truth
+from tilepipe.train.transfer import Origin
+
+
+class Ground:
+    """The scenes of a configuration and what they hold. Raises `InputError` and `UsageError` when they are opened."""
+
+    def __init__(self, config: TrainConfig, origin: Origin | None = None) -> None:
+        self.config = config
+        self._origin = origin or Origin()
+
+    @cached_property
+    def opened(self) -> list[Scene]:
+        """What is trained on, as it lies on the disk."""
+        return open_scenes(self.config.train, self.config)
+
+    @cached_property
+    def scenes(self) -> list[Scene]:
+        """What is trained on, small images in memory."""
+        return [held(scene) for scene in self.opened]
+
+    @cached_property
+    def validated(self) -> list[Scene]:
+        """What decides, while training, which weights are kept."""
+        return open_scenes(self.config.validation, self.config)
+
+    @cached_property
+    def scored(self) -> list[Scene]:
+        """What is scored at the end and decides nothing."""
+        return open_scenes(self.config.score, self.config)
+
+    @cached_property
+    def found(self) -> Survey:
+        """Counts of what is trained on, and the mean and std that pixels are scaled by."""
+        counted = survey(self.scenes, len(self.config.classes))
+        return self._origin.scaled(counted, self.scenes[0].source, self.config)
+
+    @property
+    def bands(self) -> int:
+        """Bands of the images."""
+        return self.opened[0].source.shape[0]
+
+    def check(self) -> None:
+        """Open all. Raises `UsageError` where validation shares pixels with training or scores, `InputError`."""
+        for kind, others in (("score", self.scored), ("train", self.opened)):
+            for scene in self.validated:
+                for other in others:
+                    shared = scene.full & other.full
+                    if shared and os.path.realpath(scene.name) == os.path.realpath(other.name):
+                        raise UsageError(
+                            f"validate and {kind} share rows {shared.y0} to {shared.y1} of {scene.name}; what chooses "
+                            f"the weights must not be what they are {'scored' if kind == 'score' else 'trained'} on, "
+                            "so give validate other rows or images"
+                        )
+        if self.validated and not any(_labelled(scene) for scene in self.validated):
+            raise InputError(f"{self.validated[0].name} and the other images to validate on hold no labelled pixel")
+
+
+def _labelled(scene: Scene) -> bool:
+    return any((truth(scene, box) != IGNORE).any() for box in blocks(scene.full))
