@@ -241,3 +241,15 @@ def test_training(tmp_path: Path) -> None:
     model = tp.load_model(fit(config))
     assert {p.device.type for p in model.module.parameters()} == {"cpu"}
     assert all(torch.isfinite(p).all() for p in model.module.parameters())
+
+
+@pytest.mark.parametrize("norm", ["instance", "group"])
+def test_fixed_statistics(norm: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = build({"name": "unet", "width": 8, "depth": 2, "norm": norm}, 3, 3)
+    card = ModelCard(bands=3, classes=["a", "b", "c"], stride=int(net.stride), mean=[127.0] * 3, std=[60.0] * 3)
+    model, image = Model.from_torch(net, card), noise(300, 340)
+    result = tp.segment(image, model, tmp_path / "labels.tif", tile=128, device=DEVICE)
+    assert result.certificate.mode == "FIELD"
+    found = tp.verify(result, image, model, windows=3)
+    assert found.holds, str(found)

@@ -140,6 +140,15 @@ def test_failures_leave_nothing_and_existing_folders_alone(tmp_path: Path, writt
         write_ome_zarr(labels, written)
 
 
+def test_a_damaged_chunk_is_named(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
+    path = tmp_path / "small.ome.zarr"
+    write_ome_zarr(label_map_of(pixels[1100:1200, 1100:1200], LEGEND), path)
+    (chunk,) = (file for file in path.rglob("*") if file.is_file() and file.suffix != ".json")
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    with pytest.raises(InputError, match=r"cannot be read: .*it may be damaged"):
+        read_ome_zarr(path).read(Box(0, 0, 10, 10))
+
+
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     zarr.create_group(tmp_path / "a.zarr")
     for name in ("a.zarr", "not there"):

@@ -150,4 +150,7 @@ def _label_image(labels: LabelMap, levels: int) -> dict[str, Any]:
 
 
 def _read(array: zarr.Array[Any], box: Box) -> NDArray[Any]:
-    return np.asarray(array[box.y0 : box.y1, box.x0 : box.x1])
+    try:
+        return np.asarray(array[box.y0 : box.y1, box.x0 : box.x1])
+    except (OSError, RuntimeError, ValueError) as error:  # of the store or the codec
+        raise InputError(f"{array.store_path} cannot be read: {error}; it may be damaged") from None
