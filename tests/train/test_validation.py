@@ -92,7 +92,7 @@ def test_what_is_validated_is_what_users_get(validated: Configure, tmp_path: Pat
     assert record["best_step"] == next(step for step, value in scores.items() if value == max(scores.values()))
 
 
-@pytest.mark.parametrize("stop", [3, 6, 9])
+@pytest.mark.parametrize("stop", [pytest.param(3, marks=pytest.mark.long), 6, pytest.param(9, marks=pytest.mark.long)])
 def test_a_run_stopped_between_validations_goes_on_bit_for_bit(validated: Configure, tmp_path: Path, stop: int) -> None:
     changes = {"steps": 12, "patience": 2, "learning_rate": 0.02, "class_weights": "balanced"}
     whole = fit(validated(**changes, output=str(tmp_path / "whole.model")))
