@@ -78,3 +78,9 @@ def test_the_model_is_left_as_it_was() -> None:
     footprint(wrap(net))
     assert net.weight.device.type == "cpu"
     assert (net.weight == before).all()
+
+
+def test_maps_of_pooled_vectors_count() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 64, 1), nn.Conv2d(64, 2, 1))
+    assert footprint(wrap(net))[1] < footprint(wrap(net), values=4)[1]
+    assert footprint(wrap(net), values=4)[1] >= COPIES * 4 * (64 + 2)

@@ -36,7 +36,8 @@ def make_job(full: Source, model: Model, settings: Settings) -> Job:
     if statistics:
         settings = {**settings, "window_shape": "crop"}
     settings["precision"] = resolve_precision(settings.get("precision", "auto"), device)
-    made = make_plan(full, card, asked, settings, device=device, footprint=footprint(model))
+    needs = footprint(model, values=sum(statistics.values) if statistics else 0)
+    made = make_plan(full, card, asked, settings, device=device, footprint=needs)
     made = replace(made, reach=replace(reach, tolerance=tolerance), statistics=statistics)
     return Job(made, on_prediction_grid(full, mask, made), model)
 
