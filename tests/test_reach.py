@@ -67,7 +67,7 @@ def test_it_is_measured_once_for_the_same_weights(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_global_model_is_named_and_blended(tmp_path: Path) -> None:
-    plan = tp.plan(noise(300, 300), normed_net(), tile=64)
+    plan = tp.plan(noise(300, 300), normed_net(), tile=64, statistics="tile")
     assert (plan.tiling.overlap, plan.tiling.window, plan.tiling.halo) == (32, "gaussian", None)
     assert "instance norm (1)" in str(plan)
     assert Plan.from_json(plan.to_json()) == plan
