@@ -62,9 +62,11 @@ def sentence(event: Event) -> str:
 def _bars() -> Iterator[Listener]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[message]}"), console=Console(stderr=True)) as bars:
+    message = TextColumn("{task.fields[message]}", table_column=Column(overflow="fold"))  # gives way to the counts
+    with Progress(*columns, message, console=Console(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(event: Event) -> None:
