@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
 WINDOW = 256
-"""Pixels per side of a window where the card does not say what crop the model was trained on."""
+"""Least side of a window in pixels: on smaller ones statistics are noisier than those of the tiles people use."""
 CHOICES = ("auto", "field", "whole", "tile")
 
 Known = tuple[ModelCard, Reach]
@@ -61,7 +61,7 @@ def freeze(model: Model, known: Known, source: Source, settings: Settings) -> tu
             takes = f"take {cost:.1f} times the work of one pass" if math.isfinite(cost) else "leave no tile a core"
             dear = f"{reach.known}; holding that fixed would {takes}"
             return (card, replace(reach, known=dear)), None
-    window = -(-_trained_on(card) // fixed.stride) * fixed.stride
+    window = -(-_window_side(card) // fixed.stride) * fixed.stride
     chosen = Statistics("field", window, values) if wanted != "whole" else Statistics("whole", 0, values)
     return (fixed, Reach(found.frozen_reach, "measured", frozen=named_layers(found))), chosen
 
@@ -80,8 +80,8 @@ def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
         raise ModelError(f"it cannot be measured ({type(problem).__name__} in the model)") from None
 
 
-def _trained_on(card: ModelCard) -> int:
-    """Return the side of the crops that a model was trained on, in pixels of the prediction grid."""
+def _window_side(card: ModelCard) -> int:
+    """Return the side of the crops that a model was trained on, in pixels of the prediction grid; at least WINDOW."""
     record = card.training.get("configuration")
     crop = record.get("crop") if isinstance(record, dict) else None
-    return crop if isinstance(crop, int) and crop > 0 else WINDOW
+    return max(crop, WINDOW) if isinstance(crop, int) else WINDOW
