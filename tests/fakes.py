@@ -169,7 +169,7 @@ def global_net(kind: str, classes: int = 3) -> nn.Module:
     return net.eval()
 
 
-def global_model(kind: str, classes: int = 3, crop: int = 64) -> Model:
+def global_model(kind: str, classes: int = 3, crop: int = 32) -> Model:
     """A model whose card says that it was trained on crops of so many pixels."""
     names = [f"class {k}" for k in range(classes)]
     stride = 8 if kind == "pyramid" else 4

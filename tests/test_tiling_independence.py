@@ -60,14 +60,14 @@ def test_statistics_of_the_whole_image_give_whole_image_inference(kind: str) -> 
 
 
 def test_a_field_of_one_window_gives_whole_image_inference() -> None:
-    model = global_model("instance", crop=264)
+    model = global_model("instance", crop=132)
     assert (tp.predict(IMAGE, model, tile=96) == whole_image(model, IMAGE)).all()
 
 
 @given(st.data())
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_region_is_a_crop_for_any_size_and_tile(data: st.DataObject) -> None:
-    model = global_model("squeeze", crop=data.draw(st.sampled_from([32, 48, 100])))
+    model = global_model("squeeze", crop=data.draw(st.sampled_from([16, 24, 50])))
     height, width = data.draw(st.integers(40, 150)), data.draw(st.integers(40, 150))
     y, x = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     box = tp.Box(y, x, data.draw(st.integers(y + 1, height)), data.draw(st.integers(x + 1, width)))

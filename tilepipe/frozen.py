@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
 WINDOW = 256
-"""Least side of a window in pixels: on smaller ones statistics are noisier than those of the tiles people use."""
+"""Pixels per side of a window where the card does not say what crop the model was trained on."""
 CHOICES = ("auto", "field", "whole", "tile")
 
 Known = tuple[ModelCard, Reach]
@@ -81,7 +81,7 @@ def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
 
 
 def _window_side(card: ModelCard) -> int:
-    """Return the side of the crops that a model was trained on, in pixels of the prediction grid; at least WINDOW."""
+    """Return twice the side of the crops that a model was trained on: of one crop, statistics were too noisy."""
     record = card.training.get("configuration")
     crop = record.get("crop") if isinstance(record, dict) else None
-    return max(crop, WINDOW) if isinstance(crop, int) else WINDOW
+    return 2 * crop if isinstance(crop, int) and crop > 0 else WINDOW
