@@ -27,6 +27,7 @@ LEVELS = [
     ("tilepipe.field", 1, "grid"),
     ("tilepipe.quality*", 1, "quality"),
     ("tilepipe.sources*", 2, "sources"),
+    ("tilepipe.models.convert", 4, "plan"),
     ("tilepipe.models*", 2, "models"),
     ("tilepipe.arithmetic", 2, "arithmetic"),
     ("tilepipe.labelmap", 3, "labelmap"),

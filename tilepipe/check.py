@@ -18,12 +18,13 @@ from tilepipe.models import foreign
 from tilepipe.models.card import ModelCard
 from tilepipe.models.foreign.packaged import Packaged
 from tilepipe.models.lint import Finding, lint
-from tilepipe.models.model import Model
-from tilepipe.models.weights import CARD, load_model
+from tilepipe.models.model import Model, network_sha256
+from tilepipe.models.weights import CARD, CERTIFICATE, load_model
 from tilepipe.plan import Compute
 from tilepipe.planning import usual_batch
 from tilepipe.predict import Predictor, resolve_device
 from tilepipe.probe import Probe, probe
+from tilepipe.probe.certified import certificate_text
 
 _TRIAL = 64  # pixels at least a side of the tile that the model is tried on
 
@@ -46,6 +47,8 @@ class ModelCheck:
     """What else is worth knowing."""
     level: Level
     """How exactly the device keeps promises about tiles of this model."""
+    weights: str
+    """sha256 of the network that was measured."""
 
     @property
     def halo(self) -> int | None:
@@ -111,7 +114,8 @@ def check_model(
     halo = max(found.halo) if found.halo else None
     level = known_level(model, Setting((side, side), stride, halo, compute, card.dtype or "float32"))
     assert level is not None
-    return ModelCheck(model.name, card, found, findings, _problems(card, found), notes, level)
+    weights = network_sha256(model.module)
+    return ModelCheck(model.name, card, found, findings, _problems(card, found), notes, level, weights)
 
 
 def card_file(name: str) -> Path:
@@ -125,20 +129,28 @@ def card_file(name: str) -> Path:
 def write_measured(check: ModelCheck) -> Path:
     """Write stride and halo as measured into the model's card and return its path; the rest stays as it is.
 
-    Raises `UsageError` where it has no card of its own, `StorageError` where that cannot be written.
+    A model directory gets its certificate.json too. Raises `UsageError` where the model has no card of its own,
+    `StorageError` where that cannot be written.
     """
     card = card_file(check.name)
-    fresh = card.with_name(f".{card.name}.{uuid4().hex[:8]}")
+    _replace(card, check.measured().to_json())
+    if Path(check.name).is_dir():
+        _replace(card.with_name(CERTIFICATE), certificate_text(check.probe, check.weights, check.card.bands))
+    return card
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file, all of it or nothing. Raises `StorageError`."""
+    fresh = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
         with fresh.open("w", encoding="utf-8") as file:
-            file.write(check.measured().to_json())
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(fresh, card)
+        os.replace(fresh, path)
     except OSError as error:
         fresh.unlink(missing_ok=True)
-        raise StorageError(f"{card} cannot be written: {error.strerror or error}") from None
-    return card
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _problems(card: ModelCard, found: Probe) -> tuple[str, ...]:

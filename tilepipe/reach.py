@@ -39,26 +39,38 @@ def reach_of_card(card: ModelCard) -> Reach:
 def look(model: Model, *, measure: bool) -> tuple[ModelCard, Reach]:
     """Return the model's card with stride and halo filled in, and its reach.
 
-    A card with a halo is believed. Without one the model is probed, if `measure` asks for it: seconds on a CPU, once
-    for a module with the same weights in a process. Raises `ModelError` for a model that no tiling can make right:
-    random, stateful, dependent on the other tiles of a batch. One that cannot be measured has no reach.
+    A certificate beside the network counts most. Without one, a card with a halo is believed. Without either, or where
+    the certificate is damaged or of other weights, the model is probed, if `measure` asks for it: seconds on a CPU,
+    once for the same weights. Raises `ModelError` for a model that no tiling can make right: random, stateful,
+    dependent on the other tiles of a batch. One that cannot be measured has no reach.
     """
-    card = model.card
-    if card.halo is not None or not measure:
-        return card, reach_of_card(card)
-    from tilepipe.probe.run import probe_once
+    from tilepipe.probe.certified import certified
 
-    try:
-        found = probe_once(model.module, card.bands, card.stride)
-    except ProbeError as problem:
-        return card, Reach(None, f"how far the model sees cannot be measured: {problem}")
-    except TilepipeError:
-        raise
-    except Exception as problem:  # whatever a stranger's module raises for the odd input of a probe
-        return card, Reach(None, f"how far the model sees cannot be measured: {type(problem).__name__} in the model")
+    card = model.card
+    found: Probe | str | None = certified(model)
+    believed = not measure or (card.halo is not None and model.certificate is None)
+    if found is None and believed:
+        return card, reach_of_card(card)
+    found = found or _probed(model)
+    if isinstance(found, str):
+        return card, reach_of_card(card) if card.halo is not None else Reach(None, found)
     stride = found.stride or card.stride
     halo = max(found.halo) if found.halo else None
     return card.model_copy(update={"stride": stride, "halo": halo}), reach_of_probe(found)
+
+
+def _probed(model: Model) -> Probe | str:
+    """Return the model's probe, or why there is none."""
+    from tilepipe.probe.run import probe_once
+
+    try:
+        return probe_once(model.module, model.card.bands, model.card.stride)
+    except ProbeError as problem:
+        return f"how far the model sees cannot be measured: {problem}"
+    except TilepipeError:
+        raise
+    except Exception as problem:  # whatever a stranger's module raises for the odd input of a probe
+        return f"how far the model sees cannot be measured: {type(problem).__name__} in the model"
 
 
 def reach_of_probe(found: Probe) -> Reach:

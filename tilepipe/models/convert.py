@@ -13,6 +13,7 @@ from tilepipe.models.foreign.trusted import TORCHSCRIPT
 from tilepipe.models.model import Model
 from tilepipe.models.tensors import read_state_dict
 from tilepipe.models.weights import CARD, load_model, network, save_model, write_directory
+from tilepipe.probe.certified import with_certificate
 
 
 def convert(
@@ -28,8 +29,8 @@ def convert(
 
     `source` is a state dict (then the card or `arch` names the network), an ONNX, TorchScript or .pt2 file, or a model
     directory. `card` is a file like model.json, by default the one beside the source; `arch` takes the place of its
-    arch. A total stride of 1, the default, becomes that of the network. Raises `ModelError`, `UsageError`,
-    `StorageError`.
+    arch. A total stride of 1, the default, becomes that of the network. The network is measured for its certificate.
+    Raises `ModelError`, `UsageError`, `StorageError`.
     """
     path = Path(source)
     given = _card(path, card, arch)
@@ -46,8 +47,8 @@ def convert(
             model = Model.from_torch(model.module, _with_stride(given, model.module, model.card.arch), str(source))
     if isinstance(model.module, Packaged) and packed is not None:
         files = {f"{foreign.WEIGHTS}{_suffix(packed)}": model.module.content}
-        return write_directory(Path(output), model.card, files, overwrite=overwrite)
-    return save_model(model, output, overwrite=overwrite)
+        return write_directory(Path(output), with_certificate(model), files, overwrite=overwrite)
+    return save_model(with_certificate(model), output, overwrite=overwrite)
 
 
 def _card(path: Path, card: str | Path | None, arch: dict[str, Any] | None) -> ModelCard | None:

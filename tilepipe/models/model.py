@@ -27,6 +27,8 @@ class Model:
     """(B, bands, H, W) float32, normalised -> logits (B, classes, H, W); in eval mode, float32, on the CPU."""
     name: str = "python"
     """What messages call it: the directory it was loaded from, or 'python'."""
+    certificate: str | None = None
+    """Text of certificate.json beside the network, not judged (`probe.certified` does it); None where it is not."""
 
     @classmethod
     def from_torch(cls, module: nn.Module, card: ModelCard, name: str = "python") -> Model:
@@ -60,13 +62,18 @@ class Model:
     def sha256(self) -> str:
         """Return the hash of all that decides a label: weights, network, and the card but for words for people."""
         card = self.card.model_dump(mode="json", exclude=_WORDS_FOR_PEOPLE)
-        digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode())
-        for name, layer in self.module.named_modules():
-            digest.update(f"{name}:{type(layer).__module__}.{type(layer).__qualname__}:{_settings(layer)};".encode())
-        for name, tensor in self.module.state_dict().items():
-            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return network_sha256(self.module, json.dumps(card, sort_keys=True))
+
+
+def network_sha256(module: nn.Module, first: str = "") -> str:
+    """Return the hash of a network's layers, their settings and weights, after that of a text."""
+    digest = hashlib.sha256(first.encode())
+    for name, layer in module.named_modules():
+        digest.update(f"{name}:{type(layer).__module__}.{type(layer).__qualname__}:{_settings(layer)};".encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _per_band(values: tuple[float, ...], like: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from uuid import uuid4
@@ -24,7 +25,7 @@ from tilepipe.models.model import Model
 from tilepipe.models.tensors import MAX_WEIGHTS_BYTES, check_size, read_safetensors
 from tilepipe.models.zoo import build
 
-CARD, WEIGHTS = "model.json", "weights.safetensors"
+CARD, WEIGHTS, CERTIFICATE = "model.json", "weights.safetensors", "certificate.json"
 BUNDLED = Path(__file__).parents[1] / "bundled"
 MAX_CARD_BYTES = 1 << 20
 _HOLDS = f"a model directory holds {CARD} and {WEIGHTS}"
@@ -44,12 +45,13 @@ def load_model(name_or_path: str | Path, *, trust_model: str | None = None) -> M
     directory = _locate(str(name_or_path))
     other = foreign.find(directory)
     if other is not None:
-        return foreign.load(other, str(name_or_path), trust_model=trust_model)
+        model = foreign.load(other, str(name_or_path), trust_model=trust_model)
+        return replace(model, certificate=_certificate(directory))
     card = _card(directory)
     weights = directory / (smp.WEIGHTS if smp.is_pretrained(directory) else WEIGHTS)
     check_size(weights, MAX_WEIGHTS_BYTES, _HOLDS)
     module = network(card, str(directory / CARD), lambda wanted: read_safetensors(weights, wanted))
-    return Model.from_torch(module, card, str(name_or_path))
+    return replace(Model.from_torch(module, card, str(name_or_path)), certificate=_certificate(directory))
 
 
 def network(card: ModelCard, name: str, tensors: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> nn.Module:
@@ -80,17 +82,19 @@ def save_model(
     if model.card.arch is None:
         raise ModelError(f"{model.name} is not one of tilepipe's architectures; it can be used from Python, not saved")
     weights = save({k: stored(t, half=half) for k, t in model.module.state_dict().items()})
-    return write_directory(Path(directory), model.card, {**(more or {}), WEIGHTS: weights}, overwrite=overwrite)
+    return write_directory(Path(directory), model, {**(more or {}), WEIGHTS: weights}, overwrite=overwrite)
 
 
-def write_directory(final: Path, card: ModelCard, files: Mapping[str, bytes], *, overwrite: bool) -> Path:
-    """Write a model directory of a card and other files and return its path; raises like `save_model`."""
+def write_directory(final: Path, model: Model, files: Mapping[str, bytes], *, overwrite: bool) -> Path:
+    """Write a model directory of card, certificate and `files` and return its path; raises like `save_model`."""
     if final.exists() and not overwrite:
         raise UsageError(f"{final} exists; give another name or ask to overwrite it")
     fresh = final.with_name(f".{final.name}.{uuid4().hex[:8]}")
     try:
         fresh.mkdir(parents=True)
-        (fresh / CARD).write_text(card.to_json(), encoding="utf-8")
+        (fresh / CARD).write_text(model.card.to_json(), encoding="utf-8")
+        if model.certificate is not None:
+            (fresh / CERTIFICATE).write_text(model.certificate, encoding="utf-8")
         for name, content in files.items():
             (fresh / name).write_bytes(content)
         _publish(fresh, final)
@@ -143,6 +147,17 @@ def _card(directory: Path) -> ModelCard:
             f"{directory / CARD}: arch is missing; name one of tilepipe's networks, for instance {{'name': 'unet'}}"
         )
     return card
+
+
+def _certificate(directory: Path) -> str | None:
+    """Return the text of certificate.json, '' where it cannot be read, None where there is none."""
+    path = directory / CERTIFICATE
+    try:
+        return path.read_text(encoding="utf-8") if path.stat().st_size <= MAX_CARD_BYTES else ""
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _network(card: ModelCard, name: str) -> nn.Module:

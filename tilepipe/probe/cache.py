@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -15,11 +16,14 @@ from tilepipe.errors import StorageError
 from tilepipe.probe.result import Probe
 
 VERSION = 1  # of the procedure; raise it when results change
+PACKAGES = ("torch.", "tilepipe.", "segmentation_models_pytorch.", "timm.")
+MADE = ("torch.jit.", "torch.fx.")  # classes whose code is that of one object
 
 
 def cache_key(module: nn.Module, bands: int, declared: int | None) -> str:
-    """Return a sha256 of weights, settings and code of every layer, torch's version and the procedure's."""
-    digest = hashlib.sha256(f"{VERSION} {torch.__version__} {bands} {declared}\n{module!r}".encode())
+    """Return a sha256 of weights, settings and code of all layers, and versions (procedure, tilepipe, torch)."""
+    versions = f"{VERSION} {version('tilepipe')} {torch.__version__}"
+    digest = hashlib.sha256(f"{versions} {bands} {declared}\n{module!r}".encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -30,6 +34,20 @@ def cache_key(module: nn.Module, bands: int, declared: int | None) -> str:
         with contextlib.suppress(OSError, TypeError):
             digest.update(inspect.getsource(kind).encode())
     return digest.hexdigest()
+
+
+def of_packages(module: nn.Module) -> bool:
+    """Return whether the code of all layers is known by its package's version.
+
+    What a user's own class does may change in a function that it calls, which no key would notice.
+    """
+    kinds = {type(layer).__module__ for layer in module.modules()}
+    changed = any("forward" in vars(layer) or _hooks(layer) for layer in module.modules())
+    return not changed and all(kind.startswith(PACKAGES) and not kind.startswith(MADE) for kind in kinds)
+
+
+def _hooks(layer: nn.Module) -> bool:
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def recall(directory: Path, key: str) -> Probe | None:

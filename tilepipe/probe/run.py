@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from tilepipe.probe.cache import cache_key, keep, recall
+from tilepipe.cache import cache_directory
+from tilepipe.probe.cache import cache_key, keep, of_packages, recall
 from tilepipe.probe.measure import Measured, measure
 from tilepipe.probe.refuse import refuse_unsteady
 from tilepipe.probe.result import Probe
@@ -33,11 +34,15 @@ def run_probe(forward: Any, bands: int, declared: int | None, cache: Path | None
 
 
 def probe_once(module: nn.Module, bands: int, declared: int | None) -> Probe:
-    """Return the probe of a module, measured once in this process while its weights and settings stay the same."""
+    """Return the probe of a module, measured once while its weights and settings stay the same.
+
+    Kept in this process, and in the cache directory where its layers are all of packages with a version.
+    """
     key = cache_key(module, bands, declared)
     known = _SEEN.get(module)
     if known is None or known[0] != key:
-        known = _SEEN[module] = key, run_probe(module, bands, declared, None)
+        cache = cache_directory() if of_packages(module) else None
+        known = _SEEN[module] = key, run_probe(module, bands, declared, cache)
     return known[1]
 
 

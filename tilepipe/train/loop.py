@@ -18,7 +18,8 @@ from tilepipe.models.model import Model
 from tilepipe.models.weights import save_model
 from tilepipe.models.zoo import build
 from tilepipe.predict import resolve_device
-from tilepipe.probe import probe
+from tilepipe.probe.certified import with_certificate
+from tilepipe.probe.run import probe_once
 from tilepipe.quality.confusion import Confusion
 from tilepipe.train.augment import augmented
 from tilepipe.train.baseline import best_threshold
@@ -64,7 +65,7 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     model = finished(state, ground)
     listener(Event("train", config.steps, config.steps, f"scoring on {len(ground.scored)} images"))
     training = model.card.training | judged(model, ground.scenes, ground.scored, config.device)
-    model = Model(model.card.model_copy(update={"training": training}), model.module)
+    model = with_certificate(Model(model.card.model_copy(update={"training": training}), model.module))
     save_model(model, output, half=config.half, more=log_files(state, config))
     shutil.rmtree(folder, ignore_errors=True)
     return output
@@ -152,7 +153,7 @@ def finished(state: State, ground: Ground) -> Model:
 
 def halo(module: nn.Module, bands: int) -> int | None:
     """Return the context that a network needs on every side, None where none is enough."""
-    found = probe(module.eval(), bands, declared_stride=int(getattr(module, "stride", 1))).halo
+    found = probe_once(module.eval(), bands, int(getattr(module, "stride", 1))).halo
     return max(found) if found else None
 
 

@@ -1,0 +1,159 @@
+"""certificate.json of a model directory: believed while the weights are those, measured again otherwise."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import random_unet
+from torch import nn
+
+from tilepipe import reach
+from tilepipe.models.card import ModelCard
+from tilepipe.models.model import Model, network_sha256
+from tilepipe.models.weights import CARD, CERTIFICATE, bundled_models, load_model, save_model
+from tilepipe.probe import Probe, Sides
+from tilepipe.probe.cache import of_packages
+from tilepipe.probe.certified import certificate_text, certified, with_certificate
+from tilepipe.probe.run import probe_once
+
+MEASURED = Probe(4, Sides(1, 2, 3, 4), evidence={"window": 96}, seconds=3.0)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the probes that are run; each finds a reach of 5 px."""
+    calls: list[int] = []
+    answer = Probe(4, Sides(5, 5, 5, 5))
+    monkeypatch.setattr(sys.modules["tilepipe.probe.run"], "_run", lambda *_: calls.append(1) or answer)
+    return calls
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    model = random_unet()
+    card = model.card.model_copy(update={"arch": {"name": "unet", "width": 4, "depth": 2}})
+    text = certificate_text(MEASURED, network_sha256(model.module), 3)
+    return save_model(replace(model, card=card, certificate=text), tmp_path / "net.model")
+
+
+def test_a_directory_says_the_reach_per_side(directory: Path, measured: list[int]) -> None:
+    card, found = reach.look(load_model(directory), measure=True)
+    assert found == reach.Reach(Sides(1, 2, 3, 4), "measured")
+    assert (card.stride, card.halo) == (4, 4), "what was measured, not the card's 32"
+    assert not measured
+    kept = json.loads((directory / CERTIFICATE).read_text())
+    assert kept["halo"] == {"top": 4, "bottom": 4, "left": 4, "right": 4}
+    assert kept["probe"]["seconds"] == 0, "the same network gives the same file"
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_text(""),
+    "no JSON": lambda path: path.write_text("{"),
+    "a list": lambda path: path.write_text("[1]"),
+    "a number": lambda path: path.write_text("1"),
+    "no text": lambda path: path.write_bytes(b"\xff\xfe\x00"),
+    "too long": lambda path: path.write_text(path.read_text() + " " * (1 << 20)),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "other weights": lambda path: path.write_text(path.read_text().replace('"weights": "', '"weights": "0')),
+    "another procedure": lambda path: path.write_text(path.read_text().replace('"procedure": ', '"procedure": 9')),
+    "no probe": lambda path: path.write_text(path.read_text().replace('"probe"', '"prob"')),
+    "no stride": lambda path: path.write_text(path.read_text().replace('"stride"', '"strid"')),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_what_is_damaged_or_stale_is_measured_again(
+    damage: Callable[[Path], object], directory: Path, measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TILEPIPE_CACHE", "")
+    damage(directory / CERTIFICATE)
+    model = load_model(directory)
+    assert certified(model) is None
+    assert reach.look(model, measure=True)[1].sides == Sides(5, 5, 5, 5)
+    assert measured == [1]
+    assert certified(with_certificate(model)) == Probe(4, Sides(5, 5, 5, 5))
+    assert reach.look(model, measure=False)[1] == reach.reach_of_card(model.card)
+
+
+def test_without_one_the_card_is_believed(directory: Path, measured: list[int]) -> None:
+    (directory / CERTIFICATE).unlink()
+    assert reach.look(load_model(directory), measure=True) == (load_model(directory).card, _by_card(32))
+    assert not measured
+
+
+def _by_card(halo: int) -> reach.Reach:
+    return reach.Reach(Sides(halo, halo, halo, halo), "card")
+
+
+def test_a_stride_that_the_card_does_not_allow_is_stale(directory: Path) -> None:
+    card = json.loads((directory / CARD).read_text())
+    (directory / CARD).write_text(json.dumps({**card, "stride": 32}))
+    assert certified(load_model(directory)) is None
+
+
+def test_a_model_that_cannot_be_measured_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> Probe:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(sys.modules["tilepipe.probe.run"], "_run", fails)
+    monkeypatch.setenv("TILEPIPE_CACHE", "")
+    stale = replace(random_unet(seed=3), certificate="{}")
+    assert with_certificate(stale).certificate is None
+    assert reach.look(stale, measure=True)[1] == _by_card(32)
+
+
+@pytest.mark.parametrize("name", bundled_models())
+def test_bundled_models_are_certified(name: str) -> None:
+    model = load_model(name)
+    found = certified(model)
+    assert found is not None
+    assert found.stride == model.card.stride
+    assert found.halo is not None
+    assert max(found.halo) == model.card.halo
+
+
+def tiny(bias: float = 0.0) -> Model:
+    net = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1))
+    torch.nn.init.constant_(net[0].bias, bias)  # type: ignore[arg-type]
+    return Model.from_torch(net, ModelCard(bands=3, classes=["a", "b"]))
+
+
+def test_probes_are_kept_between_processes(
+    measured: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path))
+    net = tiny().module
+    first = probe_once(net, 3, 1)
+    twin = tiny().module
+    twin.load_state_dict(net.state_dict())
+    assert probe_once(twin, 3, 1) == first, "another object with the same weights, as in another process"
+    assert len(measured) == 1
+    probe_once(tiny(1.0).module, 3, 1)
+    assert len(measured) == 2
+    for file in tmp_path.iterdir():
+        file.write_text("{")
+    again = tiny().module
+    again.load_state_dict(net.state_dict())
+    assert probe_once(again, 3, 1) == first
+    assert len(measured) == 3, "a damaged file is measured again"
+
+
+class Own(nn.Conv2d):
+    """Code of a user's: a function that it calls may change."""
+
+
+def test_code_of_the_user_is_not_kept(tmp_path: Path, measured: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path))
+    hooked = tiny().module
+    hooked[0].register_forward_hook(lambda *_: None)
+    for net in (nn.Sequential(Own(3, 2, 3, padding=1)), hooked, torch.jit.script(tiny().module)):
+        assert not of_packages(net)
+    probe_once(nn.Sequential(Own(3, 2, 3, padding=1)), 3, 1)
+    assert list(tmp_path.iterdir()) == []
+    assert of_packages(random_unet().module)

@@ -1,0 +1,58 @@
+"""certificate.json of a model directory: the probe of its network, bound to the weights and to the procedure."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from tilepipe.errors import StorageError
+from tilepipe.models.model import Model, network_sha256
+from tilepipe.probe.cache import VERSION
+from tilepipe.probe.result import Probe
+from tilepipe.probe.run import probe_once
+
+FORMAT = 1
+
+
+def certificate_text(found: Probe, weights: str, bands: int) -> str:
+    """Return the text of certificate.json; `weights` is `network_sha256` of what was measured.
+
+    The seconds that it took are left out, so that the same network gives the same file.
+    """
+    values: dict[str, Any] = {
+        "format": FORMAT,
+        "procedure": VERSION,
+        "weights": weights,
+        "bands": bands,
+        "versions": {"tilepipe": version("tilepipe"), "torch": torch.__version__},
+        "probe": asdict(replace(found, seconds=0.0)),
+        "halo": None if found.halo is None else asdict(found.halo),
+        "sentence": str(found),
+    }
+    return json.dumps(values, indent=1, sort_keys=True) + "\n"
+
+
+def certified(model: Model) -> Probe | None:
+    """Return what the model's certificate says; None where there is none, or it is damaged or of something else."""
+    with suppress(ValueError, KeyError, TypeError, AttributeError, StorageError):
+        values = json.loads(model.certificate or "")
+        found = Probe.from_json(json.dumps(values["probe"]))
+        same = (values["format"], values["procedure"], values["bands"]) == (FORMAT, VERSION, model.card.bands)
+        fits = found.stride is None or found.stride % model.card.stride == 0
+        return found if same and fits and values["weights"] == network_sha256(model.module) else None
+    return None
+
+
+def with_certificate(model: Model) -> Model:
+    """Return the model with a certificate that holds, measured where there is none; without where it cannot be."""
+    try:
+        found = certified(model) or probe_once(model.module, model.card.bands, model.card.stride)
+    except Exception:  # a model that cannot be measured, for whatever reason: planning says it
+        return replace(model, certificate=None)
+    text = certificate_text(found, network_sha256(model.module), model.card.bands)
+    return replace(model, certificate=text)
