@@ -44,6 +44,8 @@ LEVELS = [
     ("tilepipe.memory", 4, "plan"),
     ("tilepipe.plan*", 4, "plan"),
     ("tilepipe.shapes", 4, "plan"),
+    ("tilepipe.speed", 4, "plan"),
+    ("tilepipe.choice", 4, "plan"),
     ("tilepipe.reach", 4, "plan"),
     ("tilepipe.gauge", 4, "plan"),
     ("tilepipe.afford", 4, "plan"),

@@ -89,6 +89,8 @@ def segment(
     Raises `TilepipeError`; then an output that existed is as it was.
     """
     job, full = _job(source, model, settings)
+    if job.plan.dear:
+        listener(Event("plan", message=f"work: {job.plan.dear}"))
     if job.plan.reach.tolerance:
         listener(Event("plan", message=f"seams: {job.plan.seams}"))
     paths = _output_paths(full, output, settings.get("of"))

@@ -52,6 +52,8 @@ class Certificate:
     """Whether one tile covers the image, so that nothing is cut and the model's reach does not matter."""
     work: float | None = None
     """Pixels that the model saw per pixel asked for, edges and all; None: that of tiles inside the image."""
+    half: float | None = None
+    """What `work` would have been for tiles of this size that overlap by half; None where it is not known."""
     level: Level | None = None
     """How exactly `device` keeps promises in `precision`; None where it was not measured."""
     statistics: str = ""
@@ -82,6 +84,8 @@ class Certificate:
             checked = f"Largest difference to a pass without seams: {self.error:.1e} in probability, {where}"
         work = f"{self.cost:.2f} times the work of one pass" if math.isfinite(self.cost) else "no tile has a core"
         level = (self.level.sentence,) if self.level else ()
+        if self.half is not None and self.cost > self.half:
+            work += f", more than the {self.half:.2f} of tiles that overlap by half"
         return self._promise(), f"{checked}; {work}.", *level
 
     def _promise(self) -> str:

@@ -46,6 +46,7 @@ def certificate_of(plan: Plan, model: Model, level: Level | None = None) -> Cert
         known=plan.reach.known,
         whole=whole,
         work=round(plan.work, 4),
+        half=round(plan.half, 4),
         level=level,
         statistics=plan.statistics.kind if plan.statistics else "",
     )

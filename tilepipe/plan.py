@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from tilepipe.box import Box
@@ -105,6 +105,8 @@ class Plan:
     """Uncertainty layers that are kept beside the labels: margin, entropy, disagreement."""
     statistics: Statistics | None = None
     """Where statistics of the model's global operations come from; None: it has none, or each tile has its own."""
+    why: str = ""
+    """Why tiles have this size, where that was left open."""
 
     @property
     def grid(self) -> Grid:
@@ -178,8 +180,7 @@ class Plan:
     @property
     def work(self) -> float:
         """Pixels that the model sees per pixel of the region (F); 1 is one pass over the image."""
-        tiles = self.tile_count * self.grid.y.tile * self.grid.x.tile / self.predicted_region.area
-        return tiles + self.statistics_work
+        return self._work(self.tiling) + self.statistics_work
 
     @property
     def statistics_work(self) -> float:
@@ -191,6 +192,27 @@ class Plan:
             tiles = grid.y.count * grid.x.count * grid.y.tile * grid.x.tile
             return len(self.statistics.values) * tiles / self.predicted_region.area
         return self.nodes.area * self.windows.y.tile * self.windows.x.tile / self.predicted_region.area
+
+    @property
+    def half(self) -> float:
+        """What `work` would be if tiles of this size overlapped by half: what is usual with blended tiles."""
+        cut = self.tiling
+        return self._work(replace(cut, overlap=cut.tile // 2 // cut.stride * cut.stride, window="gaussian"))
+
+    def _work(self, tiling: Tiling) -> float:
+        grid, region = tiling.grid(self.predicted), self.predicted_region
+        rows, columns = grid.y.tiles_over(region.y0, region.y1), grid.x.tiles_over(region.x0, region.x1)
+        return len(rows) * len(columns) * grid.y.tile * grid.x.tile / region.area
+
+    @property
+    def dear(self) -> str:
+        """A sentence for work that is more than that of tiles which overlap by half; '' where it is not."""
+        if self.work <= self.half:
+            return ""
+        return (
+            f"{self.work:.2f} x one pass over the region is more than the {self.half:.2f} of tiles of "
+            f"{self.tiling.tile} px that overlap by half; larger tiles may cost less"
+        )
 
     def disk(self) -> int:
         """Return the most bytes that the work directory and one product take, without compression."""
@@ -210,7 +232,7 @@ class Plan:
         Workers, memory, names and the reach (the halo is in) are left out: they do not change a label.
         """
         settings = self.to_dict()
-        for name in ("source", "model", "memory", "reach"):
+        for name in ("source", "model", "memory", "reach", "why"):
             del settings[name]
         del settings["compute"]["workers"]
         text = json.dumps({"format": FORMAT, "image": image, "weights": weights, **settings}, sort_keys=True)
@@ -240,7 +262,7 @@ class Plan:
                 )
             for name in ("shape", "predicted", "output", "layers"):
                 values[name] = tuple(values[name])
-            return cls(**{field.name: values[field.name] for field in fields(cls)})
+            return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
         except (ValueError, KeyError, TypeError) as error:
             raise TilepipeError(f"not a plan of this version: {error}") from None
 
@@ -272,7 +294,8 @@ class Plan:
             "seams": self.seams,
             **self._about_statistics(),
             "blocks": f"{len(list(self.blocks()))} of {size(grid.y.zone, grid.x.zone)}",
-            "work": f"{self.work:.2f} x one pass over the region",
+            **({"size": self.why} if self.why else {}),
+            "work": self.dear or f"{self.work:.2f} x one pass over the region",
             "device": f"{how.device}, {how.precision}, batches of {how.batch}, {how.workers or 'no'} worker processes",
             "memory": f"at most {format_bytes(self.memory.total)}",
             "disk": f"at most {format_bytes(self.disk())}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -30,6 +30,10 @@ BLOCK = 1024
 """Wanted size of a block in pixels."""
 CACHE = 64 << 20
 """Bytes of decoded image that a source is taken to keep where it does not say."""
+
+
+Promise = Callable[[Tiling], Memory]
+"""Memory that a run with a tiling takes at most."""
 
 
 class Choices(TypedDict, total=False):
@@ -108,17 +112,12 @@ def make_plan(
     `device` is resolved ('cpu', 'cuda:0'); `footprint` is (bytes of the weights, peak bytes of a forward pass per input
     pixel). Raises `InputError` when the image does not fit the model, `UsageError` when settings contradict each other.
     """
-    _check_numbers(settings)
+    check_numbers(settings)
     check_fits(source, card)
     shape, pixel_size = (source.shape[1], source.shape[2]), settings.get("pixel_size")
     resolution, predicted = resolution_of(source, card, pixel_size), predicted_shape(source, card, pixel_size)
-    compute = Compute(
-        device=device,
-        precision=settings.get("precision", "fp32"),
-        batch=settings.get("batch") or usual_batch(device),
-        workers=settings.get("workers") or 0,
-    )
-    tiling, memory = _fit_memory(source, card, predicted, settings, compute=compute, footprint=footprint)
+    compute = compute_of(settings, device)
+    tiling, memory = _fit_memory(card, settings, promises(source, card, settings, compute, footprint))
     return Plan(
         source=source.name, model=card.name, bands=source.shape[0], dtype=str(source.dtype), shape=shape,
         predicted=predicted, output=output_shape(shape, predicted, resolution, settings.get("resolution", "full")),
@@ -126,6 +125,16 @@ def make_plan(
         label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
         reach=reach_of_card(card), layers=_layers(settings, tiling),
     )  # fmt: skip
+
+
+def compute_of(settings: Settings, device: str) -> Compute:
+    """Return where and how the model runs; `device` and the precision of the settings are resolved."""
+    return Compute(
+        device=device,
+        precision=settings.get("precision", "fp32"),
+        batch=settings.get("batch") or usual_batch(device),
+        workers=settings.get("workers") or 0,
+    )
 
 
 def usual_batch(device: str) -> int:
@@ -137,7 +146,7 @@ def _layers(settings: Settings, cut: Tiling) -> tuple[str, ...]:
     return check_blended(layer_names(settings.get("layers", ())), cut.window, cut.overlap)
 
 
-def _check_numbers(settings: Settings) -> None:
+def check_numbers(settings: Settings) -> None:
     """Raise `UsageError` for a number that cannot be meant."""
     given: dict[str, Any] = {**settings}
     for name, least in (("tile", 1), ("overlap", 0), ("batch", 1), ("block", 1), ("workers", 0), ("pixel_size", 0)):
@@ -199,28 +208,35 @@ def _check_multiple(name: str, size: int, unit: int, what: str, least: int = 1) 
         raise UsageError(f"{name} {size} is not a multiple of {unit} ({what}); use {use}")
 
 
-def _fit_memory(
-    source: Source, card: ModelCard, predicted: tuple[int, int], settings: Settings, *, compute: Compute,
-    footprint: tuple[int, int],
-) -> tuple[Tiling, Memory]:  # fmt: skip
-    """Return the tiling and its memory promise, with smaller blocks where the `memory` setting asks for it."""
-    tiling = choose_tiles(card, settings)
-    limit = parse_bytes(settings["memory"]) if settings.get("memory") else None
+def promises(
+    source: Source, card: ModelCard, settings: Settings, compute: Compute, footprint: tuple[int, int]
+) -> Promise:
+    """Return what tells the memory of a tiling of this image; `footprint` as in `make_plan`."""
+    predicted = predicted_shape(source, card, settings.get("pixel_size"))
     shrink = max(1.0, source.shape[1] / predicted[0]) * max(1.0, source.shape[2] / predicted[1])
-    while True:
+
+    def promise(tiling: Tiling) -> Memory:
         grid = tiling.grid(predicted)
         load = Load(
             classes=len(card.classes), bands=card.bands, itemsize=source.dtype.itemsize, grid=grid, shrink=shrink,
             batch=compute.batch, cache=getattr(source, "cache_bytes", CACHE), weights=footprint[0],
             activations=footprint[1] * compute.batch * grid.y.tile * grid.x.tile, layers=_layers(settings, tiling),
         )  # fmt: skip
-        memory = load.promise(compute.workers, compute.in_flight)
-        if limit is None or memory.total <= limit:
-            return tiling, memory
+        return load.promise(compute.workers, compute.in_flight)
+
+    return promise
+
+
+def _fit_memory(card: ModelCard, settings: Settings, promise: Promise) -> tuple[Tiling, Memory]:
+    """Return the tiling and its memory promise, with smaller blocks where the `memory` setting asks for it."""
+    tiling = choose_tiles(card, settings)
+    limit = parse_bytes(settings["memory"]) if settings.get("memory") else None
+    while (memory := promise(tiling)).total > (limit or math.inf):
         if tiling.block <= tiling.tile:
             raise UsageError(
-                f"memory {format_bytes(limit)} cannot be kept: the least for tiles of {tiling.tile} px and "
-                f"{compute.workers} worker processes is {format_bytes(memory.total)}; "
+                f"memory {format_bytes(limit or 0)} cannot be kept: the least for tiles of {tiling.tile} px and "
+                f"{settings.get('workers') or 0} worker processes is {format_bytes(memory.total)}; "
                 "give that much, a smaller --tile or fewer --workers"
             )
         tiling = replace(tiling, block=max(tiling.tile, tiling.block // 2))
+    return tiling, memory

@@ -45,6 +45,11 @@ def device_versions(device: str) -> dict[str, str]:
     return {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
 
 
+def threads() -> int:
+    """Return how many threads this process computes with."""
+    return torch.get_num_threads()
+
+
 def use_threads(count: int) -> None:
     """Let this process compute with so many threads."""
     torch.set_num_threads(count)

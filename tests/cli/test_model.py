@@ -17,6 +17,7 @@ from tilepipe.models.convert import convert
 from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model, save_model
 from tilepipe.models.zoo import build
+from tilepipe.probe.certified import certified
 
 NETS = {
     "local": {"name": "unet", "width": 2, "depth": 2},
@@ -65,7 +66,8 @@ def test_a_card_that_is_wrong_ends_with_5_and_can_be_corrected(
     assert after.halo == (24 if net == "local" else None)
     assert after == before.model_copy(update={"halo": after.halo})
     assert main(["model", "check", str(path)]) == 0
-    assert sorted(p.name for p in path.iterdir()) == ["model.json", "weights.safetensors"]
+    assert sorted(p.name for p in path.iterdir()) == ["certificate.json", "model.json", "weights.safetensors"]
+    assert certified(load_model(path)) is not None
 
 
 def test_a_wrong_stride(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_code_of_the_user_is_not_kept(tmp_path: Path, measured: list[int], monke
     monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path))
     hooked = tiny().module
     hooked[0].register_forward_hook(lambda *_: None)
-    for net in (nn.Sequential(Own(3, 2, 3, padding=1)), hooked, torch.jit.script(tiny().module)):
+    for net in (nn.Sequential(Own(3, 2, 3, padding=1)), hooked, torch.fx.symbolic_trace(tiny().module)):
         assert not of_packages(net)
     probe_once(nn.Sequential(Own(3, 2, 3, padding=1)), 3, 1)
     assert list(tmp_path.iterdir()) == []

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from tilepipe.afford import afford
 from tilepipe.arithmetic import resolve_precision
 from tilepipe.box import Box
+from tilepipe.choice import choose_tile
 from tilepipe.engine.steps import Job, Worker
 from tilepipe.errors import InputError
 from tilepipe.frozen import freeze
 from tilepipe.models.footprint import footprint
 from tilepipe.models.model import Model
 from tilepipe.output import label_map
-from tilepipe.planning import Settings, make_plan
+from tilepipe.planning import Settings, compute_of, make_plan
 from tilepipe.predict import resolve_device
 from tilepipe.reach import look
 from tilepipe.region import on_prediction_grid, resolve
@@ -32,13 +33,15 @@ def make_job(full: Source, model: Model, settings: Settings) -> Job:
     (card, reach), statistics = freeze(model, known, full, settings)
     asked, mask = resolve(full, card, settings)
     device = resolve_device(settings.get("device", "auto"))
-    settings, tolerance = (settings, 0.0) if statistics else afford(model, card, full, settings, device)
+    settings = {**settings, "precision": resolve_precision(settings.get("precision", "auto"), device)}
+    needs, why, tolerance = footprint(model, values=sum(statistics.values) if statistics else 0), "", 0.0
     if statistics:
         settings = {**settings, "window_shape": "crop"}
-    settings["precision"] = resolve_precision(settings.get("precision", "auto"), device)
-    needs = footprint(model, values=sum(statistics.values) if statistics else 0)
+    else:
+        settings, why = choose_tile(model, card, full, settings, compute_of(settings, device), needs)
+        settings, tolerance = afford(model, card, full, settings, device)
     made = make_plan(full, card, asked, settings, device=device, footprint=needs)
-    made = replace(made, reach=replace(reach, tolerance=tolerance), statistics=statistics)
+    made = replace(made, reach=replace(reach, tolerance=tolerance), statistics=statistics, why=why)
     return Job(made, on_prediction_grid(full, mask, made), model)
 
 

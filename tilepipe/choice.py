@@ -1,0 +1,147 @@
+"""Choice of the tile size: larger tiles compute less context twice; they are taken where that pays and memory allows.
+
+The choice depends on the whole image, the model, the settings and the speeds that were measured once and kept, never
+on the region or the number of processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tilepipe.certificate import cost_factor
+from tilepipe.errors import UsageError
+from tilepipe.memory import parse_bytes
+from tilepipe.models.card import ModelCard
+from tilepipe.plan import Compute, Tiling
+from tilepipe.planning import LARGEST_TILE, MAX_COST, Promise, Settings, check_numbers, choose_tiles, promises
+from tilepipe.probe.result import Sides
+from tilepipe.shapes import check_fits, predicted_shape
+from tilepipe.sources.base import Source
+from tilepipe.speed import Speeds, speeds, takes
+
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
+
+WORTH = 8_000_000
+"""Pixels of an image from which on the speed is measured; on smaller ones little can be won."""
+CLEARLY = 0.95
+"""Share of the time that a larger tile may take to be preferred: less is no noise."""
+ROOM = 2 << 30
+"""Bytes of the promise for one process up to which larger tiles are taken, where no `memory` is set."""
+LEAST = 256
+"""Pixels below which no tile is made for the sake of memory where the model's reach is not known."""
+UNIT = 32
+"""Pixels at least between the sizes that are compared."""
+RATIOS = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+"""Sizes over the usual one whose speed is measured, as far as they fit; in between it is interpolated."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Tiles of one size after another on one image."""
+
+    usual: Tiling
+    """With the usual size."""
+    shape: tuple[int, int]
+    """(height, width) of the prediction grid."""
+    promise: Promise
+    """Memory of a tiling."""
+
+    def of(self, tile: int) -> Tiling:
+        """Return the tiling with another tile size and the same overlap."""
+        return replace(self.usual, tile=tile)
+
+    def work(self, tile: int) -> float:
+        """Return F: pixels that the model sees, edges and all, over those of the image."""
+        grid = self.of(tile).grid(self.shape)
+        return grid.y.count * grid.y.tile * grid.x.count * grid.x.tile / math.prod(self.shape)
+
+
+def choose_tile(
+    model: Model, card: ModelCard, source: Source, settings: Settings, compute: Compute, footprint: tuple[int, int]
+) -> tuple[Settings, str]:
+    """Return settings with the tile size decided, and why in a few words; as they are where the user decided it.
+
+    Only tiles that do not change a label are larger than the usual one: those of a model with a known reach and an
+    overlap of twice that. Smaller ones are made where `memory` leaves no room. Raises `UsageError`.
+    """
+    if settings.get("tile", "auto") != "auto":
+        return settings, ""
+    check_numbers(settings)
+    check_fits(source, card)
+    usual = choose_tiles(card, settings)
+    shape = predicted_shape(source, card, settings.get("pixel_size"))
+    limit = parse_bytes(settings["memory"]) if settings.get("memory") else None
+    many = promises(source, card, settings, compute, footprint)
+    if limit is not None and not _fits(many, replace(usual, block=usual.tile), limit):
+        tile = _smaller(usual, card, settings, lambda cut: _fits(many, cut, limit) and takes(model, cut.tile, compute))
+        return {**settings, "tile": tile}, f"tile {tile}: the largest for the memory given"
+    one = promises(source, card, settings, replace(compute, workers=0), footprint)
+    cut = Cut(usual, shape, many if limit is not None else one)
+    tile, why = _larger(model, cut, ROOM if limit is None else limit, compute)
+    return {**settings, "tile": tile}, why
+
+
+def _fits(promise: Promise, tiling: Tiling, limit: int) -> bool:
+    return promise(tiling).total <= limit
+
+
+def _smaller(usual: Tiling, card: ModelCard, settings: Settings, fits: Callable[[Tiling], bool]) -> int:
+    """Return the largest tile size below the usual one that fits; the least that is tried where none does."""
+    most = math.inf if settings.get("tolerance") == 0 else settings.get("max_cost", MAX_COST)
+    least = usual
+    for tile in range(usual.tile - usual.stride, 0, -usual.stride):
+        halo = usual.halo
+        if tile < LEAST if halo is None else cost_factor(tile, Sides(halo, halo, halo, halo)) > most:
+            break
+        try:
+            least = choose_tiles(card, {**settings, "tile": tile})
+        except UsageError:  # too small for the overlap that the user gave
+            break
+        if fits(replace(least, block=tile)):
+            break
+    return least.tile
+
+
+def _larger(model: Model, cut: Cut, room: int, compute: Compute) -> tuple[int, str]:
+    """Return the smallest tile size that no larger one clearly beats, and why."""
+    usual, stride = cut.usual.tile, cut.usual.stride
+    reason = ""
+    unit = -(-UNIT // stride) * stride
+    fitting = [tile for tile in range(usual, LARGEST_TILE + 1, unit) if _fits(cut.promise, cut.of(tile), room)]
+    chosen = usual
+    if _matters(cut) and fitting and min(map(cut.work, fitting)) <= CLEARLY * cut.work(usual):
+        tried = {usual + round((ratio - 1) * usual / unit) * unit for ratio in RATIOS}
+        found = speeds(model, (usual, *sorted(tried.intersection(fitting))), compute)
+        time = times(cut, fitting, found)
+        for tile in time:
+            chosen = tile if time[tile] < CLEARLY * time[chosen] else chosen
+        reason = ", larger ones are not clearly faster"
+        if chosen > usual:
+            reason = f", {time[chosen] / time[usual]:.2f} of the time of tile {usual}"
+    return chosen, f"tile {chosen}: {cut.work(chosen):.2f} x one pass{reason}"
+
+
+def _matters(cut: Cut) -> bool:
+    """Return whether the size may be changed without changing a label, and the image is large enough to gain by it."""
+    how = cut.usual
+    exact = how.window == "crop" and how.halo is not None and how.overlap >= 2 * how.halo
+    return exact and max(cut.shape) > how.tile and math.prod(cut.shape) >= WORTH
+
+
+def times(cut: Cut, sizes: Sequence[int], found: Speeds) -> dict[int, float]:
+    """Return seconds per pixel of the image by tile size in ascending order: work, at the speed measured around it.
+
+    Sizes beyond those measured are left out.
+    """
+    known = sorted(found)
+    return {
+        size: cut.work(size) * float(np.interp(size, known, [found[k] for k in known]))
+        for size in sorted(sizes)
+        if known and known[0] <= size <= known[-1]
+    }
