@@ -14,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
+from tilepipe.certify import certificate_of
 from tilepipe.engine import serial
 from tilepipe.errors import TilepipeError
 from tilepipe.field import Statistics
@@ -24,7 +25,7 @@ MODEL = constant_model(0.5, 0.5, bands=3, stride=2, halo=4)
 PLAN = plan_of(IMAGE, MODEL, tile=32, overlap=8, block=40)
 KEY = PLAN.key({"sha256": "a"}, "w")
 
-FREE = {"source", "model", "memory", "reach"}
+FREE = {"source", "model", "memory", "reach", "why"}
 """Fields that change no label. A new field must be sorted in here or change the key."""
 CHANGED: dict[str, Any] = {
     "bands": 4, "dtype": "uint16", "shape": (201, 300), "predicted": (100, 150), "output": (100, 150),
@@ -201,3 +202,17 @@ def test_one_tile_is_exact_whatever_the_window(height: int, width: int) -> None:
     plan = replace(PLAN, shape=(height, width), predicted=(height, width), tiling=tiling)
     assume(plan.tile_count <= 2)
     assert plan.exact == (height <= 32 and width <= 32)
+
+
+def test_work_beyond_that_of_tiles_overlapping_by_half_is_said() -> None:
+    """128 px with a halo of 32: steps of 64 in both, but crop tiles begin a halo earlier."""
+    image = np.zeros((1, 192, 192), np.uint8)
+    dear = plan_of_array(image, tile=128, overlap=64, window_shape="crop")
+    assert dear.work == 9 * 128**2 / 192**2
+    assert dear.half == 4 * 128**2 / 192**2
+    assert "4.00 x one pass over the region is more than the 1.78" in dear.dear
+    assert dear.dear in str(dear)
+    assert plan_of_array(image, tile=128, overlap=16, window_shape="crop").dear == ""
+    assert plan_of_array(image, tile=192, overlap=64, window_shape="crop").dear == "", "one tile"
+    said = certificate_of(dear, constant_model(0.5, 0.5)).sentences[1]
+    assert "4.00 times the work of one pass, more than the 1.78 of tiles that overlap by half" in said
