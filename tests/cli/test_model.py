@@ -156,4 +156,4 @@ def test_writing_keeps_what_cannot_be_written(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(StorageError, match="No space left"):
         write_measured(found)
     assert (path / "model.json").read_bytes() == before
-    assert sorted(p.name for p in path.iterdir()) == ["model.json", "weights.onnx"]
+    assert sorted(p.name for p in path.iterdir()) == ["certificate.json", "model.json", "weights.onnx"]

@@ -154,7 +154,7 @@ def test_damaged_files_give_model_errors_only(card: Path, tmp_path: Path, data: 
 def test_onnx_becomes_a_directory_with_the_same_bytes(tmp_path: Path) -> None:
     path = write_card(save(pointwise(), tmp_path / "p.onnx"))
     made = convert(path, tmp_path / "p.model")
-    assert sorted(p.name for p in made.iterdir()) == ["model.json", "weights.onnx"]
+    assert sorted(p.name for p in made.iterdir()) == ["certificate.json", "model.json", "weights.onnx"]
     assert (made / "weights.onnx").read_bytes() == path.read_bytes()
     assert load_model(made).sha256() == load_model(path).sha256()
 
