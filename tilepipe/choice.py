@@ -121,7 +121,7 @@ def _larger(model: Model, cut: Cut, room: int, compute: Compute) -> tuple[int, s
         time = times(cut, fitting, found)
         for tile in time:
             chosen = tile if time[tile] < CLEARLY * time[chosen] else chosen
-        reason = ", larger ones are not clearly faster"
+        reason = ", larger ones are not clearly faster" if len(time) > 1 else ", larger ones take too long to measure"
         if chosen > usual:
             reason = f", {time[chosen] / time[usual]:.2f} of the time of tile {usual}"
     return chosen, f"tile {chosen}: {cut.work(chosen):.2f} x one pass{reason}"

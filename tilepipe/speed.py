@@ -42,7 +42,8 @@ def speeds(model: Model, sizes: Sequence[int], compute: Compute) -> Speeds:
         found = _parsed(recall(name, folder), sizes)
         if found is None:
             found = _measured(model, sizes, compute)
-            keep(name, json.dumps(found) + "\n", folder)
+            if len(found) > 1:  # else the machine was busy perhaps; the next process tries again
+                keep(name, json.dumps(found) + "\n", folder)
         _KNOWN[key] = found
     return _KNOWN[key]
 
