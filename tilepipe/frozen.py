@@ -30,8 +30,9 @@ Known = tuple[ModelCard, Reach]
 def freeze(model: Model, known: Known, source: Source, settings: Settings) -> tuple[Known, Statistics | None]:
     """Return card and reach as they are with statistics held fixed, and where these come from; None where they are not.
 
-    `known` is what `look` has found. 'auto' holds them fixed where every global operation can be replaced and the
-    context costs no more than `max_cost`; 'field' and 'whole' insist. Raises `UsageError` where that is not possible.
+    `known` is what `look` has found. 'auto' holds them fixed where the image is cut, every global operation can be
+    replaced and the context costs no more than `max_cost`; 'field' and 'whole' insist. Raises `UsageError` where that
+    is not possible.
     """
     wanted = settings.get("statistics", "auto")
     if wanted not in CHOICES:
@@ -54,8 +55,10 @@ def freeze(model: Model, known: Known, source: Source, settings: Settings) -> tu
     frozen = found.frozen_halo
     assert frozen is not None
     fixed = card.model_copy(update={"stride": found.stride, "halo": max(frozen)})
-    tile = tile_size(fixed, settings)
-    if not insists and max(predicted_shape(source, card, settings.get("pixel_size"))) > tile:
+    tile, size = tile_size(fixed, settings), max(predicted_shape(source, card, settings.get("pixel_size")))
+    if not insists and size <= tile_size(card, settings):
+        return known, None  # one tile covers the image
+    if not insists and size > tile:
         cost = cost_factor(tile, Sides(*4 * (max(frozen),)))
         if cost > settings.get("max_cost", MAX_COST):
             takes = f"take {cost:.1f} times the work of one pass" if math.isfinite(cost) else "leave no tile a core"
