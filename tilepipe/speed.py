@@ -24,8 +24,8 @@ from tilepipe.models.model import Model
 from tilepipe.plan import Compute
 from tilepipe.predict import Predictor, device_versions, threads
 
-TIME = 2.5
-"""Seconds that measuring may take; sizes that would take longer are left out."""
+TIME = 10.0
+"""Seconds that measuring may take, once per machine and model; sizes that would take longer are left out."""
 Speeds = dict[int, float]
 """Seconds per pixel by tile size."""
 _KNOWN: dict[str, Speeds] = {}
