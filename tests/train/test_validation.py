@@ -65,6 +65,7 @@ def test_the_best_validated_weights_are_saved_and_training_ends_when_nothing_get
     directory = fit(validated(steps=40, patience=2, min_gain=0.01), events.append)
     record = load_model(directory).card.training["validation"]
     assert (record["best_step"], record["stopped_at"], record["mean_iou"]) == (6, 8, 0.305)
+    assert any("stopped at step 8" in event.message for event in events)
     assert record["images"] == ["2.tif [0, 0, 64, 64]"]
     saved = load_file(directory / "weights.safetensors")
     assert all((saved[name] == tensor).all() for name, tensor in seen[3].items())  # 0 only gave the halo

@@ -63,7 +63,8 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
         listener(Event("train", state.step, config.steps, f"{problem}; going on from step {state.step}"))
     train(state, ground, folder, listener)
     model = finished(state, ground)
-    listener(Event("train", config.steps, config.steps, f"scoring on {len(ground.scored)} images"))
+    ended = f"stopped at step {state.step}, validation got no better; " if state.step < config.steps else ""
+    listener(Event("train", config.steps, config.steps, f"{ended}scoring on {len(ground.scored)} images"))
     training = model.card.training | judged(model, ground.scenes, ground.scored, config.device)
     model = with_certificate(Model(model.card.model_copy(update={"training": training}), model.module))
     save_model(model, output, half=config.half, more=log_files(state, config))
