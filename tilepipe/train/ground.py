@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import copy
 from functools import cached_property
 
 from tilepipe.errors import InputError, UsageError
@@ -50,6 +51,13 @@ class Ground:
     def bands(self) -> int:
         """Bands of the images."""
         return self.opened[0].source.shape[0]
+
+    def under(self, config: TrainConfig) -> Ground:
+        """Return the same images for another network, seed or budget; what was opened and counted is shared."""
+        _ = self.scenes, self.scored, self.found
+        other = copy(self)
+        other.config = config
+        return other
 
     def check(self) -> None:
         """Open all. Raises `UsageError` where validation shares pixels with training or scores, `InputError`."""

@@ -59,6 +59,7 @@ def compare(path: str | Path, out: str | Path | None = None, listener: Listener 
 def trained(config: CompareConfig, run: Run, ground: Ground, halos: dict[str, int], folder: Path) -> dict[str, Any]:
     """Train and measure one run and return its line; `halos` keeps what was found per network."""
     training = config.training(run)
+    ground = ground.under(training)
     state = start(ground.scenes, training)
     overlap, first = unevenness(state.module)
     if run.mechanism not in halos:
