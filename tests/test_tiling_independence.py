@@ -24,7 +24,10 @@ KINDS = {"instance": (96, 128), "group": (112, 512), "squeeze": (96, 64), "pyram
 """Two tile sizes for each."""
 
 
-@pytest.fixture(params=KINDS)
+SLOW = ("instance", "group")
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.long if kind in SLOW else ()) for kind in KINDS])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -72,8 +75,10 @@ def test_a_region_is_a_crop_for_any_size_and_tile(data: st.DataObject) -> None:
     y, x = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     box = tp.Box(y, x, data.draw(st.integers(y + 1, height)), data.draw(st.integers(x + 1, width)))
     image, batch = noise(height, width), data.draw(st.integers(1, 3))
-    whole = tp.predict(image, model, tile=64, batch=batch)
-    assert (tp.predict(image, model, box, tile=64, batch=batch) == whole[y : box.y1, x : box.x1]).all()
+    whole = tp.predict(image, model, tile=64, batch=batch, statistics="field")
+    assert (
+        tp.predict(image, model, box, tile=64, batch=batch, statistics="field") == whole[y : box.y1, x : box.x1]
+    ).all()
     assert (tp.predict(image, model, tile=40, statistics="field") == whole).all()
 
 
