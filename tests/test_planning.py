@@ -5,32 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import numpy as np
 import pytest
 from fakes import constant_model, noise, plan_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planned import card, file_image, plan_for
 
 from tilepipe.box import Box
 from tilepipe.errors import TilepipeError, UsageError
-from tilepipe.models.card import ModelCard
 from tilepipe.planning import choose_tiles
-from tilepipe.sources.array import ArraySource
-
-
-def card(**changes: Any) -> ModelCard:
-    return ModelCard(**{"bands": 3, "classes": ["a", "b"], "stride": 8, "halo": 24, **changes})
-
-
-def plan_for(image: ArraySource, changes: dict[str, Any] | None = None, **chosen: Any) -> Any:
-    model = constant_model(0.5, 0.5, bands=image.shape[0])
-    fields = {"bands": image.shape[0], **(changes or {})}
-    return plan_of(image, type(model).from_torch(model.module, card(**fields)), **chosen)
-
-
-def file_image(height: int, width: int, resolution: Any = None, dtype: str = "uint8") -> ArraySource:
-    """An image that is not called 'array', as files are."""
-    return ArraySource(np.zeros((3, height, width), dtype), resolution=resolution, name="scene.tif")
 
 
 def test_tiles_come_from_the_card() -> None:
