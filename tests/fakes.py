@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tilepipe.box import Box
@@ -176,3 +177,20 @@ def global_model(kind: str, classes: int = 3, crop: int = 32) -> Model:
     card = ModelCard(bands=3, classes=names, stride=stride, mean=[127.0] * 3, std=[60.0] * 3,
                      training={"configuration": {"crop": crop}})  # fmt: skip
     return Model.from_torch(global_net(kind, classes), card)
+
+
+def fitted(arch: dict[str, Any], image: NDArray[np.uint8], side: int) -> tuple[Any, ModelCard, Tensor]:
+    """Return a network of ours with random weights, its card and the corner of the image it was scaled to.
+
+    Mean and std are the image's; the running statistics of batch norm become those of its `side` x `side` corner.
+    """
+    net: Any = zoo.build(arch, 3, 3).train()
+    mean, std = image.mean((1, 2)).tolist(), image.std((1, 2)).tolist()
+    card = ModelCard(bands=3, classes=["a", "b", "c"], stride=net.stride, mean=mean, std=std)
+    x = Model(card, net).normalise(torch.from_numpy(image[None, :, :side, :side]))
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        net(x)
+    return net, card, x

@@ -9,14 +9,13 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from fakes import whole_image
+from fakes import fitted, whole_image
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import tilepipe as tp
 from tilepipe.models.arch import Up
 from tilepipe.models.linknet import LinkNetArch
-from tilepipe.models.zoo import build
 from tilepipe.sources.array import ArraySource
 
 SAMPLE = Path(__file__).parents[1] / "pipelines" / "sample"
@@ -44,16 +43,8 @@ def model_of(arch: dict[str, Any], image: NDArray[np.uint8]) -> tp.Model:
     A network that is not scaled to its image amplifies float32's own rounding: 5e-5 between two kernels was seen.
     """
     torch.manual_seed(4)
-    net = build(arch, 3, 3).train()
-    mean, std = image.mean((1, 2)).tolist(), image.std((1, 2)).tolist()
-    card = tp.ModelCard(bands=3, classes=["a", "b", "c"], stride=net.stride, mean=mean, std=std)
-    model = tp.Model(card, net)
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = 1.0  # running statistics become those of the image
+    net, card, x = fitted(arch, image, 224)
     with torch.no_grad():
-        x = model.normalise(torch.from_numpy(image[None, :, :224, :224]))
-        net(x)
         if isinstance(head := getattr(net, "head", None), nn.Conv2d):
             head.bias -= net.eval()(x)[0].flatten(1).median(1).values  # type: ignore[operator]
     return tp.Model.from_torch(net, card)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fakes import fitted
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 import tilepipe as tp
-from tilepipe.models.zoo import build
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.resample import Resampled
 from tilepipe.tolerance import total_variation
@@ -73,15 +73,8 @@ def model_of(name: str, image: NDArray[np.uint8]) -> tp.Model:
     if arch is None:
         return tp.load_model(name)
     torch.manual_seed(6)
-    net = build(arch, 3, 3).train()
-    mean, std = image.mean((1, 2)).tolist(), image.std((1, 2)).tolist()
-    card = tp.ModelCard(bands=3, classes=["a", "b", "c"], stride=net.stride, mean=mean, std=std)
-    model = tp.Model(card, net)
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = 1.0  # running statistics become those of the image
+    net, card, _ = fitted(arch, image, 256)
     with torch.no_grad():
-        net(model.normalise(torch.from_numpy(image[None, :, :256, :256])))
         net.head.weight *= 0.05  # type: ignore[operator]
     halo = max(tp.probe(tp.Model.from_torch(net, card)).halo or ())
     return tp.Model.from_torch(net, card.model_copy(update={"halo": halo}))
