@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-# One thread per process: tests run several workers on tiny tiles, where more threads only get in each other's way.
+# One thread per process: tests run in several processes on tiny tiles, where more threads only get in each other's way.
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test test-long test-gpu lint docs clean
@@ -29,7 +29,7 @@ demo: $(STAMP)
 	$(BIN)/tilepipe demo
 
 test: $(STAMP)
-	$(TEST_ENV) $(BIN)/python -m pytest -q
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 test-long: $(STAMP)
 	$(TEST_ENV) $(BIN)/python -m pytest -q -m 'not gpu'
