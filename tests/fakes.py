@@ -139,13 +139,26 @@ class Squeeze(nn.Module):
         return x * torch.sigmoid(gate)
 
 
+class LinearSqueeze(nn.Module):
+    """The same, written for vectors (as in Hu's own and many others' code)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(channels, 2), nn.Linear(2, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, channels, _, _ = x.shape
+        gate = self.up(torch.relu(self.down(nn.functional.adaptive_avg_pool2d(x, 1).view(count, channels))))
+        return x * torch.sigmoid(gate).view(count, channels, 1, 1)
+
+
 class SqueezeNet(nn.Module):
     """Two convolutions, one of them at half resolution, each with squeeze-and-excitation."""
 
-    def __init__(self, bands: int, classes: int) -> None:
+    def __init__(self, bands: int, classes: int, squeeze: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.fine, self.coarse = nn.Conv2d(bands, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
-        self.one, self.two, self.head = Squeeze(6), Squeeze(6), nn.Conv2d(12, classes, 1)
+        self.one, self.two, self.head = squeeze(6), squeeze(6), nn.Conv2d(12, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         fine = self.one(torch.relu(self.fine(x)))
@@ -158,8 +171,8 @@ class SqueezeNet(nn.Module):
 def global_net(kind: str, classes: int = 3) -> nn.Module:
     """A small random network of stride 4 (pyramid: 8) that mixes the whole tile, whose labels vary; probed once."""
     torch.manual_seed(4 if kind == "pyramid" else 5)
-    if kind == "squeeze":
-        net: nn.Module = SqueezeNet(3, classes)
+    if kind in ("squeeze", "linear"):
+        net: nn.Module = SqueezeNet(3, classes, Squeeze if kind == "squeeze" else LinearSqueeze)
     elif kind == "pyramid":
         deep = {"width": 2, "depth": 3, "output_stride": 8, "rate": 1, "image_pool": True}
         net = zoo.build({"name": "deeplab", **deep}, 3, classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -113,6 +114,39 @@ def test_what_cannot_be_replaced_is_blended_or_refused() -> None:
     assert tp.plan(IMAGE, model, **CUT).statistics is None
     with pytest.raises(tp.TilepipeError, match="statistics field is not possible"):
         tp.plan(IMAGE, model, statistics="field", **CUT)
+
+
+class Gate(nn.Module):
+    """Squeeze-and-excitation by any pooling."""
+
+    def __init__(self, pool: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.pool, self.up = pool, nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.up(self.pool(x)))
+
+
+POOLS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "mean and maximum, as in CBAM (Woo 2018)": (
+        lambda x: x.mean((2, 3), keepdim=True) + x.amax((2, 3), keepdim=True),
+        "(1) mix the whole of a tile; something beside the statistics mixes the whole of a tile too",
+    ),
+    "maximum": (lambda x: nn.functional.adaptive_max_pool2d(x, 1), "the operation in layer '1' has no statistics"),
+    "norm (Woo 2023)": (lambda x: x.norm(dim=(2, 3), keepdim=True), "the operation in layer '1' has no statistics"),
+    "two steps": (lambda x: x.mean(3, keepdim=True).mean(2, keepdim=True), "'1' has no statistics"),
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_is_no_mean_is_blended_and_named(pool: str) -> None:
+    layer, says = Gate(POOLS[pool][0]), POOLS[pool][1]
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), layer, nn.Conv2d(3, 2, 1))
+    model = tp.Model.from_torch(net, tp.ModelCard(bands=3, classes=["a", "b"], mean=[127] * 3, std=[60] * 3))
+    plan = tp.plan(IMAGE, model, **CUT)
+    assert plan.statistics is None
+    assert says in plan.seams
 
 
 @pytest.mark.parametrize(

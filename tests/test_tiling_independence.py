@@ -20,7 +20,7 @@ from tilepipe.verify import verify
 from tilepipe.verify.passes import Passes
 
 IMAGE = noise(200, 260)
-KINDS = {"instance": (96, 128), "group": (112, 512), "squeeze": (96, 64), "pyramid": (240, 512)}
+KINDS = {"instance": (96, 128), "group": (112, 512), "squeeze": (96, 64), "linear": (96, 64), "pyramid": (240, 512)}
 """Two tile sizes for each."""
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tilepipe.certificate import cost_factor
-from tilepipe.errors import ModelError, TilepipeError, UsageError
+from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.field import Statistics
 from tilepipe.models.card import ModelCard
 from tilepipe.planning import MAX_COST, Settings, tile_size
 from tilepipe.probe import Probe
-from tilepipe.probe.result import Sides
+from tilepipe.probe.result import ProbeError, Sides
 from tilepipe.reach import Reach, named_layers
 from tilepipe.shapes import predicted_shape
 from tilepipe.sources.base import Source
@@ -49,7 +49,7 @@ def freeze(model: Model, known: Known, source: Source, settings: Settings) -> tu
     except TilepipeError as problem:
         if insists:
             raise UsageError(f"statistics {wanted} is not possible for {model.name}: {problem}") from None
-        return known, None
+        return known if isinstance(problem, ProbeError) else (card, _explained(reach, problem)), None
     if not values:
         return known, None
     frozen = found.frozen_halo
@@ -62,25 +62,32 @@ def freeze(model: Model, known: Known, source: Source, settings: Settings) -> tu
         cost = cost_factor(tile, Sides(*4 * (max(frozen),)))
         if cost > settings.get("max_cost", MAX_COST):
             takes = f"take {cost:.1f} times the work of one pass" if math.isfinite(cost) else "leave no tile a core"
-            dear = f"{reach.known}; holding that fixed would {takes}"
-            return (card, replace(reach, known=dear)), None
+            return (card, _explained(reach, f"holding that fixed would {takes}")), None
     window = -(-_window_side(card) // fixed.stride) * fixed.stride
     chosen = Statistics("field", window, values) if wanted != "whole" else Statistics("whole", 0, values)
     return (fixed, Reach(found.frozen_reach, "measured", frozen=named_layers(found))), chosen
 
 
+def _explained(reach: Reach, why: object) -> Reach:
+    """Return the reach with why its global layers are not held fixed."""
+    return replace(reach, known=f"{reach.known}; {why}")
+
+
 def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
-    """Return the probe of a model and the statistics of each of its global operations; none for a local one."""
+    """Return the probe of a model and the statistics of each of its global operations; none for a local one.
+
+    Raises `ProbeError` where it cannot be measured, `ModelError` where its operations cannot be replaced.
+    """
     from tilepipe.probe.frozen import operations
     from tilepipe.probe.run import probe_once
 
     try:
         found = probe_once(model.module, model.card.bands, model.card.stride)
-        return found, () if found.local else operations(model.module, model.card.bands, found)
-    except TilepipeError:
-        raise
+    except TilepipeError as problem:
+        raise ProbeError(str(problem)) from None
     except Exception as problem:  # whatever a stranger's module raises for the odd input of a probe
-        raise ModelError(f"it cannot be measured ({type(problem).__name__} in the model)") from None
+        raise ProbeError(f"it cannot be measured ({type(problem).__name__} in the model)") from None
+    return found, () if found.local else operations(model.module, model.card.bands, found)
 
 
 def _window_side(card: ModelCard) -> int:

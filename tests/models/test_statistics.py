@@ -28,7 +28,7 @@ from tilepipe.models.statistics import (
     statistics,
 )
 
-KINDS = ["instance", "group", "squeeze", "pyramid"]
+KINDS = ["instance", "group", "squeeze", "linear", "pyramid"]
 SIDE = 64
 
 
@@ -135,6 +135,7 @@ def pooled(x: Tensor) -> list[Callable[[], Tensor]]:
         lambda: x.mean((2, 3), keepdim=True),
         lambda: x.mean(dim=(-1, -2), keepdim=True),
         lambda: torch.mean(x, [2, 3], True),
+        lambda: x.mean([2, 3]),
         lambda: nn.functional.adaptive_avg_pool2d(x, 1),
         lambda: nn.AdaptiveAvgPool2d((1, 1))(x),
         lambda: nn.InstanceNorm2d(3)(x),
@@ -142,7 +143,7 @@ def pooled(x: Tensor) -> list[Callable[[], Tensor]]:
     ]
 
 
-@pytest.mark.parametrize("which", range(7))
+@pytest.mark.parametrize("which", range(8))
 def test_the_ways_to_write_it_are_known(which: int) -> None:
     recorder = Recorder()
     with recorder:

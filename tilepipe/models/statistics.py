@@ -2,7 +2,7 @@
 
 Torch functions are caught as they are called, so any module can be run like this. `Recorder` takes the statistics of
 live tiles, `Frozen` puts those of a field in their place (interpolated at each feature pixel, so that a pooled vector
-becomes a map), `Summer` adds up what one operation sees and stops there.
+becomes a map, see `spread`), `Summer` adds up what one operation sees and stops there.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from tilepipe.box import Box
 from tilepipe.errors import ModelError
 from tilepipe.field import taps
 from tilepipe.grid import Grid
+from tilepipe.models import spread
+from tilepipe.models.spread import Spread
 
 PIECE = 1 << 21
 """Values of a feature map that are replaced at once, so that a map of statistics is never held whole."""
@@ -35,7 +37,7 @@ class Operation:
     x: Tensor
     """(B, C, H, W)."""
     groups: int
-    """Groups of channels that share mean and variance; 0 for mean pooling to (B, C, 1, 1)."""
+    """Groups of channels that share mean and variance; 0 for mean pooling to (B, C, 1, 1) or (B, C)."""
     weight: Tensor | None = None
     """(C,) of a norm."""
     bias: Tensor | None = None
@@ -106,7 +108,9 @@ class Mode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run `func`, or what stands for it."""
         met = operation(func, args, kwargs or {})
-        return func(*args, **(kwargs or {})) if met is None else self.meet(met, lambda: func(*args, **(kwargs or {})))
+        if met is None:
+            return spread.run(func, args, kwargs or {})
+        return self.meet(met, lambda: func(*args, **(kwargs or {})))
 
     def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
         """Return the output of an operation; `live` gives that of the tile itself."""
@@ -193,7 +197,7 @@ class Frozen(Mode):
             for start in range(0, channels, step):
                 part = slice(start, min(start + step, channels))
                 out[item, part] = met.applied(_maps(met, nodes, first, part), part, item)
-        return out
+        return out if met.groups else out.as_subclass(Spread)
 
 
 class Summer(Frozen):
@@ -260,8 +264,7 @@ def _adaptive(x: Tensor, output_size: Any) -> Operation | None:
 
 def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, **others: Any) -> Operation | None:
     dims = (dim,) if isinstance(dim, int) else tuple(others.get("axis", dim) or ())
-    spatial = x.ndim == 4 and sorted(d % 4 for d in dims) == [2, 3]
-    return Operation(x, 0) if spatial and (keepdim or others.get("keepdims")) else None
+    return Operation(x, 0) if x.ndim == 4 and sorted(d % 4 for d in dims) == [2, 3] else None
 
 
 _KNOWN: dict[Any, Callable[..., Operation | None]] = {

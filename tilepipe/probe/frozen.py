@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import copy
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from tilepipe.box import Box
 from tilepipe.errors import ModelError
 from tilepipe.field import windows_of
 from tilepipe.models.statistics import Frozen, Nodes, Recorder, operation
 from tilepipe.probe.cache import cache_key
-from tilepipe.probe.result import Probe
+from tilepipe.probe.measure import AXES
+from tilepipe.probe.result import Probe, Sides
+from tilepipe.probe.subject import Subject, adopt
 from tilepipe.probe.watch import Located
 
 WINDOW = 128
@@ -41,8 +44,9 @@ class _Names(Located):
 def operations(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...]:
     """Return the statistics that each global operation of a probed model has per tile, in order of call.
 
-    The model is run on a window, and again with the window's own statistics put in: the answer must be the same.
-    Raises `ModelError` with the reason where its operations cannot all be replaced.
+    The model is run on a window, and again with the window's own statistics put in: the answer must be the same, and
+    pixels beyond the reach must make no difference to it. Raises `ModelError` with the reason where its operations
+    cannot all be replaced.
     """
     key = cache_key(module, bands, found.stride)
     known = _SEEN.get(module)
@@ -56,22 +60,54 @@ def operations(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...]:
 def _tried(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...] | str:
     if found.frozen_reach is None or found.stride is None:
         return "its reach is not bounded with the statistics of these layers held fixed"
-    side = -(-WINDOW // found.stride) * found.stride
-    net = copy.deepcopy(module).to("cpu", torch.float32)
-    x = torch.randn(1, bands, side, side, generator=torch.Generator().manual_seed(0))
-    names, recorder = _Names((net,)), Recorder()
+    subject = adopt(module, bands, found.stride)
+    side = -(-WINDOW // subject.quantum) * subject.quantum
+    x = subject.window(side, side)
+    names, recorder = _Names(subject.modules), Recorder()
     try:
-        with torch.no_grad():
-            with names, recorder:
-                live = net(x)
-            missing = {layer for layer, _ in found.global_layers} - names.layers
-            if missing:
-                return f"the operation in layer '{min(missing)}' has no statistics that could be held fixed"
-            values = np.append(recorder.values()[0], np.float32(1))[None, None]
-            box, windows = Box.of_shape(side, side), windows_of((side, side), side, found.stride)
-            with Frozen([Nodes(box, windows, Box.of_shape(1, 1), values)]):
-                frozen = net(x)
-            same = frozen.shape == live.shape and float((frozen - live).abs().max()) <= TOLERANCE * float(live.std())
+        with names:
+            live = subject.under(lambda: recorder)(x)
+        missing = {layer for layer, _ in found.global_layers} - names.layers
+        if missing:
+            return f"the operation in layer '{min(missing)}' has no statistics that could be held fixed"
+        fixed = _Fixed(subject, np.append(recorder.values()[0], np.float32(1))[None, None])
+        if float((fixed(x) - live).abs().max()) > TOLERANCE * float(live.std()):
+            return "it gives another answer with them put in"
+        if not _stays_local(fixed, found.frozen_reach):
+            return "something beside the statistics mixes the whole of a tile too"
     except Exception as problem:  # whatever a stranger's module raises where a vector has become a map
         return f"it does not take statistics per pixel ({type(problem).__name__})"
-    return tuple(part.shape[1] for part in recorder.found) if same else "it gives another answer with them put in"
+    return tuple(part.shape[1] for part in recorder.found)
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """A model with the statistics of one window put in everywhere."""
+
+    subject: Subject
+    values: NDArray[np.float32]
+    """(1, 1, values of all operations + 1); see `Nodes`."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        side, box = max(x.shape[2:]), Box.of_shape(*x.shape[2:])
+        nodes = Nodes(box, windows_of(box.shape, side, 1), Box.of_shape(1, 1), self.values)
+        return self.subject.under(lambda: Frozen([nodes]))(x)
+
+
+def _stays_local(fixed: _Fixed, reach: Sides) -> bool:
+    """Return whether what lies beyond the reach makes no difference, on both axes.
+
+    It would where an operation is left that has no statistics, like a maximum beside the mean in one layer.
+    """
+    quantum = fixed.subject.quantum
+    cut = (max(reach) // quantum + 1) * quantum
+    for axis in AXES:
+        x = fixed.subject.window(*((quantum, cut + quantum) if axis == 3 else (cut + quantum, quantum)))
+        changed = x.clone()
+        far = changed.narrow(axis, cut, quantum)
+        far *= 1e3  # for operations that swallow NaN
+        far[:, :, ::2, ::2] = torch.nan
+        near = (y.narrow(axis, 0, cut - max(reach)) for y in (fixed(x), fixed(changed)))
+        if not torch.equal(*near):
+            return False
+    return True
