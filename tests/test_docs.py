@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
+import click
 import pytest
 
-from tilepipe.cli.main import main
+from tilepipe.cli.main import main, root
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,6 +49,27 @@ def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def options_of(command: click.Command) -> set[str]:
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union(*map(options_of, below))
+
+
+def test_options_that_documents_and_messages_name_exist() -> None:
+    others = {"--no-deps", "--dtype"}  # of pip and rio
+    known = options_of(root) | others | {"--help", "--version", "--debug"}
+    for page in (*PAGES, *sorted((ROOT / "tilepipe").rglob("*.py"))):
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![\w(-])", page.read_text()))
+        assert named <= known, f"{page.name}: {named - known}"
+
+
+@pytest.mark.skipif(find_spec("sphinx") is None, reason="sphinx is not installed")
+def test_pages_are_built_without_a_warning(tmp_path: Path) -> None:
+    from sphinx.cmd.build import main as build
+
+    assert build(["-q", "-W", "-b", "dummy", str(ROOT / "docs"), str(tmp_path)]) == 0
 
 
 def test_every_option_of_segment_is_explained() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tilepipe import errors
 from tilepipe.cli.main import Terminated, explain, main
@@ -127,3 +129,17 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     script = f"set -o pipefail; {command} | true"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode in (0, 141), done.stderr) == (True, "")
+
+
+def test_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "tilepipe", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("tilepipe ")
+
+
+def test_an_image_that_does_not_say_its_pixel_size_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "scene.png"
+    Image.new("RGB", (300, 200)).save(picture)
+    assert main(["plan", str(picture), "-m", "nuclei"]) == 4
+    assert "--pixel-size" in capsys.readouterr().err
+    assert main(["plan", str(picture), "-m", "nuclei", "--pixel-size", "0.25", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)

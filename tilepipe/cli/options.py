@@ -89,6 +89,7 @@ SETTINGS = (
         metavar="full|model|R",
         help="Pixel size of the labels: the image's (full), the model's, or a number.",
     ),
+    click.option("--pixel-size", type=float, help="Pixel size of the image, where the file does not say it right."),
     click.option(
         "--mask",
         help="Where to compute: auto (image data), none (everywhere), tissue, value:255 (not where "
