@@ -87,6 +87,7 @@ def variants(device: str) -> Iterator[Variant]:
         yield Variant("fp32, any cuDNN algorithm", change=lambda net: Changed(net, deterministic=False))
         yield Variant("fp32, cudnn.benchmark", change=lambda net: Changed(net, deterministic=False, benchmark=True))
         yield Variant("tf32", "tf32")
+    yield Variant("fp64", "fp64")
     yield Variant("bf16", "bf16")
     if device != "cpu":
         yield Variant("fp16", "fp16")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -113,13 +114,14 @@ def noise(height: int, width: int, bands: int = 3, seed: int = 0) -> ArraySource
     return ArraySource((smooth * 0.7 + rng.integers(0, 77, (bands, height, width))).astype(np.uint8))
 
 
-def whole_image(model: Model, source: Source) -> np.ndarray:
+def whole_image(model: Model, source: Source, dtype: torch.dtype = torch.float32) -> np.ndarray:
     """Labels of the whole image at once, padded up to the stride as the grid does: the truth for tiled runs."""
     _, height, width = source.shape
     stride = model.card.stride
     pixels = source.read(Box(0, 0, -(-height // stride) * stride, -(-width // stride) * stride))
     with torch.inference_mode():
-        logits = model.module(model.normalise(torch.from_numpy(pixels)[None]))
+        net = copy.deepcopy(model.module).to(dtype)
+        logits = net(model.normalise(torch.from_numpy(pixels)[None], dtype))
     return logits.argmax(1)[0, :height, :width].numpy().astype(model.card.label_dtype)
 
 

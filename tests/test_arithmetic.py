@@ -66,7 +66,7 @@ def clean() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("clean")
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "tf32"])
+@pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16", "tf32"])
 @pytest.mark.parametrize("caller", CALLERS)
 def test_all_is_set_and_then_as_it_was(caller: Callable[[], None], precision: str) -> None:
     caller()
@@ -128,3 +128,11 @@ def test_on_the_cpu_a_module_is_itself() -> None:
     assert not net.training
     elsewhere = on_device(net, torch.device("meta"))
     assert (elsewhere.weight.device.type, net.weight.device.type) == ("meta", "cpu")
+
+
+def test_in_fp64_a_module_is_a_copy() -> None:
+    net = torch.nn.Conv2d(1, 1, 1)
+    wide = on_device(net, CPU, "fp64")
+    assert (wide.weight.dtype, net.weight.dtype) == (torch.float64, torch.float32)
+    assert wide.weight.detach().float().equal(net.weight)
+    assert on_device(net, torch.device("meta"), "fp64").weight.dtype == torch.float64

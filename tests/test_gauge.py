@@ -134,6 +134,17 @@ def test_models_of_one_shape_have_no_larger_pass() -> None:
     assert measure_level(odd(Fixed), SMALL).gap is None
 
 
+def test_fp64_is_told_from_fp32() -> None:
+    setting = Setting((96, 96), 4, 32, replace(CPU, precision="fp64"), "uint8")
+    level = measure_level(random_unet(), setting)
+    assert level.repeatable
+    assert level.gap is not None
+    assert level.gap < 1e-12
+    assert level.rounding is not None
+    assert 1e-9 < level.rounding < 1e-4
+    assert "Measured on cpu in fp64" in level.sentence
+
+
 def test_bf16_is_told_from_fp32() -> None:
     model, setting = random_unet(), Setting((96, 96), 4, 32, CPU, "uint8")
     plain = measure_level(model, setting)

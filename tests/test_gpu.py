@@ -37,7 +37,7 @@ CUTS: list[dict[str, Any]] = [
     {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 200, "device": DEVICE},
     {"tile": 64, "overlap": 32, "window_shape": "hann", "block": 150, "device": DEVICE},
 ]
-ROUGHLY = {"fp32": 1e-4, "tf32": 2e-2, "bf16": 0.3, "fp16": 5e-2}
+ROUGHLY = {"fp64": 1e-4, "fp32": 1e-4, "tf32": 2e-2, "bf16": 0.3, "fp16": 5e-2}
 """Largest difference in probability that a precision may make with the bundled models."""
 ROOT = Path(__file__).parents[1]
 IMAGE = ROOT / "pipelines" / "sample" / "Amazon_24_20.tif"
@@ -71,7 +71,7 @@ def test_same_bytes_for_worker_processes_on_one_device(workers: int, tmp_path: P
     assert len(np.unique(labels[0])) > 1
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp64", "fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("cut", CUTS, ids=["crop", "hann"])
 def test_region_is_crop(cut: dict[str, Any], precision: str, tmp_path: Path) -> None:
     image, model = noise(300, 420), random_unet()
@@ -85,6 +85,8 @@ def test_whole_image_truth(tmp_path: Path) -> None:
     image, model = noise(300, 420), random_unet()
     labels = run_labels(image, model, tmp_path, **CUTS[0])
     assert (labels != whole_image(model, image)).mean() < 1e-4  # the CPU's answer: other kernels, other rounding
+    labels = run_labels(image, model, tmp_path / "fp64", precision="fp64", **CUTS[0])
+    assert (labels == whole_image(model, image, torch.float64)).all()
 
 
 def test_the_callers_model_stays_on_the_cpu() -> None:
@@ -110,7 +112,7 @@ def test_every_pixel_type(dtype: str) -> None:
     assert (found == tiles.argmax(1)).all()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["fp64", "fp32", "tf32", "bf16", "fp16"])
 def test_level(precision: str) -> None:
     model = tp.load_model("forest")
     compute = Compute(DEVICE, precision, 8, 0)
@@ -119,7 +121,7 @@ def test_level(precision: str) -> None:
     assert level.independent
     assert level.device == torch.cuda.get_device_name(0)
     assert level.gap is not None
-    assert level.gap <= ROUGHLY[precision]
+    assert level.gap <= (1e-9 if precision == "fp64" else ROUGHLY[precision])
     if precision == "fp32":
         assert level.rounding is None
     else:
@@ -180,7 +182,7 @@ def test_fp32_is_fp32_whatever_the_caller_has_set() -> None:
     assert torch.backends.fp32_precision == "tf32"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["fp64", "fp32", "tf32", "bf16", "fp16"])
 def test_a_run_is_certified_at_its_level_and_verify_holds(precision: str, tmp_path: Path) -> None:
     result = tp.segment(IMAGE, "forest", tmp_path / "labels.tif", tile=256, device=DEVICE, precision=precision)
     level = result.certificate.level

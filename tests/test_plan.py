@@ -104,6 +104,16 @@ def test_the_key_changes_with_the_arithmetic_but_not_with_the_workers(name: str)
     assert (other.key({"sha256": "a"}, "w") == KEY) == (name == "workers")
 
 
+def test_numbers_are_twice_as_long_in_fp64() -> None:
+    wide = plan_of(IMAGE, MODEL, tile=32, overlap=8, block=40, precision="fp64")
+    assert (wide.compute.dtype, wide.compute.itemsize) == ("float64", 8)
+    assert (PLAN.compute.dtype, PLAN.compute.itemsize) == ("float32", 4)
+    assert wide.memory.model > PLAN.memory.model
+    assert wide.memory.tiles > PLAN.memory.tiles
+    assert wide.key({"sha256": "a"}, "w") != KEY
+    assert Plan.from_json(wide.to_json()) == wide
+
+
 def test_the_key_changes_with_image_and_weights_but_not_with_names_or_memory() -> None:
     assert PLAN.key({"sha256": "b"}, "w") != KEY
     assert PLAN.key({"sha256": "a"}, "v") != KEY

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from tilepipe.arithmetic import resolve_precision
 from tilepipe.errors import DeviceError, ModelError, UsageError
 from tilepipe.models.card import ModelCard
+from tilepipe.models.function import from_function
 from tilepipe.models.model import Model
 from tilepipe.predict import Predictor, resolve_device
 
@@ -83,7 +86,7 @@ def test_large_uint16_values_are_not_wrapped() -> None:
     assert (predictor.labels(tiles) == 0).all()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16"])
 @pytest.mark.parametrize("call", ["labels", "probabilities"])
 def test_a_tile_does_not_depend_on_its_company(call: str, precision: str) -> None:
     model = random_unet()
@@ -112,6 +115,71 @@ def test_bf16_runs_on_a_cpu_and_is_close() -> None:
     rough = Predictor(random_unet(), (64, 64), precision="bf16").probabilities(tiles) / (1 << 24)
     assert np.abs(rough - exact).max() > 0
     assert np.abs(rough - exact).mean() < 0.05
+
+
+def test_fp64_is_torchs_own_and_leaves_the_model_alone() -> None:
+    model = random_unet()
+    tiles = np.random.default_rng(3).integers(0, 256, (1, 3, 64, 64), dtype=np.uint8)
+    found = Predictor(model, (64, 64), precision="fp64").logits(tiles)
+    assert next(model.module.parameters()).dtype == torch.float32
+    with torch.no_grad():
+        x = (torch.from_numpy(tiles).double() - 127) / 60
+        truth = copy.deepcopy(model.module).double()(x).numpy()
+    assert found.dtype == np.float64
+    assert np.abs(found - truth).max() < 1e-12
+    assert np.abs(Predictor(model, (64, 64)).logits(tiles) - truth).max() > 1e-8
+
+
+@pytest.mark.parametrize("call", ["labels", "probabilities"])
+def test_classes_that_fp32_cannot_tell_apart(call: str) -> None:
+    class Barely(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat((x, x + 1e-12), 1)
+
+    model = Model.from_torch(Barely(), ModelCard(bands=1, classes=["a", "b"]))
+    tiles = np.ones((1, 1, 2, 2), np.uint8)
+    for precision, label in (("fp32", 0), ("fp64", 1)):
+        found = getattr(Predictor(model, (2, 2), precision=precision), call)(tiles)
+        assert ((found if call == "labels" else found.argmax(1)) == label).all()
+
+
+class Single(nn.Module):
+    """Written with fp32 in mind."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.conv, self.norm = how, nn.Conv2d(2, 2, 1), nn.LayerNorm(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "constant weights":
+            return nn.functional.conv2d(x, torch.ones(2, 2, 1, 1))
+        if self.how == "cast input":
+            return self.conv(x.float())
+        if self.how == "cast output":
+            return self.conv(x).float()
+        return self.norm(x.movedim(1, 3)).movedim(3, 1) + torch.ones(2, 1, 1)
+
+
+@pytest.mark.parametrize("how", ["constant weights", "cast input", "cast output"])
+def test_a_model_that_does_not_take_fp64_is_one_sentence(how: str) -> None:
+    model = Model.from_torch(Single(how), ModelCard(bands=2, classes=["a", "b"]), "my.model")
+    tiles = np.ones((1, 2, 4, 4), np.uint8)
+    Predictor(model, (4, 4)).labels(tiles)
+    with pytest.raises(ModelError, match=r"my\.model (fails|gives float32) .*fp64.*; use precision fp32$"):
+        Predictor(model, (4, 4), precision="fp64").labels(tiles)
+
+
+def test_layer_norm_and_constants_in_fp64() -> None:
+    model = Model.from_torch(Single("norm"), ModelCard(bands=2, classes=["a", "b"]))
+    assert Predictor(model, (4, 4), precision="fp64").logits(np.ones((1, 2, 4, 4), np.uint8)).dtype == np.float64
+
+
+def test_a_model_that_cannot_be_copied_is_one_sentence() -> None:
+    net = nn.Conv2d(2, 2, 1)
+    net.lock = threading.Lock()  # type: ignore[assignment]
+    model = Model.from_torch(net, ModelCard(bands=2, classes=["a", "b"]), "my.model")
+    with pytest.raises(ModelError, match=r"my\.model fails in fp64 \(TypeError: .*; use precision fp32"):
+        Predictor(model, (4, 4), precision="fp64")
 
 
 class Spoilt(nn.Module):
@@ -182,6 +250,11 @@ def test_devices() -> None:
 def test_precisions() -> None:
     assert resolve_precision("auto", "cpu") == "fp32"
     assert resolve_precision("bf16", "cpu") == "bf16"
+    assert resolve_precision("fp64", "cpu", nn.Conv2d(1, 1, 1)) == "fp64"
+    function = from_function(lambda tile: tile, ModelCard(bands=2, classes=["a", "b"]), "bands").module
+    assert resolve_precision("fp32", "cpu", function) == "fp32"
+    with pytest.raises(ModelError, match=r"fp64 is not available for functions, .*; use fp32"):
+        resolve_precision("fp64", "cpu", function)
     assert resolve_precision("fp16", "cuda:0") == "fp16"
     assert resolve_precision("tf32", "cuda:0") == "tf32"
     for unknown in ("fp16", "tf32", "fp8"):

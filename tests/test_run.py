@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import codes_model
+import torch
+from fakes import codes_model, noise, random_unet, whole_image
 from numpy.typing import NDArray
 
 import tilepipe as tp
@@ -164,6 +165,23 @@ def test_another_key_never_mixes_and_both_work_directories_survive(tmp_path: Pat
     assert (labels_of(output) == CODES).all()
     first = next(event for event in events if event.stage == "predict")
     assert first.done == 4, "three blocks were there"
+
+
+def test_a_run_in_fp64_resumes_and_never_mixes_with_fp32(tmp_path: Path) -> None:
+    image, model, output = noise(130, 170), random_unet(depth=1), tmp_path / "out.tif"
+    chosen: dict[str, Any] = {"tile": 64, "block": 64}
+    with pytest.raises(StopError):
+        tp.segment(image, model, output, listener=stop_at("predict", 3), precision="fp64", **chosen)
+    with pytest.raises(StopError):
+        tp.segment(image, model, output, listener=stop_at("predict", 1), **chosen)
+    assert len({path.parent for path in work(output).glob("*/ledger.jsonl")}) == 2
+    counts: list[int] = []
+    listener = lambda event: counts.append(event.done) if event.stage == "predict" else None  # noqa: E731
+    result = tp.segment(image, model, output, listener=listener, precision="fp64", **chosen)
+    assert counts[0] >= 2
+    assert (labels_of(output) == whole_image(model, image, torch.float64)).all()
+    assert result.certificate.precision == "fp64"
+    assert result.certificate.level is not None
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:

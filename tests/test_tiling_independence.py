@@ -62,6 +62,20 @@ def test_statistics_of_the_whole_image_give_whole_image_inference(kind: str) -> 
     assert (tiled.argmax(0) == whole_image(model, IMAGE)).all()
 
 
+def test_in_fp64_statistics_are_not_rounded_to_fp32() -> None:
+    model, (tile, other) = global_model("squeeze"), KINDS["squeeze"]
+    truth = whole_image(model, IMAGE, torch.float64)
+    for size in (tile, other):
+        job, _ = api._job(IMAGE, model, {"tile": size, "statistics": "whole", "precision": "fp64"})
+        passes = Passes(job)
+        tiled, near = passes.tiled(Box.of_shape(200, 260))[0], passes.worker.predictor
+        passes.close()
+        assert near.dtype == torch.float64
+        assert (tiled.argmax(0) == truth).all()
+    fixed = [tp.predict(IMAGE, model, tile=size, statistics="field", precision="fp64") for size in (tile, 128)]
+    assert (fixed[0] == fixed[1]).all()
+
+
 def test_a_field_of_one_window_gives_whole_image_inference() -> None:
     model = global_model("instance", crop=132)
     assert (tp.predict(IMAGE, model, tile=96) == whole_image(model, IMAGE)).all()

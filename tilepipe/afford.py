@@ -49,26 +49,32 @@ def afford(model: Model, card: ModelCard, source: Source, settings: Settings, de
     if max(shape) <= tile or cost_factor(tile, Sides(*4 * (card.halo,))) <= most:
         return settings, 0.0
     image = source if shape == source.shape[1:] else Resampled(source, *shape)
-    halo = _halo(model, card.stride, image, (tolerance, most, tile), device)
+    where = device, "fp64" if settings.get("precision") == "fp64" else "fp32"
+    halo = _halo(model, card.stride, image, (tolerance, most, tile), where)
     chosen: Settings = {**settings, "overlap": tile // 2 // card.stride * card.stride, "window_shape": "gaussian"}
     if halo is None:
         return chosen, 0.0
     return {**chosen, "overlap": 2 * halo, "window_shape": "crop"}, tolerance
 
 
-def _halo(model: Model, stride: int, image: Source, wanted: tuple[float, float, int], device: str) -> int | None:
-    """Return the smallest halo that keeps the tolerance within the cost; None where there is none."""
+def _halo(
+    model: Model, stride: int, image: Source, wanted: tuple[float, float, int], where: tuple[str, str]
+) -> int | None:
+    """Return the smallest halo that keeps the tolerance within the cost; None where there is none.
+
+    `where` is device and precision.
+    """
     tolerance, most, tile = wanted
     fits = (min(image.shape[1:]) - 2 * stride) // (4 * stride) * stride
     margin = min(int(tile * (1 - 1 / math.sqrt(most)) / 2) // stride * stride, fits)
-    key = json.dumps([model.sha256(), image.identity(), image.shape, margin, stride, device], sort_keys=True)
+    key = json.dumps([model.sha256(), image.identity(), image.shape, margin, stride, where], sort_keys=True)
     if key not in _MEASURED:
-        _MEASURED[key] = _measure(model, image, (margin, stride), device)
+        _MEASURED[key] = _measure(model, image, (margin, stride), where)
     errors = _MEASURED[key]
     return None if errors is None else errors.halo(tolerance, stride)
 
 
-def _measure(model: Model, image: Source, sizes: tuple[int, int], device: str) -> EdgeErrors | None:
+def _measure(model: Model, image: Source, sizes: tuple[int, int], where: tuple[str, str]) -> EdgeErrors | None:
     """Return what a cut does in windows of the image; None where there is no window without holes."""
     from tilepipe.tolerance import model_errors
 
@@ -76,7 +82,7 @@ def _measure(model: Model, image: Source, sizes: tuple[int, int], device: str) -
     if margin < stride:
         return None
     with suppress(ModelError):
-        return model_errors(model, windows(image, 4 * margin + 2 * stride), margin, stride, device)
+        return model_errors(model, windows(image, 4 * margin + 2 * stride), sizes, *where)
     return None
 
 

@@ -22,29 +22,44 @@ from typing import Any
 import torch
 from torch import nn
 
-from tilepipe.errors import UsageError
+from tilepipe.errors import ModelError, UsageError
 
-HALF = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Precisions, and what autocast computes in; tf32 is fp32 whose convolutions round their factors to 10 bits."""
+HALF = {"fp32": None, "tf32": None, "fp64": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Precisions, and what autocast computes in; tf32 is fp32 whose convolutions round their factors to 10 bits, fp64 is
+the whole network in double precision."""
 _ONLY_ON_CUDA = ("tf32", "fp16")
 _ONE_AT_A_TIME = threading.RLock()  # the switches are the process's
 
 
-def resolve_precision(precision: str, device: str) -> str:
-    """Return 'fp32', 'tf32', 'bf16' or 'fp16'; 'auto' is fp32, at which tiled is nearest to whole. Raises `UsageError`.
+def resolve_precision(precision: str, device: str, module: nn.Module | None = None) -> str:
+    """Return 'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'; 'auto' is fp32, the best at its price.
 
-    tf32 and fp16 exist on CUDA devices only.
+    tf32 and fp16 exist on CUDA devices only: `UsageError`. fp64 does not for a `module` whose arithmetic is not torch's
+    to choose, which says so in its attribute `single`: `ModelError`.
     """
     if precision == "auto":
         return "fp32"
     if precision not in HALF or (precision in _ONLY_ON_CUDA and device == "cpu"):
-        raise UsageError(f"precision {precision!r} is not available on {device}; use fp32 or bf16")
+        raise UsageError(f"precision {precision!r} is not available on {device}; use fp32, fp64 or bf16")
+    if precision == "fp64" and (kind := getattr(module, "single", "")):
+        raise ModelError(f"precision fp64 is not available for {kind}; use fp32")
     return precision
 
 
-def on_device(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return a module in eval mode on a device: itself on the CPU, a copy elsewhere; the caller's stays where it is."""
-    return module.eval() if device.type == "cpu" else copy.deepcopy(module).to(device).eval()
+def dtype_of(precision: str) -> torch.dtype:
+    """Return the type of a network's input, weights and logits; what autocast rounds beneath is not meant."""
+    return torch.float64 if precision == "fp64" else torch.float32
+
+
+def on_device(module: nn.Module, device: torch.device, precision: str = "fp32") -> nn.Module:
+    """Return a module in eval mode on a device, in fp64 with double weights.
+
+    It is the module itself in single precision on the CPU, else a copy: the caller's stays where and as it is.
+    """
+    if device.type == "cpu" and precision != "fp64":
+        return module.eval()
+    moved = copy.deepcopy(module).to(device)
+    return (moved.double() if precision == "fp64" else moved).eval()
 
 
 def surroundings() -> dict[str, str]:

@@ -101,8 +101,8 @@ def check_model(
     Raises `ModelError` where it cannot be measured at all, `DeviceError` where the device is not there.
     """
     device = resolve_device(device)
-    compute = Compute(device, resolve_precision(precision, device), usual_batch(device), 0)
     model = name if isinstance(name, Model) else load_model(name, trust_model=trust_model)
+    compute = Compute(device, resolve_precision(precision, device, model.module), usual_batch(device), 0)
     packed = isinstance(model.module, Packaged)
     card = model.card
     found = probe(model)

@@ -102,7 +102,7 @@ def measure_level(model: Model, setting: Setting) -> Level:
 
 
 def _larger(
-    model: Model, setting: Setting, tiles: NDArray[Any], first: NDArray[np.float32]
+    model: Model, setting: Setting, tiles: NDArray[Any], first: NDArray[np.floating]
 ) -> tuple[float | None, float | None]:
     """Return distance and share of flips between the corner of a larger pass and a tile that begins there.
 
@@ -129,14 +129,14 @@ def _larger(
     return distances(whole[:, cut[0] :, cut[1] :][kept], part[kept])
 
 
-def distances(p: NDArray[np.float32], q: NDArray[np.float32]) -> tuple[float, float]:
+def distances(p: NDArray[np.floating], q: NDArray[np.floating]) -> tuple[float, float]:
     """Return the largest total variation distance and the share of other labels of logits (..., classes, H, W)."""
     pairs = list(zip(p.reshape(-1, *p.shape[-3:]), q.reshape(-1, *q.shape[-3:]), strict=True))
     worst = max(float(np.abs(_softmax(a) - _softmax(b)).sum(0).max()) / 2 for a, b in pairs)
     return worst, float(np.mean([(a.argmax(0) != b.argmax(0)).mean() for a, b in pairs]))
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def _softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     powers = np.exp(logits.astype(np.float64) - logits.max(0))
     return np.asarray(powers / powers.sum(0))
 

@@ -18,7 +18,7 @@ class Level:
     device: str
     """The GPU's name, or 'cpu'."""
     precision: str
-    """'fp32', 'tf32', 'bf16' or 'fp16'."""
+    """'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'."""
     repeatable: bool
     """Whether a tile that is computed again gives the same logits, bit for bit."""
     independent: bool

@@ -70,20 +70,26 @@ class Load:
     """Peak bytes of a forward pass of one batch."""
     layers: tuple[str, ...] = ()
     """Uncertainty layers."""
+    number: int = 4
+    """Bytes of a number that the model takes and gives: 8 in fp64."""
 
     def promise(self, workers: int, in_flight: int) -> Memory:
         """Return the promise for `workers` processes beside this one, 0 for this one alone."""
         grid = self.grid
         pixels, zone = grid.y.tile * grid.x.tile, grid.y.zone * grid.x.zone
         reading = self.bands * pixels * (self.shrink * (self.itemsize + 16) + self.itemsize)
-        tiles = int(3 * self.batch * self.bands * pixels * (self.itemsize + 4) + 4 * reading) + DECODERS + self.cache
+        tiles = (
+            int(3 * self.batch * self.bands * pixels * (self.itemsize + self.number) + 4 * reading)
+            + DECODERS
+            + self.cache
+        )
         block = (8 + 3 * len(self.layers)) * zone
-        results = 2 * self.batch * pixels * (2 + 4 * self.classes)
+        results = 2 * self.batch * pixels * (2 + self.number * self.classes)
         if grid.blended:
             planes = self.classes + ("disagreement" in self.layers)
             block += 12 * planes * (grid.y.zone + grid.y.tile) * (grid.x.zone + grid.x.tile)
         if grid.blended or self.layers:
-            results += self.batch * pixels * 20 * self.classes
+            results += self.batch * pixels * (12 + 2 * self.number) * self.classes
         if self.layers:  # of one tile: int64 planes that its labels, squares and codes are made of
             results += 32 * pixels
         each = max(workers, 1)

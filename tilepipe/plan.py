@@ -53,11 +53,21 @@ class Compute:
     device: str
     """'cpu' or 'cuda:i'."""
     precision: str
-    """'fp32', 'tf32', 'bf16' or 'fp16'."""
+    """'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'."""
     batch: int
     """Tiles that the model sees at once."""
     workers: int
     """Worker processes; 0 computes in this process."""
+
+    @property
+    def dtype(self) -> str:
+        """Type of the model's input, weights and logits, and of statistics: 'float64' in fp64, else 'float32'."""
+        return "float64" if self.precision == "fp64" else "float32"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of that type."""
+        return 8 if self.dtype == "float64" else 4
 
     @property
     def in_flight(self) -> int:
@@ -223,7 +233,7 @@ class Plan:
             alive = self.predicted_region.width // x.zone + 3 + self.compute.in_flight
             strips = 8 * (self.classes + ("disagreement" in self.layers)) * one * alive
         size += len(self.layers)
-        statistics = 4 * self.nodes.area * sum(self.statistics.values) if self.statistics else 0
+        statistics = self.compute.itemsize * self.nodes.area * sum(self.statistics.values) if self.statistics else 0
         return self.predicted_region.area * size + 3 * self.output_region.area * size + strips + statistics
 
     def key(self, image: dict[str, Any], weights: str) -> str:

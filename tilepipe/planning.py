@@ -68,7 +68,7 @@ class Choices(TypedDict, total=False):
     device: str
     """auto, cpu, cuda or cuda:0."""
     precision: str
-    """auto (fp32), fp32, tf32, bf16 or fp16."""
+    """auto (fp32), fp64, fp32, tf32, bf16 or fp16."""
     batch: int
     """Tiles that the model sees at once."""
     block: int
@@ -221,6 +221,7 @@ def promises(
             classes=len(card.classes), bands=card.bands, itemsize=source.dtype.itemsize, grid=grid, shrink=shrink,
             batch=compute.batch, cache=getattr(source, "cache_bytes", CACHE), weights=footprint[0],
             activations=footprint[1] * compute.batch * grid.y.tile * grid.x.tile, layers=_layers(settings, tiling),
+            number=compute.itemsize,
         )  # fmt: skip
         return load.promise(compute.workers, compute.in_flight)
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tilepipe.arithmetic import arithmetic, on_device
-from tilepipe.errors import DeviceError, ModelError, UsageError
+from tilepipe.arithmetic import arithmetic, dtype_of, on_device
+from tilepipe.errors import DeviceError, ModelError, TilepipeError, UsageError
 from tilepipe.models.model import Model
 from tilepipe.models.statistics import Mode, Reached
 
@@ -61,12 +61,17 @@ class Predictor:
     def __init__(
         self, model: Model, tile_shape: tuple[int, int], *, batch: int = 1, device: str = "cpu", precision: str = "fp32"
     ) -> None:
-        """Bring the model to `device` ('cpu' or 'cuda:i'); `tile_shape` is (height, width) of every tile."""
+        """Bring the model to `device` ('cpu' or 'cuda:i'); `tile_shape` is (height, width) of every tile.
+
+        Raises `ModelError` where it cannot be copied for fp64.
+        """
         self.model = model
         self.input_shape = (batch, model.card.bands, *tile_shape)
         self.device = torch.device(device)
         self.precision = precision
-        self._module = on_device(model.module, self.device)
+        self.dtype = dtype_of(precision)
+        with self._in_one_sentence():
+            self._module = on_device(model.module, self.device, precision)
 
     def labels(self, tiles: NDArray[Any], under: Mode | None = None) -> NDArray[Any]:
         """Return the class with the largest logit, ties to the lowest, (n, height, width) uint8 or uint16.
@@ -77,8 +82,8 @@ class Predictor:
         with self._logits(tiles, under) as logits:
             return logits.argmax(1).cpu().numpy().astype(self.model.card.label_dtype)
 
-    def logits(self, tiles: NDArray[Any]) -> NDArray[np.float32]:
-        """Return what the model says, (n, classes, height, width), before anything is rounded."""
+    def logits(self, tiles: NDArray[Any]) -> NDArray[np.floating]:
+        """Return what the model says, (n, classes, height, width) float32, in fp64 float64, not rounded."""
         with self._logits(tiles, None) as logits:
             return logits.cpu().numpy()
 
@@ -105,13 +110,29 @@ class Predictor:
         batch[:count] = tiles
         try:
             with arithmetic(self.device, self.precision):
-                with under or nullcontext():
-                    logits = self._module(self.model.normalise(torch.from_numpy(batch).to(self.device)))
+                with under or nullcontext(), self._in_one_sentence():
+                    x = self.model.normalise(torch.from_numpy(batch).to(self.device), self.dtype)
+                    logits = self._module(x)
                 self._check(logits, count)
-                yield logits[:count].float()
+                yield logits[:count].to(self.dtype)
         except torch.OutOfMemoryError:
             raise DeviceError(
                 f"{self.device} cannot hold batches of {self.input_shape}; give a smaller --batch or --tile"
+            ) from None
+
+    @contextmanager
+    def _in_one_sentence(self) -> Iterator[None]:
+        """Say that a model does not take fp64, where it was written with fp32 in mind."""
+        try:
+            yield
+        except (TilepipeError, Reached, torch.OutOfMemoryError):
+            raise
+        except Exception as problem:  # whatever a stranger's module raises
+            if self.precision != "fp64":
+                raise
+            said = " ".join(str(problem).split())[:200]
+            raise ModelError(
+                f"{self.model.name} fails in fp64 ({type(problem).__name__}: {said}); use precision fp32"
             ) from None
 
     def _check(self, logits: torch.Tensor, count: int) -> None:
@@ -120,6 +141,11 @@ class Predictor:
             raise ModelError(
                 f"{self.model.name} returned {tuple(logits.shape)} for an input of {self.input_shape}; "
                 f"wanted (batch, classes, height, width) = {wanted}"
+            )
+        if self.precision == "fp64" and logits.dtype != self.dtype:
+            raise ModelError(
+                f"{self.model.name} gives {str(logits.dtype).removeprefix('torch.')} for float64 (fp64): part of it "
+                "computes in another precision; use precision fp32"
             )
         if not torch.isfinite(logits[:count].amax(1)).all():
             raise ModelError(

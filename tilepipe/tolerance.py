@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tilepipe.arithmetic import arithmetic, on_device
+from tilepipe.arithmetic import arithmetic, dtype_of, on_device
 from tilepipe.errors import ModelError, StorageError
 from tilepipe.models.model import Model
 
@@ -86,12 +86,18 @@ def edge_errors(forward: Callable[[Tensor], Tensor], windows: Iterable[Tensor], 
     return EdgeErrors(tuple(worst.tolist()), count, margin)
 
 
-def model_errors(model: Model, windows: Iterable[NDArray[Any]], margin: int, stride: int, device: str) -> EdgeErrors:
-    """Measure e(d) of a model on windows (bands, H, W) in the image's own units, on `device` in fp32."""
-    module = on_device(model.module, torch.device(device))
-    with arithmetic(torch.device(device), "fp32"):
+def model_errors(
+    model: Model, windows: Iterable[NDArray[Any]], sizes: tuple[int, int], device: str, precision: str = "fp32"
+) -> EdgeErrors:
+    """Measure e(d) of a model on windows (bands, H, W) in the image's own units, on `device` in fp32 or fp64.
+
+    `sizes` are margin and stride.
+    """
+    where, (margin, stride) = torch.device(device), sizes
+    module = on_device(model.module, where, precision)
+    with arithmetic(where, precision):
         return edge_errors(
-            lambda x: module(model.normalise(x.to(device))).cpu(),
+            lambda x: module(model.normalise(x.to(where), dtype_of(precision))).cpu(),
             (torch.from_numpy(window) for window in windows),
             margin,
             stride,

@@ -47,7 +47,7 @@ def test_nothing_is_given_by_default() -> None:
         (["--resolution", "0.5"], {"resolution": 0.5}),
         (["--resolution", "model"], {"resolution": "model"}),
         (["--memory", "4GiB", "--workers", "2", "--batch", "8"], {"memory": "4GiB", "workers": 2, "batch": 8}),
-        (["--window-shape", "hann", "--precision", "fp32"], {"window_shape": "hann", "precision": "fp32"}),
+        (["--window-shape", "hann", "--precision", "fp64"], {"window_shape": "hann", "precision": "fp64"}),
     ],
 )
 def test_values(words: list[str], expected: dict[str, Any]) -> None:

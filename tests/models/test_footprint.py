@@ -55,6 +55,17 @@ def test_bytes_per_pixel_hardly_depend_on_the_tile(tile: int) -> None:
     assert footprint(model, tile)[1] == pytest.approx(footprint(model)[1], rel=0.02)
 
 
+def test_in_fp64_numbers_are_twice_as_long_and_convolutions_unfold() -> None:
+    """Beside the same layers: the columns of the first convolution, 3 bands of 3 x 3 pixels at every place."""
+    chain = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    weights, peak = footprint(wrap(chain), dtype="float64")
+    assert weights == 2 * footprint(wrap(chain))[0]
+    assert peak == int(8 * (3 + 8 + 8) * COPIES + 8 * 3 * 9) + 1
+    half = nn.Sequential(nn.Conv2d(3, 16, 2, stride=2), nn.ConvTranspose2d(16, 2, 2, stride=2))
+    columns = 8 * max(3 * 4, 2 * 4) / 4
+    assert footprint(wrap(half, stride=2), dtype="float64")[1] == int(8 * (3 + 4 + 2) * COPIES + columns) + 1
+
+
 class Looks(nn.Module):
     """Decides by the values, which are not there on the meta device."""
 

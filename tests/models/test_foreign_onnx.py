@@ -60,6 +60,11 @@ def test_labels_are_torchs(unet: Model, exported: Path) -> None:
     assert (ours == theirs).mean() > 0.9999
 
 
+def test_fp64_is_not_what_the_file_computes_in(exported: Path) -> None:
+    with pytest.raises(ModelError, match=r"precision fp64 is not available for ONNX models.*; use fp32"):
+        tp.plan(picture(150, 131), exported, precision="fp64")
+
+
 def test_logits_are_torchs_for_every_batch_and_size(unet: Model, exported: Path) -> None:
     model = load_model(exported)
     for shape in ((1, 3, 32, 32), (3, 3, 64, 96)):

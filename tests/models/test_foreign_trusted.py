@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import random_unet
+from fakes import noise, random_unet, whole_image
 from onnx_files import write_card
 from torch import nn
 
@@ -67,6 +67,31 @@ def test_the_named_file_gives_torchs_labels(unet: Model, files: dict[str, Path],
     assert (labels == tp.predict(image, unet, tile=96)).mean() > 0.9999
     part = tp.predict(image, pickle.loads(pickle.dumps(model)), tp.Box(10, 20, 90, 120), tile=96)
     assert np.array_equal(part, labels[10:90, 20:120])
+
+
+def test_fp64_where_the_file_can(unet: Model, files: dict[str, Path]) -> None:
+    image = noise(100, 131)
+    model = load_model(files[".ts"], trust_model=digest(files[".ts"]))
+    labels = tp.predict(image, model, tile=96, tolerance=0, precision="fp64")
+    assert np.array_equal(labels, whole_image(unet, image, torch.float64))
+    assert model.module(torch.zeros(1, 3, 32, 32)).dtype == torch.float32
+    model = load_model(files[".pt2"], trust_model=digest(files[".pt2"]))
+    with pytest.raises(ModelError, match=r"fp64 is not available for \.pt2 models"):
+        tp.predict(image, model, tile=96, precision="fp64")
+
+
+def test_a_file_with_float32_inside_is_one_sentence(unet: Model, tmp_path: Path) -> None:
+    class Single(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.conv2d(x, torch.ones(3, 3, 1, 1))
+
+    path = tmp_path / "single.ts"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(Single(), torch.zeros(1, 3, 8, 8)), path)
+    path.with_suffix(".json").write_text(unet.card.to_json())
+    with pytest.raises(ModelError, match=r"single\.ts fails on tiles of shape"):
+        tp.predict(noise(60, 60), load_model(path, trust_model=digest(path)), tile=96, precision="fp64")
 
 
 @pytest.mark.parametrize("kind", [".ts", ".pt", ".pt2"])

@@ -193,6 +193,24 @@ def test_a_global_model_in_halves_of_precision(tmp_path: Path) -> None:
     assert found.certificate.precision == "bf16"
 
 
+@pytest.mark.parametrize("window", ["crop", "gaussian"])
+def test_a_run_in_fp64(window: str, model: tp.Model, tmp_path: Path) -> None:
+    result = tp.segment(
+        IMAGE, model, tmp_path / "labels.tif", tile=96, window_shape=window, tolerance=0, precision="fp64"
+    )
+    found = verify(result, IMAGE, model, windows=2)
+    assert found.holds, found
+    assert found.comparable
+    assert found.certificate is not None
+    assert found.certificate.precision == "fp64"
+    assert found.again is not None
+    assert found.again.different == 0
+    if window == "crop":
+        assert found.limit == 1e-5
+        assert found.whole.flips.different == 0
+        assert found.whole.worst < 1e-6
+
+
 def test_json_and_table_say_the_same(exact: Any, model: tp.Model) -> None:
     found = verify(exact, IMAGE, model, windows=1)
     facts = json.loads(found.to_json())

@@ -46,7 +46,7 @@ def comma_list(text: str) -> tuple[str, ...]:
 
 MODEL = click.option("-m", "--model", required=True, help="A model directory or file, or the name of a bundled model.")
 
-PRECISIONS = click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"])
+PRECISIONS = click.Choice(["auto", "fp64", "fp32", "tf32", "bf16", "fp16"])
 
 TRUST = click.option(
     "--trust-model", metavar="sha256:HASH", help="Load a file that can run code, if it is exactly the one of this hash."
@@ -107,7 +107,7 @@ SETTINGS = (
     click.option(
         "--precision",
         type=PRECISIONS,
-        help="Of the model; auto is fp32. tf32 and fp16 need a CUDA device.",
+        help="Of the model; auto is fp32. fp64 takes longer and rounds no label; tf32 and fp16 need a CUDA device.",
     ),
     click.option("--batch", type=click.IntRange(min=1), help="Tiles per model call."),
     click.option("--block", type=click.IntRange(min=1), help="Wanted size of a block, the unit of work, in pixels."),

@@ -48,19 +48,19 @@ class Windows:
         """Move the model to its device."""
         how = plan.compute
         self.grid = plan.windows
-        self.image, self.batch = image, how.batch
+        self.image, self.batch, self.dtype = image, how.batch, how.dtype
         self.values = sum(plan.statistics.values) if plan.statistics else 0
         self.predictor = Predictor(
             model, self.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
         )
 
-    def take(self, windows: Sequence[Index]) -> tuple[NDArray[np.float32], list[str]]:
+    def take(self, windows: Sequence[Index]) -> tuple[NDArray[np.floating], list[str]]:
         """Return the statistics and the weight of each window, (n, values + 1), and what could not be read and why.
 
         The weight is the share of pixels that hold image data; windows without any, or that cannot be read, count
         for nothing.
         """
-        found = np.ones((len(windows), self.values + 1), np.float32)
+        found = np.ones((len(windows), self.values + 1), self.dtype)
         found[:, -1] = LEAST
         failed: list[str] = []
         rest = self._read(windows, failed)
@@ -68,7 +68,7 @@ class Windows:
             recorder = Recorder()
             self.predictor.observe(np.stack([pixels for _, pixels, _ in group]), recorder)
             for (k, _, weight), values in zip(group, recorder.values(), strict=False):  # the batch may be filled up
-                found[k] = np.append(values, np.float32(weight))
+                found[k] = np.append(values, weight)
         return found, failed
 
     def _read(self, windows: Sequence[Index], failed: list[str]) -> Iterator[tuple[int, NDArray[np.generic], float]]:
@@ -91,7 +91,7 @@ class Live:
     def __init__(self, windows: Windows) -> None:
         """Begin with none."""
         self.windows = windows
-        self._known: dict[Index, NDArray[np.float32]] = {}
+        self._known: dict[Index, NDArray[np.floating]] = {}
 
     def nodes(self, box: Box) -> Nodes:
         """Return the statistics around a tile at `box`."""
@@ -119,10 +119,10 @@ class Kept:
 class Same:
     """Statistics of the whole image, the same for every tile."""
 
-    def __init__(self, plan: Plan, values: NDArray[np.float32]) -> None:
+    def __init__(self, plan: Plan, values: NDArray[np.float64]) -> None:
         """`values` are those of the first operations, or of all."""
         self.grid = plan.windows
-        self.values = np.append(values, np.float32(1))[None, None]
+        self.values = np.append(values, 1).astype(plan.compute.dtype)[None, None]
 
     def nodes(self, box: Box) -> Nodes:
         """Return them."""
@@ -140,7 +140,7 @@ class Sums:
             model, plan.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
         )
 
-    def of_block(self, block: Index, known: NDArray[np.float32]) -> NDArray[np.float64]:
+    def of_block(self, block: Index, known: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sums for the operation after those whose statistics are known; see `Summer`.
 
         Raises `InputError` where a tile cannot be read: the statistics would not be those of the whole image.
@@ -156,20 +156,20 @@ class Sums:
         return total
 
 
-def whole_image(plan: Plan, model: Model, image: Pixels) -> NDArray[np.float32]:
+def whole_image(plan: Plan, model: Model, image: Pixels) -> NDArray[np.float64]:
     """Return the statistics of the whole image, (values,): one pass over its tiles per operation."""
-    known, sums = np.zeros(0, np.float32), Sums(plan, model, image)
+    known, sums = np.zeros(0), Sums(plan, model, image)
     blocks = list(plan.grid.blocks_over(Box.of_shape(*plan.predicted)))
     for _ in plan.statistics.values if plan.statistics else ():
         known = np.append(known, added_up(np.stack([sums.of_block(block, known) for block in blocks])))
     return known
 
 
-def read_whole(directory: Path) -> NDArray[np.float32]:
+def read_whole(directory: Path) -> NDArray[np.float64]:
     """Return the statistics of the whole image that a run has so far, (values,). Raises `StorageError`."""
     path = directory / WHOLE
     try:
-        return np.array(json.loads(path.read_text(encoding="utf-8"))["values"] if path.exists() else [], np.float32)
+        return np.array(json.loads(path.read_text(encoding="utf-8"))["values"] if path.exists() else [], np.float64)
     except (OSError, ValueError, KeyError, TypeError):
         raise StorageError(f"{path} cannot be read; remove {directory}") from None
 

@@ -33,8 +33,9 @@ def make_job(full: Source, model: Model, settings: Settings) -> Job:
     (card, reach), statistics = freeze(model, known, full, settings)
     asked, mask = resolve(full, card, settings)
     device = resolve_device(settings.get("device", "auto"))
-    settings = {**settings, "precision": resolve_precision(settings.get("precision", "auto"), device)}
-    needs, why, tolerance = footprint(model, values=sum(statistics.values) if statistics else 0), "", 0.0
+    settings = {**settings, "precision": resolve_precision(settings.get("precision", "auto"), device, model.module)}
+    values, why, tolerance = sum(statistics.values) if statistics else 0, "", 0.0
+    needs = footprint(model, values=values, dtype=compute_of(settings, device).dtype)
     if statistics:
         settings = {**settings, "window_shape": "crop"}
     else:

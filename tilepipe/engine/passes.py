@@ -159,7 +159,9 @@ def take_statistics(job: Job, engine: Engine, listener: Listener) -> list[str]:
         return []
     grid, columns = plan.windows, _columns(plan)
     shape = grid.y.count, grid.x.count, sum(plan.statistics.values) + 1
-    book = Units(Vectors.create(directory, FIELD, shape, columns, "float32"), field_boxes(plan), listener, "statistics")
+    book = Units(
+        Vectors.create(directory, FIELD, shape, columns, plan.compute.dtype), field_boxes(plan), listener, "statistics"
+    )
     engine(job, book, make=FieldUnit)
     return [problem for record in book.ledger.done.values() for problem in record.failed]
 
@@ -178,7 +180,7 @@ def _take_sums(job: Job, engine: Engine, listener: Listener, of: tuple[Path, int
     message = f"statistics of layer {number + 1} of {len(statistics.values)}"
     engine(job, Units(vectors, blocks, listener, message), make=partial(SumsUnit, number=number))
     found = added_up(np.concatenate([vectors.read(box)[0] for box in blocks.values()]))
-    write_durably(directory / WHOLE, json.dumps({"values": np.append(known, found).astype(float).tolist()}))
+    write_durably(directory / WHOLE, json.dumps({"values": np.append(known, found).tolist()}))
 
 
 def _one(block: Index) -> Box:

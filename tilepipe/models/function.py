@@ -17,6 +17,8 @@ from tilepipe.models.model import Model
 class Function(nn.Module):
     """(B, bands, H, W) -> (B, classes, H, W) by a function of one tile, computed on the CPU."""
 
+    single = "functions, which compute in the precision that they are written in"
+
     def __init__(self, scores: Callable[[NDArray[Any]], NDArray[Any]], identity: str) -> None:
         """`scores` maps (bands, H, W) to (classes, H, W); `identity` is text that says which function it is."""
         super().__init__()

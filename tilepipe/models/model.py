@@ -50,9 +50,9 @@ class Model:
         """Number of trained values."""
         return sum(p.numel() for p in self.module.parameters())
 
-    def normalise(self, tiles: Tensor) -> Tensor:
-        """Return (x - mean) / std in float32 of tiles (B, bands, H, W) in the source's own units, on their device."""
-        x = tiles.to(torch.float32)
+    def normalise(self, tiles: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return (x - mean) / std in `dtype` of tiles (B, bands, H, W) in the source's own units, on their device."""
+        x = tiles.to(dtype)
         if self.card.mean:
             x = x - _per_band(self.card.mean, x)
         if self.card.std:
@@ -77,7 +77,7 @@ def network_sha256(module: nn.Module, first: str = "") -> str:
 
 
 def _per_band(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=like.device).view(1, -1, 1, 1)
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
 
 
 def _settings(layer: nn.Module) -> list[tuple[str, Any]]:

@@ -96,10 +96,10 @@ def statistics(moments: Tensor, count: int, *, norm: bool) -> Tensor:
     return torch.cat((mean, (square - mean.square()).clamp_min(0)), 1)
 
 
-def added_up(sums: NDArray[np.float64]) -> NDArray[np.float32]:
+def added_up(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the statistics (values,) of one operation from what `Summer` found for all cores, (cores, values + 2)."""
     *moments, count, norms = sums.sum(0).tolist()
-    return statistics(torch.tensor([moments], dtype=torch.float64), int(count), norm=norms > 0)[0].float().numpy()
+    return statistics(torch.tensor([moments], dtype=torch.float64), int(count), norm=norms > 0)[0].numpy()
 
 
 class Mode(TorchFunctionMode):
@@ -131,9 +131,9 @@ class Recorder(Mode):
         self.found.append(statistics(met.moments(), count, norm=met.groups > 0))
         return live()
 
-    def values(self) -> NDArray[np.float32]:
+    def values(self) -> NDArray[np.float64]:
         """Return all statistics, (B, values of all operations)."""
-        return torch.cat(self.found, 1).float().cpu().numpy()
+        return torch.cat(self.found, 1).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,14 @@ class Nodes:
     """Where statistics were taken."""
     at: Box
     """Rows and columns of the windows in `values`: at least those that decide the tile."""
-    values: NDArray[np.float32]
-    """(rows, columns, values of all operations + 1); the last is what the window weighs, above 0."""
+    values: NDArray[np.floating]
+    """(rows, columns, values of all operations + 1), float32 or, for a model in fp64, float64.
+
+    The last is what the window weighs, above 0.
+    """
 
     def interpolated(self, first: int, count: int, size: tuple[int, int], device: torch.device) -> Tensor:
-        """Return `count` statistics from number `first` on at every pixel of a map of `size`, (count, H, W) float32.
+        """Return `count` statistics from number `first` on at every pixel of a map of `size`, (count, H, W).
 
         Elementwise, in a fixed order, from global places: no bit depends on the tile.
         """
@@ -161,7 +164,9 @@ class Nodes:
         maps = torch.from_numpy(np.ascontiguousarray(nodes)).to(device)
         for axis, (below, above, share) in ((2, columns), (1, rows)):
             shape = [1, -1, 1] if axis == 1 else [1, 1, -1]
-            near, far = (torch.from_numpy(s.astype(np.float32)).to(device).view(shape) for s in (1 - share, share))
+            near, far = (
+                torch.from_numpy(s.astype(self.values.dtype)).to(device).view(shape) for s in (1 - share, share)
+            )
             index = [torch.from_numpy(k).to(device) for k in (below, above)]
             maps = maps.index_select(axis, index[0]) * near + maps.index_select(axis, index[1]) * far
         return maps[:-1] / maps[-1:]

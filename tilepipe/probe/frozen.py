@@ -70,7 +70,7 @@ def _tried(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...] | str
         missing = {layer for layer, _ in found.global_layers} - names.layers
         if missing:
             return f"the operation in layer '{min(missing)}' has no statistics that could be held fixed"
-        fixed = _Fixed(subject, np.append(recorder.values()[0], np.float32(1))[None, None])
+        fixed = _Fixed(subject, np.append(recorder.values()[0], 1).astype(np.float32)[None, None])
         if float((fixed(x) - live).abs().max()) > TOLERANCE * float(live.std()):
             return "it gives another answer with them put in"
         if not _stays_local(fixed, found.frozen_reach):

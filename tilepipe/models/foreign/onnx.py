@@ -23,6 +23,8 @@ _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(do
 class Onnx(Packaged):
     """An ONNX file, already checked. Tiles smaller than a size that is fixed in the file are filled up with zeros."""
 
+    single = "ONNX models, whose precision is fixed in the file"
+
     def opened(self, device: torch.device) -> Forward:
         """Start a session on `device`. Raises `DeviceError` where onnxruntime cannot use it."""
         session = start_session(self.content, device)

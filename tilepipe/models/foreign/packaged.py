@@ -78,7 +78,8 @@ def as_logits(y: Tensor, classes: int, output: Output = "logits") -> Tensor:
     if output == "logits":
         return torch.cat((torch.zeros_like(y), y), 1) if single else y
     least = torch.finfo(torch.float32).tiny
-    y = torch.cat((1 - y.float(), y.float()), 1) if single else y.float()
+    y = y if y.dtype == torch.float64 else y.float()
+    y = torch.cat((1 - y, y), 1) if single else y
     return y.clamp_min(least).log()
 
 

@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from io import BytesIO
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -26,11 +27,21 @@ STATE = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 class TorchScript(Packaged):
     """A TorchScript archive (`torch.jit.save`)."""
 
+    wide = False
+    """Whether the archive is turned to double precision when it is loaded."""
+
+    def double(self) -> Self:
+        """Compute in double precision from now on, where the archive's constants let it."""
+        self.wide, self._live = True, {}
+        return self
+
     def opened(self, device: torch.device) -> Forward:
         """Load the archive: this runs code from it."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             script = torch.jit.load(BytesIO(self.content), map_location=device).eval()
+        if self.wide:
+            script = script.double()
 
         def forward(x: Tensor) -> Tensor:
             # The optimising executor fuses after the first calls: the same tile would get other roundings later.
@@ -43,6 +54,8 @@ class TorchScript(Packaged):
 
 class Exported(Packaged):
     """An exported program (`torch.export.save`)."""
+
+    single = ".pt2 models, whose precision is fixed in the file"
 
     def opened(self, device: torch.device) -> Forward:
         """Load the program: this may run code from it."""
