@@ -75,6 +75,7 @@ CUTS = [
     pytest.param({"window_shape": "hann"}, marks=pytest.mark.long, id="hann"),
     pytest.param({"layers": "margin,entropy"}, marks=pytest.mark.long, id="crop and layers"),
     pytest.param(LAYERED, marks=pytest.mark.long, id="hann and layers"),
+    pytest.param({"precision": "fp64"}, marks=pytest.mark.long, id="fp64"),
 ]
 
 
