@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.plan import Plan
 from tilepipe.planning import Settings, make_plan
+from tilepipe.reach import MEASURED, Reach
 from tilepipe.region import on_prediction_grid, resolve
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Source
@@ -75,16 +77,17 @@ def random_unet(bands: int = 3, classes: int = 3, depth: int = 2, width: int = 4
     return Model.from_torch(net, card)
 
 
-REACH = {1: 12, 2: 32, 3: 64}
-"""At least the reach of `random_unet` by depth, a multiple of its stride; test_whole_image.py compares."""
+REACH = {1: 10, 2: 24, 3: 48}
+"""Reach of `random_unet` by depth, rounded up to its stride; test_whole_image.py compares."""
 
 
 def job_for(source: Source, model: Model, directory: Path | None = None, **settings: Any) -> Job:
-    """Return the job that the public functions would run, on the CPU unless a device is named."""
+    """Return the job of the public functions for a card that is right, on the CPU unless a device is named."""
     device = settings.pop("device", "cpu")
     chosen = Settings(**settings)
     asked, mask = resolve(source, model.card, chosen)
     plan = make_plan(source, model.card, asked, chosen, device=device, footprint=(1000, 100))
+    plan = replace(plan, reach=Reach(plan.reach.sides, MEASURED) if plan.reach.sides else plan.reach)
     return Job(plan, on_prediction_grid(source, mask, plan), model, directory)
 
 

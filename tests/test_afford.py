@@ -39,7 +39,7 @@ def test_too_dear_is_within_the_tolerance(model: tp.Model, tmp_path: Path) -> No
     assert cut.window == "crop"
     assert "at most about 0.05" in certificate.sentences[0]
     assert any("at most about 0.05" in event.message for event in said)
-    assert "an overlap of 64 would be exact" in str(result.plan)
+    assert "an overlap of 48 would be exact" in str(result.plan)
     found = verify(result, IMAGE, model, windows=6)
     assert found.holds, found
     assert found.limit == 0.05

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,10 +51,10 @@ class Stubborn(nn.BatchNorm2d):
         return super().train(True)
 
 
-def model(*layers: nn.Module, stride: int = 1) -> tp.Model:
+def model(*layers: nn.Module, stride: int = 1, halo: int | None = None) -> tp.Model:
     torch.manual_seed(1)
     first, last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
-    card = tp.ModelCard(bands=3, classes=["a", "b"], mean=[127] * 3, std=[60] * 3, stride=stride)
+    card = tp.ModelCard(bands=3, classes=["a", "b"], mean=[127] * 3, std=[60] * 3, stride=stride, halo=halo)
     return tp.Model.from_torch(nn.Sequential(first, *layers, last), card)
 
 
@@ -71,25 +72,90 @@ BAD = {
 }
 
 
+def subsampled() -> tuple[nn.Module, ...]:
+    return nn.AvgPool2d(6), nn.Conv2d(4, 4, 3, padding=1), nn.Upsample(scale_factor=6)
+
+
+def refused(bad: tp.Model, words: str, folder: Path, **settings: Any) -> None:
+    """Check that plan, segment and predict refuse a model, and leave a folder with an older output as it is."""
+    image, old = noise(64, 80), folder / "labels.tif"
+    old.write_bytes(b"older labels")
+    with pytest.raises(ModelError, match=words):
+        tp.plan(image, bad, **settings)
+    with pytest.raises(ModelError, match=words):
+        tp.segment(image, bad, old, overwrite=True, **settings)
+    with pytest.raises(ModelError, match=words):
+        tp.predict(image, bad, tp.Box(0, 0, 8, 8), **settings)
+    assert [path.name for path in folder.iterdir()] == ["labels.tif"]
+    assert old.read_bytes() == b"older labels"
+
+
 @pytest.mark.parametrize("case", BAD)
-def test_no_tiling_makes_them_right(case: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [{}, {"halo": 8}], ids=["silent", "stated"])
+def test_no_tiling_makes_them_right(case: str, said: dict[str, int], tmp_path: Path) -> None:
     make, words = BAD[case]
+    refused(model(make(), **said), words, tmp_path)
+    refused(model(make(), **said), words, tmp_path, overlap=16)
     with pytest.raises(ModelError, match=words):
-        tp.segment(noise(64, 80), model(make()), tmp_path / "labels.tif")
-    assert list(tmp_path.glob("*.tif")) == []
-    with pytest.raises(ModelError, match=words):
-        check_model(model(make()))
+        check_model(model(make(), **said))
 
 
-def test_a_wrong_stride_is_named_and_not_used(tmp_path: Path) -> None:
-    layers = nn.AvgPool2d(6), nn.Conv2d(4, 4, 3, padding=1), nn.Upsample(scale_factor=6)
-    wrong, right, image = model(*layers, stride=2), model(*layers, stride=6), noise(130, 151)
-    assert check_model(wrong).problems[0].startswith("the card says stride 2, measured is 6: a tile's place")
-    result = tp.segment(image, wrong, tmp_path / "labels.tif", tile=48)
-    assert result.plan.tile_count > 1
-    assert (np.asarray(result.labels) == whole_image(right, image)).all()
+@pytest.mark.parametrize("case", BAD)
+def test_nor_where_they_cannot_be_measured(case: str, tmp_path: Path) -> None:
+    """As files of one tile size: they are tried on that, without layers to name."""
+    make, words = BAD[case]
+    bad = model(Step(only_64), make(), halo=8)
+    bad = tp.Model(bad.card.model_copy(update={"tile": 64}), bad.module)
+    bad.module.opaque = True  # type: ignore[assignment]
+    hidden = {"dropout left on": "something in it is random", "batch norm": "depends on the other tiles of the batch"}
+    words = next((other for start, other in hidden.items() if case.startswith(start)), words)
+    refused(bad, words, tmp_path)
+
+
+def only_64(x: Tensor) -> Tensor:
+    assert x.shape[2:] == (64, 64)
+    return x
+
+
+WRONG: dict[str, tuple[Callable[[], tp.Model], str]] = {
+    "stride": (
+        lambda: model(*subsampled(), stride=2),
+        "the card says stride 2, measured is 6: .* stride 6 and halo 12",
+    ),
+    "stride beside a halo": (lambda: model(*subsampled(), halo=12), "the card says stride 1, measured is 6"),
+    "halo": (
+        lambda: model(nn.Conv2d(4, 4, 9, padding=4), halo=3),
+        "the card says halo 3, measured reach is 5: .* stride 1 and halo 5",
+    ),
+    "halo where none is enough": (
+        lambda: model(nn.InstanceNorm2d(4), halo=16),
+        r"the card says halo 16, but no halo is enough .* instance norm \(1\).* stride 1 and halo null",
+    ),
+    "halo where place matters": (
+        lambda: model(Step(lambda x: x + torch.arange(x.shape[3])), halo=16),
+        "the card says halo 16, but no halo is enough",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_card_that_contradicts_the_measure_is_refused(case: str, tmp_path: Path) -> None:
+    make, words = WRONG[case]
+    refused(make(), words, tmp_path)
+    refused(make(), words, tmp_path, overlap=24)
+
+
+def test_a_card_that_is_right_or_wasteful_is_taken(tmp_path: Path) -> None:
+    image = noise(130, 151)
+    for said in ({}, {"stride": 6}, {"stride": 12, "halo": 24}, {"stride": 6, "halo": 48}):
+        bad, right = model(*subsampled(), **said), model(*subsampled(), stride=said.get("stride", 6))
+        result = tp.segment(image, bad, tmp_path / "labels.tif", tile=48, overwrite=True)
+        assert result.plan.tile_count > 1
+        assert (result.plan.tiling.stride, result.certificate.mode) == (right.card.stride, "EXACT")
+        assert result.plan.tiling.halo == 12, "what was measured, also where the card says more"
+        assert (np.asarray(result.labels) == whole_image(right, image)).all()
     with pytest.raises(tp.TilepipeError, match=r"tile 50 is not a multiple of 6 \(the model's total stride\)"):
-        tp.segment(image, wrong, tmp_path / "other.tif", tile=50)
+        tp.plan(image, model(*subsampled(), stride=6), tile=50)
 
 
 def test_what_hides_nan_is_named_and_measured_all_the_same(tmp_path: Path) -> None:
@@ -115,3 +181,7 @@ def test_the_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.Capt
     trust = f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
     assert main(["model", "check", str(file), "--trust-model", trust]) == 5
     assert "something in it is random or keeps state" in capsys.readouterr().err
+    image = "pipelines/sample/Amazon_24_20.tif"
+    assert main(["segment", image, str(tmp_path / "x.tif"), "-m", str(file), "--trust-model", trust]) == 5
+    assert "something in it is random or keeps state" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["noisy.json", "noisy.ts"]

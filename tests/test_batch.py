@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from fakes import random_unet
 
 from tilepipe import batch
 from tilepipe.batch import Report
 from tilepipe.cli.main import main
 from tilepipe.errors import InputError, LockedError, ModelError, UsageError
 from tilepipe.events import Event
+from tilepipe.models.weights import save_model
 from tilepipe.record import DONE, FAILED, NEW, PARTIAL, UNCHANGED
 from tilepipe.store import locked
 
@@ -62,6 +64,7 @@ class Api:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Api:
     fake = Api()
     monkeypatch.setattr(batch, "api", fake)
+    monkeypatch.setattr(batch, "look", lambda *_: None)
     return fake
 
 
@@ -260,6 +263,17 @@ def test_a_wrong_jobs_file_stops_before_the_first_image(
     write_jobs(jobs.parent, **changes)
     with pytest.raises((UsageError, ModelError), match=error):
         batch.run(jobs)
+    assert not (jobs.parent / "out").exists()
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_model_whose_card_is_wrong_stops_before_the_first_image(jobs: Path, dry: bool) -> None:
+    model = random_unet()
+    fields = {"arch": {"name": "unet", "width": 4, "depth": 2}, "halo": 8}
+    save_model(replace(model, card=model.card.model_copy(update=fields)), jobs.parent / "net.model")
+    write_jobs(jobs.parent, model="net.model")
+    with pytest.raises(ModelError, match="the card says halo 8, measured reach is 22"):
+        batch.run(jobs, dry_run=dry)
     assert not (jobs.parent / "out").exists()
 
 

@@ -25,7 +25,7 @@ from tilepipe.sources.array import ArraySource
 CPU = Compute("cpu", "fp32", 1, 0)
 LARGE = ArraySource(np.zeros((3, 3000, 4000), np.uint8))
 DEEP = random_unet(depth=3)
-"""Halo 64, stride 8: 512 px tiles cost 1.8 passes."""
+"""Halo 48, stride 8: 512 px tiles cost 1.5 passes."""
 
 
 def measure(monkeypatch: pytest.MonkeyPatch, slower: float = 1.0) -> list[tuple[int, ...]]:
@@ -57,7 +57,7 @@ def test_a_larger_tile_is_taken_where_it_pays(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_larger_tile_that_is_slower_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    measure(monkeypatch, slower=2.0)
+    measure(monkeypatch, slower=3.0)
     assert plan().tiling.tile == 512
     assert "larger ones are not clearly faster" in plan().why
 
@@ -141,7 +141,7 @@ def test_memory_makes_tiles_smaller_before_it_is_refused(monkeypatch: pytest.Mon
     assert found.memory.total <= least
     assert found.exact
     assert "memory" in found.why
-    with pytest.raises(UsageError, match=r"the least for tiles of 256 px .* is (\S+ MiB)") as refusal:
+    with pytest.raises(UsageError, match=r"the least for tiles of 192 px .* is (\S+ MiB)") as refusal:
         plan(memory="550MiB")
     named = parse_bytes(str(refusal.value).split(" is ")[1].split(";")[0])
     assert plan(memory=named).memory.total <= named
@@ -160,7 +160,7 @@ def test_a_model_of_one_tile_size_keeps_it(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(choice, "speeds", lambda *_: {512: 1e-6})
     monkeypatch.setattr(choice, "takes", lambda *_: False)
     assert plan().tiling.tile == 512
-    with pytest.raises(UsageError, match="tiles of 256 px"):
+    with pytest.raises(UsageError, match="tiles of 192 px"):
         plan(memory="600MiB")
 
 

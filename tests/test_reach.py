@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import tilepipe as tp
 import tilepipe.probe.run
 from tilepipe import reach
 from tilepipe.certify import certificate_of
+from tilepipe.errors import ModelError
+from tilepipe.models.weights import save_model
 from tilepipe.plan import Plan
 from tilepipe.probe import Probe, Sides
 
@@ -56,13 +59,16 @@ def test_a_module_without_a_halo_is_measured_and_runs_exactly(local: tp.Model, t
 def test_it_is_measured_once_for_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = local_net(), []
     answer = Probe(2, Sides(2, 2, 2, 2))
+    monkeypatch.setenv("TILEPIPE_CACHE", "")
     monkeypatch.setattr(sys.modules["tilepipe.probe.run"], "run_probe", lambda *_: calls.append(1) or answer)
+    said: list[str] = []
     for _ in range(2):
-        assert reach.look(model, measure=True)[0].halo == 2
+        assert reach.look(model, lambda event: said.append(event.message))[0].halo == 2
     assert len(calls) == 1
+    assert said == ["measuring the model's stride and reach"]
     with torch.no_grad():
         model.module[0].weight[0, 0, 0, 0] += 1
-    reach.look(model, measure=True)
+    reach.look(model)
     assert len(calls) == 2
 
 
@@ -89,10 +95,53 @@ def test_a_model_that_cannot_be_measured_still_runs() -> None:
     assert "cannot be measured" in plan.seams
 
 
-def test_settings_of_the_user_are_not_measured() -> None:
-    plan = tp.plan(noise(300, 300), local_net(), tile=64, overlap=16)
-    assert plan.tiling.halo is None
-    assert "card does not say" in plan.seams
+def test_what_only_the_card_says_is_not_certified() -> None:
+    model = codes_model(halo=8)
+    plan = tp.plan(noise(900, 900, bands=1), model)
+    assert (plan.tiling.overlap, plan.tiling.window, plan.exact) == (16, "crop", False)
+    assert plan.seams.startswith(
+        "not certified: 8 px of context, as far as the model's card says that it sees, not measu"
+    )
+    certificate = certificate_of(plan, model)
+    assert (certificate.mode, certificate.reach) == ("UNCERTIFIED", Sides(8, 8, 8, 8))
+    assert "may depend on how the image was cut (uncertified)" in certificate.sentences[0]
+    assert "as far as the model's card says that it sees, not measured" in certificate.sentences[0]
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_measure_that_takes_too_long_confirms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEPIPE_CACHE", "")
+    monkeypatch.setattr(sys.modules["tilepipe.probe.measure"], "PATIENCE", 0.0)
+    net = nn.Sequential(nn.Conv2d(3, 2, 3, padding=150, dilation=150))
+    says = {halo: tp.Model.from_torch(net, tp.ModelCard(bands=3, classes=["a", "b"], halo=halo)) for halo in (90, 150)}
+    with pytest.raises(ModelError, match="the card says halo 90, measured reach is at least 96"):
+        reach.look(says[90])
+    card, found = reach.look(says[150])
+    assert (card.halo, found.sides, found.measured) == (150, Sides(150, 150, 150, 150), False)
+    assert "wider windows take too long to measure" in found.known
+
+
+def test_a_region_by_a_models_path_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path / "cache"))
+    model = random_unet()
+    card = model.card.model_copy(update={"arch": {"name": "unet", "width": 4, "depth": 2}})
+    path = save_model(replace(model, card=card), tmp_path / "net.model")
+    run, calls = sys.modules["tilepipe.probe.run"], []
+    measure = run._run
+    monkeypatch.setattr(run, "_run", lambda *known: calls.append(1) or measure(*known))
+    for box in (tp.Box(0, 0, 40, 40), tp.Box(20, 30, 90, 80)):
+        tp.predict(noise(100, 100), str(path), box, tile=64)
+    tp.segment(noise(100, 100), str(path), tmp_path / "a.tif", tile=64, workers=1)
+    assert len(calls) == 1
+    assert not (path / "certificate.json").exists(), "a model directory may be somebody else's"
+
+
+def test_an_overlap_of_the_user_is_held_against_what_was_measured() -> None:
+    image, model = noise(300, 300), local_net()
+    enough, less = (tp.plan(image, model, tile=64, overlap=overlap, window_shape="crop") for overlap in (8, 0))
+    assert enough.tiling.halo == less.tiling.halo == 2
+    assert enough.exact
+    assert less.seams == "not certified: an overlap of 4 with crop windows would be exact"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +156,7 @@ def test_settings_of_the_user_are_not_measured() -> None:
 def test_modes(settings: dict[str, object], mode: str) -> None:
     model = random_unet()
     certificate = certificate_of(tp.plan(noise(300, 400), model, tile=128, **settings), model)  # type: ignore[arg-type]
-    assert (certificate.mode, certificate.known) == (mode, "card")
+    assert (certificate.mode, certificate.known) == (mode, "measured")
     assert certificate.versions["weights"] == model.sha256()
 
 

@@ -69,7 +69,7 @@ def test_a_second_run_computes_and_writes_nothing(tmp_path: Path) -> None:
     first = segment(output)
     before = files(tmp_path)
     second = segment(output, listener=events.append)
-    assert [event.stage for event in events] == ["done"]
+    assert [event.stage for event in events] == ["plan", "done"]
     assert second.record == first.record
     assert files(tmp_path) == before
     assert (labels_of(output) == CODES).all()
@@ -124,7 +124,7 @@ def test_overwrite_replaces_only_at_the_end(tmp_path: Path) -> None:
         segment(output, overwrite=True, listener=stop_at("export"))
     assert output.read_bytes() == b"old"
     segment(output, overwrite=True, listener=look)
-    assert seen == [("export", True), ("done", False)]
+    assert seen == [("plan", True), ("export", True), ("done", False)]
     assert (labels_of(output) == CODES).all()
 
 

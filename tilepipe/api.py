@@ -88,7 +88,7 @@ def segment(
     Without `output` it lies beside the image as `<stem>.labels.tif` (slides: `.labels.ome.zarr` and `.labels.geojson`).
     Raises `TilepipeError`; then an output that existed is as it was.
     """
-    job, full = _job(source, model, settings)
+    job, full = _job(source, model, settings, listener)
     if job.plan.dear:
         listener(Event("plan", message=f"work: {job.plan.dear}"))
     if job.plan.reach.tolerance:
@@ -144,7 +144,9 @@ def export(
     return list(paths.values())
 
 
-def _job(source: Image, model: str | Path | Model, settings: Settings) -> tuple[Job, Source]:
+def _job(
+    source: Image, model: str | Path | Model, settings: Settings, listener: Listener = silent
+) -> tuple[Job, Source]:
     """Return the job, on the prediction grid, and the source at full resolution."""
     unknown = set(settings) - set(Settings.__annotations__)
     if unknown:
@@ -153,7 +155,7 @@ def _job(source: Image, model: str | Path | Model, settings: Settings) -> tuple[
         )
     model = model if isinstance(model, Model) else load_model(model, trust_model=settings.get("trust_model"))
     full = open_source(source)
-    return make_job(full, model, settings), full
+    return make_job(full, model, settings, listener=listener), full
 
 
 def _output_paths(source: Source, output: str | Path | None, of: Sequence[str] | None) -> dict[str, Path]:

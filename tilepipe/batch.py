@@ -19,6 +19,7 @@ from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.jobs import Job, Jobs, expand, nearest, output_folder, read_jobs
 from tilepipe.planning import Settings
+from tilepipe.reach import look
 from tilepipe.record import (
     DONE,
     FAILED,
@@ -110,6 +111,7 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
     near = path.parent / jobs.model
     trust = {"trust_model": jobs.settings["trust_model"]} if "trust_model" in jobs.settings else {}
     model = api.load_model(str(near) if near.exists() else jobs.model, **trust)
+    look(model, listener)  # a model that no image can use stops the batch, not every image
     folder = output_folder(jobs, path.parent)
     if dry_run:
         batch = Batch.load(path, jobs)

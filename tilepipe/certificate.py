@@ -47,7 +47,7 @@ class Certificate:
     versions: Mapping[str, str] = field(default_factory=dict)
     """tilepipe, torch, CUDA, cuDNN, weights sha256."""
     known: str = "measured"
-    """How `reach` is known: 'measured' or 'card'; where there is none, why, in words."""
+    """How `reach` is known: 'measured', or in words who says so; where there is none, why."""
     whole: bool = False
     """Whether one tile covers the image, so that nothing is cut and the model's reach does not matter."""
     work: float | None = None
@@ -91,13 +91,12 @@ class Certificate:
     def _promise(self) -> str:
         how = f"tiles of {self.tile} px on multiples of {self.stride} px, {max(self.halo)} px of context"
         rounding = "" if self.level and self.level.exact else ", but for rounding"
-        sees = "the model's card says that it sees no further" if self.known == "card" else "as far as the model sees"
         source = "are those of the whole image" if self.statistics == "whole" else "come from a grid fixed to the image"
-        beyond = "less than the model sees" if self.reach else self.known
+        beyond = "less than the model sees" if self.reach and self.known == "measured" else self.known
         if self.whole and self.statistics != "field":
             return "The labels do not depend on how the image was cut: one tile covers it."
         return {
-            "EXACT": f"The labels do not depend on how the image was cut{rounding}: {how}; {sees}.",
+            "EXACT": f"The labels do not depend on how the image was cut{rounding}: {how}; as far as the model sees.",
             "TOLERANCE": f"Cutting the image changes probabilities by at most about {self.tolerance:g}, as measured on "
             f"windows of it: {how}, less than the model sees.",
             "FIELD": f"The labels do not depend on how the image was cut{rounding}: {how}, and the model's image-wide "

@@ -25,6 +25,7 @@ from tilepipe.planning import usual_batch
 from tilepipe.predict import Predictor, resolve_device
 from tilepipe.probe import Probe, probe
 from tilepipe.probe.certified import certificate_text
+from tilepipe.reach import contradictions
 
 _TRIAL = 64  # pixels at least a side of the tile that the model is tried on
 
@@ -115,7 +116,8 @@ def check_model(
     level = known_level(model, Setting((side, side), stride, halo, compute, card.dtype or "float32"))
     assert level is not None
     weights = network_sha256(model.module)
-    return ModelCheck(model.name, card, found, findings, _problems(card, found), notes, level, weights)
+    problems = tuple(f"{problem}; correct the card, or let --write do it" for problem in contradictions(card, found))
+    return ModelCheck(model.name, card, found, findings, problems, notes, level, weights)
 
 
 def card_file(name: str) -> Path:
@@ -151,21 +153,3 @@ def _replace(path: Path, text: str) -> None:
     except OSError as error:
         fresh.unlink(missing_ok=True)
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from None
-
-
-def _problems(card: ModelCard, found: Probe) -> tuple[str, ...]:
-    problems = []
-    right = "correct the card, or let --write do it"
-    if found.stride is not None and card.stride % found.stride:
-        problems.append(
-            f"the card says stride {card.stride}, measured is {found.stride}: a tile's place in the image would change "
-            f"its labels; {right}"
-        )
-    if card.halo is not None and found.reach is None:
-        problems.append(f"the card says halo {card.halo}, but no halo is enough for a model that is not local; {right}")
-    if card.halo is not None and found.reach is not None and card.halo < max(found.reach):
-        problems.append(
-            f"the card says halo {card.halo}, measured reach is {max(found.reach)}: labels near tile borders would "
-            f"depend on the tiling; {right}"
-        )
-    return tuple(problems)

@@ -13,7 +13,7 @@ from tilepipe.models.card import ModelCard
 from tilepipe.planning import MAX_COST, Settings, tile_size
 from tilepipe.probe import Probe
 from tilepipe.probe.result import ProbeError, Sides
-from tilepipe.reach import Reach, named_layers
+from tilepipe.reach import MEASURED, Known, Reach, named_layers
 from tilepipe.shapes import predicted_shape
 from tilepipe.sources.base import Source
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 WINDOW = 256
 """Pixels per side of a window where the card does not say what crop the model was trained on."""
 CHOICES = ("auto", "field", "whole", "tile")
-
-Known = tuple[ModelCard, Reach]
 
 
 def freeze(model: Model, known: Known, source: Source, settings: Settings) -> tuple[Known, Statistics | None]:
@@ -65,7 +63,7 @@ def freeze(model: Model, known: Known, source: Source, settings: Settings) -> tu
             return (card, _explained(reach, f"holding that fixed would {takes}")), None
     window = -(-_window_side(card) // fixed.stride) * fixed.stride
     chosen = Statistics("field", window, values) if wanted != "whole" else Statistics("whole", 0, values)
-    return (fixed, Reach(found.frozen_reach, "measured", frozen=named_layers(found))), chosen
+    return (fixed, Reach(found.frozen_reach, MEASURED, frozen=named_layers(found))), chosen
 
 
 def _explained(reach: Reach, why: object) -> Reach:
@@ -78,11 +76,11 @@ def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
 
     Raises `ProbeError` where it cannot be measured, `ModelError` where its operations cannot be replaced.
     """
+    from tilepipe.probe.certified import known_probe
     from tilepipe.probe.frozen import operations
-    from tilepipe.probe.run import probe_once
 
     try:
-        found = probe_once(model.module, model.card.bands, model.card.stride)
+        found = known_probe(model)
     except TilepipeError as problem:
         raise ProbeError(str(problem)) from None
     except Exception as problem:  # whatever a stranger's module raises for the odd input of a probe

@@ -24,10 +24,9 @@ from tilepipe.level import Level
 from tilepipe.models.model import Model
 from tilepipe.plan import Compute, Plan
 from tilepipe.predict import Predictor, device_versions, resolve_device
+from tilepipe.probe.tiles import made_up_tiles
 
 VERSION = 1  # of the procedure; raise it when results change
-COARSE = 16
-"""Pixels of a side of the patches in the tiles made up; noise lies over them."""
 SIDE, CORE = 256, 64
 """Pixels: largest side on a CPU, where it decides how long measuring takes, unless a halo and a core need more."""
 _KNOWN: dict[str, Level] = {}
@@ -85,7 +84,7 @@ def measure_level(model: Model, setting: Setting) -> Level:
     """Measure a level. Raises `DeviceError` where the device is too small, `ModelError` where the model fails."""
     how = setting.compute
     predictor = _predictor(model, setting, setting.tile)
-    tiles = _tiles(model, setting)
+    tiles = made_up_tiles(model.card, setting.compute.batch, setting.tile, setting.dtype)
     first = predictor.logits(tiles)
     repeatable = all(np.array_equal(predictor.logits(tiles), first) for _ in range(1 if how.device == "cpu" else 3))
     independent = True
@@ -144,21 +143,6 @@ def _softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 def _predictor(model: Model, setting: Setting, shape: tuple[int, int]) -> Predictor:
     how = setting.compute
     return Predictor(model, shape, batch=how.batch, device=how.device, precision=how.precision)
-
-
-def _tiles(model: Model, setting: Setting) -> NDArray[Any]:
-    """Return a batch of tiles as an image would have them: patches with edges, noise, the model's mean and spread."""
-    dtype, card, random = np.dtype(setting.dtype), model.card, np.random.default_rng(0)
-    shape = setting.compute.batch, card.bands, *setting.tile
-    patches = random.standard_normal((*shape[:2], *(math.ceil(side / COARSE) for side in setting.tile)))
-    pixels = np.repeat(np.repeat(patches, COARSE, 2), COARSE, 3)[..., : shape[2], : shape[3]]
-    pixels = 0.9 * pixels + 0.4 * random.standard_normal(shape)
-    whole = dtype.kind in "iu"
-    middle, spread = card.mean or ((127.0,) if whole else (0.0,)), card.std or ((60.0,) if whole else (1.0,))
-    pixels = np.array(middle)[:, None, None] + np.array(spread)[:, None, None] * pixels
-    if whole:
-        pixels = np.clip(np.round(pixels), np.iinfo(dtype).min, np.iinfo(dtype).max)
-    return pixels.astype(dtype)
 
 
 def _small_enough(setting: Setting) -> Setting:

@@ -148,10 +148,13 @@ class Plan:
 
     @property
     def full_context(self) -> bool:
-        """Whether every kept pixel has the model's whole reach around it: labels do not depend on the tiles."""
+        """Whether every kept pixel has the model's measured reach around it: labels do not depend on the tiles."""
+        one_tile = self.grid.y.count == self.grid.x.count == 1
+        return one_tile or (self.reach.measured and self._holds_halo)
+
+    @property
+    def _holds_halo(self) -> bool:
         cut = self.tiling
-        if self.grid.y.count == self.grid.x.count == 1:
-            return True
         return cut.window == "crop" and cut.halo is not None and cut.overlap >= 2 * cut.halo
 
     def tiles(self) -> Iterator[Index]:
@@ -285,6 +288,8 @@ class Plan:
             return "none: labels do not depend on the tiles; statistics come from a grid fixed to the image"
         if self.tiling.halo is None:
             return f"not certified: {self.reach.known}"
+        if self._holds_halo:
+            return f"not certified: {self.tiling.halo} px of context, {self.reach.known}"
         if self.reach.tolerance:
             return (
                 f"at most about {self.reach.tolerance:g} in probability, measured on windows of the image; an overlap "

@@ -13,7 +13,7 @@ from tilepipe.errors import UsageError
 from tilepipe.memory import Load, Memory, format_bytes, parse_bytes
 from tilepipe.models.card import ModelCard
 from tilepipe.plan import Compute, Plan, Tiling
-from tilepipe.reach import reach_of_card
+from tilepipe.reach import stated
 from tilepipe.shapes import check_fits, output_shape, predicted_shape, resolution_of
 from tilepipe.sources.base import Source
 from tilepipe.uncertainty import check_blended, layer_names
@@ -123,7 +123,7 @@ def make_plan(
         predicted=predicted, output=output_shape(shape, predicted, resolution, settings.get("resolution", "full")),
         region=asked.region, mask=asked.mask, tiling=tiling, compute=compute, classes=len(card.classes),
         label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
-        reach=reach_of_card(card), layers=_layers(settings, tiling),
+        reach=stated(card), layers=_layers(settings, tiling),
     )  # fmt: skip
 
 

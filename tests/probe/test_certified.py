@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from fakes import random_unet
 from torch import nn
 
 from tilepipe import reach
+from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model, network_sha256
 from tilepipe.models.weights import CARD, CERTIFICATE, bundled_models, load_model, save_model
@@ -27,7 +29,8 @@ MEASURED = Probe(4, Sides(1, 2, 3, 4), evidence={"window": 96}, seconds=3.0)
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the probes that are run; each finds a reach of 5 px."""
+    """Count the probes that are run; each finds a reach of 5 px. None is kept."""
+    monkeypatch.setenv("TILEPIPE_CACHE", "")
     calls: list[int] = []
     answer = Probe(4, Sides(5, 5, 5, 5))
     monkeypatch.setattr(sys.modules["tilepipe.probe.run"], "_run", lambda *_: calls.append(1) or answer)
@@ -43,9 +46,9 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_a_directory_says_the_reach_per_side(directory: Path, measured: list[int]) -> None:
-    card, found = reach.look(load_model(directory), measure=True)
+    card, found = reach.look(load_model(directory))
     assert found == reach.Reach(Sides(1, 2, 3, 4), "measured")
-    assert (card.stride, card.halo) == (4, 4), "what was measured, not the card's 32"
+    assert (card.stride, card.halo) == (4, 4), "what was measured, not the card's 24"
     assert not measured
     kept = json.loads((directory / CERTIFICATE).read_text())
     assert kept["halo"] == {"top": 4, "bottom": 4, "left": 4, "right": 4}
@@ -69,31 +72,35 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_what_is_damaged_or_stale_is_measured_again(
-    damage: Callable[[Path], object], directory: Path, measured: list[int], monkeypatch: pytest.MonkeyPatch
+    damage: Callable[[Path], object], directory: Path, measured: list[int]
 ) -> None:
-    monkeypatch.setenv("TILEPIPE_CACHE", "")
     damage(directory / CERTIFICATE)
     model = load_model(directory)
     assert certified(model) is None
-    assert reach.look(model, measure=True)[1].sides == Sides(5, 5, 5, 5)
+    assert reach.look(model)[1].sides == Sides(5, 5, 5, 5)
     assert measured == [1]
     assert certified(with_certificate(model)) == Probe(4, Sides(5, 5, 5, 5))
-    assert reach.look(model, measure=False)[1] == reach.reach_of_card(model.card)
 
 
-def test_without_one_the_card_is_believed(directory: Path, measured: list[int]) -> None:
+def test_without_one_it_is_measured(directory: Path, measured: list[int]) -> None:
     (directory / CERTIFICATE).unlink()
-    assert reach.look(load_model(directory), measure=True) == (load_model(directory).card, _by_card(32))
+    card, found = reach.look(load_model(directory))
+    assert (card.halo, found) == (8, reach.Reach(Sides(5, 5, 5, 5), "measured")), "not the card's 24"
+    assert measured == [1]
+
+
+def test_a_card_that_contradicts_its_certificate_is_refused(directory: Path, measured: list[int]) -> None:
+    card = json.loads((directory / CARD).read_text())
+    (directory / CARD).write_text(json.dumps({**card, "halo": 0}))
+    command = f"right are stride 4 and halo 4, which `tilepipe model check {directory} --write` writes"
+    with pytest.raises(ModelError, match=re.escape(command)):
+        reach.look(load_model(directory))
     assert not measured
-
-
-def _by_card(halo: int) -> reach.Reach:
-    return reach.Reach(Sides(halo, halo, halo, halo), "card")
 
 
 def test_a_stride_that_the_card_does_not_allow_is_stale(directory: Path) -> None:
     card = json.loads((directory / CARD).read_text())
-    (directory / CARD).write_text(json.dumps({**card, "stride": 32}))
+    (directory / CARD).write_text(json.dumps({**card, "stride": 24}))
     assert certified(load_model(directory)) is None
 
 
@@ -105,7 +112,9 @@ def test_a_model_that_cannot_be_measured_has_none(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TILEPIPE_CACHE", "")
     stale = replace(random_unet(seed=3), certificate="{}")
     assert with_certificate(stale).certificate is None
-    assert reach.look(stale, measure=True)[1] == _by_card(32)
+    card, found = reach.look(stale)
+    assert (card, found.sides, found.measured) == (stale.card, Sides(24, 24, 24, 24), False)
+    assert found.known == "as far as the model's card says that it sees, not measured (RuntimeError in the model)"
 
 
 @pytest.mark.parametrize("name", bundled_models())

@@ -17,7 +17,10 @@ from torch import nn
 import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.certify import read_certificate
+from tilepipe.engine import job
 from tilepipe.errors import InputError
+from tilepipe.probe import Sides
+from tilepipe.reach import MEASURED, Reach
 from tilepipe.verify import verify
 from tilepipe.verify.find import find_run
 
@@ -33,10 +36,6 @@ def model() -> tp.Model:
 @pytest.fixture(scope="module")
 def exact(model: tp.Model, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return tp.segment(IMAGE, model, tmp_path_factory.mktemp("exact") / "labels.tif", **CUT)
-
-
-def wrong_card(model: tp.Model, **fields: Any) -> tp.Model:
-    return tp.Model.from_torch(model.module, model.card.model_copy(update=fields))
 
 
 def test_an_exact_run_holds(exact: Any, model: tp.Model, tmp_path: Path) -> None:
@@ -72,14 +71,31 @@ def test_the_error_goes_into_the_certificate(exact: Any, model: tp.Model) -> Non
     assert "Largest difference to a pass without seams" in certificate.sentences[1]
 
 
-def test_a_card_that_claims_too_little_halo_is_found(model: tp.Model, tmp_path: Path) -> None:
-    liar = wrong_card(model, halo=4)
-    result = tp.segment(IMAGE, liar, tmp_path / "labels.tif", tile=64)
+@pytest.mark.parametrize("name", ["a.margin.tif", "b.labels.geojson"])
+def test_any_product_of_a_run_stands_for_it(name: str, model: tp.Model, tmp_path: Path) -> None:
+    tp.segment(IMAGE, model, tmp_path / "a.tif", **CUT, layers="margin")
+    tp.segment(IMAGE, model, tmp_path / "b.labels.tif", **CUT, of=["cog", "geojson"])
+    found = find_run(tmp_path / name)
+    assert found is not None
+    assert name in found.record["contents"]
+    (tmp_path / "c.tif").touch()
+    assert find_run(tmp_path / "c.tif") is None
+
+
+def measured_as(monkeypatch: pytest.MonkeyPatch, halo: int) -> None:
+    """Let what is measured be another halo than is right."""
+    reach = Reach(Sides(halo, halo, halo, halo), MEASURED)
+    monkeypatch.setattr(job, "look", lambda model, *_: (model.card.model_copy(update={"halo": halo}), reach))
+
+
+def test_a_halo_that_is_too_small_is_found(model: tp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured_as(monkeypatch, 4)
+    result = tp.segment(IMAGE, model, tmp_path / "labels.tif", tile=64)
     assert result.certificate.mode == "EXACT"
-    found = verify(result, IMAGE, liar, windows=4)
+    found = verify(result, IMAGE, model, windows=4)
     assert not found.holds
     assert "differ from a pass without seams" in found.problems[0]
-    assert tp.segment(IMAGE, liar, tmp_path / "labels.tif", tile=64).certificate.mode == "UNCERTIFIED"
+    assert tp.segment(IMAGE, model, tmp_path / "labels.tif", tile=64).certificate.mode == "UNCERTIFIED"
 
 
 class Coarse(nn.Module):
@@ -94,7 +110,8 @@ class Coarse(nn.Module):
         return nn.functional.interpolate(small, scale_factor=4)[..., : x.shape[2], : x.shape[3]]
 
 
-def test_a_card_with_the_wrong_stride_is_found(tmp_path: Path) -> None:
+def test_a_wrong_stride_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured_as(monkeypatch, 4)
     torch.manual_seed(0)
     card = tp.ModelCard(bands=3, classes=["a", "b"], mean=[127] * 3, std=[60] * 3, stride=1, halo=4)
     liar = tp.Model.from_torch(Coarse(), card)
@@ -157,7 +174,7 @@ def test_an_image_that_was_moved_is_asked_for(model: tp.Model, tmp_path: Path) -
 
 
 def test_a_region_at_another_resolution_is_compared_pixel_by_pixel(model: tp.Model, tmp_path: Path) -> None:
-    coarse = wrong_card(model, resolution=1.5)
+    coarse = tp.Model.from_torch(model.module, model.card.model_copy(update={"resolution": 1.5}))
     image = tp.open_source(noise(420, 500).read(Box.of_shape(420, 500)))
     image.resolution = tp.sources.base.Resolution(1.0, 1.0)  # type: ignore[misc]
     result = tp.segment(image, coarse, tmp_path / "part.tif", region=Box(31, 17, 401, 480), **CUT)
@@ -252,5 +269,6 @@ def test_a_layer_that_was_changed_is_found(model: tp.Model, tmp_path: Path) -> N
     assert found.problems == ("1 of 9 blocks on disk are not those of the ledger: entropy",)
     assert found.stored is not None
     assert found.stored.wrong == ((1, 2),)
+    assert verify(tmp_path / "a.entropy.tif", IMAGE, model, windows=0).problems == found.problems
     (tmp_path / "a.entropy.tif").unlink()
     assert verify(result, IMAGE, model, windows=0).holds

@@ -13,24 +13,28 @@ from tilepipe.box import Box
 from tilepipe.choice import choose_tile
 from tilepipe.engine.steps import Job, Worker
 from tilepipe.errors import InputError
+from tilepipe.events import Listener, silent
 from tilepipe.frozen import freeze
 from tilepipe.models.footprint import footprint
 from tilepipe.models.model import Model
 from tilepipe.output import label_map
 from tilepipe.planning import Settings, compute_of, make_plan
 from tilepipe.predict import resolve_device
-from tilepipe.reach import look
+from tilepipe.reach import Known, look
 from tilepipe.region import on_prediction_grid, resolve
 from tilepipe.sources.base import Source
 
 
-def make_job(full: Source, model: Model, settings: Settings) -> Job:
+def make_job(
+    full: Source, model: Model, settings: Settings, known: Known | None = None, listener: Listener = silent
+) -> Job:
     """Return the job for what is asked of an image at full resolution, every open choice made. Nothing is run.
+
+    `known` is what `reach.look` would find, where the caller need not have it measured.
 
     Raises `InputError`, `ModelError`, `UsageError` or `DeviceError`.
     """
-    known = look(model, measure=settings.get("overlap", "auto") == "auto")
-    (card, reach), statistics = freeze(model, known, full, settings)
+    (card, reach), statistics = freeze(model, known or look(model, listener), full, settings)
     asked, mask = resolve(full, card, settings)
     device = resolve_device(settings.get("device", "auto"))
     settings = {**settings, "precision": resolve_precision(settings.get("precision", "auto"), device, model.module)}

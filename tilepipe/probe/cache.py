@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import inspect
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,12 +19,14 @@ from tilepipe.probe.result import Probe
 
 VERSION = 1  # of the procedure; raise it when results change
 PACKAGES = ("torch.", "tilepipe.", "segmentation_models_pytorch.", "timm.")
+OTHERS = {"segmentation_models_pytorch", "timm"}
 MADE = ("torch.jit.", "torch.fx.")  # classes whose code is that of one object
 
 
 def cache_key(module: nn.Module, bands: int, declared: int | None) -> str:
-    """Return a sha256 of weights, settings and code of all layers, and versions (procedure, tilepipe, torch)."""
-    versions = f"{VERSION} {version('tilepipe')} {torch.__version__}"
+    """Return a sha256 of weights, settings and code of all layers, and all versions: procedure and packages."""
+    others = sorted(OTHERS & {type(layer).__module__.split(".")[0] for layer in module.modules()})
+    versions = " ".join([str(VERSION), version("tilepipe"), torch.__version__, *map(version, others)])
     digest = hashlib.sha256(f"{versions} {bands} {declared}\n{module!r}".encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -30,10 +34,18 @@ def cache_key(module: nn.Module, bands: int, declared: int | None) -> str:
     for name, layer in module.named_modules():
         plain = {k: v for k, v in vars(layer).items() if isinstance(v, (bool, int, float, str, tuple))}
         digest.update(f"{name} {sorted(plain.items())}".encode())
-    for kind in sorted({type(layer) for layer in module.modules()}, key=lambda kind: kind.__qualname__):
-        with contextlib.suppress(OSError, TypeError):
-            digest.update(inspect.getsource(kind).encode())
+    kinds: set[Any] = {type(layer) for layer in module.modules()}
+    for kind in sorted(kinds, key=lambda kind: kind.__qualname__):
+        digest.update(_code(kind))
     return digest.hexdigest()
+
+
+@functools.cache
+def _code(kind: type) -> bytes:
+    """Return the text of a class; empty where there is none. Parsing its file takes longer than hashing weights."""
+    with contextlib.suppress(OSError, TypeError):
+        return inspect.getsource(kind).encode()
+    return b""
 
 
 def of_packages(module: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tilepipe.errors import StorageError
+from tilepipe.events import Listener, silent
 from tilepipe.models.model import Model, network_sha256
 from tilepipe.probe.cache import VERSION
 from tilepipe.probe.result import Probe
@@ -48,10 +49,15 @@ def certified(model: Model) -> Probe | None:
     return None
 
 
+def known_probe(model: Model, listener: Listener = silent) -> Probe:
+    """Return what the certificate says, or what is measured, once for the same weights; raises what that raises."""
+    return certified(model) or probe_once(model.module, model.card.bands, model.card.stride, listener)
+
+
 def with_certificate(model: Model) -> Model:
     """Return the model with a certificate that holds, measured where there is none; without where it cannot be."""
     try:
-        found = certified(model) or probe_once(model.module, model.card.bands, model.card.stride)
+        found = known_probe(model)
     except Exception:  # a model that cannot be measured, for whatever reason: planning says it
         return replace(model, certificate=None)
     text = certificate_text(found, network_sha256(model.module), model.card.bands)

@@ -37,6 +37,8 @@ class Measured:
     """Replacements tried per side."""
     note: str = ""
     """Why there is no reach or no stride; '' otherwise."""
+    at_least: int | None = None
+    """What is known of the reach where measuring it would have taken too long."""
 
 
 def measure(subject: Subject, declared: int | None, many: bool) -> Measured:
@@ -47,8 +49,11 @@ def measure(subject: Subject, declared: int | None, many: bool) -> Measured:
     rough, window = rough_reach(subject)
     stride = total_stride(subject, rough, declared)
     if rough is None:
-        early = "" if 2 * window > LARGEST_WINDOW else "; wider windows take too long to measure"
-        return Measured(stride, None, window, 1, f"every output within {window // 2} px of a cut depends on it{early}")
+        early = 2 * window <= LARGEST_WINDOW
+        least = window // 2 - subject.quantum
+        note = f"every output within {least} px of a cut depends on it"
+        note += "; wider windows take too long to measure" if early else ""
+        return Measured(stride, None, window, 1, note, least if early else None)
     if stride is None:
         return Measured(None, None, window, 1, "outputs depend on the position, whatever the shift up to 384 px")
     while True:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from tilepipe.cache import cache_directory
+from tilepipe.events import Event, Listener, silent
 from tilepipe.probe.cache import cache_key, keep, of_packages, recall
 from tilepipe.probe.measure import Measured, measure
 from tilepipe.probe.refuse import refuse_unsteady
@@ -33,16 +34,21 @@ def run_probe(forward: Any, bands: int, declared: int | None, cache: Path | None
     return known
 
 
-def probe_once(module: nn.Module, bands: int, declared: int | None) -> Probe:
+def probe_once(module: nn.Module, bands: int, declared: int | None, listener: Listener = silent) -> Probe:
     """Return the probe of a module, measured once while its weights and settings stay the same.
 
-    Kept in this process, and in the cache directory where its layers are all of packages with a version.
+    Kept in this process, and in the cache directory where its layers are all of packages with a version. The listener
+    hears that something is measured, before it is.
     """
     key = cache_key(module, bands, declared)
     known = _SEEN.get(module)
     if known is None or known[0] != key:
         cache = cache_directory() if of_packages(module) else None
-        known = _SEEN[module] = key, run_probe(module, bands, declared, cache)
+        kept = None if cache is None else recall(cache, key)
+        if kept is None:
+            listener(Event("plan", message="measuring the model's stride and reach"))
+            kept = run_probe(module, bands, declared, cache)
+        known = _SEEN[module] = key, kept
     return known[1]
 
 
@@ -100,7 +106,9 @@ def _notes(measured: Measured, findings: Findings, declared: int | None) -> tupl
 
 
 def _evidence(subject: Subject, measured: Measured) -> dict[str, Any]:
+    stopped = {} if measured.at_least is None else {"at_least": measured.at_least}
     return {
+        **stopped,
         "stride_precision": str(subject.dtype).removeprefix("torch."),
         "window": measured.window,
         "draws_per_side": measured.draws,

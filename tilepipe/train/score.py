@@ -12,6 +12,7 @@ from tilepipe.box import Box
 from tilepipe.engine.job import make_job, region_labels
 from tilepipe.models.model import Model
 from tilepipe.quality.confusion import Confusion, confusion_matrix
+from tilepipe.reach import stated
 from tilepipe.train.data import IGNORE, Scene
 
 BLOCK = 2048
@@ -33,7 +34,8 @@ def score(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> Confusi
 
 def predicted(model: Model, scene: Scene, box: Box, device: str = "cpu") -> NDArray[Any]:
     """Return the model's labels of a full-resolution box, (height, width); the card's nodata where no image data is."""
-    return region_labels(make_job(scene.whole, model, {"region": box, "device": device}), scene.whole)
+    known = model.card, stated(model.card)  # weights change between validations; the network was measured before
+    return region_labels(make_job(scene.whole, model, {"region": box, "device": device}, known), scene.whole)
 
 
 def compared(labels: NDArray[Any], true: NDArray[np.int64], classes: int, nodata: int | None = None) -> Confusion:
