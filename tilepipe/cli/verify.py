@@ -30,9 +30,9 @@ DOES_NOT_HOLD = 3
 def verify(target: str, image: str | None, model: str | None, **options: Any) -> int:
     """Check a finished run against its certificate, or any label map for lines where its tiles met.
 
-    A run is named by its product or its work directory. Parts of it are computed again: on seams against one pass
-    without seams, and with the tile grid moved. What is on disk is compared with the ledger. With --tile the label map
-    alone is judged. Exit code 3 says that the certificate does not hold, or that seams were found.
+    A run is named by any of its products or its work directory. Parts of it are computed again: on seams against one
+    pass without seams, and with the tile grid moved. What is on disk is compared with the ledger. With --tile the label
+    map alone is judged. Exit code 3 says that the certificate does not hold, or that seams were found.
     """
     from tilepipe.verify import verify as check
 

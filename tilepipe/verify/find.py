@@ -65,7 +65,7 @@ class Run:
 
 
 def find_run(path: Path) -> Run | None:
-    """Return the run that a path stands for: its work directory, the one beside a product, or None.
+    """Return the run that a path stands for: its work directory, or that of any of its products; None for neither.
 
     Raises `InputError` when the run has not finished.
     """
@@ -73,6 +73,7 @@ def find_run(path: Path) -> Run | None:
     runs = [
         plan.parent for where in (path, beside) for name in ("plan.json", "*/plan.json") for plan in where.glob(name)
     ]
+    runs = runs or [record.parent for record in path.parent.glob(".*.tilepipe/*/run.json") if _wrote(record, path.name)]
     if not runs:
         return None
     directory = max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns)
@@ -81,6 +82,13 @@ def find_run(path: Path) -> Run | None:
         return Run(directory.resolve(), Plan.from_json((directory / "plan.json").read_text(encoding="utf-8")), record)
     except (OSError, ValueError):
         raise InputError(f"{directory} holds no finished run; give the command of the run again, it goes on") from None
+
+
+def _wrote(record: Path, name: str) -> bool:
+    """Return whether a product of this name is one of a finished run, by its run.json."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return name in json.loads(record.read_text(encoding="utf-8"))["contents"]
+    return False
 
 
 def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dict[str, Any]) -> Job:
