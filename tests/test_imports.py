@@ -66,6 +66,7 @@ LEVELS = [
     ("tilepipe.record", 8, "batch"),
     ("tilepipe.batch", 8, "batch"),
     ("tilepipe.cli*", 9, "cli"),
+    ("tilepipe.__main__", 9, "cli"),
 ]
 
 DOORS = {
