@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import noise, plan_of, random_unet
+from fakes import global_model, noise, plan_of, random_unet
 from torch import Tensor, nn
 
 import tilepipe as tp
@@ -159,6 +159,24 @@ def test_bf16_is_told_from_fp32() -> None:
     assert rough.rounded is not None
     assert 0 < rough.rounded < 0.1
     assert "fp32 differs by at most" in rough.sentence
+
+
+@pytest.mark.parametrize("kind", ["instance", "group", "squeeze", "pyramid"])
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("statistics", ["field", "whole"])
+def test_statistics_that_a_run_holds_fixed_are_held(kind: str, batch: int, statistics: str) -> None:
+    """With a tile's own statistics no context is enough; with those of a grid the run's is."""
+    model = global_model(kind)
+    plan = tp.plan(noise(300, 400), model, tile=192, statistics=statistics, batch=batch)
+    level = level_of(plan, model, measure=True)
+    assert level is not None
+    assert level.repeatable
+    assert level.independent
+    assert level.gap is not None
+    assert level.gap < 1e-5
+    live = measure_level(model, Setting((192, 192), plan.tiling.stride, plan.tiling.halo, plan.compute, plan.dtype))
+    assert live.gap is not None
+    assert live.gap > 1e-3
 
 
 def test_measured_once_per_process_and_machine(empty: Path) -> None:

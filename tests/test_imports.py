@@ -48,6 +48,7 @@ LEVELS = [
     ("tilepipe.choice", 4, "plan"),
     ("tilepipe.reach", 4, "plan"),
     ("tilepipe.gauge", 4, "plan"),
+    ("tilepipe.held", 4, "plan"),
     ("tilepipe.afford", 4, "plan"),
     ("tilepipe.frozen", 4, "plan"),
     ("tilepipe.certify", 4, "plan"),

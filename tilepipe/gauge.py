@@ -2,7 +2,8 @@
 
 Computed are, at the run's own tile shape and batch size: the same tiles again, the same tiles in another order, a tile
 that lies in a larger pass and has full context there, and the same tiles in fp32. That is eight passes at most, four on
-a CPU. What was found is kept in the process and in the cache, by all that it depends on.
+a CPU; one or two more take statistics where the run holds them fixed. What was found is kept in the process and in the
+cache, by all that it depends on.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from numpy.typing import NDArray
 
 from tilepipe import cache
 from tilepipe.arithmetic import surroundings
+from tilepipe.box import Box
 from tilepipe.errors import StorageError, TilepipeError
+from tilepipe.field import Statistics
+from tilepipe.held import hold
 from tilepipe.level import Level
 from tilepipe.models.model import Model
+from tilepipe.models.statistics import Frozen, Recorder
 from tilepipe.plan import Compute, Plan
 from tilepipe.predict import Predictor, device_versions, resolve_device
 from tilepipe.probe.tiles import made_up_tiles
@@ -46,6 +51,8 @@ class Setting:
     """Device, precision and batch size."""
     dtype: str = "float32"
     """Of the pixels."""
+    statistics: Statistics | None = None
+    """Where the run takes statistics of global operations from; None where it holds none fixed."""
 
 
 def level_of(plan: Plan, model: Model, *, measure: bool | None = None) -> Level | None:
@@ -55,8 +62,7 @@ def level_of(plan: Plan, model: Model, *, measure: bool | None = None) -> Level 
     small image. A device that is not there, or too small for it, has no level.
     """
     cut, compute = plan.tiling, replace(plan.compute, workers=0)
-    halo = None if plan.statistics else cut.halo  # measured on live tiles, whose own statistics no halo suffices for
-    setting = Setting(plan.grid.tile_shape, cut.stride, halo, compute, plan.dtype)
+    setting = Setting(plan.grid.tile_shape, cut.stride, cut.halo, compute, plan.dtype, plan.statistics)
     if measure is None:
         measure = (compute.device, compute.precision) != ("cpu", "fp32")
     with suppress(TilepipeError):
@@ -83,49 +89,74 @@ def known_level(model: Model, setting: Setting, *, measure: bool = True) -> Leve
 def measure_level(model: Model, setting: Setting) -> Level:
     """Measure a level. Raises `DeviceError` where the device is too small, `ModelError` where the model fails."""
     how = setting.compute
-    predictor = _predictor(model, setting, setting.tile)
-    tiles = made_up_tiles(model.card, setting.compute.batch, setting.tile, setting.dtype)
-    first = predictor.logits(tiles)
-    repeatable = all(np.array_equal(predictor.logits(tiles), first) for _ in range(1 if how.device == "cpu" else 3))
+    tiles = made_up_tiles(model.card, how.batch, setting.tile, setting.dtype)
+    gauge = _Gauge(model, setting, tiles)
+    first = gauge.logits()
+    repeatable = all(np.array_equal(gauge.logits(), first) for _ in range(1 if how.device == "cpu" else 3))
     independent = True
     if how.batch > 1:
-        turned = predictor.logits(tiles[::-1])[::-1]
-        independent = np.array_equal(turned, first) and np.array_equal(predictor.logits(tiles[:1])[0], first[0])
-    gap = _larger(model, setting, tiles, first)
+        turned = gauge.logits(slice(None, None, -1))[::-1]
+        independent = np.array_equal(turned, first) and np.array_equal(gauge.logits(slice(1))[0], first[0])
+    gap = gauge.larger(first)
     rounding: tuple[float | None, float | None] = None, None
     if how.precision != "fp32":
         plain = replace(setting, compute=replace(how, precision="fp32"))
-        rounding = distances(_predictor(model, plain, setting.tile).logits(tiles), first)
+        rounding = distances(_Gauge(model, plain, tiles).logits(), first)
     name = device_versions(how.device).get("device", "cpu")
     return Level(name, how.precision, repeatable, independent, *gap, *rounding)
 
 
-def _larger(
-    model: Model, setting: Setting, tiles: NDArray[Any], first: NDArray[np.floating]
-) -> tuple[float | None, float | None]:
-    """Return distance and share of flips between the corner of a larger pass and a tile that begins there.
+class _Gauge:
+    """Calls a model on tiles that lie two to a row, as the run would: with statistics held fixed where it does that."""
 
-    The larger pass takes no more memory than a batch: with batches of four it is two tiles wide, with less it is the
-    tile, and the smaller one lacks its first S rows and columns.
-    """
-    (height, width), halo = setting.tile, setting.halo
-    wide = setting.compute.batch >= 4
-    cut = (height, width) if wide else (setting.stride, setting.stride)
-    if halo is None or min(height, width) - (0 if wide else setting.stride) <= halo:
-        return None, None
-    try:
-        if wide:
-            rows = [np.concatenate(pair, axis=2) for pair in (tiles[:2], tiles[2:4])]
-            one = replace(setting, compute=replace(setting.compute, batch=1))
-            whole = _predictor(model, one, (2 * height, 2 * width)).logits(np.concatenate(rows, axis=1)[None])[0]
-            part = first[3]
-        else:
-            whole, shape = first[0], (height - cut[0], width - cut[1])
-            part = _predictor(model, setting, shape).logits(tiles[:1, :, cut[0] :, cut[1] :])[0]
-    except Exception:  # whatever a stranger's module raises for tiles of another shape
-        return None, None
-    kept = np.s_[..., halo:, halo:]
-    return distances(whole[:, cut[0] :, cut[1] :][kept], part[kept])
+    def __init__(self, model: Model, setting: Setting, tiles: NDArray[Any]) -> None:
+        self.model, self.setting, self.tiles = model, setting, tiles
+        height, width = setting.tile
+        corners = [(k // 2 * height, k % 2 * width) for k in range(len(tiles))]
+        self.places = [Box(y, x, y + height, x + width) for y, x in corners]
+        self.predictor, self.held = _predictor(model, setting, setting.tile), None
+        if setting.statistics:
+            recorder = Recorder()
+            self.predictor.observe(tiles, recorder)
+            values = recorder.values().astype(setting.compute.dtype)
+            self.held = hold(setting.statistics, values, (2 * height, 2 * width), setting.stride)
+
+    def logits(self, chosen: slice = slice(None)) -> NDArray[np.floating]:
+        """Return what the model says of some of the tiles."""
+        return self.predictor.logits(self.tiles[chosen], self._under(self.places[chosen]))
+
+    def larger(self, first: NDArray[np.floating]) -> tuple[float | None, float | None]:
+        """Return distance and share of flips between the corner of a larger pass and a tile that begins there.
+
+        The larger pass takes no more memory than a batch: with batches of four it is two tiles wide, with less it is
+        the tile, and the smaller one lacks its first S rows and columns.
+        """
+        (height, width), halo, stride = self.setting.tile, self.setting.halo, self.setting.stride
+        wide = self.setting.compute.batch >= 4
+        cut = (height, width) if wide else (stride, stride)
+        if halo is None or min(height, width) - (0 if wide else stride) <= halo:
+            return None, None
+        try:
+            if wide:
+                rows = [np.concatenate(pair, axis=2) for pair in (self.tiles[:2], self.tiles[2:4])]
+                whole = self._one(np.concatenate(rows, axis=1), Box(0, 0, 2 * height, 2 * width), batch=1)
+                part = first[3]
+            else:
+                tile, batch = self.tiles[0, :, stride:, stride:], self.setting.compute.batch
+                whole, part = first[0], self._one(tile, Box(stride, stride, height, width), batch)
+        except Exception:  # whatever a stranger's module raises for tiles of another shape
+            return None, None
+        kept = np.s_[..., halo:, halo:]
+        return distances(whole[:, cut[0] :, cut[1] :][kept], part[kept])
+
+    def _one(self, tile: NDArray[Any], place: Box, batch: int) -> NDArray[np.floating]:
+        """Return what the model says of a tile of another shape, (classes, height, width)."""
+        setting = replace(self.setting, compute=replace(self.setting.compute, batch=batch))
+        answers = _predictor(self.model, setting, place.shape).logits(tile[None], self._under([place]))
+        return np.asarray(answers[0])
+
+    def _under(self, places: list[Box]) -> Frozen | None:
+        return self.held.under(places) if self.held else None
 
 
 def distances(p: NDArray[np.floating], q: NDArray[np.floating]) -> tuple[float, float]:

@@ -82,9 +82,9 @@ class Predictor:
         with self._logits(tiles, under) as logits:
             return logits.argmax(1).cpu().numpy().astype(self.model.card.label_dtype)
 
-    def logits(self, tiles: NDArray[Any]) -> NDArray[np.floating]:
+    def logits(self, tiles: NDArray[Any], under: Mode | None = None) -> NDArray[np.floating]:
         """Return what the model says, (n, classes, height, width) float32, in fp64 float64, not rounded."""
-        with self._logits(tiles, None) as logits:
+        with self._logits(tiles, under) as logits:
             return logits.cpu().numpy()
 
     def probabilities(self, tiles: NDArray[Any], under: Mode | None = None) -> NDArray[np.int32]:
