@@ -19,6 +19,7 @@ from tilepipe.engine import serial
 from tilepipe.engine.book import Book
 from tilepipe.engine.steps import Job
 from tilepipe.events import silent
+from tilepipe.memory import Needs
 from tilepipe.models import zoo
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
@@ -86,7 +87,7 @@ def job_for(source: Source, model: Model, directory: Path | None = None, **setti
     device = settings.pop("device", "cpu")
     chosen = Settings(**settings)
     asked, mask = resolve(source, model.card, chosen)
-    plan = make_plan(source, model.card, asked, chosen, device=device, footprint=(1000, 100))
+    plan = make_plan(source, model.card, asked, chosen, device=device, needs=Needs(1000, 100))
     plan = replace(plan, reach=Reach(plan.reach.sides, MEASURED) if plan.reach.sides else plan.reach)
     return Job(plan, on_prediction_grid(source, mask, plan), model, directory)
 

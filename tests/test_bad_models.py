@@ -58,6 +58,17 @@ def model(*layers: nn.Module, stride: int = 1, halo: int | None = None) -> tp.Mo
     return tp.Model.from_torch(nn.Sequential(first, *layers, last), card)
 
 
+class Rounding(nn.Conv2d):
+    """Rounds otherwise in a batch, as kernels do, and the network after it makes much of that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1e-3 * (len(x) > 1) * (x.dtype == torch.float32)
+
+
+def test_rounding_in_a_batch_is_no_dependence() -> None:
+    assert tp.probe(model(Rounding(4, 4, 1))).local
+
+
 BAD = {
     "dropout left on": (lambda: Step(lambda x: F.dropout(x, 0.2)), "dropout left on in layer '1'"),
     "batch norm in training mode": (lambda: Stubborn(4), "batch norm in training mode in layer '1'"),

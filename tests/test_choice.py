@@ -16,7 +16,7 @@ import tilepipe as tp
 from tilepipe import choice
 from tilepipe.choice import CLEARLY, ROOM, Cut, choose_tile, times
 from tilepipe.errors import UsageError
-from tilepipe.memory import parse_bytes
+from tilepipe.memory import Needs, parse_bytes
 from tilepipe.models.model import Model
 from tilepipe.plan import Compute, Plan
 from tilepipe.planning import choose_tiles, promises
@@ -109,9 +109,9 @@ def test_any_choice_fits_and_is_never_dearer_than_the_usual(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choice, "speeds", fake)
-        tile = choose_tile(model, model.card, source, chosen, CPU, (1000, 900))[0]["tile"]  # type: ignore[arg-type]
+        tile = choose_tile(model, model.card, source, chosen, CPU, Needs(1000, 900))[0]["tile"]  # type: ignore[arg-type]
     usual = choose_tiles(model.card, {})
-    promise = promises(source, model.card, {}, CPU, (1000, 900))
+    promise = promises(source, model.card, {}, CPU, Needs(1000, 900))
     cut = Cut(usual, (height, width), promise)
     assert isinstance(tile, int)
     assert tile % stride == 0

@@ -13,9 +13,10 @@ import numpy as np
 import psutil
 import pytest
 import rasterio
-from fakes import constant_model, noise, plan_of, random_unet
+from fakes import constant_model, global_model, noise, plan_of, random_unet
 from rasterio.windows import Window
 
+from tilepipe import plan as api_plan
 from tilepipe.errors import UsageError
 from tilepipe.memory import format_bytes, parse_bytes
 
@@ -24,29 +25,42 @@ import json, sys, torch
 import tilepipe as tp
 path, out, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 torch.manual_seed(0)
-card = tp.ModelCard(bands=3, classes=["a", "b"], halo=1)
-model = tp.Model.from_torch(torch.nn.Conv2d(3, 2, 3, padding=1), card)
+norms = json.loads(sys.argv[4])
+if norms:  # width of the maps, pixels of a training crop
+    width, crop = norms
+    card = tp.ModelCard(bands=3, classes=["a", "b"], mean=[127] * 3, std=[60] * 3,
+                        training={"configuration": {"crop": crop}})
+    block = lambda bands: (torch.nn.Conv2d(bands, width, 3, padding=1), torch.nn.InstanceNorm2d(width), torch.nn.ReLU())
+    net = torch.nn.Sequential(*block(3), *block(width), torch.nn.Conv2d(width, 2, 1))
+else:
+    card = tp.ModelCard(bands=3, classes=["a", "b"], halo=1)
+    net = torch.nn.Conv2d(3, 2, 3, padding=1)
+model = tp.Model.from_torch(net, card)
 print(tp.plan(path, model, **settings).memory.total, flush=True)
 tp.segment(path, model, out, **settings)
 """
 
 
-def write_raster(path: Path, size: int) -> Path:
-    """Write a size x size RGB GeoTIFF of noise, block by block."""
+def write_raster(path: Path, height: int, width: int = 0) -> Path:
+    """Write an RGB GeoTIFF of noise, block by block; square where no width is given."""
+    width = width or height
     block = np.random.default_rng(0).integers(0, 256, (3, 512, 512), dtype=np.uint8)
     place = {"crs": "EPSG:32645", "transform": rasterio.Affine(0.3, 0, 335000, 0, -0.3, 3058000)}
-    shape = {"height": size, "width": size, "count": 3, "dtype": "uint8"}
+    shape = {"height": height, "width": width, "count": 3, "dtype": "uint8"}
     layout = {"tiled": True, "blockxsize": 512, "blockysize": 512}
     with rasterio.open(path, "w", driver="GTiff", **shape, **place, **layout) as file:
-        for y in range(0, size, 512):
-            for x in range(0, size, 512):
+        for y in range(0, height, 512):
+            for x in range(0, width, 512):
                 file.write(block, window=Window(x, y, 512, 512))
     return path
 
 
-def promise_and_peak(path: Path, out: Path, **settings: Any) -> tuple[int, int]:
-    """Run in a process of its own; return the promise and the peak RSS of its process tree, in bytes."""
-    command = [sys.executable, "-c", CHILD, str(path), str(out), json.dumps(settings)]
+def promise_and_peak(path: Path, out: Path, norms: tuple[int, int] | None = None, **settings: Any) -> tuple[int, int]:
+    """Run in a process of its own; return the promise and the peak RSS of its process tree, in bytes.
+
+    The network is one convolution, or with `norms` two with instance norm: width of their maps, size of training crops.
+    """
+    command = [sys.executable, "-c", CHILD, str(path), str(out), json.dumps(settings), json.dumps(norms)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         peak, main = 0, psutil.Process(child.pid)
         while child.poll() is None:
@@ -102,6 +116,41 @@ def test_16384_pixels_square(workers: int, tmp_path: Path) -> None:
     print(f"workers {workers}: promise, peak at 4096, at 16384:", *(n >> 20 for n in (large[0], small[1], large[1])))
     assert large[1] <= large[0]
     assert large[1] <= 1.1 * small[1]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("statistics", ["field", "whole"])
+def test_statistics_stay_within_the_promise_and_do_not_grow(statistics: str, workers: int, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"tile": TILE, "statistics": statistics, "workers": workers, "memory": "2200MiB"}
+    peaks = []
+    for height, width in ((2048, 2048), (8192, 8192), (16384, 4096)):
+        path = write_raster(tmp_path / f"{height}.tif", height, width)
+        promise, peak = promise_and_peak(path, tmp_path / f"{height}.labels.tif", (8, 128), **how)
+        print(f"{statistics}, {workers} workers, {height} x {width}: promise, peak:", promise >> 20, peak >> 20)
+        assert peak <= promise <= 2200 << 20
+        peaks.append(peak)
+    assert max(peaks[1:]) <= 1.1 * peaks[0]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("statistics", ["field", "whole"])
+def test_windows_larger_than_tiles_count(statistics: str, tmp_path: Path) -> None:
+    path, how = write_raster(tmp_path / "s.tif", 2048), {"tile": 256, "statistics": statistics}
+    promise, peak = promise_and_peak(path, tmp_path / "s.labels.tif", (32, 768), **how)
+    print(f"{statistics}: promise, peak:", promise >> 20, peak >> 20)
+    assert peak <= promise
+
+
+def test_memory_asks_for_smaller_tiles_with_statistics_too() -> None:
+    model, image = global_model("squeeze"), noise(1200, 1200)
+    chosen = api_plan(image, model)
+    least = api_plan(image, model, memory=chosen.memory.total - (8 << 20))
+    assert least.statistics == chosen.statistics
+    assert least.tiling.tile < chosen.tiling.tile or least.tiling.block < chosen.tiling.block
+    assert least.memory.total < chosen.memory.total
 
 
 def test_the_promise_does_not_depend_on_height_or_width() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tilepipe.certificate import cost_factor
 from tilepipe.errors import UsageError
-from tilepipe.memory import parse_bytes
+from tilepipe.memory import Needs, parse_bytes
 from tilepipe.models.card import ModelCard
 from tilepipe.plan import Compute, Tiling
 from tilepipe.planning import LARGEST_TILE, MAX_COST, Promise, Settings, check_numbers, choose_tiles, promises
@@ -63,7 +63,7 @@ class Cut:
 
 
 def choose_tile(
-    model: Model, card: ModelCard, source: Source, settings: Settings, compute: Compute, footprint: tuple[int, int]
+    model: Model, card: ModelCard, source: Source, settings: Settings, compute: Compute, needs: Needs
 ) -> tuple[Settings, str]:
     """Return settings with the tile size decided, and why in a few words; as they are where the user decided it.
 
@@ -77,11 +77,11 @@ def choose_tile(
     usual = choose_tiles(card, settings)
     shape = predicted_shape(source, card, settings.get("pixel_size"))
     limit = parse_bytes(settings["memory"]) if settings.get("memory") else None
-    many = promises(source, card, settings, compute, footprint)
+    many = promises(source, card, settings, compute, needs)
     if limit is not None and not _fits(many, replace(usual, block=usual.tile), limit):
         tile = _smaller(usual, card, settings, lambda cut: _fits(many, cut, limit) and takes(model, cut.tile, compute))
         return {**settings, "tile": tile}, f"tile {tile}: the largest for the memory given"
-    one = promises(source, card, settings, replace(compute, workers=0), footprint)
+    one = promises(source, card, settings, replace(compute, workers=0), needs)
     cut = Cut(usual, shape, many if limit is not None else one)
     tile, why = _larger(model, cut, ROOM if limit is None else limit, compute)
     return {**settings, "tile": tile}, why

@@ -5,8 +5,11 @@ Constants were measured as peak RSS of the process tree on Linux, x86-64, torch 
 
 from __future__ import annotations
 
+import ctypes
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from tilepipe.errors import UsageError
 from tilepipe.grid import Grid
@@ -19,6 +22,9 @@ DECODERS = 32 * MiB
 """Decode buffers, beside what the source says it keeps."""
 EXPORT = 224 * MiB
 """Writing products: GDAL cache, bands of rows, compression."""
+
+HEAPS = 64 * MiB
+"""What threads' heaps keep of maps of statistics, which are made and thrown away piece by piece."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +41,32 @@ class Memory:
     """Sums and labels of the blocks in flight."""
     export: int
     """Writing products, after prediction."""
+    statistics: int = 0
+    """Taking statistics of windows, before prediction."""
 
     @property
     def total(self) -> int:
-        """The promise for the whole process tree; prediction and export do not happen at the same time."""
-        return self.processes + max(self.model + self.tiles + self.blocks, self.export)
+        """The promise for the whole process tree; statistics, prediction and export come one after another."""
+        return self.processes + max(self.model + self.tiles + self.blocks, self.statistics, self.export)
 
     def to_dict(self) -> dict[str, int]:
         """Return the parts and the total."""
         return {**asdict(self), "total": self.total}
+
+
+class Needs(NamedTuple):
+    """Bytes that a model needs, and on how much."""
+
+    weights: int
+    """Of the weights."""
+    tile: int
+    """Peak of a forward pass, per pixel of a tile."""
+    window: int = 0
+    """The same per pixel of a window that statistics are taken of."""
+    windows: int = 0
+    """Pixels of such a window; 0 for none."""
+    heaps: int = 0
+    """What heaps keep beside it."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +87,8 @@ class Load:
     """Source pixels read per pixel of the prediction grid; 1 without resampling."""
     cache: int
     """Bytes of decoded image that the source keeps."""
-    weights: int
-    """Bytes of the weights."""
-    activations: int
-    """Peak bytes of a forward pass of one batch."""
+    needs: Needs
+    """Of the model."""
     layers: tuple[str, ...] = ()
     """Uncertainty layers."""
     number: int = 4
@@ -75,14 +96,8 @@ class Load:
 
     def promise(self, workers: int, in_flight: int) -> Memory:
         """Return the promise for `workers` processes beside this one, 0 for this one alone."""
-        grid = self.grid
+        grid, needs = self.grid, self.needs
         pixels, zone = grid.y.tile * grid.x.tile, grid.y.zone * grid.x.zone
-        reading = self.bands * pixels * (self.shrink * (self.itemsize + 16) + self.itemsize)
-        tiles = (
-            int(3 * self.batch * self.bands * pixels * (self.itemsize + self.number) + 4 * reading)
-            + DECODERS
-            + self.cache
-        )
         block = (8 + 3 * len(self.layers)) * zone
         results = 2 * self.batch * pixels * (2 + self.number * self.classes)
         if grid.blended:
@@ -95,11 +110,34 @@ class Load:
         each = max(workers, 1)
         return Memory(
             processes=PROCESS * (workers + 1),
-            model=each * (2 * self.weights + self.activations + results),
-            tiles=each * tiles,
+            model=each * (needs.heaps + 2 * needs.weights + needs.tile * self.batch * pixels + results),
+            tiles=each * self._reading(pixels, 4),
             blocks=block * in_flight,
             export=EXPORT,
+            statistics=each * self._windows() if needs.windows else 0,
         )
+
+    def _reading(self, pixels: int, at_once: int) -> int:
+        """Return the bytes of pieces of the image of so many pixels, so many of which are read at once."""
+        read = self.bands * pixels * (self.shrink * (self.itemsize + 16) + self.itemsize)
+        batch = 3 * self.batch * self.bands * pixels * (self.itemsize + self.number)
+        return int(batch + at_once * read) + DECODERS + self.cache
+
+    def _windows(self) -> int:
+        """Return the bytes of taking statistics in one process: two units are read for, one is computed."""
+        needs = self.needs
+        return (
+            needs.heaps
+            + 2 * needs.weights
+            + needs.window * self.batch * needs.windows
+            + self._reading(needs.windows, 2)
+        )
+
+
+def give_back() -> None:
+    """Return what is free on the heaps to the system, where the C library can: glibc keeps what threads have freed."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def parse_bytes(text: str | int) -> int:

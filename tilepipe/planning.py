@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
-from tilepipe.memory import Load, Memory, format_bytes, parse_bytes
+from tilepipe.memory import Load, Memory, Needs, format_bytes, parse_bytes
 from tilepipe.models.card import ModelCard
 from tilepipe.plan import Compute, Plan, Tiling
 from tilepipe.reach import stated
@@ -104,20 +104,18 @@ class Asked:
     """What counts as image data there, as in `Plan.mask`."""
 
 
-def make_plan(
-    source: Source, card: ModelCard, asked: Asked, settings: Settings, *, device: str, footprint: tuple[int, int]
-) -> Plan:
+def make_plan(source: Source, card: ModelCard, asked: Asked, settings: Settings, *, device: str, needs: Needs) -> Plan:
     """Return the plan for what is `asked` of `source`.
 
-    `device` is resolved ('cpu', 'cuda:0'); `footprint` is (bytes of the weights, peak bytes of a forward pass per input
-    pixel). Raises `InputError` when the image does not fit the model, `UsageError` when settings contradict each other.
+    `device` is resolved ('cpu', 'cuda:0'); `needs` is what the model takes in memory. Raises `InputError` when the
+    image does not fit the model, `UsageError` when settings contradict each other.
     """
     check_numbers(settings)
     check_fits(source, card)
     shape, pixel_size = (source.shape[1], source.shape[2]), settings.get("pixel_size")
     resolution, predicted = resolution_of(source, card, pixel_size), predicted_shape(source, card, pixel_size)
     compute = compute_of(settings, device)
-    tiling, memory = _fit_memory(card, settings, promises(source, card, settings, compute, footprint))
+    tiling, memory = _fit_memory(card, settings, promises(source, card, settings, compute, needs))
     return Plan(
         source=source.name, model=card.name, bands=source.shape[0], dtype=str(source.dtype), shape=shape,
         predicted=predicted, output=output_shape(shape, predicted, resolution, settings.get("resolution", "full")),
@@ -208,10 +206,8 @@ def _check_multiple(name: str, size: int, unit: int, what: str, least: int = 1) 
         raise UsageError(f"{name} {size} is not a multiple of {unit} ({what}); use {use}")
 
 
-def promises(
-    source: Source, card: ModelCard, settings: Settings, compute: Compute, footprint: tuple[int, int]
-) -> Promise:
-    """Return what tells the memory of a tiling of this image; `footprint` as in `make_plan`."""
+def promises(source: Source, card: ModelCard, settings: Settings, compute: Compute, needs: Needs) -> Promise:
+    """Return what tells the memory of a tiling of this image."""
     predicted = predicted_shape(source, card, settings.get("pixel_size"))
     shrink = max(1.0, source.shape[1] / predicted[0]) * max(1.0, source.shape[2] / predicted[1])
 
@@ -219,9 +215,8 @@ def promises(
         grid = tiling.grid(predicted)
         load = Load(
             classes=len(card.classes), bands=card.bands, itemsize=source.dtype.itemsize, grid=grid, shrink=shrink,
-            batch=compute.batch, cache=getattr(source, "cache_bytes", CACHE), weights=footprint[0],
-            activations=footprint[1] * compute.batch * grid.y.tile * grid.x.tile, layers=_layers(settings, tiling),
-            number=compute.itemsize,
+            batch=compute.batch, cache=getattr(source, "cache_bytes", CACHE), needs=needs,
+            layers=_layers(settings, tiling), number=compute.itemsize,
         )  # fmt: skip
         return load.promise(compute.workers, compute.in_flight)
 

@@ -31,6 +31,7 @@ from tilepipe.events import Event, Listener
 from tilepipe.exports.products import LABELS, LOSSLESS, PRODUCTS, SIDECARS, File, files_of
 from tilepipe.gauge import level_of
 from tilepipe.labelmap import LabelMap
+from tilepipe.memory import give_back
 from tilepipe.output import label_map, layer_map
 from tilepipe.plan import FORMAT
 from tilepipe.sources.base import Source
@@ -172,8 +173,10 @@ def _predicted(
     write_durably(directory / "plan.json", plan.to_json())
     job = replace(job, directory=directory)
     windows = take_statistics(job, partial(dask.run, scheduler=scheduler), listener)
+    give_back()
     book = Book(plan, Ledger(directory / "ledger.jsonl"), store, listener)
     dask.run(job, book, scheduler)
+    give_back()
     records = book.ledger.done.values()
     problems = [problem for record in records for problem in record.failed]
     if problems and not any(record.tiles for record in records):

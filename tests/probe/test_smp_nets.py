@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
+from smp_nets import network
 from torch import nn
 
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
-from tilepipe.models.smp import build
 from tilepipe.probe import Probe, Sides, probe
 
 FIRST_LEVELS = {"encoder_name": "resnet18", "encoder_depth": 2, "decoder_channels": [8, 4]}
@@ -21,18 +20,6 @@ LOCAL = {  # stride 2 convolutions of kernel 3 and 7 reach further up and left
     ("Linknet", "resnet18"): Sides(255, 223, 255, 223),
     ("Linknet", "resnet34"): Sides(511, 479, 511, 479),
 }
-
-
-def network(kind: str, **options: Any) -> nn.Module:
-    """Random weights, and batch norm whose statistics keep most channels alive."""
-    torch.manual_seed(2)
-    net = build({"name": f"smp.{kind}", **options}, 3, 2).eval()
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.uniform_(layer.running_mean, -0.5, 0.1)  # type: ignore[arg-type]
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)  # type: ignore[arg-type]
-    return net
 
 
 def probed(net: nn.Module) -> Probe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from tilepipe.engine.steps import Job, Worker
 from tilepipe.errors import InputError
 from tilepipe.events import Listener, silent
 from tilepipe.frozen import freeze
+from tilepipe.grid import Grid
+from tilepipe.memory import HEAPS, Needs
 from tilepipe.models.footprint import footprint
 from tilepipe.models.model import Model
 from tilepipe.output import label_map
@@ -22,6 +25,7 @@ from tilepipe.planning import Settings, compute_of, make_plan
 from tilepipe.predict import resolve_device
 from tilepipe.reach import Known, look
 from tilepipe.region import on_prediction_grid, resolve
+from tilepipe.shapes import predicted_shape
 from tilepipe.sources.base import Source
 
 
@@ -38,16 +42,27 @@ def make_job(
     asked, mask = resolve(full, card, settings)
     device = resolve_device(settings.get("device", "auto"))
     settings = {**settings, "precision": resolve_precision(settings.get("precision", "auto"), device, model.module)}
-    values, why, tolerance = sum(statistics.values) if statistics else 0, "", 0.0
-    needs = footprint(model, values=values, dtype=compute_of(settings, device).dtype)
     if statistics:
         settings = {**settings, "window_shape": "crop"}
-    else:
-        settings, why = choose_tile(model, card, full, settings, compute_of(settings, device), needs)
+    compute, tolerance = compute_of(settings, device), 0.0
+    shape = predicted_shape(full, card, settings.get("pixel_size"))
+    windows = statistics.windows(shape, card.stride) if statistics and statistics.kind == "field" else None
+    needs = _needs(model, sum(statistics.values) if statistics else 0, windows, compute.dtype)
+    settings, why = choose_tile(model, card, full, settings, compute, needs)
+    if not statistics:
         settings, tolerance = afford(model, card, full, settings, device)
-    made = make_plan(full, card, asked, settings, device=device, footprint=needs)
+    made = make_plan(full, card, asked, settings, device=device, needs=needs)
     made = replace(made, reach=replace(reach, tolerance=tolerance), statistics=statistics, why=why)
     return Job(made, on_prediction_grid(full, mask, made), model)
+
+
+def _needs(model: Model, values: int, windows: Grid | None, dtype: str) -> Needs:
+    """Return what a model takes in memory with so many statistics put in, and taking those of `windows`."""
+    live = Needs(*footprint(model, dtype=dtype))
+    if not values:
+        return live
+    pixels = math.prod(windows.tile_shape) if windows else 0
+    return Needs(*footprint(model, values=values, dtype=dtype), window=live.tile, windows=pixels, heaps=HEAPS)
 
 
 def region_labels(job: Job, full: Source) -> NDArray[Any]:

@@ -26,8 +26,8 @@ from tilepipe.grid import Grid
 from tilepipe.models import spread
 from tilepipe.models.spread import Spread
 
-PIECE = 1 << 21
-"""Values of a feature map that are replaced at once, so that a map of statistics is never held whole."""
+PIECE = 1 << 19
+"""Values of a feature map that are looked at or replaced at once, so that no second map is ever held whole."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,12 @@ class Operation:
 
         Rows first: no sum is divided among threads, so it does not depend on their number.
         """
-        part = self.x[:, :, rows, columns].double()
-        found = [part.sum(3).sum(2)]
-        if self.groups:
-            found.append(part.square().sum(3).sum(2))
+        part, found = self.x[:, :, rows, columns], []
+        pieces = part.split(max(1, PIECE // max(1, part[:, 0].numel())), 1)
+        room = torch.empty_like(pieces[0], dtype=torch.float64)  # one for all: threads' heaps keep what they have had
+        for power in (1, 2) if self.groups else (1,):
+            sums = [room[:, : piece.shape[1]].copy_(piece).pow_(power).sum(3).sum(2) for piece in pieces]
+            found.append(torch.cat(sums, 1))
         return torch.cat([one.unflatten(1, (-1, self.shared)).sum(2) for one in found], 1)
 
     def applied(self, statistics: Tensor, channels: slice, item: int) -> Tensor:

@@ -19,7 +19,7 @@ from tilepipe.probe.cache import cache_key
 from tilepipe.probe.measure import AXES
 from tilepipe.probe.result import Probe, Sides
 from tilepipe.probe.subject import Subject, adopt
-from tilepipe.probe.watch import Located
+from tilepipe.probe.watch import FREEZABLE, Located
 
 WINDOW = 128
 """Pixels of the window, or more where the stride asks for it."""
@@ -58,25 +58,29 @@ def operations(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...]:
 
 
 def _tried(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...] | str:
-    if found.frozen_reach is None or found.stride is None:
-        return "its reach is not bounded with the statistics of these layers held fixed"
-    subject = adopt(module, bands, found.stride)
+    other = [f"{kind} ({layer})" for layer, kind in found.global_layers if kind not in FREEZABLE]
+    if other or found.frozen_reach is None or found.stride is None:
+        return f"{other[0] if other else 'a layer without bounds'} has no statistics that could be held fixed"
+    try:
+        return _put_in(adopt(module, bands, found.stride), found, found.frozen_reach)
+    except Exception as problem:  # whatever a stranger's module raises where a vector has become a map
+        return f"it does not take statistics per pixel ({type(problem).__name__})"
+
+
+def _put_in(subject: Subject, found: Probe, reach: Sides) -> tuple[int, ...] | str:
     side = -(-WINDOW // subject.quantum) * subject.quantum
     x = subject.window(side, side)
     names, recorder = _Names(subject.modules), Recorder()
-    try:
-        with names:
-            live = subject.under(lambda: recorder)(x)
-        missing = {layer for layer, _ in found.global_layers} - names.layers
-        if missing:
-            return f"the operation in layer '{min(missing)}' has no statistics that could be held fixed"
-        fixed = _Fixed(subject, np.append(recorder.values()[0], 1).astype(np.float32)[None, None])
-        if float((fixed(x) - live).abs().max()) > TOLERANCE * float(live.std()):
-            return "it gives another answer with them put in"
-        if not _stays_local(fixed, found.frozen_reach):
-            return "something beside the statistics mixes the whole of a tile too"
-    except Exception as problem:  # whatever a stranger's module raises where a vector has become a map
-        return f"it does not take statistics per pixel ({type(problem).__name__})"
+    with names:
+        live = subject.under(lambda: recorder)(x)
+    missing = {layer for layer, _ in found.global_layers} - names.layers
+    if missing:
+        return f"the operation in layer '{min(missing)}' has no statistics that could be held fixed"
+    fixed = _Fixed(subject, np.append(recorder.values()[0], 1).astype(np.float32)[None, None])
+    if float((fixed(x) - live).abs().max()) > TOLERANCE * float(live.std()):
+        return "it gives another answer with them put in"
+    if not _stays_local(fixed, reach):
+        return "something beside the statistics mixes the whole of a tile too"
     return tuple(part.shape[1] for part in recorder.found)
 
 

@@ -23,6 +23,8 @@ POOLS = (
 )
 ATTENTION = ("softmax", "scaled_dot_product_attention", "multi_head_attention_forward", "matmul", "bmm", "einsum")
 KINDS = NORMS | dict.fromkeys(POOLS, "image pooling") | dict.fromkeys(ATTENTION, "attention")
+FREEZABLE = {*NORMS.values(), "image pooling", "squeeze-excite"}
+"""Kinds that know a tile by a few numbers per channel only."""
 SPATIAL = {"conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d"}
 _CHEAP = {"__get__", "size", "dim", "is_contiguous", "_set_grad_enabled", "is_floating_point"}
 Key = tuple[str, str]
@@ -45,8 +47,7 @@ class Findings:
     @property
     def freezable(self) -> bool:
         """True where every global operation is a normalisation or a pooling to one value per channel."""
-        kinds = {*NORMS.values(), "image pooling", "squeeze-excite"}
-        return bool(self.global_ops) and set(self.global_ops.values()) <= kinds
+        return bool(self.global_ops) and set(self.global_ops.values()) <= FREEZABLE
 
 
 class Located(TorchFunctionMode):
