@@ -80,7 +80,7 @@ class Predictor:
         the model's global operations, if anything.
         """
         with self._logits(tiles, under) as logits:
-            return logits.argmax(1).cpu().numpy().astype(self.model.card.label_dtype)
+            return _best(logits).cpu().numpy().astype(self.model.card.label_dtype)
 
     def logits(self, tiles: NDArray[Any], under: Mode | None = None) -> NDArray[np.floating]:
         """Return what the model says, (n, classes, height, width) float32, in fp64 float64, not rounded."""
@@ -94,7 +94,7 @@ class Predictor:
         """
         with self._logits(tiles, under) as logits:
             scaled = logits.softmax(1).mul_(1 << PROBABILITY_BITS).round_().to(torch.int32)
-            top = logits.argmax(1, keepdim=True)
+            top = _best(logits)[:, None]
             scaled.scatter_add_(1, top, torch.ones_like(top, dtype=torch.int32))
             return scaled.cpu().numpy()
 
@@ -151,3 +151,11 @@ class Predictor:
             raise ModelError(
                 f"{self.model.name} returned NaN or infinite logits; check its weights and the mean and std in its card"
             )
+
+
+def _best(logits: torch.Tensor) -> torch.Tensor:
+    """Return the class with the largest logit, ties to the lowest, (n, height, width) int64.
+
+    `argmax(1)` says the same; over planes on a CPU it is 5 to 35 times slower.
+    """
+    return logits.max(1).indices
