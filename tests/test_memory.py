@@ -72,10 +72,13 @@ def promise_and_peak(path: Path, out: Path, norms: tuple[int, int] | None = None
 
 
 def _tree(main: psutil.Process) -> int:
+    """Return the RSS of a process and its children; a fork that has not become its program yet shares its pages."""
     total = 0
     try:
+        command = main.cmdline()
         for process in (main, *main.children(recursive=True)):
-            total += process.memory_info().rss
+            if process is main or process.cmdline() != command:
+                total += process.memory_info().rss
     except psutil.NoSuchProcess:
         pass
     return total
