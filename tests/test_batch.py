@@ -48,7 +48,10 @@ class Api:
 
     def plan(self, source: Any, model: Any, **settings: Any) -> SimpleNamespace:
         mask = Path(settings["mask"]).read_text() if "mask" in settings else ""
-        return SimpleNamespace(key=lambda image, weights: f"{image}{weights}{settings.get('tile')}{mask}")
+        return SimpleNamespace(
+            compute=SimpleNamespace(device="cpu", precision="fp32"),
+            key=lambda image, weights: f"{image}{weights}{settings.get('tile')}{mask}",
+        )
 
     def segment(self, source: Any, model: Any, output: Path, *, listener: Any, **settings: Any) -> SimpleNamespace:
         if output.exists() and not settings.get("overwrite"):
@@ -65,6 +68,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Api:
     fake = Api()
     monkeypatch.setattr(batch, "api", fake)
     monkeypatch.setattr(batch, "look", lambda *_: None)
+    monkeypatch.setattr(batch, "model_identity", lambda model, *_: model.sha256())
     return fake
 
 

@@ -28,6 +28,7 @@ LEVELS = [
     ("tilepipe.quality*", 1, "quality"),
     ("tilepipe.sources*", 2, "sources"),
     ("tilepipe.models.convert", 4, "plan"),
+    ("tilepipe.models.identity", 3, "probe"),
     ("tilepipe.models*", 2, "models"),
     ("tilepipe.arithmetic", 2, "arithmetic"),
     ("tilepipe.labelmap", 3, "labelmap"),

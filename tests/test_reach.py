@@ -60,7 +60,7 @@ def test_it_is_measured_once_for_the_same_weights(monkeypatch: pytest.MonkeyPatc
     model, calls = local_net(), []
     answer = Probe(2, Sides(2, 2, 2, 2))
     monkeypatch.setenv("TILEPIPE_CACHE", "")
-    monkeypatch.setattr(sys.modules["tilepipe.probe.run"], "run_probe", lambda *_: calls.append(1) or answer)
+    monkeypatch.setattr(sys.modules["tilepipe.probe.run"], "_run", lambda *_: calls.append(1) or answer)
     said: list[str] = []
     for _ in range(2):
         assert reach.look(model, lambda event: said.append(event.message))[0].halo == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -64,10 +65,17 @@ def _halo(
 
     `where` is device and precision.
     """
+    from tilepipe.models.identity import model_identity
+
     tolerance, most, tile = wanted
     fits = (min(image.shape[1:]) - 2 * stride) // (4 * stride) * stride
     margin = min(int(tile * (1 - 1 / math.sqrt(most)) / 2) // stride * stride, fits)
-    key = json.dumps([model.sha256(), image.identity(), image.shape, margin, stride, where], sort_keys=True)
+    if margin < stride:
+        return None
+    seen = hashlib.sha256()
+    for window in windows(image, _side(margin, stride)):  # what is measured depends on these alone
+        seen.update(window.tobytes())
+    key = json.dumps([model_identity(model, *where), seen.hexdigest(), image.shape, margin, stride])
     if key not in _MEASURED:
         _MEASURED[key] = _measure(model, image, (margin, stride), where)
     errors = _MEASURED[key]
@@ -78,12 +86,13 @@ def _measure(model: Model, image: Source, sizes: tuple[int, int], where: tuple[s
     """Return what a cut does in windows of the image; None where there is no window without holes."""
     from tilepipe.tolerance import model_errors
 
-    margin, stride = sizes
-    if margin < stride:
-        return None
     with suppress(ModelError):
-        return model_errors(model, windows(image, 4 * margin + 2 * stride), sizes, *where)
+        return model_errors(model, windows(image, _side(*sizes)), sizes, *where)
     return None
+
+
+def _side(margin: int, stride: int) -> int:
+    return 4 * margin + 2 * stride
 
 
 def windows(image: Source, side: int) -> Iterator[NDArray[Any]]:

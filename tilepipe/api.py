@@ -21,6 +21,7 @@ from tilepipe.events import Event, Listener, silent
 from tilepipe.exports.products import LABELS, LOSSLESS, PRODUCTS, output_paths, product_of
 from tilepipe.exports.view import Labels, Layer, open_label_file, open_map
 from tilepipe.labelmap import LabelMap
+from tilepipe.models.identity import identify, identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model
 from tilepipe.plan import Plan
@@ -75,6 +76,7 @@ class Result:
         return self.labels.to_xarray()
 
 
+@identities_held()
 def segment(
     source: Image,
     model: str | Path | Model,
@@ -95,7 +97,10 @@ def segment(
         listener(Event("plan", message=f"seams: {job.plan.seams}"))
     paths = _output_paths(full, output, settings.get("of"))
     outputs = run.Outputs(paths, bool(settings.get("overwrite")), job.plan.layers)
-    key = job.plan.key(full.identity(), job.model.sha256())
+    found = identify(job.model, job.plan.compute.device, job.plan.compute.precision)
+    if found.trouble:
+        listener(Event("plan", message=f"{job.model.name} has no identity: {found.trouble}; the run cannot be resumed"))
+    key = job.plan.key(full.identity(), found.key)
     record = run.execute(job, full, outputs, key, listener, settings.get("scheduler"))
     maps, certificate = _maps(job, full, outputs, key), run.certificate(job, run.work_directory(outputs, key))
     layers = {name: Layer(maps[name]) for name in job.plan.layers}
@@ -103,6 +108,7 @@ def segment(
     return Result(written, Labels(maps[LABELS]), layers, job.plan, certificate, record)
 
 
+@identities_held()
 def predict(
     source: Image, model: str | Path | Model, region: Box | None = None, **choices: Unpack[Choices]
 ) -> NDArray[Any]:
@@ -117,6 +123,7 @@ def predict(
     return region_labels(*_job(source, model, settings))
 
 
+@identities_held()
 def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings]) -> Plan:
     """Return what `segment` would do: tiles, blocks, memory, disk. Nothing is run or written."""
     return _job(source, model, settings)[0].plan

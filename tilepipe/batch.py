@@ -18,6 +18,7 @@ from tilepipe import api
 from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.jobs import Job, Jobs, expand, nearest, output_folder, read_jobs
+from tilepipe.models.identity import identities_held, model_identity
 from tilepipe.planning import Settings
 from tilepipe.reach import look
 from tilepipe.record import (
@@ -150,7 +151,8 @@ def _process(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
     """Do one image and record it; of what goes wrong with it only Ctrl-C comes out."""
     start = time.monotonic()
     try:
-        entry = _segment(batch, job, model, listener)
+        with identities_held():
+            entry = _segment(batch, job, model, listener)
     except Exception as error:
         entry = _failed(batch, job, error)
     if entry.status != UNCHANGED:
@@ -176,7 +178,8 @@ def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
 
 def _key(batch: Batch, source: Source, model: Model) -> str:
     """Return a hash of the image's content, the weights and whatever of the settings decides a label."""
-    return api.plan(source, model, **batch.settings).key(source.identity(), model.sha256())
+    plan = api.plan(source, model, **batch.settings)
+    return plan.key(source.identity(), model_identity(model, plan.compute.device, plan.compute.precision))
 
 
 def _failed(batch: Batch, job: Job, error: Exception) -> Entry:

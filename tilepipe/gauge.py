@@ -25,6 +25,7 @@ from tilepipe.errors import StorageError, TilepipeError
 from tilepipe.field import Statistics
 from tilepipe.held import hold
 from tilepipe.level import Level
+from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
 from tilepipe.models.statistics import Frozen, Recorder
 from tilepipe.plan import Compute, Plan
@@ -74,7 +75,13 @@ def level_of(plan: Plan, model: Model, *, measure: bool | None = None) -> Level 
 def known_level(model: Model, setting: Setting, *, measure: bool = True) -> Level | None:
     """Return the level that was kept for a setting; where none was, measure and keep it if asked to."""
     setting = _small_enough(setting)
-    facts = [VERSION, model.sha256(), repr(setting), surroundings(), device_versions(setting.compute.device)]
+    facts = [
+        VERSION,
+        model_identity(model, setting.compute.device, setting.compute.precision),
+        repr(setting),
+        surroundings(),
+        device_versions(setting.compute.device),
+    ]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     name, directory = f"level-{key[:32]}.json", cache.cache_directory()
     if key not in _KNOWN:

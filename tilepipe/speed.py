@@ -20,6 +20,7 @@ import numpy as np
 
 from tilepipe.cache import cache_directory, keep, recall
 from tilepipe.errors import TilepipeError
+from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
 from tilepipe.plan import Compute
 from tilepipe.predict import Predictor, device_versions, threads
@@ -92,7 +93,8 @@ def _parsed(text: str | None, sizes: Sequence[int]) -> Speeds | None:
 
 def _key(model: Model, sizes: Sequence[int], compute: Compute) -> str:
     how = [compute.device, compute.precision, compute.batch, threads(), _processor(), device_versions(compute.device)]
-    facts = [model.sha256(), list(sizes), how, version("torch"), version("tilepipe")]
+    identity = model_identity(model, compute.device, compute.precision)
+    facts = [identity, list(sizes), how, version("torch"), version("tilepipe")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

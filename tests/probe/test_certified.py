@@ -17,10 +17,10 @@ from torch import nn
 from tilepipe import reach
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
+from tilepipe.models.contents import Contents
 from tilepipe.models.model import Model, network_sha256
 from tilepipe.models.weights import CARD, CERTIFICATE, bundled_models, load_model, save_model
 from tilepipe.probe import Probe, Sides
-from tilepipe.probe.cache import of_packages
 from tilepipe.probe.certified import certificate_text, certified, with_certificate
 from tilepipe.probe.run import probe_once
 
@@ -157,12 +157,20 @@ class Own(nn.Conv2d):
     """Code of a user's: a function that it calls may change."""
 
 
-def test_code_of_the_user_is_not_kept(tmp_path: Path, measured: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_of_the_user_is_kept_by_what_it_answers(
+    tmp_path: Path, measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path))
     hooked = tiny().module
     hooked[0].register_forward_hook(lambda *_: None)
     for net in (nn.Sequential(Own(3, 2, 3, padding=1)), hooked, torch.fx.symbolic_trace(tiny().module)):
-        assert not of_packages(net)
-    probe_once(nn.Sequential(Own(3, 2, 3, padding=1)), 3, 1)
-    assert list(tmp_path.iterdir()) == []
-    assert of_packages(random_unet().module)
+        assert not Contents(net).known
+    assert Contents(random_unet().module).known
+    weights = tiny().module.state_dict()
+    for count in (1, 1, 2):
+        net = nn.Sequential(Own(3, 2, 3, padding=1)).eval()
+        net.load_state_dict(weights)
+        if count == 2:
+            net[0].register_forward_hook(lambda *args: args[2] * 2)
+        probe_once(net, 3, 1)
+        assert len(measured) == len(list(tmp_path.iterdir())) == count

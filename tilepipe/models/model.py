@@ -60,9 +60,18 @@ class Model:
         return x
 
     def sha256(self) -> str:
-        """Return the hash of all that decides a label: weights, network, and the card but for words for people."""
-        card = self.card.model_dump(mode="json", exclude=_WORDS_FOR_PEOPLE)
-        return network_sha256(self.module, json.dumps(card, sort_keys=True))
+        """Return the hash of weights, layers, their settings, and the card but for words for people.
+
+        It names a file's content. What a module of somebody else does may not be in it: `identity.model_identity` is.
+        """
+        return network_sha256(self.module, self._card())
+
+    def card_sha256(self) -> str:
+        """Return the hash of the card but for words for people."""
+        return hashlib.sha256(self._card().encode()).hexdigest()
+
+    def _card(self) -> str:
+        return json.dumps(self.card.model_dump(mode="json", exclude=_WORDS_FOR_PEOPLE), sort_keys=True)
 
 
 def network_sha256(module: nn.Module, first: str = "") -> str:

@@ -15,25 +15,27 @@ from torch import nn
 
 from tilepipe import cache
 from tilepipe.errors import StorageError
+from tilepipe.models.card import ModelCard
+from tilepipe.models.identity import identify
+from tilepipe.models.model import Model
 from tilepipe.probe.result import Probe
 
 VERSION = 1  # of the procedure; raise it when results change
-PACKAGES = ("torch.", "tilepipe.", "segmentation_models_pytorch.", "timm.")
 OTHERS = {"segmentation_models_pytorch", "timm"}
-MADE = ("torch.jit.", "torch.fx.")  # classes whose code is that of one object
 
 
-def cache_key(module: nn.Module, bands: int, declared: int | None) -> str:
-    """Return a sha256 of weights, settings and code of all layers, and all versions: procedure and packages."""
+def cache_key(module: nn.Module, bands: int, declared: int | None) -> str | None:
+    """Return a sha256 of a module's identity, the code of its layers and the versions of procedure and packages.
+
+    None where it has no identity that another call could meet: nothing is kept of a module whose answers change.
+    """
+    asked = Model(ModelCard(bands=bands, classes=["a", "b"], stride=declared or 1, dtype="float32"), module)
+    found, training = identify(asked, "cpu", "fp32"), [layer.training for layer in module.modules()]
+    if found.trouble:
+        return None
     others = sorted(OTHERS & {type(layer).__module__.split(".")[0] for layer in module.modules()})
     versions = " ".join([str(VERSION), version("tilepipe"), torch.__version__, *map(version, others)])
-    digest = hashlib.sha256(f"{versions} {bands} {declared}\n{module!r}".encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    for name, layer in module.named_modules():
-        plain = {k: v for k, v in vars(layer).items() if isinstance(v, (bool, int, float, str, tuple))}
-        digest.update(f"{name} {sorted(plain.items())}".encode())
+    digest = hashlib.sha256(f"{versions} {bands} {declared} {found.key} {training}".encode())
     kinds: set[Any] = {type(layer) for layer in module.modules()}
     for kind in sorted(kinds, key=lambda kind: kind.__qualname__):
         digest.update(_code(kind))
@@ -46,20 +48,6 @@ def _code(kind: type) -> bytes:
     with contextlib.suppress(OSError, TypeError):
         return inspect.getsource(kind).encode()
     return b""
-
-
-def of_packages(module: nn.Module) -> bool:
-    """Return whether the code of all layers is known by its package's version.
-
-    What a user's own class does may change in a function that it calls, which no key would notice.
-    """
-    kinds = {type(layer).__module__ for layer in module.modules()}
-    changed = any("forward" in vars(layer) or _hooks(layer) for layer in module.modules())
-    return not changed and all(kind.startswith(PACKAGES) and not kind.startswith(MADE) for kind in kinds)
-
-
-def _hooks(layer: nn.Module) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def recall(directory: Path, key: str) -> Probe | None:

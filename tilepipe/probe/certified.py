@@ -12,6 +12,7 @@ import torch
 
 from tilepipe.errors import StorageError
 from tilepipe.events import Listener, silent
+from tilepipe.models.contents import Contents
 from tilepipe.models.model import Model, network_sha256
 from tilepipe.probe.cache import VERSION
 from tilepipe.probe.result import Probe
@@ -39,13 +40,17 @@ def certificate_text(found: Probe, weights: str, bands: int) -> str:
 
 
 def certified(model: Model) -> Probe | None:
-    """Return what the model's certificate says; None where there is none, or it is damaged or of something else."""
+    """Return what the model's certificate says; None where there is none, or it is damaged or of something else.
+
+    It is bound to layers and weights, so it says nothing of a network with code that is not of a known package.
+    """
     with suppress(ValueError, KeyError, TypeError, AttributeError, StorageError):
         values = json.loads(model.certificate or "")
         found = Probe.from_json(json.dumps(values["probe"]))
         same = (values["format"], values["procedure"], values["bands"]) == (FORMAT, VERSION, model.card.bands)
         fits = found.stride is None or found.stride % model.card.stride == 0
-        return found if same and fits and values["weights"] == network_sha256(model.module) else None
+        if same and fits and values["weights"] == network_sha256(model.module):
+            return found if Contents(model.module).known else None
     return None
 
 

@@ -50,8 +50,9 @@ def operations(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...]:
     """
     key = cache_key(module, bands, found.stride)
     known = _SEEN.get(module)
-    if known is None or known[0] != key:
-        known = _SEEN[module] = key, _tried(module, bands, found)
+    if known is None or key is None or known[0] != key:
+        known = key or "", _tried(module, bands, found)
+        _SEEN[module] = known
     if isinstance(known[1], str):
         raise ModelError(known[1])
     return known[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 
 from tilepipe.cache import cache_directory
 from tilepipe.events import Event, Listener, silent
-from tilepipe.probe.cache import cache_key, keep, of_packages, recall
+from tilepipe.probe.cache import cache_key, keep, recall
 from tilepipe.probe.measure import Measured, measure
 from tilepipe.probe.refuse import refuse_unsteady
 from tilepipe.probe.result import Probe
@@ -26,30 +27,39 @@ def run_probe(forward: Any, bands: int, declared: int | None, cache: Path | None
     module = forward if isinstance(forward, nn.Module) else getattr(forward, "module", None)
     if cache is None or not isinstance(module, nn.Module):
         return _run(forward, bands, declared)
-    key = cache_key(module, bands, declared)
-    known = recall(cache, key)
-    if known is None:
-        known = _run(forward, bands, declared)
-        keep(cache, key, known)
-    return known
+    return _kept(cache_key(module, bands, declared), cache, lambda: _run(forward, bands, declared))
 
 
 def probe_once(module: nn.Module, bands: int, declared: int | None, listener: Listener = silent) -> Probe:
-    """Return the probe of a module, measured once while its weights and settings stay the same.
+    """Return the probe of a module, measured once while it is the same: its weights, its settings and its answers.
 
-    Kept in this process, and in the cache directory where its layers are all of packages with a version. The listener
-    hears that something is measured, before it is.
+    Kept in this process and in the cache directory; not where the module's answers do not repeat. The listener hears
+    that something is measured, before it is.
     """
     key = cache_key(module, bands, declared)
     known = _SEEN.get(module)
-    if known is None or known[0] != key:
-        cache = cache_directory() if of_packages(module) else None
-        kept = None if cache is None else recall(cache, key)
-        if kept is None:
-            listener(Event("plan", message="measuring the model's stride and reach"))
-            kept = run_probe(module, bands, declared, cache)
-        known = _SEEN[module] = key, kept
-    return known[1]
+    if known is not None and key is not None and known[0] == key:
+        return known[1]
+
+    def measured() -> Probe:
+        listener(Event("plan", message="measuring the model's stride and reach"))
+        return _run(module, bands, declared)
+
+    found = _kept(key, cache_directory(), measured)
+    if key is not None:
+        _SEEN[module] = key, found
+    return found
+
+
+def _kept(key: str | None, directory: Path | None, measured: Callable[[], Probe]) -> Probe:
+    """Return the probe kept under a key; where there is none, measure and keep it."""
+    if key is None or directory is None:
+        return measured()
+    found = recall(directory, key)
+    if found is None:
+        found = measured()
+        keep(directory, key, found)
+    return found
 
 
 def _run(forward: Any, bands: int, declared: int | None) -> Probe:

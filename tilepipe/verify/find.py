@@ -16,6 +16,7 @@ from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.exports.products import LABELS, LOSSLESS, product_of
 from tilepipe.exports.view import open_map
 from tilepipe.labelmap import LabelMap
+from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model
 from tilepipe.plan import Plan
@@ -102,7 +103,8 @@ def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dic
         named = _named(model, run.record["model"], "python", "model")
         model = load_model(named, trust_model=settings.get("trust_model"))
     plan = run.plan
-    if plan.key(full.identity(), model.sha256()) != run.record["key"]:
+    identity = model_identity(model, plan.compute.device, plan.compute.precision)
+    if plan.key(full.identity(), identity) != run.record["key"]:
         raise InputError(
             f"{full.name} or {model.name} is not what {run.directory} was made from; "
             "name the image and the model of the run as they were"

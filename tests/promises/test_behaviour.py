@@ -1,0 +1,113 @@
+"""A model is its behaviour: labels, resumed runs and what is kept of a model never come from another one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tilepipe as tp
+from tilepipe.events import Event
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (1, 200, 230), dtype=np.uint8)
+CUT = {"tile": 32, "overlap": 0, "window_shape": "crop", "block": 64, "workers": 0}
+
+
+class Rule(nn.Module):
+    """Class 1 where a function that was handed in says so."""
+
+    def __init__(self, rule: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.rule = rule
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = self.rule(x).float()
+        return torch.cat((1 - bright, bright), 1)
+
+
+def model(rule: Callable[[Tensor], Tensor]) -> tp.Model:
+    return tp.Model.from_torch(Rule(rule), tp.ModelCard(bands=1, classes=["dark", "bright"]))
+
+
+def stopping_after(blocks: int) -> Callable[[Event], None]:
+    def listen(event: Event) -> None:
+        if event.stage == "predict" and event.done >= blocks:
+            raise KeyboardInterrupt
+
+    return listen
+
+
+def test_an_interrupted_run_is_never_completed_by_another_behaviour(tmp_path: Path) -> None:
+    output = tmp_path / "labels.tif"
+    with pytest.raises(KeyboardInterrupt):
+        tp.segment(IMAGE, model(lambda x: x > 100), output, listener=stopping_after(5), **CUT)
+    result = tp.segment(IMAGE, model(lambda x: x < 100), output, **CUT)
+    assert (result.labels[:] == (IMAGE[0] < 100)).all()
+
+
+def test_overwrite_returns_the_labels_of_the_model_that_is_given(tmp_path: Path) -> None:
+    output = tmp_path / "labels.tif"
+    for level in (100, 50, 100):
+        result = tp.segment(IMAGE, model(lambda x, level=level: x > level), output, overwrite=True, **CUT)
+        assert (result.labels[:] == (IMAGE[0] > level)).all()
+
+
+def test_the_same_behaviour_resumes(tmp_path: Path) -> None:
+    output, done = tmp_path / "labels.tif", []
+    with pytest.raises(KeyboardInterrupt):
+        tp.segment(IMAGE, model(lambda x: x > 100), output, listener=stopping_after(5), **CUT)
+    tp.segment(
+        IMAGE,
+        model(lambda x: x > 100),
+        output,
+        listener=lambda event: done.append(event.done) if event.stage == "predict" else None,
+        **CUT,
+    )
+    assert min(done) >= 5
+
+
+PLANNED = """
+import sys
+sys.path[:0] = {paths!r}
+import torch
+import tilepipe as tp
+from fakes import noise, random_unet
+
+calls = []
+
+class Own(torch.nn.Module):
+    def __init__(self, net, gain):
+        super().__init__()
+        self.net, self.gain, self.stride = net, [gain], 4
+
+    def forward(self, x):
+        calls.append(1)
+        return self.net(x) * self.gain[0]
+
+net = random_unet()
+plan = tp.plan(noise(100, 120), tp.Model.from_torch(Own(net.module, 2.0), net.card))
+print(len(calls), plan.tiling.halo)
+"""
+
+
+def test_the_probe_of_a_users_model_is_kept_between_processes(tmp_path: Path) -> None:
+    paths = [str(Path(__file__).parents[1])]
+
+    def planned() -> list[int]:
+        script = PLANNED.format(paths=paths)
+        environment = {**os.environ, "TILEPIPE_CACHE": str(tmp_path / "cache")}
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return [int(word) for word in done.stdout.split()]
+
+    (calls, halo), (again, same) = planned(), planned()
+    assert halo == same
+    assert calls > 40
+    assert again <= 12, "asked for its identity alone"

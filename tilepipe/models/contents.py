@@ -1,0 +1,249 @@
+"""Contents: what a network holds, hashed part by part, the same in every process; and whether that says all of it.
+
+Weights and plain settings decide what a layer of a known package does. Anything else (a class or function of somebody
+else, an object in C) is hashed as far as it can be looked at: code with what it closes over and the globals it reads,
+containers, tensors, attributes. What it does can only be known by asking (`identity`).
+"""
+
+from __future__ import annotations
+
+import dis
+import hashlib
+import sys
+import types
+import weakref
+from collections.abc import Iterator, Mapping, Sequence, Set
+from functools import partial
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+PACKAGES = {"torch", "torchvision", "timm", "segmentation_models_pytorch", "huggingface_hub", "tilepipe"}
+"""Packages whose code is known by their names and versions."""
+_MADE = ("torch.jit.", "torch.fx.", "torch.export.")  # classes whose code is that of one object
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), slice, range, torch.dtype, torch.device)
+_STEPS, _DEPTH = 20_000, 24
+"""Values that are looked at per attribute, and how deep; the rest is known by what the network answers alone."""
+_OWN = {*vars(nn.Module()), "_live"}
+"""Attributes that are looked at by name, and what `foreign.packaged` has opened: made from the file's bytes."""
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
+def is_known(code: Any) -> bool:
+    """Return whether a class or function is of a package whose code is known by its name."""
+    home = str(getattr(code, "__module__", None) or "")
+    top = home.split(".", maxsplit=1)[0]
+    return (top in {*PACKAGES, "numpy"} or top in sys.stdlib_module_names) and not f"{home}.".startswith(_MADE)
+
+
+class Contents:
+    """The parts of a network by name, each with its hash."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Look at all layers, their settings, parameters, buffers and hooks, and at the code of strange classes."""
+        self.known = True
+        """Whether the parts say all: everything is of known packages."""
+        self.parts: dict[str, str] = {}
+        self._kinds: set[type] = set()
+        self._layers = {id(layer): name for name, layer in network.named_modules()}
+        for name, layer in network.named_modules():
+            self._layer(name, layer)
+        for name in (f"_global{kind}" for kind in _HOOKS):
+            self._part(name, list(getattr(torch_module, name, {}).values()))
+
+    def _layer(self, name: str, layer: nn.Module) -> None:
+        kind = type(layer)
+        self.parts[name] = _name(kind)
+        for base in kind.__mro__ if kind not in self._kinds else ():
+            if not is_known(base):
+                self._part(f"class {_name(base)}", base)
+            else:
+                replaced = {k: v for k, v in vars(base).items() if isinstance(v, types.FunctionType)}
+                for key in (key for key, value in replaced.items() if not is_known(value)):
+                    self._part(f"class {_name(base)}.{key}", replaced[key])
+        self._kinds.add(kind)
+        for key, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)):
+            self._part(f"{name}.{key}", tensor)
+        for key in _HOOKS:
+            self._part(f"{name}.{key}", list(getattr(layer, key, {}).values()))
+        for key, value in vars(layer).items():
+            if key not in _OWN:
+                self._part(f"{name}.{key}", value)
+
+    def _part(self, name: str, value: Any) -> None:
+        if name not in self.parts:
+            hashed = _Hash(self._layers)
+            hashed.add(value)
+            self.parts[name] = hashed.digest.hexdigest()
+            self.known = self.known and hashed.known
+
+
+class _Hash:
+    """A hash of Python values by what they hold, never by where they lie."""
+
+    def __init__(self, layers: Mapping[int, str]) -> None:
+        self.digest = hashlib.sha256()
+        self.known = True
+        self._layers = layers
+        self._seen: dict[int, tuple[int, Any]] = {}
+        self._steps = self._depth = 0
+
+    def add(self, value: Any) -> None:
+        """Take in a value and all that it holds."""
+        self._steps += 1
+        self._word(type(value).__qualname__)
+        if isinstance(value, _PLAIN) and type(value) in _PLAIN:
+            self._word(repr(value))
+        elif isinstance(value, nn.Module) and id(value) in self._layers:
+            self._word(self._layers[id(value)])
+        elif id(value) in self._seen:
+            self._word(f"again {self._seen[id(value)][0]}")
+        elif self._steps > _STEPS or self._depth > _DEPTH:
+            self.known = False
+        else:
+            self._seen[id(value)] = len(self._seen), value  # kept: another value cannot take its place in memory
+            self._depth += 1
+            self._compound(value)
+            self._depth -= 1
+
+    def _compound(self, value: Any) -> None:
+        if isinstance(value, Tensor | np.ndarray):
+            self._numbers(value)
+        elif isinstance(value, Mapping):
+            self._all(part for item in value.items() for part in item)
+        elif isinstance(value, str | bytes | bytearray):
+            self._word(repr(value))
+        elif isinstance(value, Set):
+            self._all(sorted(hash_of(part, self._layers) for part in value))
+        elif isinstance(value, Sequence):
+            self._all(value)
+        elif isinstance(value, types.ModuleType | np.dtype | np.generic):
+            self._word(getattr(value, "__name__", str(value)))
+        elif isinstance(value, PurePath | weakref.ref):
+            pass  # where a file lies is no part of what it holds
+        elif isinstance(value, nn.Module):  # kept from torch, in a list perhaps: its weights are in no state dict
+            inner = Contents(value)
+            self.known = self.known and inner.known
+            self._all(part for item in inner.parts.items() for part in item)
+        elif callable(value) and isinstance(value, _CODE):
+            self._code(value)
+        else:
+            self._object(value)
+
+    def _all(self, values: Iterator[Any] | Sequence[Any]) -> None:
+        self._word("(")
+        for value in values:
+            self.add(value)
+        self._word(")")
+
+    def _numbers(self, value: Tensor | np.ndarray[Any, Any]) -> None:
+        self._word(f"{value.dtype} {tuple(value.shape)}")
+        if isinstance(value, np.ndarray):
+            self._all(value.ravel().tolist()) if value.dtype.hasobject else self.digest.update(value.tobytes())
+        elif value.layout is torch.strided and not value.is_quantized and not value.is_meta:
+            self.digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        else:
+            self.known = self.known and value.is_meta
+
+    def _code(self, value: Any) -> None:
+        """Take in something that can be called: its name where it is of a known package, else what it is made of."""
+        if isinstance(value, partial):
+            self._all((value.func, value.args, value.keywords))
+        elif isinstance(value, types.MethodType | types.BuiltinMethodType | types.MethodWrapperType):
+            self._word(value.__name__)
+            inner = getattr(value, "__func__", None), value.__self__
+            self._all([part for part in inner if part is not None and not isinstance(part, types.ModuleType)])
+        elif is_known(value) or _is_installed(value):
+            self.known = self.known and is_known(value)
+            self._word(_name(value))
+        elif isinstance(value, types.FunctionType):
+            self.known = False
+            cells = [_content(cell) for cell in value.__closure__ or ()]
+            self._bytecode(value.__code__)
+            self._all((value.__defaults__, value.__kwdefaults__, cells))
+            read = {name: value.__globals__.get(name) for name in _globals_of(value.__code__)}
+            self._all([part for name, held in read.items() for part in (name, held if _is_near(held) else None)])
+        else:
+            self.known = False
+            self._word(_name(value))
+            self._all([part for item in sorted(_written(value).items()) for part in item])
+
+    def _bytecode(self, code: types.CodeType) -> None:
+        self._word(code.co_code.hex())
+        self._word(" ".join((*code.co_names, *code.co_varnames)))
+        for constant in code.co_consts:
+            self._bytecode(constant) if isinstance(constant, types.CodeType) else self.add(constant)
+
+    def _object(self, value: Any) -> None:
+        """Take in an object by its class and attributes; what it keeps in C is not seen."""
+        kind = type(value)
+        held = getattr(value, "__dict__", None)
+        self.known = self.known and is_known(kind) and isinstance(held, dict)
+        self._all([kind, held if isinstance(held, dict) else None])
+        self._all([getattr(value, name, None) for name in _slots(kind)])
+
+    def _word(self, text: str) -> None:
+        data = text.encode("utf-8", "surrogatepass")
+        self.digest.update(len(data).to_bytes(8, "little") + data)
+
+
+_CODE = (
+    partial, type, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.MethodWrapperType,
+    types.WrapperDescriptorType, types.MethodDescriptorType, np.ufunc,
+)  # fmt: skip
+_DESCRIPTORS = types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType
+
+
+def hash_of(value: Any, layers: Mapping[int, str] | None = None) -> str:
+    """Return the hash of a value by what it holds."""
+    hashed = _Hash(layers or {})
+    hashed.add(value)
+    return hashed.digest.hexdigest()
+
+
+def _name(value: Any) -> str:
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+
+
+def _is_installed(code: Any) -> bool:
+    """Return whether code is of an installed package: it is told by its name, as it is not edited."""
+    file = str(getattr(sys.modules.get(getattr(code, "__module__", None) or ""), "__file__", None) or "")
+    return "site-packages" in file or "dist-packages" in file
+
+
+def _is_near(value: Any) -> bool:
+    """Return whether a global belongs to the function that reads it: code of its own, numbers, plain containers."""
+    return isinstance(value, (*_PLAIN, *_CODE, list, tuple, dict, set, frozenset, Tensor, np.ndarray, nn.Module))
+
+
+def _written(value: Any) -> dict[str, Any]:
+    """Return the functions and constants in a class's text; nothing for a function in C."""
+    made = ("__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__")
+    held = vars(value) if isinstance(value, type) else {}
+    return {key: part for key, part in held.items() if key not in made and not isinstance(part, _DESCRIPTORS)}
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a name that is bound later
+        return None
+
+
+def _globals_of(code: types.CodeType) -> list[str]:
+    """Return the global names that a function reads, its inner functions too."""
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names.update(_globals_of(constant))
+    return sorted(names)
+
+
+def _slots(kind: type) -> list[str]:
+    named = (vars(base).get("__slots__", ()) for base in kind.__mro__)
+    listed = [[names] if isinstance(names, str) else list(names) for names in named]
+    return [name for names in listed for name in names if name not in ("__dict__", "__weakref__")]
