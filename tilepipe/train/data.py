@@ -6,8 +6,9 @@ Labels lie on the image's full-resolution pixels; at another resolution each pix
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 
 from tilepipe.box import Box
+from tilepipe.engine.pixels import Pixels
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.array import ArraySource
-from tilepipe.sources.base import Source, read_reflected
+from tilepipe.sources.base import Source
+from tilepipe.sources.files import content_sha256, stamp
 from tilepipe.sources.open import open_source
 from tilepipe.sources.resample import Resampled, at_resolution
 from tilepipe.train.config import Scenes, TrainConfig
+from tilepipe.train.part import Part
 from tilepipe.train.polygons import IGNORE as IGNORE  # noqa: PLC0414 - others take it from here
 from tilepipe.train.polygons import OTHER_VECTORS, VECTORS, polygons
 
@@ -45,11 +49,20 @@ class Scene:
     """The same part in full-resolution pixels."""
     labels: ReadLabels
     """Classes of a box of full-resolution pixels inside the image, (height, width) int64, -1 to ignore."""
+    labels_identity: Callable[[], Any] = dict
+    """What decides the labels, by content; JSON types only."""
 
     def image(self, box: Box) -> NDArray[Any]:
-        """Return pixels (C, box.height, box.width); outside the window they mirror it, so nothing beyond is seen."""
-        y, x = self.window.y0, self.window.x0
-        return read_reflected(box, *self.window.shape, lambda inside: self.source.read(inside.shift(y, x)))
+        """Return what the file holds in `box`, (C, box.height, box.width); outside the window it is mirrored."""
+        return Part(self.source, self.window).read(box)
+
+    def pixels(self, mean: Iterable[float]) -> Pixels:
+        """Return the window as prediction reads an image: with `mean` (per band, image units) where it has no data."""
+        return Pixels(Part(self.source, self.window), tuple(float(value) for value in mean))
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the pixels and labels of this scene, by content; JSON types only."""
+        return {"image": self.source.identity(), "labels": self.labels_identity(), "window": self.window.to_list()}
 
     def label(self, box: Box) -> NDArray[np.int64]:
         """Return classes (box.height, box.width) int64; -1 outside the window, where ignored and where not valid."""
@@ -111,24 +124,29 @@ def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene
     full = _image(image, entry, config.unit)
     _, height, width = full.shape
     source = full if config.resolution is None else at_resolution(full, config.resolution, config.unit)
-    labels = _labels(label, full, entry, config)
+    labels, identity = _labels(label, full, entry, config)
     rows, columns = entry.rows or (0, height), entry.columns or (0, width)
     window = Box(rows[0], columns[0], rows[1], columns[1])
     if not Box.of_shape(height, width).contains(window):
         raise UsageError(f"{image}: rows {rows}, columns {columns} are not inside its {height} x {width} pixels")
-    return Scene(str(image), source, _scaled(window, source, full), window, labels)
+    return Scene(str(image), source, _scaled(window, source, full), window, labels, identity)
 
 
-def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> ReadLabels:
+def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tuple[ReadLabels, Callable[[], Any]]:
+    """Return the labels of an image, and what decides them."""
     if path.suffix.lower() in OTHER_VECTORS:
         raise InputError(f"{path} is not read; make GeoJSON of it: ogr2ogr -t_srs OGC:CRS84 labels.geojson {path}")
     if path.suffix.lower() in VECTORS:
-        return polygons(path, image, entry, config.classes)
+        return polygons(path, image, entry, config.classes), partial(_sha256, path)
     if entry.attribute or entry.area:
         raise InputError(
             f"{path} is read as a raster, which has no attribute and no area; give GeoJSON or leave them out"
         )
     return _raster(path, image, config)
+
+
+def _sha256(path: Path) -> str:
+    return content_sha256(stamp(path))
 
 
 def _image(path: Path, entry: Scenes, unit: str) -> Source:
@@ -148,17 +166,19 @@ def held(scene: Scene) -> Scene:
     """Return the scene with its image in memory where it is small, so that crops need no decoding."""
     if scene.source.shape[0] * scene.window.area > HELD_VALUES:
         return scene
-    image = scene.source.read(scene.window)
-    labels = scene.label(Box.of_shape(*scene.window.shape))
     window = Box.of_shape(*scene.window.shape)
-    return Scene(scene.name, ArraySource(image, name=scene.name), window, window, lambda b: _crop(labels, b))
+    image, valid = scene.source.read(scene.window), scene.source.valid(scene.window)
+    labels = scene.label(window)
+    return Scene(
+        scene.name, ArraySource(image, valid=valid, name=scene.name), window, window, lambda b: _crop(labels, b)
+    )
 
 
 def _crop(array: NDArray[np.int64], box: Box) -> NDArray[np.int64]:
     return array[box.y0 : box.y1, box.x0 : box.x1]
 
 
-def _raster(path: Path, image: Source, config: TrainConfig) -> ReadLabels:
+def _raster(path: Path, image: Source, config: TrainConfig) -> tuple[ReadLabels, Callable[[], Any]]:
     tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
     raster = open_source(path, allow_palette=True, **tiff)
     same = raster.shape[1:] == image.shape[1:]
@@ -183,9 +203,9 @@ def _raster(path: Path, image: Source, config: TrainConfig) -> ReadLabels:
         return np.where(ignored, IGNORE, classes)
 
     if same:
-        return read
+        return read, raster.identity
     scale = raster.shape[1] / image.shape[1], raster.shape[2] / image.shape[2]
-    return lambda box: nearest(read, box, scale)
+    return (lambda box: nearest(read, box, scale)), raster.identity
 
 
 def _apart(raster: Source, image: Source) -> float:

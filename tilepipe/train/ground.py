@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from copy import copy
 from functools import cached_property
@@ -51,6 +53,11 @@ class Ground:
     def bands(self) -> int:
         """Bands of the images."""
         return self.opened[0].source.shape[0]
+
+    def content(self) -> str:
+        """Return a hash of the images and labels that decide the weights: of what they hold, wherever they lie."""
+        known = [[scene.identity() for scene in scenes] for scenes in (self.opened, self.validated)]
+        return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
 
     def under(self, config: TrainConfig) -> Ground:
         """Return the same images for another network, seed or budget; what was opened and counted is shared."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tilepipe.probe.run import probe_once
 from tilepipe.quality.confusion import Confusion
 from tilepipe.train.augment import augmented
 from tilepipe.train.baseline import best_threshold
+from tilepipe.train.broken import no_number
 from tilepipe.train.config import TrainConfig
 from tilepipe.train.data import Scene
 from tilepipe.train.ground import Ground
@@ -58,9 +59,9 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     ground.check()
     config = ground.config
     state = start(ground.scenes, config, origin)
-    problem = state.resume(folder, config)
-    if problem:
-        listener(Event("train", state.step, config.steps, f"{problem}; going on from step {state.step}"))
+    state.data = ground.content()
+    if said := state.resume(folder, config):
+        listener(Event("train", state.step, config.steps, said))
     train(state, ground, folder, listener)
     model = finished(state, ground)
     ended = f"stopped at step {state.step}, validation got no better; " if state.step < config.steps else ""
@@ -104,7 +105,11 @@ def train(state: State, ground: Ground, folder: Path, listener: Listener) -> Non
         random = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
         images, labels = augmented(*sampler.batch(state.step), std, config.augment, random)
         images = (images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
-        state.recent.append(step(state, images.to(device), labels.to(device), weight, config))
+        loss = step(state, images.to(device), labels.to(device), weight, config)
+        if not isfinite(loss):
+            places = [(ground.opened[k], box) for k, box in sampler.boxes(state.step)]
+            raise no_number(state.step, places, images, mean, std)
+        state.recent.append(loss)
         if config.validation and (state.step % config.validate_every == 0 or state.step == config.steps):
             validate(state, ground, context)
             progress.validated()
@@ -119,22 +124,30 @@ def train(state: State, ground: Ground, folder: Path, listener: Listener) -> Non
 
 
 def step(state: State, images: Tensor, labels: Tensor, weight: Tensor | None, config: TrainConfig) -> float:
-    """Take one step on a normalised batch (B, C, H, W) with classes (B, H, W) and return its loss."""
+    """Take one step on a normalised batch (B, C, H, W) with classes (B, H, W) and return its loss.
+
+    Where loss or gradient are no numbers nothing changes, and the answer is not finite.
+    """
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, config)
     with torch.random.fork_rng(devices=[]), torch.autocast(images.device.type, state.half, enabled=bool(state.half)):
         torch.manual_seed(config.seed * 1_000_003 + state.step)  # for dropout
         logits = state.module(images.contiguous(memory_format=torch.channels_last))
     loss = total_loss(config.losses, logits.float(), labels, weight)
+    value = float(loss.detach())
+    if not isfinite(value):
+        return value
     state.optimizer.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()
     state.scaler.unscale_(state.optimizer)
-    torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.clip)
+    norm = float(torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.clip))
+    if not isfinite(norm) and not state.scaler.is_enabled():  # an enabled scaler leaves such a step out itself
+        return norm
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.step += 1
     state.update_average(config.ema)
-    return float(loss.detach())
+    return value
 
 
 def validate(state: State, ground: Ground, context: int | None) -> None:

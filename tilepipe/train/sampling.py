@@ -45,12 +45,15 @@ def survey(scenes: Sequence[Scene], classes: int) -> Survey:
     total = np.zeros((3, scenes[0].source.shape[0]))  # pixels, sum, sum of squares per band
     for k, scene in enumerate(scenes):
         height, width = scene.window.shape
+        read = scene.pixels([0.0] * len(total[0])).read
         for y, x in cells(scene):
             box = Box(y, x, min(y + CELL, height), min(x + CELL, width))
             label = scene.label(box)
             if (label == IGNORE).all():
                 continue
-            pixels = scene.image(box)[:, label != IGNORE].astype(np.float64)
+            image, valid = read(box)
+            label = np.where(valid, label, IGNORE)
+            pixels = image[:, label != IGNORE].astype(np.float64)
             total += np.stack([np.full(len(pixels), pixels.shape[1]), pixels.sum(1), (pixels**2).sum(1)])
             places.append((k, y, x))
             counts.append(np.bincount(label[label != IGNORE], minlength=classes))
@@ -58,7 +61,12 @@ def survey(scenes: Sequence[Scene], classes: int) -> Survey:
         raise InputError(f"{scenes[0].name} and the other training images hold no labelled pixel")
     mean = total[1] / total[0]
     std = np.sqrt(np.maximum(total[2] / total[0] - mean**2, 0))
-    return Survey(np.array(places), np.array(counts), mean, np.where(std > 0, std, 1.0))
+    return Survey(np.array(places), np.array(counts), rounded(mean), rounded(np.where(std > 0, std, 1.0)))
+
+
+def rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values to 9 significant digits, more than float32 holds: short in a card, the same there as here."""
+    return np.array([float(f"{value:.9g}") for value in values])
 
 
 def cells(scene: Scene) -> Iterator[tuple[int, int]]:
@@ -138,26 +146,35 @@ class Sampler:
 
     def __init__(self, scenes: Sequence[Scene], found: Survey, config: TrainConfig) -> None:
         self._scenes, self._places, self._config = scenes, found.places, config
+        self._pixels = [scene.pixels(found.mean) for scene in scenes]
         self._classes = np.flatnonzero(found.counts.sum(0))
         self._by_class = found.counts / np.maximum(found.counts.sum(0), 1)  # (cells, classes)
         self._by_area = found.counts.sum(1) / found.counts.sum()
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return crops (B, C, crop, crop) float32 in pixel units and classes (B, crop, crop) int64, -1 to ignore."""
-        random = np.random.default_rng([self._config.seed, step])
-        crops = [self._crop(random) for _ in range(self._config.batch)]
+        crops = [self._crop(k, box) for k, box in self.boxes(step)]
         return torch.stack([image for image, _ in crops]), torch.stack([label for _, label in crops])
 
-    def _crop(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def boxes(self, step: int) -> list[tuple[int, Box]]:
+        """Return where the crops of a batch lie: the number of the scene, and pixels of its window."""
+        random = np.random.default_rng([self._config.seed, step])
+        return [self._place(random) for _ in range(self._config.batch)]
+
+    def _place(self, random: np.random.Generator) -> tuple[int, Box]:
         spread = np.log(self._config.augment.scale)
         side = round(self._config.crop * float(np.exp(random.uniform(-spread, spread))))
-        scene, y, x = self._centre(random)
-        box = square_around(y, x, side, scene.window.shape)
-        image = torch.from_numpy(scene.image(box).astype(np.float32))
-        return resized(image, torch.from_numpy(scene.label(box)), self._config.crop)
+        k, y, x = self._centre(random)
+        return k, square_around(y, x, side, self._scenes[k].window.shape)
 
-    def _centre(self, random: np.random.Generator) -> tuple[Scene, int, int]:
-        """Return a scene and a labelled pixel of it: of a class drawn evenly, or of any."""
+    def _crop(self, k: int, box: Box) -> tuple[Tensor, Tensor]:
+        """Return a crop as prediction would see it; pixels without image data have no label."""
+        pixels, valid = self._pixels[k].read(box)
+        label = np.where(valid, self._scenes[k].label(box), IGNORE)
+        return resized(torch.from_numpy(pixels.astype(np.float32)), torch.from_numpy(label), self._config.crop)
+
+    def _centre(self, random: np.random.Generator) -> tuple[int, int, int]:
+        """Return a scene's number and a labelled pixel of it: of a class drawn evenly, or of any."""
         wanted, chances = None, self._by_area
         if random.random() < self._config.balance:
             wanted = random.choice(self._classes)
@@ -166,7 +183,7 @@ class Sampler:
         label = self._scenes[k].label(Box(y, x, y + CELL, x + CELL))
         pixels = np.argwhere(label != IGNORE if wanted is None else label == wanted)
         dy, dx = pixels[random.integers(len(pixels))]
-        return self._scenes[k], int(y + dy), int(x + dx)
+        return int(k), int(y + dy), int(x + dx)
 
 
 def square_around(y: int, x: int, side: int, shape: tuple[int, int]) -> Box:

@@ -52,6 +52,8 @@ class State:
     """(step, learning rate, mean loss since the row before) per row."""
     origin: dict[str, Any] = field(default_factory=dict)
     """What the first weights were taken from, as the card says it; empty where the seed drew them."""
+    data: str = ""
+    """Hash of the images and labels trained and validated on."""
     recent: list[float] = field(default_factory=list)
     """Losses since the last row of the log."""
     validations: list[list[float]] = field(default_factory=list)
@@ -85,6 +87,8 @@ class State:
         """Write a checkpoint, whole or not at all, and keep the one before. Raises `StorageError`."""
         kept = {
             "config": fingerprint(config, self.origin),
+            "data": self.data,
+            "began": began(config),
             **{name: getattr(self, name) for name in ("step", "log", "recent", "validations", "average", "best")},
             **{name: getattr(self, name).state_dict() for name in ("module", "optimizer", "scaler")},
         }
@@ -102,29 +106,43 @@ class State:
             raise StorageError(f"{folder} cannot be written: {error}") from None
 
     def resume(self, folder: Path, config: TrainConfig) -> str:
-        """Take over the newest checkpoint in `folder` that can be read, if there is one; return what is wrong with it.
+        """Take over the newest checkpoint in `folder` that can be read, if there is one; return what is to be said.
 
-        Raises `UsageError` when it is of another configuration, `StorageError` when none can be read.
+        A checkpoint of other images, labels or start model is left: training starts anew. Raises `UsageError` when it
+        is of another configuration, `StorageError` when none can be read.
         """
         problems = []
         for path in (folder / CHECKPOINT, folder / OLDER):
             if not path.exists():
                 continue
             try:
-                self._take(_read(path), folder, config)
+                kept = _read(path)
             except StorageError as error:
                 problems.append(str(error))
                 continue
-            return " ".join(problems)
+            if said := self._other_content(kept, folder, config):
+                return " ".join([*problems, f"{said}; training starts anew"])
+            self._take(kept)
+            return f"{' '.join(problems)}; going on from step {self.step}" if problems else ""
         if problems:
             raise StorageError(f"{problems[0]}; delete {folder} to start anew")
         return ""
 
-    def _take(self, kept: dict[str, Any], folder: Path, config: TrainConfig) -> None:
-        if not same_run(kept["config"], config, self.origin):
+    def _other_content(self, kept: dict[str, Any], folder: Path, config: TrainConfig) -> str:
+        """Return what a checkpoint of the same settings was made of that is something else now; '' where nothing is."""
+        hashes = {key: {"sha256": json.loads(kept["config"]).get(key)} for key in self.origin}
+        same = same_run(kept["config"], config, self.origin)
+        if not same and not (kept.get("began") == began(config) and same_run(kept["config"], config, hashes)):
             raise UsageError(
                 f"{folder} holds the training run of another configuration; delete it to start anew, or change output"
             )
+        if not same:
+            return f"{' and '.join(self.origin)} is not what the checkpoint of step {kept['step']} began with"
+        if kept.get("data") != self.data:
+            return f"the images or labels are not those of the checkpoint of step {kept['step']}"
+        return ""
+
+    def _take(self, kept: dict[str, Any]) -> None:
         self.module.load_state_dict(kept["module"])
         self.average = {k: kept["average"][k].to(t.device) for k, t in self.average.items()}
         self.optimizer.load_state_dict(kept["optimizer"])
@@ -132,6 +150,11 @@ class State:
             self.scaler.load_state_dict(kept["scaler"])
         self.step, self.log, self.recent = kept["step"], kept["log"], kept.get("recent", [])
         self.validations, self.best = kept.get("validations", []), kept.get("best")
+
+
+def began(config: TrainConfig) -> list[str | None]:
+    """Return the names of what weights start from; their hashes are in the fingerprint."""
+    return [config.start, config.encoder_weights]
 
 
 def fingerprint(config: TrainConfig, origin: dict[str, Any]) -> str:

@@ -1,0 +1,66 @@
+"""Part: a window of a source that mirrors at its own edges, so that nothing beyond the window is seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
+from tilepipe.sources.checks import usable
+
+
+class Part:
+    """The pixels of `window` of `source` as a source of their own; boxes are relative to the window's corner."""
+
+    def __init__(self, source: Source, window: Box) -> None:
+        self.source = source
+        self.window = window
+
+    @property
+    def name(self) -> str:
+        """As the source."""
+        return self.source.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(bands, height, width) of the window."""
+        return (self.source.shape[0], *self.window.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the source."""
+        return self.source.dtype
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """As the source."""
+        return self.source.resolution
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """None: nobody asks where a crop lies on the earth."""
+        return None
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the pixels of `box`, (bands, box.height, box.width), mirrored outside the window."""
+        return read_reflected(box, *self.window.shape, lambda inside: self.source.read(self._whole(inside)))
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return True where a pixel holds image data, (box.height, box.width), False outside; None when all do."""
+        inside = box & Box.of_shape(*self.window.shape)
+        mask = None if inside is None else self.source.valid(self._whole(inside))
+        return usable(mask, box, *self.window.shape)
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return itself."""
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the source's identity and the window."""
+        return {"reader": "part", "window": self.window.to_list(), "of": self.source.identity()}
+
+    def _whole(self, box: Box) -> Box:
+        return box.shift(self.window.y0, self.window.x0)
