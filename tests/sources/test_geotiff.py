@@ -111,6 +111,71 @@ def test_nodata(geotiff: Write, noise: Any, layout: str, dtype: str, nodata: flo
     same_mask_as_rasterio(geotiff(image, nodata=nodata, **UTM, **LAYOUTS[layout]))
 
 
+LOWEST = -3.4028234663852886e38
+
+
+@pytest.mark.parametrize("layout", ["tiled", "planes", "strips of one row"])
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        (LOWEST, "-3.40282306e+38"),  # as ESRI's programs round it
+        (LOWEST, "-3.4028235e+38"),
+        (LOWEST, "-3.4028234663852886e+38"),
+        (-9999.9, "-9999.9"),
+        (0.1, "0.1"),
+        (np.nan, "nan"),
+        (-np.inf, "-inf"),
+        (1e-40, "1e-40"),
+    ],
+    ids=str,
+)
+def test_nodata_of_floats_is_compared_as_gdal_does(
+    geotiff: Write, noise: Any, layout: str, stored: float, said: str
+) -> None:
+    image = noise((2, 150, 210), "float32")
+    image[:, 20:80, 30:90] = stored
+    image[:, 100:120, 5:9] = np.nextafter(np.float32(stored), np.float32(1))
+    image[0, 130:140] = stored if np.isfinite(stored) else 5  # one band only
+
+    def say(dataset: Any) -> None:
+        dataset.nodata = float(said)
+
+    same_mask_as_rasterio(geotiff(image, "a.tif", say, **UTM, **LAYOUTS[layout]))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("said", ["0", "0.5", "none", "-9999", "nan", "300", "255.4"])
+def test_nodata_that_is_no_value_of_the_type_is_read_as_gdal_does(tmp_path: Path, said: str) -> None:
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    tifffile.imwrite(tmp_path / "a.tif", image, extratags=[(42113, "s", 0, said, True)])
+    with rasterio.open(tmp_path / "a.tif") as dataset:
+        expected = dataset.dataset_mask() > 0
+    found = GeoTiffSource(tmp_path / "a.tif").valid(Box(0, 0, 16, 16))
+    np.testing.assert_array_equal(np.ones((16, 16), bool) if found is None else found, expected)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("values", [(7, 9), (7, None), (None, 9), (7, 7)], ids=str)
+def test_each_band_has_its_nodata(geotiff: Write, values: tuple[int | None, ...]) -> None:
+    """As VRTs have it: a pixel is nodata where every band is."""
+    image = np.random.default_rng(0).integers(6, 11, (2, 40, 50)).astype(np.uint8)
+    path = geotiff(image, "bands.tif", **UTM)
+    said = ["" if value is None else f"<NoDataValue>{value}</NoDataValue>" for value in values]
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{k}">{text}<SimpleSource><SourceFilename relativeToVRT="1">bands.tif'
+        f"</SourceFilename><SourceBand>{k}</SourceBand></SimpleSource></VRTRasterBand>"
+        for k, text in enumerate(said, 1)
+    )
+    made = path.with_name("a.vrt")
+    made.write_text(f'<VRTDataset rasterXSize="50" rasterYSize="40">{bands}</VRTDataset>')
+    with rasterio.open(made) as dataset:
+        whole = dataset.dataset_mask() > 0
+        second = dataset.read_masks(2) > 0
+    for picked, expected in ((None, whole), ((2,), second)):
+        found = GeoTiffSource(made, allow_driver="VRT", bands=picked).valid(Box(0, 0, 40, 50))
+        np.testing.assert_array_equal(np.ones((40, 50), bool) if found is None else found, expected)
+
+
 @pytest.mark.parametrize("layout", ["tiled", "strips of one row"])
 def test_alpha_is_validity_not_a_band(geotiff: Write, noise: Any, layout: str) -> None:
     image = noise((4, 150, 210))

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
@@ -45,6 +48,22 @@ def test_alpha_is_validity(tmp_path: Path, noise: Any) -> None:
     source = PictureSource(tmp_path / "a.png")
     assert source.shape == (3, 30, 40)
     np.testing.assert_array_equal(source.valid(WHOLE), pixels[..., 3] > 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "clear"), [((30, 40), "uint8", 7), ((30, 40), "uint16", 9), ((30, 40, 3), "uint8", (7, 9, 7))]
+)
+def test_the_transparent_colour_of_a_png_is_no_data_as_gdal_has_it(
+    tmp_path: Path, shape: tuple[int, ...], dtype: str, clear: Any
+) -> None:
+    pixels = np.random.default_rng(0).integers(6, 11, shape).astype(dtype)
+    Image.fromarray(pixels).save(tmp_path / "a.png", transparency=clear)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(tmp_path / "a.png") as dataset:
+            bands = dataset.read_masks()
+    assert 0 < (bands == 0).all(0).sum() < 1200
+    np.testing.assert_array_equal(PictureSource(tmp_path / "a.png").valid(WHOLE), bands.any(0))
 
 
 def test_jpeg_is_what_pillow_decodes(tmp_path: Path, noise: Any) -> None:

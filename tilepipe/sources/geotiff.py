@@ -142,7 +142,7 @@ class GeoTiffSource:
         )
         self.shape = (len(self._bands), int(dataset.height), int(dataset.width))
         self._mask = mask_kind(dataset, self._bands)
-        self._nodata = dataset.nodata
+        self._nodata = dataset.nodatavals[self._bands[0] - 1]
         self._files = sorted(file for file in dataset.files if not file.endswith(".ovr"))
         self._lay_out(dataset)
 
@@ -180,7 +180,7 @@ class GeoTiffSource:
         if inside is not None and self._mask == "nodata":
             mask = (self._read("pixels", inside) != self._nodata).any(axis=0)
         elif inside is not None and self._mask != "none":
-            mask = self._read("mask", inside) > 0
+            mask = self._read(self._mask, inside) > 0
         if inside is not None and self.dtype.kind == "f":
             finite = np.isfinite(self._read("pixels", inside)).all(axis=0)
             mask = finite if mask is None else mask & finite
@@ -203,7 +203,7 @@ class GeoTiffSource:
         }
 
     def _read(self, what: str, box: Box) -> NDArray[Any]:
-        """Return 'pixels' (bands, y, x) or 'mask' (y, x) of a box inside the image."""
+        """Return 'pixels' (bands, y, x), or the 'mask' or 'bands' (y, x) of `mask_kind`, of a box inside the image."""
         if not self.striped:
             return self._decode(what, box)
         key = (self._stamp, self._target, self._driver, tuple(self._bands), what)
@@ -221,6 +221,8 @@ class GeoTiffSource:
                 dataset = handles.get(key, self._open)
                 if what == "pixels":
                     return np.asarray(dataset.read(self._bands, window=window))
+                if what == "bands":
+                    return np.asarray(dataset.read_masks(self._bands, window=window).max(axis=0))
                 return np.asarray(dataset.read_masks(self._bands[0], window=window))
         except InputError:
             handles.drop(key)
@@ -258,11 +260,20 @@ def pick_bands(name: str, dataset: Any, bands: Sequence[int] | None) -> list[int
 
 
 def mask_kind(dataset: Any, bands: Sequence[int]) -> str:
-    """Return where validity comes from: 'mask', 'alpha', 'nodata' or 'none', in that order, as GDAL's RFC 15 has it."""
+    """Return where validity comes from, in the order of GDAL's RFC 15.
+
+    'mask': the mask of the dataset or its alpha band; 'nodata': pixels that are not one whole number in each band;
+    'bands': GDAL's masks of the bands, as only GDAL knows how it rounds and compares other nodata values; or 'none'.
+    """
     flags = dataset.mask_flag_enums[bands[0] - 1]
     alpha = [k for k, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning == ColorInterp.alpha]
     if MaskFlags.alpha in flags and not set(alpha) & set(bands):
-        return "alpha"
+        return "mask"
     if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
         return "mask"
-    return "nodata" if dataset.nodata is not None else "none"
+    values = {dataset.nodatavals[band - 1] for band in bands}
+    if values == {None}:
+        return "none"
+    whole = None not in values and all(float(value).is_integer() for value in values)
+    integers = all(np.dtype(kind).kind in "iu" for kind in dataset.dtypes)
+    return "nodata" if len(values) == 1 and whole and integers else "bands"

@@ -23,7 +23,8 @@ WITH_ALPHA = {"LA": "L", "RGBA": "RGB"}
 
 
 class PictureSource(ArraySource):
-    """A PNG or JPEG picture as a source: grey (1 band), RGB (3 bands), 8 or 16 bit; alpha 0 is not valid.
+    """A PNG or JPEG picture as a source: grey (1 band), RGB (3 bands), 8 or 16 bit; alpha 0 is not valid,
+    nor is the colour that a PNG without alpha names as transparent.
 
     `allow_palette` reads the indices of a palette picture as they are (label pictures). The picture is taken as stored:
     EXIF rotation and colour profiles are not applied. Raises `InputError` for other kinds and damaged files.
@@ -81,7 +82,10 @@ def _planes(name: str, picture: Image.Image, allow_palette: bool) -> tuple[NDArr
     pixels = np.array(picture)
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8)
-    if pixels.ndim == 2:
-        return pixels[None], None
-    pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    return (pixels[:-1], pixels[-1] > 0) if picture.mode in WITH_ALPHA else (pixels, None)
+    pixels = pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    if picture.mode in WITH_ALPHA:
+        return pixels[:-1], pixels[-1] > 0
+    clear = picture.info.get("transparency")  # the one colour that a PNG without alpha shows as transparent
+    if clear is None or picture.mode == "P":
+        return pixels, None
+    return pixels, (pixels != np.reshape(clear, (-1, 1, 1))).any(axis=0)
