@@ -72,7 +72,7 @@ LEVELS = [
 ]
 
 DOORS = {
-    "rasterio": ["sources/geotiff.py", "sources/position.py", "exports/cog.py", "exports/polygons.py", "train/*.py"],
+    "rasterio": ["sources/geo*.py", "sources/position.py", "exports/cog.py", "exports/polygons.py", "train/*.py"],
     "affine": ["sources/geo*.py", "exports/cog.py"],
     "openslide": ["sources/slide.py"],
     "torch": ["models/*.py", "arithmetic.py", "predict.py", "probe/*.py", "tolerance.py", "train/*.py"],

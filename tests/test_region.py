@@ -12,6 +12,7 @@ import pytest
 from fakes import codes_model, job_for, plan_of
 from rasterio.crs import CRS
 from rasterio.features import rasterize
+from rasterio.warp import transform_geom
 
 from tilepipe.box import Box
 from tilepipe.engine.steps import Worker
@@ -214,3 +215,21 @@ def test_a_mask_at_another_resolution_lies_on_the_same_ground(tmp_path: Path) ->
     assert found is not None
     assert (found == truth(RING)[rows[:, None], columns[None, :]]).all()
     assert asked.region == Box(5, 10, 40, 50)
+
+
+@pytest.mark.parametrize("name", ["region", "mask"])
+@pytest.mark.parametrize("code", [32632, 3857, 4326])
+def test_a_crs_that_the_file_names_is_honoured(name: str, code: int, tmp_path: Path) -> None:
+    ring = {"type": "Polygon", "coordinates": [[[7.0 + x * 1e-4, 50.0 - y * 1e-4] for x, y in RING]]}
+    geometry = transform_geom("OGC:CRS84", f"EPSG:{code}", ring)
+    crs = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}
+    path = tmp_path / "area.geojson"
+    features = [{"type": "Feature", "geometry": geometry}]
+    path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
+    assert (labels(image(WGS84), **{name: str(path)}) == np.where(truth(RING), CODES, 255)).all()
+    with pytest.raises(UsageError, match="has no CRS, so its polygons cannot be placed"):
+        resolve(image(), CARD, {name: path})  # type: ignore[misc]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    if code != 4326:
+        with pytest.raises(UsageError, match=r"feature 1 holds x .*, which are no longitude and latitude"):
+            resolve(image(WGS84), CARD, {name: path})  # type: ignore[misc]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 from tilepipe.box import Box
-from tilepipe.errors import UsageError
+from tilepipe.errors import InputError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.plan import Plan
 from tilepipe.planning import Asked, Settings
 from tilepipe.shapes import resolution_of
 from tilepipe.sources.base import Source
+from tilepipe.sources.geojson import read_geojson
+from tilepipe.sources.geojson_place import LON_LAT, frame
 from tilepipe.sources.mask import Mask, Masked, NotValue, OnGrid, tissue
 from tilepipe.sources.position import Area, window_of_bounds
 from tilepipe.sources.resample import Resampled
@@ -72,18 +73,15 @@ def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tu
 
 
 def _area(source: Source, path: str | Path) -> Area:
-    """Return the polygons of a GeoJSON file: longitude and latitude for rasters, level-0 pixels (QuPath) for slides."""
+    """Return the polygons of a GeoJSON file: in its CRS for rasters, in level-0 pixels (QuPath) for slides."""
     try:
-        found: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise UsageError(f"{path} is not GeoJSON: {error}") from None
-    features = found if isinstance(found, list) else found.get("features", [found]) if isinstance(found, dict) else []
-    try:
-        return Area(source, [f.get("geometry") or f for f in features if isinstance(f, dict)])
-    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError):
-        raise UsageError(f"{path} holds a polygon that is none; coordinates are rings of [x, y] points") from None
+        found = read_geojson(path)
+        stated = frame(found, source.georeference, source.name)
+    except InputError as error:
+        raise UsageError(str(error)) from None
+    if not found.polygons:
+        raise UsageError(f"{path} holds no polygon; draw at least one around what is asked for")
+    return Area(source, [feature.geometry for feature in found.polygons], stated or LON_LAT)
 
 
 def _digest(area: Area) -> str:

@@ -199,11 +199,11 @@ def test_polygons_on_an_image_without_position_are_in_pixels(
 @pytest.mark.parametrize(
     ("label", "words"),
     [
-        ("{}", "not a GeoJSON"),
-        ("[1]", "not a GeoJSON"),
-        ("nonsense", "not a GeoJSON"),
+        ("{}", "not GeoJSON"),
+        ("[1]", "not GeoJSON"),
+        ("nonsense", "not GeoJSON"),
         (None, "kind of polygons is 'b', 'c', which is none of a, z; add it to classes"),
-        ('[{"geometry": {"type": "Point", "coordinates": [1, 2]}}]', "holds Point and no polygon"),
+        ('[{"geometry": {"type": "Point", "coordinates": [1, 2]}}]', "holds 1 Point and no polygon"),
     ],
 )
 def test_polygons_that_cannot_be_used(

@@ -94,7 +94,7 @@ def test_only_the_area_is_labelled(write: Write, configure: Configure, tmp_path:
 
 def test_other_vector_files_say_how_to_make_geojson(write: Write, configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "p.gpkg").touch()
-    with pytest.raises(InputError, match=r"ogr2ogr -t_srs OGC:CRS84 labels\.geojson .*p\.gpkg"):
+    with pytest.raises(InputError, match=r"ogr2ogr -t_srs OGC:CRS84 \S*p\.geojson \S*p\.gpkg"):
         only(configure(train=[{"image": str(write("i.png", IMAGE)), "label": "p.gpkg"}]))
 
 

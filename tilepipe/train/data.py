@@ -22,12 +22,13 @@ from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Source
 from tilepipe.sources.files import content_sha256, stamp
+from tilepipe.sources.geojson import OTHER_FORMATS
 from tilepipe.sources.open import open_source
 from tilepipe.sources.resample import Resampled, at_resolution
 from tilepipe.train.config import Scenes, TrainConfig
 from tilepipe.train.part import Part
 from tilepipe.train.polygons import IGNORE as IGNORE  # noqa: PLC0414 - others take it from here
-from tilepipe.train.polygons import OTHER_VECTORS, VECTORS, polygons
+from tilepipe.train.polygons import VECTORS, polygons
 
 UNKNOWN = -2
 HELD_VALUES = 64 << 20
@@ -134,9 +135,7 @@ def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene
 
 def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tuple[ReadLabels, Callable[[], Any]]:
     """Return the labels of an image, and what decides them."""
-    if path.suffix.lower() in OTHER_VECTORS:
-        raise InputError(f"{path} is not read; make GeoJSON of it: ogr2ogr -t_srs OGC:CRS84 labels.geojson {path}")
-    if path.suffix.lower() in VECTORS:
+    if path.suffix.lower() in (*VECTORS, *OTHER_FORMATS):
         return polygons(path, image, entry, config.classes), partial(_sha256, path)
     if entry.attribute or entry.area:
         raise InputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 from rasterio.transform import Affine
-from rasterio.warp import transform_geom
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Source
+from tilepipe.sources.geojson import Features, Geometry, read_geojson
+from tilepipe.sources.geojson_place import placed, points_of
 from tilepipe.train.config import Scenes
 
 VECTORS = (".geojson", ".json")
-OTHER_VECTORS = (".gpkg", ".shp", ".fgb", ".kml", ".gml")
 IGNORE = -1
 IGNORED_NAME = "Ignore*"
 """QuPath's class for what is neither one thing nor another: not trained on, not scored."""
 NAMES = ("classification", "class_name")
 """Properties that hold the class where none is named: QuPath's, and that of our own polygons of maps."""
-
-Geometry = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +78,8 @@ def polygons(path: Path, image: Source, entry: Scenes, classes: tuple[str, ...])
     if known is not None and known.transform is None:
         raise InputError(f"{image.name} has ground control points only; rasterise {path} yourself and give the raster")
     to_map = Affine(*known.transform) if known and known.transform else Affine.identity()
-    named = _named(path, known.crs if known else None, entry.attribute)
+    found = read_geojson(path)
+    named = _named(found, image, entry.attribute)
     areas = [(geometry, 1) for geometry, name in named if entry.area is not None and name == entry.area]
     if entry.area is not None and not areas:
         raise InputError(f"{path} holds no polygon of class {entry.area!r}, which area says bounds what is labelled")
@@ -96,21 +94,10 @@ def polygons(path: Path, image: Source, entry: Scenes, classes: tuple[str, ...])
     return Polygons(burnt, Layer.of(areas, to_map) if areas else None)
 
 
-def _named(path: Path, crs: str | None, attribute: str | None) -> list[tuple[Geometry, str | None]]:
-    """Return (geometry in the image's CRS or pixels, class name) of each polygon; GeoJSON is lon/lat (RFC 7946)."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        features = document["features"] if isinstance(document, dict) else document
-        found = [(f["geometry"], f.get("properties") or {}) for f in features if f.get("geometry")]
-        stated = document.get("crs", {}).get("properties", {}).get("name") if isinstance(document, dict) else None
-        named = [(g, _name(p, attribute)) for g, p in found if "Polygon" in g["type"]]
-        if crs is not None:
-            named = [(transform_geom(stated or "OGC:CRS84", crs, g), name) for g, name in named]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a GeoJSON feature collection: {error!r}") from None
-    if found and not named:
-        raise InputError(f"{path} holds {found[0][0]['type']} and no polygon; labels are areas, so draw polygons")
-    return named
+def _named(found: Features, image: Source, attribute: str | None) -> list[tuple[Geometry, str | None]]:
+    """Return (geometry in the image's coordinates, class name) of each feature."""
+    names = [_name(feature.properties, attribute) for feature in found.polygons]
+    return list(zip(placed(found, image.georeference, image.name), names, strict=True))
 
 
 def _name(properties: Mapping[str, Any], attribute: str | None) -> str | None:
@@ -122,11 +109,9 @@ def _name(properties: Mapping[str, Any], attribute: str | None) -> str | None:
     return None if value is None and attribute is None else str(value)
 
 
-def _extent(geometry: Mapping[str, Any], to_pixels: Affine) -> tuple[float, float, float, float]:
+def _extent(geometry: Geometry, to_pixels: Affine) -> tuple[float, float, float, float]:
     """Return (y0, x0, y1, x1) of a polygon in pixels."""
-    parts = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
-    rings = [ring for part in parts for ring in part]
-    x, y = np.array([point[:2] for ring in rings for point in ring]).T
+    x, y = points_of(geometry).T
     a, b, c, d, e, f = to_pixels[:6]
     x, y = a * x + b * y + c, d * x + e * y + f
     return float(y.min()), float(x.min()), float(y.max()), float(x.max())

@@ -1,0 +1,96 @@
+"""Polygons of a GeoJSON file on an image: in which CRS they are, and where they lie on the image's own grid."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.warp import transform_geom
+
+from tilepipe.errors import InputError
+from tilepipe.sources.base import Georeference
+from tilepipe.sources.geojson import Feature, Features, Geometry
+
+LON_LAT = "OGC:CRS84"
+"""What GeoJSON is in where it does not say otherwise (RFC 7946)."""
+
+
+def frame(features: Features, known: Georeference | None, image: str) -> str | None:
+    """Return the CRS that polygons are in; None where an image has none, so that they are in its own numbers.
+
+    Raises `InputError` where the file names a CRS and the image has none, or where numbers are no longitude and
+    latitude though the file says, or means by saying nothing, that they are.
+    """
+    own = known.crs if known else None
+    if own is None:
+        if features.crs is None:
+            return None
+        raise InputError(
+            f"{features.path} is in {features.crs[:60]}, and {image} has no CRS, so its polygons cannot be placed. "
+            "Give the image one: gdal_edit.py -a_srs EPSG:CODE image.tif; or delete the crs member of the file, if "
+            "its numbers are the image's own"
+        )
+    stated = features.crs or LON_LAT
+    if CRS.from_user_input(stated).is_geographic:
+        for feature in features.polygons:
+            _check_degrees(features, feature, own)
+    return stated
+
+
+def placed(features: Features, known: Georeference | None, image: str) -> list[Geometry]:
+    """Return the polygons in the coordinates of an image's transform, or in pixels where it has no position.
+
+    Raises `InputError` where they cannot be carried there.
+    """
+    stated = frame(features, known, image)
+    if stated is None or known is None or known.crs is None:
+        return [feature.geometry for feature in features.polygons]
+    return [_carried(features.path, feature, stated, known.crs) for feature in features.polygons]
+
+
+def points_of(geometry: Geometry) -> NDArray[np.float64]:
+    """Return all points (x, y) of a Polygon or MultiPolygon, (n, 2)."""
+    parts = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+    return np.array([point[:2] for part in parts for ring in part for point in ring], np.float64).reshape(-1, 2)
+
+
+def _check_degrees(features: Features, feature: Feature, own: str) -> None:
+    points = points_of(feature.geometry)
+    far = (np.abs(points[:, 0]) > 360) | (np.abs(points[:, 1]) > 90)
+    if not far.any():
+        return
+    x, y = points[far][0]
+    why = f"the file says {features.crs}" if features.crs else "the file names no crs, which means longitude, latitude"
+    swapped = np.abs(points[:, 1]).max() <= 360 and np.abs(points[:, 0]).max() <= 90
+    remedy = "They seem to be swapped: GeoJSON has longitude first" if swapped else _with_crs(features.path, own)
+    raise InputError(
+        f"{features.path}: feature {feature.number} holds x {x:.9g}, y {y:.9g}, which are no longitude and latitude, "
+        f"and {why}. {remedy}"
+    )
+
+
+def _with_crs(path: str, own: str) -> str:
+    code = CRS.from_wkt(own).to_authority()
+    name = ":".join(code) if code else "EPSG:CODE"
+    return f"If they are in the image's CRS: ogr2ogr -a_srs {name} with_crs.geojson {shlex.quote(path)}"
+
+
+def _carried(path: str, feature: Feature, stated: str, own: str) -> Geometry:
+    """Return a feature's polygons in the CRS `own`; x is always the first number, as GDAL has it."""
+    try:
+        found: dict[str, Any] = dict(transform_geom(stated, own, feature.geometry))
+        if np.isfinite(points_of(found)).all():
+            return found
+        reason = "a point lies at infinity there"
+    except (RasterioError, CPLE_BaseError) as error:
+        reason = str(error)
+    swapped = " Are longitude and latitude swapped?" if CRS.from_user_input(stated).is_geographic else ""
+    raise InputError(
+        f"{path}: feature {feature.number} lies off the image: it cannot be carried from {stated[:60]} to the image's "
+        f"CRS ({reason}).{swapped}"
+    )
