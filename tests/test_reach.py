@@ -60,6 +60,7 @@ def test_it_is_measured_once_for_the_same_weights(monkeypatch: pytest.MonkeyPatc
     model, calls = local_net(), []
     answer = Probe(2, Sides(2, 2, 2, 2))
     monkeypatch.setenv("TILEPIPE_CACHE", "")
+    monkeypatch.setattr(sys.modules["tilepipe.probe.run"], "_SEEN", {})
     monkeypatch.setattr(sys.modules["tilepipe.probe.run"], "_run", lambda *_: calls.append(1) or answer)
     said: list[str] = []
     for _ in range(2):
@@ -128,6 +129,7 @@ def test_a_region_by_a_models_path_is_measured_once(tmp_path: Path, monkeypatch:
     path = save_model(replace(model, card=card), tmp_path / "net.model")
     run, calls = sys.modules["tilepipe.probe.run"], []
     measure = run._run
+    monkeypatch.setattr(run, "_SEEN", {})
     monkeypatch.setattr(run, "_run", lambda *known: calls.append(1) or measure(*known))
     for box in (tp.Box(0, 0, 40, 40), tp.Box(20, 30, 90, 80)):
         tp.predict(noise(100, 100), str(path), box, tile=64)

@@ -21,18 +21,22 @@ from tilepipe.events import Event, Listener, silent
 from tilepipe.exports.products import LABELS, LOSSLESS, PRODUCTS, output_paths, product_of
 from tilepipe.exports.view import Labels, Layer, open_label_file, open_map
 from tilepipe.labelmap import LabelMap
+from tilepipe.memory import format_bytes
 from tilepipe.models.identity import identify, identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model
 from tilepipe.plan import Plan
 from tilepipe.planning import Choices, Settings
 from tilepipe.sources.base import Source
+from tilepipe.sources.content import identity_of
 from tilepipe.sources.open import open_source
 from tilepipe.sources.slide import SlideSource
 from tilepipe.store import Store, locked
 
 Image = str | Path | Source | NDArray[Any] | da.Array
 """What may stand for an image: a path, a source, or a numpy or dask array (bands, height, width)."""
+SAID = 1 << 30
+"""Bytes of a dask array whose identity takes long enough to be said."""
 
 __all__ = [
     "Labels",
@@ -100,7 +104,10 @@ def segment(
     found = identify(job.model, job.plan.compute.device, job.plan.compute.precision)
     if found.trouble:
         listener(Event("plan", message=f"{job.model.name} has no identity: {found.trouble}; the run cannot be resumed"))
-    key = job.plan.key(full.identity(), found.key)
+    size = getattr(full, "identity_bytes", 0)
+    if size > SAID:
+        listener(Event("plan", message=f"computing the {format_bytes(size)} of the dask array once, to know it again"))
+    key = job.plan.key(identity_of(full), found.key)
     record = run.execute(job, full, outputs, key, listener, settings.get("scheduler"))
     maps, certificate = _maps(job, full, outputs, key), run.certificate(job, run.work_directory(outputs, key))
     layers = {name: Layer(maps[name]) for name in job.plan.layers}

@@ -11,7 +11,6 @@ collide when they come from max-pooling. What is not repeatable all the same is 
 
 from __future__ import annotations
 
-import copy
 import os
 import platform
 import threading
@@ -23,6 +22,7 @@ import torch
 from torch import nn
 
 from tilepipe.errors import ModelError, UsageError
+from tilepipe.models.copying import copied
 
 HALF = {"fp32": None, "tf32": None, "fp64": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precisions, and what autocast computes in; tf32 is fp32 whose convolutions round their factors to 10 bits, fp64 is
@@ -58,7 +58,7 @@ def on_device(module: nn.Module, device: torch.device, precision: str = "fp32") 
     """
     if device.type == "cpu" and precision != "fp64":
         return module.eval()
-    moved = copy.deepcopy(module).to(device)
+    moved = copied(module).to(device)
     return (moved.double() if precision == "fp64" else moved).eval()
 
 

@@ -33,6 +33,7 @@ from tilepipe.record import (
     is_as_written,
     read_entries,
 )
+from tilepipe.sources.content import identity_of
 from tilepipe.store import locked, storage_errors
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
 def _key(batch: Batch, source: Source, model: Model) -> str:
     """Return a hash of the image's content, the weights and whatever of the settings decides a label."""
     plan = api.plan(source, model, **batch.settings)
-    return plan.key(source.identity(), model_identity(model, plan.compute.device, plan.compute.precision))
+    return plan.key(identity_of(source), model_identity(model, plan.compute.device, plan.compute.precision))
 
 
 def _failed(batch: Batch, job: Job, error: Exception) -> Entry:

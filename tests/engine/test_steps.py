@@ -108,7 +108,7 @@ def seen_by_model(source: ArraySource, mean: tuple[float, ...], **settings: Any)
     """Return the one tile that the model was given, in the source's units."""
     card = ModelCard(bands=source.shape[0], classes=["a", "b"], mean=mean)
     module = Listening()
-    worker = Worker(job_for(source, Model.from_torch(module, card), tile=64, **settings))
+    worker = Worker(job_for(source, Model.owning(module, card), tile=64, **settings))
     worker.region()
     worker.close()
     (tile,) = module.seen

@@ -34,6 +34,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     answer = Probe(4, Sides(5, 5, 5, 5))
     monkeypatch.setattr(sys.modules["tilepipe.probe.run"], "_run", lambda *_: calls.append(1) or answer)
+    monkeypatch.setattr(sys.modules["tilepipe.probe.run"], "_SEEN", {})
     return calls
 
 
@@ -147,6 +148,7 @@ def test_probes_are_kept_between_processes(
     assert len(measured) == 2
     for file in tmp_path.iterdir():
         file.write_text("{")
+    sys.modules["tilepipe.probe.run"]._SEEN.clear()
     again = tiny().module
     again.load_state_dict(net.state_dict())
     assert probe_once(again, 3, 1) == first

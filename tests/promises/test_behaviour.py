@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import torch
@@ -111,3 +112,17 @@ def test_the_probe_of_a_users_model_is_kept_between_processes(tmp_path: Path) ->
     assert halo == same
     assert calls > 40
     assert again <= 12, "asked for its identity alone"
+
+
+def test_a_dask_array_over_changed_data_gets_its_own_labels(tmp_path: Path) -> None:
+    output, bright = tmp_path / "labels.tif", model(lambda x: x > 100)
+    data = [IMAGE]
+    array = da.from_array(IMAGE, chunks=(1, 64, 64), name="image").map_blocks(
+        lambda _, block_info: data[0][tuple(slice(*place) for place in block_info[0]["array-location"])],
+        dtype=np.uint8,
+        meta=np.zeros((0, 0, 0), np.uint8),
+    )
+    for pixels in (IMAGE, 255 - IMAGE):
+        data[0] = pixels
+        result = tp.segment(array, bright, output, overwrite=True, **CUT)
+        assert (result.labels[:] == (pixels[0] > 100)).all()

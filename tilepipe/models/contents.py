@@ -162,10 +162,10 @@ class _Hash:
             self._word(_name(value))
         elif isinstance(value, types.FunctionType):
             self.known = False
-            cells = [_content(cell) for cell in value.__closure__ or ()]
+            cells = [content_of(cell) for cell in value.__closure__ or ()]
             self._bytecode(value.__code__)
             self._all((value.__defaults__, value.__kwdefaults__, cells))
-            read = {name: value.__globals__.get(name) for name in _globals_of(value.__code__)}
+            read = {name: value.__globals__.get(name) for name in globals_of(value.__code__)}
             self._all([part for name, held in read.items() for part in (name, held if _is_near(held) else None)])
         else:
             self.known = False
@@ -227,19 +227,20 @@ def _written(value: Any) -> dict[str, Any]:
     return {key: part for key, part in held.items() if key not in made and not isinstance(part, _DESCRIPTORS)}
 
 
-def _content(cell: types.CellType) -> Any:
+def content_of(cell: types.CellType) -> Any:
+    """Return what a function closes over in one of its cells; None where that comes later."""
     try:
         return cell.cell_contents
     except ValueError:  # a name that is bound later
         return None
 
 
-def _globals_of(code: types.CodeType) -> list[str]:
+def globals_of(code: types.CodeType) -> list[str]:
     """Return the global names that a function reads, its inner functions too."""
     names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            names.update(_globals_of(constant))
+            names.update(globals_of(constant))
     return sorted(names)
 
 

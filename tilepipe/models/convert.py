@@ -44,7 +44,7 @@ def convert(
     else:
         model = load_model(source, trust_model=trust_model)
         if given is not None:
-            model = Model.from_torch(model.module, _with_stride(given, model.module, model.card.arch), str(source))
+            model = Model.owning(model.module, _with_stride(given, model.module, model.card.arch), str(source))
     if isinstance(model.module, Packaged) and packed is not None:
         files = {f"{foreign.WEIGHTS}{_suffix(packed)}": model.module.content}
         return write_directory(Path(output), with_certificate(model), files, overwrite=overwrite)
@@ -68,14 +68,14 @@ def _of_state_dict(path: Path, card: ModelCard | None) -> Model:
             f"{path} needs the name of its network: put arch into the card or give --arch '{{name: unet, width: 16}}'"
         )
     module = network(card, "the card", lambda wanted: read_state_dict(path, wanted))
-    return Model.from_torch(module, _with_stride(card, module, card.arch), str(path))
+    return Model.owning(module, _with_stride(card, module, card.arch), str(path))
 
 
 def _of_pretrained(path: Path, card: ModelCard) -> Model:
     arch = card.arch or smp.arch_of(path / smp.CONFIG)
     card = _changed(card, arch=arch)
     module = network(card, "the card", lambda wanted: read_state_dict(path / smp.WEIGHTS, wanted))
-    return Model.from_torch(module, _with_stride(card, module, arch), str(path))
+    return Model.owning(module, _with_stride(card, module, arch), str(path))
 
 
 def _with_stride(card: ModelCard, module: Any, arch: dict[str, Any] | None) -> ModelCard:

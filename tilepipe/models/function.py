@@ -38,4 +38,4 @@ def from_function(scores: Callable[[NDArray[Any]], NDArray[Any]], card: ModelCar
     `identity` becomes part of the run key: runs resume only with the same text. The scores go through a softmax where
     tiles are blended.
     """
-    return Model.from_torch(Function(scores, identity), card, name=card.name)
+    return Model.owning(Function(scores, identity), card, name=card.name)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
+from tilepipe.models.copying import own_copy
 
 _WORDS_FOR_PEOPLE = {"description", "license", "name", "tile", "training"}
 """Fields of a card that change no label; they are not part of a model's identity."""
@@ -32,12 +33,22 @@ class Model:
 
     @classmethod
     def from_torch(cls, module: nn.Module, card: ModelCard, name: str = "python") -> Model:
-        """Wrap any torch module; it is switched to eval mode and moved to float32 on the CPU, not copied.
+        """Wrap a copy of any torch module, in eval mode and float32 on the CPU; what you gave stays as it is.
 
-        Raises `ModelError` when it is no module or when the card's stride does not fit the module's own `stride`.
+        So later changes of the module do not change the model: wrap it again. What cannot be copied (a session of a
+        runtime, an open file) is shared. Raises `ModelError` when it is no module, when a parameter has no values, or
+        when the card's stride does not fit the module's own `stride`.
         """
         if not isinstance(module, nn.Module):
             raise ModelError(f"a {type(module).__name__} is not a torch.nn.Module; wrap a function in a module first")
+        return cls.owning(own_copy(module), card, name)
+
+    @classmethod
+    def owning(cls, module: nn.Module, card: ModelCard, name: str = "python") -> Model:
+        """Wrap a module that nobody else holds; it is switched to eval mode and moved to float32 on the CPU.
+
+        Raises `ModelError` when the card's stride does not fit the module's own `stride`.
+        """
         stride = getattr(module, "stride", None)
         if isinstance(stride, int) and card.stride % stride:
             raise ModelError(

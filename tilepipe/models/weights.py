@@ -51,7 +51,7 @@ def load_model(name_or_path: str | Path, *, trust_model: str | None = None) -> M
     weights = directory / (smp.WEIGHTS if smp.is_pretrained(directory) else WEIGHTS)
     check_size(weights, MAX_WEIGHTS_BYTES, _HOLDS)
     module = network(card, str(directory / CARD), lambda wanted: read_safetensors(weights, wanted))
-    return replace(Model.from_torch(module, card, str(name_or_path)), certificate=_certificate(directory))
+    return replace(Model.owning(module, card, str(name_or_path)), certificate=_certificate(directory))
 
 
 def network(card: ModelCard, name: str, tensors: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> nn.Module:

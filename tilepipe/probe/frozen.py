@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ WINDOW = 128
 """Pixels of the window, or more where the stride asks for it."""
 TOLERANCE = 1e-3
 """Of the outputs' spread: what a window's own statistics, put back in, may change."""
-_SEEN: WeakKeyDictionary[nn.Module, tuple[str, tuple[int, ...] | str]] = WeakKeyDictionary()
+_SEEN: dict[str, tuple[int, ...] | str] = {}
 
 
 class _Names(Located):
@@ -49,13 +48,12 @@ def operations(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...]:
     cannot all be replaced.
     """
     key = cache_key(module, bands, found.stride)
-    known = _SEEN.get(module)
-    if known is None or key is None or known[0] != key:
-        known = key or "", _tried(module, bands, found)
-        _SEEN[module] = known
-    if isinstance(known[1], str):
-        raise ModelError(known[1])
-    return known[1]
+    known = _SEEN.get(key or "") or _tried(module, bands, found)
+    if key is not None:
+        _SEEN[key] = known
+    if isinstance(known, str):
+        raise ModelError(known)
+    return known
 
 
 def _tried(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...] | str:

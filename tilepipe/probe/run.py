@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -19,7 +18,7 @@ from tilepipe.probe.result import Probe
 from tilepipe.probe.subject import Subject, adopt
 from tilepipe.probe.watch import Findings, Freeze, watch
 
-_SEEN: WeakKeyDictionary[nn.Module, tuple[str, Probe]] = WeakKeyDictionary()
+_SEEN: dict[str, Probe] = {}
 
 
 def run_probe(forward: Any, bands: int, declared: int | None, cache: Path | None) -> Probe:
@@ -37,9 +36,8 @@ def probe_once(module: nn.Module, bands: int, declared: int | None, listener: Li
     that something is measured, before it is.
     """
     key = cache_key(module, bands, declared)
-    known = _SEEN.get(module)
-    if known is not None and key is not None and known[0] == key:
-        return known[1]
+    if key in _SEEN:
+        return _SEEN[key]
 
     def measured() -> Probe:
         listener(Event("plan", message="measuring the model's stride and reach"))
@@ -47,7 +45,7 @@ def probe_once(module: nn.Module, bands: int, declared: int | None, listener: Li
 
     found = _kept(key, cache_directory(), measured)
     if key is not None:
-        _SEEN[module] = key, found
+        _SEEN[key] = found
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import asdict
 from typing import Any
 
 import dask
@@ -14,6 +14,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.checks import check_dtype, check_size, stated, usable
+from tilepipe.sources.content import array_sha256, dask_sha256
 
 
 class ArraySource:
@@ -75,15 +76,22 @@ class ArraySource:
         """Return itself: an array has no pyramid."""
         return self
 
+    @property
+    def identity_bytes(self) -> int:
+        """Bytes that must be computed to tell the image from others; 0 where they lie in memory."""
+        return 0 if isinstance(self._array, np.ndarray) else int(self._array.nbytes)
+
     def identity(self) -> dict[str, Any]:
-        """Return a hash of the pixels (numpy) or dask's name of the array, with shape, dtype and mask."""
+        """Return a hash of the pixels, with shape, dtype, mask and position; a dask array is computed once for it."""
         known: dict[str, Any] = {"reader": "array", "shape": list(self.shape), "dtype": self.dtype.name}
         if isinstance(self._array, np.ndarray):
-            known["sha256"] = _sha256(self._array)
+            known["sha256"] = array_sha256(self._array)
         else:
-            known["dask"] = str(self._array.name)
+            known["dask_sha256"] = dask_sha256(self._array)
         if self._valid is not None:
-            known["valid_sha256"] = _sha256(self._valid)
+            known["valid_sha256"] = array_sha256(self._valid)
+        if self.resolution is not None or self.georeference is not None:
+            known["position"] = [place and asdict(place) for place in (self.resolution, self.georeference)]
         return known
 
     def _inside(self, box: Box) -> NDArray[Any]:
@@ -111,10 +119,3 @@ def _bands_first(array: NDArray[Any] | da.Array, name: str) -> NDArray[Any] | da
     dtype = check_dtype(name, array.dtype, "Convert it first, for instance array.astype('float32').")
     check_size(name, (int(array.shape[0]), int(array.shape[1]), int(array.shape[2])))
     return array if array.dtype == dtype else array.astype(dtype)
-
-
-def _sha256(array: NDArray[Any]) -> str:
-    digest = hashlib.sha256()
-    for plane in array:
-        digest.update(np.ascontiguousarray(plane).data)
-    return digest.hexdigest()

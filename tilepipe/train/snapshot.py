@@ -35,4 +35,4 @@ def snapshot(weights: Weights, ground: Ground, halo: int | None) -> Model:
         tile=config.tile,
         arch=config.arch,
     )
-    return Model.from_torch(module, card, config.name)
+    return Model.owning(module, card, config.name)

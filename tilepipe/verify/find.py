@@ -23,6 +23,7 @@ from tilepipe.plan import Plan
 from tilepipe.planning import Settings
 from tilepipe.predict import resolve_device
 from tilepipe.region import on_prediction_grid, resolve
+from tilepipe.sources.content import identity_of
 from tilepipe.sources.open import open_source
 from tilepipe.store import Store
 
@@ -104,7 +105,7 @@ def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dic
         model = load_model(named, trust_model=settings.get("trust_model"))
     plan = run.plan
     identity = model_identity(model, plan.compute.device, plan.compute.precision)
-    if plan.key(full.identity(), identity) != run.record["key"]:
+    if plan.key(identity_of(full), identity) != run.record["key"]:
         raise InputError(
             f"{full.name} or {model.name} is not what {run.directory} was made from; "
             "name the image and the model of the run as they were"

@@ -56,7 +56,7 @@ def load(path: Path, name: str, *, trust_model: str | None = None, card: ModelCa
         raise ModelError(f"{path} has no card: write one as {card_path(path)} (bands, classes, mean, std, stride)")
     kind, word = (Exported, "pt2") if path.suffix.lower() in EXPORTED else (TorchScript, "torchscript")
     module: Packaged = kind(data, path, len(card.classes), output_of(card.arch, word, "logits"))
-    return Model.from_torch(module, card, name)
+    return Model.owning(module, card, name)
 
 
 def refuse(path: Path) -> None:

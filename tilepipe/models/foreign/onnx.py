@@ -43,7 +43,7 @@ def load_onnx(data: bytes, path: Path, card: ModelCard | None, name: str) -> Mod
     card = _fitting(graph, card, path)
     module = Onnx(data, path, len(card.classes), output_of(card.arch, "onnx", graph.output))
     start_session(data, torch.device("cpu"))  # what onnxruntime cannot run is refused here, not in the middle of a run
-    return Model.from_torch(module, card, name)
+    return Model.owning(module, card, name)
 
 
 def start_session(data: bytes, device: torch.device) -> Any:

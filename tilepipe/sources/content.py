@@ -1,0 +1,77 @@
+"""Content: what tells an image from every other one where no file does: the hash of its pixels, read piece by piece."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import UsageError
+from tilepipe.sources.base import Source
+
+ROWS = 256
+"""Rows of a source that are read at once."""
+
+
+def identity_of(source: Source) -> dict[str, Any]:
+    """Return what decides a source's pixels: its own word, or a hash of all pixels where it says nothing.
+
+    Raises `UsageError` where its word cannot be kept as JSON.
+    """
+    known = source.identity()
+    try:
+        json.dumps(known)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"identity() of {source.name} (a {type(source).__name__}) cannot be kept: {error}; "
+            "return a dict of JSON types"
+        ) from None
+    return known or {"reader": type(source).__qualname__, "sha256": source_sha256(source)}
+
+
+def source_sha256(source: Source) -> str:
+    """Return the hash of all pixels of a source and of what counts as image data, read in bands of rows."""
+    digest = hashlib.sha256(f"{source.shape} {source.dtype}".encode())
+    _, height, width = source.shape
+    for y in range(0, height, ROWS):
+        box = Box(y, 0, min(y + ROWS, height), width)
+        valid = source.valid(box)
+        digest.update(np.ascontiguousarray(source.read(box)).data)
+        digest.update(b"" if valid is None else np.packbits(valid).tobytes())
+    return digest.hexdigest()
+
+
+def array_sha256(array: NDArray[Any]) -> str:
+    """Return the hash of an array's bytes."""
+    digest = hashlib.sha256()
+    for plane in array:
+        digest.update(np.ascontiguousarray(plane).data)
+    return digest.hexdigest()
+
+
+def dask_sha256(array: da.Array) -> str:
+    """Return the hash of a dask array's content, computed once, chunk by chunk; none is kept.
+
+    Its name says nothing: dask takes it from the code that makes the array, or from the user, not from the data.
+    """
+    hashes = _Hashes()
+    with dask.config.set(scheduler="synchronous"):  # one chunk at a time
+        da.store([array], [hashes], lock=False)  # type: ignore[list-item]
+    return hashlib.sha256(json.dumps(sorted(hashes.found.items())).encode()).hexdigest()
+
+
+class _Hashes:
+    """Takes chunks as `dask.array.store` gives them, and keeps the hash of each with its place."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, str] = {}
+
+    def __setitem__(self, place: tuple[slice, ...], chunk: NDArray[Any]) -> None:
+        where = " ".join(f"{part.start}:{part.stop}" for part in place)
+        self.found[where] = array_sha256(np.atleast_1d(np.asarray(chunk)))
