@@ -69,50 +69,60 @@ def model_identity(model: Model, device: str, precision: str) -> str:
     return identify(model, device, precision).key
 
 
-def identify(model: Model, device: str, precision: str) -> Identity:
+def identify(model: Model, device: str, precision: str, *, values: bool = True) -> Identity:
     """Return a model's identity, and why it has none where its answers do not repeat or it cannot be asked.
 
-    Device and precision count only where the model must be asked: weights are the same everywhere.
+    Device and precision count only where the model must be asked: weights are the same everywhere. Without `values` it
+    is asked for two small tiles alone, which tell how it sees, but not every threshold.
     """
     held, card = _HELD.get(), model.card_sha256()
-    key = (model.module, card, device, precision)
+    key = (model.module, card, device, precision, values)
     if held is not None and key in held:
         return held[key]
-    found = _identify(model, card, device, precision)
+    found = _identify(model, card, _Asking(device, precision, values))
     if held is not None:
         held[key] = found
     return found
 
 
-def _identify(model: Model, card: str, device: str, precision: str) -> Identity:
+@dataclass(frozen=True)
+class _Asking:
+    """How a model is asked."""
+
+    device: str
+    precision: str
+    values: bool
+
+
+def _identify(model: Model, card: str, how: _Asking) -> Identity:
     contents = Contents(model.module)
     if contents.known:
         return Identity(_sha256([VERSION, card, contents.parts]))
-    answers = _Answers(model, device, precision)
+    answers = _Answers(model, how)
     after = Contents(model.module).parts
     memory = _MEMORY.setdefault(model.module, set())
     memory |= {part for part in {*contents.parts, *after} if contents.parts.get(part) != after.get(part)}
     parts = {part: value for part, value in contents.parts.items() if part not in memory}
-    asked = [device, precision, *answers.hashes]
+    asked = [how.device, how.precision, *answers.hashes]
     return Identity(_sha256([VERSION, card, parts, asked, uuid4().hex if answers.trouble else ""]), answers.trouble)
 
 
 class _Answers:
     """What a model says of the fixed tiles, as hashes, and what is wrong with it."""
 
-    def __init__(self, model: Model, device: str, precision: str) -> None:
+    def __init__(self, model: Model, how: _Asking) -> None:
         self.trouble = ""
         self.hashes: list[str] = []
-        self.device, self.precision = torch.device(device), precision
+        self.device, self.precision, self.values = torch.device(how.device), how.precision, how.values
         cuda = [self.device] if self.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(cuda), arithmetic(self.device, precision), _one_thread():
-                self._ask(model, on_device(model.module, self.device, precision))
+            with torch.random.fork_rng(cuda), arithmetic(self.device, self.precision), _one_thread():
+                self._ask(model, on_device(model.module, self.device, self.precision))
         except Exception as error:  # whatever a stranger's module raises when it is copied
             self.trouble = f"it fails on the tiles that it is told by ({type(error).__name__})"
 
     def _ask(self, model: Model, module: nn.Module) -> None:
-        tiles = list(fixed_tiles(model))
+        tiles = list(fixed_tiles(model) if self.values else spatial_tiles(model))
         said = [self._answer(model, module, tile) for tile in tiles]
         if not any(ok for ok, _ in said):  # a file with a size of its own, perhaps
             side = _multiple(model.card.tile or USUAL, model.card.stride)
@@ -151,6 +161,14 @@ def fixed_tiles(model: Model) -> Iterator[NDArray[Any]]:
     yield (middle[:, None, None] + spread[:, None, None] * steps).astype(np.float32)
     yield _ramp(card.bands, side, 0, 1)
     yield np.zeros((card.bands, unit, unit), np.float32)
+
+
+def spatial_tiles(model: Model) -> Iterator[NDArray[Any]]:
+    """Yield two tiles like images, small ones: enough to tell what a model's reach depends on."""
+    unit = math.lcm(model.card.stride, UNIT)
+    if 2 * unit <= LARGEST:
+        yield _natural(model, (_multiple(96, unit), _multiple(96, unit)))
+        yield _natural(model, (_multiple(32, unit), _multiple(64, unit)))
 
 
 def _natural(model: Model, shape: tuple[int, int]) -> NDArray[Any]:

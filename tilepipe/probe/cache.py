@@ -30,7 +30,7 @@ def cache_key(module: nn.Module, bands: int, declared: int | None) -> str | None
     None where it has no identity that another call could meet: nothing is kept of a module whose answers change.
     """
     asked = Model(ModelCard(bands=bands, classes=["a", "b"], stride=declared or 1, dtype="float32"), module)
-    found, training = identify(asked, "cpu", "fp32"), [layer.training for layer in module.modules()]
+    found, training = identify(asked, "cpu", "fp32", values=False), [layer.training for layer in module.modules()]
     if found.trouble:
         return None
     others = sorted(OTHERS & {type(layer).__module__.split(".")[0] for layer in module.modules()})
