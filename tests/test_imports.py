@@ -22,6 +22,7 @@ LEVELS = [
     ("tilepipe.box", 0, "base"),
     ("tilepipe.events", 0, "base"),
     ("tilepipe.cache", 0, "base"),
+    ("tilepipe.paths", 0, "base"),
     ("tilepipe.grid", 1, "grid"),
     ("tilepipe.window", 1, "grid"),
     ("tilepipe.field", 1, "grid"),

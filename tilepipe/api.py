@@ -18,18 +18,19 @@ from tilepipe.engine.job import make_job, region_labels
 from tilepipe.engine.steps import Job
 from tilepipe.errors import UsageError
 from tilepipe.events import Event, Listener, silent
-from tilepipe.exports.products import LABELS, LOSSLESS, PRODUCTS, output_paths, product_of
+from tilepipe.exports.products import LABELS, LOSSLESS, PRODUCTS, output_paths, touched
 from tilepipe.exports.view import Labels, Layer, open_label_file, open_map
 from tilepipe.labelmap import LabelMap
 from tilepipe.memory import format_bytes
 from tilepipe.models.identity import identify, identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model
+from tilepipe.paths import files_in, refuse_inputs
 from tilepipe.plan import Plan
 from tilepipe.planning import Choices, Settings
 from tilepipe.sources.base import Source
 from tilepipe.sources.content import identity_of
-from tilepipe.sources.open import open_source
+from tilepipe.sources.open import image_files, open_source
 from tilepipe.sources.slide import SlideSource
 from tilepipe.store import Store, locked
 
@@ -101,6 +102,7 @@ def segment(
         listener(Event("plan", message=f"seams: {job.plan.seams}"))
     paths = _output_paths(full, output, settings.get("of"))
     outputs = run.Outputs(paths, bool(settings.get("overwrite")), job.plan.layers)
+    refuse_inputs(touched(outputs.files), _read(full, job.model.name, settings))
     found = identify(job.model, job.plan.compute.device, job.plan.compute.precision)
     if found.trouble:
         listener(Event("plan", message=f"{job.model.name} has no identity: {found.trouble}; the run cannot be resumed"))
@@ -150,6 +152,7 @@ def export(
     if not paths:
         raise UsageError(f"{output} has no known suffix; name the format with --of {', '.join(PRODUCTS)}")
     outputs = run.Outputs(paths, overwrite)
+    refuse_inputs(touched(outputs.files), [labels])
     run.refuse_existing(outputs)
     with locked(outputs.work):
         run.write_products({LABELS: finished}, outputs, outputs.work / "export", silent)
@@ -180,9 +183,15 @@ def _output_paths(source: Source, output: str | Path | None, of: Sequence[str] |
         path = Path(source.name)
         stem = path.name.removesuffix(".zarr").removesuffix(".ome") if path.suffix == ".zarr" else path.stem
         output = path.with_name(f"{stem}.labels")
-    if not products and product_of(Path(output)) is None:
+    if not products and not output_paths(Path(output), []):
         products = ["ome-zarr", "geojson"] if _is_slide(source) else ["cog"]
     return output_paths(Path(output), products)
+
+
+def _read(source: Source, model: str, settings: Settings) -> list[Path]:
+    """Return the files and folders that a run reads."""
+    named = [Path(str(settings[name])) for name in ("mask", "region") if name in settings]
+    return [*image_files(source), *files_in(model), *(path for path in named if path.is_file())]
 
 
 def _is_slide(source: Source) -> bool:

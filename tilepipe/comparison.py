@@ -21,6 +21,7 @@ from tilepipe.evaluate.terms import Terms
 from tilepipe.events import Listener, silent
 from tilepipe.exports.view import Labels, open_label_file
 from tilepipe.labelmap import LabelMap
+from tilepipe.paths import refuse_inputs
 from tilepipe.sources.base import Georeference, Source
 from tilepipe.sources.open import open_source
 from tilepipe.sources.position import disagreement
@@ -97,6 +98,7 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
         raise UsageError(f"setting {min(unknown)!r} is not known; use {', '.join(sorted(Asked.__annotations__))}")
     page = Path(asked["page"]) if asked.get("page") else None
     if page is not None:
+        refuse_inputs([page], [Path(what) for what in (prediction, truth) if isinstance(what, str | Path)])
         _check_page(page, bool(asked.get("overwrite")))
     ignore = asked.get("ignore", 255)
     first, second = _open(prediction, {255}), _open(truth, set() if ignore is None else {ignore})

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -177,10 +178,12 @@ def _job(jobs: Jobs, base: Path, image: Path, start: Path) -> Job:
 
 def _refuse_collisions(jobs: list[Job]) -> None:
     images = {path for job in jobs for path in (job.image, job.image.resolve())}
+    inodes = {(found.st_dev, found.st_ino) for job in jobs if (found := _stat(job.image))}
     taken: dict[str, Job] = {}
     for job in jobs:
         for product in job.products:
-            if product in images:
+            found = _stat(product)
+            if product in images or (found and (found.st_dev, found.st_ino) in inodes):
                 raise UsageError(f"an output of {job.image} would be {product}, which is an image; change the template")
             other = taken.setdefault(str(product).casefold(), job)
             if other is not job:
@@ -188,6 +191,13 @@ def _refuse_collisions(jobs: list[Job]) -> None:
                     f"{other.image} and {job.image} would share the output {product}; "
                     "put {dir} or {name} into the template"
                 )
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def _first_problem(error: ValidationError) -> str:

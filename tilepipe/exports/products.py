@@ -34,6 +34,11 @@ LOSSLESS = {"cog", "ome-zarr"}
 """Products that hold every label and can be opened again."""
 LABELS = "labels"
 """Content of a file that holds no layer."""
+OTHER_FORMATS = tuple(
+    "gpkg shp fgb parquet geoparquet kml gml csv json png jpg jpeg jp2 j2k webp gif bmp vrt img nc h5 hdf npy npz "  # noqa: SIM905
+    "zarr zip pdf html svg svs ndpi mrxs".split()
+)
+"""Endings of files in formats that are not written."""
 SIDECARS = (".aux.xml",)
 """Suffixes of files that belong to a product of the same name."""
 
@@ -80,11 +85,13 @@ def product_of(path: Path) -> str | None:
 def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
     """Return the final path of each product `of`; `output` is a file of one of them, or a path without suffix.
 
-    Raises `UsageError` for a product that is not known or an output that is none of them.
+    Raises `UsageError` for a product that is not known, an output that is none of them or one that ends like a file in
+    a format that is not written.
     """
     for name in of:
         if name not in PRODUCTS:
             raise UsageError(f"product {name!r} is not known; use {', '.join(PRODUCTS)}")
+    _refuse_ending(output, known=bool(of))
     main = product_of(output)
     if main is None:
         return {name: output.with_name(output.name + PRODUCTS[name].suffix) for name in of}
@@ -95,3 +102,17 @@ def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
         )
     stem = output.name[: output.name.lower().rindex(PRODUCTS[main].suffix)]
     return {name: output if name == main else output.with_name(stem + PRODUCTS[name].suffix) for name in wanted}
+
+
+def _refuse_ending(output: Path, *, known: bool) -> None:
+    """Raise `UsageError` for a name that asks for another format; where products are `known`, dots may stand in it."""
+    ending = output.suffix.lower().removeprefix(".")
+    asks = ending in OTHER_FORMATS or not (known or ending in ("", "labels") or ending.isdigit())
+    if asks and product_of(output) is None:
+        endings = ", ".join(f"{product.suffix} ({name})" for name, product in PRODUCTS.items())
+        raise UsageError(f"{output} ends in .{ending}, which is not written; endings are {endings}")
+
+
+def touched(files: Sequence[File]) -> list[Path]:
+    """Return all paths that writing `files` may replace or remove, sidecars too."""
+    return [file.path.with_name(file.path.name + suffix) for file in files for suffix in ("", *SIDECARS)]

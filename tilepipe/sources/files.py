@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Generic, NamedTuple, TypeVar
 
 from tilepipe.errors import InputError
+from tilepipe.paths import refuse_special
 
 T = TypeVar("T")
 
@@ -31,7 +32,8 @@ class Stamp(NamedTuple):
 
 
 def stamp(path: str | Path) -> Stamp:
-    """Return the stamp of a file. Raises `InputError` where there is none."""
+    """Return the stamp of a file. Raises `InputError` where there is none, or a pipe or a device instead."""
+    refuse_special(path)
     try:
         found = os.stat(path)
     except OSError as error:

@@ -166,6 +166,11 @@ class GeoTiffSource:
             self._band_rows = band_rows(whole_height, row_bytes, height)
             self.cache_bytes += ROW_CACHE_BYTES + stored
 
+    @property
+    def files(self) -> list[Path]:
+        """The file and those beside it that GDAL reads."""
+        return [Path(self._stamp.path), *(Path(file) for file in self._files)]
+
     def read(self, box: Box) -> NDArray[Any]:
         """Return the pixels of `box`, (bands, box.height, box.width), reflected outside the image.
 

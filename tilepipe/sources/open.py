@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UsageError
+from tilepipe.paths import refuse_special
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Source
 from tilepipe.sources.checks import stated
@@ -47,12 +48,21 @@ def open_source(what: str | Path | Source | NDArray[Any] | da.Array, **options: 
     return source
 
 
+def image_files(source: Source) -> list[Path]:
+    """Return the files and folders that a source reads, as far as it has any: nothing may be written over them."""
+    known = getattr(source, "files", None)
+    if known is not None:
+        return [Path(file) for file in known]
+    return [Path(source.name)] if source.name and Path(source.name).exists() else []
+
+
 def _kind(name: str, path: Path) -> type:
     """Return the source for a path by its content. Raises `InputError` where none fits."""
     if "://" in name or name.startswith("/vsi"):
         raise InputError(f"{name} is not a file on this machine; download it first")
     if not path.exists():
         raise InputError(f"{name} does not exist")
+    refuse_special(path)
     if path.is_dir():
         if is_zarr(path):
             return ZarrSource

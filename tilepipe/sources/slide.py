@@ -97,6 +97,11 @@ class SlideSource:
         return SLIDE_CACHE_BYTES + BLOCKS_PER_THREAD * BLOCK * BLOCK * 4
 
     @property
+    def files(self) -> list[Path]:
+        """All files that hold the slide's pixels."""
+        return slide_files(Path(self._stamp.path), self.vendor)
+
+    @property
     def georeference(self) -> Georeference | None:
         """None: a slide has no position on the earth."""
         return None
@@ -127,7 +132,7 @@ class SlideSource:
         """Return hashes of the slide's files and the reader's version."""
         return {
             "reader": f"openslide {openslide.__library_version__}",
-            "sha256": [content_sha256(stamp(file)) for file in slide_files(Path(self._stamp.path), self.vendor)],
+            "sha256": [content_sha256(stamp(file)) for file in self.files],
             "shape": list(self.shape),
         }
 

@@ -21,6 +21,7 @@ from tilepipe.engine.steps import Job
 from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.gauge import level_of
+from tilepipe.paths import refuse_inputs
 from tilepipe.quality.seams import Flips, SeamExcess
 from tilepipe.verify.find import Run, around_run, claim, find_run, reopen
 from tilepipe.verify.lines import comb_test, lines_of, open_lines
@@ -84,6 +85,10 @@ def verify(
     known = None if "tile" in options else find_run(path)
     if known is None:
         return _lines_alone(path, options)
+    if options.get("picture"):
+        beside = (known.directory.parent.with_name(name) for name in known.record["products"])
+        images = [name for name in (image, known.record["source"]) if isinstance(name, str | Path)]
+        refuse_inputs([options["picture"]], [path, *images, *beside])
     job = reopen(known, image, model, dict(options))
     found = _measure(known, job, options, listener)
     with suppress(StorageError):  # a run that may only be read

@@ -1,0 +1,65 @@
+"""Paths that a user names: no pipe or device is read as a file, and nothing is written over what is read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tilepipe.errors import InputError, TilepipeError, UsageError
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def refuse_special(path: str | Path, error: type[TilepipeError] = InputError) -> None:
+    """Raise `error` where `path` is a pipe, a socket or a device; opening one could wait for ever.
+
+    Nothing is opened. A path where nothing is passes: whoever opens it says so.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return
+    if kind in _KINDS:
+        raise error(f"{path} is {_KINDS[kind]} and no file; copy its content into a file and name that")
+
+
+def refuse_inputs(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
+    """Raise `UsageError` where something that is written is read too, holds what is read, or lies inside it.
+
+    Links are followed, hard links and other spellings of a name are noticed.
+    """
+    read = [Path(os.path.realpath(path)) for path in inputs]
+    folders = {path for path in read if path.is_dir()}
+    within = {above: path for path in read for above in (path, *path.parents)}
+    same = {number: path for path in read if (number := _inode(path))}
+    for output in outputs:
+        real = Path(os.path.realpath(output))
+        number = _inode(real)
+        found = within.get(real) or (same.get(number) if number else None)
+        if found is None and folders.intersection(real.parents):
+            found = next(path for path in real.parents if path in folders)
+        if found is not None:
+            raise UsageError(f"{output} would be written over {found}, which is read; give another output")
+
+
+def files_in(path: str | Path) -> Iterator[Path]:
+    """Yield a file, or the files in a folder, where there is one of that name."""
+    if os.path.isdir(path):
+        yield from (Path(entry.path) for entry in os.scandir(path))
+    elif os.path.exists(path):
+        yield Path(path)
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
