@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -14,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 from fakes import random_unet
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from tilepipe.models.card import ModelCard
-from tilepipe.models.contents import Contents
+from tilepipe.models.contents import Contents, hash_of
 from tilepipe.models.function import from_function
 from tilepipe.models.identity import identify, identities_held, model_identity
 from tilepipe.models.model import Model
@@ -392,6 +395,25 @@ class Onnx(nn.Module):
 def test_a_wrapped_onnx_session_is_told_by_what_it_answers() -> None:
     assert identity(Onnx(session(100.0))) == identity(Onnx(session(100.0)))
     assert identity(Onnx(session(100.0))) != identity(Onnx(session(101.0)))
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5)
+    | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(plain, plain)
+def test_values_have_one_hash_exactly_where_they_are_the_same(one: Any, two: Any) -> None:
+    assert hash_of(one) == hash_of(copy.deepcopy(one))
+    assert (hash_of(one) == hash_of(two)) == (repr(one) == repr(two))
+    assert hash_of([one, two]) != hash_of([[one, two]])
 
 
 SCRIPT = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -126,3 +127,29 @@ def test_a_dask_array_over_changed_data_gets_its_own_labels(tmp_path: Path) -> N
         data[0] = pixels
         result = tp.segment(array, bright, output, overwrite=True, **CUT)
         assert (result.labels[:] == (pixels[0] > 100)).all()
+
+
+class Wavers(nn.Module):
+    """Random in the last bits of its logits: too little for the probe to refuse it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = (x > 100).float()
+        return torch.cat((1 - bright, bright), 1) + random.random() * 1e-7
+
+
+def test_a_run_of_a_model_whose_answers_do_not_repeat_is_said_and_never_resumed(tmp_path: Path) -> None:
+    output, events = tmp_path / "labels.tif", []
+    wavers = tp.Model.from_torch(Wavers(), tp.ModelCard(bands=1, classes=["dark", "bright"]))
+    with pytest.raises(KeyboardInterrupt):
+        tp.segment(IMAGE, wavers, output, listener=stopping_after(5), **CUT)
+    for _ in range(2):
+        events.clear()
+        tp.segment(IMAGE, wavers, output, listener=events.append, overwrite=True, **CUT)
+        said = [event.message for event in events if "has no identity" in event.message]
+        assert said == [
+            "python has no identity: it answers the same tile differently when it is asked again; "
+            "the run cannot be resumed"
+        ]
+        assert min(event.done for event in events if event.stage == "predict") <= 1, "computed from the first block"
+    with pytest.raises(tp.TilepipeError, match="cannot be verified: it answers the same tile differently"):
+        tp.verify(output, image=IMAGE, model=wavers)

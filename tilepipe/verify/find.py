@@ -12,11 +12,11 @@ from tilepipe.certificate import Certificate
 from tilepipe.certify import certificate_of, read_certificate
 from tilepipe.engine.around import Around, Same, read_whole
 from tilepipe.engine.steps import Job
-from tilepipe.errors import InputError, StorageError, UsageError
+from tilepipe.errors import InputError, ModelError, StorageError, UsageError
 from tilepipe.exports.products import LABELS, LOSSLESS, product_of
 from tilepipe.exports.view import open_map
 from tilepipe.labelmap import LabelMap
-from tilepipe.models.identity import model_identity
+from tilepipe.models.identity import identify
 from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model
 from tilepipe.plan import Plan
@@ -104,8 +104,10 @@ def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dic
         named = _named(model, run.record["model"], "python", "model")
         model = load_model(named, trust_model=settings.get("trust_model"))
     plan = run.plan
-    identity = model_identity(model, plan.compute.device, plan.compute.precision)
-    if plan.key(identity_of(full), identity) != run.record["key"]:
+    identity = identify(model, plan.compute.device, plan.compute.precision)
+    if identity.trouble:
+        raise ModelError(f"a run of {model.name} cannot be verified: {identity.trouble}")
+    if plan.key(identity_of(full), identity.key) != run.record["key"]:
         raise InputError(
             f"{full.name} or {model.name} is not what {run.directory} was made from; "
             "name the image and the model of the run as they were"
