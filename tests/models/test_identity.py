@@ -20,13 +20,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from tilepipe.classical import as_model
 from tilepipe.models.card import ModelCard
+from tilepipe.models.classical import fit
 from tilepipe.models.contents import Contents, hash_of
 from tilepipe.models.function import from_function
 from tilepipe.models.identity import identify, identities_held, model_identity
 from tilepipe.models.model import Model
 
 CARD = ModelCard(bands=1, classes=["dark", "bright"])
+
+
+SAMPLE = np.random.default_rng(0).integers(0, 256, (2, 1, 32, 32), dtype=np.uint8)
 
 
 def bits(x: Tensor, rule: Tensor) -> Tensor:
@@ -277,6 +282,8 @@ def test_known_networks_are_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     found = model_identity(random_unet(), "cpu", "fp32")
     assert found == model_identity(random_unet(), "cuda:0", "fp16"), "weights are the same on every device"
     assert found != model_identity(random_unet(seed=1), "cpu", "fp32")
+    levels = [as_model(fit("threshold", sample, 2), ("dark", "bright"), 1) for sample in (SAMPLE, SAMPLE // 2)]
+    assert len({model_identity(model, "cpu", "fp32") for model in levels}) == 2, "our own functions are looked at"
 
 
 def test_the_card_is_part_of_it_but_words_for_people_are_not() -> None:
