@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tilepipe.box import Box
 from tilepipe.engine import serial
 from tilepipe.engine.book import Book
+from tilepipe.engine.job import left_of
 from tilepipe.engine.steps import Job
 from tilepipe.events import silent
 from tilepipe.memory import Needs
@@ -26,10 +27,11 @@ from tilepipe.models.model import Model
 from tilepipe.plan import Plan
 from tilepipe.planning import Settings, make_plan
 from tilepipe.reach import MEASURED, Reach
-from tilepipe.region import on_prediction_grid, resolve
+from tilepipe.region import image_data, on_prediction_grid, resolve
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Source
 from tilepipe.store import Ledger, Store
+from tilepipe.wanted import Wanted
 
 
 class Constant(nn.Module):
@@ -86,10 +88,12 @@ def job_for(source: Source, model: Model, directory: Path | None = None, **setti
     """Return the job of the public functions for a card that is right, on the CPU unless a device is named."""
     device = settings.pop("device", "cpu")
     chosen = Settings(**settings)
-    asked, mask = resolve(source, model.card, chosen)
+    asked, area = resolve(source, model.card, chosen)
     plan = make_plan(source, model.card, asked, chosen, device=device, needs=Needs(1000, 100))
     plan = replace(plan, reach=Reach(plan.reach.sides, MEASURED) if plan.reach.sides else plan.reach)
-    return Job(plan, on_prediction_grid(source, mask, plan), model, directory)
+    image = image_data(source, plan.mask)
+    plan = replace(plan, left=left_of(Wanted(image, plan, area)))
+    return Job(plan, on_prediction_grid(image, plan), model, Wanted(image, plan, area), directory)
 
 
 def open_book(job: Job, listener: Any = silent) -> Book:

@@ -57,6 +57,7 @@ LEVELS = [
     ("tilepipe.frozen", 4, "plan"),
     ("tilepipe.certify", 4, "plan"),
     ("tilepipe.region", 4, "plan"),
+    ("tilepipe.wanted", 4, "plan"),
     ("tilepipe.output", 4, "plan"),
     ("tilepipe.engine*", 5, "engine"),
     ("tilepipe.exports*", 6, "exports"),

@@ -14,12 +14,13 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 from rasterio.warp import transform_geom
 
+import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.engine.steps import Worker
 from tilepipe.errors import UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
-from tilepipe.region import on_prediction_grid, resolve
+from tilepipe.region import resolve
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Georeference, Resolution
 
@@ -202,19 +203,21 @@ def test_each_mask_has_a_key_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_mask_at_another_resolution_lies_on_the_same_ground(tmp_path: Path) -> None:
+    """Labels of the model's grid follow the pixel under each centre; full-resolution labels the polygons themselves."""
     source = ArraySource(CODES, resolution=Resolution(1.0, 1.0, "m"))
     card = ModelCard(bands=1, classes=["a"] * 4, resolution=1.7)
-    settings: Any = {"mask": geojson(tmp_path, RING)}
-    asked, mask = resolve(source, card, settings)
-    plan = plan_of(source, Model.from_torch(codes_model(4).module, card), **settings)
-    seen = on_prediction_grid(source, mask, plan)
-    assert plan.predicted == (35, 47)
+    model, settings = Model.from_torch(codes_model(4).module, card), {"mask": geojson(tmp_path, RING)}
+    job = job_for(source, model, resolution="model", **settings)
+    assert job.plan.predicted == (35, 47)
+    assert job.plan.region == Box(5, 10, 40, 50)
     rows = ((np.arange(35) + 0.5) * 60 / 35).astype(int)
     columns = ((np.arange(47) + 0.5) * 80 / 47).astype(int)
-    found = seen.valid(Box(0, 0, 35, 47))
-    assert found is not None
-    assert (found == truth(RING)[rows[:, None], columns[None, :]]).all()
-    assert asked.region == Box(5, 10, 40, 50)
+    region = job.plan.predicted_region.slices_in(Box(0, 0, 35, 47))
+    expected = np.zeros((35, 47), bool)
+    expected[region] = truth(RING)[rows[:, None], columns[None, :]][region]
+    assert (job.wanted.asked(Box(0, 0, 35, 47)) == expected).all()
+    found = tp.predict(source, model, **settings)
+    assert ((found != 255) == truth(RING)[5:40, 10:50]).all()
 
 
 @pytest.mark.parametrize("name", ["region", "mask"])

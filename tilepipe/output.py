@@ -15,14 +15,18 @@ from tilepipe.models.card import ModelCard
 from tilepipe.plan import Plan, nearest
 from tilepipe.sources.base import Georeference, Resolution, Source
 from tilepipe.uncertainty import LAYERS, STEPS, VOID
+from tilepipe.wanted import Wanted
 
 Read = Callable[[Box], NDArray[Any]]
 
 
-def label_map(plan: Plan, card: ModelCard, source: Source, read: Read) -> LabelMap:
+def label_map(
+    plan: Plan, card: ModelCard, source: Source, read: Read, wanted: Wanted | None = None, nodata: int | None = None
+) -> LabelMap:
     """Return the plan's region of the output grid; `read` gives labels of a box of the prediction grid.
 
-    An output pixel takes the label of the prediction-grid pixel under its centre; one exact scale per axis.
+    An output pixel takes the label of the prediction-grid pixel under its centre; one exact scale per axis. Where it
+    is not `wanted` it is `nodata`, by default the plan's.
     """
     region, zone = plan.output_region, plan.grid
     scale = plan.shape[0] / plan.output[0], plan.shape[1] / plan.output[1]
@@ -35,7 +39,11 @@ def label_map(plan: Plan, card: ModelCard, source: Source, read: Read) -> LabelM
         rows = _under(box.y0, box.y1, plan.predicted[0], plan.output[0])
         columns = _under(box.x0, box.x1, plan.predicted[1], plan.output[1])
         labels = read(Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1))
-        return np.asarray(labels[(rows - rows[0])[:, None], (columns - columns[0])[None, :]])
+        labels = labels[(rows - rows[0])[:, None], (columns - columns[0])[None, :]]
+        if wanted is None:
+            return np.asarray(labels)
+        void = plan.nodata if nodata is None else nodata
+        return np.asarray(np.where(wanted.labelled(box), labels, labels.dtype.type(void)))
 
     return LabelMap(
         shape=region.shape, dtype=np.dtype(plan.label_dtype), read=read_output,
@@ -47,10 +55,12 @@ def label_map(plan: Plan, card: ModelCard, source: Source, read: Read) -> LabelM
     )  # fmt: skip
 
 
-def layer_map(name: str, plan: Plan, card: ModelCard, source: Source, read: Read) -> LabelMap:
+def layer_map(
+    name: str, plan: Plan, card: ModelCard, source: Source, read: Read, wanted: Wanted | None = None
+) -> LabelMap:
     """Return an uncertainty layer on the grid of `label_map`; `read` gives codes of a box of the prediction grid."""
     legend = Legend(name, (), (), VOID, Measure(1 / STEPS, LAYERS[name]))
-    return replace(label_map(plan, card, source, read), dtype=np.dtype("uint8"), legend=legend)
+    return replace(label_map(plan, card, source, read, wanted, VOID), dtype=np.dtype("uint8"), legend=legend)
 
 
 def _under(start: int, stop: int, size: int, of: int) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from tilepipe.memory import Memory, format_bytes
 from tilepipe.probe.result import Sides
 from tilepipe.reach import Reach
 
-FORMAT = 1
+FORMAT = 2
 """Version of the plan and of the work directory."""
 
 
@@ -76,6 +76,16 @@ class Compute:
 
 
 @dataclass(frozen=True)
+class Left:
+    """What polygons or a tissue mask leave to compute."""
+
+    tiles: int
+    """Tiles that decide a pixel that is asked for."""
+    blocks: int
+    """Blocks that predict them."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is computed, from which tiles, in which blocks; shapes are (height, width) in pixels."""
 
@@ -96,7 +106,8 @@ class Plan:
     region: Box
     """Part of the full-resolution grid that is asked for."""
     mask: str
-    """What counts as image data: 'auto', 'none', 'tissue+64' (its margin), 'value:255', or 'area:' and a sha256."""
+    """What counts as image data ('auto', 'none', 'value:255'), or which of it gets a label: 'tissue+64' (its margin),
+    'area:' and a sha256."""
     tiling: Tiling
     """How the prediction grid is cut and put together."""
     compute: Compute
@@ -117,6 +128,10 @@ class Plan:
     """Where statistics of the model's global operations come from; None: it has none, or each tile has its own."""
     why: str = ""
     """Why tiles have this size, where that was left open."""
+    left: Left | None = None
+    """What polygons or a tissue mask leave of the region; None: all."""
+    holes: bool = False
+    """Whether pixels without image data may leave less to compute, which reading the image shows."""
 
     @property
     def grid(self) -> Grid:
@@ -172,7 +187,9 @@ class Plan:
 
     @property
     def tile_count(self) -> int:
-        """Number of tiles that decide the region."""
+        """Number of tiles that decide pixels that are asked for; at most, where there may be `holes`."""
+        if self.left is not None:
+            return self.left.tiles
         grid, region = self.grid, self.predicted_region
         return len(grid.y.tiles_over(region.y0, region.y1)) * len(grid.x.tiles_over(region.x0, region.x1))
 
@@ -192,8 +209,9 @@ class Plan:
 
     @property
     def work(self) -> float:
-        """Pixels that the model sees per pixel of the region (F); 1 is one pass over the image."""
-        return self._work(self.tiling) + self.statistics_work
+        """Pixels that the model sees per pixel of the region (F), at most; 1 is one pass over it."""
+        grid, tiles = self.grid, self.tile_count
+        return tiles * grid.y.tile * grid.x.tile / self.predicted_region.area + self.statistics_work
 
     @property
     def statistics_work(self) -> float:
@@ -220,10 +238,11 @@ class Plan:
     @property
     def dear(self) -> str:
         """A sentence for work that is more than that of tiles which overlap by half; '' where it is not."""
-        if self.work <= self.half:
+        work = self._work(self.tiling) + self.statistics_work  # of the region, as `half` is
+        if work <= self.half:
             return ""
         return (
-            f"{self.work:.2f} x one pass over the region is more than the {self.half:.2f} of tiles of "
+            f"{work:.2f} x one pass over the region is more than the {self.half:.2f} of tiles of "
             f"{self.tiling.tile} px that overlap by half; larger tiles may cost less"
         )
 
@@ -245,7 +264,7 @@ class Plan:
         Workers, memory, names and the reach (the halo is in) are left out: they do not change a label.
         """
         settings = self.to_dict()
-        for name in ("source", "model", "memory", "reach", "why"):
+        for name in ("source", "model", "memory", "reach", "why", "left", "holes"):
             del settings[name]
         del settings["compute"]["workers"]
         text = json.dumps({"format": FORMAT, "image": image, "weights": weights, **settings}, sort_keys=True)
@@ -273,6 +292,8 @@ class Plan:
                 values["statistics"] = Statistics(
                     **values["statistics"] | {"values": tuple(values["statistics"]["values"])}
                 )
+            if values.get("left"):
+                values["left"] = Left(**values["left"])
             for name in ("shape", "predicted", "output", "layers"):
                 values[name] = tuple(values[name])
             return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
@@ -301,14 +322,16 @@ class Plan:
         grid, box, cut, how = self.grid, self.region, self.tiling, self.compute
         region = f"rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
         size = "{} x {} px".format
+        tiles = f"at most {self.tile_count}" if self.holes else f"{self.tile_count}"
+        blocks = f"{len(list(self.blocks()))}" + (f", {self.left.blocks} with tiles," if self.left else "")
         rows = {
             "image": f"{self.source}: {size(*self.shape)}, {self.bands} bands {self.dtype}",
             "region": "all" if box == Box.of_shape(*self.shape) else region,
             "model": f"{self.model}: {self.classes} classes, on a grid of {size(*self.predicted)}",
-            "tiles": f"{self.tile_count} of {size(*grid.tile_shape)}, overlap {cut.overlap}, {cut.window} windows",
+            "tiles": f"{tiles} of {size(*grid.tile_shape)}, overlap {cut.overlap}, {cut.window} windows",
             "seams": self.seams,
             **self._about_statistics(),
-            "blocks": f"{len(list(self.blocks()))} of {size(grid.y.zone, grid.x.zone)}",
+            "blocks": f"{blocks} of {size(grid.y.zone, grid.x.zone)}",
             **({"size": self.why} if self.why else {}),
             "work": self.dear or f"{self.work:.2f} x one pass over the region",
             "device": f"{how.device}, {how.precision}, batches of {how.batch}, {how.workers or 'no'} worker processes",

@@ -15,7 +15,7 @@ from tilepipe.shapes import resolution_of
 from tilepipe.sources.base import Source
 from tilepipe.sources.geojson import read_geojson
 from tilepipe.sources.geojson_place import LON_LAT, frame
-from tilepipe.sources.mask import Mask, Masked, NotValue, OnGrid, tissue
+from tilepipe.sources.mask import Mask, Masked, tissue
 from tilepipe.sources.position import Area, window_of_bounds
 from tilepipe.sources.resample import Resampled
 
@@ -26,7 +26,7 @@ CONTEXT = 64
 
 
 def resolve(source: Source, card: ModelCard, settings: Settings) -> tuple[Asked, Mask | None]:
-    """Return what is asked for, and the mask of full-resolution pixels where there is one.
+    """Return what is asked for, and the area of full-resolution pixels that get a label, where that is not all.
 
     Raises `UsageError`, `InputError`.
     """
@@ -39,7 +39,7 @@ def resolve(source: Source, card: ModelCard, settings: Settings) -> tuple[Asked,
         if settings.get("mask", "auto") != "auto":
             raise UsageError(f"the polygons of {region} say where to compute; leave out mask {settings['mask']}")
         area = _area(source, region)
-        return Asked(area.box, _digest(area)), area.mask
+        return Asked(area.box, _digest(area)), area
     box = whole if region is None else region
     if settings.get("bounds") is not None:
         box = window_of_bounds(source, settings["bounds"], settings.get("bounds_crs"))
@@ -69,7 +69,7 @@ def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tu
     inside = area.box & box
     if inside is None:
         raise UsageError(f"the polygons of {mask} lie outside the region {box.to_list()} that is asked for")
-    return Asked(inside, _digest(area)), area.mask
+    return Asked(inside, _digest(area)), area
 
 
 def _area(source: Source, path: str | Path) -> Area:
@@ -95,12 +95,13 @@ def _value(mask: str) -> float:
         raise UsageError(f"mask {mask!r} names no value; write it like {VALUE}255") from None
 
 
-def on_prediction_grid(source: Source, mask: Mask | None, plan: Plan) -> Source:
-    """Return the image at the model's resolution, valid where the file and the mask say so."""
-    if plan.mask == "none":
-        source = Masked(source, None)
-    if plan.mask.startswith(VALUE):
-        source = Masked(source, NotValue(source, _value(plan.mask)))
-    if plan.predicted != plan.shape:
-        source = Resampled(source, *plan.predicted)
-    return source if mask is None else Masked(source, OnGrid(mask, plan.shape, plan.predicted))
+def image_data(source: Source, mask: str) -> Source:
+    """Return the image, valid where it holds image data, as its file and `Plan.mask` say."""
+    if mask.startswith(VALUE):
+        return Masked(source, _value(mask))
+    return Masked(source, None) if mask == "none" else source
+
+
+def on_prediction_grid(image: Source, plan: Plan) -> Source:
+    """Return `image_data` at the model's resolution."""
+    return image if plan.predicted == plan.shape else Resampled(image, *plan.predicted)

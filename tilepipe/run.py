@@ -144,9 +144,9 @@ def execute(
 
 def maps_of(job: Job, full: Source, store: Store) -> dict[str, LabelMap]:
     """Return the labels and the layers that a store holds, by name, on the output grid."""
-    plan, card = job.plan, job.model.card
-    layers = {name: layer_map(name, plan, card, full, partial(store.read_layer, name)) for name in plan.layers}
-    return {LABELS: label_map(plan, card, full, store.read_labels), **layers}
+    plan, card, wanted = job.plan, job.model.card, job.wanted
+    layers = {name: layer_map(name, plan, card, full, partial(store.read_layer, name), wanted) for name in plan.layers}
+    return {LABELS: label_map(plan, card, full, store.read_labels, wanted), **layers}
 
 
 def certificate(job: Job, directory: Path) -> Certificate:

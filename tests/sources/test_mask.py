@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.array import ArraySource
-from tilepipe.sources.mask import Bitmap, Masked, NotValue, OnGrid, tissue
+from tilepipe.sources.mask import Bitmap, Masked, OnGrid, tissue
 from tilepipe.sources.open import open_source
 
 SLIDE = Path(__file__).parents[2] / "pipelines" / "sample" / "CMU-1-Small-Region.svs"
@@ -124,13 +125,22 @@ def test_a_bitmap_is_stretched_alike_for_every_box(
     assert whole[y, x] == mask[y * small[0] // size[0], x * small[1] // size[1]]
 
 
-def test_masked_is_what_both_allow() -> None:
+@settings(max_examples=60, deadline=None)
+@given(small=sizes, size=sizes, data=st.data())
+def test_a_bitmap_knows_where_it_is_uniform(small: tuple[int, int], size: tuple[int, int], data: st.DataObject) -> None:
+    mask = np.random.default_rng(data.draw(st.integers(0, 9))).random(small) > data.draw(st.floats(0, 1))
+    bitmap, box = Bitmap(mask, *size), data.draw(parts(size))
+    there, known = bitmap(box), bitmap.uniform(box)
+    assert known in ({there.flat[0].item(), None} if there.all() or not there.any() else {None})
+
+
+def test_a_value_narrows_what_the_source_says() -> None:
     rng = np.random.default_rng(2)
-    valid, mask = rng.random((20, 30)) > 0.3, rng.random((20, 30)) > 0.3
-    source = Masked(ArraySource(np.zeros((20, 30), np.uint8), valid=valid), Bitmap(mask, 20, 30))
+    valid, pixels = rng.random((20, 30)) > 0.3, rng.integers(0, 3, (20, 30)).astype(np.uint8)
+    source = Masked(ArraySource(pixels, valid=valid), 2)
     found = source.valid(Box(-2, -3, 22, 33))
     assert found is not None
-    assert (found == np.pad(valid & mask, ((2, 2), (3, 3)))).all(), "False outside the image"
+    assert (found == np.pad(valid & (pixels != 2), ((2, 2), (3, 3)))).all(), "False outside the image"
     outside = source.valid(Box(-5, -5, -1, -1))
     assert outside is not None
     assert not outside.any()
@@ -141,11 +151,26 @@ def test_masked_by_nothing_is_valid_everywhere() -> None:
     free = Masked(source, None)
     assert free.valid(Box(0, 0, 20, 30)) is None
     assert free.coarser(5, 5).valid(Box(0, 0, 20, 30)) is None
-    assert (free.shape, free.dtype, free.name, free.identity()) == (
-        source.shape, source.dtype, source.name, source.identity(),
-    )  # fmt: skip
+    assert (free.shape, free.dtype, free.name) == (source.shape, source.dtype, source.name)
+    known = [str(image.identity()) for image in (source, free, Masked(source, 7), Masked(source, 7.5))]
+    assert len(set(known)) == 4
 
 
 def test_a_value_is_nodata_only_where_every_band_has_it() -> None:
     pixels = np.array([[[7, 7, 0]], [[7, 0, 0]]], np.uint8)
-    assert NotValue(ArraySource(pixels), 7)(Box(0, 0, 1, 3)).tolist() == [[False, True, True]]
+    found = Masked(ArraySource(pixels), 7).valid(Box(0, 0, 1, 3))
+    assert found is not None
+    assert found.tolist() == [[False, True, True]]
+
+
+@pytest.mark.parametrize("said", [-3.4028234663852886e38, -3.40282306e38, -9999.9, 0.1])
+def test_a_value_of_floats_is_compared_as_nodata_is(geotiff: Any, said: float) -> None:
+    lowest = said if said > -1e38 else np.finfo(np.float32).min
+    pixels = np.array([[[lowest, 5, lowest * 0.99, -1e38, 0, np.nextafter(np.float32(lowest), np.float32(0))]]])
+    path = geotiff(pixels.astype(np.float32), crs="EPSG:3857", transform=rasterio.Affine(1, 0, 0, 0, -1, 0))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.nodata = said
+        expected = dataset.dataset_mask() > 0
+    found = Masked(ArraySource(pixels.astype(np.float32)), said).valid(Box(0, 0, 1, 6))
+    assert found is not None
+    assert (found == expected).all()

@@ -137,21 +137,21 @@ def test_area_of_interest_is_the_rasterised_polygon(transform: tuple[float, ...]
     area = Area(source, [transform_geom("EPSG:32645", "EPSG:4326", own)])
     expected = rasterize([(own, 1)], out_shape=(100, 200), transform=rasterio.Affine(*transform)).astype(bool)
     assert area.box == Box(20, 30, 81, 151)
-    whole = area.mask(Box(0, 0, 100, 200))
+    whole = area(Box(0, 0, 100, 200))
     assert (whole != expected).sum() <= 2, "rounding of longitude and latitude"
     assert not whole[40, 90], "the hole"
     assert whole[30, 60]
     part = Box(-5, 40, 60, 300)
     inside = np.pad(whole, ((5, 0), (0, 100)))[: 60 + 5, 40:300]
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(area)).mask(part), inside)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(area))(part), inside)
 
 
 def test_areas_on_slides_and_arrays_are_in_pixels() -> None:
     source = ArraySource(np.zeros((1, 50, 60), np.uint8))
     area = Area(source, [{"type": "Polygon", "coordinates": [[(10, 20), (30, 20), (30, 25), (10, 25), (10, 20)]]}])
     assert area.box == Box(20, 10, 25, 30)
-    assert area.mask(Box(20, 10, 25, 30)).all()
-    assert area.mask(Box(0, 0, 50, 60)).sum() == 100
+    assert area(Box(20, 10, 25, 30)).all()
+    assert area(Box(0, 0, 50, 60)).sum() == 100
 
 
 def test_areas_that_cannot_be_placed() -> None:

@@ -21,12 +21,14 @@ from tilepipe.memory import HEAPS, Needs
 from tilepipe.models.footprint import footprint
 from tilepipe.models.model import Model
 from tilepipe.output import label_map
+from tilepipe.plan import Left
 from tilepipe.planning import Settings, compute_of, make_plan
 from tilepipe.predict import resolve_device
 from tilepipe.reach import Known, look
-from tilepipe.region import on_prediction_grid, resolve
+from tilepipe.region import image_data, on_prediction_grid, resolve
 from tilepipe.shapes import predicted_shape
 from tilepipe.sources.base import Source
+from tilepipe.wanted import Wanted
 
 
 def make_job(
@@ -39,7 +41,8 @@ def make_job(
     Raises `InputError`, `ModelError`, `UsageError` or `DeviceError`.
     """
     (card, reach), statistics = freeze(model, known or look(model, listener), full, settings)
-    asked, mask = resolve(full, card, settings)
+    asked, area = resolve(full, card, settings)
+    image = image_data(full, asked.mask)
     device = resolve_device(settings.get("device", "auto"))
     settings = {**settings, "precision": resolve_precision(settings.get("precision", "auto"), device, model.module)}
     if statistics:
@@ -50,10 +53,24 @@ def make_job(
     needs = _needs(model, sum(statistics.values) if statistics else 0, windows, compute.dtype)
     settings, why = choose_tile(model, card, full, settings, compute, needs)
     if not statistics:
-        settings, tolerance = afford(model, card, full, settings, device)
+        settings, tolerance = afford(model, card, image, settings, device)
     made = make_plan(full, card, asked, settings, device=device, needs=needs)
     made = replace(made, reach=replace(reach, tolerance=tolerance), statistics=statistics, why=why)
-    return Job(made, on_prediction_grid(full, mask, made), model)
+    made = replace(made, left=left_of(Wanted(image, made, area)), holes=not getattr(image, "complete", False))
+    return Job(made, on_prediction_grid(image, made), model, Wanted(image, made, area))
+
+
+def left_of(wanted: Wanted) -> Left | None:
+    """Return what the area leaves to compute. Raises `InputError` where that is nothing."""
+    left = wanted.left()
+    if left is not None and not left.tiles:
+        tissue, box = wanted.plan.mask.startswith("tissue"), wanted.plan.region
+        what = "no tissue was found" if tissue else "no pixel's centre lies in the polygons"
+        raise InputError(
+            f"nothing of {wanted.image.name} is left to label: {what}, in rows {box.y0} to {box.y1}, "
+            f"columns {box.x0} to {box.x1}; name a larger area, or leave the mask out"
+        )
+    return left
 
 
 def _needs(model: Model, values: int, windows: Grid | None, dtype: str) -> Needs:
@@ -78,5 +95,5 @@ def region_labels(job: Job, full: Source) -> NDArray[Any]:
     if tally.failed:
         raise InputError(tally.failed[0])
     area = job.plan.predicted_region
-    view = label_map(job.plan, job.model.card, full, lambda box: labels[box.slices_in(area)])
+    view = label_map(job.plan, job.model.card, full, lambda box: labels[box.slices_in(area)], job.wanted)
     return view.read(Box.of_shape(*view.shape))

@@ -8,11 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
-from tilepipe.errors import InputError
 from tilepipe.sources.base import Source, read_reflected
-
-SMALLEST = 64 * 64
-"""Pixels below which a part whose validity cannot be read is not divided any more."""
+from tilepipe.sources.mask import readable
 
 
 class Pixels:
@@ -39,14 +36,7 @@ class Pixels:
 
     def valid(self, box: Box) -> NDArray[np.bool_]:
         """Return where `box`, inside the image, holds image data; True also where that cannot be read."""
-        try:
-            valid = self.source.valid(box)
-        except InputError:  # look closer: only the tiles that cannot be read are to fail
-            valid = np.ones(box.shape, bool)
-            if box.area > SMALLEST:
-                for part in _quarters(box):
-                    valid[part.slices_in(box)] = self.valid(part)
-        return np.ones(box.shape, bool) if valid is None else valid
+        return readable(self.source.valid, box)
 
 
 def _fill(mean: tuple[float, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -54,11 +44,3 @@ def _fill(mean: tuple[float, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind == "f":
         return np.array(mean, dtype)
     return np.asarray(np.clip(np.round(mean), np.iinfo(dtype).min, np.iinfo(dtype).max), dtype)
-
-
-def _quarters(box: Box) -> list[Box]:
-    """Return up to four parts of a box of at least two pixels."""
-    y, x = (box.y0 + box.y1) // 2, (box.x0 + box.x1) // 2
-    rows = [(a, b) for a, b in ((box.y0, y), (y, box.y1)) if a < b]
-    columns = [(a, b) for a, b in ((box.x0, x), (x, box.x1)) if a < b]
-    return [Box(y0, x0, y1, x1) for y0, y1 in rows for x0, x1 in columns]

@@ -26,6 +26,7 @@ from tilepipe.predict import Predictor
 from tilepipe.sources.base import Source
 from tilepipe.store import Record, Store
 from tilepipe.uncertainty import VOID
+from tilepipe.wanted import Wanted
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ class Job:
     plan: Plan
     """What is computed."""
     source: Source
-    """The image on the prediction grid; what is not valid there becomes nodata."""
+    """The image on the prediction grid, valid where it holds image data: what the model sees."""
     model: Model
     """The model."""
+    wanted: Wanted
+    """Which pixels get a label."""
     directory: Path | None = None
     """Work directory of the run, holding run.zarr; None for a region in memory."""
 
@@ -73,7 +76,7 @@ class Worker:
         area = plan.predicted_region
         canvas = self._gather(plan.tiles(), area, tally)
         labels = canvas.labels(area)
-        labels[~self._wanted(area)] = plan.nodata
+        labels[~self.wanted(area)] = plan.nodata
         return labels, tally
 
     def run(self, block: Index, strips_from: Iterable[Index] = ()) -> Record:
@@ -89,7 +92,7 @@ class Worker:
         if isinstance(canvas, Sums):
             self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
         labels = canvas.labels(zone)
-        labels[~self._wanted(zone)] = plan.nodata
+        labels[~self.wanted(zone)] = plan.nodata
         sha256 = self.store.write_labels(zone, labels)
         layers = self._write_layers(zone, canvas, labels != plan.nodata)
         seconds = round(time.monotonic() - start, 3)
@@ -124,18 +127,19 @@ class Worker:
         return canvas
 
     def _useful(self, tiles: Iterable[Index], area: Box) -> Iterator[Index]:
-        wanted = self._wanted(area)
+        wanted = self.wanted(area)
         for tile in tiles:
             part = self.job.plan.grid.kept_box(tile) & area
             if part is not None and wanted[part.slices_in(area)].any():
                 yield tile
 
-    def _wanted(self, area: Box) -> NDArray[np.bool_]:
-        """Return where `area` is inside the region and holds image data."""
-        wanted = np.zeros(area.shape, bool)
-        inside = area & self.job.plan.predicted_region
-        if inside is not None:
-            wanted[inside.slices_in(area)] = self.image.valid(inside)
+    def wanted(self, area: Box) -> NDArray[np.bool_]:
+        """Return where `area` is asked for and holds image data; that is looked up only around what is asked for."""
+        wanted = self.job.wanted.asked(area)
+        rows, columns = (np.flatnonzero(wanted.any(axis=axis)) for axis in (1, 0))
+        if len(rows):
+            part = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+            wanted[part.slices_in(Box.of_shape(*area.shape))] &= self.image.valid(part.shift(area.y0, area.x0))
         return wanted
 
     def _read_ahead(self, groups: Iterator[tuple[Index, ...]]) -> Iterator[list[tuple[Index, NDArray[Any] | str]]]:

@@ -72,6 +72,11 @@ class ArraySource:
             mask = finite if mask is None else mask & finite
         return usable(mask, box, *self.shape[1:])
 
+    @property
+    def complete(self) -> bool:
+        """Whether every pixel is known to hold image data."""
+        return self._valid is None and self.dtype.kind != "f"
+
     def coarser(self, height: int, width: int) -> Source:
         """Return itself: an array has no pyramid."""
         return self

@@ -191,6 +191,11 @@ class GeoTiffSource:
             mask = finite if mask is None else mask & finite
         return usable(mask, box, *self.shape[1:])
 
+    @property
+    def complete(self) -> bool:
+        """Whether every pixel is known to hold image data."""
+        return self._mask == "none" and self.dtype.kind != "f"
+
     def coarser(self, height: int, width: int) -> Source:
         """Return itself: how overviews were made is not known, so they are not used."""
         return self

@@ -1,9 +1,9 @@
-"""Masks: what of an image counts as data, beyond what its file declares."""
+"""Masks: areas of an image that labels are asked for, and what counts as image data beyond what its file says."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +15,37 @@ from skimage.morphology import closing, disk
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source
+from tilepipe.sources.checks import usable
+from tilepipe.sources.content import identity_of
 from tilepipe.sources.resample import Resampled
 
 TISSUE_SIDE = 2048
 """Longest side in pixels of the small image in which tissue is looked for."""
 
-Mask = Callable[[Box], NDArray[np.bool_]]
-"""From a box of full-resolution pixels, inside the image, to True where it counts, (box.height, box.width)."""
+SMALLEST = 64 * 64
+"""Pixels below which a part whose validity cannot be read is not divided any more."""
+
+
+class Mask(Protocol):
+    """An area of an image, on its full-resolution grid; picklable."""
+
+    def __call__(self, box: Box) -> NDArray[np.bool_]:
+        """Return True where pixels of `box`, inside the image, lie in the area, (box.height, box.width)."""
+
+    def uniform(self, box: Box) -> bool | None:
+        """Return True if all of `box` lies in the area, False if none of it does, None where that is not known."""
 
 
 class Masked:
-    """`source` with its validity replaced by, or narrowed to, a mask."""
+    """`source` with what it says of its image data corrected by the user: everything is, or all but one value."""
 
-    def __init__(self, source: Source, mask: Mask | None) -> None:
-        """With a mask: valid is what the source says and the mask allows. With None: everything is valid."""
+    def __init__(self, source: Source, nodata: float | None) -> None:
+        """With None every pixel is image data; else those that the source says and that are not `nodata` in each band.
+
+        Floats are compared as GDAL compares nodata: equal but for two units of rounding.
+        """
         self.source = source
-        self.mask = mask
+        self.nodata = nodata
 
     @property
     def name(self) -> str:
@@ -62,44 +77,66 @@ class Masked:
         """As the source."""
         return int(getattr(self.source, "cache_bytes", 0))
 
+    @property
+    def complete(self) -> bool:
+        """Whether every pixel is known to hold image data."""
+        return self.nodata is None
+
     def read(self, box: Box) -> NDArray[Any]:
         """As the source."""
         return self.source.read(box)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return True where a pixel counts, (box.height, box.width), False outside the image; None when all do."""
-        if self.mask is None:
+        """Return True where a pixel holds image data, (box.height, box.width), False outside; None when all do."""
+        if self.nodata is None:
             return None
         inside = box & Box.of_shape(*self.shape[1:])
-        result = np.zeros(box.shape, bool)
+        mask = None
         if inside is not None:
-            part = inside.slices_in(box)
-            result[part] = self.mask(inside)
+            mask = np.asarray(~_equal(self.source.read(inside), self.nodata).all(axis=0))
             declared = self.source.valid(inside)
-            if declared is not None:
-                result[part] &= declared
-        return result
+            mask = mask if declared is None else mask & declared
+        return usable(mask, box, *self.shape[1:])
 
     def coarser(self, height: int, width: int) -> Source:
-        """Return the source's smaller version, all valid; a mask stays on its own grid."""
-        return self if self.mask is not None else Masked(self.source.coarser(height, width), None)
+        """Return the source's smaller version if everything is image data; a value is looked for at full resolution."""
+        return self if self.nodata is not None else Masked(self.source.coarser(height, width), None)
 
     def identity(self) -> dict[str, Any]:
-        """As the source; what the mask is made of is part of the run key by the settings."""
-        return self.source.identity()
+        """As the source, with what is said of its data."""
+        return {**identity_of(self.source), "nodata": "none" if self.nodata is None else repr(self.nodata)}
 
 
-class NotValue:
-    """A mask of the pixels that do not hold `value` in every band: no-data that the file does not declare."""
+def _equal(pixels: NDArray[Any], value: float) -> NDArray[np.bool_]:
+    if pixels.dtype.kind != "f":
+        return np.asarray(pixels == value)
+    one, two = pixels, pixels.dtype.type(value)
+    with np.errstate(invalid="ignore", over="ignore"):  # GDAL's own formula, overflow and all
+        near = np.abs(one - two) < 2 * np.finfo(np.float32).eps * np.abs(one + two)
+    return np.asarray((one == two) | near)
 
-    def __init__(self, source: Source, value: float) -> None:
-        """Compare with `value` in the image's own units."""
-        self.source = source
-        self.value = value
 
-    def __call__(self, box: Box) -> NDArray[np.bool_]:
-        """Return the mask of `box`."""
-        return np.asarray((self.source.read(box) != self.value).any(axis=0))
+def readable(valid: Callable[[Box], NDArray[np.bool_] | None], box: Box) -> NDArray[np.bool_]:
+    """Return where `box`, inside the image, holds image data; True also where that cannot be read.
+
+    A part that cannot be read is looked at more closely: only tiles that cannot be read are to fail.
+    """
+    try:
+        mask = valid(box)
+    except InputError:
+        mask = np.ones(box.shape, bool)
+        if box.area > SMALLEST:
+            for part in _quarters(box):
+                mask[part.slices_in(box)] = readable(valid, part)
+    return np.ones(box.shape, bool) if mask is None else mask
+
+
+def _quarters(box: Box) -> list[Box]:
+    """Return up to four parts of a box of at least two pixels."""
+    y, x = (box.y0 + box.y1) // 2, (box.x0 + box.x1) // 2
+    rows = [(a, b) for a, b in ((box.y0, y), (y, box.y1)) if a < b]
+    columns = [(a, b) for a, b in ((box.x0, x), (x, box.x1)) if a < b]
+    return [Box(y0, x0, y1, x1) for y0, y1 in rows for x0, x1 in columns]
 
 
 class OnGrid:
@@ -133,6 +170,14 @@ class Bitmap:
         rows = np.arange(box.y0, box.y1) * h // height
         columns = np.arange(box.x0, box.x1) * w // width
         return np.asarray(self.small[rows[:, None], columns[None, :]])
+
+    def uniform(self, box: Box) -> bool | None:
+        """Return what all of `box` is, None where it varies."""
+        (h, w), (height, width) = self.small.shape, self.shape
+        rows = slice(box.y0 * h // height, (box.y1 - 1) * h // height + 1)
+        columns = slice(box.x0 * w // width, (box.x1 - 1) * w // width + 1)
+        part = self.small[rows, columns]
+        return bool(part.flat[0]) if part.all() or not part.any() else None
 
 
 def tissue(source: Source, margin: float) -> Bitmap:

@@ -220,8 +220,24 @@ class Area:
         self._grid = grid
         points = np.asarray([p for g in self.geometries for p in _points(g["coordinates"])])
         self.box = _cover(source, grid, points[:, 0], points[:, 1])
+        rings = [np.asarray(ring, float) for g in self.geometries for ring in _rings(g["coordinates"])]
+        ends = [np.hstack([ring[:, :2], np.roll(ring[:, :2], -1, axis=0)]).T for ring in rings]
+        x0, y0, x1, y1 = np.hstack(ends)
+        self._borders = np.stack([*pixels_at(grid, x0, y0), *pixels_at(grid, x1, y1)])
 
-    def mask(self, box: Box) -> NDArray[np.bool_]:
+    def uniform(self, box: Box) -> bool | None:
+        """Return whether `box` lies in the area, if no border crosses it; None where one does."""
+        x0, y0, x1, y1 = self._borders  # a line and a rectangle meet unless their extents or the line's side part them
+        near = (np.minimum(x0, x1) <= box.x1) & (np.maximum(x0, x1) >= box.x0)
+        near &= (np.minimum(y0, y1) <= box.y1) & (np.maximum(y0, y1) >= box.y0)
+        x0, y0, x1, y1 = self._borders[:, near]
+        corners = ((box.x0, box.y0), (box.x1, box.y0), (box.x1, box.y1), (box.x0, box.y1))
+        sides = np.sign([(x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) for x, y in corners])
+        if (np.abs(sides.sum(axis=0)) < len(corners)).any():
+            return None
+        return bool(self(Box(box.y0, box.x0, box.y0 + 1, box.x0 + 1))[0, 0])
+
+    def __call__(self, box: Box) -> NDArray[np.bool_]:
         """Return True where the centre of a pixel lies in the area, (box.height, box.width)."""
         a, b, _, d, e, _ = self._grid
         x, y = placed(self._grid, box.x0, box.y0)
@@ -238,6 +254,12 @@ def _geometry(name: str, geometry: dict[str, Any], crs: CRS, own: CRS) -> dict[s
         raise UsageError(
             f"the area of interest lies off {name}: it cannot be carried from {crs} to the image's CRS ({error})"
         ) from error
+
+
+def _rings(coordinates: Any) -> list[list[tuple[float, float]]]:
+    if isinstance(coordinates[0][0], int | float):
+        return [_points(coordinates)]
+    return [ring for part in coordinates for ring in _rings(part)]
 
 
 def _points(coordinates: Any) -> list[tuple[float, float]]:

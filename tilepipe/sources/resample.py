@@ -82,8 +82,8 @@ def sum_of(terms: Iterator[NDArray[np.float64]]) -> NDArray[np.float64]:
 class Resampled:
     """`source` resampled to `height` x `width` pixels that cover the same ground.
 
-    Each axis has one exact scale, source size / output size. Averages take valid pixels only; a pixel is valid where
-    all pixels it covers are; where it covers none that is valid, it is the average of what the file holds there.
+    Each axis has one exact scale, source size / output size. Averages take valid pixels only, and a pixel is valid
+    where it covers one that is; where it covers none, it is the average of what the file holds there.
     Integers are rounded half up. Raises `UsageError` for a size below 1 x 1.
     """
 
@@ -142,7 +142,7 @@ class Resampled:
         return read_reflected(box, *self._size, self._pixels)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return True where all source pixels that a pixel covers hold image data, or None when all do."""
+        """Return True where a pixel covers image data of the source, or lies in it; None when all do."""
         if self._base.shape[1:] == self._size:
             return self._base.valid(box)
         result = np.zeros(box.shape, dtype=np.bool_)
@@ -150,8 +150,16 @@ class Resampled:
         for piece in self._pieces(inside) if inside else ():
             hull, rows, columns = self._taps(piece)
             mask = self._base.valid(hull)
-            result[piece.slices_in(box)] = True if mask is None else _wholly(mask, rows, columns)
+            seen = True if mask is None else apply(mask[None], self._covered(rows, 0), self._covered(columns, 1))[0] > 0
+            result[piece.slices_in(box)] = seen
         return None if result.all() else result
+
+    def _covered(self, of: Taps, axis: int) -> Taps:
+        """Return the taps of an axis that pixels cover: all when shrinking, when enlarging the one under the centre."""
+        if self._base.shape[1 + axis] >= self._size[axis]:
+            return of
+        upper = of.weight[:, 1] >= of.weight[:, 0]
+        return Taps(of.index, np.stack([~upper, upper], axis=1).astype(np.float64))
 
     def coarser(self, height: int, width: int) -> Source:
         """Return itself."""
@@ -202,19 +210,20 @@ class Resampled:
 
 
 def _averages(data: NDArray[Any], valid: NDArray[np.bool_] | None, rows: Taps, columns: Taps) -> NDArray[np.float64]:
-    """Return weighted averages of the valid pixels of (bands, y, x) `data`."""
-    values = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0) if data.dtype.kind == "f" else data
+    """Return weighted averages of the valid pixels of (bands, y, x) `data`; NaN where only floats that are none lie."""
     everything = float(rows.weight[0].sum() * columns.weight[0].sum())
+    finite = np.isfinite(data).all(axis=0) if data.dtype.kind == "f" else None
+    if finite is not None and not finite.all():
+        data = np.where(finite, data, 0)
+        valid = finite if valid is None else valid & finite
     if valid is None or valid.all():
-        return apply(values, rows, columns) / everything
+        return apply(data, rows, columns) / everything
     weight = apply(valid[None], rows, columns)
-    some = apply(values * valid, rows, columns) / np.where(weight > 0, weight, 1.0)
-    return np.where(weight > 0, some, apply(values, rows, columns) / everything)
-
-
-def _wholly(valid: NDArray[np.bool_], rows: Taps, columns: Taps) -> NDArray[np.bool_]:
-    """Return True where every source pixel with a weight is valid."""
-    return np.asarray(apply(~valid[None], rows, columns)[0] == 0, dtype=np.bool_)
+    some = apply(data * valid, rows, columns) / np.where(weight > 0, weight, 1.0)
+    rest = apply(data, rows, columns) / everything
+    if finite is not None:
+        rest = np.where(apply(finite[None], rows, columns) > 0, rest, np.nan)
+    return np.where(weight > 0, some, rest)
 
 
 def at_resolution(source: Source, resolution: float, unit: str, tolerance: float = 0.05) -> Source:

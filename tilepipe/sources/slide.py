@@ -224,18 +224,29 @@ class SlideLevel:
         return read_reflected(box, *self.shape[1:], lambda inside: self._gather(inside)[0])
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return True where the level holds scanned pixels wholly inside the slide's bounds, or None."""
+        """Return True where the level holds scanned pixels that touch the slide's bounds, or None."""
         inside = box & Box.of_shape(*self.shape[1:])
         mask = None
         if inside is not None:
             bounds, (_, full_height, full_width), (_, height, width) = self.slide.bounds, self.slide.shape, self.shape
-            y0, x0 = -(-bounds.y0 * height // full_height), -(-bounds.x0 * width // full_width)
-            y1, x1 = bounds.y1 * height // full_height, bounds.x1 * width // full_width
-            mask = self._gather(inside)[1]
-            mask = (
-                within(Box(y0, x0, y1, x1), inside, mask) if y0 < y1 and x0 < x1 else np.zeros(inside.shape, np.bool_)
-            )
+            y0, x0 = bounds.y0 * height // full_height, bounds.x0 * width // full_width
+            y1, x1 = -(-bounds.y1 * height // full_height), -(-bounds.x1 * width // full_width)
+            mask = within(Box(y0, x0, y1, x1), inside, self._gather(inside)[1])
         return usable(mask, box, *self.shape[1:])
+
+    def on_canvas(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return where `box` of level-0 pixels was scanned: inside the bounds, with the alpha of this level.
+
+        Level 0 itself, up to a thousand times as many pixels, would have to be decoded for its own alpha.
+        """
+        (_, full_height, full_width), (_, height, width) = self.slide.shape, self.shape
+        rows = (2 * np.arange(box.y0, box.y1) + 1) * height // (2 * full_height)
+        columns = (2 * np.arange(box.x0, box.x1) + 1) * width // (2 * full_width)
+        hull = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+        mask = self._gather(hull)[1]
+        if mask is not None:
+            mask = mask[(rows - hull.y0)[:, None], (columns - hull.x0)[None, :]]
+        return within(self.slide.bounds, box, mask)
 
     def coarser(self, height: int, width: int) -> Source:
         """Return the smallest level of the slide with at least `height` x `width` pixels."""

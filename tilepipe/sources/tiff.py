@@ -70,6 +70,11 @@ class Planes:
         masks = [mask for mask in (page.valid(box) for page in self.pages) if mask is not None]
         return np.logical_and.reduce(masks) if masks else None
 
+    @property
+    def complete(self) -> bool:
+        """Whether every pixel is known to hold image data."""
+        return all(page.complete for page in self.pages)
+
     def coarser(self, height: int, width: int) -> Source:
         """Return itself."""
         return self

@@ -93,6 +93,11 @@ class ZarrSource:
         """Return False outside the image and where a float is not finite, or None when all is valid."""
         return self._levels[0].valid(box)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every pixel is known to hold image data."""
+        return self.dtype.kind != "f"
+
     def coarser(self, height: int, width: int) -> Source:
         """Return the smallest level with at least `height` x `width` pixels; itself where that is the first."""
         fit = [level for level in self._levels if level.shape[1] >= height and level.shape[2] >= width]

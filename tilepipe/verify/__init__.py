@@ -137,7 +137,7 @@ def _windows(
     run: Run, passes: Passes, drawn: tuple[int, int], listener: Listener
 ) -> tuple[tuple[Window, ...], Flips | None]:
     """Return the windows, and labels on disk against those computed again around them."""
-    keeper, windows, again = Keeper(run), [], Flips(0, 0)
+    keeper, windows, again = Keeper(run, passes.job.wanted), [], Flips(0, 0)
     for box, place in places(passes, *drawn):
         window, labels = check_window(passes, box, place)
         windows.append(window)

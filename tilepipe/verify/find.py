@@ -22,10 +22,11 @@ from tilepipe.models.weights import load_model
 from tilepipe.plan import Plan
 from tilepipe.planning import Settings
 from tilepipe.predict import resolve_device
-from tilepipe.region import on_prediction_grid, resolve
+from tilepipe.region import image_data, on_prediction_grid, resolve
 from tilepipe.sources.content import identity_of
 from tilepipe.sources.open import open_source
 from tilepipe.store import Store
+from tilepipe.wanted import Wanted
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,15 @@ def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dic
     by_file = plan.mask.startswith("area:")
     if by_file and not settings.get("mask"):
         raise UsageError("the run computed inside polygons; name their file with --mask")
-    asked, mask = resolve(full, card, Settings(mask=settings["mask"] if by_file else plan.mask))
+    asked, area = resolve(full, card, Settings(mask=settings["mask"] if by_file else plan.mask))
     if asked.mask != plan.mask:
         raise InputError(f"the polygons of {settings['mask']} are not those of the run; name the same file")
     if settings.get("device"):
         plan = replace(plan, compute=replace(plan.compute, device=resolve_device(settings["device"])))
     else:
         resolve_device(plan.compute.device)
-    return Job(plan, on_prediction_grid(full, mask, plan), model)
+    image = image_data(full, plan.mask)
+    return Job(plan, on_prediction_grid(image, plan), model, Wanted(image, plan, area))
 
 
 def around_run(run: Run) -> Around | None:

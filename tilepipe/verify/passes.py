@@ -86,13 +86,8 @@ class Passes:
         return np.asarray(values[:, *box.slices_in(window)] / ONE)
 
     def valid(self, box: Box) -> NDArray[np.bool_]:
-        """Return where `box` holds image data inside the region of the run."""
-        wanted = np.zeros(box.shape, bool)
-        inside = box & self.job.plan.predicted_region
-        if inside is not None:
-            valid = self.job.source.valid(inside)
-            wanted[inside.slices_in(box)] = True if valid is None else valid
-        return wanted
+        """Return where `box` is asked for and holds image data."""
+        return self.worker.wanted(box)
 
 
 def _widen(

@@ -19,6 +19,7 @@ from tilepipe.labelmap import LabelMap
 from tilepipe.quality.seams import Flips
 from tilepipe.store import Record, Store
 from tilepipe.verify.find import Run
+from tilepipe.wanted import Wanted
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ def _sha256(read: Callable[[Box], NDArray[Any]], zone: Box) -> str:
 class Keeper:
     """Reads the labels that a run kept, by boxes of the prediction grid."""
 
-    def __init__(self, run: Run) -> None:
-        """Open the work directory's arrays, or the product."""
-        self.run = run
+    def __init__(self, run: Run, wanted: Wanted) -> None:
+        """Open the work directory's arrays, or the product; `wanted` says which of its pixels have a label."""
+        self.run, self.wanted = run, wanted
         self.store = run.stored()
         self.labels = None if self.store is not None else _opened(run)
 
@@ -106,27 +107,28 @@ class Keeper:
         Pixels of tiles that failed in the run are left out; what cannot be read differs.
         """
         try:
-            found, where = self._read(box)
+            found, wanted = self._read(box, again)
         except (StorageError, InputError):
             return Flips(again.size, again.size)
-        wanted = again[where]
         known = np.ones(found.shape, bool) if not self.run.record["failed"] else found != self.run.plan.nodata
         return Flips(int(known.sum()), int(((found != wanted) & known).sum()))
 
-    def _read(self, box: Box) -> tuple[NDArray[Any], Any]:
-        """Return kept labels and the index of the pixels of `box` that they belong to."""
+    def _read(self, box: Box, again: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the labels that were kept of `box`, and those computed again for the same pixels."""
         if self.store is not None:
-            return self.store.read_labels(box), np.s_[:, :]
+            return self.store.read_labels(box), again
         if self.labels is None:
             raise InputError("the product cannot be opened")
         plan, region = self.run.plan, self.run.plan.output_region
         rows = _under(range(region.y0, region.y1), (box.y0, box.y1), plan.predicted[0], plan.output[0])
         columns = _under(range(region.x0, region.x1), (box.x0, box.x1), plan.predicted[1], plan.output[1])
-        where = np.ix_(rows[1] - box.y0, columns[1] - box.x0)
-        if not (len(rows[0]) and len(columns[0])):
-            return np.empty((len(rows[0]), len(columns[0])), plan.label_dtype), where
+        wanted = again[np.ix_(rows[1] - box.y0, columns[1] - box.x0)]
+        if not wanted.size:
+            return wanted, wanted
         out = Box(int(rows[0][0]), int(columns[0][0]), int(rows[0][-1]) + 1, int(columns[0][-1]) + 1)
-        return self.labels.read(out.shift(-region.y0, -region.x0)), where
+        if plan.output != plan.predicted:
+            wanted = np.where(self.wanted.labelled(out), wanted, wanted.dtype.type(plan.nodata))
+        return self.labels.read(out.shift(-region.y0, -region.x0)), wanted
 
 
 def _under(inside: range, span: tuple[int, int], size: int, of: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
