@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from rasterio.windows import Window
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
+from tilepipe.sources.beside import check_beside, check_links, side_files
 from tilepipe.sources.checks import check_dtype, check_size, stated, usable
 from tilepipe.sources.checks import pick_bands as named_bands
 from tilepipe.sources.files import Handles, content_sha256, stamp, unchanged
@@ -36,8 +38,8 @@ GDAL_CACHE_BYTES = 64 << 20
 OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # look for sidecars by name, do not list folders
     "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",  # no request is ever sent, whatever a file names
 }
-TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
 class Damage(logging.Handler):
@@ -121,8 +123,9 @@ class GeoTiffSource:
         self.directory = directory
         self._target = self._stamp.path if directory is None else f"GTIFF_DIR:off:{directory}:{self._stamp.path}"
         if allow_driver == "GTiff":
-            check_magic(self._stamp.path)
+            check_beside(self._stamp.path)
         with gdal(self.name, "opened"), open_dataset(self._target, allow_driver) as dataset:
+            check_links(self.name, dataset)
             self._describe(dataset, bands, allow_palette)
             self.georeference: Georeference | None = georeference_of(dataset)
             self.resolution = stated(resolution, "m") or ground_resolution(self.georeference, *self.shape[1:])
@@ -142,9 +145,19 @@ class GeoTiffSource:
         )
         self.shape = (len(self._bands), int(dataset.height), int(dataset.width))
         self._mask = mask_kind(dataset, self._bands)
-        self._nodata = dataset.nodatavals[self._bands[0] - 1]
-        self._files = sorted(file for file in dataset.files if not file.endswith(".ovr"))
+        self._nodatas = [dataset.nodatavals[band - 1] for band in self._bands]
+        self._files = self._contents(dataset)
         self._lay_out(dataset)
+
+    def _contents(self, dataset: Any) -> list[str]:
+        """Return the files whose bytes hold pixels or masks; of side files only the values that are read count.
+
+        A TIFF's own list of files is not asked for: GDAL would open what its metadata names as overviews.
+        """
+        if self._driver == "GTiff":
+            mask = f"{self._stamp.path}.msk"
+            return [self._stamp.path, *([mask] if self._mask == "mask" and os.path.exists(mask) else [])]
+        return sorted(file for file in dataset.files if not file.endswith((".ovr", ".aux.xml")))
 
     def _lay_out(self, dataset: Any) -> None:
         """Decide how to read from how the pixels are stored; refuse what cannot be read in bounded memory."""
@@ -169,7 +182,7 @@ class GeoTiffSource:
     @property
     def files(self) -> list[Path]:
         """The file and those beside it that GDAL reads."""
-        return [Path(self._stamp.path), *(Path(file) for file in self._files)]
+        return [*(Path(file) for file in self._files), *side_files(self._stamp.path)]
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return the pixels of `box`, (bands, box.height, box.width), reflected outside the image.
@@ -183,7 +196,7 @@ class GeoTiffSource:
         inside = box & Box.of_shape(*self.shape[1:])
         mask: NDArray[np.bool_] | None = None
         if inside is not None and self._mask == "nodata":
-            mask = (self._read("pixels", inside) != self._nodata).any(axis=0)
+            mask = (self._read("pixels", inside) != self._nodatas[0]).any(axis=0)
         elif inside is not None and self._mask != "none":
             mask = self._read(self._mask, inside) > 0
         if inside is not None and self.dtype.kind == "f":
@@ -201,7 +214,7 @@ class GeoTiffSource:
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Return hashes of the file and its sidecars but overviews, with what was read from them."""
+        """Return hashes of the files that hold pixels and masks, and the values that files beside them give."""
         return {
             "reader": self._driver,
             "sha256": [content_sha256(stamp(file)) for file in self._files],
@@ -209,7 +222,9 @@ class GeoTiffSource:
             "dtype": self.dtype.name,
             "bands": list(self._bands),
             "directory": self.directory,
-            "transform": self.georeference and self.georeference.transform,
+            "georeference": self.georeference and asdict(self.georeference),
+            "nodata": [None if value is None else repr(value) for value in self._nodatas],
+            "mask": self._mask,
         }
 
     def _read(self, what: str, box: Box) -> NDArray[Any]:
@@ -241,22 +256,6 @@ class GeoTiffSource:
     def _open(self) -> Any:
         unchanged(self._stamp)
         return open_dataset(self._target, self._driver)
-
-
-def check_magic(path: str) -> None:
-    """Raise `InputError` unless the file, and sidecars that GDAL would open by itself, begin like a TIFF."""
-    for name in (path, path + ".msk", path + ".ovr"):
-        if name == path or Path(name).exists():
-            try:
-                with open(name, "rb") as file:
-                    start = file.read(4)
-            except OSError as error:
-                raise InputError(f"{name} cannot be opened: {error.strerror or error}") from error
-            if start not in TIFF_MAGIC:
-                raise InputError(
-                    f"{name} is not a TIFF file, whatever its name says. "
-                    'A virtual raster that you trust is opened with allow_driver="VRT".'
-                )
 
 
 def pick_bands(name: str, dataset: Any, bands: Sequence[int] | None) -> list[int]:

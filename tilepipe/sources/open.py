@@ -13,8 +13,9 @@ from tilepipe.errors import InputError, UsageError
 from tilepipe.paths import refuse_special
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Source
+from tilepipe.sources.beside import TIFF_MAGIC
 from tilepipe.sources.checks import stated
-from tilepipe.sources.geotiff import TIFF_MAGIC, GeoTiffSource
+from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.picture import MAGIC as PICTURE_MAGIC
 from tilepipe.sources.picture import PictureSource
 from tilepipe.sources.slide import SlideSource, slide_format

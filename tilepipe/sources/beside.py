@@ -1,0 +1,93 @@
+"""Files beside a TIFF that GDAL reads by itself, and links in them: nothing outside the image's folder is opened."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from tilepipe.errors import InputError
+from tilepipe.paths import refuse_special
+
+TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+AFTER = (".aux.xml", ".msk", ".ovr", ".msk.ovr", ".msk.aux.xml", ".ovr.aux.xml", ".aux", ".rpb")
+"""What GDAL appends to the whole name."""
+INSTEAD = (".aux", ".tfw", ".tifw", ".tiffw", ".wld", ".prj", ".rpb", ".imd", ".pvl", ".tab")
+"""What GDAL puts in place of the ending, in lower and upper case."""
+LARGEST_TEXT = 64 << 20
+"""Bytes of a side file that are looked through; larger ones are refused."""
+OVERVIEW_LINKS = {"OVERVIEWS": "OVERVIEW_FILE", "ProxyOverviewRequest": "FILENAME"}
+"""Metadata whose value GDAL opens, whatever it names, once it is asked for overviews or for the files of a dataset."""
+_LINKS = {
+    ".xml": re.compile(rb"OVERVIEW_FILE|<\s*SourceFilename|<\s*SourceDataset|VRTDataset", re.IGNORECASE),
+    ".aux": re.compile(rb"/vsi[a-z0-9_]+/", re.IGNORECASE),
+}
+"""How side files name others, by their ending."""
+_OWN = re.compile(rb"OVERVIEW_FILE['\"]\s*>\s*:::BASE:::[^/\\<]+<", re.IGNORECASE)
+"""The link that gdaladdo itself writes for a file of the same folder."""
+
+
+def side_files(path: str) -> list[Path]:
+    """Return the files beside `path` that GDAL looks for by name, those that are there."""
+    stem = os.path.splitext(path)[0]
+    names = [path + end for end in AFTER]
+    names += [stem + case for end in INSTEAD for case in (end, end.upper())]
+    names += [stem + "_" + end for end in ("RPC.TXT", "rpc.txt", "metadata")]
+    return [Path(name) for name in names if os.path.lexists(name)]
+
+
+def check_beside(path: str) -> None:
+    """Raise `InputError` unless `path` and all beside it are what they seem, and name nothing that lies elsewhere.
+
+    Nothing is opened that is no plain file in the folder of the image, or of the file that the image is a link to.
+    """
+    _check_tiff(path)
+    folders = {os.path.realpath(os.path.dirname(path)), os.path.dirname(os.path.realpath(path))}
+    for file in side_files(path):
+        refuse_special(file)
+        if os.path.dirname(os.path.realpath(file)) not in folders:
+            raise InputError(f"{file} is a link out of the folder of the image, so nothing is opened; remove the link")
+        if not file.is_file():
+            continue
+        if file.suffix in (".msk", ".ovr"):
+            _check_tiff(str(file))
+        elif file.suffix in _LINKS:
+            _check_text(path, file)
+
+
+def check_links(path: str, dataset: Any) -> None:
+    """Raise `InputError` where an open TIFF names another file in its metadata; none of them is opened."""
+    for domain, key in OVERVIEW_LINKS.items():
+        named = {name.upper(): value for name, value in dataset.tags(ns=domain).items()}.get(key)
+        if named is not None and not re.fullmatch(r":::BASE:::[^/\\]+", named):
+            raise InputError(
+                f"{path} says that its overviews are in {named[:80]!r}; nothing outside an image is opened. "
+                "Copy the pixels alone: gdal_translate -co COPY_SRC_MDD=NO -nomd in.tif out.tif"
+            )
+
+
+def _check_text(path: str, file: Path) -> None:
+    size = file.stat().st_size
+    if size > LARGEST_TEXT:
+        raise InputError(f"{file} has {size >> 20} MiB; side files up to {LARGEST_TEXT >> 20} MiB are read. Remove it")
+    found = _LINKS[file.suffix].search(_OWN.sub(b"", file.read_bytes()))
+    if found:
+        raise InputError(
+            f"{file} names other files ({found.group().decode(errors='replace')}), and GDAL would open them; "
+            f"nothing outside an image is opened. Remove it, or that entry of it, and give {Path(path).name} again"
+        )
+
+
+def _check_tiff(name: str) -> None:
+    refuse_special(name)
+    try:
+        with open(name, "rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise InputError(f"{name} cannot be opened: {error.strerror or error}") from error
+    if start not in TIFF_MAGIC:
+        raise InputError(
+            f"{name} is not a TIFF file, whatever its name says. "
+            'A virtual raster that you trust is opened with allow_driver="VRT".'
+        )
