@@ -26,6 +26,7 @@ LEVELS = [
     ("tilepipe.grid", 1, "grid"),
     ("tilepipe.window", 1, "grid"),
     ("tilepipe.field", 1, "grid"),
+    ("tilepipe.border_merge", 1, "grid"),
     ("tilepipe.quality*", 1, "quality"),
     ("tilepipe.sources*", 2, "sources"),
     ("tilepipe.models.convert", 4, "plan"),
@@ -76,7 +77,7 @@ LEVELS = [
 ]
 
 DOORS = {
-    "rasterio": ["sources/geo*.py", "sources/position.py", "exports/cog.py", "exports/polygons.py", "train/*.py"],
+    "rasterio": ["sources/geo*.py", "sources/position.py", "exports/*.py", "train/*.py"],
     "affine": ["sources/geo*.py", "exports/cog.py"],
     "openslide": ["sources/slide.py"],
     "torch": ["models/*.py", "arithmetic.py", "predict.py", "probe/*.py", "tolerance.py", "train/*.py"],

@@ -151,6 +151,16 @@ def test_rings_turn_as_rfc_7946_asks_and_areas_are_those_of_the_pixels(tmp_path:
     assert total == {k: (labels == k).sum() * 0.125 for k in range(3)}
 
 
+@pytest.mark.parametrize("place", [None, PLACES["utm"]], ids=["slide", "raster"])
+def test_a_region_over_four_blocks_is_one_feature(tmp_path: Path, place: Georeference | None) -> None:
+    labels = np.zeros((1100, 1200), np.uint8)
+    labels[900:1090, 800:1190] = 1
+    labels[1000:1050, 1000:1100] = 0
+    write_geojson(label_map_of(labels, LEGEND, georeference=place), tmp_path / "a.geojson")
+    (feature,) = read_features(tmp_path / "a.geojson")
+    assert len(feature["geometry"]["coordinates"]) == 2, "one ring outside, one for the hole"
+
+
 def test_class_0_is_left_out_only_when_it_is_the_background(tmp_path: Path) -> None:
     labels = np.zeros((4, 5), np.uint8)
     write_geojson(label_map_of(labels, ALL), tmp_path / "water.geojson")

@@ -3,7 +3,7 @@
 Two dialects. Rasters with a position on the earth: RFC 7946, longitude and latitude on WGS84, with `class_id`,
 `class_name` and `area_m2`. Slides and plain arrays: full-resolution (level 0) pixels, as QuPath imports them by drag
 and drop, with `objectType`, `classification` and a UUID. Polygons follow pixel corners, holes are inner rings, and a
-polygon ends at the border of a block of `BLOCK` pixels.
+region of any size is one polygon (see `outlines`).
 """
 
 from __future__ import annotations
@@ -23,25 +23,23 @@ from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
-from rasterio.features import shapes
 from rasterio.transform import GCPTransformer
 from rasterio.warp import transform, transform_geom
 
-from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.exports.cog import GDAL_ERRORS
+from tilepipe.exports.outlines import Outline, outlines, signed_area
 from tilepipe.exports.staging import staged
 from tilepipe.labelmap import LabelMap
 from tilepipe.sources.base import Georeference
 
-BLOCK = 1024
-"""Side of the square that is turned into polygons at once, in pixels."""
 STEP = 128
 """On the earth an edge gets a corner at every multiple of this many pixels: a straight edge of a projected raster is a
 curve in longitude and latitude."""
-MEMORY = 192 * 2**20
-"""Bytes that `write_geojson` needs at most beyond the label map itself. Measured: 179 MB where every pixel has a random
-label, 14 MB for random squares of 8 x 8 pixels."""
+MEMORY = 256 * 2**20
+"""Bytes that `write_geojson` needs beyond the label map itself and its largest region. Measured: 194 MB for 2048 x 2048
+pixels of random labels (a million features), 61 MB for random squares of 8 x 8 pixels; 289 MB for one region of 4096 x
+4096 pixels with 200,000 holes."""
 WGS84 = CRS.from_epsg(4326)
 NAMESPACE = UUID("6f1d7b0e-3c52-5d0a-9a57-6c1d1f6f2f31")
 """Of the polygons' names (RFC 9562, version 5): the same label map gives the same file."""
@@ -52,7 +50,7 @@ Place = Callable[[Floats], Floats]
 
 
 def write_geojson(labels: LabelMap, path: Path) -> None:
-    """Write the regions of each class as polygons to the new GeoJSON `path`, 4-connected, block by block.
+    """Write the regions of each class as polygons to the new GeoJSON `path`, 4-connected, each whole.
 
     Nodata is left out, and so is class 0 when it is called 'background'. A georeference without a coordinate reference
     system gives coordinates in its own units; one of ground control points alone is placed by the polynomial that GDAL
@@ -63,10 +61,9 @@ def write_geojson(labels: LabelMap, path: Path) -> None:
     with staged(path) as part, part.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"
-        for box in labels.boxes(BLOCK):
-            for feature in _features(labels, box, dialect):
-                file.write(separator + json.dumps(feature, ensure_ascii=False))
-                separator = ",\n"
+        for feature in _features(labels, dialect):
+            file.write(separator + json.dumps(feature, ensure_ascii=False))
+            separator = ",\n"
         file.write("\n]}\n")
 
 
@@ -93,19 +90,6 @@ class _Dialect:
         if not np.isfinite(placed).all():
             raise UsageError("some labelled pixels have no longitude and latitude; write a COG instead of GeoJSON")
         return placed
-
-
-@dataclass(frozen=True)
-class _Polygon:
-    """One region: its class and rings of pixel corners (N, 2) as (x, y), closed, the outer ring first."""
-
-    label: int
-    rings: list[Floats]
-
-    @property
-    def pixels(self) -> float:
-        """Number of pixels."""
-        return abs(_signed_area(self.rings[0])) - sum(abs(_signed_area(ring)) for ring in self.rings[1:])
 
 
 def _dialect(labels: LabelMap) -> _Dialect:
@@ -143,26 +127,15 @@ def _decimals(place: Place, shape: tuple[int, int]) -> int:
     return max(7, math.ceil(-math.log10(pixel)) + 2)
 
 
-def _features(labels: LabelMap, box: Box, dialect: _Dialect) -> Iterator[dict[str, Any]]:
-    polygons = _polygons(labels, box, STEP if dialect.crs else 0)
-    while some := list(islice(polygons, 4096)):  # placed together because a call of PROJ is dear
-        rings = [ring for polygon in some for ring in polygon.rings]
-        placed = np.round(dialect.place(np.concatenate(rings)), dialect.decimals)
-        pieces = iter(np.split(placed, np.cumsum([len(ring) for ring in rings])[:-1]))
-        for polygon in some:
-            yield _feature(labels, polygon, [next(pieces) for _ in polygon.rings], dialect)
-
-
-def _polygons(labels: LabelMap, box: Box, step: int) -> Iterator[_Polygon]:
-    pixels, legend = labels.read(box), labels.legend
-    wanted = pixels != legend.nodata
-    if legend.classes[0].lower() == "background":
-        wanted &= pixels != 0
-    if not wanted.any():
-        return
-    for shape, label in shapes(pixels, mask=wanted, connectivity=4):
-        rings = [np.add(ring, (box.x0, box.y0)) for ring in shape["coordinates"]]
-        yield _Polygon(int(label), [_with_corners_every(step, ring) if step else ring for ring in rings])
+def _features(labels: LabelMap, dialect: _Dialect) -> Iterator[dict[str, Any]]:
+    found = outlines(labels)
+    while some := list(islice(found, 4096)):  # placed together because a call of PROJ is dear
+        if dialect.crs:
+            some = [replace(one, rings=[_with_corners_every(STEP, ring) for ring in one.rings]) for one in some]
+        placed = np.round(dialect.place(np.concatenate([ring for one in some for ring in one.rings])), dialect.decimals)
+        pieces = iter(np.split(placed, np.cumsum([len(ring) for one in some for ring in one.rings])[:-1]))
+        for one in some:
+            yield _feature(labels, one, [next(pieces) for _ in one.rings], dialect)
 
 
 def _with_corners_every(step: int, ring: Floats) -> Floats:
@@ -180,7 +153,7 @@ def _with_corners_every(step: int, ring: Floats) -> Floats:
     return np.insert(ring, at, np.concatenate(new), axis=0) if at else ring
 
 
-def _feature(labels: LabelMap, polygon: _Polygon, rings: list[Floats], dialect: _Dialect) -> dict[str, Any]:
+def _feature(labels: LabelMap, polygon: Outline, rings: list[Floats], dialect: _Dialect) -> dict[str, Any]:
     legend = labels.legend
     geometry = {"type": "Polygon", "coordinates": [_oriented(ring, k == 0) for k, ring in enumerate(rings)]}
     name = legend.classes[polygon.label]
@@ -200,7 +173,7 @@ def _feature(labels: LabelMap, polygon: _Polygon, rings: list[Floats], dialect: 
     }
 
 
-def _cut(polygon: _Polygon, dialect: _Dialect) -> dict[str, Any]:
+def _cut(polygon: Outline, dialect: _Dialect) -> dict[str, Any]:
     """Return the geometry of a polygon that crosses the 180th meridian, cut there (RFC 7946, 3.1.9)."""
     geometry = {"type": "Polygon", "coordinates": [dialect.native(ring).tolist() for ring in polygon.rings]}
     cut: dict[str, Any] = transform_geom(dialect.crs, WGS84, geometry, precision=dialect.decimals)
@@ -209,12 +182,7 @@ def _cut(polygon: _Polygon, dialect: _Dialect) -> dict[str, Any]:
 
 def _oriented(ring: Floats, outer: bool) -> list[list[float]]:
     """Return the ring's points, counter-clockwise for an outer ring and clockwise for a hole (RFC 7946, 3.1.6)."""
-    points = ring if (_signed_area(ring) > 0) == outer else ring[::-1]
+    points = ring if (signed_area(ring) > 0) == outer else ring[::-1]
     whole = np.array_equal(points, np.round(points))
     listed: list[list[float]] = (points.astype(int) if whole else points).tolist()
     return listed
-
-
-def _signed_area(ring: Floats) -> float:
-    x, y = (ring - ring[0]).T
-    return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)
