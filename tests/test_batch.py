@@ -20,7 +20,7 @@ from tilepipe.errors import InputError, LockedError, ModelError, UsageError
 from tilepipe.events import Event
 from tilepipe.models.weights import save_model
 from tilepipe.record import DONE, FAILED, NEW, PARTIAL, UNCHANGED
-from tilepipe.store import locked
+from tilepipe.storage import locked
 
 
 @dataclass
@@ -46,12 +46,12 @@ class Api:
             raise ZeroDivisionError("division by zero")
         return SimpleNamespace(path=path, identity=lambda: {"sha256": hashlib.sha256(content).hexdigest()})
 
-    def plan(self, source: Any, model: Any, **settings: Any) -> SimpleNamespace:
+    def plan(self, source: Any, model: Any, **settings: Any) -> None:
+        """Nothing is refused."""
+
+    def keys(self, source: Any, model: Any, settings: Any) -> SimpleNamespace:
         mask = Path(settings["mask"]).read_text() if "mask" in settings else ""
-        return SimpleNamespace(
-            compute=SimpleNamespace(device="cpu", precision="fp32"),
-            key=lambda image, weights: f"{image}{weights}{settings.get('tile')}{mask}",
-        )
+        return SimpleNamespace(request=lambda asked: f"{source.identity()}{model.sha256()}{settings.get('tile')}{mask}")
 
     def segment(self, source: Any, model: Any, output: Path, *, listener: Any, **settings: Any) -> SimpleNamespace:
         if output.exists() and not settings.get("overwrite"):
@@ -68,7 +68,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Api:
     fake = Api()
     monkeypatch.setattr(batch, "api", fake)
     monkeypatch.setattr(batch, "look", lambda *_: None)
-    monkeypatch.setattr(batch, "model_identity", lambda model, *_: model.sha256())
+    monkeypatch.setattr(batch, "Keys", SimpleNamespace(of=fake.keys))
     return fake
 
 
@@ -241,7 +241,8 @@ def test_a_torn_record_line_is_passed_over(fake: Api, jobs: Path) -> None:
 
 
 def test_two_batches_do_not_work_on_one_folder(fake: Api, jobs: Path) -> None:
-    with locked(jobs.parent / "out" / ".tilepipe-batch"), pytest.raises(LockedError):
+    (jobs.parent / "out").mkdir()
+    with locked(jobs.parent / "out" / ".tilepipe-batch.lock"), pytest.raises(LockedError):
         batch.run(jobs)
     assert fake.computed == []
     assert statuses(batch.run(jobs)) == [DONE] * 3

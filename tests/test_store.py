@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from tilepipe.box import Box
 from tilepipe.errors import LockedError, StorageError
 from tilepipe.grid import Index
-from tilepipe.store import Ledger, Record, Store, drop_arrays, locked, storage_errors, write_durably
+from tilepipe.storage import locked, storage_errors, write_durably
+from tilepipe.store import Ledger, Record, Store, drop_arrays
 
 SHAPE, CHUNK = (70, 100), (32, 40)
 ZONE = Box(32, 40, 64, 80)
@@ -142,7 +143,7 @@ def test_corrupt_labels_are_an_error_that_says_what_to_do(store: Store, spoil: s
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
     chunk.write_bytes({"flip": bytes(content), "cut": bytes(content[: len(content) // 2]), "empty": b""}[spoil])
-    with pytest.raises(StorageError, match=r"labels is corrupt at .*; remove .*run"):
+    with pytest.raises(StorageError, match=r"labels is corrupt at .*; give the same command again"):
         store.read_labels(ZONE)
 
 
@@ -150,14 +151,18 @@ def test_corrupt_labels_are_an_error_that_says_what_to_do(store: Store, spoil: s
 def test_strips_come_back_until_they_are_dropped(store: Store, values: np.ndarray) -> None:
     strip = values.astype(np.int64).reshape(2, 3, 4)
     store.write_strip(Index(3, 4), "below", strip)
-    store.write_strip(Index(3, 4), "below", strip)  # a block that is computed again
-    assert (store.read_strip(Index(3, 4), "below") == strip).all()
+    sha256 = store.write_strip(Index(3, 4), "below", strip)  # a block that is computed again
+    assert (store.read_strip(Index(3, 4), "below", sha256) == strip).all()
     with pytest.raises(StorageError, match=r"3\.4/right is missing or corrupt"):
-        store.read_strip(Index(3, 4), "right")
+        store.read_strip(Index(3, 4), "right", sha256)
+    other = store.write_strip(Index(3, 4), "right", strip.reshape(4, 3, 2))
+    assert other != sha256, "the same numbers in another shape are another strip"
+    with pytest.raises(StorageError, match=r"3\.4/below does not match its ledger"):
+        store.read_strip(Index(3, 4), "below", other)
     store.drop_strips(Index(3, 4))
     store.drop_strips(Index(3, 4))
     with pytest.raises(StorageError):
-        store.read_strip(Index(3, 4), "below")
+        store.read_strip(Index(3, 4), "below", sha256)
 
 
 def test_ledger_round_trip(tmp_path: Path) -> None:
@@ -212,7 +217,7 @@ def test_only_what_the_system_says_becomes_a_storage_error(tmp_path: Path) -> No
 HOLD = """
 import sys, time
 from pathlib import Path
-from tilepipe.store import locked
+from tilepipe.storage import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -220,13 +225,15 @@ with locked(Path(sys.argv[1])):
 
 
 def test_one_lock_across_processes_gone_when_its_holder_is_killed(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as holder:
+    lock = tmp_path / ".out.tif.lock"
+    with subprocess.Popen([sys.executable, "-c", HOLD, lock], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(LockedError, match="another run works in"), locked(tmp_path):
+        with pytest.raises(LockedError, match="another run holds"), locked(lock):
             pass
         holder.kill()
-    with locked(tmp_path), pytest.raises(LockedError), locked(tmp_path):
+    with locked(lock), pytest.raises(LockedError), locked(tmp_path / "a", lock):
         pass
-    with locked(tmp_path):
+    with locked(tmp_path / "a", lock):
         pass
+    assert os.listdir(tmp_path) == []

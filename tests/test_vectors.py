@@ -24,10 +24,10 @@ def test_boxes_are_kept_with_their_ledger(tmp_path: Path) -> None:
     assert (again.read(box) == values).all()
     assert not again.read(Box(0, 0, 1, 5)).any()
     assert list(again.ledger().done) == [Index(1, 1)]
-    again.check(box, sha256)
+    again.checked(box, sha256)
     again.write(box, values + 1)
     with pytest.raises(StorageError, match="does not match its ledger"):
-        again.check(box, sha256)
+        again.checked(box, sha256)
 
 
 def test_a_ledger_without_its_array_counts_for_nothing(tmp_path: Path) -> None:

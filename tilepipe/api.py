@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,25 +15,28 @@ from numpy.typing import NDArray
 from tilepipe import run
 from tilepipe.box import Box
 from tilepipe.certificate import Certificate
-from tilepipe.engine.job import make_job, region_labels
+from tilepipe.engine.job import kept_job, make_job, region_labels
 from tilepipe.engine.steps import Job
 from tilepipe.errors import UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.exports.products import LABELS, LOSSLESS, PRODUCTS, output_paths, touched
 from tilepipe.exports.view import Labels, Layer, open_label_file, open_map
+from tilepipe.keys import Keys, kept_plan
 from tilepipe.labelmap import LabelMap
 from tilepipe.memory import format_bytes
-from tilepipe.models.identity import identify, identities_held
+from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model
 from tilepipe.paths import files_in, refuse_inputs
 from tilepipe.plan import Plan
 from tilepipe.planning import Choices, Settings
+from tilepipe.publish import Outputs, finish_others, put_in_place, refuse_existing, write_products
 from tilepipe.sources.base import Source
-from tilepipe.sources.content import identity_of
 from tilepipe.sources.open import image_files, open_source
 from tilepipe.sources.slide import SlideSource
-from tilepipe.store import Store, locked
+from tilepipe.storage import locked
+from tilepipe.store import Store
+from tilepipe.uncertainty import layer_names
 
 Image = str | Path | Source | NDArray[Any] | da.Array
 """What may stand for an image: a path, a source, or a numpy or dask array (bands, height, width)."""
@@ -95,23 +99,26 @@ def segment(
     Without `output` it lies beside the image as `<stem>.labels.tif` (slides: `.labels.ome.zarr` and `.labels.geojson`).
     Raises `TilepipeError`; then an output that existed is as it was.
     """
-    job, full = _job(source, model, settings, listener)
+    model, full = _opened(source, model, settings)
+    paths = _output_paths(full, output, settings.get("of"))
+    outputs = Outputs(paths, bool(settings.get("overwrite")), layer_names(settings.get("layers", ())))
+    refuse_inputs(touched(outputs.files), _read(full, model.name, settings))
+    finish_others(outputs)
+    size = getattr(full, "identity_bytes", 0)
+    if size > SAID:
+        listener(Event("plan", message=f"computing the {format_bytes(size)} of the dask array once, to know it again"))
+    keys = Keys.of(full, model, settings)
+    if keys.trouble:
+        listener(Event("plan", message=f"{model.name} has no identity: {keys.trouble}; the run cannot be resumed"))
+    request = run.Request(keys.request(settings), keys, outputs)
+    kept = kept_plan(request.directory, request.key)
+    job = kept_job(full, model, settings, kept) if kept else make_job(full, model, settings, listener=listener)
     if job.plan.dear:
         listener(Event("plan", message=f"work: {job.plan.dear}"))
     if job.plan.reach.tolerance:
         listener(Event("plan", message=f"seams: {job.plan.seams}"))
-    paths = _output_paths(full, output, settings.get("of"))
-    outputs = run.Outputs(paths, bool(settings.get("overwrite")), job.plan.layers)
-    refuse_inputs(touched(outputs.files), _read(full, job.model.name, settings))
-    found = identify(job.model, job.plan.compute.device, job.plan.compute.precision)
-    if found.trouble:
-        listener(Event("plan", message=f"{job.model.name} has no identity: {found.trouble}; the run cannot be resumed"))
-    size = getattr(full, "identity_bytes", 0)
-    if size > SAID:
-        listener(Event("plan", message=f"computing the {format_bytes(size)} of the dask array once, to know it again"))
-    key = job.plan.key(identity_of(full), found.key)
-    record = run.execute(job, full, outputs, key, listener, settings.get("scheduler"))
-    maps, certificate = _maps(job, full, outputs, key), run.certificate(job, run.work_directory(outputs, key))
+    record = run.execute(job, full, request, listener, settings.get("scheduler"))
+    maps, certificate = _maps(job, full, request), run.certificate(job, request.directory)
     layers = {name: Layer(maps[name]) for name in job.plan.layers}
     written = tuple(file.path for file in outputs.files)
     return Result(written, Labels(maps[LABELS]), layers, job.plan, certificate, record)
@@ -151,13 +158,16 @@ def export(
     paths = output_paths(Path(output), list(of or ()))
     if not paths:
         raise UsageError(f"{output} has no known suffix; name the format with --of {', '.join(PRODUCTS)}")
-    outputs = run.Outputs(paths, overwrite)
+    outputs = Outputs(paths, overwrite)
     refuse_inputs(touched(outputs.files), [labels])
-    run.refuse_existing(outputs)
-    with locked(outputs.work):
-        run.write_products({LABELS: finished}, outputs, outputs.work / "export", silent)
-        run.put_in_place(outputs, outputs.work / "export")
-        shutil.rmtree(outputs.work / "export")
+    refuse_existing(outputs)
+    with locked(*outputs.locks):
+        replaces, work = refuse_existing(outputs), outputs.work / "export"
+        products = write_products({LABELS: finished}, outputs, work, silent)
+        put_in_place(work, {"products": products, "replaces": replaces})
+        shutil.rmtree(work, ignore_errors=True)
+        with suppress(OSError):  # a run keeps its own things there
+            outputs.work.rmdir()
     return list(paths.values())
 
 
@@ -165,14 +175,18 @@ def _job(
     source: Image, model: str | Path | Model, settings: Settings, listener: Listener = silent
 ) -> tuple[Job, Source]:
     """Return the job, on the prediction grid, and the source at full resolution."""
+    model, full = _opened(source, model, settings)
+    return make_job(full, model, settings, listener=listener), full
+
+
+def _opened(source: Image, model: str | Path | Model, settings: Settings) -> tuple[Model, Source]:
     unknown = set(settings) - set(Settings.__annotations__)
     if unknown:
         raise UsageError(
             f"setting {sorted(unknown)[0]!r} is not known; use {', '.join(sorted(Settings.__annotations__))}"
         )
     model = model if isinstance(model, Model) else load_model(model, trust_model=settings.get("trust_model"))
-    full = open_source(source)
-    return make_job(full, model, settings, listener=listener), full
+    return model, open_source(source)
 
 
 def _output_paths(source: Source, output: str | Path | None, of: Sequence[str] | None) -> dict[str, Path]:
@@ -198,7 +212,7 @@ def _is_slide(source: Source) -> bool:
     return isinstance(source, SlideSource)
 
 
-def _maps(job: Job, full: Source, outputs: run.Outputs, key: str) -> dict[str, LabelMap]:
+def _maps(job: Job, full: Source, request: run.Request) -> dict[str, LabelMap]:
     """Return labels and layers by name: from the first product that holds them, else from the work directory."""
-    found = {file.content: open_map(file.path) for file in reversed(outputs.files) if file.product in LOSSLESS}
-    return found or run.maps_of(job, full, Store(run.work_directory(outputs, key)))
+    found = {file.content: open_map(file.path) for file in reversed(request.outputs.files) if file.product in LOSSLESS}
+    return found or run.maps_of(job, full, Store(request.directory))

@@ -9,6 +9,8 @@ since, is never overwritten.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +20,10 @@ from tilepipe import api
 from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.jobs import Job, Jobs, expand, nearest, output_folder, read_jobs
-from tilepipe.models.identity import identities_held, model_identity
+from tilepipe.keys import Keys
+from tilepipe.models.identity import identities_held
 from tilepipe.planning import Settings
+from tilepipe.publish import facts, is_same
 from tilepipe.reach import look
 from tilepipe.record import (
     DONE,
@@ -29,12 +33,9 @@ from tilepipe.record import (
     UNCHANGED,
     Entry,
     append_entry,
-    facts,
-    is_as_written,
     read_entries,
 )
-from tilepipe.sources.content import identity_of
-from tilepipe.store import locked, storage_errors
+from tilepipe.storage import locked, storage_errors
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
@@ -118,7 +119,7 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
     if dry_run:
         batch = Batch.load(path, jobs)
         return Report(folder, tuple(_look(batch, job, model) for job in batch.images()))
-    with locked(folder / ".tilepipe-batch"):
+    with _alone(folder):
         batch = Batch.load(path, jobs)
         todo = batch.images()
         entries: list[Entry] = []
@@ -127,6 +128,15 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
             entries.append(_process(batch, job, model, listener))
             listener(Event("batch", len(entries), len(todo), _sentence(entries[-1])))
     return Report(folder, tuple(entries))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a batch on its output folder. Raises `LockedError`."""
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".tilepipe-batch.lock"):
+        yield
 
 
 def _checked(path: Path) -> Jobs:
@@ -142,10 +152,13 @@ def _look(batch: Batch, job: Job, model: Model) -> Entry:
     """Return what would become of an image: 'unchanged', 'failed', or 'new' for work to do."""
     output = batch.below(job.output)
     try:
-        key = _key(batch, api.open_source(job.image), model)
+        source = api.open_source(job.image)
+        key = _key(batch, source, model)
+        if not (done := _is_done(batch, output, key)):
+            api.plan(source, model, **batch.settings)  # so that what would be refused is said
     except Exception as error:
         return _failed(batch, job, error)
-    return Entry(str(job.image), output, UNCHANGED if _is_done(batch, output, key) else NEW, key)
+    return Entry(str(job.image), output, UNCHANGED if done else NEW, key)
 
 
 def _process(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
@@ -178,9 +191,9 @@ def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
 
 
 def _key(batch: Batch, source: Source, model: Model) -> str:
-    """Return a hash of the image's content, the weights and whatever of the settings decides a label."""
-    plan = api.plan(source, model, **batch.settings)
-    return plan.key(identity_of(source), model_identity(model, plan.compute.device, plan.compute.precision))
+    """Return the request key: a hash of the image's content, the model and the settings; it takes no plan."""
+    settings: Settings = {**batch.settings}  # type: ignore[typeddict-item]
+    return Keys.of(source, model, settings).request(settings)
 
 
 def _failed(batch: Batch, job: Job, error: Exception) -> Entry:
@@ -196,7 +209,7 @@ def _is_done(batch: Batch, output: str, key: str) -> bool:
     entry = batch.known.get(output)
     if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, batch.jobs.of):
         return False
-    return all(is_as_written(batch.folder / name, known) for name, known in entry.files.items())
+    return all(is_same(batch.folder / name, known) for name, known in entry.files.items())
 
 
 def _may_replace(batch: Batch, job: Job) -> bool:
@@ -204,7 +217,7 @@ def _may_replace(batch: Batch, job: Job) -> bool:
     entry = batch.known.get(batch.below(job.output))
     files = entry.files if entry else {}
     there = [batch.below(path) for path in job.products if path.exists()]
-    return all(name in files and is_as_written(batch.folder / name, files[name]) for name in there)
+    return all(name in files and is_same(batch.folder / name, files[name]) for name in there)
 
 
 def _sentence(entry: Entry) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.certificate import Certificate, Mode
-from tilepipe.errors import StorageError
 from tilepipe.level import Level
 from tilepipe.plan import Plan
 from tilepipe.probe.result import Sides
-from tilepipe.store import write_durably
+from tilepipe.storage import read_json, write_json
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
@@ -62,14 +62,10 @@ def _mode(plan: Plan) -> Mode:
 
 def write_certificate(certificate: Certificate, directory: Path) -> None:
     """Write `certificate.json` into a work directory. Raises `StorageError`."""
-    write_durably(directory / CERTIFICATE, certificate.to_json())
+    write_json(directory / CERTIFICATE, json.loads(certificate.to_json()))
 
 
 def read_certificate(directory: Path) -> Certificate:
     """Read `certificate.json` of a work directory. Raises `StorageError`."""
     path = directory / CERTIFICATE
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise StorageError(f"{path} cannot be read; a run of this version writes it") from None
-    return Certificate.from_json(text, str(path))
+    return Certificate.from_json(json.dumps(read_json(path)), str(path))

@@ -223,6 +223,17 @@ def promises(source: Source, card: ModelCard, settings: Settings, compute: Compu
     return promise
 
 
+def with_workers(plan: Plan, compute: Compute, promise: Promise, limit: str | int | None) -> Plan:
+    """Return a plan for another number of worker processes. Raises `UsageError` where `limit` cannot be kept so."""
+    memory = promise(plan.tiling)
+    if limit is not None and memory.total > parse_bytes(limit):
+        raise UsageError(
+            f"memory {format_bytes(parse_bytes(limit))} cannot be kept by the run that was interrupted with "
+            f"{compute.workers} worker processes, which take {format_bytes(memory.total)}; give fewer --workers"
+        )
+    return replace(plan, compute=compute, memory=memory)
+
+
 def _fit_memory(card: ModelCard, settings: Settings, promise: Promise) -> tuple[Tiling, Memory]:
     """Return the tiling and its memory promise, with smaller blocks where the `memory` setting asks for it."""
     tiling = choose_tiles(card, settings)

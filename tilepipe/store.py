@@ -13,14 +13,12 @@ has one writer. A ledger without its arrays counts for nothing: it is begun anew
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,14 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from tilepipe.box import Box
-from tilepipe.errors import LockedError, StorageError
+from tilepipe.errors import StorageError
 from tilepipe.grid import Index
+from tilepipe.storage import append_line, read_lines, sealed, storage_errors, sync, write_durably
+
+AGAIN = "give the same command again: what is damaged is computed again"
+"""What a message about a damaged work directory ends with."""
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+"""What Zarr raises for arrays that are not what was written."""
 
 
 @dataclass(frozen=True)
@@ -51,46 +55,57 @@ class Record:
     layers: tuple[str, ...] = ()
     """sha256 of the block's codes by uncertainty layer, in the order of the plan."""
 
-    def to_line(self) -> str:
-        """Return the ledger line."""
-        return json.dumps({**asdict(self), "block": list(self.block)}) + "\n"
+    strips: dict[str, str] = field(default_factory=dict)
+    """sha256 of what the block has left for its later neighbours, by side."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields of the ledger line; JSON types."""
+        return asdict(self) | {"block": list(self.block)}
 
     @classmethod
-    def from_line(cls, line: str) -> Record:
-        """Parse a ledger line. Raises ValueError, KeyError or TypeError when it is torn."""
-        fields = json.loads(line)
-        lists = {name: tuple(fields[name]) for name in ("failed", "layers") if name in fields}
+    def from_dict(cls, fields: dict[str, Any]) -> Record:
+        """Return the record of a ledger line's fields. Raises KeyError or TypeError when they are of another kind."""
+        lists: dict[str, Any] = {name: tuple(fields[name]) for name in ("failed", "layers") if name in fields}
         return cls(**{**fields, **lists, "block": Index(*fields["block"])})
 
 
+def read_records(path: Path) -> tuple[dict[Index, Record], int]:
+    """Return the blocks of a ledger that may be at work, and how many of its lines are torn or damaged."""
+    lines, damaged = read_lines(path)
+    try:
+        records = [Record.from_dict(fields) for fields in lines]
+    except (KeyError, TypeError):
+        raise StorageError(f"{path} was written by another version; remove {path.parent}") from None
+    return {record.block: record for record in records}, damaged
+
+
 class Ledger:
-    """Append-only JSON lines; a torn last line, left by a crash, is cut off when the ledger is opened."""
+    """Append-only JSON lines, each with its checksum.
+
+    A line that a crash has torn, or that was damaged since, counts as never written: its block is computed again.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Read what is there."""
+        """Read what is there; `damaged` lines are cut out of the file."""
         self.path = path
-        self.done: dict[Index, Record] = {}
-        whole = 0
-        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-            try:
-                record = Record.from_line(line.decode()) if line.endswith(b"\n") else None
-            except (ValueError, KeyError, TypeError):
-                record = None
-            if record is None:
-                break
-            self.done[record.block] = record
-            whole += len(line)
-        if path.exists():
-            with storage_errors(path):
-                os.truncate(path, whole)
+        self.done, self.damaged = read_records(path)
+        if self.damaged:
+            self._rewrite()
 
     def append(self, record: Record) -> None:
         """Add a line and make it durable."""
-        with storage_errors(self.path), self.path.open("ab") as file:
-            file.write(record.to_line().encode())
-            file.flush()
-            sync(self.path, self.path.parent)
+        append_line(self.path, record.to_dict())
         self.done[record.block] = record
+
+    def forget(self, blocks: Iterable[Index]) -> None:
+        """Take blocks out: they are to be computed again."""
+        for block in blocks:
+            del self.done[block]
+        self._rewrite()
+
+    def _rewrite(self) -> None:
+        lines = (json.dumps(sealed(record.to_dict())) + "\n" for record in self.done.values())
+        write_durably(self.path, "".join(lines))
 
 
 class Store:
@@ -100,7 +115,7 @@ class Store:
         """Open `directory`/run.zarr, made by `create`."""
         self.directory = directory
         self.root = directory / "run.zarr"
-        self.labels: Any = zarr.open_array(self.root / "labels", mode="r+")
+        self.labels: Any = opened(self.root / "labels")
 
     @classmethod
     def create(
@@ -111,19 +126,18 @@ class Store:
 
         `layers` are arrays beside them, of uint8 filled with 255.
         """
-        made = directory / "run.zarr" / "labels" / "zarr.json"
-        wanted = [(f"layers/{name}", "uint8", 255) for name in layers]
-        with storage_errors(directory):
-            if not made.exists():
+        root = directory / "run.zarr"
+        arrays = [(f"layers/{name}", "uint8", 255) for name in layers] + [("labels", dtype, nodata)]
+        if not (root / "labels" / "zarr.json").exists():
+            with storage_errors(directory):
                 directory.mkdir(parents=True, exist_ok=True)
                 (directory / "ledger.jsonl").unlink(missing_ok=True)
                 sync(directory, directory)
-                for name, kind, fill in (*wanted, ("labels", dtype, nodata)):  # labels last: they say that all is there
-                    zarr.create_array(
-                        directory / "run.zarr", name=name, shape=shape, chunks=chunk, dtype=kind, fill_value=fill,
-                        serializer=BytesCodec(), compressors=[ZstdCodec(level=1), Crc32cCodec()], overwrite=True,
-                    )  # fmt: skip
-                    sync(directory / "run.zarr" / name / "zarr.json", directory.parent)
+                for name in ("strips", "labels", "layers"):
+                    shutil.rmtree(root / name, ignore_errors=True)
+        for name, kind, fill in arrays:  # labels last: they say that all is there
+            described = Layout(shape, chunk, kind, fill, BytesCodec())
+            make_array(root / name, described, directory.parent)
         return cls(directory)
 
     def write_labels(self, zone: Box, labels: NDArray[Any]) -> str:
@@ -146,30 +160,38 @@ class Store:
         """Raise `StorageError` when the labels, or codes, of a committed block are not those that were written."""
         name = f"layers/{layer}" if layer else "labels"
         if _sha256(self._read(name, zone)) != sha256:
-            raise StorageError(f"{self.root}/{name} does not match its ledger at {zone}; remove {self.directory}")
+            raise StorageError(f"{self.root}/{name} does not match its ledger at {zone}; {AGAIN}")
+
+    def state(self, zone: Box, layer: str = "") -> list[tuple[int, ...] | None]:
+        """Return what changes when the files of a committed block are written again; None for one that is not there."""
+        return [_state(file) for file in self._chunks(f"layers/{layer}" if layer else "labels", zone)]
+
+    def _chunks(self, name: str, zone: Box) -> list[Path]:
+        """Return the files of a block's chunks, whether they are there or not; the last block of a row has several."""
+        tall, wide = self.labels.chunks
+        rows, columns = range(zone.y0 // tall, -(-zone.y1 // tall)), range(zone.x0 // wide, -(-zone.x1 // wide))
+        return [self.root / name / "c" / str(row) / str(column) for row in rows for column in columns]
 
     def _array(self, name: str) -> Any:
-        return self.labels if name == "labels" else zarr.open_array(self.root / name, mode="r+")
+        return self.labels if name == "labels" else opened(self.root / name)
 
     def _write(self, name: str, zone: Box, values: NDArray[Any]) -> str:
         with storage_errors(self.root):
             array = self._array(name)
             array[zone.y0 : zone.y1, zone.x0 : zone.x1] = values
-            for row in range(zone.y0 // array.chunks[0], -(-zone.y1 // array.chunks[0])):
-                for column in range(zone.x0 // array.chunks[1], -(-zone.x1 // array.chunks[1])):
-                    chunk = self.root / name / "c" / str(row) / str(column)
-                    if chunk.exists():  # an all-nodata chunk is not stored
-                        sync(chunk, self.directory)
+            for chunk in self._chunks(name, zone):
+                if chunk.exists():  # an all-nodata chunk is not stored
+                    sync(chunk, self.directory)
         return _sha256(values)
 
     def _read(self, name: str, box: Box) -> NDArray[Any]:
         try:
             return np.asarray(self._array(name)[box.y0 : box.y1, box.x0 : box.x1])
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StorageError(f"{self.root}/{name} is corrupt at {box}: {error}; remove {self.directory}") from None
+        except _DAMAGED as error:
+            raise StorageError(f"{self.root}/{name} is corrupt at {box}: {error}; {AGAIN}") from None
 
-    def write_strip(self, block: Index, side: str, values: NDArray[np.int64]) -> None:
-        """Write a strip, (classes, height, width), durably."""
+    def write_strip(self, block: Index, side: str, values: NDArray[np.int64]) -> str:
+        """Write a strip, (classes, height, width), durably; return its sha256."""
         with storage_errors(self.root):
             path = self._strips(block) / side
             zarr.create_array(
@@ -178,14 +200,27 @@ class Store:
             sync(path / "zarr.json", self.directory)
             if values.any():
                 sync(path / "c" / "0" / "0" / "0", path)
+        return _sha256_of_strip(values)
 
-    def read_strip(self, block: Index, side: str) -> NDArray[np.int64]:
-        """Return a strip, (classes, height, width)."""
+    def read_strip(self, block: Index, side: str, sha256: str) -> NDArray[np.int64]:
+        """Return a strip, (classes, height, width). Raises `StorageError` when it is not the one of this sha256."""
         path = self._strips(block) / side
         try:
-            return np.asarray(zarr.open_array(path, mode="r")[:], dtype=np.int64)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StorageError(f"{path} is missing or corrupt: {error}; remove {self.directory}") from None
+            values = np.asarray(zarr.open_array(path, mode="r")[:], dtype=np.int64)
+        except _DAMAGED as error:
+            raise StorageError(f"{path} is missing or corrupt: {error}; {AGAIN}") from None
+        if _sha256_of_strip(values) != sha256:
+            raise StorageError(f"{path} does not match its ledger; {AGAIN}")
+        return values
+
+    def has_strips(self, record: Record) -> bool:
+        """Return whether all that a block has left for its neighbours is still there as it was written."""
+        try:
+            for side, sha256 in record.strips.items():
+                self.read_strip(record.block, side, sha256)
+        except StorageError:
+            return False
+        return True
 
     def drop_strips(self, block: Index) -> None:
         """Remove a block's strips; nobody needs them any more."""
@@ -210,69 +245,62 @@ def drop_arrays(directory: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How an array lies in Zarr: all that its metadata says."""
+
+    shape: tuple[int, ...]
+    """Of the array."""
+    chunk: tuple[int, ...]
+    """Shape of a chunk."""
+    dtype: str
+    """Of its values."""
+    fill: int | float = 0
+    """Value where nothing is stored."""
+    serializer: Any = "auto"
+    """Codec between values and bytes."""
+
+    def metadata(self) -> bytes:
+        """Return the content of zarr.json: a pure function of the layout."""
+        files: dict[str, Any] = {}
+        store = zarr.storage.MemoryStore(files)
+        zarr.create_array(
+            store, shape=self.shape, chunks=self.chunk, dtype=self.dtype, fill_value=self.fill,
+            serializer=self.serializer, compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        )  # fmt: skip
+        return bytes(files["zarr.json"].to_bytes())
+
+
+def make_array(path: Path, layout: Layout, top: Path) -> None:
+    """Make an array, durable up to `top`; where there is one its metadata, if damaged, is put right."""
+    file, wanted = path / "zarr.json", layout.metadata()
+    with storage_errors(path):
+        if file.exists() and file.read_bytes() == wanted:
+            return
+        path.mkdir(parents=True, exist_ok=True)
+        write_durably(file, wanted.decode())
+        sync(path, top)
+
+
+def opened(path: Path) -> Any:
+    """Return an array of a run. Raises `StorageError` when its metadata is missing or damaged."""
+    try:
+        return zarr.open_array(path, mode="r+")
+    except _DAMAGED as error:
+        raise StorageError(f"{path} is missing or corrupt: {error}; {AGAIN}") from None
+
+
+def _state(file: Path) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def _sha256(labels: NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
 
 
-def sync(path: Path, top: Path) -> None:
-    """Make a file or folder durable, and its entries in the folders above it up to `top`."""
-    target = path
-    while True:
-        handle = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        if target in (top, target.parent):
-            return
-        target = target.parent
-
-
-def sync_tree(path: Path) -> None:
-    """Make a file, or a folder with all that is in it, durable."""
-    for inside in sorted(path.rglob("*")) if path.is_dir() else ():
-        sync(inside, inside)
-    sync(path, path)
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Write a small file so that it is there whole or not at all. Raises `StorageError`."""
-    with storage_errors(path):
-        part = path.with_name(path.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        sync(part, part)
-        os.replace(part, path)
-        sync(path, path.parent)
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about `path` (full, not writable) into `StorageError`."""
-    try:
-        yield
-    except OSError as error:
-        free = _free(path)
-        raise StorageError(f"cannot write {path}: {error.strerror or error}; {free >> 20} MiB free there") from None
-
-
-def _free(path: Path) -> int:
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    try:
-        return shutil.disk_usage(path).free
-    except OSError:
-        return 0
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of a work directory. Raises `LockedError` when another run holds it."""
-    with storage_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        file = (directory / "lock").open("a+")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockedError(f"another run works in {directory}; wait for it or choose another output") from None
-        yield
+def _sha256_of_strip(values: NDArray[np.int64]) -> str:
+    return hashlib.sha256(f"{values.shape}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from tilepipe.box import Box
 from tilepipe.errors import StorageError
-from tilepipe.store import Ledger, storage_errors, sync
+from tilepipe.storage import storage_errors, sync
+from tilepipe.store import AGAIN, Layout, Ledger, make_array, opened
 
 
 class Vectors:
@@ -29,22 +28,18 @@ class Vectors:
         """Open the array `name` of a work directory, made by `create`."""
         self.directory, self.name = directory, name
         self.path = directory / "run.zarr" / name
-        self._array: Any = zarr.open_array(self.path, mode="r+")
+        self._array: Any = opened(self.path)
 
     @classmethod
     def create(cls, directory: Path, name: str, shape: tuple[int, int, int], columns: int, dtype: str) -> Vectors:
         """Make the array with `columns` columns per chunk, or open it where it is."""
-        made = directory / "run.zarr" / name / "zarr.json"
-        with storage_errors(directory):
-            if not made.exists():
+        path = directory / "run.zarr" / name
+        if not (path / "zarr.json").exists():
+            with storage_errors(directory):
                 directory.mkdir(parents=True, exist_ok=True)
                 (directory / f"{name}.jsonl").unlink(missing_ok=True)
                 sync(directory, directory)
-                zarr.create_array(
-                    directory / "run.zarr", name=name, shape=shape, chunks=(1, columns, shape[2]), dtype=dtype,
-                    compressors=[ZstdCodec(level=1), Crc32cCodec()], overwrite=True,
-                )  # fmt: skip
-                sync(made, directory.parent)
+        make_array(path, Layout(shape, (1, columns, shape[2]), dtype), directory.parent)
         return cls(directory, name)
 
     def ledger(self) -> Ledger:
@@ -64,13 +59,15 @@ class Vectors:
         """Return the values of `box`, (rows, columns, values). Raises `StorageError` on corrupt data."""
         try:
             return np.asarray(self._array[box.y0 : box.y1, box.x0 : box.x1])
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StorageError(f"{self.path} is corrupt at {box}: {error}; remove {self.directory}") from None
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise StorageError(f"{self.path} is corrupt at {box}: {error}; {AGAIN}") from None
 
-    def check(self, box: Box, sha256: str) -> None:
-        """Raise `StorageError` when committed values are not those that were written."""
-        if _sha256(self.read(box)) != sha256:
-            raise StorageError(f"{self.path} does not match its ledger at {box}; remove {self.directory}")
+    def checked(self, box: Box, sha256: str) -> NDArray[Any]:
+        """Return the values of `box`. Raises `StorageError` when they are not those that were committed."""
+        values = self.read(box)
+        if _sha256(values) != sha256:
+            raise StorageError(f"{self.path} does not match its ledger at {box}; {AGAIN}")
+        return values
 
 
 def _sha256(values: NDArray[Any]) -> str:

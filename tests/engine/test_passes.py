@@ -16,7 +16,7 @@ from fakes import global_model, noise, open_book
 from tilepipe import api
 from tilepipe.box import Box
 from tilepipe.engine import dask, passes, serial
-from tilepipe.engine.around import read_whole
+from tilepipe.engine.around import whole_so_far
 from tilepipe.engine.book import Queue, Work
 from tilepipe.engine.steps import Job
 from tilepipe.errors import InputError
@@ -52,7 +52,7 @@ def test_engines_give_the_same_bytes(model: Model, statistics: str, tmp_path: Pa
         job = job_of(model, tmp_path / name, statistics=statistics, **more)
         labels = labels_of(job, engine)
         if statistics == "whole":
-            return labels, read_whole(tmp_path / name).tobytes()
+            return labels, whole_so_far(tmp_path / name).tobytes()
         return labels, Vectors(tmp_path / name, "field").read(Box(0, 0, 3, 5)).tobytes()
 
     wanted = found("serial", serial.run)

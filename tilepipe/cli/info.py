@@ -80,18 +80,11 @@ def _layout(source: Any) -> str:
 
 def _run(directory: Path) -> dict[str, Any]:
     """Read a work directory without touching it: a run may be at work there."""
-    from tilepipe.plan import Plan
-    from tilepipe.store import Record
+    from tilepipe.keys import read_plan
+    from tilepipe.store import read_records
 
-    plan = Plan.from_json((directory / "plan.json").read_text())
-    done: dict[Any, Record] = {}
-    ledger = directory / "ledger.jsonl"
-    for line in ledger.read_text().splitlines() if ledger.exists() else []:
-        try:
-            record = Record.from_line(line)
-        except (ValueError, KeyError, TypeError):  # the last line, while it is being written
-            continue
-        done[record.block] = record
+    plan = read_plan(directory).plan
+    done, _ = read_records(directory / "ledger.jsonl")
     return {
         "run": str(directory),
         "finished": (directory / "run.json").exists(),

@@ -6,7 +6,6 @@ when they need them, in the same way and with the same batch shape, so they are 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -24,14 +23,35 @@ from tilepipe.models.model import Model
 from tilepipe.models.statistics import Nodes, Recorder, Summer, added_up
 from tilepipe.plan import Plan
 from tilepipe.predict import Predictor
+from tilepipe.storage import read_json
+from tilepipe.store import AGAIN, read_records
 from tilepipe.vectors import Vectors
 
 FIELD = "field"
 """Name of the array of statistics."""
 WHOLE = "whole.json"
 """Statistics of the whole image, beside the ledger."""
+CHUNK = 1 << 18
+"""Most values in a chunk of a field, which is a unit of work."""
 LEAST = 2.0**-20
 """Weight of a window without image data, with statistics 1: nothing where another window has a say, and no NaN."""
+
+
+def field_columns(plan: Plan) -> int:
+    """Return how many windows of a row a unit of a field holds."""
+    assert plan.statistics is not None
+    return min(plan.windows.x.count, max(1, CHUNK // (sum(plan.statistics.values) + 1)))
+
+
+def field_boxes(plan: Plan) -> dict[Index, Box]:
+    """Return the windows of each unit of a field, a chunk of its array, as far as the region needs them."""
+    nodes, columns, found = plan.nodes, field_columns(plan), {}
+    for row in range(nodes.y0, nodes.y1):
+        for chunk in range(nodes.x0 // columns, -(-nodes.x1 // columns)):
+            box = Box(row, chunk * columns, row + 1, (chunk + 1) * columns) & nodes
+            assert box is not None
+            found[Index(row, chunk)] = box
+    return found
 
 
 class Around(Protocol):
@@ -109,11 +129,22 @@ class Kept:
     def __init__(self, plan: Plan, directory: Path) -> None:
         """Open them; the pass that takes them comes before the tiles."""
         self.grid, self.vectors = plan.windows, Vectors(directory, FIELD)
+        self.units, self.columns = field_boxes(plan), field_columns(plan)
+        self.done, _ = read_records(directory / f"{FIELD}.jsonl")
 
     def nodes(self, box: Box) -> Nodes:
-        """Return the statistics around a tile at `box`."""
+        """Return the statistics around a tile at `box`. Raises `StorageError` when they are not those in the ledger."""
         at = nodes_of(self.grid, box)
-        return Nodes(box, self.grid, at, self.vectors.read(at))
+        return Nodes(box, self.grid, at, np.concatenate([self._row(row, at) for row in range(at.y0, at.y1)]))
+
+    def _row(self, row: int, at: Box) -> NDArray[np.floating]:
+        """Return the columns of `at` of one row of windows, (1, at.width, values + 1)."""
+        chunks = [Index(row, k) for k in range(at.x0 // self.columns, -(-at.x1 // self.columns))]
+        if missing := [unit for unit in chunks if unit not in self.done]:
+            raise StorageError(f"the statistics at {tuple(missing[0])} are not in {self.vectors.directory}; {AGAIN}")
+        parts = [self.vectors.checked(self.units[unit], self.done[unit].sha256) for unit in chunks]
+        first = self.units[chunks[0]].x0
+        return np.asarray(np.concatenate(parts, axis=1)[:, at.x0 - first : at.x1 - first])
 
 
 class Same:
@@ -165,13 +196,20 @@ def whole_image(plan: Plan, model: Model, image: Pixels) -> NDArray[np.float64]:
     return known
 
 
-def read_whole(directory: Path) -> NDArray[np.float64]:
-    """Return the statistics of the whole image that a run has so far, (values,). Raises `StorageError`."""
-    path = directory / WHOLE
+def whole_so_far(directory: Path) -> NDArray[np.float64]:
+    """Return the statistics of the whole image that a run has so far, (values,); none where they were damaged."""
     try:
-        return np.array(json.loads(path.read_text(encoding="utf-8"))["values"] if path.exists() else [], np.float64)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise StorageError(f"{path} cannot be read; remove {directory}") from None
+        return np.array(read_json(directory / WHOLE)["values"], np.float64)
+    except StorageError:
+        return np.zeros(0)
+
+
+def read_whole(directory: Path, count: int) -> NDArray[np.float64]:
+    """Return the first `count` statistics of the whole image that a run has taken. Raises `StorageError`."""
+    known = whole_so_far(directory)
+    if len(known) < count:
+        raise StorageError(f"{directory / WHOLE} is missing or damaged; {AGAIN}")
+    return known[:count]
 
 
 def around_of(plan: Plan, model: Model, image: Pixels, directory: Path | None) -> Around | None:
@@ -179,5 +217,6 @@ def around_of(plan: Plan, model: Model, image: Pixels, directory: Path | None) -
     if plan.statistics is None:
         return None
     if plan.statistics.kind == "whole":
-        return Same(plan, read_whole(directory) if directory else whole_image(plan, model, image))
+        count = sum(plan.statistics.values)
+        return Same(plan, read_whole(directory, count) if directory else whole_image(plan, model, image))
     return Kept(plan, directory) if directory else Live(Windows(plan, model, image))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ import dask
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, wait
 
 from tilepipe.engine.book import Queue, Work
+from tilepipe.engine.code import code_here
 from tilepipe.engine.steps import Job, Worker
 from tilepipe.errors import DeviceError, UsageError
 from tilepipe.grid import Index
@@ -68,18 +70,36 @@ def run(
         in_flight = (
             job.plan.compute.in_flight if scheduler is None else 2 * max(1, len(client.scheduler_info()["workers"]))
         )
-        running: dict[Any, Index] = {}
+        here, running = code_here(), dict[Any, Index]()
         while pending or running:
             room = in_flight - len(running)
             for block in list(islice((b for b in pending if book.ready(b)), room)):
                 pending.remove(block)
-                running[client.submit(_run_block, key, block, book.givers(block), pure=False)] = block
+                running[client.submit(_run_block, key, block, book.givers(block), here, pure=False)] = block
             for future in wait(list(running), return_when="FIRST_COMPLETED").done:
                 book.commit(_result(future, running.pop(future)))
 
 
-def _run_block(key: str, block: Index, givers: tuple[Index, ...]) -> Record:
-    return _WORKERS[key].run(Index(*block), [Index(*giver) for giver in givers])
+def _run_block(key: str, block: Index, givers: tuple[Record, ...], code: str) -> Record:
+    if code != code_here():  # a worker that has joined since
+        raise DeviceError(_other_code(f"a worker on {platform.node()}", code_here(), code))
+    return _WORKERS[key].run(Index(*block), givers)
+
+
+def _refuse_other_code(client: Client) -> None:
+    """Raise `DeviceError` when a worker process would compute with other code than this one."""
+    here = code_here()
+    for worker, there in client.run(code_here, on_error="return").items():
+        if there != here:
+            raise DeviceError(_other_code(f"worker {worker}", there, here))
+
+
+def _other_code(who: str, there: object, here: str) -> str:
+    said = there if isinstance(there, str) else f"another version of tilepipe ({there})"
+    return (
+        f"{who} has {said}, but this run has {here}; its labels could differ, so it is not used. Install the same "
+        "there and start the workers again"
+    )
 
 
 def _result(future: Any, block: Index) -> Record:
@@ -106,6 +126,7 @@ def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work])
     try:
         with dask.config.set(quiet), _connected(job, scheduler) as client:
             if job.plan.compute.workers or scheduler:
+                _refuse_other_code(client)
                 threads = max(1, (os.cpu_count() or 1) // max(1, job.plan.compute.workers))
                 client.register_plugin(_JobPlugin(key, make, threads))
             else:

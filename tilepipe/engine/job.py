@@ -13,7 +13,7 @@ from tilepipe.arithmetic import resolve_precision
 from tilepipe.box import Box
 from tilepipe.choice import choose_tile
 from tilepipe.engine.steps import Job, Worker
-from tilepipe.errors import InputError
+from tilepipe.errors import DeviceError, InputError
 from tilepipe.events import Listener, silent
 from tilepipe.frozen import freeze
 from tilepipe.grid import Grid
@@ -21,8 +21,8 @@ from tilepipe.memory import HEAPS, Needs
 from tilepipe.models.footprint import footprint
 from tilepipe.models.model import Model
 from tilepipe.output import label_map
-from tilepipe.plan import Left
-from tilepipe.planning import Settings, compute_of, make_plan
+from tilepipe.plan import Left, Plan
+from tilepipe.planning import Settings, compute_of, make_plan, promises, with_workers
 from tilepipe.predict import resolve_device
 from tilepipe.reach import Known, look
 from tilepipe.region import image_data, on_prediction_grid, resolve
@@ -71,6 +71,35 @@ def left_of(wanted: Wanted) -> Left | None:
             f"columns {box.x0} to {box.x1}; name a larger area, or leave the mask out"
         )
     return left
+
+
+def kept_job(full: Source, model: Model, settings: Settings, plan: Plan) -> Job:
+    """Return the job of a plan that a run has kept: its choices hold, whatever would be chosen today.
+
+    Worker processes are those asked for now. Raises `DeviceError` where the plan's device is not there, `UsageError`
+    where so many workers do not keep within `memory`.
+    """
+    try:
+        resolve_device(plan.compute.device)
+    except DeviceError as error:
+        raise DeviceError(
+            f"the run that was interrupted computes on {plan.compute.device}: {error}. Go on where that device is, or "
+            "name another one with --device, which begins anew"
+        ) from None
+    card = model.card.model_copy(update={"halo": plan.tiling.halo, "stride": plan.tiling.stride})
+    _, area = resolve(full, card, settings)
+    plan = replace(plan, source=full.name, model=card.name)
+    if (settings.get("workers") or 0) != plan.compute.workers:
+        compute = replace(plan.compute, workers=settings.get("workers") or 0)
+        promise = promises(full, card, settings, compute, _needs_of(plan, model))
+        plan = with_workers(plan, compute, promise, settings.get("memory"))
+    image = image_data(full, plan.mask)
+    return Job(plan, on_prediction_grid(image, plan), model, Wanted(image, plan, area))
+
+
+def _needs_of(plan: Plan, model: Model) -> Needs:
+    windows = plan.windows if plan.statistics and plan.statistics.kind == "field" else None
+    return _needs(model, sum(plan.statistics.values) if plan.statistics else 0, windows, plan.compute.dtype)
 
 
 def _needs(model: Model, values: int, windows: Grid | None, dtype: str) -> Needs:

@@ -6,7 +6,6 @@ order of call, each with the operations before it held fixed; a pass ends at its
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -14,21 +13,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilepipe.box import Box
-from tilepipe.engine.around import FIELD, WHOLE, Sums, Windows, read_whole
+from tilepipe.engine.around import FIELD, WHOLE, Sums, Windows, field_boxes, field_columns, read_whole, whole_so_far
 from tilepipe.engine.book import Queue, Work
 from tilepipe.engine.pixels import Pixels
 from tilepipe.engine.steps import Job
+from tilepipe.errors import StorageError
 from tilepipe.events import Event, Listener
 from tilepipe.grid import Index
 from tilepipe.models.statistics import added_up
-from tilepipe.plan import Plan
-from tilepipe.store import Record, write_durably
+from tilepipe.storage import write_json
+from tilepipe.store import Record
 from tilepipe.vectors import Vectors
-
-CHUNK = 1 << 18
-"""Most values in a chunk of a field, which is a unit of work."""
 
 
 class Engine(Protocol):
@@ -42,11 +40,25 @@ class Units:
     """A book over the chunks of an array of vectors; none waits for another."""
 
     def __init__(self, vectors: Vectors, boxes: dict[Index, Box], listener: Listener, message: str) -> None:
-        """Compare what is there with its ledger; `boxes` are what each unit writes."""
+        """Compare what is there with its ledger; `boxes` are what each unit writes, damaged ones are done again."""
         self.vectors, self.boxes, self.listener, self.message = vectors, boxes, listener, message
         self.ledger = vectors.ledger()
-        for unit, record in self.ledger.done.items():
-            vectors.check(boxes[unit], record.sha256)
+        lost = [unit for unit in self.ledger.done if unit not in boxes or not self._as_written(unit)]
+        if lost:
+            self.ledger.forget(lost)
+        if lost or self.ledger.damaged:
+            listener(Event("statistics", message="statistics kept on disk were damaged; they are taken again"))
+
+    def read(self, unit: Index) -> NDArray[Any]:
+        """Return what a unit has written. Raises `StorageError` when it is something else by now."""
+        return self.vectors.checked(self.boxes[unit], self.ledger.done[unit].sha256)
+
+    def _as_written(self, unit: Index) -> bool:
+        try:
+            self.read(unit)
+        except StorageError:
+            return False
+        return True
 
     def missing(self) -> list[Index]:
         """Return the units that are not committed yet."""
@@ -56,7 +68,7 @@ class Units:
         """Return True."""
         return True
 
-    def givers(self, block: Index) -> tuple[Index, ...]:
+    def givers(self, block: Index) -> tuple[Record, ...]:
         """Return nothing."""
         return ()
 
@@ -76,7 +88,7 @@ class _Unit:
         self.vectors = Vectors(job.directory, name)
         self.image = Pixels(job.source, job.model.card.mean or (0.0,) * job.plan.bands)
 
-    def run(self, block: Index, strips_from: Iterable[Index] = ()) -> Record:
+    def run(self, block: Index, strips_from: Iterable[Record] = ()) -> Record:
         """Take the statistics of a unit, write them and return the line for the ledger."""
         start = time.monotonic()
         box, values, failed = self.take(block)
@@ -114,7 +126,7 @@ class SumsUnit(_Unit):
         super().__init__(job, sums_name(number))
         assert job.directory is not None
         assert job.plan.statistics is not None
-        self.known = read_whole(job.directory)[: sum(job.plan.statistics.values[:number])]
+        self.known = read_whole(job.directory, sum(job.plan.statistics.values[:number]))
         self.sums = Sums(self.plan, job.model, self.image)
 
     def take(self, unit: Index) -> tuple[Box, Any, tuple[str, ...]]:
@@ -125,22 +137,6 @@ class SumsUnit(_Unit):
 def sums_name(number: int) -> str:
     """Return the name of the array of a pass over the whole image."""
     return f"sums{number}"
-
-
-def _columns(plan: Plan) -> int:
-    assert plan.statistics is not None
-    return min(plan.windows.x.count, max(1, CHUNK // (sum(plan.statistics.values) + 1)))
-
-
-def field_boxes(plan: Plan) -> dict[Index, Box]:
-    """Return the windows of each unit of a field, a chunk of its array, as far as the region needs them."""
-    nodes, columns, found = plan.nodes, _columns(plan), {}
-    for row in range(nodes.y0, nodes.y1):
-        for chunk in range(nodes.x0 // columns, -(-nodes.x1 // columns)):
-            box = Box(row, chunk * columns, row + 1, (chunk + 1) * columns) & nodes
-            assert box is not None
-            found[Index(row, chunk)] = box
-    return found
 
 
 def take_statistics(job: Job, engine: Engine, listener: Listener) -> list[str]:
@@ -157,7 +153,7 @@ def take_statistics(job: Job, engine: Engine, listener: Listener) -> list[str]:
         for number, values in enumerate(plan.statistics.values):
             _take_sums(job, engine, listener, (directory, number, values))
         return []
-    grid, columns = plan.windows, _columns(plan)
+    grid, columns = plan.windows, field_columns(plan)
     shape = grid.y.count, grid.x.count, sum(plan.statistics.values) + 1
     book = Units(
         Vectors.create(directory, FIELD, shape, columns, plan.compute.dtype), field_boxes(plan), listener, "statistics"
@@ -171,16 +167,17 @@ def _take_sums(job: Job, engine: Engine, listener: Listener, of: tuple[Path, int
     directory, number, values = of
     statistics, grid = job.plan.statistics, job.plan.grid
     assert statistics is not None
-    known, before = read_whole(directory), sum(statistics.values[:number])
+    known, before = whole_so_far(directory), sum(statistics.values[:number])
     if len(known) > before:
         return
     blocks = {block: _one(block) for block in grid.blocks_over(Box.of_shape(*grid.shape))}
     shape = grid.y.blocks, grid.x.blocks, values + 2
     vectors = Vectors.create(directory, sums_name(number), shape, 1, "float64")
     message = f"statistics of layer {number + 1} of {len(statistics.values)}"
-    engine(job, Units(vectors, blocks, listener, message), make=partial(SumsUnit, number=number))
-    found = added_up(np.concatenate([vectors.read(box)[0] for box in blocks.values()]))
-    write_durably(directory / WHOLE, json.dumps({"values": np.append(known, found).tolist()}))
+    units = Units(vectors, blocks, listener, message)
+    engine(job, units, make=partial(SumsUnit, number=number))
+    found = added_up(np.concatenate([units.read(block)[0] for block in blocks]))
+    write_json(directory / WHOLE, {"values": np.append(known, found).tolist()})
 
 
 def _one(block: Index) -> Box:

@@ -79,24 +79,25 @@ class Worker:
         labels[~self.wanted(area)] = plan.nodata
         return labels, tally
 
-    def run(self, block: Index, strips_from: Iterable[Index] = ()) -> Record:
+    def run(self, block: Index, strips_from: Iterable[Record] = ()) -> Record:
         """Predict a block's tiles, write its labels and strips, and return the line for the ledger.
 
-        `strips_from` are the earlier neighbours that have written strips.
+        `strips_from` are the ledger lines of the earlier neighbours that have written strips.
         """
         start, plan, tally = time.monotonic(), self.job.plan, Tally()
         assert self.store is not None
         grid, zone = plan.grid, plan.grid.zone(block)
         area = _grown(zone, max(grid.tile_shape) if grid.blended else 0, grid.shape)
         canvas = self._gather(plan.tiles_of(block), area, tally)
+        strips: dict[str, str] = {}
         if isinstance(canvas, Sums):
-            self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
+            strips = self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
         labels = canvas.labels(zone)
         labels[~self.wanted(zone)] = plan.nodata
         sha256 = self.store.write_labels(zone, labels)
         layers = self._write_layers(zone, canvas, labels != plan.nodata)
         seconds = round(time.monotonic() - start, 3)
-        return Record(block, sha256, tally.tiles, tuple(tally.failed), seconds, layers)
+        return Record(block, sha256, tally.tiles, tuple(tally.failed), seconds, layers, strips)
 
     def _write_layers(self, zone: Box, canvas: Canvas, labelled: NDArray[np.bool_]) -> tuple[str, ...]:
         """Write the plan's layers, nodata where labels are; return their sha256."""
@@ -167,19 +168,23 @@ class Worker:
         """Return what puts statistics in when the model runs on tiles at `boxes`; None where it takes its own."""
         return Frozen([self.around.nodes(box) for box in boxes]) if self.around else None
 
-    def _exchange_strips(self, block: Index, sums: Sums, strips_from: Iterable[Index], *, own: bool) -> None:
-        """Write this block's strips, if it has any of its `own`, and add those of its earlier neighbours."""
+    def _exchange_strips(self, block: Index, sums: Sums, strips_from: Iterable[Record], *, own: bool) -> dict[str, str]:
+        """Write this block's strips, if it has any of its `own`, and add those of its earlier neighbours.
+
+        Returns the sha256 of its own by side.
+        """
         assert self.store is not None
         grid = self.job.plan.grid
         reach = max(grid.tile_shape) - 1
-        for side, box in strip_boxes(grid.zone(block), reach, grid.shape).items() if own else ():
-            self.store.write_strip(block, side, sums.at(box))
-        givers = set(strips_from)
+        boxes = strip_boxes(grid.zone(block), reach, grid.shape) if own else {}
+        written = {side: self.store.write_strip(block, side, sums.at(box)) for side, box in boxes.items()}
+        givers = {record.block: record for record in strips_from}
         for side, (rows, columns) in SIDES.items():
             near = Index(block.row - rows, block.column - columns)
             if near in givers:
                 box = strip_boxes(grid.zone(near), reach, grid.shape)[side]
-                sums.at(box)[:] += self.store.read_strip(near, side)
+                sums.at(box)[:] += self.store.read_strip(near, side, givers[near].strips[side])
+        return written
 
 
 def _canvas(plan: Plan, area: Box) -> Canvas:

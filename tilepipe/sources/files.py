@@ -29,6 +29,8 @@ class Stamp(NamedTuple):
     changed: int
     """Time of the last change of the content, ns."""
     inode: int
+    touched: int
+    """Time of the last change of content, name or rights, ns: a writer cannot set it back."""
 
 
 def stamp(path: str | Path) -> Stamp:
@@ -38,12 +40,12 @@ def stamp(path: str | Path) -> Stamp:
         found = os.stat(path)
     except OSError as error:
         raise InputError(f"{path} cannot be opened: {error.strerror or error}") from error
-    return Stamp(str(Path(path).absolute()), found.st_size, found.st_mtime_ns, found.st_ino)
+    return Stamp(str(Path(path).absolute()), found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
 
 
 def unchanged(known: Stamp) -> Stamp:
     """Return `known`. Raises `InputError` where the file was replaced or written to since."""
-    if stamp(known.path) != known:
+    if stamp(known.path)[:-1] != known[:-1]:
         raise InputError(f"{known.path} changed while it was being read; start again once it is complete")
     return known
 

@@ -46,7 +46,7 @@ class PictureSource(ArraySource):
 
     def identity(self) -> dict[str, Any]:
         """Return the hash of the file."""
-        return {"reader": "picture", "sha256": content_sha256(self._stamp), "shape": list(self.shape)}
+        return {"reader": "picture", "sha256": content_sha256(stamp(self.name)), "shape": list(self.shape)}
 
 
 def _decode(name: str, allow_palette: bool) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 
 from tilepipe.certificate import Certificate
 from tilepipe.certify import certificate_of, read_certificate
-from tilepipe.engine.around import Around, Same, read_whole
+from tilepipe.engine.around import Around, Same, whole_so_far
 from tilepipe.engine.steps import Job
 from tilepipe.errors import InputError, ModelError, StorageError, UsageError
 from tilepipe.exports.products import LABELS, LOSSLESS, product_of
 from tilepipe.exports.view import open_map
+from tilepipe.keys import read_plan
 from tilepipe.labelmap import LabelMap
 from tilepipe.models.identity import identify
 from tilepipe.models.model import Model
@@ -22,9 +22,11 @@ from tilepipe.models.weights import load_model
 from tilepipe.plan import Plan
 from tilepipe.planning import Settings
 from tilepipe.predict import resolve_device
+from tilepipe.publish import RECORD
 from tilepipe.region import image_data, on_prediction_grid, resolve
 from tilepipe.sources.content import identity_of
 from tilepipe.sources.open import open_source
+from tilepipe.storage import read_json
 from tilepipe.store import Store
 from tilepipe.wanted import Wanted
 
@@ -81,16 +83,17 @@ def find_run(path: Path) -> Run | None:
         return None
     directory = max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns)
     try:
-        record = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-        return Run(directory.resolve(), Plan.from_json((directory / "plan.json").read_text(encoding="utf-8")), record)
-    except (OSError, ValueError):
-        raise InputError(f"{directory} holds no finished run; give the command of the run again, it goes on") from None
+        return Run(directory.resolve(), read_plan(directory).plan, read_json(directory / RECORD))
+    except StorageError as error:
+        raise InputError(
+            f"{directory} holds no finished run: {error}. Give the command of the run again, it goes on"
+        ) from None
 
 
 def _wrote(record: Path, name: str) -> bool:
     """Return whether a product of this name is one of a finished run, by its run.json."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return name in json.loads(record.read_text(encoding="utf-8"))["contents"]
+    with suppress(StorageError):
+        return name in read_json(record)["contents"]
     return False
 
 
@@ -136,7 +139,7 @@ def around_run(run: Run) -> Around | None:
     statistics = run.plan.statistics
     if statistics is None or statistics.kind != "whole":
         return None
-    known = read_whole(run.directory)
+    known = whole_so_far(run.directory)
     return Same(run.plan, known) if len(known) == sum(statistics.values) else None
 
 

@@ -17,7 +17,7 @@ from tilepipe.exports.products import LABELS
 from tilepipe.grid import Index
 from tilepipe.labelmap import LabelMap
 from tilepipe.quality.seams import Flips
-from tilepipe.store import Record, Store
+from tilepipe.store import Store, read_records
 from tilepipe.verify.find import Run
 from tilepipe.wanted import Wanted
 
@@ -42,8 +42,7 @@ def check_stored(run: Run) -> Stored:
     A product that cannot be opened has no right block. Raises `InputError` where no product is left.
     """
     store, plan = run.stored(), run.plan
-    records = [Record.from_line(line) for line in (run.directory / "ledger.jsonl").read_text().splitlines()]
-    last = {record.block: record for record in records}
+    last, _ = read_records(run.directory / "ledger.jsonl")
     if store is None and _opened(run) is None:
         return Stored(run.products[0].name, len(last), tuple((b.row, b.column) for b in sorted(last)), (LABELS,))
     if store is None and plan.output != plan.predicted:

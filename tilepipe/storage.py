@@ -1,0 +1,185 @@
+"""Storage: small files kept safely. One guarantee for all of them.
+
+A file is there whole or not at all (temporary name, fsync, rename, fsync of the folder), and what comes back is what
+was written: texts and lines carry a checksum, and one that does not match is as good as none. Logs are appended and
+fsynced; a line that a crash has torn, or that was damaged since, is left out and counted. Locks are per file and go
+with the process that holds them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tilepipe.errors import LockedError, StorageError
+
+CHECK = "check"
+"""Field of a JSON object that holds the checksum of the others."""
+DIGITS = 16
+"""Hexadecimal digits of a checksum."""
+
+
+def sealed(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return JSON fields with their checksum as the last one."""
+    plain = {name: value for name, value in fields.items() if name != CHECK}
+    return {**plain, CHECK: _checksum(plain)}
+
+
+def unsealed(text: str | bytes) -> dict[str, Any] | None:
+    """Return the fields of a JSON object that `sealed` made; None when they are not what was written."""
+    try:
+        fields = json.loads(text)
+        check = fields.pop(CHECK)
+        return fields if check == _checksum(fields) else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _checksum(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def write_json(path: Path, fields: dict[str, Any]) -> None:
+    """Write JSON fields with their checksum, durably and at once. Raises `StorageError`."""
+    write_durably(path, json.dumps(sealed(fields), indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what `write_json` wrote. Raises `StorageError` where it is missing or damaged."""
+    try:
+        found = unsealed(path.read_bytes())
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}") from None
+    if found is None:
+        raise StorageError(f"{path} is damaged: it is not what tilepipe wrote there")
+    return found
+
+
+def append_line(path: Path, fields: dict[str, Any]) -> None:
+    """Add a line with its checksum and make it durable; a torn line before it is left alone. Raises `StorageError`."""
+    with storage_errors(path):
+        created = not path.exists()
+        with path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(json.dumps(sealed(fields)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if created:
+            sync(path.parent, path.parent)
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the lines of a log that are what was written, and how many others stand between or after them."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    found = [unsealed(line) for line in lines if line]
+    whole = [fields for fields in found if fields is not None]
+    return whole, len(found) - len(whole)
+
+
+def sync(path: Path, top: Path) -> None:
+    """Make a file or folder durable, and its entries in the folders above it up to `top`."""
+    target = path
+    while True:
+        handle = os.open(target, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if target in (top, target.parent):
+            return
+        target = target.parent
+
+
+def sync_tree(path: Path) -> None:
+    """Make a file, or a folder with all that is in it, durable."""
+    for inside in sorted(path.rglob("*")) if path.is_dir() else ():
+        sync(inside, inside)
+    sync(path, path)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a small file so that it is there whole or not at all. Raises `StorageError`."""
+    with storage_errors(path):
+        part = path.with_name(path.name + ".part")
+        part.write_text(text, encoding="utf-8")
+        sync(part, part)
+        os.replace(part, path)
+        sync(path, path.parent)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about `path` (full, not writable) into `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        free = _free(path)
+        raise StorageError(f"cannot write {path}: {error.strerror or error}; {free >> 20} MiB free there") from None
+
+
+def _free(path: Path) -> int:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return 0
+
+
+@contextmanager
+def locked(*files: Path) -> Iterator[None]:
+    """Hold the lock files given, all or none; they are removed in the end.
+
+    Raises `LockedError` when another process holds one, `StorageError` where the file system has no locks.
+    """
+    with ExitStack() as held:
+        for file in sorted(files):
+            held.enter_context(_lock(file))
+        yield
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    while True:
+        with storage_errors(path):
+            file = path.open("a+")
+        with file:
+            _take(file, path)
+            if _same(file, path):  # else its last holder has just removed it
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+
+
+def _take(file: Any, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LockedError(f"another run holds {path}; wait for it or choose another output") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+        raise StorageError(
+            f"the file system of {path.parent} cannot lock files ({error.strerror}), so two runs could mix their "
+            "labels there; write to another disk and copy the result"
+        ) from None
+
+
+def _same(file: Any, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
