@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
+import json
+import lzma
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.checks import check_dtype, check_size, pick, pick_bands, stated, usable
+from tilepipe.sources.chunks import Chunks
 
 MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4}
 METRES = {"meter": 1.0, "kilometer": 1e3}
@@ -104,14 +106,24 @@ class ZarrSource:
         return fit[-1] if fit and fit[-1] is not self._levels[0] else self
 
     def identity(self) -> dict[str, Any]:
-        """Return a hash of the chunks and metadata of all levels, and what is picked from them."""
+        """Return a hash of the chunks of all levels and of how they are coded, and what is picked from them.
+
+        Other files in the folder, and attributes that decide nothing, do not count.
+        """
         digest = hashlib.sha256()
         for level in self._levels:
-            for file in sorted(p for p in (self._root / level.part).rglob("*") if p.is_file()):
-                digest.update(f"{level.part}/{file.relative_to(self._root / level.part)}\0".encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
-        picked = {"bands": list(self._bands), **self._picks}
+            digest.update(f"{level.part} {level.coding()}\0".encode())
+            for key, file in level.chunks.files():
+                digest.update(f"{level.part}/{key}\0".encode())
+                with file.open("rb") as opened:
+                    digest.update(hashlib.file_digest(opened, "sha256").digest())
+        picked = {"bands": list(self._bands), **self._picks, "axes": self._axes}
         return {"reader": "zarr", "sha256": digest.hexdigest(), "shape": list(self.shape), **picked}
+
+    @property
+    def files(self) -> list[Path]:
+        """The folder."""
+        return [self._root]
 
 
 class ZarrPlanes:
@@ -124,11 +136,29 @@ class ZarrPlanes:
         self.array = array
         self.part = part
         self.name = image.name
+        self.chunks = Chunks(image.name, array, image._root / part, image._root)
 
     def check(self) -> None:
         """Refuse other dtypes and chunks too large to decode."""
         check_dtype(self.name, self.array.dtype, "Convert it: zarr.save('out.zarr', array.astype('float32'))")
         check_size(self.name, self.shape, int(np.prod(self.array.chunks)) * self.array.dtype.itemsize)
+
+    def coding(self) -> str:
+        """Return what turns the bytes of chunks into pixels, as JSON."""
+        said = self.array.metadata.to_dict()
+        decides = (
+            "zarr_format",
+            "shape",
+            "data_type",
+            "dtype",
+            "chunks",
+            "chunk_grid",
+            "order",
+            "fill_value",
+            "codecs",
+        )
+        known = {name: said.get(name) for name in (*decides, "compressor", "filters")}
+        return json.dumps(known, sort_keys=True, default=str)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -186,9 +216,9 @@ class ZarrPlanes:
         parts: dict[str, Any] = {"y": slice(box.y0, box.y1), "x": slice(box.x0, box.x1), "c": channels}
         where = tuple(parts[axis] if axis in parts else picks[axis] for axis in axes)
         try:
-            check_blosc(self.array, self.image._root / self.part, where)
+            self.chunks.check(where)
             found = np.asarray(self.array[where])
-        except (OSError, RuntimeError, ValueError, EOFError, zlib.error) as error:
+        except (OSError, RuntimeError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise InputError(
                 f"{self.name} cannot be read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}: {error}. "
                 "A chunk may be truncated or damaged."
@@ -196,25 +226,6 @@ class ZarrPlanes:
         left = [axis for axis in axes if axis in "cyx"]
         found = found.transpose([left.index(axis) for axis in "cyx" if axis in left])
         return np.ascontiguousarray(found if "c" in left else found[None], dtype=self.dtype)
-
-
-def check_blosc(array: Any, folder: Path, where: tuple[int | slice, ...]) -> None:
-    """Raise `ValueError` where a Blosc chunk is shorter than its header says: the decoder would read beyond its end."""
-    if array.shards is not None or not any("Blosc" in type(codec).__name__ for codec in array.compressors):
-        return
-    ranges = []
-    for index, size, chunk in zip(where, array.shape, array.chunks, strict=True):
-        start, stop, _ = (index if isinstance(index, slice) else slice(index, index + 1)).indices(size)
-        ranges.append(range(start // chunk, (stop - 1) // chunk + 1))
-    for position in itertools.product(*ranges):
-        file = folder / array.metadata.encode_chunk_key(position)
-        if not file.exists():
-            continue  # never written: the fill value
-        with file.open("rb") as opened:
-            header = opened.read(16)
-        stored = int.from_bytes(header[12:16], "little")  # Blosc 1: flags, sizes, then bytes in all
-        if len(header) < 16 or file.stat().st_size < stored:
-            raise ValueError(f"chunk {file.name} has {file.stat().st_size} bytes of {stored}")
 
 
 def _open(name: str, path: Path) -> Any:

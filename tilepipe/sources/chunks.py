@@ -1,0 +1,246 @@
+"""Stored chunks of a Zarr array: where they lie, and how large they become before they are decoded.
+
+A chunk must decode to its known size. What a few bytes claim to be is read from their header first, so that 33 kB that
+say they are 1 GB are refused before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import bz2
+import itertools
+import lzma
+import math
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tilepipe.errors import InputError
+from tilepipe.paths import refuse_special
+from tilepipe.sources.checks import MAX_BLOCK_BYTES
+
+KEY = re.compile(r"c|(c[/.])?\d+([/.]\d+)*")
+"""Name of a chunk below its array, in Zarr 2 and 3."""
+INDEX_BYTES = 64 << 20
+"""Largest index of a shard that is read."""
+SUMS = ("crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3")
+COMPRESSORS = ("blosc", "zstd", "lz4", "gzip", "zlib", "bz2", "lzma")
+ARRANGE = ("bytes", "endian", "transpose")
+FILTERS = ("delta", "shuffle", "fixedscaleoffset", "quantize", "bitround", "astype", "packbits")
+EMPTY = (1 << 64) - 1
+"""Offset and size of a chunk that its shard does not hold."""
+HEAD = 32
+"""Bytes that hold the header of every compressor."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is stored of one chunk."""
+
+    file: Path
+    offset: int
+    size: int
+    """Bytes in the file."""
+
+    def read(self, count: int | None = None) -> bytes:
+        """Return its first `count` bytes, or all."""
+        with self.file.open("rb") as opened:
+            opened.seek(self.offset)
+            return opened.read(self.size if count is None else min(count, self.size))
+
+
+class Chunks:
+    """The stored chunks of one array below `folder`.
+
+    Raises `InputError` for codecs that are not known: some run code when they decode.
+    """
+
+    def __init__(self, name: str, array: Any, folder: Path, root: Path) -> None:
+        self.name, self.array, self.folder = name, array, folder
+        self._root = os.path.realpath(root)
+        said = array.metadata.to_dict()
+        self._shard = next(
+            (c["configuration"] for c in said.get("codecs", ()) if c["name"] == "sharding_indexed"), None
+        )
+        codecs = self._shard["codecs"] if self._shard else said.get("codecs")
+        if codecs is None:  # Zarr 2
+            codecs = [*(said.get("filters") or ()), *([said["compressor"]] if said.get("compressor") else ())]
+        self._codecs = [_codec_name(codec) for codec in codecs]
+        self._packed = [codec for codec in self._codecs if codec in COMPRESSORS]
+        self._check_codecs()
+        most = math.prod(array.chunks) * array.dtype.itemsize
+        self._limit = most * (8 if set(self._codecs) & set(FILTERS) else 1) + (64 << 10)
+        for file in (folder, *(folder / name for name in ("zarr.json", ".zarray", ".zattrs"))):
+            self._check_inside(file)
+
+    def _check_codecs(self) -> None:
+        known = (*SUMS, *COMPRESSORS, *ARRANGE, *FILTERS)
+        for codec in self._codecs:
+            if codec not in known:
+                raise InputError(f"{self.name} is stored with the codec {codec!r}; read are {', '.join(known)}")
+        if len(self._packed) > 1:
+            raise InputError(f"{self.name} is compressed twice, by {' and '.join(self._packed)}; once is read")
+        if self._shard:
+            index = [_codec_name(codec) for codec in self._shard["index_codecs"]]
+            if index not in (["bytes"], ["bytes", "crc32c"]):
+                raise InputError(
+                    f"{self.name} has shards whose index is coded by {', '.join(index)}; plain ones are read"
+                )
+            if self._index_size() > INDEX_BYTES:
+                raise InputError(
+                    f"{self.name} has shards whose index takes {self._index_size() >> 20} MiB; "
+                    f"at most {INDEX_BYTES >> 20} MiB are read"
+                )
+
+    def check(self, where: Sequence[int | slice]) -> None:
+        """Refuse chunks that a selection needs and that lie elsewhere or claim to be larger than a chunk.
+
+        Raises `InputError` for those, and `ValueError` for a chunk that is shorter than it says.
+        """
+        for piece in self._pieces(where):
+            self._check_inside(piece.file)
+            found = max(piece.size, self._unpacked(piece))
+            if found > self._limit:
+                raise InputError(
+                    f"{self.name}: a chunk in {piece.file.relative_to(self.folder)} has {piece.size} bytes and says "
+                    f"that it becomes {found}; a chunk of this array has {self._limit - (64 << 10)}. It is not decoded"
+                )
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Yield (key, file) of every chunk or shard that is stored, in the order of their keys."""
+        found = []
+        for folder, _, names in os.walk(self.folder):
+            below = os.path.relpath(folder, self.folder)
+            keys = [name if below == "." else f"{below}/{name}".replace(os.sep, "/") for name in names]
+            found += [key for key in keys if KEY.fullmatch(key)]
+        for key in sorted(found):
+            file = self.folder / key
+            self._check_inside(file)
+            yield key, file
+
+    def _pieces(self, where: Sequence[int | slice]) -> Iterator[Piece]:
+        shape, chunks = self.array.shape, self.array.chunks
+        ranges = []
+        for index, size, chunk in zip(where, shape, chunks, strict=True):
+            start, stop, _ = (index if isinstance(index, slice) else slice(index, index + 1)).indices(size)
+            ranges.append(range(start // chunk, (stop - 1) // chunk + 1))
+        per = [1] * len(chunks)
+        if self._shard:
+            per = [shard // chunk for shard, chunk in zip(self.array.shards, chunks, strict=True)]
+        shards: dict[tuple[int, ...], bytes] = {}
+        for position in itertools.product(*ranges):
+            outer = tuple(p // n for p, n in zip(position, per, strict=True))
+            file = self.folder / self.array.metadata.encode_chunk_key(outer)
+            if not os.path.lexists(file):
+                continue  # never written: the fill value
+            self._check_inside(file)
+            if not self._shard:
+                yield Piece(file, 0, file.stat().st_size)
+                continue
+            if outer not in shards:
+                shards[outer] = self._index(file)
+            yield from self._inner(file, shards[outer], [p % n for p, n in zip(position, per, strict=True)], per)
+
+    def _index_size(self) -> int:
+        assert self._shard is not None
+        per = [shard // chunk for shard, chunk in zip(self.array.shards, self.array.chunks, strict=True)]
+        return 16 * int(math.prod(per)) + 4 * (len(self._shard["index_codecs"]) - 1)
+
+    def _index(self, file: Path) -> bytes:
+        assert self._shard is not None
+        size, whole = self._index_size(), file.stat().st_size
+        if whole < size:
+            raise ValueError(f"shard {file.name} has {whole} bytes, less than its index of {size}")
+        at_start = self._shard.get("index_location") == "start"
+        return Piece(file, 0 if at_start else whole - size, size).read()
+
+    def _inner(self, file: Path, index: bytes, position: Sequence[int], per: Sequence[int]) -> Iterator[Piece]:
+        number = 0
+        for at, count in zip(position, per, strict=True):
+            number = number * count + at
+        offset, size = (int.from_bytes(index[16 * number + k : 16 * number + k + 8], "little") for k in (0, 8))
+        if (offset, size) == (EMPTY, EMPTY):
+            return
+        if offset + size > file.stat().st_size:
+            raise ValueError(f"shard {file.name} ends before byte {offset + size}, where its index says a chunk lies")
+        yield Piece(file, offset, size)
+
+    def _check_inside(self, file: Path) -> None:
+        real = os.path.realpath(file)
+        if real != self._root and not real.startswith(self._root + os.sep):
+            raise InputError(f"{file} is a link to {real}, outside of {self.name}; nothing outside an image is opened")
+        refuse_special(file)
+
+    def _unpacked(self, piece: Piece) -> int:
+        """Return how many bytes a chunk becomes, as its header says or by counting; 0 where it is not compressed."""
+        if not self._packed:
+            return 0
+        codec = self._packed[0]
+        skip = 4 if self._codecs[-1] in SUMS[1:] else 0  # these stand before the data
+        head = piece.read(HEAD + skip)[skip:]
+        if codec == "blosc":
+            stored = int.from_bytes(head[12:16], "little")  # Blosc 1: flags, sizes, then bytes in all
+            if len(head) < 16 or piece.size < stored:
+                raise ValueError(f"chunk {piece.file.name} has {piece.size} bytes of {stored}")
+            return int.from_bytes(head[4:8], "little")
+        if codec == "lz4":
+            return int.from_bytes(head[:4], "little")
+        if codec == "zstd":
+            return zstd_size(head, lambda: piece.read()[skip:])
+        return _counted(codec, piece.read()[skip:], self._limit)
+
+
+def _codec_name(codec: Any) -> str:
+    return str(codec.get("name") or codec.get("id")).removeprefix("numcodecs.")
+
+
+def zstd_size(head: bytes, whole: Callable[[], bytes]) -> int:
+    """Return the size of a zstd frame as its header says it; without one, the most that its blocks can become.
+
+    https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1
+    """
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
+        return 0  # no frame: the decoder says so
+    flags = head[4]
+    single, width = flags >> 5 & 1, (1 if flags >> 5 & 1 else 0, 2, 4, 8)[flags >> 6]
+    start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
+    if width:
+        return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
+    data, position, total = whole(), start, 0
+    while position + 3 <= len(data):
+        block = int.from_bytes(data[position : position + 3], "little")
+        kind, size = block >> 1 & 3, block >> 3
+        total += min(128 << 10, 1 << (10 + (head[5] >> 3) + 1)) if kind == 2 else size
+        position += 3 + (1 if kind == 1 else size)
+        if block & 1 or kind == 3:
+            break
+    return total if total > MAX_BLOCK_BYTES else 0  # many small blocks are no bomb
+
+
+def _counted(codec: str, data: bytes, limit: int) -> int:
+    """Return the size of `data` decoded, in steps of which none is kept; it stops beyond `limit`."""
+    total = 0
+    while data and total <= limit:
+        decoder: Any = {
+            "gzip": lambda: zlib.decompressobj(31),
+            "zlib": zlib.decompressobj,
+            "bz2": bz2.BZ2Decompressor,
+            "lzma": lzma.LZMADecompressor,
+        }[codec]()
+        before = len(data)
+        while not decoder.eof and total <= limit:
+            if codec in ("gzip", "zlib"):
+                part = decoder.decompress(data, 1 << 20)
+                data = decoder.unconsumed_tail
+            else:
+                part, data = decoder.decompress(data, 1 << 20), b""
+            total += len(part)
+            if not part and not data:
+                break
+        data = decoder.unused_data if decoder.eof else b""
+        if len(data) >= before:
+            break
+    return total
