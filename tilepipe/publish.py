@@ -73,8 +73,12 @@ def read_record(directory: Path) -> dict[str, Any] | None:
 
 
 def is_published(record: dict[str, Any], outputs: Outputs) -> bool:
-    """Return whether all products are in place as run.json says."""
-    return bool(record["published"]) and all(as_written(record, file.path) for file in outputs.files)
+    """Return whether all products are in place as run.json says: to the byte for somebody who asks to overwrite."""
+    if not record["published"] or not all(as_written(record, file.path) for file in outputs.files):
+        return False
+    return not outputs.overwrite or all(
+        sha256_of(file.path) == record["products"][file.path.name].get("sha256") for file in outputs.files
+    )
 
 
 def as_written(record: dict[str, Any], path: Path) -> bool:

@@ -153,3 +153,16 @@ def test_a_run_of_a_model_whose_answers_do_not_repeat_is_said_and_never_resumed(
         assert min(event.done for event in events if event.stage == "predict") <= 1, "computed from the first block"
     with pytest.raises(tp.TilepipeError, match="cannot be verified: it answers the same tile differently"):
         tp.verify(output, image=IMAGE, model=wavers)
+
+
+@pytest.mark.parametrize("byte", [0.3, 0.5, 0.9])
+def test_overwrite_keeps_a_product_only_where_its_bytes_are_proven_the_same(byte: float, tmp_path: Path) -> None:
+    output, bright = tmp_path / "labels.tif", model(lambda x: x > 100)
+    tp.segment(IMAGE, bright, output, **CUT)
+    written, times = output.read_bytes(), output.stat()
+    damaged = bytearray(written)
+    damaged[int(byte * len(written))] ^= 1
+    output.write_bytes(damaged)
+    os.utime(output, ns=(times.st_atime_ns, times.st_mtime_ns))
+    tp.segment(IMAGE, bright, output, overwrite=True, **CUT)
+    assert output.read_bytes() == written
