@@ -48,7 +48,7 @@ def test_ties_go_to_the_lowest_class(pixel: tuple[float, ...]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    logits=st.lists(st.floats(-80, 80, width=32), min_size=1, max_size=6),
+    logits=st.lists(st.floats(-80, 80, width=32), min_size=2, max_size=6),
     nearly=st.booleans(),
 )
 def test_probabilities_are_24_bits_and_keep_the_argmax(logits: list[float], nearly: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -130,13 +131,18 @@ def predict(
 ) -> NDArray[Any]:
     """Return the labels of a region, (height, width) uint8 or uint16, in memory: no store, no cluster.
 
-    They equal the same crop of the full run with the same settings, bit for bit on the same device. Raises `InputError`
-    where the image cannot be read.
+    They equal the same crop of the full run with the same settings, bit for bit on the same device. Warns where the
+    image's pixels are more than twice as large as those of the model. Raises `InputError` where the image cannot be
+    read or does not fit.
     """
     if choices.get("layers"):
         raise UsageError("predict returns labels alone; use segment, with the same region, for layers")
     settings: Settings = {**choices, "region": region} if region is not None else {**choices}  # type: ignore[typeddict-item]
-    return region_labels(*_job(source, model, settings))
+    job, full = _job(source, model, settings)
+    for text in job.plan.fit:
+        if text.startswith("warning: "):
+            warnings.warn(text.removeprefix("warning: "), stacklevel=3)
+    return region_labels(job, full)
 
 
 @identities_held()

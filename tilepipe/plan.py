@@ -132,6 +132,8 @@ class Plan:
     """What polygons or a tissue mask leave of the region; None: all."""
     holes: bool = False
     """Whether pixels without image data may leave less to compute, which reading the image shows."""
+    fit: tuple[str, ...] = ()
+    """What does not quite fit between image and model; see `fit.check_fit`."""
 
     @property
     def grid(self) -> Grid:
@@ -264,7 +266,7 @@ class Plan:
         Workers, memory, names and the reach (the halo is in) are left out: they do not change a label.
         """
         settings = self.to_dict()
-        for name in ("source", "model", "memory", "reach", "why", "left", "holes"):
+        for name in ("source", "model", "memory", "reach", "why", "left", "holes", "fit"):
             del settings[name]
         del settings["compute"]["workers"]
         text = json.dumps({"format": FORMAT, "image": image, "weights": weights, **settings}, sort_keys=True)
@@ -294,8 +296,8 @@ class Plan:
                 )
             if values.get("left"):
                 values["left"] = Left(**values["left"])
-            for name in ("shape", "predicted", "output", "layers"):
-                values[name] = tuple(values[name])
+            for name in ("shape", "predicted", "output", "layers", "fit"):
+                values[name] = tuple(values.get(name, ()))
             return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
         except (ValueError, KeyError, TypeError) as error:
             raise TilepipeError(f"not a plan of this version: {error}") from None
@@ -339,7 +341,8 @@ class Plan:
             "disk": f"at most {format_bytes(self.disk())}",
             **({"layers": ", ".join(self.layers)} if self.layers else {}),
         }
-        return "\n".join(f"{name:8}{text}" for name, text in rows.items())
+        lines = [f"{name:8}{text}" for name, text in rows.items()]
+        return "\n".join([*lines, *(f"{'fit':8}{text}" for text in self.fit)])
 
     def _about_statistics(self) -> dict[str, str]:
         """Return rows of the table: what is global, and where its statistics come from at what cost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,6 +64,8 @@ class Choices(TypedDict, total=False):
     """Grid of the labels: full, model, or a pixel size."""
     pixel_size: float
     """Pixel size of the image in the model's unit, where the file does not say or says it wrong."""
+    force_resolution: bool
+    """Run also where the image's pixels are more than 8 times as large as those of the model."""
     mask: str | Path
     """auto (what the file declares), none, tissue, value:255 (all but that value), or a GeoJSON file of polygons."""
     device: str
@@ -114,6 +117,10 @@ def make_plan(source: Source, card: ModelCard, asked: Asked, settings: Settings,
     check_fits(source, card)
     shape, pixel_size = (source.shape[1], source.shape[2]), settings.get("pixel_size")
     resolution, predicted = resolution_of(source, card, pixel_size), predicted_shape(source, card, pixel_size)
+    if card.output == "labels" and settings.get("layers"):
+        raise UsageError(
+            f"model {card.name} gives labels and no probabilities, of which layers are made; leave --layers out"
+        )
     compute = compute_of(settings, device)
     tiling, memory = _fit_memory(card, settings, promises(source, card, settings, compute, needs))
     return Plan(
@@ -151,8 +158,22 @@ def check_numbers(settings: Settings) -> None:
         value = given.get(name)
         if value is None or (value == "auto" and name in ("tile", "overlap")):
             continue
+        if name == "pixel_size" and isinstance(value, str):
+            raise UsageError(
+                f"pixel_size {value!r} is no number; give it alone, in micrometres for slides and metres for rasters: "
+                f"{plain_size(value)}"
+            )
         if not isinstance(value, int | float) or not least <= value < math.inf or (name == "pixel_size" and value == 0):
             raise UsageError(f"{name} {value!r} is no number that can be used; give {least} or more")
+
+
+def plain_size(text: str) -> str:
+    """Return a pixel size as it should have been given: '0.25 (um)' for '250nm'; '0.25' where nothing can be read."""
+    found = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(nm|um|µm|μm|mm|cm|m)(?:/px)?\s*", text.lower())
+    if not found:
+        return "0.25"
+    times, unit = {"nm": (1e-3, "um"), "mm": (1e-3, "m"), "cm": (1e-2, "m"), "m": (1, "m")}.get(found[2], (1, "um"))
+    return f"{float(found[1]) * times:g} (that is in {unit})"
 
 
 def tile_size(card: ModelCard, settings: Settings) -> int:

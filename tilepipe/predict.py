@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tilepipe.arithmetic import arithmetic, dtype_of, on_device
 from tilepipe.errors import DeviceError, ModelError, TilepipeError, UsageError
 from tilepipe.models.model import Model
+from tilepipe.models.output import misfit
 from tilepipe.models.statistics import Mode, Reached
 
 PROBABILITY_BITS = 24
@@ -122,25 +123,28 @@ class Predictor:
 
     @contextmanager
     def _in_one_sentence(self) -> Iterator[None]:
-        """Say that a model does not take fp64, where it was written with fp32 in mind."""
+        """Say what a model raises, and that it does not take fp64 where it was written with fp32 in mind."""
         try:
             yield
         except (TilepipeError, Reached, torch.OutOfMemoryError):
             raise
         except Exception as problem:  # whatever a stranger's module raises
-            if self.precision != "fp64":
-                raise
-            said = " ".join(str(problem).split())[:200]
+            said = f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}".removesuffix(": ")
+            if self.precision == "fp64":
+                raise ModelError(f"{self.model.name} fails in fp64 ({said}); use precision fp32") from None
             raise ModelError(
-                f"{self.model.name} fails in fp64 ({type(problem).__name__}: {said}); use precision fp32"
-            ) from None
+                f"{self.model.name} fails on tiles of shape {self.input_shape} ({said}); it must take float32 (batch, "
+                "bands, height, width) and no other order or type: wrap it in a module that turns them, or give the "
+                "--tile that it is made for"
+            ) from problem
 
     def _check(self, logits: torch.Tensor, count: int) -> None:
         wanted = (self.input_shape[0], len(self.model.card.classes), *self.input_shape[2:])
         if tuple(logits.shape) != wanted:
+            why = misfit(tuple(logits.shape), self.input_shape, wanted[1])
             raise ModelError(
                 f"{self.model.name} returned {tuple(logits.shape)} for an input of {self.input_shape}; "
-                f"wanted (batch, classes, height, width) = {wanted}"
+                f"wanted (batch, classes, height, width) = {wanted}{why and ': '}{why}"
             )
         if self.precision == "fp64" and logits.dtype != self.dtype:
             raise ModelError(

@@ -263,7 +263,7 @@ def test_operators_that_are_not_standard_are_refused(tmp_path: Path) -> None:
 def test_more_than_one_map_or_another_shape_is_refused(tmp_path: Path) -> None:
     two = pointwise()
     two.graph.output.append(helper.make_tensor_value_info("s", 1, ["b", 2, "h", "w"]))
-    with pytest.raises(ModelError, match="has 1 inputs and 2 outputs"):
+    with pytest.raises(ModelError, match=r"has 2 outputs \('y', 's'\)"):
         load_model(write_card(save(two, tmp_path / "m.onnx")))
     flat = pointwise()
     del flat.graph.output[0].type.tensor_type.shape.dim[1:]

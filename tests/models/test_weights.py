@@ -160,7 +160,7 @@ def test_saving_refuses_what_exists_and_what_could_not_be_loaded(model: Model, s
     assert (saved / WEIGHTS).read_bytes() == before
     save_model(model, saved, half=True, overwrite=True)
     assert len((saved / WEIGHTS).read_bytes()) < len(before)
-    wrapped = Model.from_torch(nn.Conv2d(1, 1, 1), ModelCard(bands=1, classes=("a",)))
+    wrapped = Model.from_torch(nn.Conv2d(1, 2, 1), ModelCard(bands=1, classes=("a", "b")))
     with pytest.raises(ModelError, match="not one of tilepipe's architectures"):
         save_model(wrapped, tmp_path / "y.model")
     (tmp_path / "file").touch()

@@ -39,6 +39,19 @@ def word_or(number: type[int] | type[float], *words: str) -> Callable[[str], str
     return parse
 
 
+def pixel_size(text: str) -> float:
+    """Return a pixel size. Raises `click.BadParameter` with the number alone where a unit stands behind it."""
+    from tilepipe.planning import plain_size
+
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is no number; give it alone, in micrometres for slides and metres for rasters: "
+            f"{plain_size(text)}"
+        ) from None
+
+
 def comma_list(text: str) -> tuple[str, ...]:
     """Return words that have commas between them."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
@@ -89,7 +102,18 @@ SETTINGS = (
         metavar="full|model|R",
         help="Pixel size of the labels: the image's (full), the model's, or a number.",
     ),
-    click.option("--pixel-size", type=float, help="Pixel size of the image, where the file does not say it right."),
+    click.option(
+        "--pixel-size",
+        type=pixel_size,
+        metavar="NUMBER",
+        help="Pixel size of the image, where the file does not say it right: um for slides, m for rasters.",
+    ),
+    click.option(
+        "--force-resolution",
+        is_flag=True,
+        default=None,
+        help="Run also where the image's pixels are more than 8 times as large as those of the model.",
+    ),
     click.option(
         "--mask",
         help="Where to compute: auto (image data), none (everywhere), tissue, value:255 (not where "

@@ -14,7 +14,8 @@ from tilepipe.box import Box
 from tilepipe.choice import choose_tile
 from tilepipe.engine.steps import Job, Worker
 from tilepipe.errors import DeviceError, InputError
-from tilepipe.events import Listener, silent
+from tilepipe.events import Event, Listener, silent
+from tilepipe.fit import fitting
 from tilepipe.frozen import freeze
 from tilepipe.grid import Grid
 from tilepipe.memory import HEAPS, Needs
@@ -22,7 +23,7 @@ from tilepipe.models.footprint import footprint
 from tilepipe.models.model import Model
 from tilepipe.output import label_map
 from tilepipe.plan import Left, Plan
-from tilepipe.planning import Settings, compute_of, make_plan, promises, with_workers
+from tilepipe.planning import Settings, check_numbers, compute_of, make_plan, promises, with_workers
 from tilepipe.predict import resolve_device
 from tilepipe.reach import Known, look
 from tilepipe.region import image_data, on_prediction_grid, resolve
@@ -40,6 +41,10 @@ def make_job(
 
     Raises `InputError`, `ModelError`, `UsageError` or `DeviceError`.
     """
+    check_numbers(settings)
+    fit = () if known else tuple(str(finding) for finding in fitting(full, model.card, settings))
+    for text in fit:
+        listener(Event("plan", message=text))
     (card, reach), statistics = freeze(model, known or look(model, listener), full, settings)
     asked, area = resolve(full, card, settings)
     image = image_data(full, asked.mask)
@@ -55,7 +60,7 @@ def make_job(
     if not statistics:
         settings, tolerance = afford(model, card, image, settings, device)
     made = make_plan(full, card, asked, settings, device=device, needs=needs)
-    made = replace(made, reach=replace(reach, tolerance=tolerance), statistics=statistics, why=why)
+    made = replace(made, reach=replace(reach, tolerance=tolerance), statistics=statistics, why=why, fit=fit)
     made = replace(made, left=left_of(Wanted(image, made, area)), holes=not getattr(image, "complete", False))
     return Job(made, on_prediction_grid(image, made), model, Wanted(image, made, area))
 

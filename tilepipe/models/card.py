@@ -6,12 +6,24 @@ Knows nothing of torch, so a plan can be made without it.
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tilepipe.errors import ModelError
+from tilepipe.paths import refuse_special
+
+Output = Literal["logits", "probabilities", "labels"]
+"""What a network gives: scores of any size, the result of a softmax or sigmoid, or finished labels."""
+MAX_BYTES = 1 << 20
+"""Largest model.json that is read."""
+MAX_STRIDE, MAX_TILE = 4096, 1 << 16
+LEAST, MOST = 1e-30, 1e30
+"""Range of means and deviations: beyond it float32 has no numbers left."""
+FINEST, COARSEST = 1e-6, 1e6
+"""Range of pixel sizes."""
 
 # Colour-blind safe qualitative colours; class 0 is the background. (Okabe & Ito 2008)
 DEFAULT_COLORS = ("#d9d9d9", "#d55e00", "#009e73", "#0072b2", "#f0e442", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -34,21 +46,25 @@ class ModelCard(BaseModel):
     """Class names by label value, from 0."""
     colors: tuple[str, ...] = ()
     """'#rrggbb' per class; a default palette where empty."""
+    output: Output | None = None
+    """What the network gives; found by its last operation and on a made-up tile where empty."""
+    key: str | int | None = None
+    """Where the scores lie in a network that returns several things; found by name and shape where empty."""
     mean: tuple[float, ...] = ()
     """Per band, in the source's own pixel units; 0 where empty."""
     std: tuple[float, ...] = ()
     """Per band, in the source's own pixel units; 1 where empty."""
     dtype: Literal["uint8", "uint16", "int16", "float32"] | None = None
     """Pixel type it was trained on; another one is refused. None takes any."""
-    resolution: float | None = Field(default=None, gt=0)
+    resolution: float | None = Field(default=None, ge=FINEST, le=COARSEST, allow_inf_nan=False)
     """Pixel size it was trained at, in `unit`; None takes the image's own."""
     unit: Literal["m", "um"] = "m"
     """Unit of `resolution`: metres on the ground, micrometres in the specimen."""
-    stride: int = Field(default=1, ge=1)
+    stride: int = Field(default=1, ge=1, le=MAX_STRIDE)
     """Total stride S: tile origins and sizes are multiples of it."""
-    halo: int | None = Field(default=None, ge=0)
+    halo: int | None = Field(default=None, ge=0, le=MAX_TILE)
     """Reach rounded up to a multiple of `stride`, in pixels; None when unknown or unbounded."""
-    tile: int | None = Field(default=None, ge=1)
+    tile: int | None = Field(default=None, ge=1, le=MAX_TILE)
     """Suggested tile size in pixels of the prediction grid."""
     arch: dict[str, Any] | None = None
     """Architecture of ours: {'name': 'unet', ...its parameters}; None for a model wrapped from Python."""
@@ -72,6 +88,22 @@ class ModelCard(BaseModel):
                 raise ValueError(f"colour {color!r} is not '#rrggbb'")
         return colors
 
+    @field_validator("name", "classes")
+    @classmethod
+    def _printable(cls, names: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for name in (names,) if isinstance(names, str) else names:
+            if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+                raise ValueError(f"{name!r} holds control characters; use letters, digits and blanks")
+        return names
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _numbers(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        for value in values:
+            if not abs(value) <= MOST:
+                raise ValueError(f"{value} is no number that pixels can be scaled with")
+        return values
+
     @model_validator(mode="after")
     def _lengths(self) -> ModelCard:
         for field, wanted, of in (
@@ -82,8 +114,8 @@ class ModelCard(BaseModel):
             have = len(getattr(self, field))
             if have not in (0, wanted):
                 raise ValueError(f"{field} has {have} values for {wanted} {of}")
-        if any(s <= 0 for s in self.std):
-            raise ValueError("std must be above 0 for every band")
+        if any(s < LEAST for s in self.std):
+            raise ValueError(f"std must be above 0 for every band (at least {LEAST:g})")
         if len(self.classes) > 65535:
             raise ValueError(f"{len(self.classes)} classes, at most 65535 fit a uint16 label map")
         if self.halo is not None and self.halo % self.stride:
@@ -120,13 +152,18 @@ class ModelCard(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> ModelCard:
-        """Read `model.json`. Raises `ModelError` when it is missing or does not hold a card."""
+        """Read `model.json`, up to `MAX_BYTES`. Raises `ModelError` when it is missing or does not hold a card."""
+        refuse_special(path, ModelError)
         try:
-            text = path.read_text(encoding="utf-8")
+            with path.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+            text = content.decode()
         except (OSError, UnicodeDecodeError):
             raise ModelError(
                 f"{path} cannot be read; a model directory holds model.json and weights.safetensors"
             ) from None
+        if len(content) > MAX_BYTES:
+            raise ModelError(f"{path} has more than {MAX_BYTES} bytes, which is the most that is read of a card")
         return cls.from_json(text, str(path))
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tilepipe.errors import ModelError
-from tilepipe.models.card import ModelCard
+from tilepipe.models.card import ModelCard, Output
 from tilepipe.models.copying import own_copy
+from tilepipe.models.output import readable
 
 _WORDS_FOR_PEOPLE = {"description", "license", "name", "tile", "training"}
 """Fields of a card that change no label; they are not part of a model's identity."""
@@ -32,28 +33,47 @@ class Model:
     """Text of certificate.json beside the network, not judged (`probe.certified` does it); None where it is not."""
 
     @classmethod
-    def from_torch(cls, module: nn.Module, card: ModelCard, name: str = "python") -> Model:
+    def from_torch(
+        cls,
+        module: nn.Module,
+        card: ModelCard,
+        name: str = "python",
+        *,
+        output: Output | None = None,
+        key: str | int | None = None,
+    ) -> Model:
         """Wrap a copy of any torch module, in eval mode and float32 on the CPU; what you gave stays as it is.
 
         So later changes of the module do not change the model: wrap it again. What cannot be copied (a session of a
-        runtime, an open file) is shared. Raises `ModelError` when it is no module, when a parameter has no values, or
-        when the card's stride does not fit the module's own `stride`.
+        runtime, an open file) is shared. `output` says what the module gives ('logits', 'probabilities' or 'labels'),
+        `key` under which name or at which place of a dict, tuple or object; where they are left out, here and in the
+        card, one made-up tile shows it. Raises `ModelError` when it is no module, when a parameter has no values, when
+        the card's stride does not fit the module's own `stride`, when the card names one class only, and for outputs
+        that cannot be read.
         """
         if not isinstance(module, nn.Module):
             raise ModelError(f"a {type(module).__name__} is not a torch.nn.Module; wrap a function in a module first")
-        return cls.owning(own_copy(module), card, name)
+        if output is not None or key is not None:
+            said = {"output": output or card.output, "key": card.key if key is None else key}
+            card = ModelCard(**{**card.model_dump(), **said})
+        model = cls.owning(own_copy(module), card, name)
+        if type(module).__module__.startswith("tilepipe."):
+            return model
+        read, gives = readable(model.module, card, name)
+        return cls(card if gives == "logits" else card.model_copy(update={"output": gives}), read, name)
 
     @classmethod
     def owning(cls, module: nn.Module, card: ModelCard, name: str = "python") -> Model:
         """Wrap a module that nobody else holds; it is switched to eval mode and moved to float32 on the CPU.
 
-        Raises `ModelError` when the card's stride does not fit the module's own `stride`.
+        Raises `ModelError` when the card's stride does not fit the module's own `stride`, or names one class only.
         """
         stride = getattr(module, "stride", None)
         if isinstance(stride, int) and card.stride % stride:
             raise ModelError(
                 f"the card says stride {card.stride}, the network subsamples by {stride}; give the card stride={stride}"
             )
+        refuse_one_class(card)
         return cls(card, module.to("cpu", torch.float32).eval(), name)
 
     @property
@@ -83,6 +103,15 @@ class Model:
 
     def _card(self) -> str:
         return json.dumps(self.card.model_dump(mode="json", exclude=_WORDS_FOR_PEOPLE), sort_keys=True)
+
+
+def refuse_one_class(card: ModelCard) -> None:
+    """Raise `ModelError` for a card of one class, which every pixel would get."""
+    if len(card.classes) == 1:
+        raise ModelError(
+            f"the card of {card.name} names one class, so every pixel would be {card.classes[0]!r}; name the "
+            f"background too: classes: [background, {card.classes[0]}] (one output channel is the second class then)"
+        )
 
 
 def network_sha256(module: nn.Module, first: str = "") -> str:

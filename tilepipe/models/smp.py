@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from tilepipe.errors import ModelError
 from tilepipe.models.arch import unknown
-from tilepipe.models.foreign.packaged import as_logits, missing_extra
+from tilepipe.models.foreign.packaged import missing_extra
+from tilepipe.models.output import as_logits
+from tilepipe.paths import refuse_special
 
 PREFIX = "smp."
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -39,8 +41,9 @@ def is_pretrained(directory: Path) -> bool:
 def arch_of(path: Path) -> dict[str, Any]:
     """Return the arch that a config.json describes. Raises `ModelError`."""
     try:
+        refuse_special(path, ModelError)
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ValueError("it is too large")
+            raise ValueError("it is too large,")
         config = json.loads(path.read_text(encoding="utf-8"))
         kind = config.pop("_model_class")
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tilepipe.errors import ModelError
+from tilepipe.paths import refuse_special
 
 MAX_WEIGHTS_BYTES = 4 << 30
 BOXES = ("state_dict", "model_state_dict", "model", "net", "network")
@@ -29,7 +30,8 @@ _COUNTER = "num_batches_tracked"  # of batch norm; used in training only, and mi
 
 
 def check_size(path: Path, limit: int, wanted: str) -> None:
-    """Raise `ModelError` where a file is not there or has more than `limit` bytes; `wanted` says what should be."""
+    """Raise `ModelError` where a path is no file, not there or of more than `limit` bytes; `wanted`: what should be."""
+    refuse_special(path, ModelError)
     try:
         size = path.stat().st_size
     except OSError:
@@ -105,8 +107,10 @@ def _unpickled(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > MAX_WEIGHTS_BYTES:
-                    raise ModelError(f"{path} unpacks to more than {MAX_WEIGHTS_BYTES} bytes, which is the limit")
+                if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                    raise ModelError(
+                        f"{path} unpacks to more than it holds, which torch.save never writes; save it again"
+                    )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on what is refused next
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -22,8 +22,10 @@ from tilepipe.errors import ModelError, StorageError, UsageError
 from tilepipe.models import foreign, smp
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
+from tilepipe.models.output import bare
 from tilepipe.models.tensors import MAX_WEIGHTS_BYTES, check_size, read_safetensors
 from tilepipe.models.zoo import build
+from tilepipe.paths import refuse_special
 
 CARD, WEIGHTS, CERTIFICATE = "model.json", "weights.safetensors", "certificate.json"
 BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -81,7 +83,7 @@ def save_model(
     """
     if model.card.arch is None:
         raise ModelError(f"{model.name} is not one of tilepipe's architectures; it can be used from Python, not saved")
-    weights = save({k: stored(t, half=half) for k, t in model.module.state_dict().items()})
+    weights = save({k: stored(t, half=half) for k, t in bare(model.module).state_dict().items()})
     return write_directory(Path(directory), model, {**(more or {}), WEIGHTS: weights}, overwrite=overwrite)
 
 
@@ -133,6 +135,7 @@ def _locate(name: str) -> Path:
     near = get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     if path.exists():
+        refuse_special(path, ModelError)
         raise ModelError(f"{name} is a file; a model is a directory with {CARD} and {WEIGHTS}, or an ONNX file")
     raise ModelError(f"there is no model {name!r}: {hint}bundled are {', '.join(names)}; or give a model directory")
 
@@ -153,10 +156,11 @@ def _certificate(directory: Path) -> str | None:
     """Return the text of certificate.json, '' where it cannot be read, None where there is none."""
     path = directory / CERTIFICATE
     try:
+        refuse_special(path, StorageError)
         return path.read_text(encoding="utf-8") if path.stat().st_size <= MAX_CARD_BYTES else ""
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, StorageError):
         return ""
 
 

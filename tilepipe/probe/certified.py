@@ -44,7 +44,7 @@ def certified(model: Model) -> Probe | None:
 
     It is bound to layers and weights, so it says nothing of a network with code that is not of a known package.
     """
-    with suppress(ValueError, KeyError, TypeError, AttributeError, StorageError):
+    with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError, StorageError):
         values = json.loads(model.certificate or "")
         found = Probe.from_json(json.dumps(values["probe"]))
         same = (values["format"], values["procedure"], values["bands"]) == (FORMAT, VERSION, model.card.bands)

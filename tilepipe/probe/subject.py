@@ -17,6 +17,7 @@ from tilepipe.errors import ModelError
 from tilepipe.probe.result import ProbeError
 
 Forward = Callable[[Tensor], Tensor]
+LARGEST = 1 << 26  # values of a window; what would need more is not measured
 QUANTA = (96, 384)  # px; window sizes are multiples of 96 = 2^5 * 3, or of 384 = 2^7 * 3 for a model that refuses
 
 
@@ -88,6 +89,8 @@ def adopt(model: Any, bands: int, declared: int | None) -> Subject:
     Raises `ProbeError` when it cannot be called on windows whose sizes are multiples of 96 or 384 (and `declared`).
     """
     module = model if isinstance(model, nn.Module) else getattr(model, "module", None)
+    if getattr(module, "output", None) == "labels":
+        raise ProbeError("it gives labels and no scores, which hide how far it sees")
     opaque = isinstance(module, torch.jit.ScriptModule) or getattr(module, "opaque", False)
     if isinstance(module, nn.Module) and not opaque:
         module = copy.deepcopy(module).to("cpu", torch.float32)
@@ -98,6 +101,8 @@ def adopt(model: Any, bands: int, declared: int | None) -> Subject:
     problem = ""
     for base in QUANTA:
         quantum = math.lcm(base, declared or 1)
+        if quantum * quantum * bands > LARGEST:
+            raise ProbeError(f"windows of {quantum} px and {bands} bands are too large to measure it with")
         try:
             sized = replace(subject, quantum=quantum)
             y = sized(sized.window(quantum, quantum))

@@ -57,6 +57,11 @@ class ArraySource:
         """Of the pixels."""
         return np.dtype(self._array.dtype)
 
+    @property
+    def lazy(self) -> bool:
+        """Whether pixels are computed when they are read."""
+        return not isinstance(self._array, np.ndarray)
+
     def read(self, box: Box) -> NDArray[Any]:
         """Return the pixels of `box`, (bands, box.height, box.width), reflected outside the image."""
         return read_reflected(box, *self.shape[1:], self._inside)

@@ -11,6 +11,7 @@ from functools import cached_property
 from tilepipe.errors import InputError, UsageError
 from tilepipe.train.config import TrainConfig
 from tilepipe.train.data import IGNORE, Scene, held, open_scenes
+from tilepipe.train.pixel_size import common_pixel_size
 from tilepipe.train.sampling import Survey, survey
 from tilepipe.train.score import blocks, truth
 from tilepipe.train.transfer import Origin
@@ -53,6 +54,11 @@ class Ground:
     def bands(self) -> int:
         """Bands of the images."""
         return self.opened[0].source.shape[0]
+
+    @cached_property
+    def pixel_size(self) -> tuple[float | None, str]:
+        """Pixel size that the card states, and why it states none; see `common_pixel_size`."""
+        return common_pixel_size(self.opened, self.config)
 
     def content(self) -> str:
         """Return a hash of the images and labels that decide the weights: of what they hold, wherever they lie."""

@@ -58,6 +58,8 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     ground = Ground(origin.completed(config), origin)
     ground.check()
     config = ground.config
+    if said := ground.pixel_size[1]:
+        listener(Event("train", 0, config.steps, said))
     state = start(ground.scenes, config, origin)
     state.data = ground.content()
     if said := state.resume(folder, config):

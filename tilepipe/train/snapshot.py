@@ -28,7 +28,7 @@ def snapshot(weights: Weights, ground: Ground, halo: int | None) -> Model:
         mean=found.mean.tolist(),
         std=found.std.tolist(),
         dtype=ground.opened[0].source.dtype.name,
-        resolution=config.resolution,
+        resolution=ground.pixel_size[0],
         unit=config.unit,
         stride=int(getattr(module, "stride", 1)),
         halo=halo,

@@ -17,10 +17,11 @@ from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.foreign.onnx import SUFFIX as ONNX
 from tilepipe.models.foreign.onnx import load_onnx
-from tilepipe.models.foreign.packaged import Packaged, output_of
+from tilepipe.models.foreign.packaged import Packaged, said_by
 from tilepipe.models.foreign.trusted import EXPORTED, STATE, TORCHSCRIPT, Exported, TorchScript, check_trust
 from tilepipe.models.foreign.trusted import is_torchscript as is_torchscript
-from tilepipe.models.model import Model
+from tilepipe.models.model import Model, refuse_one_class
+from tilepipe.paths import refuse_special
 
 CARD, WEIGHTS = "model.json", "weights"
 OURS = ("weights.safetensors", "model.safetensors")
@@ -55,14 +56,18 @@ def load(path: Path, name: str, *, trust_model: str | None = None, card: ModelCa
     if card is None:
         raise ModelError(f"{path} has no card: write one as {card_path(path)} (bands, classes, mean, std, stride)")
     kind, word = (Exported, "pt2") if path.suffix.lower() in EXPORTED else (TorchScript, "torchscript")
-    module: Packaged = kind(data, path, len(card.classes), output_of(card.arch, word, "logits"))
-    return Model.owning(module, card, name)
+    refuse_one_class(card)
+    card = said_by(card, word)
+    module: Packaged = kind(data, path, card)
+    return Model.owning(module, module.recognise(card), name)
 
 
 def refuse(path: Path) -> None:
     """Raise `ModelError` with what to do instead for a file that may be a model but is never loaded as one."""
-    if path.suffix.lower() in (*STATE, *EXPORTED, *TORCHSCRIPT) and not path.is_file():
-        raise ModelError(f"{path} does not exist")
+    known = (*STATE, *SUFFIXES, ".safetensors")
+    if path.suffix.lower() in known and not path.is_file():
+        refuse_special(path, ModelError)
+        raise ModelError(f"there is no model {str(path)!r}: the file does not exist; check the path")
     if path.suffix.lower() in (*STATE, ".safetensors"):
         raise ModelError(
             f"{path} is refused: it holds weights without a network, and pickles of whole networks can run code when "
@@ -71,6 +76,7 @@ def refuse(path: Path) -> None:
 
 
 def _read(path: Path) -> bytes:
+    refuse_special(path, ModelError)
     try:
         size = path.stat().st_size
         data = path.read_bytes() if 0 < size <= MAX_BYTES else b""

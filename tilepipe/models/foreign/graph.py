@@ -16,11 +16,14 @@ from typing import Any
 
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
-from tilepipe.models.foreign.packaged import Output, first_line, missing_extra
+from tilepipe.models.foreign.limits import refuse_endless, refuse_huge
+from tilepipe.models.foreign.packaged import first_line, missing_extra
+from tilepipe.models.output import NAMES
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _FLOATS = {1: "float32", 10: "float16", 11: "float64"}  # TensorProto.DataType
-_PASS_ON = ("Identity", "Cast", "Transpose")
+_WHOLE = {2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool"}
+_PASS_ON = ("Identity", "Cast", "Transpose", "Clip", "Squeeze", "Unsqueeze", "Reshape", "Resize", "Slice", "Upsample")
 _CARD_HELP = "write one as {} (bands, classes, mean, std, stride)"
 
 
@@ -35,15 +38,22 @@ class Graph:
     width: int | None
     """Columns of the input."""
     channels: int | None
-    """Channels of the output."""
-    output: Output
-    """Probabilities where the last operator is a softmax or sigmoid."""
+    """Channels of the output; None also for one without such an axis."""
+    chosen: str
+    """Name of the output that holds the scores."""
+    last: tuple[bool, bool]
+    """Whether channels are the last axis (NHWC) of the input, and of the output."""
+    shares: bool
+    """Whether the last operator is a softmax or sigmoid: probabilities."""
     metadata: Mapping[str, str]
     """The file's own words."""
 
 
-def read_graph(data: bytes, path: Path) -> Graph:
-    """Return what a file says. Raises `ModelError` where it is damaged, not self-contained, or no segmentation."""
+def read_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph:
+    """Return what a file says; `card` tells channels from rows, and outputs from each other.
+
+    Raises `ModelError` where it is damaged, not self-contained, endless, too large or no segmentation.
+    """
     try:
         import onnx
     except ImportError as error:
@@ -51,6 +61,7 @@ def read_graph(data: bytes, path: Path) -> Graph:
     try:
         model = onnx.load_model_from_string(data)
         _refuse_outside(model, path)
+        refuse_endless(model, path)
         onnx.checker.check_model(model)
     except ModelError:
         raise
@@ -58,13 +69,18 @@ def read_graph(data: bytes, path: Path) -> Graph:
         raise ModelError(f"{path} is not a valid ONNX file: {first_line(error)}") from None
     held = {tensor.name for tensor in model.graph.initializer}
     inputs, outputs = [i for i in model.graph.input if i.name not in held], list(model.graph.output)
-    if len(inputs) != 1 or len(outputs) != 1:
+    if len(inputs) != 1 or not outputs:
         raise ModelError(
             f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; export it with one image in and one map out"
         )
-    given, wanted = _shape(inputs[0], path, "input"), _shape(outputs[0], path, "output")
+    output = _chosen(outputs, card, path)
+    given, wanted = _shape(inputs[0], path, "input"), _shape(output, path, "output")
+    last = _is_last(given, (card.bands,) if card else ()), _is_last(wanted, (len(card.classes), 1) if card else ())
+    bands, height, width = (given[3], given[1], given[2]) if last[0] else given[1:]
+    refuse_huge(model, path, bands or (card.bands if card else None), last=last[0])
     words = {entry.key: entry.value for entry in model.metadata_props}
-    return Graph(given[1], given[2], given[3], wanted[1], _output(model.graph), words)
+    channels = None if len(wanted) == 3 else wanted[3 if last[1] else 1]
+    return Graph(bands, height, width, channels, output.name, last, _is_shares(model.graph, output.name), words)
 
 
 def card_of(graph: Graph, path: Path, wanted: Path) -> ModelCard:
@@ -120,6 +136,8 @@ def _refuse_outside(model: Any, path: Path) -> None:
                 f"{path} keeps tensor {message.name!r} in another file, which is refused; save it as a single file "
                 "(onnx.save_model with save_as_external_data=False)"
             )
+        if kind == "SparseTensorProto":
+            raise ModelError(f"{path} keeps a sparse tensor, which is refused; save it with dense weights")
         if kind == "NodeProto" and message.domain not in DOMAINS and (message.domain, message.op_type) not in own:
             raise ModelError(
                 f"{path} uses the operator {message.domain}.{message.op_type}, which is not standard ONNX; export it "
@@ -136,21 +154,46 @@ def _walk(message: Any) -> Iterator[Any]:
                 yield from _walk(inner)
 
 
+def _chosen(outputs: list[Any], card: ModelCard | None, path: Path) -> Any:
+    """Return the output that the card names, that is called like scores, or the only one. Raises `ModelError`."""
+    by_name = {output.name: output for output in outputs}
+    if card is not None and isinstance(card.key, str):
+        if card.key not in by_name:
+            raise ModelError(f"{path} has no output {card.key!r}; its outputs are {', '.join(map(repr, by_name))}")
+        return by_name[card.key]
+    named = [name for name in NAMES if name in by_name]
+    if len(outputs) > 1 and not named:
+        raise ModelError(
+            f"{path} has {len(outputs)} outputs ({', '.join(map(repr, by_name))}); name the one that holds the scores "
+            f'in the card: "key": "{outputs[0].name}"'
+        )
+    return by_name[named[0]] if named else outputs[0]
+
+
+def _is_last(dims: list[int | None], wanted: tuple[int, ...]) -> bool:
+    """Return whether channels are the last axis: by their number, or where that is not known by being few."""
+    if len(dims) != 4 or dims[3] is None or dims[1] in (wanted or (1, 2, 3, 4)):
+        return False
+    return dims[3] in (wanted or (1, 2, 3, 4))
+
+
 def _shape(value: Any, path: Path, what: str) -> list[int | None]:
-    """Return the four sizes of an input or output, None where they are free."""
-    tensor = value.type.tensor_type
+    """Return the sizes of an input (four) or output (four, or three without channels), None where they are free."""
+    tensor, given = value.type.tensor_type, what == "input"
     dims = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
-    if tensor.elem_type not in _FLOATS or len(dims) != 4:
+    types, axes = (_FLOATS, (4,)) if given else (_FLOATS | _WHOLE, (3, 4))
+    if tensor.elem_type not in types or len(dims) not in axes:
         raise ModelError(
             f"{path}: its {what} {value.name!r} has {len(dims)} axes of ONNX type {tensor.elem_type}; tilepipe reads "
-            f"(B, {'bands' if what == 'input' else 'classes'}, H, W) of {', '.join(_FLOATS.values())}"
+            f"(B, {'bands' if given else 'classes'}, H, W) of {', '.join(_FLOATS.values())}"
+            f"{'' if given else ', or labels (B, H, W) of whole numbers'}"
         )
     return dims
 
 
-def _output(graph: Any) -> Output:
-    made_by = {name: node for node in graph.node for name in node.output}
-    node = made_by.get(graph.output[0].name)
+def _is_shares(graph: Any, name: str) -> bool:
+    made_by = {out: node for node in graph.node for out in node.output}
+    node = made_by.get(name)
     while node is not None and node.op_type in _PASS_ON:
         node = made_by.get(node.input[0])
-    return "probabilities" if node is not None and node.op_type in ("Softmax", "Sigmoid") else "logits"
+    return node is not None and node.op_type in ("Softmax", "Sigmoid", "HardSigmoid")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from torch import Tensor
 from tilepipe.errors import DeviceError, ModelError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.foreign.graph import Graph, card_of, read_graph
-from tilepipe.models.foreign.packaged import Forward, Packaged, missing_extra, output_of
-from tilepipe.models.model import Model
+from tilepipe.models.foreign.packaged import Forward, Packaged, missing_extra, said_by
+from tilepipe.models.model import Model, refuse_one_class
 
 SUFFIX = ".onnx"
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
@@ -25,25 +26,53 @@ class Onnx(Packaged):
 
     single = "ONNX models, whose precision is fixed in the file"
 
+    def __init__(self, data: bytes, path: Path, card: ModelCard, graph: Graph) -> None:
+        """`graph` is what the file says of its input and output."""
+        super().__init__(data, path, card)
+        self.key = None  # one output is asked for
+        self.chosen = graph.chosen
+        self.last = graph.last
+
     def opened(self, device: torch.device) -> Forward:
         """Start a session on `device`. Raises `DeviceError` where onnxruntime cannot use it."""
-        session = start_session(self.content, device)
-        fixed = [size if isinstance(size, int) else None for size in session.get_inputs()[0].shape]
+        return partial(self._run, start_session(self.content, device))
 
-        def forward(x: Tensor) -> Tensor:
-            return _run(session, fixed, x, self.path)
-
-        return forward
+    def _run(self, session: Any, x: Tensor) -> Tensor:
+        """Return the output for a batch of tiles, as the file takes them: of its type, batch and tile size."""
+        given = session.get_inputs()[0]
+        with np.errstate(over="ignore"):  # beyond half precision is infinite there
+            pixels: NDArray[Any] = x.cpu().numpy().astype(_TYPES[given.type])
+        if self.last[0]:
+            pixels = np.moveaxis(pixels, 1, -1)
+        fixed = [size if isinstance(size, int) else have for size, have in zip(given.shape, pixels.shape, strict=True)]
+        rows, columns = (1, 2) if self.last[0] else (2, 3)
+        (height, width), (tall, wide) = x.shape[2:], (fixed[rows], fixed[columns])
+        if height > tall or width > wide:
+            raise ModelError(
+                f"{self.path} reads tiles of {tall} x {wide} px, not {height} x {width}; use --tile {tall}"
+            )
+        fill = [(0, 0)] * 4
+        fill[0], fill[rows], fill[columns] = (0, -len(x) % fixed[0]), (0, tall - height), (0, wide - width)
+        pixels = np.ascontiguousarray(np.pad(pixels, fill) if any(map(any, fill)) else pixels)
+        steps = range(0, len(pixels), fixed[0] if isinstance(given.shape[0], int) else len(pixels))
+        parts = [session.run([self.chosen], {given.name: pixels[k : k + (steps.step)]})[0] for k in steps]
+        scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if self.last[1]:
+            scores = np.moveaxis(scores, -1, 1)
+        if any(map(any, fill)):
+            scores = scores[: len(x), ..., :height, :width]
+        scores = scores if scores.dtype.kind in "iub" else scores.astype(np.float32, copy=False)
+        return torch.from_numpy(np.ascontiguousarray(scores)).to(x.device)
 
 
 def load_onnx(data: bytes, path: Path, card: ModelCard | None, name: str) -> Model:
     """Return the model of an ONNX file; without a card, with the one of its own words. Raises `ModelError`."""
-    graph = read_graph(data, path)
+    graph = read_graph(data, path, card)
     card = card or card_of(graph, path, path.with_suffix(".json"))
-    card = _fitting(graph, card, path)
-    module = Onnx(data, path, len(card.classes), output_of(card.arch, "onnx", graph.output))
-    start_session(data, torch.device("cpu"))  # what onnxruntime cannot run is refused here, not in the middle of a run
-    return Model.owning(module, card, name)
+    refuse_one_class(card)
+    card = said_by(_fitting(graph, card, path), "onnx")
+    module = Onnx(data, path, card, graph)
+    return Model.owning(module, module.recognise(card, told=graph.shares), name)
 
 
 def start_session(data: bytes, device: torch.device) -> Any:
@@ -90,22 +119,3 @@ def _fitting(graph: Graph, card: ModelCard, path: Path) -> ModelCard:
             f"{card.tile or 'square ones'}; export it with free height and width, or correct the card"
         )
     return card.model_copy(update={"tile": graph.height})
-
-
-def _run(session: Any, fixed: list[int | None], x: Tensor, path: Path) -> Tensor:
-    """Return the output for a batch of tiles, as the file takes them: of its type, batch and tile size."""
-    given = session.get_inputs()[0]
-    with np.errstate(over="ignore"):  # beyond half precision is infinite there
-        pixels: NDArray[Any] = x.cpu().numpy().astype(_TYPES[given.type])
-    count, _, height, width = pixels.shape
-    batch, tall, wide = fixed[0] or count, fixed[2] or height, fixed[3] or width
-    if height > tall or width > wide:
-        raise ModelError(f"{path} reads tiles of {tall} x {wide} px, not {height} x {width}; use --tile {tall}")
-    fill = (-count % batch, tall - height, wide - width)
-    if any(fill):
-        pixels = np.pad(pixels, ((0, fill[0]), (0, 0), (0, fill[1]), (0, fill[2])))
-    parts = [session.run(None, {given.name: pixels[k : k + batch]})[0] for k in range(0, len(pixels), batch)]
-    scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if any(fill):
-        scores = scores[:count, ..., :height, :width]
-    return torch.from_numpy(np.ascontiguousarray(scores, np.float32)).to(x.device)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from tilepipe.errors import ModelError, TilepipeError
+from tilepipe.models.card import ModelCard, Output
+from tilepipe.models.output import as_logits, misfit, recognise, tensor_of
 
-Forward = Callable[[Tensor], Tensor]
-Output = Literal["logits", "probabilities"]
-OUTPUTS = ("logits", "probabilities")
-"""What a file gives per class; probabilities are those of a softmax or sigmoid."""
+Forward = Callable[[Tensor], Any]
+OUTPUTS = get_args(Output)
 
 
 class Packaged(nn.Module):
@@ -27,13 +28,14 @@ class Packaged(nn.Module):
     """Its layers are not torch's: it is measured as a black box."""
     file: Tensor
 
-    def __init__(self, data: bytes, path: Path, classes: int, output: Output = "logits") -> None:
-        """`data` are the bytes of the file at `path`, which messages name."""
+    def __init__(self, data: bytes, path: Path, card: ModelCard) -> None:
+        """`data` are the bytes of the file at `path`, which messages name; `card` may say what it gives."""
         super().__init__()
         self.register_buffer("file", torch.frombuffer(bytearray(data), dtype=torch.uint8))
         self.path = path  # a Path and not text: where the file lies is no part of a model's identity
-        self.classes = classes
-        self.output = output
+        self.classes = len(card.classes)
+        self.output: Output = card.output or "logits"
+        self.key = card.key
         self._live: dict[torch.device, Forward] = {}
 
     @property
@@ -45,22 +47,41 @@ class Packaged(nn.Module):
         """Return the function that computes on `device`; called once per device and process."""
         raise NotImplementedError
 
+    def recognise(self, card: ModelCard, *, told: bool = False) -> ModelCard:
+        """Find out by one made-up tile what the file gives, and return the card that says so.
+
+        `told`: the file says that it ends in a sigmoid or softmax. Raises `ModelError` for what cannot be read.
+        """
+        with self._in_one_sentence("cannot be opened"):
+            opened = self._on(torch.device("cpu"))
+        form = recognise(opened, card.model_copy(update={"key": self.key}), str(self.path), told=told)
+        self.output = form.output if form else card.output or ("probabilities" if told else "logits")
+        return card.model_copy(update={"output": None if self.output == "logits" else self.output})
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits. Raises `ModelError` where the file's network fails."""
         if x.is_meta:
             return self._shapes_only(x)
+        with self._in_one_sentence(f"fails on tiles of shape {tuple(x.shape)}"):
+            returned = self._on(x.device)(x)
+        y = tensor_of(returned, x, self.classes, self.key, str(self.path))
+        if problem := misfit(tuple(y.shape), tuple(x.shape), self.classes, self.output):
+            raise ModelError(f"{self.path} gives {tuple(y.shape)} for {tuple(x.shape)}: {problem}")
+        return as_logits(y, self.classes, self.output)
+
+    def _on(self, device: torch.device) -> Forward:
+        if device not in self._live:
+            self._live[device] = self.opened(device)
+        return self._live[device]
+
+    @contextmanager
+    def _in_one_sentence(self, what: str) -> Iterator[None]:
         try:
-            if x.device not in self._live:
-                self._live[x.device] = self.opened(x.device)
-            y = self._live[x.device](x)
+            yield
         except (TilepipeError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a stranger's network raises
-            raise ModelError(f"{self.path} fails on tiles of shape {tuple(x.shape)}: {first_line(error)}") from None
-        if not isinstance(y, Tensor) or y.ndim != 4:
-            got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise ModelError(f"{self.path} gives {got} for {tuple(x.shape)}, not one (B, classes, H, W)")
-        return as_logits(y, self.classes, self.output)
+            raise ModelError(f"{self.path} {what}: {first_line(error)}") from None
 
     def _shapes_only(self, x: Tensor) -> Tensor:
         raise NotImplementedError("what the file computes is not known without computing it")
@@ -69,30 +90,16 @@ class Packaged(nn.Module):
         return {**self.__dict__, "_live": {}}
 
 
-def as_logits(y: Tensor, classes: int, output: Output = "logits") -> Tensor:
-    """Return logits (B, classes, H, W) of logits or probabilities, with one channel or more.
-
-    A single channel for two classes is that of the second class: the first one's logit is 0 then.
-    """
-    single = y.shape[1] == 1 and classes == 2
-    if output == "logits":
-        return torch.cat((torch.zeros_like(y), y), 1) if single else y
-    least = torch.finfo(torch.float32).tiny
-    y = y if y.dtype == torch.float64 else y.float()
-    y = torch.cat((1 - y, y), 1) if single else y
-    return y.clamp_min(least).log()
-
-
-def output_of(arch: dict[str, Any] | None, name: str, found: Output) -> Output:
-    """Return what a card's arch says that the file gives, or `found`. Raises `ModelError` for another arch."""
-    said = dict(arch or {"name": name})
-    output = said.pop("output", found)
-    if said != {"name": name} or output not in OUTPUTS:
+def said_by(card: ModelCard, name: str) -> ModelCard:
+    """Return the card with the output that its arch says the file gives. Raises `ModelError` for another arch."""
+    said = dict(card.arch or {"name": name})
+    output = said.pop("output", card.output)
+    if said != {"name": name} or output not in (None, *OUTPUTS):
         raise ModelError(
-            f"arch {arch} does not fit; for this file leave it out or write {{'name': '{name}', 'output': 'logits'}} "
-            "(or 'probabilities')"
+            f"arch {card.arch} does not fit; for this file leave it out or write {{'name': '{name}', "
+            "'output': 'logits'}} (or 'probabilities')"
         )
-    return output  # type: ignore[no-any-return]
+    return card.model_copy(update={"output": output})
 
 
 def missing_extra(package: str, extra: str, error: ImportError) -> ModelError:

@@ -10,7 +10,7 @@ import warnings
 import zipfile
 from io import BytesIO
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -43,13 +43,19 @@ class TorchScript(Packaged):
         if self.wide:
             script = script.double()
 
-        def forward(x: Tensor) -> Tensor:
-            # The optimising executor fuses after the first calls: the same tile would get other roundings later.
-            with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-                result: Tensor = script(x)
-            return result
+        return _Script(script)
 
-        return forward
+
+class _Script:
+    """A loaded archive, ready to be called."""
+
+    def __init__(self, script: torch.jit.ScriptModule) -> None:
+        self.script = script
+
+    def __call__(self, x: Tensor) -> Any:
+        # The optimising executor fuses after the first calls: the same tile would get other roundings later.
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            return self.script(x)
 
 
 class Exported(Packaged):
