@@ -33,7 +33,7 @@ from tilepipe.plan import Plan
 from tilepipe.planning import Choices, Settings
 from tilepipe.publish import Outputs, finish_others, put_in_place, refuse_existing, write_products
 from tilepipe.sources.base import Source
-from tilepipe.sources.open import image_files, open_source
+from tilepipe.sources.open import chosen, image_files, open_source
 from tilepipe.sources.slide import SlideSource
 from tilepipe.storage import locked
 from tilepipe.store import Store
@@ -101,6 +101,8 @@ def segment(
     Raises `TilepipeError`; then an output that existed is as it was.
     """
     model, full = _opened(source, model, settings)
+    for note in getattr(full, "notes", ()):
+        listener(Event("plan", message=note))
     paths = _output_paths(full, output, settings.get("of"))
     outputs = Outputs(paths, bool(settings.get("overwrite")), layer_names(settings.get("layers", ())))
     refuse_inputs(touched(outputs.files), _read(full, model.name, settings))
@@ -192,7 +194,7 @@ def _opened(source: Image, model: str | Path | Model, settings: Settings) -> tup
             f"setting {sorted(unknown)[0]!r} is not known; use {', '.join(sorted(Settings.__annotations__))}"
         )
     model = model if isinstance(model, Model) else load_model(model, trust_model=settings.get("trust_model"))
-    return model, open_source(source)
+    return model, open_source(source, **chosen(settings))
 
 
 def _output_paths(source: Source, output: str | Path | None, of: Sequence[str] | None) -> dict[str, Path]:

@@ -35,6 +35,7 @@ from tilepipe.record import (
     append_entry,
     read_entries,
 )
+from tilepipe.sources.open import chosen
 from tilepipe.storage import locked, storage_errors
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _look(batch: Batch, job: Job, model: Model) -> Entry:
     """Return what would become of an image: 'unchanged', 'failed', or 'new' for work to do."""
     output = batch.below(job.output)
     try:
-        source = api.open_source(job.image)
+        source = api.open_source(job.image, **chosen(batch.settings))
         key = _key(batch, source, model)
         if not (done := _is_done(batch, output, key)):
             api.plan(source, model, **batch.settings)  # so that what would be refused is said
@@ -177,7 +178,7 @@ def _process(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
 
 
 def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
-    output, source = batch.below(job.output), api.open_source(job.image)
+    output, source = batch.below(job.output), api.open_source(job.image, **chosen(batch.settings))
     key = _key(batch, source, model)
     entry = Entry(str(job.image), output, UNCHANGED, key, batch.jobs.of)
     if _is_done(batch, output, key):

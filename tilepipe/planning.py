@@ -40,6 +40,13 @@ Promise = Callable[[Tiling], Memory]
 class Choices(TypedDict, total=False):
     """What a user may choose beside the region; the command line's names with underscores."""
 
+    scene: int
+    """Which image of a file that holds several, from 0; the largest by default."""
+    z: int
+    """Which plane along z, from 0."""
+    t: int
+    """Which plane along t, from 0."""
+
     of: Sequence[str]
     """Products: cog, ome-zarr, geojson."""
     bounds: tuple[float, float, float, float]

@@ -128,6 +128,7 @@ def _published(job: Job, full: Source, request: Request, listener: Listener, sch
         "request": request.key,
         "products": products,
         "contents": {file.path.name: file.content for file in outputs.files},
+        "choice": getattr(full, "choice", {}),
         "failed": failed,
         "replaces": replaces,
         "published": False,

@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
-from tilepipe.cli.options import TRUST
+from tilepipe.cli.options import SCENE, TRUST, given, with_options
+from tilepipe.errors import TilepipeError
+from tilepipe.paths import refuse_special
 
 MODELS = (".model", ".onnx", ".ts", ".torchscript", ".pt", ".pt2", ".pth", ".ckpt", ".safetensors")
 """Suffixes of models; what holds weights only is refused with what to do instead."""
@@ -19,10 +21,11 @@ MODELS = (".model", ".onnx", ".ts", ".torchscript", ".pt", ".pt2", ".pth", ".ckp
 @click.command()
 @click.argument("target", metavar="IMAGE|MODEL|RUN")
 @TRUST
+@with_options(*SCENE)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def info(target: str, trust_model: str | None, as_json: bool) -> None:
+def info(target: str, trust_model: str | None, as_json: bool, **options: int | None) -> None:
     """Print what an image, a model (directory, file or bundled name) or a run (its work directory) is."""
-    facts = describe(target, trust_model)
+    facts = describe(target, trust_model, given(options))
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
@@ -32,13 +35,15 @@ def info(target: str, trust_model: str | None, as_json: bool) -> None:
     click.echo(yaml.safe_dump(plain, sort_keys=False, width=120, default_flow_style=None), nl=False)
 
 
-def describe(target: str, trust_model: str | None = None) -> dict[str, Any]:
-    """Return facts of JSON types. Raises `InputError` or `ModelError`."""
+def describe(target: str, trust_model: str | None = None, scene: dict[str, int] | None = None) -> dict[str, Any]:
+    """Return facts of JSON types; `scene` picks one image of a file. Raises `InputError` or `ModelError`."""
     path = Path(target)
     if runs := [plan.parent for pattern in ("plan.json", "*/plan.json") for plan in path.glob(pattern)]:
         return _run(max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns))
     named = path.suffix.lower() in MODELS or not (path.suffix or path.is_file())
-    return _model(target, trust_model) if named or (path / "model.json").exists() else _image(target)
+    if named or (path / "model.json").exists():
+        return _model(target, trust_model)
+    return _labels(path) or _image(target, scene or {})
 
 
 def _model(name: str, trust_model: str | None) -> dict[str, Any]:
@@ -48,12 +53,36 @@ def _model(name: str, trust_model: str | None) -> dict[str, Any]:
     return {"model": name, "sha256": model.sha256(), **model.card.model_dump(mode="json")}
 
 
-def _image(path: str) -> dict[str, Any]:
+def _labels(path: Path) -> dict[str, Any] | None:
+    """Return what labels of tilepipe are; None where a path holds something else."""
+    from tilepipe.exports.view import open_map
+
+    refuse_special(path)
+    try:
+        found = open_map(path)
+    except TilepipeError:
+        return None
+    (height, width), where, legend = found.shape, found.georeference, found.legend
+    return {
+        "labels" if legend.measure is None else "layer": str(path),
+        "height": height,
+        "width": width,
+        "dtype": str(found.dtype),
+        "classes": list(legend.classes),
+        "nodata": legend.nodata,
+        "resolution": asdict(found.resolution) if found.resolution else None,
+        "crs": where.crs if where else None,
+        "transform": where.transform if where else None,
+    }
+
+
+def _image(path: str, scene: dict[str, int]) -> dict[str, Any]:
     from tilepipe.sources.open import open_source
 
-    source = open_source(path)
+    source = open_source(path, **scene)
     bands, height, width = source.shape
     where = source.georeference
+    notes = list(getattr(source, "notes", ()))
     return {
         "image": source.name,
         "bands": bands,
@@ -66,13 +95,15 @@ def _image(path: str) -> dict[str, Any]:
         "gcps": len(where.gcps) if where else 0,
         "layout": _layout(source),
         "reader": source.identity().get("reader"),
-    }
+    } | ({"notes": notes} if notes else {})
 
 
 def _layout(source: Any) -> str:
     """Say how the pixels are stored, as far as the source knows."""
     if levels := getattr(source, "levels", None):
-        return f"{source.vendor}, levels of " + ", ".join(f"{height} x {width}" for height, width in levels)
+        sizes = [level if isinstance(level, tuple) else level.shape[1:] for level in levels]
+        vendor = getattr(source, "vendor", "OME-TIFF")
+        return f"{vendor}, levels of " + ", ".join(f"{height} x {width}" for height, width in sizes)
     if (striped := getattr(source, "striped", None)) is not None:
         return "strips of full rows" if striped else "tiles"
     return type(source).__name__

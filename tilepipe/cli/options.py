@@ -65,7 +65,14 @@ TRUST = click.option(
     "--trust-model", metavar="sha256:HASH", help="Load a file that can run code, if it is exactly the one of this hash."
 )
 
+SCENE = (
+    click.option("--scene", type=click.IntRange(min=0), metavar="N", help="Which image of a file of several, from 0."),
+    click.option("--z", type=click.IntRange(min=0), metavar="N", help="Which plane along z, from 0."),
+    click.option("--t", type=click.IntRange(min=0), metavar="N", help="Which plane along t, from 0."),
+)
+
 SETTINGS = (
+    *SCENE,
     click.option("--of", type=comma_list, metavar="LIST", help="Products: cog, ome-zarr, geojson."),
     click.option(
         "--bounds",

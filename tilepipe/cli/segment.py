@@ -29,6 +29,8 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
 
     mode, quiet, verbose, dry_run = (options.pop(name) for name in ("mode", "quiet", "verbose", "dry_run"))
     settings = given(options)
+    if dry_run:
+        say_notes(source, settings)
     if dry_run or verbose:
         click.echo(api.plan(source, model, **settings), err=not dry_run)
     if dry_run:
@@ -42,6 +44,14 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
     return FAILED_TILES if result.failed else 0
 
 
+def say_notes(source: str, settings: dict[str, Any]) -> None:
+    """Say on standard error what is chosen of a file that holds several images."""
+    from tilepipe.sources.open import chosen, open_source
+
+    for note in getattr(open_source(source, **chosen(settings)), "notes", ()):
+        click.echo(note, err=True)
+
+
 @click.command()
 @click.argument("source", metavar="INPUT")
 @with_options(MODEL, *SETTINGS)
@@ -50,5 +60,7 @@ def plan(source: str, model: str, as_json: bool, **options: Any) -> None:
     """Print what segmenting INPUT would take: tiles, memory, disk. Runs nothing, writes nothing."""
     from tilepipe import api
 
-    made = api.plan(source, model, **given(options))
+    settings = given(options)
+    say_notes(source, settings)
+    made = api.plan(source, model, **settings)
     click.echo(made.to_json() if as_json else made)

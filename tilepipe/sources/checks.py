@@ -15,6 +15,8 @@ from tilepipe.sources.base import Resolution
 DTYPES = ("uint8", "uint16", "int16", "float32")
 """Pixel types that are read; all others are refused rather than converted silently."""
 
+SHOWN = 8
+"""Images of a file that a message lists."""
 MAX_SIDE = 2**31 - 1
 MAX_BANDS = 4096
 MAX_BLOCK_BYTES = 256 << 20
@@ -66,10 +68,28 @@ def stated(size: Resolution | float | tuple[float, float] | None, unit: str) -> 
 def pick(name: str, axis: str, wanted: int | None, planes: int) -> int:
     """Return the plane to read of `planes` along z or t, counted from 0; it must be named where there are more."""
     if wanted is None and planes > 1:
-        raise InputError(f"{name} has {planes} planes along {axis}; pick one: {axis}=0 to {axis}={planes - 1}")
+        raise InputError(
+            f"{name} has {planes} planes along {axis}; pick one: {axis}=0 to {axis}={planes - 1} (--{axis} N)"
+        )
     if wanted is not None and not 0 <= wanted < planes:
         raise UsageError(f"{name} has {axis}=0 to {axis}={planes - 1}; {axis}={wanted} was asked for")
     return wanted or 0
+
+
+def pick_scene(name: str, wanted: int | None, scenes: Sequence[tuple[str, int, int]]) -> tuple[int, tuple[str, ...]]:
+    """Return which of a file's images (name, height, width) is read, counted from 0, and what is to be said about it.
+
+    The largest one is read where nobody says; nothing is said where there is one.
+    """
+    if wanted is not None and not 0 <= wanted < len(scenes):
+        raise UsageError(f"{name} has scene=0 to scene={len(scenes) - 1}; scene={wanted} was asked for")
+    if len(scenes) == 1 or wanted is not None:
+        return wanted or 0, ()
+    largest = max(range(len(scenes)), key=lambda k: (scenes[k][1] * scenes[k][2], -k))
+    shown = [f"{k} {title}".strip() + f" ({h} x {w} px)" for k, (title, h, w) in enumerate(scenes[:SHOWN])]
+    more = f" and {len(scenes) - SHOWN} more" if len(scenes) > SHOWN else ""
+    said = f"{name} holds {len(scenes)} images: {', '.join(shown)}{more}; {largest}, the largest, is read"
+    return largest, (f"{said}; --scene N (scene=N) chooses another",)
 
 
 def pick_bands(name: str, bands: Sequence[int] | None, count: int) -> tuple[int, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
@@ -26,7 +27,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.beside import check_beside, check_links, side_files
-from tilepipe.sources.checks import check_dtype, check_size, stated, usable
+from tilepipe.sources.checks import check_dtype, check_size, pick_scene, stated, usable
 from tilepipe.sources.checks import pick_bands as named_bands
 from tilepipe.sources.files import Handles, content_sha256, stamp, unchanged
 from tilepipe.sources.position import georeference_of, ground_resolution
@@ -40,6 +41,14 @@ OPTIONS = {
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",  # no request is ever sent, whatever a file names
 }
+
+
+MAX_PAGES = 4096
+"""Pages of a file whose sizes are looked at."""
+LARGEST_PRINTED = 20.0
+"""Micrometres; resolution tags that state larger pixels are those of a print or a screen (300 dpi is 85)."""
+IMAGEJ_UNITS = {"micron": 1.0, "um": 1.0, "µm": 1.0, "\\u00B5m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
+"""Micrometres of ImageJ's words for units."""
 
 
 class Damage(logging.Handler):
@@ -86,6 +95,11 @@ def gdal(path: str, doing: str) -> Iterator[None]:
                 raise RasterioError(heard.text)
         except (RasterioError, CPLE_BaseError) as error:
             cause = f" ({error.__cause__})" if error.__cause__ else ""
+            if "codec" in f"{error}{cause}":
+                raise InputError(
+                    f"{path} is compressed by a method that is not read here: {error}{cause}. Write it anew with "
+                    "a GDAL that reads it: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE in.tif out.tif"
+                ) from error
             raise InputError(f"{path} cannot be {doing}: {error}{cause}. It may be truncated or damaged.") from error
 
 
@@ -102,10 +116,13 @@ class GeoTiffSource:
     `bands` picks bands by number from 1 (default: all but alpha). An alpha band, an internal or .msk mask, nodata and
     non-finite floats decide `valid`. `resolution` overrides the pixel size in metres. `allow_driver` opens with another
     GDAL driver, for instance "VRT": only for files you trust, as they may name others. `allow_palette` reads the
-    indices of a palette image as they are (label rasters). `directory` is the byte offset of one page of a file that
-    holds several.
+    indices of a palette image as they are (label rasters). `scene` picks one of several images (pages that are no
+    overviews) from 0, by default the largest, which `notes` says.
     Raises `InputError` for files that are missing, truncated, no TIFF, of another dtype, or stored in too large pieces.
     """
+
+    directory: int | None = None
+    """Byte offset of the one page that is read; None for what the file is opened as."""
 
     def __init__(
         self,
@@ -115,20 +132,44 @@ class GeoTiffSource:
         resolution: Resolution | float | None = None,
         allow_driver: str = "GTiff",
         allow_palette: bool = False,
-        directory: int | None = None,
+        scene: int | None = None,
     ) -> None:
         self.name = str(path)
         self._stamp = stamp(path)
         self._driver = allow_driver
-        self.directory = directory
-        self._target = self._stamp.path if directory is None else f"GTIFF_DIR:off:{directory}:{self._stamp.path}"
+        page = "" if self.directory is None else f"GTIFF_DIR:off:{self.directory}:"
+        self._target = page + self._stamp.path
         if allow_driver == "GTiff":
             check_beside(self._stamp.path)
+        self._choose(scene)
         with gdal(self.name, "opened"), open_dataset(self._target, allow_driver) as dataset:
             check_links(self.name, dataset)
             self._describe(dataset, bands, allow_palette)
             self.georeference: Georeference | None = georeference_of(dataset)
             self.resolution = stated(resolution, "m") or ground_resolution(self.georeference, *self.shape[1:])
+            if self.resolution is None and self.georeference is None:
+                self.resolution = printed_resolution(dataset.tags())
+
+    def _choose(self, scene: int | None) -> None:
+        """Take one image of a file that holds several."""
+        self.choice: dict[str, int] = {}
+        self.notes: tuple[str, ...] = ()
+        if self.directory is not None or self._driver != "GTiff":
+            return
+        with gdal(self.name, "opened"), open_dataset(self._target, self._driver) as dataset:
+            check_links(self.name, dataset)
+            pages = [page for page in dataset.subdatasets if page.startswith("GTIFF_DIR:")] or [self._target]
+            sizes = [("", int(dataset.height), int(dataset.width))]
+        if len(pages) > 1:
+            sizes = []
+            for page in pages[:MAX_PAGES]:
+                with gdal(self.name, "opened"), open_dataset(page, self._driver) as dataset:
+                    sizes.append(("page", int(dataset.height), int(dataset.width)))
+        number, self.notes = pick_scene(self.name, scene, sizes)
+        if len(sizes) > 1:
+            self.choice = {"scene": number}
+        if number:
+            self._target = pages[number]
 
     def _describe(self, dataset: Any, bands: Sequence[int] | None, allow_palette: bool) -> None:
         """Take over shape, dtype, layout and the kind of mask from the open file, or refuse it."""
@@ -222,6 +263,7 @@ class GeoTiffSource:
             "dtype": self.dtype.name,
             "bands": list(self._bands),
             "directory": self.directory,
+            "scene": self.choice.get("scene"),
             "georeference": self.georeference and asdict(self.georeference),
             "nodata": [None if value is None else repr(value) for value in self._nodatas],
             "mask": self._mask,
@@ -256,6 +298,33 @@ class GeoTiffSource:
     def _open(self) -> Any:
         unchanged(self._stamp)
         return open_dataset(self._target, self._driver)
+
+
+class TiffPage(GeoTiffSource):
+    """One page of a TIFF file that holds several, by its byte offset."""
+
+    def __init__(self, path: str | Path, directory: int) -> None:
+        self.directory = directory
+        super().__init__(path)
+
+
+def printed_resolution(tags: Mapping[str, str]) -> Resolution | None:
+    """Return the pixel size that the resolution tags of a TIFF without a position state, as microscopes write them.
+
+    None where they state none, or one of a print or a screen: coarser than `LARGEST_PRINTED`.
+    """
+    unit = {"2": 25400.0, "3": 10000.0}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "2")[:1])
+    if tags.get("TIFFTAG_IMAGEDESCRIPTION", "").startswith("ImageJ"):
+        said = re.search(r"^unit=(.*)$", tags["TIFFTAG_IMAGEDESCRIPTION"], re.MULTILINE)
+        unit = IMAGEJ_UNITS.get(said.group(1).strip()) if said else None
+    try:
+        across, down = (float(tags[f"TIFFTAG_{axis}RESOLUTION"]) for axis in "XY")
+    except (KeyError, ValueError):
+        return None
+    if unit is None or not (across > 0 and down > 0):
+        return None
+    y, x = unit / down, unit / across
+    return Resolution(y, x, "um") if all(0.01 < size < LARGEST_PRINTED for size in (y, x)) else None
 
 
 def pick_bands(name: str, dataset: Any, bands: Sequence[int] | None) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,25 @@ from tilepipe.sources.slide import SlideSource, slide_format
 from tilepipe.sources.tiff import TiffSource, is_ome_tiff
 from tilepipe.sources.zarr import ZarrSource, is_zarr
 
+JPEG_2000 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
+"""How JPEG 2000 begins: a JP2 file, and a codestream alone."""
+CHOICE = ("scene", "z", "t")
+"""Options that pick one image of a file that holds several."""
+
 
 def open_source(what: str | Path | Source | NDArray[Any] | da.Array, **options: Any) -> Source:
     """Return a source for a path, a numpy or dask array (bands, height, width), or a source (returned as it is).
 
     `options` are those of the source that fits: `bands`, `resolution`, `allow_driver`, `allow_palette` for rasters,
-    `mpp` (micrometres per pixel) for slides, `z` and `t` for Zarr and OME-TIFF, `valid` and `name` for arrays.
+    `mpp` (micrometres per pixel) for slides, `scene` for files of several images, `z` and `t` for Zarr and OME-TIFF,
+    `valid` and `name` for arrays. What was chosen by itself is said in the source's `notes`.
     Raises `InputError` where there is no image or none that is read, `UsageError` for an option that does not fit.
     """
+    options = {name: value for name, value in options.items() if value is not None or name not in CHOICE}
     if not isinstance(what, str | Path | np.ndarray | da.Array):
+        known = getattr(what, "choice", {})
+        if other := [name for name in CHOICE if name in options and options[name] != known.get(name)]:
+            raise UsageError(f"{', '.join(other)} pick an image of a file; give them where the source is opened")
         if not isinstance(what, Source):
             raise UsageError(f"a {type(what).__name__} is not an image; give a path, an array or a source")
         return what
@@ -47,6 +58,11 @@ def open_source(what: str | Path | Source | NDArray[Any] | da.Array, **options: 
             raise
         raise UsageError(f"{kind.__name__}, which reads {what}, does not take this option: {error}") from error
     return source
+
+
+def chosen(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Return the options among `settings` that pick one image of a file."""
+    return {name: settings[name] for name in CHOICE if name in settings}
 
 
 def image_files(source: Source) -> list[Path]:
@@ -79,6 +95,11 @@ def _kind(name: str, path: Path) -> type:
         return SlideSource
     if start.startswith(PICTURE_MAGIC):
         return PictureSource
+    if start.startswith(JPEG_2000):
+        raise InputError(
+            f"{name} is JPEG 2000, which is not read; convert it: "
+            "gdal_translate -co TILED=YES -co COMPRESS=DEFLATE in.jp2 out.tif"
+        )
     if b"<VRTDataset" in start:
         raise InputError(f'{name} is a virtual raster, which may name any file; if you trust it: allow_driver="VRT"')
     raise InputError(f"{name} is not an image that is read: no TIFF, slide, Zarr, PNG or JPEG")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source
-from tilepipe.sources.checks import pick, pick_bands, stated
+from tilepipe.sources.checks import pick, pick_bands, pick_scene, stated
 from tilepipe.sources.files import stamp
-from tilepipe.sources.geotiff import GeoTiffSource
+from tilepipe.sources.geotiff import GeoTiffSource, TiffPage
 
 MICROMETRES = {"Å": 1e-4, "nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "in": 25400.0}
 """Units of PhysicalSizeX and PhysicalSizeY; µm where none is given (OME schema 2016-06)."""
@@ -87,9 +88,10 @@ class Planes:
 class TiffSource(Planes):
     """An OME-TIFF image as a source, with its pyramid (SubIFDs or series levels).
 
-    `bands` picks channels by number from 1; `z` and `t` pick planes from 0, and must be given where there is more than
-    one. `mpp` overrides micrometres per pixel, one number or (y, x). Raises `InputError` where the file's pages are not
-    an image that is read, or lie in other files.
+    `bands` picks channels by number from 1; `scene` picks one of several images from 0, by default the largest, which
+    `notes` says; `z` and `t` pick planes from 0, and must be given where there is more than one. `mpp` overrides
+    micrometres per pixel, one number or (y, x). Raises `InputError` where the file's pages are not an image that is
+    read, or lie in other files.
     """
 
     def __init__(
@@ -97,17 +99,20 @@ class TiffSource(Planes):
         path: str | Path,
         *,
         bands: Sequence[int] | None = None,
+        scene: int | None = None,
         z: int | None = None,
         t: int | None = None,
         mpp: float | tuple[float, float] | Resolution | None = None,
     ) -> None:
         known = stamp(path)
-        planes, sizes, found = _layout(str(path), known.path, z, t)
-        found = stated(mpp, "um") or found
+        made = _layout(str(path), known.path, scene, {"Z": z, "T": t})
+        planes, sizes, self.notes = made.planes, made.sizes, made.notes
+        self.choice = {name: value for name, value in (("scene", made.scene), ("z", z), ("t", t)) if value is not None}
+        found = stated(mpp, "um") or made.resolution
         picked = pick_bands(str(path), bands, len(planes[0]))
         self.levels: list[Planes] = []
         for level, (height, width) in zip(planes, sizes, strict=True):
-            pages = [GeoTiffSource(path, directory=level[band - 1]) for band in picked]
+            pages = [TiffPage(path, level[band - 1]) for band in picked]
             scale = found and Resolution(found.y * sizes[0][0] / height, found.x * sizes[0][1] / width, found.unit)
             self.levels.append(Planes(str(path), pages, scale))
         super().__init__(str(path), self.levels[0].pages, found)
@@ -118,21 +123,38 @@ class TiffSource(Planes):
         return fit[-1] if fit and fit[-1] is not self.levels[0] else self
 
 
-def _layout(
-    name: str, path: str, z: int | None, t: int | None
-) -> tuple[list[list[int]], list[tuple[int, int]], Resolution | None]:
-    """Return for each level the file offsets of its channels' pages, its (height, width), and the pixel size."""
+@dataclass(frozen=True)
+class Layout:
+    """Where the pixels of one image of a file lie."""
+
+    planes: list[list[int]]
+    """File offsets of the pages of the channels, for each level."""
+    sizes: list[tuple[int, int]]
+    """(height, width) of each level."""
+    resolution: Resolution | None
+    """Pixel size of the first level."""
+    scene: int | None
+    """Which image of the file, from 0; None where there is one."""
+    notes: tuple[str, ...]
+    """What is to be said about the choice."""
+
+
+def _layout(name: str, path: str, scene: int | None, picks: Mapping[str, int | None]) -> Layout:
     try:
         with tifffile.TiffFile(path, _multifile=False) as file:
-            series = file.series[0]
-            offsets = [_channels(name, level, z, t) for level in series.levels]
+            images = [one for one in file.series if {"height", "width"} <= set(one.sizes)]
+            titles = [(str(one.name), one.sizes["height"], one.sizes["width"]) for one in images]
+            number, notes = pick_scene(name, scene, titles) if images else (0, ())
+            series = images[number]
+            offsets = [_channels(name, level, picks) for level in series.levels]
             sizes = [(level.sizes["height"], level.sizes["width"]) for level in series.levels]
-            return offsets, sizes, physical_size(file.ome_metadata or "")
+            found = physical_size(file.ome_metadata or "", file.series.index(series), len(file.series))
+            return Layout(offsets, sizes, found, number if len(images) > 1 else None, notes)
     except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError) as error:
         raise InputError(f"{name} cannot be opened as OME-TIFF: {error}. It may be truncated or damaged.") from error
 
 
-def _channels(name: str, level: Any, z: int | None, t: int | None) -> list[int]:
+def _channels(name: str, level: Any, picks: Mapping[str, int | None]) -> list[int]:
     """Return the offsets of the pages of the channels of one plane."""
     lead = level.axes[: level.axes.index("Y")].replace("S", "")  # samples lie within a page
     if not set(lead) <= set("TCZ"):
@@ -144,16 +166,18 @@ def _channels(name: str, level: Any, z: int | None, t: int | None) -> list[int]:
             f"{name} has {len(pages)} pages where its OME-XML lists {int(np.prod(shape))}; some are missing"
         )
     grid = np.array(pages, dtype=np.int64).reshape(shape)
-    picks = {"Z": z, "T": t}
     index: list[Any] = []
     for axis, size in zip(lead, shape, strict=True):
         index.append(slice(None) if axis == "C" else pick(name, axis.lower(), picks[axis], size))
     return [int(offset) for offset in np.atleast_1d(grid[tuple(index)])]
 
 
-def physical_size(xml: str) -> Resolution | None:
-    """Return the pixel size of the first image in OME-XML; None where either side is missing."""
-    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
+def physical_size(xml: str, image: int = 0, images: int = 1) -> Resolution | None:
+    """Return the pixel size of one of the `images` in OME-XML; None where either side is missing."""
+    found = list(re.finditer(r"<(?:\w+:)?Pixels\b[^>]*>", xml))
+    if images > 1 and len(found) != images:
+        return None  # some lie in other files: which is which is not known
+    pixels = found[image] if image < len(found) else None
     size = {}
     for axis in "YX":
         text = pixels and re.search(rf'\bPhysicalSize{axis}="([^"]+)"', pixels.group())

@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
-from tilepipe.errors import InputError
+from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.checks import check_dtype, check_size, pick, pick_bands, stated, usable
 from tilepipe.sources.chunks import Chunks
@@ -46,6 +46,7 @@ class ZarrSource:
         path: str | Path,
         *,
         bands: Sequence[int] | None = None,
+        scene: int | None = None,
         z: int | None = None,
         t: int | None = None,
         resolution: Resolution | float | None = None,
@@ -54,9 +55,10 @@ class ZarrSource:
         self._root = Path(path).absolute()
         node = _open(self.name, self._root)
         if isinstance(node, zarr.Array):
-            axes, paths, found = _array_axes(self.name, node), [""], None
+            axes, paths, found, several = _array_axes(self.name, node), [""], None, 1
         else:
-            axes, paths, found = _multiscale(self.name, node)
+            axes, paths, found, several = _multiscale(self.name, node, scene)
+        number, self.notes = pick_several(self.name, scene, several)
         self._axes = axes
         self._levels = [ZarrPlanes(self, _open(self.name, self._root / part), part) for part in paths]
         whole = self._levels[0].array
@@ -64,6 +66,8 @@ class ZarrSource:
             "z": pick(self.name, "z", z, _planes(whole, axes, "z")),
             "t": pick(self.name, "t", t, _planes(whole, axes, "t")),
         }
+        given = {"scene": number if several > 1 else None, "z": z, "t": t}
+        self.choice = {name: value for name, value in given.items() if value is not None}
         self._bands = pick_bands(self.name, bands, _planes(whole, axes, "c"))
         self.resolution = stated(resolution, "m") or found
         for level in self._levels:
@@ -247,12 +251,21 @@ def _array_axes(name: str, array: Any) -> str:
     return PLAIN_AXES[array.ndim]
 
 
-def _multiscale(name: str, group: Any) -> tuple[str, list[str], Resolution | None]:
-    """Return the axes, the paths of the levels and the pixel size of an OME-Zarr image."""
+def pick_several(name: str, scene: int | None, several: int) -> tuple[int, tuple[str, ...]]:
+    """Return which of the multiscale images of one group is read, and what is to be said about it."""
+    if scene is not None and not 0 <= scene < several:
+        raise UsageError(f"{name} has scene=0 to scene={several - 1}; scene={scene} was asked for")
+    said = f"{name} lists {several} multiscale images; the first, 0, is read; --scene N (scene=N) chooses another"
+    return scene or 0, (said,) if several > 1 and scene is None else ()
+
+
+def _multiscale(name: str, group: Any, scene: int | None) -> tuple[str, list[str], Resolution | None, int]:
+    """Return the axes, the paths of the levels, the pixel size of an OME-Zarr image, and how many there are."""
     attributes = dict(group.attrs)
     attributes = attributes.get("ome", attributes)
     try:
-        scales = attributes["multiscales"][0]
+        several = len(attributes["multiscales"])
+        scales = attributes["multiscales"][pick_several(name, scene, several)[0]]
         axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in scales["axes"]]
         letters = "".join(str(axis["name"]) for axis in axes)
         paths = [str(data["path"]) for data in scales["datasets"]]
@@ -268,7 +281,7 @@ def _multiscale(name: str, group: Any) -> tuple[str, list[str], Resolution | Non
         raise InputError(f"{name} has axes {[axis['name'] for axis in axes]}; y and x with c, z, t are read")
     if any(".." in Path(part).parts or Path(part).is_absolute() for part in paths):
         raise InputError(f"{name} lists levels outside itself: {paths}")
-    return letters, paths, found
+    return letters, paths, found, several
 
 
 def _pixel_size(

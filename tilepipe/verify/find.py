@@ -97,13 +97,18 @@ def _wrote(record: Path, name: str) -> bool:
     return False
 
 
+def _choice(run: Run, image: Any) -> dict[str, int]:
+    """Return which image of a file the run was made from, where a file is what is opened."""
+    return run.record.get("choice", {}) if image is None or isinstance(image, str | Path) else {}
+
+
 def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dict[str, Any]) -> Job:
     """Return the job of a run, with the image and the model that it was made from.
 
     `settings` may hold `device`, `mask` (the file of the run's polygons) and `trust_model`. Raises `UsageError` where
     something must be named, `InputError` where image, model or polygons are not those of the run.
     """
-    full = open_source(_named(image, run.record["source"], "array", "image"))
+    full = open_source(_named(image, run.record["source"], "array", "image"), **_choice(run, image))
     if not isinstance(model, Model):
         named = _named(model, run.record["model"], "python", "model")
         model = load_model(named, trust_model=settings.get("trust_model"))
