@@ -17,7 +17,7 @@ from rasterio.warp import transform_geom
 import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.engine.steps import Worker
-from tilepipe.errors import UsageError
+from tilepipe.errors import InputError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.region import resolve
@@ -159,6 +159,12 @@ def test_what_is_no_polygon_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "area.geojson").write_text(text)
     with pytest.raises(UsageError):
         resolve(image(), CARD, {"region": tmp_path / "area.geojson"})
+
+
+def test_an_area_without_a_pixel_is_refused(tmp_path: Path) -> None:
+    sliver = [[10.6, 5.6], [49.4, 5.6], [49.4, 5.9], [10.6, 5.6]]
+    with pytest.raises(InputError, match=r"nothing of array is left to label: no pixel's centre lies in the polygons"):
+        job_for(image(), codes_model(4), mask=geojson(tmp_path, sliver))
 
 
 def test_a_file_that_is_not_there() -> None:

@@ -74,7 +74,8 @@ class Choices(TypedDict, total=False):
     force_resolution: bool
     """Run also where the image's pixels are more than 8 times as large as those of the model."""
     mask: str | Path
-    """auto (what the file declares), none, tissue, value:255 (all but that value), or a GeoJSON file of polygons."""
+    """What is image data: auto (what the file declares), none (every pixel) or value:255 (all but that value). Or which
+    of it gets a label: tissue, or a GeoJSON file of polygons."""
     device: str
     """auto, cpu, cuda or cuda:0."""
     precision: str
@@ -111,7 +112,7 @@ class Asked:
     region: Box
     """Pixels of the full-resolution grid."""
     mask: str
-    """What counts as image data there, as in `Plan.mask`."""
+    """What is image data, or which of it gets a label, as in `Plan.mask`."""
 
 
 def make_plan(source: Source, card: ModelCard, asked: Asked, settings: Settings, *, device: str, needs: Needs) -> Plan:

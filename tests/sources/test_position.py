@@ -5,6 +5,8 @@ import pickle
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyproj import CRS, Geod, Transformer
 from rasterio.features import rasterize
 from rasterio.warp import transform_geom
@@ -144,6 +146,31 @@ def test_area_of_interest_is_the_rasterised_polygon(transform: tuple[float, ...]
     part = Box(-5, 40, 60, 300)
     inside = np.pad(whole, ((5, 0), (0, 100)))[: 60 + 5, 40:300]
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(area))(part), inside)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_an_area_is_the_same_in_every_box_and_knows_where_it_is_uniform(data: st.DataObject) -> None:
+    """Also where borders run through the centres of pixels."""
+    half = st.integers(-20, 200).map(lambda k: k / 2)
+    ring = data.draw(st.lists(st.tuples(half, half), min_size=3, max_size=6, unique=True))
+    x0, y0 = data.draw(st.sampled_from([(0.0, 0.0), (335000.1, 3058000.7)]))
+    size = data.draw(st.sampled_from([1.0, 0.3]))
+    place = Georeference(CRS.from_epsg(32645).to_wkt(), (size, 0.0, x0, 0.0, -size, y0))
+    source = ArraySource(np.zeros((1, 90, 95), np.uint8), georeference=place)
+    shape = {"type": "Polygon", "coordinates": [[(x0 + size * x, y0 - size * y) for x, y in (*ring, ring[0])]]}
+    try:
+        area = Area(source, [shape], "EPSG:32645")
+    except UsageError:
+        return
+    whole = area(Box(0, 0, 90, 95))
+    for _ in range(10):
+        top, left = data.draw(st.integers(0, 89)), data.draw(st.integers(0, 94))
+        box = Box(top, left, data.draw(st.integers(top + 1, 90)), data.draw(st.integers(left + 1, 95)))
+        part = whole[box.y0 : box.y1, box.x0 : box.x1]
+        assert (area(box) == part).all()
+        known = area.uniform(box)
+        assert known is None or (part == known).all()
 
 
 def test_areas_on_slides_and_arrays_are_in_pixels() -> None:

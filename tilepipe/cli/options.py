@@ -123,8 +123,8 @@ SETTINGS = (
     ),
     click.option(
         "--mask",
-        help="Where to compute: auto (image data), none (everywhere), tissue, value:255 (not where "
-        "all bands hold that value), or the polygons of a GeoJSON file.",
+        help="What is image data: auto (what the file says), none (every pixel), value:255 (not where all bands hold "
+        "that value). Or which of it gets a label: tissue, or the polygons of a GeoJSON file.",
     ),
     click.option(
         "--layers",

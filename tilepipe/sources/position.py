@@ -217,13 +217,11 @@ class Area:
             if own is None:
                 raise InputError(f"{source.name} has no CRS, so polygons cannot be placed on it")
             self.geometries = [_geometry(source.name, g, _crs(crs), own) for g in given]
-        self._grid = grid
         points = np.asarray([p for g in self.geometries for p in _points(g["coordinates"])])
         self.box = _cover(source, grid, points[:, 0], points[:, 1])
-        rings = [np.asarray(ring, float) for g in self.geometries for ring in _rings(g["coordinates"])]
-        ends = [np.hstack([ring[:, :2], np.roll(ring[:, :2], -1, axis=0)]).T for ring in rings]
-        x0, y0, x1, y1 = np.hstack(ends)
-        self._borders = np.stack([*pixels_at(grid, x0, y0), *pixels_at(grid, x1, y1)])
+        self._shapes = [{"type": g["type"], "coordinates": _on_grid(grid, g["coordinates"])} for g in self.geometries]
+        rings = [np.asarray(ring) for g in self._shapes for ring in _rings(g["coordinates"])]
+        self._borders = np.hstack([np.hstack([ring, np.roll(ring, -1, axis=0)]).T for ring in rings])
 
     def uniform(self, box: Box) -> bool | None:
         """Return whether `box` lies in the area, if no border crosses it; None where one does."""
@@ -239,12 +237,10 @@ class Area:
 
     def __call__(self, box: Box) -> NDArray[np.bool_]:
         """Return True where the centre of a pixel lies in the area, (box.height, box.width)."""
-        a, b, _, d, e, _ = self._grid
-        x, y = placed(self._grid, box.x0, box.y0)
-        here = Affine(a, b, x, d, e, y)
+        here = Affine.translation(box.x0, box.y0)  # shapes are in pixels: every box rounds alike
         with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # at random where threads use GDAL, and wrong
-            return np.asarray(geometry_mask(self.geometries, box.shape, here, invert=True), dtype=np.bool_)
+            return np.asarray(geometry_mask(self._shapes, box.shape, here, invert=True), dtype=np.bool_)
 
 
 def _geometry(name: str, geometry: dict[str, Any], crs: CRS, own: CRS) -> dict[str, Any]:
@@ -254,6 +250,13 @@ def _geometry(name: str, geometry: dict[str, Any], crs: CRS, own: CRS) -> dict[s
         raise UsageError(
             f"the area of interest lies off {name}: it cannot be carried from {crs} to the image's CRS ({error})"
         ) from error
+
+
+def _on_grid(grid: Transform, coordinates: Any) -> Any:
+    """Return a geometry's coordinates as (column, row) in pixels; heights are left out."""
+    if isinstance(coordinates[0], int | float):
+        return tuple(float(value) for value in pixels_at(grid, *coordinates[:2]))
+    return [_on_grid(grid, part) for part in coordinates]
 
 
 def _rings(coordinates: Any) -> list[list[tuple[float, float]]]:
