@@ -36,3 +36,13 @@ def test_what_cannot_be_kept_or_read_is_left_alone(tmp_path: Path) -> None:
     assert recall("file", tmp_path) is None
     keep("a.json", "text", None)
     assert recall("a.json", None) is None
+
+
+@pytest.mark.parametrize("bit", range(0, 300, 7))
+def test_a_flipped_bit_is_never_read(bit: int, tmp_path: Path) -> None:
+    keep("a.json", '{"halo": 16, "stride": 8}', tmp_path)
+    file = tmp_path / "a.json"
+    content = bytearray(file.read_bytes())
+    content[bit // 8 % len(content)] ^= 1 << bit % 8
+    file.write_bytes(content)
+    assert recall("a.json", tmp_path) in (None, '{"halo": 16, "stride": 8}')

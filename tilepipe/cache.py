@@ -1,11 +1,17 @@
-"""Cache: small texts kept between processes, one file each. It only saves time: what cannot be kept is left alone."""
+"""Cache: small texts kept between processes, one file each, with a checksum.
+
+It only saves time: what cannot be kept is left alone, what was damaged since is made again.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
+
+from tilepipe.storage import sealed, unsealed
 
 
 def cache_directory() -> Path | None:
@@ -18,13 +24,14 @@ def cache_directory() -> Path | None:
 
 
 def recall(name: str, directory: Path | None) -> str | None:
-    """Return the text kept as `name` in a directory; None where there is none or it cannot be read."""
+    """Return the text kept as `name` in a directory; None where there is none, or not as it was written."""
     if directory is None:
         return None
     try:
-        return (directory / name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        found = unsealed((directory / name).read_bytes())
+    except OSError:
         return None
+    return found.get("text") if found else None
 
 
 def keep(name: str, text: str, directory: Path | None) -> None:
@@ -35,5 +42,5 @@ def keep(name: str, text: str, directory: Path | None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         handle, path = tempfile.mkstemp(dir=directory, suffix=".tmp")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(json.dumps(sealed({"text": text})) + "\n")
         os.replace(path, directory / name)

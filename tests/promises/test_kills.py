@@ -1,0 +1,138 @@
+"""Two products, killed twice at drawn moments while an older pair is replaced: both are whole, and in the end both new.
+
+A moment is a call that changes the disk: an fsync or a rename. So every order of them that a kill can leave is drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import codes_model, noise
+
+import tilepipe as tp
+from tilepipe import publish
+from tilepipe.sources.array import ArraySource
+
+OLD = ArraySource(noise(60, 90, bands=1, seed=1).read(tp.Box(0, 0, 60, 90)) % 4)
+NEW = ArraySource(noise(60, 90, bands=1, seed=2).read(tp.Box(0, 0, 60, 90)) % 4)
+PAIRS = {"files": ["cog", "geojson"], "folder": ["ome-zarr", "cog"]}
+NAMES = {"cog": "out.tif", "geojson": "out.geojson", "ome-zarr": "out.ome.zarr"}
+
+
+def segment(folder: Path, pair: str, image: ArraySource = NEW) -> None:
+    output = folder / NAMES[PAIRS[pair][0]]
+    tp.segment(image, codes_model(4), output, of=PAIRS[pair], overwrite=True, tile=32, overlap=8, block=40)
+
+
+def counted(act: Callable[[int], None]) -> None:
+    """Call `act` with a running number before each fsync and each rename."""
+    count = 0
+
+    def before(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            nonlocal count
+            count += 1
+            act(count)
+            return real(*given)
+
+        return call
+
+    os.fsync, os.replace, os.rename = before(os.fsync), before(os.replace), before(os.rename)
+    publish.rename2 = before(publish.rename2)
+
+
+def work(folder: Path, pair: str, moment: int) -> None:
+    """What the child does: the run, killed at the moment of that number."""
+    counted(lambda count: os.kill(os.getpid(), signal.SIGKILL) if count == moment else None)
+    segment(folder, pair)
+
+
+def count(folder: Path, pair: str, counts: Any) -> None:
+    """Put into `counts` how many moments there are, and at which the first product is put in place."""
+    moments = []
+    counted(moments.append)
+    real, first = publish._replace, []
+
+    def replace(*paths: Path) -> None:
+        first.append(len(moments))
+        real(*paths)
+
+    publish._replace = replace
+    segment(folder, pair)
+    counts.put((len(moments), first[0]))
+
+
+def digest(path: Path) -> str:
+    """Return the hash of a product's pixels or text; '' where there is nothing."""
+    if not path.exists():
+        return ""
+    content = path.read_bytes() if path.suffix == ".geojson" else np.asarray(tp.open_labels(path)).tobytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def digests(folder: Path, pair: str) -> list[str]:
+    return [digest(folder / NAMES[product]) for product in PAIRS[pair]]
+
+
+def drawn(kills: int, seed: int, pair: str, folder: Path) -> None:
+    """Kill `kills` runs twice each."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tilepipe.api", "tilepipe.engine.dask", "fakes", "hypothesis"])
+    for name, image in (("old", OLD), ("new", NEW)):
+        (folder / name).mkdir()
+        segment(folder / name, pair, image)
+    old, new = digests(folder / "old", pair), digests(folder / "new", pair)
+    assert not set(old) & set(new)
+    shutil.copytree(folder / "old", folder / "count")
+    counts = context.Queue()
+    child = context.Process(target=count, args=(folder / "count", pair, counts))
+    child.start()
+    moments, renames = counts.get(timeout=120)
+    child.join()
+    rng = random.Random(seed)
+    for k in range(kills):
+        place = folder / str(k)
+        shutil.copytree(folder / "old", place)
+        for _ in range(2):
+            late = rng.random() < 0.6  # where the products are put in place
+            moment = rng.randint(renames - 2, moments) if late else rng.randint(1, moments)
+            child = context.Process(target=work, args=(place, pair, moment))
+            child.start()
+            child.join()
+            assert child.exitcode in (-signal.SIGKILL, 0), (k, moment)
+            found = digests(place, pair)
+            assert all(there in (o, n) for there, o, n in zip(found, old, new, strict=True)), (k, moment)
+            records = [publish.read_record(run.parent) for run in place.glob(".*.tilepipe/*/run.json")]
+            assert found in (old, new) or not any(is_complete(record, place) for record in records), (k, moment)
+        segment(place, pair)
+        assert digests(place, pair) == new, (k, "the same command ends with the whole set")
+        assert sorted(path.name for path in place.iterdir() if path.name.endswith(".lock")) == []
+        shutil.rmtree(place)
+
+
+def is_complete(record: dict[str, Any] | None, place: Path) -> bool:
+    """Return whether a run.json says that its set is in place."""
+    return bool(
+        record and record["published"] and all(publish.as_written(record, place / n) for n in record["products"])
+    )
+
+
+@pytest.mark.parametrize("pair", sorted(PAIRS))
+def test_a_few_kills(pair: str, tmp_path: Path) -> None:
+    drawn(3, 7, pair, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pair", sorted(PAIRS))
+def test_100_kills(pair: str, tmp_path: Path) -> None:
+    drawn(50, 2026, pair, tmp_path)
