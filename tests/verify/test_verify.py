@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +141,7 @@ def test_changed_labels_on_disk_are_found(model: tp.Model, tmp_path: Path) -> No
     assert found.again is not None
     assert found.again.different > 0
     assert found.whole.flips.different == 0
-    assert len(found.problems) == 2
+    assert len(found.problems) == 3
 
 
 def test_a_damaged_product_does_not_hold(model: tp.Model, tmp_path: Path) -> None:
@@ -266,9 +268,56 @@ def test_a_layer_that_was_changed_is_found(model: tp.Model, tmp_path: Path) -> N
         values[200, 300] ^= 1
         file.write(values, 1)
     found = verify(result, IMAGE, model, windows=0)
-    assert found.problems == ("1 of 9 blocks on disk are not those of the ledger: entropy",)
+    assert found.problems == (
+        "a.entropy.tif was changed since it was written",
+        "1 of 9 blocks on disk are not those of the ledger: entropy",
+    )
     assert found.stored is not None
     assert found.stored.wrong == ((1, 2),)
     assert verify(tmp_path / "a.entropy.tif", IMAGE, model, windows=0).problems == found.problems
     (tmp_path / "a.entropy.tif").unlink()
     assert verify(result, IMAGE, model, windows=0).holds
+
+
+def flipped(path: Path) -> None:
+    """One bit in the middle of a file, its time as before."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def edited(path: Path) -> None:
+    path.write_text(path.read_text().replace("1", "2", 1))
+
+
+@pytest.mark.parametrize(
+    ("where", "damage", "says"),
+    [
+        ("out.ome.zarr/labels/*/0/c/0/0", flipped, "out.ome.zarr "),
+        ("out.ome.zarr/labels/*/0/c/0/0", Path.unlink, "out.ome.zarr was changed since it was written"),
+        ("out.geojson", cut, "out.geojson is damaged"),
+        ("out.geojson", edited, "out.geojson was changed since it was written"),
+        ("out.margin.tif", cut, "out.margin.tif is damaged"),
+    ],
+)
+def test_every_product_is_checked(where: str, damage: Any, says: str, several: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(several, folder)
+    asked = folder / "out.tif", IMAGE, random_unet(depth=1)
+    assert verify(*asked, windows=0).holds
+    damage(next(iter(sorted(folder.glob(where)))))
+    assert says in verify(*asked, windows=0).problems[0]
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with three products and a layer."""
+    folder = tmp_path_factory.mktemp("several")
+    of = ["cog", "ome-zarr", "geojson"]
+    tp.segment(IMAGE, random_unet(depth=1), folder / "out.tif", of=of, layers="margin", tile=96, block=128)
+    return folder

@@ -27,7 +27,7 @@ from tilepipe.verify.find import Run, around_run, claim, find_run, reopen
 from tilepipe.verify.lines import comb_test, lines_of, open_lines
 from tilepipe.verify.passes import Passes
 from tilepipe.verify.result import LIMIT, Verification
-from tilepipe.verify.stored import Keeper, check_stored
+from tilepipe.verify.stored import Keeper, check_products, check_stored
 from tilepipe.verify.windows import Window, check_window, noise_of, places, shifted
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
     count, seed = options.get("windows", WINDOWS), options.get("seed", 0)
     claimed = claim(run, job.model)
     listener(Event("verify", message="what is on disk"))
-    found = Verification(str(run.directory), claimed, stored=check_stored(run), seams=_lines(run))
+    found = Verification(
+        str(run.directory), claimed, changed=check_products(run), stored=check_stored(run), seams=_lines(run)
+    )
     if count < 1:
         return found
     listener(Event("verify", message="what the device's arithmetic does"))

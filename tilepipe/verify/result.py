@@ -33,6 +33,8 @@ class Verification:
     """Labels on disk against the same labels computed again."""
     comparable: bool = True
     """Whether labels computed again must be the same: device and torch are those of the run."""
+    changed: tuple[str, ...] = ()
+    """Products that are not as they were written, in sentences: changed since, or damaged."""
     stored: Stored | None = None
     """Labels on disk against the ledger."""
     seams: SeamExcess | None = None
@@ -56,7 +58,7 @@ class Verification:
     @property
     def problems(self) -> tuple[str, ...]:
         """Return what does not hold, in sentences; empty when all holds."""
-        found = []
+        found = list(self.changed)
         claims = self.certificate is not None and self.certificate.mode in ("EXACT", "TOLERANCE", "FIELD")
         allowed = f"{self.limit:.1e} is allowed"
         if claims and self.whole.worst > self.limit:
@@ -118,6 +120,7 @@ class Verification:
             "whole": _figures(self.whole) if self.windows else None,
             "neighbours": _figures(self.neighbours) if self.windows else None,
             "shifted": _figures(self.shifted) if self.shifted else None,
+            "changed": list(self.changed),
             "again": asdict(self.again) | {"comparable": self.comparable} if self.again else None,
             "stored": asdict(self.stored) if self.stored else None,
             "seams": asdict(self.seams) | {"found": self.seams.found, "says": str(self.seams)} if self.seams else None,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,11 @@ from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError
-from tilepipe.exports.products import LABELS
+from tilepipe.exports.products import LABELS, LOSSLESS, product_of
+from tilepipe.exports.view import open_map
 from tilepipe.grid import Index
 from tilepipe.labelmap import LabelMap
+from tilepipe.publish import seen, sha256_of
 from tilepipe.quality.seams import Flips
 from tilepipe.store import Store, read_records
 from tilepipe.verify.find import Run
@@ -56,6 +60,31 @@ def check_stored(run: Run) -> Stored:
     where = "work directory" if store is not None else run.products[0].name
     blocks = sorted(set().union(*wrong.values()))
     return Stored(where, len(last), tuple((b.row, b.column) for b in blocks), tuple(n for n in wrong if wrong[n]))
+
+
+def check_products(run: Run) -> tuple[str, ...]:
+    """Return in sentences which products are not as they were written: every one that is still there is hashed."""
+    folder, found = run.directory.parent.parent, []
+    for name, known in run.record["products"].items():
+        path = folder / name
+        if path.exists() and (seen(path) or {}).get("bytes") == known["bytes"] and sha256_of(path) == known["sha256"]:
+            continue
+        if path.exists():
+            found.append(f"{name} was changed since it was written" if _parses(path) else f"{name} is damaged")
+    return tuple(found)
+
+
+def _parses(path: Path) -> bool:
+    """Return whether a product can be read from end to end."""
+    try:
+        if product_of(path) not in LOSSLESS:
+            return json.loads(path.read_text(encoding="utf-8")) is not None
+        kept = open_map(path)
+        for box in kept.boxes(2048):
+            kept.read(box)
+    except (InputError, StorageError, OSError, ValueError, RuntimeError):
+        return False
+    return True
 
 
 def _opened(run: Run) -> LabelMap | None:
