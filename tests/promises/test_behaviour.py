@@ -31,7 +31,7 @@ class Rule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         bright = self.rule(x).float()
-        return torch.cat((1 - bright, bright), 1)
+        return 4 * torch.cat((1 - bright, bright), 1) - 2
 
 
 def model(rule: Callable[[Tensor], Tensor]) -> tp.Model:
@@ -131,7 +131,7 @@ class Wavers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         bright = (x > 100).float()
-        return torch.cat((1 - bright, bright), 1) + random.random() * 1e-7
+        return 4 * torch.cat((1 - bright, bright), 1) - 2 + random.random() * 1e-7
 
 
 def test_a_run_of_a_model_whose_answers_do_not_repeat_is_said_and_never_resumed(tmp_path: Path) -> None:
