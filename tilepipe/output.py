@@ -14,6 +14,7 @@ from tilepipe.labelmap import LabelMap, Legend, Measure
 from tilepipe.models.card import ModelCard
 from tilepipe.plan import Plan, nearest
 from tilepipe.sources.base import Georeference, Resolution, Source
+from tilepipe.sources.position import moved_rpcs
 from tilepipe.uncertainty import LAYERS, STEPS, VOID
 from tilepipe.wanted import Wanted
 
@@ -85,4 +86,5 @@ def _georeference(known: Georeference | None, region: Box, scale: tuple[float, f
     gcps = tuple(
         (row / scale[0] - region.y0, column / scale[1] - region.x0, x, y, z) for row, column, x, y, z in known.gcps
     )
-    return replace(known, transform=transform, gcps=gcps)
+    rpcs = moved_rpcs(known.rpcs, (region.y0 * scale[0], region.x0 * scale[1]), scale)
+    return replace(known, transform=transform, gcps=gcps, rpcs=rpcs)

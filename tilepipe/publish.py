@@ -105,6 +105,8 @@ def refuse_existing(outputs: Outputs, record: dict[str, Any] | None = None) -> d
         if not path.parent.is_dir():
             raise UsageError(f"folder {path.parent} does not exist; make it first")
         if not os.path.lexists(path):
+            if not (outputs.overwrite or record):
+                _refuse_orphans(path)
             continue
         if not outputs.overwrite and not (record and _is_known(path, record)):
             raise UsageError(f"{path} exists; use --overwrite or another output")
@@ -113,6 +115,13 @@ def refuse_existing(outputs: Outputs, record: dict[str, Any] | None = None) -> d
         if now := seen(path):
             found[path.name] = now
     return found
+
+
+def _refuse_orphans(path: Path) -> None:
+    """Raise `UsageError` where a side file stands without its product and tilepipe did not write it."""
+    for beside in (path.with_name(path.name + suffix) for suffix in SIDECARS):
+        if beside.is_file() and b'tableType="thematic"' not in beside.read_bytes():
+            raise UsageError(f"{beside} exists without {path.name}; use --overwrite to replace it, or another output")
 
 
 def refuse_foreign(path: Path, record: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources import slide as slide_module
 from tilepipe.sources.base import Resolution, Source
+from tilepipe.sources.companions import slide_files
 from tilepipe.sources.resample import Resampled, at_resolution
 from tilepipe.sources.slide import SlideLevel, SlideSource, slide_format
 
@@ -306,10 +307,10 @@ def test_identity_follows_all_files_of_a_slide(slide: Write, noise: Any, tmp_pat
     before = SlideSource(path).identity()
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "Data0000.dat").write_bytes(b"pixels")
-    assert slide_module.slide_files(path, "mirax") == [tmp_path / "a" / "Data0000.dat", path]
+    assert slide_files(path, "mirax") == [tmp_path / "a" / "Data0000.dat", path]
     assert SlideSource(path).identity() == before
     (tmp_path / "other.dcm").write_bytes(bytes(128) + b"DICM")
     (tmp_path / "labels.tif").write_bytes(b"II*\x00")
-    assert slide_module.slide_files(tmp_path / "other.dcm", "dicom") == [tmp_path / "other.dcm"]
+    assert slide_files(tmp_path / "other.dcm", "dicom") == [tmp_path / "other.dcm"]
     again = SlideSource(slide([noise((300, 300, 3), seed=1)]))
     assert again.identity() != before

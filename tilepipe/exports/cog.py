@@ -37,6 +37,7 @@ from tilepipe.exports.pyramid import halved, halvings
 from tilepipe.exports.staging import facts, labels_from, not_written, reason, staged
 from tilepipe.labelmap import LabelMap
 from tilepipe.sources.base import Georeference
+from tilepipe.sources.position import georeference_of
 
 try:  # what GDAL raises where rasterio does not translate it
     from rasterio._err import CPLE_BaseError
@@ -91,7 +92,7 @@ def read_cog(path: Path) -> LabelMap:
             said = json.loads(file.tags().get(TAG, "null"))
             if said is None:
                 raise InputError(f"{path} is a TIFF but not a label map of tilepipe: it has no {TAG} tag")
-            place = _georeference(file)
+            place = georeference_of(file)
             return labels_from(said, _Grid(file), partial(_read, str(path)), (BLOCK * 2, BLOCK * 2), place)
     except (*GDAL_ERRORS, OSError, KeyError, ValueError) as error:
         raise InputError(f"{path} cannot be opened as a label map: {reason(error)}") from error
@@ -139,6 +140,8 @@ def _write_flat(labels: LabelMap, path: Path) -> list[int]:
         place = labels.georeference
         if place and place.gcps and place.transform is None:
             file.gcps = [GroundControlPoint(*point) for point in place.gcps], _crs(place)
+        if place and place.rpcs:
+            file.update_tags(ns="RPC", **dict(place.rpcs))
         file.update_tags(**{TAG: json.dumps(facts(labels))})
         for box in _boxes(labels):
             pixels = np.ascontiguousarray(labels.read(box))
@@ -196,19 +199,9 @@ def _crs(place: Georeference) -> CRS | None:
     return CRS.from_wkt(place.crs) if place.crs else None
 
 
-def _georeference(file: Any) -> Georeference | None:
-    points, crs = file.gcps
-    crs = file.crs or crs
-    lies = file.transform != Affine.identity()
-    if not (lies or points or crs):
-        return None
-    gcps = tuple((point.row, point.col, point.x, point.y, point.z or 0.0) for point in points)
-    return Georeference(crs.to_wkt() if crs else None, tuple(file.transform[:6]) if lies else None, gcps)
-
-
 def _found(path: Path) -> Georeference:
     with rasterio.open(path, driver="GTiff") as file:
-        return _georeference(file) or Georeference()
+        return georeference_of(file) or Georeference()
 
 
 def _unkept(labels: LabelMap, path: Path) -> str:

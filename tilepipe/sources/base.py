@@ -40,6 +40,8 @@ class Georeference:
     """Affine (a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f; None without one."""
     gcps: tuple[tuple[float, float, float, float, float], ...] = ()
     """Ground control points (row, col, x, y, z), in `crs`; only where the file has no transform."""
+    rpcs: tuple[tuple[str, str], ...] = ()
+    """Rational polynomial coefficients as GDAL's RPC metadata (name, value), sorted; () without any."""
 
 
 @runtime_checkable

@@ -41,11 +41,12 @@ def georeference_of(dataset: Any) -> Georeference | None:
     gcps, gcp_crs = dataset.gcps
     crs = dataset.crs or (gcp_crs if gcps else None)
     wkt = crs.to_wkt() if crs else None
+    rpcs = tuple(sorted(dataset.tags(ns="RPC").items()))
     if not dataset.transform.is_identity:  # identity is what GDAL reports for "none"
-        return Georeference(wkt, tuple(dataset.transform)[:6])
+        return Georeference(wkt, tuple(dataset.transform)[:6], rpcs=rpcs)
     if gcps:
-        return Georeference(wkt, None, tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in gcps))
-    return Georeference(wkt) if wkt else None
+        return Georeference(wkt, None, tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in gcps), rpcs)
+    return Georeference(wkt, rpcs=rpcs) if wkt or rpcs else None
 
 
 def ground_resolution(known: Georeference | None, height: int, width: int) -> Resolution | None:
@@ -77,6 +78,26 @@ def _to_crs(known: Georeference, rows: Sequence[float], columns: Sequence[float]
         return list(xs), list(ys)
     xs, ys = placed(known.transform, np.asarray(columns), np.asarray(rows))
     return list(xs), list(ys)
+
+
+def moved_rpcs(
+    rpcs: tuple[tuple[str, str], ...], origin: tuple[float, float], scale: tuple[float, float]
+) -> tuple[tuple[str, str], ...]:
+    """Return RPCs of a grid whose pixel (0, 0) begins at `origin` (y, x) and whose pixels are `scale` (y, x) old ones.
+
+    Their offsets are those of pixel centres.
+    """
+    if not rpcs:
+        return ()
+    found = dict(rpcs)
+    for k, axis in enumerate(("LINE", "SAMP")):
+        try:
+            offset, size = float(found[f"{axis}_OFF"].split()[0]), float(found[f"{axis}_SCALE"].split()[0])
+        except (KeyError, ValueError, IndexError):
+            return ()
+        found[f"{axis}_OFF"] = repr((offset + 0.5 - origin[k]) / scale[k] - 0.5)
+        found[f"{axis}_SCALE"] = repr(size / scale[k])
+    return tuple(sorted(found.items()))
 
 
 def placed(grid: Transform, columns: Any, rows: Any) -> tuple[Any, Any]:
@@ -209,7 +230,8 @@ class Area:
         given = [g for g in geometries if g.get("type") in ("Polygon", "MultiPolygon")]
         if not given:
             raise UsageError("an area of interest needs at least one Polygon or MultiPolygon")
-        if source.georeference is None:
+        known = source.georeference
+        if known is None or known == Georeference(rpcs=known.rpcs):
             grid: Transform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
             self.geometries = given
         else:

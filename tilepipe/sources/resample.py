@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
+from tilepipe.sources.position import moved_rpcs
 
 PIECE_VALUES = 4 << 20
 """Source values (pixels x bands) taken at once while resampling; larger boxes are done in pieces."""
@@ -133,7 +134,7 @@ class Resampled:
             a, b, c, d, e, f = known.transform
             transform = (a * sx, b * sy, c, d * sx, e * sy, f)
         gcps = tuple((row / sy, column / sx, x, y, z) for row, column, x, y, z in known.gcps)
-        return Georeference(known.crs, transform, gcps)
+        return Georeference(known.crs, transform, gcps, moved_rpcs(known.rpcs, (0.0, 0.0), self.scale))
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return the resampled pixels of `box`, (bands, box.height, box.width), reflected outside the image."""

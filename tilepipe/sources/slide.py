@@ -20,6 +20,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.checks import check_size, stated, usable
+from tilepipe.sources.companions import check_companions, slide_files
 from tilepipe.sources.files import Handles, content_sha256, stamp, unchanged
 
 SLIDE_CACHE_BYTES = 64 << 20
@@ -45,7 +46,11 @@ def _tile_cache(process: int) -> Any:
 
 
 def slide_format(path: str | Path) -> str | None:
-    """Return OpenSlide's name of a file's format ('aperio', 'mirax', 'generic-tiff', ...), or None."""
+    """Return OpenSlide's name of a file's format ('aperio', 'mirax', 'generic-tiff', ...), or None.
+
+    Raises `InputError` where it names files outside its folder.
+    """
+    check_companions(Path(path))
     try:
         found = openslide.OpenSlide.detect_format(str(path))
     except openslide.OpenSlideError:
@@ -64,6 +69,7 @@ class SlideSource:
     def __init__(self, path: str | Path, *, mpp: float | tuple[float, float] | Resolution | None = None) -> None:
         self.name = str(path)
         self._stamp = stamp(path)
+        check_companions(Path(path))
         try:
             with openslide.OpenSlide(self._stamp.path) as slide:
                 self._describe(slide)
@@ -306,21 +312,3 @@ def within(bounds: Box, box: Box, mask: NDArray[np.bool_] | None) -> NDArray[np.
     if part is not None:
         full[part.slices_in(box)] = True if mask is None else mask[part.slices_in(box)]
     return full
-
-
-def slide_files(path: Path, vendor: str) -> list[Path]:
-    """Return all files that hold a slide's pixels: the file, MIRAX's folder, DICOM's and VMS's neighbours."""
-    others: list[Path] = []
-    if vendor == "mirax":
-        others = list((path.parent / path.stem).glob("*"))
-    elif vendor == "dicom":
-        others = [file for file in path.parent.iterdir() if file.is_file() and _is_dicom(file)]
-    elif path.suffix.lower() in (".vms", ".vmu"):
-        listed = path.read_text(errors="replace")
-        others = [file for file in path.parent.iterdir() if file.name in listed]
-    return sorted({path, *others})
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"

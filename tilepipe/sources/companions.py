@@ -1,0 +1,74 @@
+"""Files that belong to a slide beside the one that is named: MIRAX's folder, DICOM's and VMS's neighbours."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from tilepipe.errors import InputError
+from tilepipe.paths import refuse_special
+
+MIRAX = ".mrxs"
+HAMAMATSU = (".vms", ".vmu")
+INDEX_BYTES = 16 << 20
+"""Bytes of an index of names that are looked through."""
+SERIES = b"\x20\x00\x0e\x00UI"
+"""SeriesInstanceUID (0020,000E) in explicit little endian, as whole-slide DICOM is written."""
+HEADER_BYTES = 1 << 20
+"""Bytes at the start of a DICOM file in which its series is named."""
+_NAMES = re.compile(
+    r"^\s*(?:FILE_\d+|INDEXFILE|\w*(?:Image|Map|Optimisation)File\w*(?:\([^)]*\))?)[ \t]*=[ \t]*(\S.*?)\s*$",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+def check_companions(path: Path) -> None:
+    """Raise `InputError` where an index of a slide names files elsewhere, or its files are links out of their folder.
+
+    Nothing but the index is opened.
+    """
+    ending = path.suffix.lower()
+    if ending == MIRAX:
+        folder, index = path.parent / path.stem, path.parent / path.stem / "Slidedat.ini"
+    elif ending in HAMAMATSU:
+        folder, index = path.parent, path
+    else:
+        return
+    refuse_special(index)
+    if not index.is_file():
+        return
+    with index.open("rb") as file:
+        named = _NAMES.findall(file.read(INDEX_BYTES).decode("utf-8", errors="replace"))
+    homes = {os.path.realpath(folder), os.path.dirname(os.path.realpath(path))}
+    for name in [*named, index.name]:
+        file_path = folder / name
+        if re.search(r"[/\\]", name) or os.path.dirname(os.path.realpath(file_path)) not in homes:
+            raise InputError(f"{index} names {name!r}, outside of {folder}; nothing outside a slide is opened")
+        refuse_special(file_path)
+
+
+def slide_files(path: Path, vendor: str) -> list[Path]:
+    """Return all files that hold a slide's pixels, and no others that lie beside them."""
+    others: list[Path] = []
+    if vendor == "mirax":
+        others = [file for file in (path.parent / path.stem).glob("*") if file.suffix.lower() in (".dat", ".ini")]
+    elif vendor == "dicom":
+        series = dicom_series(path)
+        found = ((file, dicom_series(file)) for file in path.parent.iterdir() if file.is_file())
+        others = [file for file, own in found if own is not None and (own == series or not own or not series)]
+    elif path.suffix.lower() in HAMAMATSU:
+        listed = path.read_text(errors="replace")
+        others = [file for file in path.parent.iterdir() if file.is_file() and file.name in listed]
+    return sorted({path, *others})
+
+
+def dicom_series(path: Path) -> bytes | None:
+    """Return the series that a DICOM file belongs to, b'' where it says none in a known way, None for other files."""
+    with path.open("rb") as file:
+        start = file.read(HEADER_BYTES) if file.read(132)[128:] == b"DICM" else None
+    if start is None:
+        return None
+    at = start.find(SERIES)
+    size = int.from_bytes(start[at + 6 : at + 8], "little")
+    return start[at + 8 : at + 8 + size].strip(b"\0 ") if at >= 0 else b""
