@@ -17,7 +17,7 @@ from tilepipe.errors import ModelError
 from tilepipe.probe.result import ProbeError
 
 Forward = Callable[[Tensor], Tensor]
-LARGEST = 1 << 26  # values of a window; what would need more is not measured
+LARGEST = 1 << 27  # values of a window; what would need more is not measured
 QUANTA = (96, 384)  # px; window sizes are multiples of 96 = 2^5 * 3, or of 384 = 2^7 * 3 for a model that refuses
 
 
