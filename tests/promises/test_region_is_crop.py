@@ -29,6 +29,7 @@ from tilepipe.engine.steps import Worker
 from tilepipe.models.model import Model
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.mask import tissue
+from tilepipe.verify import verify
 
 HEIGHT, WIDTH = 110, 130
 WHOLE = Box(0, 0, HEIGHT, WIDTH)
@@ -298,3 +299,17 @@ def test_the_plan_counts_the_tiles_that_a_run_predicts(
     assert job.plan.tile_count == predicted
     over = {job.plan.grid.block_of(tile) for tile in worker._useful(job.plan.tiles(), job.plan.predicted_region)}
     assert job.plan.left.blocks == len(over)
+
+
+@pytest.mark.parametrize("name", ["coarser", pytest.param("blended", marks=pytest.mark.long)])
+def test_verify_finds_the_labels_again(images: dict[str, Path], tmp_path: Path, name: str) -> None:
+    """With the polygons of the run and what lies around them, and on the grid of the product."""
+    ring = [[10.2, 8.3], [120.4, 30.1], [90.7, 100.2], [20.3, 80.9], [10.2, 8.3]]
+    area = write([{"type": "Polygon", "coordinates": [ring]}], images["raster"], tmp_path)
+    image, model, chosen = given_of(name, images["raster"])
+    result = tp.segment(image, model, tmp_path / "part.tif", region=area, **chosen)
+    found = verify(result, image, model, mask=area, windows=4)
+    assert found.again is not None
+    assert found.again.pixels > 1000
+    assert found.again.different == 0
+    assert found.holds
