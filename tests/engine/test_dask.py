@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ from torch import nn
 
 from tilepipe.engine import dask
 from tilepipe.engine.book import Book
-from tilepipe.errors import ModelError, UsageError
+from tilepipe.errors import DeviceError, ModelError, UsageError
+from tilepipe.grid import Index
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.store import Record
@@ -147,3 +149,35 @@ def test_tasks_carry_coordinates_only(tmp_path: Path, monkeypatch: pytest.Monkey
     run_labels(noise(300, 300), random_unet(), tmp_path, dask.run, **CUT)  # type: ignore[arg-type]
     assert len(sizes) >= 8
     assert max(sizes) < 600
+
+
+def test_a_worker_that_joins_with_other_code_computes_nothing() -> None:
+    with pytest.raises(DeviceError, match=r"a worker on .* has tilepipe .*another one.*Install the same"):
+        dask._run_block("", Index(0, 0), (), "another one")
+
+
+@pytest.mark.parametrize("change", ["edited", "older"])
+def test_a_worker_with_other_code_is_refused_before_its_first_block(change: str, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(Path(dask.__file__).parents[1], other / "tilepipe", ignore=shutil.ignore_patterns("__pycache__"))
+    if change == "edited":
+        with (other / "tilepipe" / "blend.py").open("a") as file:
+            file.write("\n# one line more\n")
+    else:  # a version that cannot say what it is
+        (other / "tilepipe" / "engine" / "code.py").unlink()
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address, "--no-nanny"]
+        more = ["--host", "127.0.0.1", "--no-dashboard", "--local-directory", str(tmp_path)]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        worker = subprocess.Popen([*command, *more], env={**os.environ, "PYTHONPATH": str(other)}, cwd=other, **quiet)
+        try:
+            with Client(cluster.scheduler_address) as client:
+                client.wait_for_workers(1, timeout=120)
+            job = job_for(noise(100, 100), random_unet(), tmp_path / "run", tile=64)
+            book = open_book(job)
+            with pytest.raises(DeviceError, match=r"worker tcp://127\.0\.0\.1.* but this run has tilepipe .*sources"):
+                dask.run(job, book, cluster.scheduler_address)
+            assert not book.ledger.done
+        finally:
+            worker.kill()
+            worker.wait()
