@@ -166,3 +166,12 @@ def test_a_side_file_of_something_else_is_not_replaced(tmp_path: Path) -> None:
     tp.segment(np.zeros((3, 20, 30), np.uint8), MODEL, output)
     output.unlink()  # its own side file is left
     tp.segment(np.ones((3, 20, 30), np.uint8), MODEL, output)
+
+
+@pytest.mark.parametrize("command", ["batch run", "train", "export", "info", "evaluate", "segment"])
+def test_no_command_waits_for_a_pipe(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = tmp_path / "pipe.tif"
+    os.mkfifo(pipe)
+    more = {"export": ["o.tif"], "evaluate": [str(pipe)], "segment": ["o.tif", "-m", "forest"]}.get(command, [])
+    assert main([*command.split(), str(pipe), *more]) in (2, 4)
+    assert "is a named pipe and no file" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from tilepipe.exports.view import Labels, open_label_file
 from tilepipe.labelmap import LabelMap
 from tilepipe.paths import refuse_inputs
 from tilepipe.sources.base import Georeference, Source
-from tilepipe.sources.open import open_source
+from tilepipe.sources.open import only_one, open_source
 from tilepipe.sources.position import disagreement
 
 Map = str | Path | Labels | LabelMap | Source | NDArray[Any]
@@ -173,7 +173,7 @@ def _open_file(path: Path) -> LabelMap | Source:
         options: dict[str, Any] = {"allow_palette": True} if path.suffix.lower() in (".tif", ".tiff", ".png") else {}
         if path.suffix.lower() in (".tif", ".tiff"):
             options["allow_driver"] = "GTiff"
-        return open_source(path, **options)
+        return only_one(open_source(path, **options))
 
 
 def _check_grids(first: _Raw, second: _Raw) -> None:

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tilepipe.errors import UsageError
 from tilepipe.exports.products import files_of, output_paths
+from tilepipe.paths import refuse_special
 from tilepipe.uncertainty import layer_names
 
 FIELDS = ("dir", "stem", "name")
@@ -84,6 +85,7 @@ class Jobs(BaseModel):
 
 def read_jobs(path: Path) -> Jobs:
     """Read a jobs file. Raises `UsageError` naming the first thing that is wrong with it."""
+    refuse_special(path, UsageError)
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

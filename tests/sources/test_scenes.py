@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -196,3 +197,23 @@ def test_a_codec_that_is_missing_is_not_called_damage(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="compressed by a method that is not read here") as caught:
         open_source(tmp_path / "a.tif")
     assert "damaged" not in str(caught.value)
+
+
+def test_labels_of_several_pages_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pages.tif"
+    tifffile.imwrite(path, PAGES[:, None], photometric="minisblack", metadata=None)
+    with pytest.raises(InputError, match=r"holds 3 images.*labels are one image"):
+        tp.evaluate(path, path, classes=["a", "b"])
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../x.ome.tif", "http://127.0.0.1:1/x"])
+def test_planes_in_other_files_are_refused(target: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, PAGES, ome=True, metadata={"axes": "CYX"}, photometric="minisblack")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        uuid = f'><UUID FileName="{target}">urn:uuid:1</UUID></TiffData>'
+        text = re.sub(r"(<TiffData [^>/]*)(/>|></TiffData>)", rf"\1{uuid}", str(file.ome_metadata))
+        assert target in text
+        file.pages[0].tags["ImageDescription"].overwrite(text)
+    with pytest.raises(InputError):
+        open_source(path)

@@ -16,6 +16,7 @@ from tilepipe.exports.cog import read_cog, write_cog
 from tilepipe.exports.ome_zarr import read_ome_zarr, write_ome_zarr
 from tilepipe.exports.polygons import write_geojson
 from tilepipe.labelmap import LabelMap, Legend
+from tilepipe.paths import refuse_special
 
 if TYPE_CHECKING:
     import xarray
@@ -36,6 +37,7 @@ def open_map(path: str | Path) -> LabelMap:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist")
+    refuse_special(path)
     return read_ome_zarr(path) if path.is_dir() else read_cog(path)
 
 

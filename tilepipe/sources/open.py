@@ -65,6 +65,16 @@ def chosen(settings: Mapping[str, Any]) -> dict[str, int]:
     return {name: settings[name] for name in CHOICE if name in settings}
 
 
+def only_one(source: Source) -> Source:
+    """Return a source of labels. Raises `InputError` where its file holds several images and none was named."""
+    if notes := getattr(source, "notes", ()):
+        raise InputError(
+            f"{notes[0].split(';')[0]}; labels are one image: "
+            "gdal_translate GTIFF_DIR:1:in.tif out.tif writes the first"
+        )
+    return source
+
+
 def image_files(source: Source) -> list[Path]:
     """Return the files and folders that a source reads, as far as it has any: nothing may be written over them."""
     known = getattr(source, "files", None)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tilepipe.errors import UsageError
 from tilepipe.models.arch import unknown
+from tilepipe.paths import refuse_special
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LossName = Literal["cross_entropy", "dice", "focal", "lovasz", "boundary"]
@@ -184,6 +185,7 @@ class TrainConfig(Strict):
     @classmethod
     def load(cls, path: str | Path) -> TrainConfig:
         """Read a YAML file; `${TILEPIPE_DATA}` in it is the environment's or ../shared/data. Raises `UsageError`."""
+        refuse_special(path, UsageError)
         try:
             values = yaml.safe_load(expanded(Path(path).read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError) as error:

@@ -23,7 +23,7 @@ from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Source
 from tilepipe.sources.files import content_sha256, stamp
 from tilepipe.sources.geojson import OTHER_FORMATS
-from tilepipe.sources.open import open_source
+from tilepipe.sources.open import only_one, open_source
 from tilepipe.sources.resample import Resampled, at_resolution
 from tilepipe.train.config import Scenes, TrainConfig
 from tilepipe.train.part import Part
@@ -52,6 +52,8 @@ class Scene:
     """Classes of a box of full-resolution pixels inside the image, (height, width) int64, -1 to ignore."""
     labels_identity: Callable[[], Any] = dict
     """What decides the labels, by content; JSON types only."""
+    notes: tuple[str, ...] = ()
+    """What was chosen of a file that holds several images."""
 
     def image(self, box: Box) -> NDArray[Any]:
         """Return what the file holds in `box`, (C, box.height, box.width); outside the window it is mirrored."""
@@ -130,7 +132,9 @@ def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene
     window = Box(rows[0], columns[0], rows[1], columns[1])
     if not Box.of_shape(height, width).contains(window):
         raise UsageError(f"{image}: rows {rows}, columns {columns} are not inside its {height} x {width} pixels")
-    return Scene(str(image), source, _scaled(window, source, full), window, labels, identity)
+    return Scene(
+        str(image), source, _scaled(window, source, full), window, labels, identity, getattr(full, "notes", ())
+    )
 
 
 def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tuple[ReadLabels, Callable[[], Any]]:
@@ -179,7 +183,7 @@ def _crop(array: NDArray[np.int64], box: Box) -> NDArray[np.int64]:
 
 def _raster(path: Path, image: Source, config: TrainConfig) -> tuple[ReadLabels, Callable[[], Any]]:
     tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
-    raster = open_source(path, allow_palette=True, **tiff)
+    raster = only_one(open_source(path, allow_palette=True, **tiff))
     same = raster.shape[1:] == image.shape[1:]
     if raster.shape[0] != 1 or raster.dtype.kind == "f" or not (same or _reduced(raster, image)):
         raise InputError(

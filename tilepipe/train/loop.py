@@ -58,6 +58,8 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     ground = Ground(origin.completed(config), origin)
     ground.check()
     config = ground.config
+    for note in (note for scene in ground.opened for note in scene.notes):
+        listener(Event("train", 0, config.steps, note))
     if said := ground.pixel_size[1]:
         listener(Event("train", 0, config.steps, said))
     state = start(ground.scenes, config, origin)
