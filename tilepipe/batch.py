@@ -27,6 +27,7 @@ from tilepipe.publish import facts, is_same
 from tilepipe.reach import look
 from tilepipe.record import (
     DONE,
+    EDITED,
     FAILED,
     NEW,
     PARTIAL,
@@ -37,6 +38,7 @@ from tilepipe.record import (
 )
 from tilepipe.sources.open import chosen
 from tilepipe.storage import locked, storage_errors
+from tilepipe.verify.stored import parses
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
@@ -155,11 +157,12 @@ def _look(batch: Batch, job: Job, model: Model) -> Entry:
     try:
         source = api.open_source(job.image, **chosen(batch.settings))
         key = _key(batch, source, model)
-        if not (done := _is_done(batch, output, key)):
+        done, edited = _is_done(batch, output, key), _is_edited(batch, output, key)
+        if not (done or edited):
             api.plan(source, model, **batch.settings)  # so that what would be refused is said
     except Exception as error:
         return _failed(batch, job, error)
-    return Entry(str(job.image), output, UNCHANGED if done else NEW, key)
+    return Entry(str(job.image), output, UNCHANGED if done else EDITED if edited else NEW, key)
 
 
 def _process(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
@@ -170,7 +173,7 @@ def _process(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
             entry = _segment(batch, job, model, listener)
     except Exception as error:
         entry = _failed(batch, job, error)
-    if entry.status != UNCHANGED:
+    if entry.status not in (UNCHANGED, EDITED):
         now = datetime.now(UTC).isoformat(timespec="seconds")
         entry = replace(entry, time=now, seconds=round(time.monotonic() - start, 3))
         append_entry(batch.record, entry)
@@ -183,6 +186,8 @@ def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
     entry = Entry(str(job.image), output, UNCHANGED, key, batch.jobs.of)
     if _is_done(batch, output, key):
         return entry
+    if _is_edited(batch, output, key):
+        return replace(entry, status=EDITED)
     settings = {**batch.settings, "overwrite": _may_replace(batch, job) or batch.jobs.settings.get("overwrite", False)}
     with storage_errors(job.output.parent):
         job.output.parent.mkdir(parents=True, exist_ok=True)
@@ -211,6 +216,16 @@ def _is_done(batch: Batch, output: str, key: str) -> bool:
     if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, batch.jobs.of):
         return False
     return all(is_same(batch.folder / name, known) for name, known in entry.files.items())
+
+
+def _is_edited(batch: Batch, output: str, key: str) -> bool:
+    """Return whether these labels were made, are all there and can be read, but somebody has changed them since."""
+    entry = batch.known.get(output)
+    if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, batch.jobs.of):
+        return False
+    if batch.jobs.settings.get("overwrite", False):
+        return False
+    return all((batch.folder / name).exists() and parses(batch.folder / name) for name in entry.files)
 
 
 def _may_replace(batch: Batch, job: Job) -> bool:

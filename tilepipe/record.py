@@ -9,7 +9,7 @@ from typing import Any
 
 from tilepipe.storage import append_line, read_lines
 
-DONE, PARTIAL, FAILED, UNCHANGED, NEW = "done", "partial", "failed", "unchanged", "new"
+DONE, PARTIAL, FAILED, UNCHANGED, EDITED, NEW = "done", "partial", "failed", "unchanged", "edited", "new"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Entry:
     output: str
     """Path below the output folder."""
     status: str
-    """'done', 'partial' (some tiles failed), 'failed'; not recorded: 'unchanged' (done before), 'new' (dry run)."""
+    """'done', 'partial' (some tiles failed), 'failed'; not recorded: 'unchanged' (done before), 'edited' (done, and
+    changed by somebody since: kept), 'new' (dry run)."""
     key: str = ""
     """Request key: changes with the image's content, the model and the settings."""
     of: tuple[str, ...] = ()

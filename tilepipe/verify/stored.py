@@ -70,11 +70,11 @@ def check_products(run: Run) -> tuple[str, ...]:
         if path.exists() and (seen(path) or {}).get("bytes") == known["bytes"] and sha256_of(path) == known["sha256"]:
             continue
         if path.exists():
-            found.append(f"{name} was changed since it was written" if _parses(path) else f"{name} is damaged")
+            found.append(f"{name} was changed since it was written" if parses(path) else f"{name} is damaged")
     return tuple(found)
 
 
-def _parses(path: Path) -> bool:
+def parses(path: Path) -> bool:
     """Return whether a product can be read from end to end."""
     try:
         if product_of(path) not in LOSSLESS:
