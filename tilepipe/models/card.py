@@ -19,7 +19,7 @@ Output = Literal["logits", "probabilities", "labels"]
 """What a network gives: scores of any size, the result of a softmax or sigmoid, or finished labels."""
 MAX_BYTES = 1 << 20
 """Largest model.json that is read."""
-MAX_STRIDE, MAX_TILE = 4096, 1 << 16
+MAX_STRIDE, MAX_TILE = 1024, 1 << 16
 LEAST, MOST = 1e-30, 1e30
 """Range of means and deviations: beyond it float32 has no numbers left."""
 FINEST, COARSEST = 1e-6, 1e6
