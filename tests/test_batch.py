@@ -34,7 +34,7 @@ class Api:
     def load_model(self, name: str) -> SimpleNamespace:
         if name == "missing":
             raise ModelError("no model 'missing'")
-        return SimpleNamespace(sha256=lambda: self.weights)
+        return SimpleNamespace(sha256=lambda: self.weights, card=None)
 
     def open_source(self, path: Path) -> SimpleNamespace:
         if not path.exists():
@@ -68,6 +68,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Api:
     fake = Api()
     monkeypatch.setattr(batch, "api", fake)
     monkeypatch.setattr(batch, "look", lambda *_: None)
+    monkeypatch.setattr(batch, "with_model_bands", lambda source, *_: source)
     monkeypatch.setattr(batch, "Keys", SimpleNamespace(of=fake.keys))
     return fake
 

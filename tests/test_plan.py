@@ -31,7 +31,7 @@ CHANGED: dict[str, Any] = {
     "bands": 4, "dtype": "uint16", "shape": (201, 300), "predicted": (100, 150), "output": (100, 150),
     "region": Box(0, 0, 200, 299), "mask": "none", "classes": 3, "label_dtype": "uint16", "nodata": 65535,
     "tiling": replace(PLAN.tiling, tile=48), "compute": replace(PLAN.compute, precision="bf16"),
-    "layers": ("margin",),
+    "layers": ("margin",), "picked": (1, 2), "valid_band": 4,
     "statistics": Statistics("field", 32, (4,)),
 }  # fmt: skip
 

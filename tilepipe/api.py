@@ -32,9 +32,11 @@ from tilepipe.paths import files_in, refuse_inputs
 from tilepipe.plan import Plan
 from tilepipe.planning import Choices, Settings
 from tilepipe.publish import Outputs, finish_others, put_in_place, refuse_existing, write_products
+from tilepipe.shapes import with_model_bands
 from tilepipe.sources.base import Source
 from tilepipe.sources.open import chosen, image_files, open_source
 from tilepipe.sources.slide import SlideSource
+from tilepipe.sources.wrapped import unwrapped
 from tilepipe.storage import locked
 from tilepipe.store import Store
 from tilepipe.uncertainty import layer_names
@@ -194,7 +196,8 @@ def _opened(source: Image, model: str | Path | Model, settings: Settings) -> tup
             f"setting {sorted(unknown)[0]!r} is not known; use {', '.join(sorted(Settings.__annotations__))}"
         )
     model = model if isinstance(model, Model) else load_model(model, trust_model=settings.get("trust_model"))
-    return model, open_source(source, **chosen(settings))
+    opened = open_source(source, **chosen(settings))
+    return model, with_model_bands(opened, model.card, settings)
 
 
 def _output_paths(source: Source, output: str | Path | None, of: Sequence[str] | None) -> dict[str, Path]:
@@ -217,7 +220,7 @@ def _read(source: Source, model: str, settings: Settings) -> list[Path]:
 
 
 def _is_slide(source: Source) -> bool:
-    return isinstance(source, SlideSource)
+    return isinstance(unwrapped(source), SlideSource)
 
 
 def _maps(job: Job, full: Source, request: run.Request) -> dict[str, LabelMap]:

@@ -36,6 +36,7 @@ from tilepipe.record import (
     append_entry,
     read_entries,
 )
+from tilepipe.shapes import with_model_bands
 from tilepipe.sources.open import chosen
 from tilepipe.storage import locked, storage_errors
 from tilepipe.verify.stored import parses
@@ -155,11 +156,11 @@ def _look(batch: Batch, job: Job, model: Model) -> Entry:
     """Return what would become of an image: 'unchanged', 'failed', or 'new' for work to do."""
     output = batch.below(job.output)
     try:
-        source = api.open_source(job.image, **chosen(batch.settings))
-        key = _key(batch, source, model)
+        source, settings = _opened(batch, job, model)
+        key = _key(source, model, settings)
         done, edited = _is_done(batch, output, key), _is_edited(batch, output, key)
         if not (done or edited):
-            api.plan(source, model, **batch.settings)  # so that what would be refused is said
+            api.plan(source, model, **settings)  # so that what would be refused is said
     except Exception as error:
         return _failed(batch, job, error)
     return Entry(str(job.image), output, UNCHANGED if done else EDITED if edited else NEW, key)
@@ -181,14 +182,14 @@ def _process(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
 
 
 def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
-    output, source = batch.below(job.output), api.open_source(job.image, **chosen(batch.settings))
-    key = _key(batch, source, model)
+    output, (source, settings) = batch.below(job.output), _opened(batch, job, model)
+    key = _key(source, model, settings)
     entry = Entry(str(job.image), output, UNCHANGED, key, batch.jobs.of)
     if _is_done(batch, output, key):
         return entry
     if _is_edited(batch, output, key):
         return replace(entry, status=EDITED)
-    settings = {**batch.settings, "overwrite": _may_replace(batch, job) or batch.jobs.settings.get("overwrite", False)}
+    settings = {**settings, "overwrite": _may_replace(batch, job) or batch.jobs.settings.get("overwrite", False)}
     with storage_errors(job.output.parent):
         job.output.parent.mkdir(parents=True, exist_ok=True)
     result = api.segment(source, model, job.output, listener=listener, **settings)
@@ -196,9 +197,16 @@ def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
     return replace(entry, status=PARTIAL if result.failed else DONE, files=files)
 
 
-def _key(batch: Batch, source: Source, model: Model) -> str:
+def _opened(batch: Batch, job: Job, model: Model) -> tuple[Source, dict[str, Any]]:
+    """Return an image with the bands that are read, and the other settings."""
+    settings = batch.settings
+    source = with_model_bands(api.open_source(job.image, **chosen(settings)), model.card, settings)
+    return source, {name: value for name, value in settings.items() if name != "bands"}
+
+
+def _key(source: Source, model: Model, given: dict[str, Any]) -> str:
     """Return the request key: a hash of the image's content, the model and the settings; it takes no plan."""
-    settings: Settings = {**batch.settings}  # type: ignore[typeddict-item]
+    settings: Settings = {**given}  # type: ignore[typeddict-item]
     return Keys.of(source, model, settings).request(settings)
 
 

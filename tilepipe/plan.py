@@ -126,6 +126,10 @@ class Plan:
     """Uncertainty layers that are kept beside the labels: margin, entropy, disagreement."""
     statistics: Statistics | None = None
     """Where statistics of the model's global operations come from; None: it has none, or each tile has its own."""
+    picked: tuple[int, ...] = ()
+    """Numbers of the bands that are read, from 1, where they are not simply the file's own."""
+    valid_band: int = 0
+    """Number of the band that says where there is image data; 0 where the file itself says it."""
     why: str = ""
     """Why tiles have this size, where that was left open."""
     left: Left | None = None
@@ -296,7 +300,7 @@ class Plan:
                 )
             if values.get("left"):
                 values["left"] = Left(**values["left"])
-            for name in ("shape", "predicted", "output", "layers", "fit"):
+            for name in ("shape", "predicted", "output", "layers", "fit", "picked"):
                 values[name] = tuple(values.get(name, ()))
             return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
         except (ValueError, KeyError, TypeError) as error:

@@ -16,6 +16,7 @@ from tilepipe.models.card import ModelCard
 from tilepipe.plan import Compute, Plan, Tiling
 from tilepipe.reach import stated
 from tilepipe.shapes import check_fits, output_shape, predicted_shape, resolution_of
+from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
 from tilepipe.uncertainty import check_blended, layer_names
 from tilepipe.window import PROFILES
@@ -53,6 +54,8 @@ class Choices(TypedDict, total=False):
     """(left, bottom, right, top) in `bounds_crs`."""
     bounds_crs: str
     """Of `bounds`; the image's own when left out."""
+    bands: str | Sequence[int | str]
+    """Bands to read, by number from 1 or by name: "1,2,3", "R,G,B"; those that fit the model when left out."""
     window: tuple[int, int, int, int]
     """(column, row, width, height) in pixels, as GDAL's -srcwin."""
     tile: int | Literal["auto"]
@@ -131,8 +134,10 @@ def make_plan(source: Source, card: ModelCard, asked: Asked, settings: Settings,
         )
     compute = compute_of(settings, device)
     tiling, memory = _fit_memory(card, settings, promises(source, card, settings, compute, needs))
+    picked: Picked = getattr(source, "picked", Picked())
     return Plan(
-        source=source.name, model=card.name, bands=source.shape[0], dtype=str(source.dtype), shape=shape,
+        source=source.name, picked=picked.bands, valid_band=picked.valid,
+        model=card.name, bands=source.shape[0], dtype=str(source.dtype), shape=shape,
         predicted=predicted, output=output_shape(shape, predicted, resolution, settings.get("resolution", "full")),
         region=asked.region, mask=asked.mask, tiling=tiling, compute=compute, classes=len(card.classes),
         label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from tilepipe.errors import InputError, UsageError
 from tilepipe.models.card import ModelCard
+from tilepipe.sources.band_choice import Reader, choose_bands
+from tilepipe.sources.bands import with_picked
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.resample import fitting_shape
+
+
+def with_model_bands(source: Source, card: ModelCard, settings: Mapping[str, Any]) -> Source:
+    """Return an image with the bands that a model reads: those of the setting `bands`, or those that fit it.
+
+    What was chosen without being asked for is said in the `notes` of the source.
+
+    Raises `UsageError` for bands that are not there, `InputError` where it cannot be told which ones to read.
+    """
+    reader = Reader(card.bands, card.band_names, card.name)
+    picked = choose_bands(source, reader, settings.get("bands"), masked=settings.get("mask") != "none")
+    return with_picked(source, picked)
 
 
 def check_fits(source: Source, card: ModelCard) -> None:

@@ -77,6 +77,8 @@ def _labels(path: Path) -> dict[str, Any] | None:
 
 
 def _image(path: str, scene: dict[str, int]) -> dict[str, Any]:
+    from tilepipe.sources.band_choice import alpha_of
+    from tilepipe.sources.bands import bands_of, listed
     from tilepipe.sources.open import open_source
 
     source = open_source(path, **scene)
@@ -86,6 +88,8 @@ def _image(path: str, scene: dict[str, int]) -> dict[str, Any]:
     return {
         "image": source.name,
         "bands": bands,
+        "band names": listed(bands_of(source)) if hasattr(source, "file_bands") else None,
+        "alpha": alpha_of(source),
         "height": height,
         "width": width,
         "dtype": str(source.dtype),

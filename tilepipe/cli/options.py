@@ -81,6 +81,7 @@ SETTINGS = (
         help="Region in map coordinates.",
     ),
     click.option("--bounds-crs", help="CRS of --bounds, for instance EPSG:4326; the image's own by default."),
+    click.option("--bands", metavar="LIST", help="Bands to read: numbers from 1, or names (R,G,B); those that fit."),
     click.option("--window", type=four_numbers(int), metavar="COL,ROW,W,H", help="Region in pixels."),
     click.option("--region", metavar="FILE", help="Region: the polygons of a GeoJSON file."),
     click.option(

@@ -19,7 +19,7 @@ Output = Literal["logits", "probabilities", "labels"]
 """What a network gives: scores of any size, the result of a softmax or sigmoid, or finished labels."""
 MAX_BYTES = 1 << 20
 """Largest model.json that is read."""
-MAX_STRIDE, MAX_TILE = 1024, 1 << 16
+MAX_STRIDE, MAX_TILE = 4096, 1 << 16
 LEAST, MOST = 1e-30, 1e30
 """Range of means and deviations: beyond it float32 has no numbers left."""
 FINEST, COARSEST = 1e-6, 1e6
@@ -42,6 +42,8 @@ class ModelCard(BaseModel):
     """One or two sentences for people."""
     bands: int = Field(ge=1, le=4096)
     """Bands that the model reads."""
+    band_names: tuple[str, ...] = ()
+    """Names of the bands in the order in which the model reads them, as files call them: red, green, blue, nir."""
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names by label value, from 0."""
     colors: tuple[str, ...] = ()
@@ -109,6 +111,7 @@ class ModelCard(BaseModel):
         for field, wanted, of in (
             ("mean", self.bands, "bands"),
             ("std", self.bands, "bands"),
+            ("band_names", self.bands, "bands"),
             ("colors", len(self.classes), "classes"),
         ):
             have = len(getattr(self, field))

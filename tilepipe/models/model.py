@@ -15,7 +15,7 @@ from tilepipe.models.card import ModelCard, Output
 from tilepipe.models.copying import own_copy
 from tilepipe.models.output import readable
 
-_WORDS_FOR_PEOPLE = {"description", "license", "name", "tile", "training"}
+_WORDS_FOR_PEOPLE = {"band_names", "description", "license", "name", "tile", "training"}
 """Fields of a card that change no label; they are not part of a model's identity."""
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from rasterio.windows import Window
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
+from tilepipe.sources.bands import Band
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.beside import check_beside, check_links, side_files
 from tilepipe.sources.checks import check_dtype, check_size, pick_scene, stated, usable
@@ -137,6 +138,7 @@ class GeoTiffSource:
         self.name = str(path)
         self._stamp = stamp(path)
         self._driver = allow_driver
+        self._again = partial(GeoTiffSource, path, resolution=resolution, allow_driver=allow_driver, scene=scene)
         page = "" if self.directory is None else f"GTIFF_DIR:off:{self.directory}:"
         self._target = page + self._stamp.path
         if allow_driver == "GTiff":
@@ -186,6 +188,8 @@ class GeoTiffSource:
         )
         self.shape = (len(self._bands), int(dataset.height), int(dataset.width))
         self._mask = mask_kind(dataset, self._bands)
+        described = zip(dataset.descriptions, dataset.colorinterp, strict=True)
+        self.file_bands = tuple(Band(name or "", colour.name) for name, colour in described)
         self._nodatas = [dataset.nodatavals[band - 1] for band in self._bands]
         self._files = self._contents(dataset)
         self._lay_out(dataset)
@@ -219,6 +223,10 @@ class GeoTiffSource:
             row_bytes = self.shape[0] * whole_width * self.dtype.itemsize
             self._band_rows = band_rows(whole_height, row_bytes, height)
             self.cache_bytes += ROW_CACHE_BYTES + stored
+
+    def picking(self, numbers: Sequence[int]) -> GeoTiffSource:
+        """Return the same file with other bands, by number from 1."""
+        return self._again(bands=numbers)
 
     @property
     def files(self) -> list[Path]:

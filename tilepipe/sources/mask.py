@@ -14,10 +14,11 @@ from skimage.morphology import closing, disk
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
-from tilepipe.sources.base import Georeference, Resolution, Source
+from tilepipe.sources.base import Source
 from tilepipe.sources.checks import usable
 from tilepipe.sources.content import identity_of
 from tilepipe.sources.resample import Resampled
+from tilepipe.sources.wrapped import Wrapped
 
 TISSUE_SIDE = 2048
 """Longest side in pixels of the small image in which tissue is looked for."""
@@ -36,7 +37,7 @@ class Mask(Protocol):
         """Return True if all of `box` lies in the area, False if none of it does, None where that is not known."""
 
 
-class Masked:
+class Masked(Wrapped):
     """`source` with what it says of its image data corrected by the user: everything is, or all but one value."""
 
     def __init__(self, source: Source, nodata: float | None) -> None:
@@ -44,47 +45,13 @@ class Masked:
 
         Floats are compared as GDAL compares nodata: equal but for two units of rounding.
         """
-        self.source = source
+        super().__init__(source)
         self.nodata = nodata
-
-    @property
-    def name(self) -> str:
-        """As the source."""
-        return self.source.name
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """As the source."""
-        return self.source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """As the source."""
-        return self.source.dtype
-
-    @property
-    def resolution(self) -> Resolution | None:
-        """As the source."""
-        return self.source.resolution
-
-    @property
-    def georeference(self) -> Georeference | None:
-        """As the source."""
-        return self.source.georeference
-
-    @property
-    def cache_bytes(self) -> int:
-        """As the source."""
-        return int(getattr(self.source, "cache_bytes", 0))
 
     @property
     def complete(self) -> bool:
         """Whether every pixel is known to hold image data."""
         return self.nodata is None
-
-    def read(self, box: Box) -> NDArray[Any]:
-        """As the source."""
-        return self.source.read(box)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
         """Return True where a pixel holds image data, (box.height, box.width), False outside; None when all do."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import InputError, UsageError
 from tilepipe.paths import refuse_special
 from tilepipe.sources.array import ArraySource
+from tilepipe.sources.bands import bands_of, numbers_of, with_bands
 from tilepipe.sources.base import Source
 from tilepipe.sources.beside import TIFF_MAGIC
 from tilepipe.sources.checks import stated
@@ -32,9 +33,11 @@ CHOICE = ("scene", "z", "t")
 def open_source(what: str | Path | Source | NDArray[Any] | da.Array, **options: Any) -> Source:
     """Return a source for a path, a numpy or dask array (bands, height, width), or a source (returned as it is).
 
-    `options` are those of the source that fits: `bands`, `resolution`, `allow_driver`, `allow_palette` for rasters,
-    `mpp` (micrometres per pixel) for slides, `scene` for files of several images, `z` and `t` for Zarr and OME-TIFF,
-    `valid` and `name` for arrays. What was chosen by itself is said in the source's `notes`.
+    `options` are those of the source that fits: `bands` (numbers from 1, or names: "R,G,B"), `resolution`,
+    `options` are those of the source that fits: `bands` (numbers from 1, or names: "R,G,B"), `resolution`,
+    `allow_driver`, `allow_palette` for rasters, `mpp` (micrometres per pixel) for slides, `scene` for files of several
+    images, `z` and `t` for Zarr and OME-TIFF, `valid` and `name` for arrays. What was chosen by itself is said in the
+    source's `notes`.
     Raises `InputError` where there is no image or none that is read, `UsageError` for an option that does not fit.
     """
     options = {name: value for name, value in options.items() if value is not None or name not in CHOICE}
@@ -51,13 +54,19 @@ def open_source(what: str | Path | Source | NDArray[Any] | da.Array, **options: 
         kind = GeoTiffSource if "allow_driver" in options else _kind(str(what), Path(what))
     if "mpp" in options and kind not in (SlideSource, TiffSource):
         options["resolution"] = stated(options.pop("mpp"), "um")
+    named = options.pop("bands") if _by_name(options.get("bands")) else None
     try:
         source: Source = kind(what, **options)
     except TypeError as error:
         if "keyword argument" not in str(error):
             raise
         raise UsageError(f"{kind.__name__}, which reads {what}, does not take this option: {error}") from error
-    return source
+    return source if named is None else with_bands(source, numbers_of(source.name, named, bands_of(source)))
+
+
+def _by_name(bands: Any) -> bool:
+    """Return whether bands are given as text or by names, not by numbers alone."""
+    return isinstance(bands, str) or (bands is not None and any(isinstance(band, str) for band in bands))
 
 
 def chosen(settings: Mapping[str, Any]) -> dict[str, int]:

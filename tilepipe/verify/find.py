@@ -24,6 +24,7 @@ from tilepipe.planning import Settings
 from tilepipe.predict import resolve_device
 from tilepipe.publish import RECORD
 from tilepipe.region import image_data, on_prediction_grid, resolve
+from tilepipe.sources.bands import Picked, with_picked
 from tilepipe.sources.content import identity_of
 from tilepipe.sources.open import open_source
 from tilepipe.storage import read_json
@@ -108,7 +109,9 @@ def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dic
     `settings` may hold `device`, `mask` (the file of the run's polygons) and `trust_model`. Raises `UsageError` where
     something must be named, `InputError` where image, model or polygons are not those of the run.
     """
-    full = open_source(_named(image, run.record["source"], "array", "image"), **_choice(run, image))
+    named_image = _named(image, run.record["source"], "array", "image")
+    opened = open_source(named_image, **_choice(run, image))
+    full = with_picked(opened, Picked(run.plan.picked, run.plan.valid_band))
     if not isinstance(model, Model):
         named = _named(model, run.record["model"], "python", "model")
         model = load_model(named, trust_model=settings.get("trust_model"))

@@ -1,0 +1,168 @@
+"""Bands: which are read where nobody says, and what says where there is image data; against rasterio's own reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from fakes import codes_model
+from rasterio.enums import ColorInterp
+from rasterio.transform import from_origin
+
+import tilepipe as tp
+from tilepipe.box import Box
+from tilepipe.cli.main import main
+from tilepipe.errors import InputError, UsageError
+from tilepipe.region import image_data
+from tilepipe.shapes import with_model_bands
+from tilepipe.sources.array import ArraySource
+from tilepipe.sources.open import open_source
+
+RED, GREEN, BLUE, ALPHA, GREY = (
+    ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha, ColorInterp.undefined,
+)  # fmt: skip
+PIXELS = np.random.default_rng(0).integers(1, 256, (4, 60, 70), dtype=np.uint8)
+OPAQUE = np.where(np.random.default_rng(1).random((60, 70)) < 0.7, 255, 0).astype(np.uint8)
+WHOLE = Box.of_shape(60, 70)
+
+
+def write(path: Path, pixels: np.ndarray, meanings: tuple[Any, ...], names: tuple[str, ...] = ()) -> Path:
+    shape = {"count": len(pixels), "height": pixels.shape[1], "width": pixels.shape[2], "dtype": pixels.dtype}
+    place = {"crs": "EPSG:32645", "transform": from_origin(3e5, 3e6, 1, 1)}
+    flag = {} if ALPHA in meanings else {"alpha": "NO"}  # GDAL flags the fourth band of bytes as alpha by itself
+    with rasterio.open(path, "w", driver="GTiff", **shape, **place, **flag) as file:
+        file.write(pixels)
+        file.colorinterp = meanings
+        for number, name in enumerate(names, 1):
+            file.set_band_description(number, name)
+    return path
+
+
+def rgb_and(fourth: np.ndarray) -> np.ndarray:
+    return np.concatenate([PIXELS[:3], fourth[None]])
+
+
+def card(bands: int, **more: Any) -> tp.ModelCard:
+    return tp.ModelCard(bands=bands, classes=["a", "b"], name="m", **more)
+
+
+def chosen(path: Path, bands: int, asked: Any = None, mask: str = "auto", **more: Any) -> tuple[Any, list[str]]:
+    settings = {"mask": mask} | ({"bands": asked} if asked is not None else {})
+    source = with_model_bands(open_source(path), card(bands, **more), settings)
+    return source, list(getattr(source, "notes", ()))
+
+
+def data(source: Any) -> np.ndarray:
+    valid = source.valid(WHOLE)
+    return np.ones(WHOLE.shape, bool) if valid is None else valid
+
+
+@pytest.mark.parametrize("fourth", [ALPHA, GREY])
+def test_rgb_and_two_values_need_nothing_typed(fourth: Any, tmp_path: Path) -> None:
+    path = write(tmp_path / "in.tif", rgb_and(OPAQUE), (RED, GREEN, BLUE, fourth))
+    source, said = chosen(path, 3)
+    assert (source.read(WHOLE) == PIXELS[:3]).all()
+    assert (data(source) == (OPAQUE > 0)).all()
+    assert len(said) == 1
+    assert "holds only 0 and 255 and says where there is image data" in said[0]
+    everywhere = image_data(chosen(path, 3, mask="none")[0], "none")
+    assert data(everywhere).all()
+
+
+def test_an_undefined_band_with_other_values_is_left_out_and_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.tif", PIXELS, (RED, GREEN, BLUE, GREY))
+    source, said = chosen(path, 3)
+    assert (source.read(WHOLE) == PIXELS[:3]).all()
+    assert data(source).all()
+    assert "band 4 (undefined) is left out" in said[0]
+
+
+def test_alpha_with_other_values_is_refused_with_both_commands(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.tif", PIXELS, (RED, GREEN, BLUE, ALPHA))
+    with pytest.raises(InputError, match=r"--bands 1,2,3 --mask none .*--bands 1,2,3,4"):
+        chosen(path, 3)
+    source, _ = chosen(path, 3, "1,2,3", mask="none")
+    assert (source.read(WHOLE) == PIXELS[:3]).all()
+    every, _ = chosen(path, 4, "1,2,3,4")
+    assert (every.read(WHOLE) == PIXELS).all()
+
+
+def test_a_model_of_four_bands_takes_near_infrared_that_is_flagged_alpha(tmp_path: Path) -> None:
+    """rasterio writes that flag by itself; 0 in near infrared is a value, not nodata."""
+    infrared = rgb_and(np.where(OPAQUE > 0, PIXELS[3], 0).astype(np.uint8))
+    path = write(tmp_path / "in.tif", infrared, (RED, GREEN, BLUE, ALPHA))
+    source, said = chosen(path, 4)
+    assert (source.read(WHOLE) == infrared).all()
+    assert data(source).all()
+    assert "all 4 bands are read as image, also band 4, which the file flags as alpha" in said[0]
+
+
+def test_named_bands_are_found_by_name_and_by_colour(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.tif", PIXELS, (GREY, GREY, GREY, GREY), ("nir", "Red", "green", "blue"))
+    source, said = chosen(path, 3)
+    assert (source.read(WHOLE) == PIXELS[[1, 2, 3]]).all()
+    assert "as the file names them; left out: 1 (nir)" in said[0]
+    for asked, numbers in (("R,G,B", [1, 2, 3]), ("nir,red,green", [0, 1, 2]), ([4, 1, 1], [3, 0, 0])):
+        assert (chosen(path, 3, asked)[0].read(WHOLE) == PIXELS[numbers]).all()
+        assert (open_source(path, bands=asked).read(WHOLE) == PIXELS[numbers]).all()
+    with pytest.raises(UsageError, match="no band called 'swir'; its bands are 1 nir"):
+        chosen(path, 3, "swir,red,green")
+
+
+def test_a_file_that_does_not_say_is_refused_with_the_line_to_type(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.tif", PIXELS, (GREY, GREY, GREY, GREY))
+    with pytest.raises(InputError, match=r"has 4 bands and m reads 3; choose the bands .*--bands 1,2,3"):
+        chosen(path, 3)
+    with pytest.raises(UsageError, match="bands 1 to 4"):
+        chosen(path, 3, "1,2,5")
+
+
+def test_a_card_that_names_its_bands_picks_them_and_warns_of_others(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.tif", PIXELS, (RED, GREEN, BLUE, GREY), ("", "", "", "nir"))
+    source, _ = chosen(path, 2, band_names=["nir", "red"])
+    assert (source.read(WHOLE) == PIXELS[[3, 0]]).all()
+    _, said = chosen(path, 2, "2,3", band_names=["nir", "red"])
+    assert "warning: m reads" in said[-1]
+
+
+def test_transparency_that_turns_out_to_be_none_stops_the_run(tmp_path: Path) -> None:
+    """Windows spread over a large band are looked at; a value between them is met when it is read."""
+    fourth = np.full((2, 5000), 255, np.uint8)
+    pixels = np.concatenate([np.ones((3, 2, 5000), np.uint8), fourth[None]])
+    pixels[3, 0, 300] = 7
+    path = write(tmp_path / "in.tif", pixels, (RED, GREEN, BLUE, ALPHA))
+    source, _ = chosen(path, 3)
+    with pytest.raises(UsageError, match=r"taken for transparency.* it holds 7 too"):
+        source.valid(Box.of_shape(2, 5000))
+
+
+def test_arrays_choose_too() -> None:
+    source = with_model_bands(ArraySource(PIXELS), card(2), {"bands": "4,1"})
+    assert (source.read(WHOLE) == PIXELS[[3, 0]]).all()
+
+
+def test_bands_decide_labels_keys_and_verification(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 4, (4, 60, 70), dtype=np.uint8)
+    path, output = write(tmp_path / "in.tif", pixels, (GREY,) * 4), tmp_path / "out.tif"
+    model = codes_model(4)
+    first = tp.segment(path, model, output, bands="2", tile=32, overlap=0)
+    assert (np.asarray(first.labels) == pixels[1]).all()
+    assert first.plan.picked == (2,)
+    assert tp.verify(output, model=model, windows=0).holds
+    second = tp.segment(path, model, output, bands="3", tile=32, overlap=0, overwrite=True)
+    assert (np.asarray(second.labels) == pixels[2]).all()
+    assert (tp.predict(path, model, Box(3, 4, 20, 30), bands=[4]) == pixels[3, 3:20, 4:30]).all()
+
+
+def test_the_command_line_and_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "in.tif", PIXELS, (RED, GREEN, BLUE, ALPHA))
+    assert main(["info", str(path)]) == 0
+    assert "band 4, holds other values than 0 and 255" in capsys.readouterr().out
+    assert main(["plan", str(path), "-m", "buildings"]) == 4
+    assert "--bands 1,2,3 --mask none" in capsys.readouterr().err
+    assert (
+        main(["plan", str(path), "-m", "buildings", "--bands", "R,G,B", "--mask", "none", "--pixel-size", "0.3"]) == 0
+    )

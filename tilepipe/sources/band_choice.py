@@ -1,0 +1,195 @@
+"""Which bands of an image a model reads where nobody says, and which band says where there is image data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError
+from tilepipe.sources.bands import UNDEFINED, Asked, Band, Picked, bands_of, listed, numbers_of, two_values, with_bands
+from tilepipe.sources.base import Source
+
+RGB = ("red", "green", "blue")
+WINDOW = 256
+"""Side of the windows in which a band is looked at, in pixels."""
+WINDOWS = 8
+"""Windows looked at per axis; a small band is looked at whole."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Who reads the bands."""
+
+    bands: int | None = None
+    """Number of bands that the model reads; None where a model is still to be trained."""
+    names: tuple[str, ...] = ()
+    """Names of these bands in the model's card; () where it has none."""
+    name: str = "the model"
+    """Name of the model, for messages."""
+
+
+def choose_bands(source: Source, reader: Reader, asked: Asked | None = None, *, masked: bool = True) -> Picked:
+    """Return the bands of `source` to read: those asked for, or those that fit the reader.
+
+    Beside the bands that are read, one that is flagged as alpha, or undefined beside red, green and blue, and that
+    holds only 0 and 255 decides where there is image data, unless validity is not asked for (`masked`). Raises
+    `UsageError` for bands that are not there, and `InputError` where the file does not say which bands to read.
+    """
+    bands = bands_of(source)
+    if asked is not None:
+        return _told(Picked(numbers_of(source.name, asked, bands)), bands, reader)
+    if getattr(source, "chosen", False):
+        return _told(Picked(), bands, reader)
+    alpha = [k for k, band in enumerate(bands, 1) if band.meaning == "alpha"]
+    if len(alpha) == 1:
+        picked = _beside_alpha(source, bands, alpha[0], reader, masked)
+    else:
+        picked = _without_alpha(source, bands, reader, masked)
+    return _told(picked, bands, reader)
+
+
+def _beside_alpha(source: Source, bands: Sequence[Band], alpha: int, reader: Reader, masked: bool) -> Picked:
+    others = tuple(k for k in range(1, len(bands) + 1) if k != alpha)
+    if reader.bands == len(bands):
+        looks = "; it holds only 0 and 255, as transparency does" if _two_valued(source, alpha) else ""
+        note = f"all {len(bands)} bands are read as image, also band {alpha}, which the file flags as alpha{looks}"
+        return Picked((*range(1, len(bands) + 1),), 0, (note,))
+    read, dropped = _fitting(source, bands, others, reader)
+    left = (f"band {alpha}, which the file flags as alpha, is left out",)
+    if not masked or not others:
+        return Picked(read, 0, (*dropped, *left))
+    if not _two_valued(source, alpha):
+        few, every = ",".join(map(str, read)), ",".join(str(k) for k in range(1, len(bands) + 1))
+        raise InputError(
+            f"{source.name}: band {alpha} is flagged as alpha and holds other values than 0 and 255, so it may be an "
+            f"image band, for instance near infrared; say what it is: --bands {few} --mask none leaves it out, "
+            f"--bands {few} takes 0 in it for no data, --bands {every} reads it, with a model of {len(bands)} bands"
+        )
+    said = f"band {alpha} (alpha) holds only 0 and 255 and says where there is image data"
+    return Picked(read, alpha, (*dropped, said))
+
+
+def _without_alpha(source: Source, bands: Sequence[Band], reader: Reader, masked: bool) -> Picked:
+    everything = tuple(range(1, len(bands) + 1))
+    rgb = _coloured(bands, everything)
+    extra = [k for k in everything if k not in rgb]
+    single = len(rgb) == 3 and len(extra) == 1 and _says_nothing(bands[extra[0] - 1])
+    if single and reader.bands in (None, 3):
+        if _two_valued(source, extra[0], seen=True):
+            end = "says where there is image data" if masked else "is left out"
+            said = f"bands {_row(rgb)} are read; band {extra[0]} (undefined) holds only 0 and 255 and {end}"
+            return Picked(rgb, extra[0] if masked else 0, (said,))
+        if reader.bands == 3:
+            return Picked(rgb, 0, (f"bands {_row(rgb)} are read; band {extra[0]} (undefined) is left out",))
+    if reader.bands in (None, len(bands)):
+        return Picked()
+    read, notes = _fitting(source, bands, everything, reader)
+    return Picked(read, 0, notes)
+
+
+def _fitting(
+    source: Source, bands: Sequence[Band], of: tuple[int, ...], reader: Reader
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return which of the bands `of` fit the reader, and what is left out, said. Raises `InputError`."""
+    if reader.bands in (None, len(of)):
+        return of, ()
+    named = _named(bands, of, reader.names)
+    read = named or (_coloured(bands, of) if reader.bands == 3 else ())
+    if len(read) != reader.bands:
+        raise InputError(
+            f"{source.name} has {len(of)} bands and {reader.name} reads {reader.bands}; "
+            f"{_what_to_type(bands, of, reader)}"
+        )
+    rest = ", ".join(f"{k} ({bands[k - 1]})" for k in of if k not in read)
+    how = ", ".join(f"{k} ({bands[k - 1]})" for k in read)
+    return read, (f"bands {how} are read, as the file names them; left out: {rest}",)
+
+
+def _what_to_type(bands: Sequence[Band], of: tuple[int, ...], reader: Reader) -> str:
+    wanted = reader.bands or 0
+    if len(of) < wanted:
+        again = f"--bands {','.join('1' * wanted)} gives it the one band {wanted} times, or " if len(of) == 1 else ""
+        return f"{again}choose another model"
+    return (
+        f"choose the bands or another model: --bands {_row(of[:wanted])}, in the order that the model was trained on "
+        f"(the file has {listed(bands)})"
+    )
+
+
+def _named(bands: Sequence[Band], of: tuple[int, ...], names: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the bands that a card names, in its order; () where one is missing or not unique."""
+    found = []
+    for name in names:
+        same = [k for k in of if _same(bands[k - 1], name)]
+        if len(same) != 1:
+            return ()
+        found.append(same[0])
+    return tuple(found)
+
+
+def _same(band: Band, name: str) -> bool:
+    wanted = Band(name)
+    return band.name.strip().casefold() == name.strip().casefold() or (
+        bool(wanted.meaning) and wanted.meaning == band.meaning
+    )
+
+
+def _coloured(bands: Sequence[Band], of: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the numbers of red, green and blue, in this order; () unless each is there once."""
+    found = [[k for k in of if bands[k - 1].meaning == colour] for colour in RGB]
+    return tuple(k for one in found for k in one) if all(len(one) == 1 for one in found) else ()
+
+
+def _says_nothing(band: Band) -> bool:
+    return not band.name and band.colour in UNDEFINED
+
+
+def _row(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _told(picked: Picked, bands: Sequence[Band], reader: Reader) -> Picked:
+    """Add a warning where the names of the bands that are read contradict those of the card."""
+    read = [bands[k - 1] for k in picked.bands] if picked.bands else list(bands)
+    if len(read) != len(reader.names):
+        return picked
+    for number, (band, name) in enumerate(zip(read, reader.names, strict=True), 1):
+        known = Band(name).meaning and band.meaning not in UNDEFINED if not band.name else True
+        if known and not _same(band, name):
+            said = f"warning: {reader.name} reads {name} as its band {number}, and the image gives it {band}"
+            return Picked(picked.bands, picked.valid, (*picked.notes, said))
+    return picked
+
+
+def alpha_of(source: Source) -> str | None:
+    """Say which band is flagged as alpha and what it holds; None where none is."""
+    alpha = [k for k, band in enumerate(bands_of(source), 1) if band.meaning == "alpha"]
+    if not alpha:
+        return None
+    if _two_valued(source, alpha[0]):
+        return f"band {alpha[0]}, holds only 0 and 255: where there is image data"
+    return f"band {alpha[0]}, holds other values than 0 and 255: it may be an image band, for instance near infrared"
+
+
+def _two_valued(source: Source, number: int, *, seen: bool = False) -> bool:
+    """Return whether a band holds only 0 and 255 in windows spread over it; with `seen` also something but 0."""
+    band = with_bands(source, [number])
+    height, width = band.shape[1:]
+    allowed, opaque = two_values(band.dtype), False
+    for y in _starts(height):
+        for x in _starts(width):
+            values = band.read(Box(y, x, min(y + WINDOW, height), min(x + WINDOW, width)))
+            if not np.isin(values, allowed).all():
+                return False
+            opaque = opaque or bool(values.any())
+    return opaque or not seen
+
+
+def _starts(size: int) -> list[int]:
+    """Return where windows begin along an axis: next to each other where that covers it, else spread evenly."""
+    if size <= WINDOW * WINDOWS:
+        return list(range(0, size, WINDOW))
+    return [k * (size - WINDOW) // (WINDOWS - 1) for k in range(WINDOWS)]

@@ -1,0 +1,225 @@
+"""Bands of an image: what the file calls them, which are read, and one that says where there is image data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import UsageError
+from tilepipe.sources.base import Source
+from tilepipe.sources.checks import pick_bands, usable
+from tilepipe.sources.wrapped import Wrapped
+
+UNDEFINED = ("", "undefined", "gray", "grey")
+"""Colours that say nothing about what a band holds beside red, green and blue."""
+_COLOURS = {
+    "red": ("red", "r"),
+    "green": ("green", "g"),
+    "blue": ("blue", "b"),
+    "nir": ("nir", "n", "near infrared", "near-infrared", "nearinfrared", "near_infrared", "infrared"),
+    "alpha": ("alpha", "a", "transparency"),
+}
+_COLOUR_OF = {word: colour for colour, words in _COLOURS.items() for word in words}
+
+Asked = str | Sequence[int | str]
+"""Bands that a user names: '1,2,3', 'R,G,B', [3, 2, 1] or ['nir', 'red']."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """What a file says about one of its bands."""
+
+    name: str = ""
+    """Name: a GeoTIFF's band description or an OME channel name; '' where the file has none."""
+    colour: str = ""
+    """Colour: red, green, blue, nir, alpha, undefined or another word of GDAL; '' where the file does not say."""
+
+    @property
+    def meaning(self) -> str:
+        """What the band holds: the colour that its name is a word for, else its colour."""
+        return _COLOUR_OF.get(self.name.strip().casefold(), self.colour)
+
+    def __str__(self) -> str:
+        colour = self.colour if self.colour not in UNDEFINED else ""
+        return " ".join(dict.fromkeys(word for word in (self.name, colour) if word)) or self.colour or "no name"
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Which bands of an image are read."""
+
+    bands: tuple[int, ...] = ()
+    """Numbers from 1, in the order in which they are read; () for those that the file gives by itself."""
+    valid: int = 0
+    """Number of the band whose 0 means that there is no image data; 0 for none."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what was chosen without being asked for."""
+
+
+def bands_of(source: Source) -> tuple[Band, ...]:
+    """Return what is known about each band that can be picked, in the order of their numbers."""
+    known: tuple[Band, ...] | None = getattr(source, "file_bands", None)
+    return known or (Band(),) * source.shape[0]
+
+
+def listed(bands: Sequence[Band]) -> str:
+    """Return '1 red, 2 green, 3 blue, 4 alpha'."""
+    return ", ".join(f"{number} {band}" for number, band in enumerate(bands, 1))
+
+
+def numbers_of(name: str, asked: Asked, bands: Sequence[Band]) -> tuple[int, ...]:
+    """Return the numbers of the bands that a user names by number or by name, in that order. Raises `UsageError`."""
+    words = asked.split(",") if isinstance(asked, str) else list(asked)
+    numbers = tuple(_number(name, word, bands) for word in words)
+    return pick_bands(name, numbers, len(bands))
+
+
+def _number(name: str, word: int | str, bands: Sequence[Band]) -> int:
+    text = str(word).strip()
+    if text.lstrip("-").isdigit():
+        return int(text)
+    wanted = text.casefold()
+    for found in (
+        [k for k, band in enumerate(bands, 1) if band.name.strip().casefold() == wanted],
+        [k for k, band in enumerate(bands, 1) if band.meaning and band.meaning == _COLOUR_OF.get(wanted, wanted)],
+    ):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(f"{name} has {len(found)} bands called {text!r} ({listed(bands)}); name them by number")
+    raise UsageError(f"{name} has no band called {text!r}; its bands are {listed(bands)}")
+
+
+def with_bands(source: Source, numbers: Sequence[int]) -> Source:
+    """Return `source` with only these bands, in this order; by its own reader where that reads no others."""
+    numbers = pick_bands(source.name, numbers, len(bands_of(source)))
+    picking = getattr(source, "picking", None)
+    found: Source | None = picking(numbers) if picking else None
+    return found if found is not None else Bands(source, numbers)
+
+
+def with_picked(source: Source, picked: Picked) -> Source:
+    """Return `source` as it was `picked` from."""
+    if picked == Picked():
+        return source
+    result = with_bands(source, picked.bands) if picked.bands else source
+    if picked.valid:
+        result = ValidByBand(result, with_bands(source, [picked.valid]), picked.valid)
+    return Chosen(result, picked)
+
+
+class Chosen(Wrapped):
+    """A source whose bands were chosen for a model."""
+
+    chosen = True
+    """Nobody chooses again."""
+
+    def __init__(self, source: Source, picked: Picked) -> None:
+        super().__init__(source)
+        self.picked = picked
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what was chosen without being asked for."""
+        return (*super().notes, *self.picked.notes)
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return the source's smaller version."""
+        return self.source.coarser(height, width)
+
+
+class Bands(Wrapped):
+    """Some bands of a source, by number from 1, in the order given; a band may be read twice."""
+
+    chosen = True
+    """Nobody chooses again."""
+
+    def __init__(self, source: Source, numbers: Sequence[int]) -> None:
+        super().__init__(source)
+        self.numbers = tuple(numbers)
+        self.file_bands = tuple(bands_of(source)[number - 1] for number in numbers)
+        self._index = [number - 1 for number in numbers]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(bands, height, width)."""
+        return len(self.numbers), *self.source.shape[1:]
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the pixels of `box`, (bands, box.height, box.width)."""
+        return self.source.read(box)[self._index]
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return the same bands of the source's smaller version."""
+        smaller = self.source.coarser(height, width)
+        return self if smaller is self.source else Bands(smaller, self.numbers)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the source's identity and the numbers."""
+        return {"reader": "bands", "bands": list(self.numbers), "of": self.source.identity()}
+
+
+class ValidByBand(Wrapped):
+    """A source that holds image data where one more band of the file is not 0. The band holds two values only.
+
+    Reading where it holds another one raises `UsageError`: then the band is no transparency.
+    """
+
+    chosen = True
+    """Nobody chooses again."""
+
+    def __init__(self, source: Source, band: Source, number: int) -> None:
+        """`band` is that band alone; `number` counts from 1 in the file."""
+        super().__init__(source)
+        self.band, self.number = band, number
+        self.file_bands = bands_of(source)
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return True where the band is not 0 and the source is valid; None when that is everywhere."""
+        inside = box & Box.of_shape(*self.shape[1:])
+        mask = None
+        if inside is not None:
+            values = self.band.read(inside)[0]
+            mask = self._opaque(values)
+            declared = self.source.valid(inside)
+            mask = mask if declared is None else mask & declared
+        return usable(mask, box, *self.shape[1:])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every pixel is known to hold image data."""
+        return False
+
+    def _opaque(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        odd = ~np.isin(values, two_values(values.dtype))
+        if odd.any():
+            raise UsageError(
+                f"{self.name}: band {self.number} was taken for transparency, as it held only 0 and 255 where it was "
+                f"looked at first, but it holds {values[odd][0]} too; say what it is: "
+                f"{remedies(self.number, self.shape[0])}"
+            )
+        return np.asarray(values != 0)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the source's identity and the band that decides what is valid."""
+        return {"reader": "valid by band", "band": self.number, "of": self.source.identity()}
+
+
+def two_values(dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """Return the values that a band of transparency holds: 0 and 255, or 0 and the largest of its type."""
+    return (0, 1, 255) if dtype.kind == "f" else (0, 255, int(np.iinfo(dtype).max))
+
+
+def remedies(extra: int, count: int) -> str:
+    """Return what to type where band `extra` beside `count` others may be transparency or image."""
+    others = [number for number in range(1, count + 2) if number != extra]
+    few, all_of_them = (",".join(map(str, some)) for some in (others, sorted([*others, extra])))
+    return (
+        f"--bands {few} --mask none leaves it out, --bands {few} takes 0 in it for no data, and "
+        f"--bands {all_of_them} reads it as image, for a model of {count + 1} bands"
+    )

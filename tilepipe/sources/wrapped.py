@@ -1,0 +1,94 @@
+"""Wrapped: a source that changes one thing of another and passes the rest on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.sources.base import Georeference, Resolution, Source
+from tilepipe.sources.content import identity_of
+
+
+class Wrapped:
+    """`source`, passed on unchanged; a wrapper overrides what it changes."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    @property
+    def name(self) -> str:
+        """As the source."""
+        return self.source.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(bands, height, width), as the source."""
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the source."""
+        return self.source.dtype
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """As the source."""
+        return self.source.resolution
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """As the source."""
+        return self.source.georeference
+
+    @property
+    def complete(self) -> bool:
+        """Whether every pixel is known to hold image data."""
+        return bool(getattr(self.source, "complete", False))
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that the source reads."""
+        known = getattr(self.source, "files", None)
+        return [Path(self.source.name)] if known is None else list(known)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what was chosen when the source was opened."""
+        return tuple(getattr(self.source, "notes", ()))
+
+    @property
+    def choice(self) -> dict[str, int]:
+        """Scene, z and t that were picked, as far as there are several."""
+        return dict(getattr(self.source, "choice", {}))
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that the source's reader keeps."""
+        return int(getattr(self.source, "cache_bytes", 0))
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the pixels of `box`, (bands, box.height, box.width)."""
+        return self.source.read(box)
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return True where a pixel holds image data, (box.height, box.width); None when all do."""
+        return self.source.valid(box)
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return itself; a wrapper that can be put around a smaller version overrides this."""
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """As the source."""
+        return identity_of(self.source)
+
+
+def unwrapped(source: Source) -> Source:
+    """Return what lies inside all wrappers."""
+    while isinstance(source, Wrapped):
+        source = source.source
+    return source
