@@ -22,6 +22,8 @@ LEVELS = [
     ("tilepipe.box", 0, "base"),
     ("tilepipe.events", 0, "base"),
     ("tilepipe.storage", 0, "base"),
+    ("tilepipe.text", 0, "base"),
+    ("tilepipe.trouble", 0, "base"),
     ("tilepipe.cache", 0, "base"),
     ("tilepipe.paths", 0, "base"),
     ("tilepipe.grid", 1, "grid"),

@@ -56,7 +56,7 @@ def test_a_wrong_jobs_file_is_refused_with_one_sentence(tmp_path: Path, text: st
 
 
 def test_a_missing_jobs_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="does not exist"):
         read_jobs(tmp_path / "none.yaml")
 
 

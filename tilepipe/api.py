@@ -39,6 +39,7 @@ from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.wrapped import unwrapped
 from tilepipe.storage import locked
 from tilepipe.store import Store
+from tilepipe.trouble import public
 from tilepipe.uncertainty import layer_names
 
 Image = str | Path | Source | NDArray[Any] | da.Array
@@ -88,6 +89,7 @@ class Result:
         return self.labels.to_xarray()
 
 
+@public
 @identities_held()
 def segment(
     source: Image,
@@ -129,6 +131,7 @@ def segment(
     return Result(written, Labels(maps[LABELS]), layers, job.plan, certificate, record)
 
 
+@public
 @identities_held()
 def predict(
     source: Image, model: str | Path | Model, region: Box | None = None, **choices: Unpack[Choices]
@@ -149,17 +152,20 @@ def predict(
     return region_labels(job, full)
 
 
+@public
 @identities_held()
 def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings]) -> Plan:
     """Return what `segment` would do: tiles, blocks, memory, disk. Nothing is run or written."""
     return _job(source, model, settings)[0].plan
 
 
+@public
 def open_labels(path: str | Path) -> Labels:
     """Open a label map that tilepipe has written (COG or OME-Zarr), lazily. Raises `InputError`."""
     return Labels(open_label_file(Path(path)))
 
 
+@public
 def export(
     labels: str | Path, output: str | Path, *, of: Sequence[str] | None = None, overwrite: bool = False
 ) -> list[Path]:

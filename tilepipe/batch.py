@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tilepipe import api
 from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.events import Event, Listener, silent
-from tilepipe.jobs import Job, Jobs, expand, nearest, output_folder, read_jobs
+from tilepipe.jobs import Job, Jobs, expand, output_folder, read_jobs
 from tilepipe.keys import Keys
 from tilepipe.models.identity import identities_held
 from tilepipe.planning import Settings
@@ -39,11 +39,17 @@ from tilepipe.record import (
 from tilepipe.shapes import with_model_bands
 from tilepipe.sources.open import chosen
 from tilepipe.storage import locked, storage_errors
+from tilepipe.text import nearest
+from tilepipe.trouble import ordinary, public
 from tilepipe.verify.stored import parses
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
     from tilepipe.sources.base import Source
+
+
+TILES_SAID = 3
+"""Failed tiles that the record of an image names."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,7 @@ class Report:
         return [entry for entry in self.entries if entry.status in (PARTIAL, FAILED)]
 
 
+@public
 def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent) -> Report:
     """Run a jobs file and return what became of each image; with `dry_run`, only say what would be done.
 
@@ -194,7 +201,10 @@ def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
         job.output.parent.mkdir(parents=True, exist_ok=True)
     result = api.segment(source, model, job.output, listener=listener, **settings)
     files = {batch.below(path): facts(Path(path)) for path in result.paths}
-    return replace(entry, status=PARTIAL if result.failed else DONE, files=files)
+    if result.failed:
+        why = f"{len(result.failed)} tiles have no labels: {'; '.join(result.failed[:TILES_SAID])}"
+        return replace(entry, status=PARTIAL, files=files, message=why)
+    return replace(entry, status=DONE, files=files)
 
 
 def _opened(batch: Batch, job: Job, model: Model) -> tuple[Source, dict[str, Any]]:
@@ -214,7 +224,8 @@ def _failed(batch: Batch, job: Job, error: Exception) -> Entry:
     """Return the entry of an image that failed; it keeps the files of an earlier success, which stay where they are."""
     output = batch.below(job.output)
     files = batch.known[output].files if output in batch.known else {}
-    message = str(error) if isinstance(error, TilepipeError) else f"unexpected: {error}"
+    error = ordinary(error) or error
+    message = str(error) if isinstance(error, TilepipeError) else f"unexpected, a bug: {error}"
     return Entry(str(job.image), output, FAILED, files=files, error=type(error).__name__, message=message)
 
 
@@ -245,5 +256,6 @@ def _may_replace(batch: Batch, job: Job) -> bool:
 
 
 def _sentence(entry: Entry) -> str:
-    end = f": {entry.error}: {entry.message}" if entry.error else f" in {entry.seconds:.1f} s" if entry.seconds else ""
+    why = f"{entry.error}: {entry.message}" if entry.error else entry.message
+    end = f": {why}" if why else f" in {entry.seconds:.1f} s" if entry.seconds else ""
     return f"{entry.image}: {entry.status}{end}"

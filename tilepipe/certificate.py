@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from tilepipe.errors import StorageError
 from tilepipe.level import Level
 from tilepipe.probe.result import Sides
+from tilepipe.text import json_of
 
 Mode = Literal["EXACT", "TOLERANCE", "FIELD", "BLEND", "UNCERTIFIED"]
 
@@ -114,7 +115,7 @@ class Certificate:
     def from_json(cls, text: str, name: str = "certificate.json") -> Certificate:
         """Parse `to_json`'s text; `name` is what an error calls it. Raises `StorageError`."""
         try:
-            fields: dict[str, Any] = json.loads(text)
+            fields: dict[str, Any] = json_of(text)
             fields.pop("cost"), fields.pop("sentences")
             for side in ("reach", "halo"):
                 fields[side] = None if fields[side] is None else Sides(**fields[side])

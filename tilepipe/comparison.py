@@ -25,6 +25,7 @@ from tilepipe.paths import refuse_inputs
 from tilepipe.sources.base import Georeference, Source
 from tilepipe.sources.open import only_one, open_source
 from tilepipe.sources.position import disagreement
+from tilepipe.trouble import public
 
 Map = str | Path | Labels | LabelMap | Source | NDArray[Any]
 """What may stand for a label map: a path, labels, a source of one band, or an array (height, width)."""
@@ -88,6 +89,7 @@ class _Coded:
         return labels.astype(np.uint16)
 
 
+@public
 def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **asked: Unpack[Asked]) -> Evaluation:
     """Compare a prediction with the truth on the same grid; neither is read whole.
 

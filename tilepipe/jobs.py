@@ -11,23 +11,21 @@ Outputs lie in the folder that the template starts with, whatever the images are
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tilepipe.errors import UsageError
 from tilepipe.exports.products import files_of, output_paths
 from tilepipe.paths import refuse_special
+from tilepipe.text import kind_of, nearest, read_yaml
 from tilepipe.uncertainty import layer_names
 
 FIELDS = ("dir", "stem", "name")
@@ -87,24 +85,17 @@ def read_jobs(path: Path) -> Jobs:
     """Read a jobs file. Raises `UsageError` naming the first thing that is wrong with it."""
     refuse_special(path, UsageError)
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(fields, dict):
+        fields = read_yaml(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
         raise UsageError(f"{path} holds no jobs; it needs at least 'images:' and 'model:'")
+    if (other := kind_of(fields)) not in ("batch run", ""):
+        raise UsageError(f"{path} is no jobs file but one for another command; give: tilepipe {other} {path}")
     try:
         return Jobs(**fields)
     except ValidationError as error:
         raise UsageError(f"{path}: {_first_problem(error)}") from None
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return "'word' is unknown" with the nearest known word, for messages."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"{word!r} is unknown; " + (f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}")
 
 
 def output_folder(jobs: Jobs, base: Path) -> Path:
@@ -122,13 +113,13 @@ def expand(jobs: Jobs, base: Path, products: frozenset[Path] = frozenset()) -> l
     listed: set[Path] = set()
     for pattern in jobs.images:
         start, images = _matches(base, pattern)
-        listed |= set() if _GLOB.search(pattern) else set(images)
+        listed |= set(images) if len(images) == 1 and images[0].name == Path(pattern).name else set()
         for image in images:
             found.setdefault(image, _job(jobs, base, image, start))
     taken = {product for job in found.values() for product in job.products} | products
     chosen = [found[image] for image in sorted(found) if image in listed or image not in taken]
     if not chosen:
-        raise UsageError(f"no image matches {', '.join(jobs.images)} in {base}; check the paths")
+        raise UsageError(f"no image matches {', '.join(jobs.images)} in {base}; check 'images:', paths start there")
     _refuse_collisions(chosen)
     return chosen
 
@@ -155,11 +146,13 @@ def _split(template: str) -> tuple[str, str]:
 
 def _matches(base: Path, pattern: str) -> tuple[Path, list[Path]]:
     """Return (the folder where the pattern's wildcards start, what it matches), absolute; hidden files are left out."""
+    literal = (base / pattern).parent.resolve() / Path(pattern).name
+    if literal.exists():  # brackets are common in names: 'scene [1].tif' is that file before it is a pattern
+        return literal.parent, [literal]
     parts = Path(pattern).parts
     wild = [k for k, part in enumerate(parts) if _GLOB.search(part)]
     if not wild:
-        folder = (base / pattern).parent.resolve()
-        return folder, [folder / Path(pattern).name]
+        return literal.parent, [literal]
     start = (base / Path(*parts[: wild[0]])).resolve()
     return start, [start / name for name in glob.glob(str(Path(*parts[wild[0] :])), root_dir=start, recursive=True)]
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from tilepipe.errors import StorageError
+from tilepipe.text import json_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Level:
     def from_json(cls, text: str) -> Level:
         """Parse `to_json`'s text. Raises `StorageError`."""
         try:
-            return cls(**json.loads(text))
+            return cls(**json_of(text))
         except (ValueError, TypeError):
             raise StorageError("a level that was kept cannot be read; it is measured again") from None
 

@@ -15,6 +15,7 @@ from tilepipe.grid import Grid, Index, make_axis
 from tilepipe.memory import Memory, format_bytes
 from tilepipe.probe.result import Sides
 from tilepipe.reach import Reach
+from tilepipe.text import json_of
 
 FORMAT = 2
 """Version of the plan and of the work directory."""
@@ -288,7 +289,7 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """Parse plan.json. Raises `TilepipeError` when it is not one."""
         try:
-            values = json.loads(text)
+            values = json_of(text)
             values["region"] = Box(*values["region"])
             for name, kind in (("memory", Memory), ("tiling", Tiling), ("compute", Compute)):
                 values[name] = kind(**values[name])

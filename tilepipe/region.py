@@ -18,9 +18,11 @@ from tilepipe.sources.geojson_place import LON_LAT, frame
 from tilepipe.sources.mask import Mask, Masked, tissue
 from tilepipe.sources.position import Area, window_of_bounds
 from tilepipe.sources.resample import Resampled
+from tilepipe.text import nearest
 
 VALUE = "value:"
 """Beginning of a mask that names the value of pixels without image data, as in value:255."""
+MASKS = ("auto", "none", "tissue", f"{VALUE}255")
 CONTEXT = 64
 """Pixels of the model's grid by which tissue is grown where the model's reach is unknown."""
 
@@ -65,6 +67,8 @@ def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tu
         scale = card.resolution / own.y if card.resolution and own else 1.0
         margin = scale * (card.halo or CONTEXT)
         return Asked(box, f"tissue+{margin:g}"), tissue(source, margin)
+    if not Path(mask).suffix and not Path(mask).exists():
+        raise UsageError(f"mask {nearest(str(mask), MASKS)}, and there is no GeoJSON file of that name")
     area = _area(source, mask)
     inside = area.box & box
     if inside is None:

@@ -193,7 +193,7 @@ def _predicted(
     chunk = plan.grid.y.zone, plan.grid.x.zone
     store = Store.create(directory, plan.predicted, chunk, plan.label_dtype, plan.nodata, plan.layers)
     write_plan(directory, plan, request.key)
-    job = replace(job, directory=directory)
+    job = replace(job, directory=directory.absolute())  # a worker has its own working folder
     windows = take_statistics(job, partial(dask.run, scheduler=scheduler), listener)
     give_back()
     book = Book(plan, Ledger(directory / "ledger.jsonl"), store, listener)

@@ -24,6 +24,7 @@ from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
 from tilepipe.plan import Compute
 from tilepipe.predict import Predictor, device_versions, threads
+from tilepipe.text import json_of
 
 TIME = 10.0
 """Seconds that measuring may take, once per machine and model; sizes that would take longer are left out."""
@@ -85,7 +86,7 @@ def _measured(model: Model, sizes: Sequence[int], compute: Compute) -> Speeds:
 def _parsed(text: str | None, sizes: Sequence[int]) -> Speeds | None:
     """Return what was kept; None where there is nothing of use."""
     with suppress(ValueError, TypeError, AttributeError):
-        found = {int(size): float(value) for size, value in json.loads(text or "").items()}
+        found = {int(size): float(value) for size, value in json_of(text or "").items()}
         if set(found) <= set(sizes) and all(0 < value < math.inf for value in found.values()):
             return found
     return None

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tilepipe.errors import LockedError, StorageError
+from tilepipe.trouble import system_sentence
 
 CHECK = "check"
 """Field of a JSON object that holds the checksum of the others."""
@@ -124,8 +125,8 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        free = _free(path)
-        raise StorageError(f"cannot write {path}: {error.strerror or error}; {free >> 20} MiB free there") from None
+        said = system_sentence(error, path)
+        raise StorageError(f"cannot write {path}: {said}; {_free(path) >> 20} MiB are free there") from None
 
 
 def _free(path: Path) -> int:

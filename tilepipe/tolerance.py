@@ -20,6 +20,7 @@ from torch import Tensor
 from tilepipe.arithmetic import arithmetic, dtype_of, on_device
 from tilepipe.errors import ModelError, StorageError
 from tilepipe.models.model import Model
+from tilepipe.text import json_of
 
 SAFETY = 10.0
 """The halo is chosen so that the measured error is this many times below the tolerance."""
@@ -54,7 +55,7 @@ class EdgeErrors:
     def from_json(cls, text: str, name: str = "edge errors") -> EdgeErrors:
         """Parse `to_json`'s text; `name` is what an error calls it. Raises `StorageError`."""
         try:
-            fields = json.loads(text)
+            fields = json_of(text)
             return cls(tuple(fields["worst"]), fields["windows"], fields["margin"])
         except (ValueError, KeyError, TypeError):
             raise StorageError(f"{name} does not hold edge errors; delete it to measure again") from None

@@ -321,3 +321,41 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     of = ["cog", "ome-zarr", "geojson"]
     tp.segment(IMAGE, random_unet(depth=1), folder / "out.tif", of=of, layers="margin", tile=96, block=128)
     return folder
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_run_of_one_tile_is_compared_too(model: tp.Model, tmp_path: Path) -> None:
+    """It has no seam to look at; its labels are computed again all the same, and wrong ones are found."""
+    image = noise(90, 80)
+    run = tp.segment(image, model, tmp_path / "one.tif")
+    assert run.plan.tile_count == 1
+    found = verify(run, image, model)
+    assert found.again is not None
+    assert (found.holds, found.again.pixels > 0, found.again.different) == (True, True, 0)
+    with rasterio.open(run.paths[0], "r+", driver="GTiff", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+        file.write((file.read(1) + 1) % 3, 1)
+    wrong = verify(run, image, model)
+    assert not wrong.holds
+    assert "labels on disk are not those computed again" in str(wrong)
+
+
+def test_the_model_of_another_run_is_refused(model: tp.Model, tmp_path: Path) -> None:
+    image = noise(90, 80)
+    run = tp.segment(image, model, tmp_path / "one.tif")
+    with pytest.raises(InputError, match=r"is not what .* was made from"):
+        verify(run, image, random_unet(width=3, seed=9))
+
+
+def test_where_nothing_was_compared_nothing_holds(exact: Any, model: tp.Model, tmp_path: Path) -> None:
+    empty = tp.segment(np.full((3, 90, 80), 7, np.uint8), model, tmp_path / "empty.tif", mask="value:7")
+    found = verify(empty, np.full((3, 90, 80), 7, np.uint8), model)
+    assert not found.holds
+    assert "no label was compared" in str(found)
+    assert "holds" not in str(found).splitlines()[-1].split(":")[0]
+    run = find_run(empty.paths[0])
+    assert run is not None
+    assert read_certificate(run.directory).mode == "EXACT"  # not tested is not refuted
+    Image.fromarray(np.zeros((50, 60), np.uint8)).save(tmp_path / "labels.png")
+    alone = verify(tmp_path / "labels.png", tile=32)
+    assert not alone.holds
+    assert "nothing was compared" in str(alone)

@@ -6,6 +6,7 @@ from collections import Counter
 
 import click
 
+from tilepipe.cli import say
 from tilepipe.cli.options import TALK, with_options
 from tilepipe.cli.progress import progress
 
@@ -28,8 +29,10 @@ def run(jobs: str, mode: str, quiet: bool, dry_run: bool) -> int:
     with progress(mode, quiet) as listener:
         report = run_batch(jobs, dry_run=dry_run, listener=listener)
     for entry in report.entries:
-        click.echo(f"{entry.status}\t{entry.image}\t{report.folder / entry.output}")
+        say.out_line(entry.status, entry.image, report.folder / entry.output)
+    for entry in report.failed:  # also with --quiet: who is told that something failed is told why
+        say.err_line(f"tilepipe: {entry.image}: {entry.status}: {entry.message}")
     counts = Counter(entry.status for entry in report.entries)
     if not quiet:
-        click.echo(", ".join(f"{count} {status}" for status, count in sorted(counts.items())), err=True)
+        say.err(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     return FAILED_IMAGES if report.failed else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tilepipe.cli import say
 from tilepipe.cli.options import TALK, with_options
 from tilepipe.cli.progress import progress
 
@@ -20,4 +21,4 @@ def compare(config: str, out: str | None, mode: str, quiet: bool) -> None:
     from tilepipe.train.compare.run import compare as run
 
     with progress(mode, quiet) as listener:
-        click.echo(run(config, out, listener))
+        say.out_line(run(config, out, listener))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tilepipe.cli import say
 from tilepipe.cli.options import TALK, with_options
 from tilepipe.cli.progress import progress
 from tilepipe.errors import UsageError
@@ -51,7 +52,7 @@ def demo(output: str, mode: str, quiet: bool) -> None:
             raise UsageError(f"{SAMPLES / one.image} is missing; the demo runs in a copy of the repository")
         with progress(mode, quiet) as listener:
             for path in make(one, SAMPLES / one.image, folder, listener):
-                click.echo(path)
+                say.out_line(path)
 
 
 def make(one: Demo, image: Path, folder: Path, listener: Listener) -> list[Path]:

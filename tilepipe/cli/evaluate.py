@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tilepipe.cli import say
 from tilepipe.cli.options import TALK, comma_list, given, with_options
 from tilepipe.cli.progress import progress
 
@@ -37,4 +38,4 @@ def evaluate(prediction: str, truth: str, mode: str, quiet: bool, as_json: bool,
 
     with progress(mode, quiet) as listener:
         result = compare(prediction, truth, listener=listener, **given(options))
-    click.echo(json.dumps(result.to_json(), indent=1) if as_json else result.table())
+    say.out(json.dumps(result.to_json(), indent=1) if as_json else result.table())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tilepipe.cli import say
 from tilepipe.cli.options import comma_list
 
 
@@ -17,4 +18,4 @@ def export(labels: str, output: str, of: tuple[str, ...] | None, overwrite: bool
     from tilepipe import api
 
     for path in api.export(labels, output, of=of, overwrite=overwrite):
-        click.echo(path)
+        say.out_line(path)

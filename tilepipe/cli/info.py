@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from tilepipe.cli import say
 from tilepipe.cli.options import SCENE, TRUST, given, with_options
 from tilepipe.errors import TilepipeError
 from tilepipe.paths import refuse_special
@@ -27,12 +28,12 @@ def info(target: str, trust_model: str | None, as_json: bool, **options: int | N
     """Print what an image, a model (directory, file or bundled name) or a run (its work directory) is."""
     facts = describe(target, trust_model, given(options))
     if as_json:
-        click.echo(json.dumps(facts, indent=1))
+        say.out(json.dumps(facts, indent=1))
         return
     import yaml
 
     plain = {name: _text(value) for name, value in facts.items()}
-    click.echo(yaml.safe_dump(plain, sort_keys=False, width=120, default_flow_style=None), nl=False)
+    say.out(yaml.safe_dump(plain, sort_keys=False, width=120, default_flow_style=None), nl=False)
 
 
 def describe(target: str, trust_model: str | None = None, scene: dict[str, int] | None = None) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def describe(target: str, trust_model: str | None = None, scene: dict[str, int] 
     path = Path(target)
     if runs := [plan.parent for pattern in ("plan.json", "*/plan.json") for plan in path.glob(pattern)]:
         return _run(max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns))
-    named = path.suffix.lower() in MODELS or not (path.suffix or path.is_file())
+    named = path.suffix.lower() in MODELS or not (path.suffix or path.exists())
     if named or (path / "model.json").exists():
         return _model(target, trust_model)
     return _labels(path) or _image(target, scene or {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from types import FrameType
 
 import click
 
+from tilepipe.cli import say
 from tilepipe.cli.batch import batch
 from tilepipe.cli.compare import compare
 from tilepipe.cli.demo import demo
@@ -23,7 +25,8 @@ from tilepipe.cli.model import model
 from tilepipe.cli.segment import plan, segment
 from tilepipe.cli.train import train
 from tilepipe.cli.verify import verify
-from tilepipe.errors import StorageError, TilepipeError
+from tilepipe.errors import TilepipeError
+from tilepipe.trouble import ordinary
 
 EPILOG = """Exit codes: 0 complete, 1 bug, 2 usage, 3 finished with failed tiles or images, 4 input refused,
 5 model refused, 6 disk or I/O, 7 device, 75 locked by another run, 130 and 143 stopped (the same command goes on).
@@ -58,25 +61,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in words:
-            traceback.print_exception(error)
+            say.err("".join(traceback.format_exception(error)), nl=False)
         message, code = explain(error)
-        click.echo(f"tilepipe: {message}", err=True)
+        say.err_line(f"tilepipe: {message}")
         return code
 
 
 def explain(error: BaseException) -> tuple[str, int]:
     """Return (message, exit code) for an error that ended a command."""
+    error = ordinary(error) or error
     if isinstance(error, TilepipeError):
-        return str(error), error.exit_code
+        return " ".join(str(error).split("\n")), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "stopped; the same command goes on from here", 143 if isinstance(error, Terminated) else 130
-    if isinstance(error, OSError):
-        where = f" ({error.filename})" if error.filename else ""
-        return (
-            f"{error.strerror or error}{where}; free some space or check the path, then run the same command again",
-            (StorageError.exit_code),
-        )
-    return f"unexpected {type(error).__name__}: {error}. This is a bug: please report it with what --debug prints", 1
+    said = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{said}. This is a bug: please report it with what --debug prints", 1
 
 
 def _run(words: list[str]) -> int:
@@ -86,9 +85,16 @@ def _run(words: list[str]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        error.show()
+        say.err(_shown(error), nl=False)
         return error.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _shown(error: click.ClickException) -> str:
+    """Return what click says of a wrong command line: it may hold any word that was typed."""
+    buffer = io.StringIO()
+    error.show(file=buffer)
+    return buffer.getvalue()
 
 
 @contextmanager

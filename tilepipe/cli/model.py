@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tilepipe.cli import say
 from tilepipe.cli.options import PRECISIONS, TRUST, given
 
 MODEL_REFUSED = 5
@@ -36,9 +37,9 @@ def check(name: str, write: bool, as_json: bool, **options: Any) -> int:
     if write:
         card_file(name)  # refused before anything is measured
     found = check_model(name, **given(options))
-    click.echo(json.dumps(found.to_json(), indent=1) if as_json else found)
+    say.out(json.dumps(found.to_json(), indent=1) if as_json else found)
     if write:
-        click.echo(f"wrote {write_measured(found)}", err=True)
+        say.err_line(f"wrote {write_measured(found)}")
     return MODEL_REFUSED if found.problems and not write else 0
 
 
@@ -52,10 +53,10 @@ def card(name: str, trust_model: str | None, as_json: bool) -> None:
 
     found = load_model(name, trust_model=trust_model).card
     if as_json:
-        click.echo(found.to_json(), nl=False)
+        say.out(found.to_json(), nl=False)
         return
     for field, value in found.model_dump(mode="json").items():
-        click.echo(f"{field:<12}  {_text(value)}")
+        say.out_line(f"{field:<12}  {_text(value)}")
 
 
 @model.command()
@@ -69,7 +70,7 @@ def convert(source: str, output: str, arch: str | None, **options: Any) -> None:
     """Make the model directory OUT of a state dict, an ONNX, TorchScript or .pt2 file, or a save_pretrained folder."""
     from tilepipe.models.convert import convert as make
 
-    click.echo(make(source, output, arch=None if arch is None else _arch(arch), **options))
+    say.out_line(make(source, output, arch=None if arch is None else _arch(arch), **options))
 
 
 def _arch(text: str) -> dict[str, Any]:

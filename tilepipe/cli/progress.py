@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
-import click
-
+from tilepipe.cli import say
 from tilepipe.events import Event, Listener, silent
+from tilepipe.text import clean_line
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -32,7 +32,7 @@ def progress(mode: str, quiet: bool = False) -> Iterator[Listener]:
 
 def json_lines(event: Event) -> None:
     """Write an event as one line of JSON."""
-    click.echo(json.dumps(asdict(event), sort_keys=True), err=True)
+    say.err(json.dumps(asdict(event), sort_keys=True))
 
 
 class PlainLines:
@@ -49,7 +49,7 @@ class PlainLines:
         new_or_last = event.stage != self._stage or (event.total > 0 and event.done >= event.total)
         if new_or_last or event.message or now - self._written >= SECONDS_BETWEEN_LINES:
             self._stage, self._written = event.stage, now
-            click.echo(sentence(event), err=True)
+            say.err_line(sentence(event))
 
 
 def sentence(event: Event) -> str:
@@ -65,7 +65,8 @@ def _bars() -> Iterator[Listener]:
     from rich.table import Column
 
     columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    message = TextColumn("{task.fields[message]}", table_column=Column(overflow="fold"))  # gives way to the counts
+    folded = Column(overflow="fold")  # gives way to the counts
+    message = TextColumn("{task.fields[message]}", table_column=folded, markup=False)
     with Progress(*columns, message, console=Console(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
 
@@ -73,6 +74,6 @@ def _bars() -> Iterator[Listener]:
             if event.stage not in tasks:
                 tasks[event.stage] = bars.add_task(event.stage, completed=event.done, message="")
             total = event.total or None
-            bars.update(tasks[event.stage], completed=event.done, total=total, message=event.message)
+            bars.update(tasks[event.stage], completed=event.done, total=total, message=clean_line(event.message))
 
         yield show

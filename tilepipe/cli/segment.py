@@ -6,10 +6,13 @@ from typing import Any
 
 import click
 
+from tilepipe.cli import say
 from tilepipe.cli.options import MODEL, SETTINGS, TALK, given, with_options
 from tilepipe.cli.progress import progress
 
 FAILED_TILES = 3
+SHOWN = 10
+"""Failed tiles that are listed on standard error."""
 
 
 @click.command()
@@ -32,15 +35,21 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
     if dry_run:
         say_notes(source, settings)
     if dry_run or verbose:
-        click.echo(api.plan(source, model, **settings), err=not dry_run)
+        (say.out if dry_run else say.err)(api.plan(source, model, **settings))
     if dry_run:
         return 0
     with progress(mode, quiet) as listener:
         result = api.segment(source, model, output, listener=listener, **settings)
     if not (quiet or mode in ("json", "none")):
-        click.echo("\n".join(result.certificate.sentences), err=True)
+        say.err("\n".join(result.certificate.sentences))
+    for problem in result.failed[:SHOWN]:  # also with --quiet: who is told that something failed is told why
+        say.err_line(f"tilepipe: no labels: {problem}")
+    if len(result.failed) > SHOWN:
+        say.err_line(
+            f"tilepipe: and {len(result.failed) - SHOWN} more; all are in run.json: tilepipe info {result.paths[0]}"
+        )
     for path in result.paths:
-        click.echo(path)
+        say.out_line(path)
     return FAILED_TILES if result.failed else 0
 
 
@@ -49,7 +58,7 @@ def say_notes(source: str, settings: dict[str, Any]) -> None:
     from tilepipe.sources.open import chosen, open_source
 
     for note in getattr(open_source(source, **chosen(settings)), "notes", ()):
-        click.echo(note, err=True)
+        say.err_line(note)
 
 
 @click.command()
@@ -63,4 +72,4 @@ def plan(source: str, model: str, as_json: bool, **options: Any) -> None:
     settings = given(options)
     say_notes(source, settings)
     made = api.plan(source, model, **settings)
-    click.echo(made.to_json() if as_json else made)
+    say.out(made.to_json() if as_json else made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tilepipe.cli import say
 from tilepipe.cli.options import TALK, with_options
 from tilepipe.cli.progress import progress
 
@@ -16,4 +17,4 @@ def train(config: str, mode: str, quiet: bool) -> None:
     from tilepipe.train.loop import fit
 
     with progress(mode, quiet) as listener:
-        click.echo(fit(config, listener))
+        say.out_line(fit(config, listener))

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from tilepipe.cli import say
 from tilepipe.cli.options import TALK, given, with_options
 from tilepipe.cli.progress import progress
 
@@ -39,5 +40,5 @@ def verify(target: str, image: str | None, model: str | None, **options: Any) ->
     mode, quiet, as_json = (options.pop(name) for name in ("mode", "quiet", "as_json"))
     with progress(mode, quiet) as listener:
         found = check(target, image, model, listener=listener, **given(options))
-    click.echo(found.to_json() if as_json else found, nl=not as_json)
+    say.out(found.to_json() if as_json else found, nl=not as_json)
     return 0 if found.holds else DOES_NOT_HOLD

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from html import escape
+from html import escape as escaped
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tilepipe.evaluate.result import Evaluation
 from tilepipe.evaluate.stream import Readable, read_pair
 from tilepipe.quality.boundary import band, dilate
 from tilepipe.quality.pair import Pair
+from tilepipe.text import clean
 
 _SIDE = 512  # pixels a side of the window whose outlines are drawn
 _GREY, _WHITE, _RED, _BLUE, _GREEN, _PINK = (
@@ -31,6 +32,11 @@ td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px sol
 img { max-width: 100%; image-rendering: pixelated; border: 1px solid #ccc; } figure { margin: 1em 0; }
 .pair { display: flex; gap: 1em; flex-wrap: wrap; } li { margin: .2em 0; }
 """
+
+
+def escape(text: str) -> str:
+    """Return text as HTML shows it, whoever wrote it."""
+    return escaped(clean(text))
 
 
 def write_page(evaluation: Evaluation, prediction: Readable, truth: Readable, path: Path) -> None:

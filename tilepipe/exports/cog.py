@@ -38,6 +38,7 @@ from tilepipe.exports.staging import facts, labels_from, not_written, reason, st
 from tilepipe.labelmap import LabelMap
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.position import georeference_of
+from tilepipe.text import json_of
 
 try:  # what GDAL raises where rasterio does not translate it
     from rasterio._err import CPLE_BaseError
@@ -89,7 +90,7 @@ def read_cog(path: Path) -> LabelMap:
     """Open a COG written by `write_cog` as a LabelMap. Raises `InputError` when it is not one."""
     try:
         with _gdal(), rasterio.open(path, driver="GTiff") as file:
-            said = json.loads(file.tags().get(TAG, "null"))
+            said = json_of(file.tags().get(TAG, "null"))
             if said is None:
                 raise InputError(f"{path} is a TIFF but not a label map of tilepipe: it has no {TAG} tag")
             place = georeference_of(file)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.labelmap import LabelMap, Legend
+from tilepipe.text import clean, clean_line
 
 
 class Counts:
@@ -41,11 +42,11 @@ class Counts:
 
 def mark(file: Any, legend: Legend, counts: Counts) -> None:
     """Write what `legend` says into an open rasterio file of one band; `counts` are those of its pixels."""
-    file.set_band_description(1, legend.name)
+    file.set_band_description(1, clean_line(legend.name))
     if legend.measure is None:
         colors = {value: (*color, 255) for value, color in enumerate(legend.palette)}
         file.write_colormap(1, {**colors, legend.nodata: (0, 0, 0, 0)})
-        file.update_tags(1, **{f"CLASS_{value}": name for value, name in enumerate(legend.classes)})
+        file.update_tags(1, **{f"CLASS_{value}": clean_line(name) for value, name in enumerate(legend.classes)})
     else:
         file.scales, file.offsets, file.units = (legend.measure.step,), (0.0,), ("1",)
         file.update_tags(1, MEANING=legend.measure.meaning, **counts.statistics(legend.nodata))
@@ -57,20 +58,20 @@ def side_file(labels: LabelMap, system: str) -> str:
     Also the coordinate reference system `system` (WKT), where one is given. Empty where there is nothing to say.
     """
     legend = labels.legend
-    srs = f"<SRS>{escape(system)}</SRS>" if system else ""
+    srs = f"<SRS>{escape(clean(system))}</SRS>" if system else ""
     band = "" if legend.measure else f'<PAMRasterBand band="1">{_classes(legend)}</PAMRasterBand>'
     return f"<PAMDataset>{srs}{band}</PAMDataset>\n" if srs or band else ""
 
 
 def _classes(legend: Legend) -> str:
-    names = "".join(f"<Category>{escape(name)}</Category>" for name in legend.classes)
+    names = "".join(f"<Category>{escape(clean_line(name))}</Category>" for name in legend.classes)
     fields = [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]  # name, type, usage
     heads = "".join(
         f'<FieldDefn index="{index}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>'
         for index, (name, kind, usage) in enumerate(fields)
     )
     rows = "".join(
-        f'<Row index="{value}"><F>{value}</F><F>{escape(name)}</F><F>{r}</F><F>{g}</F><F>{b}</F></Row>'
+        f'<Row index="{value}"><F>{value}</F><F>{escape(clean_line(name))}</F><F>{r}</F><F>{g}</F><F>{b}</F></Row>'
         for value, (name, (r, g, b)) in enumerate(zip(legend.classes, legend.palette, strict=True))
     )
     table = f'<GDALRasterAttributeTable tableType="thematic">{heads}{rows}</GDALRasterAttributeTable>'

@@ -17,6 +17,7 @@ from tilepipe.exports.ome_zarr import read_ome_zarr, write_ome_zarr
 from tilepipe.exports.polygons import write_geojson
 from tilepipe.labelmap import LabelMap, Legend
 from tilepipe.paths import refuse_special
+from tilepipe.text import missing
 
 if TYPE_CHECKING:
     import xarray
@@ -36,7 +37,7 @@ def open_map(path: str | Path) -> LabelMap:
     """Open labels or a layer in a COG or an OME-Zarr folder that tilepipe wrote. Raises `InputError`."""
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path} does not exist")
+        raise InputError(missing(path))
     refuse_special(path)
     return read_ome_zarr(path) if path.is_dir() else read_cog(path)
 

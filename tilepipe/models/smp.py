@@ -8,7 +8,6 @@ model.safetensors, with a model.json beside them). Nothing is downloaded and no 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from tilepipe.models.arch import unknown
 from tilepipe.models.foreign.packaged import missing_extra
 from tilepipe.models.output import as_logits
 from tilepipe.paths import refuse_special
+from tilepipe.text import json_of
 
 PREFIX = "smp."
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -44,7 +44,7 @@ def arch_of(path: Path) -> dict[str, Any]:
         refuse_special(path, ModelError)
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ValueError("it is too large,")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json_of(path.read_text(encoding="utf-8"))
         kind = config.pop("_model_class")
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise ModelError(f"{path} is not the configuration of a segmentation-models-pytorch network") from None

@@ -26,6 +26,8 @@ from tilepipe.models.output import bare
 from tilepipe.models.tensors import MAX_WEIGHTS_BYTES, check_size, read_safetensors
 from tilepipe.models.zoo import build
 from tilepipe.paths import refuse_special
+from tilepipe.text import missing
+from tilepipe.trouble import public
 
 CARD, WEIGHTS, CERTIFICATE = "model.json", "weights.safetensors", "certificate.json"
 BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -38,6 +40,7 @@ def bundled_models() -> list[str]:
     return sorted(path.name.removesuffix(".model") for path in BUNDLED.glob("*.model"))
 
 
+@public
 def load_model(name_or_path: str | Path, *, trust_model: str | None = None) -> Model:
     """Load a bundled model by name, or a model directory or file by path. Raises `ModelError`.
 
@@ -137,6 +140,8 @@ def _locate(name: str) -> Path:
     if path.exists():
         refuse_special(path, ModelError)
         raise ModelError(f"{name} is a file; a model is a directory with {CARD} and {WEIGHTS}, or an ONNX file")
+    if not near:
+        hint = f"{missing(name)}. " if path.suffix or len(path.parts) > 1 else ""
     raise ModelError(f"there is no model {name!r}: {hint}bundled are {', '.join(names)}; or give a model directory")
 
 

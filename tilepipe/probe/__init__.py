@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tilepipe.errors import ModelError
 from tilepipe.probe.result import Probe, Sides
+from tilepipe.trouble import public
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,6 +36,7 @@ class HasModule(Protocol):
         """(B, bands, H, W) float32 to (B, classes, H, W) logits."""
 
 
+@public
 def probe(
     forward: Callable[[Tensor], Tensor] | nn.Module | HasModule,
     bands: int | None = None,

@@ -17,6 +17,7 @@ from tilepipe.models.model import Model, network_sha256
 from tilepipe.probe.cache import VERSION
 from tilepipe.probe.result import Probe
 from tilepipe.probe.run import probe_once
+from tilepipe.text import json_of
 
 FORMAT = 1
 
@@ -44,8 +45,8 @@ def certified(model: Model) -> Probe | None:
 
     It is bound to layers and weights, so it says nothing of a network with code that is not of a known package.
     """
-    with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError, StorageError):
-        values = json.loads(model.certificate or "")
+    with suppress(ValueError, KeyError, TypeError, AttributeError, StorageError):
+        values = json_of(model.certificate or "")
         found = Probe.from_json(json.dumps(values["probe"]))
         same = (values["format"], values["procedure"], values["bands"]) == (FORMAT, VERSION, model.card.bands)
         fits = found.stride is None or found.stride % model.card.stride == 0

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tilepipe.errors import ModelError, StorageError
+from tilepipe.text import json_of
 
 
 class ProbeError(ModelError):
@@ -88,7 +89,7 @@ class Probe:
     def from_json(cls, text: str, name: str = "probe") -> Probe:
         """Parse `to_json`'s text; `name` is what an error calls it. Raises `StorageError` where it is no probe."""
         try:
-            fields = json.loads(text)
+            fields = json_of(text)
             for side in ("reach", "frozen_reach"):
                 fields[side] = None if fields[side] is None else Sides(**fields[side])
             fields["global_layers"] = tuple((layer, kind) for layer, kind in fields["global_layers"])

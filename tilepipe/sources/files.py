@@ -14,6 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from tilepipe.errors import InputError
 from tilepipe.paths import refuse_special
+from tilepipe.text import missing
 
 T = TypeVar("T")
 
@@ -38,6 +39,8 @@ def stamp(path: str | Path) -> Stamp:
     refuse_special(path)
     try:
         found = os.stat(path)
+    except FileNotFoundError:
+        raise InputError(missing(path)) from None
     except OSError as error:
         raise InputError(f"{path} cannot be opened: {error.strerror or error}") from error
     return Stamp(str(Path(path).absolute()), found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)

@@ -20,6 +20,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from tilepipe.errors import InputError
+from tilepipe.text import missing
 
 Geometry = dict[str, Any]
 Ring = list[list[float]]
@@ -92,6 +93,8 @@ def _document(path: Path) -> Any:
         if path.exists() and not path.is_file():
             raise InputError(f"{path} is not a file; give a GeoJSON file")
         data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(missing(path)) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     if found := next((what for magic, what in MAGIC.items() if data.startswith(magic)), None):

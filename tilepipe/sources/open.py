@@ -23,6 +23,8 @@ from tilepipe.sources.picture import PictureSource
 from tilepipe.sources.slide import SlideSource, slide_format
 from tilepipe.sources.tiff import TiffSource, is_ome_tiff
 from tilepipe.sources.zarr import ZarrSource, is_zarr
+from tilepipe.text import missing
+from tilepipe.trouble import public
 
 JPEG_2000 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 """How JPEG 2000 begins: a JP2 file, and a codestream alone."""
@@ -30,6 +32,7 @@ CHOICE = ("scene", "z", "t")
 """Options that pick one image of a file that holds several."""
 
 
+@public
 def open_source(what: str | Path | Source | NDArray[Any] | da.Array, **options: Any) -> Source:
     """Return a source for a path, a numpy or dask array (bands, height, width), or a source (returned as it is).
 
@@ -97,11 +100,13 @@ def _kind(name: str, path: Path) -> type:
     if "://" in name or name.startswith("/vsi"):
         raise InputError(f"{name} is not a file on this machine; download it first")
     if not path.exists():
-        raise InputError(f"{name} does not exist")
+        raise InputError(missing(name))
     refuse_special(path)
     if path.is_dir():
         if is_zarr(path):
             return ZarrSource
+        if (path / "model.json").exists():
+            raise InputError(f"{name} is a model and no image; give: tilepipe segment IMAGE -m {name}")
         raise InputError(f"{name} is a folder and no Zarr image; name a file in it, for DICOM any file of the slide")
     try:
         with path.open("rb") as file:
@@ -121,7 +126,16 @@ def _kind(name: str, path: Path) -> type:
         )
     if b"<VRTDataset" in start:
         raise InputError(f'{name} is a virtual raster, which may name any file; if you trust it: allow_driver="VRT"')
-    raise InputError(f"{name} is not an image that is read: no TIFF, slide, Zarr, PNG or JPEG")
+    raise InputError(f"{name} {_what_else(start)}")
+
+
+def _what_else(start: bytes) -> str:
+    """Say what a file is that begins with `start` and is no image."""
+    if start.lstrip()[:1] == b"<":
+        return "holds HTML or XML and no image, as failed downloads do; download the image again"
+    if not start:
+        return "is an empty file; copy or download the image again"
+    return "is not an image that is read: no TIFF, slide, Zarr, PNG or JPEG"
 
 
 def _tiff_kind(path: Path) -> type:

@@ -38,11 +38,12 @@ class PictureSource(ArraySource):
         pixels, valid = _decode(str(path), allow_palette)
         super().__init__(pixels, valid=valid, resolution=resolution, name=str(path))
 
-    def __getstate__(self) -> tuple[str, dict[str, Any]]:
-        return self.name, self._options
+    def __getstate__(self) -> tuple[str, str, dict[str, Any]]:
+        return self._stamp.path, self.name, self._options  # absolute: a worker has its own working folder
 
-    def __setstate__(self, state: tuple[str, dict[str, Any]]) -> None:
-        self.__init__(state[0], **state[1])  # type: ignore[misc]
+    def __setstate__(self, state: tuple[str, str, dict[str, Any]]) -> None:
+        self.__init__(state[0], **state[2])  # type: ignore[misc]
+        self.name = state[1]
 
     def identity(self) -> dict[str, Any]:
         """Return the hash of the file."""

@@ -180,7 +180,7 @@ def _cover(source: Source, grid: Transform, xs: NDArray[Any], ys: NDArray[Any]) 
     off = UsageError(
         f"the region (x {np.min(xs):.9g} to {np.max(xs):.9g}, y {np.min(ys):.9g} to {np.max(ys):.9g}) lies off "
         f"{source.name} ({extent(grid, height, width)}), both in the image's CRS; "
-        "check the order left bottom right top, and the CRS of the bounds"
+        "check the order left bottom right top; for longitude and latitude add --bounds-crs EPSG:4326"
     )
     if not (np.isfinite(columns).all() and np.isfinite(rows).all()):
         raise off

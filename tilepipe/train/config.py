@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tilepipe.errors import UsageError
 from tilepipe.models.arch import unknown
 from tilepipe.paths import refuse_special
+from tilepipe.text import kind_of, read_yaml
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LossName = Literal["cross_entropy", "dice", "focal", "lovasz", "boundary"]
@@ -187,13 +187,13 @@ class TrainConfig(Strict):
         """Read a YAML file; `${TILEPIPE_DATA}` in it is the environment's or ../shared/data. Raises `UsageError`."""
         refuse_special(path, UsageError)
         try:
-            values = yaml.safe_load(expanded(Path(path).read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} cannot be read: {error}") from None
-        except yaml.YAMLError as error:
-            raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+            values = read_yaml(path, expanded)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
         if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
             raise UsageError(f"{path} holds no configuration; it should start with 'name: ...'")
+        if (other := kind_of(values)) not in ("train", ""):
+            raise UsageError(f"{path} is no training but a file for another command; give: tilepipe {other} {path}")
         try:
             return cls(**values)
         except UsageError as error:

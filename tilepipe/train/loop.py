@@ -36,6 +36,7 @@ from tilepipe.train.snapshot import snapshot
 from tilepipe.train.state import State, learning_rate
 from tilepipe.train.stopping import best, stopped
 from tilepipe.train.transfer import Origin
+from tilepipe.trouble import public
 
 LOG_EVERY = 10
 """Steps per row of the log."""
@@ -43,6 +44,7 @@ FILES = {"train", "validation", "score", "output", "start", "encoder_weights"}
 """Settings that name files; the card names what they held."""
 
 
+@public
 def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     """Train a model as the configuration (or YAML file) says and return its directory.
 

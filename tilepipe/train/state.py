@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tilepipe.errors import StorageError, UsageError
+from tilepipe.text import json_of
 from tilepipe.train.config import TrainConfig
 from tilepipe.train.precision import autocast_type, grad_scaler
 
@@ -130,7 +131,7 @@ class State:
 
     def _other_content(self, kept: dict[str, Any], folder: Path, config: TrainConfig) -> str:
         """Return what a checkpoint of the same settings was made of that is something else now; '' where nothing is."""
-        hashes = {key: {"sha256": json.loads(kept["config"]).get(key)} for key in self.origin}
+        hashes = {key: {"sha256": json_of(kept["config"]).get(key)} for key in self.origin}
         same = same_run(kept["config"], config, self.origin)
         if not same and not (kept.get("began") == began(config) and same_run(kept["config"], config, hashes)):
             raise UsageError(
@@ -165,7 +166,7 @@ def fingerprint(config: TrainConfig, origin: dict[str, Any]) -> str:
 
 def same_run(kept: str, config: TrainConfig, origin: dict[str, Any]) -> bool:
     """Return whether a fingerprint is that of `config`; settings younger than it must have their defaults."""
-    before, now = json.loads(kept), json.loads(fingerprint(config, origin))
+    before, now = json_of(kept), json_of(fingerprint(config, origin))
     changed = {*config.model_dump(exclude=_FREE, exclude_defaults=True), *origin}
     return all(name in now and now[name] == value for name, value in before.items()) and changed <= set(before)
 

@@ -23,6 +23,8 @@ from tilepipe.events import Event, Listener, silent
 from tilepipe.gauge import level_of
 from tilepipe.paths import refuse_inputs
 from tilepipe.quality.seams import Flips, SeamExcess
+from tilepipe.text import missing
+from tilepipe.trouble import public
 from tilepipe.verify.find import Run, around_run, claim, find_run, reopen
 from tilepipe.verify.lines import comb_test, lines_of, open_lines
 from tilepipe.verify.passes import Passes
@@ -63,6 +65,7 @@ class Options(TypedDict, total=False):
     """PNG to write: where the windows lie and what they show."""
 
 
+@public
 def verify(
     run: str | Path | Result,
     image: Image | None = None,
@@ -103,7 +106,7 @@ def verify(
 def _lines_alone(path: Path, options: Options) -> Verification:
     if "tile" not in options:
         if not path.exists():
-            raise InputError(f"{path} does not exist")
+            raise InputError(missing(path))
         raise UsageError(f"no run of tilepipe is known of {path}; give --tile and --step to test its lines alone")
     tile = options["tile"]
     found = comb_test(open_lines(path), tile, options.get("step", tile), options.get("stride"))
@@ -178,9 +181,10 @@ def _lines(run: Run) -> SeamExcess | None:
 
 
 def _as_found(found: Verification) -> Certificate:
-    """Return the certificate with what was measured; a claim that does not hold is taken back."""
+    """Return the certificate with what was measured; a claim that does not hold is taken back, one that was not tested
+    stays."""
     assert found.certificate is not None
     certificate = replace(found.certificate, error=found.error)
-    if found.holds:
+    if found.holds or found.problems == (found.uncompared,):
         return certificate
     return replace(certificate, mode="UNCERTIFIED", known="tilepipe verify found: " + "; ".join(found.problems))

@@ -56,9 +56,21 @@ class Verification:
         return self.whole.worst if self.windows else None
 
     @property
+    def uncompared(self) -> str:
+        """Return in a sentence why nothing was compared; empty where something was."""
+        if self.certificate is None:
+            return f"nothing was compared: {self.seams}" if self.seams and not self.seams.enough else ""
+        if self.again is not None and not self.again.pixels:
+            where = f"{len(self.windows)} windows" if self.windows else "the places that were tried"
+            return f"no label was compared with one computed again: {where} hold no image data with labels on disk"
+        if self.again is None and not (self.stored and self.stored.blocks):
+            return "nothing was compared: give --windows 8 to compute labels again"
+        return ""
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """Return what does not hold, in sentences; empty when all holds."""
-        found = list(self.changed)
+        found = [*self.changed, *([self.uncompared] if self.uncompared else [])]
         claims = self.certificate is not None and self.certificate.mode in ("EXACT", "TOLERANCE", "FIELD")
         allowed = f"{self.limit:.1e} is allowed"
         if claims and self.whole.worst > self.limit:
@@ -76,7 +88,10 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether everything that was claimed is so; without a certificate, whether no seam was found."""
+        """Whether everything that was claimed is so; without a certificate, whether no seam was found.
+
+        False where nothing was compared: then nobody knows.
+        """
         return not self.problems
 
     def rows(self) -> list[tuple[str, str]]:
@@ -90,7 +105,9 @@ class Verification:
             rows.append((f"{len(self.windows)} windows", f"{_text(self.whole)}, against one centred pass"))
             between = self.neighbours
             overlap = f"where two tiles see a pixel they differ by {between.mean:.1e} in the mean"
-            rows.append(("neighbours", f"{overlap}, {between.worst:.1e} at most"))
+            alone = "no pixel of these windows is seen by two tiles"
+            seen = f"{overlap}, {between.worst:.1e} at most" if between.flips.pixels else alone
+            rows.append(("neighbours", seen))
         if self.shifted:
             rows.append(("moved grid", _text(self.shifted)))
         if self.again:

@@ -51,7 +51,7 @@ class Window:
     box: Box
     """Its pixels, on the prediction grid."""
     place: str
-    """'rows' or 'columns' for a seam between these, 'block' for a block's border."""
+    """'rows' or 'columns' for a seam between these, 'block' for a block's border, 'inside' where there is neither."""
     whole: Difference
     """Tiles against one centred pass."""
     neighbours: Difference
@@ -101,13 +101,16 @@ def noise_of(passes: Passes, box: Box) -> float:
 
 
 def places(passes: Passes, count: int, seed: int) -> Iterator[tuple[Box, str]]:
-    """Yield up to `count` windows: seams between rows, between columns, and block borders, in turn, at random."""
+    """Yield up to `count` windows: seams between rows, between columns, and block borders, in turn, at random.
+
+    A run of one tile has none of these: its windows lie anywhere inside, so that its labels are compared all the same.
+    """
     random, plan = Random(seed), passes.job.plan
     region, grid = plan.predicted_region, passes.grid
     rows, columns = _seams(grid.y, region.y0, region.y1), _seams(grid.x, region.x0, region.x1)
     kinds = [("rows", rows, []), ("columns", [], columns), ("block", *_borders(passes))]
-    kinds = [kind for kind in kinds if kind[1] or kind[2]]
-    for k in range(count if kinds else 0):
+    kinds = [kind for kind in kinds if kind[1] or kind[2]] or [("inside", [], [])]
+    for k in range(count):
         place, ys, xs = kinds[k % len(kinds)]
         for _ in range(DRAWS):
             y = random.choice(ys) if ys else random.randrange(region.y0, region.y1)

@@ -22,6 +22,7 @@ from tilepipe.models.foreign.trusted import EXPORTED, STATE, TORCHSCRIPT, Export
 from tilepipe.models.foreign.trusted import is_torchscript as is_torchscript
 from tilepipe.models.model import Model, refuse_one_class
 from tilepipe.paths import refuse_special
+from tilepipe.text import missing
 
 CARD, WEIGHTS = "model.json", "weights"
 OURS = ("weights.safetensors", "model.safetensors")
@@ -67,7 +68,7 @@ def refuse(path: Path) -> None:
     known = (*STATE, *SUFFIXES, ".safetensors")
     if path.suffix.lower() in known and not path.is_file():
         refuse_special(path, ModelError)
-        raise ModelError(f"there is no model {str(path)!r}: the file does not exist; check the path")
+        raise ModelError(f"there is no model {str(path)!r}: {missing(path)}")
     if path.suffix.lower() in (*STATE, ".safetensors"):
         raise ModelError(
             f"{path} is refused: it holds weights without a network, and pickles of whole networks can run code when "

@@ -7,7 +7,6 @@ again (CVE-2022-25882, CVE-2024-27318, CVE-2026-27489, CVE-2026-34446, CVE-2026-
 from __future__ import annotations
 
 import ast
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.foreign.limits import refuse_endless, refuse_huge
 from tilepipe.models.foreign.packaged import first_line, missing_extra
 from tilepipe.models.output import NAMES
+from tilepipe.text import json_of
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _FLOATS = {1: "float32", 10: "float16", 11: "float64"}  # TensorProto.DataType
@@ -119,7 +119,7 @@ def _scaled(values: Any, bands: int) -> tuple[float, ...] | None:
 
 
 def _value(text: str) -> Any:
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (json_of, ast.literal_eval):
         try:
             return parse(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):

@@ -10,11 +10,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from tilepipe.errors import UsageError
 from tilepipe.models.zoo import build
+from tilepipe.text import kind_of, read_yaml
 from tilepipe.train.config import Strict, TrainConfig, expanded
 from tilepipe.train.loop import LOG_EVERY
 
@@ -64,11 +64,13 @@ class CompareConfig(Strict):
     def load(cls, path: str | Path) -> CompareConfig:
         """Read a YAML file. Raises `UsageError`."""
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+            values = read_yaml(path)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
         if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
             raise UsageError(f"{path} holds no comparison; it should start with 'name: ...'")
+        if (other := kind_of(values)) not in ("compare", ""):
+            raise UsageError(f"{path} is no comparison but a file for another command; give: tilepipe {other} {path}")
         return cls(**values)
 
     @property

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tilepipe.errors import StorageError, UsageError
+from tilepipe.text import json_of
 
 Line = dict[str, Any]
 Key = tuple[str, str, int]
@@ -31,7 +32,7 @@ class Results:
             whole = text[: text.rfind("\n") + 1]
             if whole != text:
                 self.path.write_text(whole, encoding="utf-8")
-            self.lines: list[Line] = [json.loads(line) for line in whole.splitlines()]
+            self.lines: list[Line] = [json_of(line) for line in whole.splitlines()]
         except (OSError, ValueError) as error:
             raise StorageError(f"{self.path} cannot be read: {error}") from None
 

@@ -1,0 +1,216 @@
+"""Every mistake that a newcomer makes has its exit code and says what to type next; no text of others is obeyed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+from pathlib import Path
+from xml.dom import minidom
+
+import click
+import pytest
+
+from tilepipe.cli.main import main, root
+
+Err = pytest.CaptureFixture[str]
+PACKAGE = Path(__file__).parents[2] / "tilepipe"
+ESCAPE = "\x1b]0;OWNED\x07\x1b[2J"
+
+
+@pytest.fixture
+def folder(image: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as a newcomer has it: the image scene.tif, tiny.model, and files that are something else."""
+    here = image.parent
+    shutil.copytree(model, here / "tiny.model")
+    (here / "empty.tif").touch()
+    (here / "page.tif").write_text("<!doctype html><title>404</title>")
+    (here / "jobs.yaml").write_text("images: scene.tif\nmodel: tiny.model\nmodle: x\n")
+    (here / "train.yaml").write_text("name: n\noutput: o.model\nclasses: [a, b]\ntrain: []\n")
+    (here / "deep.yaml").write_text("images: " + "[" * 5000)
+    (here / "notes.txt").write_text("hello")
+    (here / "images").mkdir()
+    monkeypatch.chdir(here)
+    return here
+
+
+S = "segment scene.tif out.tif -m tiny.model -q "
+MISTAKES = [
+    ("segment scen.tif -m tiny.model", 4, "did you mean scene.tif?"),
+    ("segment images/scene.tif -m tiny.model", 4, "does not exist"),
+    ("segment nofolder/scene.tif -m tiny.model", 4, "there is no folder nofolder"),
+    ("segment images -m tiny.model", 4, "name a file in it"),
+    ("segment empty.tif -m tiny.model", 4, "empty.tif"),
+    ("segment page.tif -m tiny.model", 4, "HTML"),
+    ("segment notes.txt -m tiny.model", 4, "not an image"),
+    ("segment tiny.model scene.tif -m tiny.model", 4, "-m tiny.model"),
+    ("segment https://x.org/a.tif -m tiny.model", 4, "download it first"),
+    ("segment scene.tif", 2, "--model"),
+    ("segment scene.tif -m tiny.modle", 5, "tiny.model"),
+    ("segment scene.tif -m scene.tif", 5, "model"),
+    ("segment scene.tif -m images", 5, "model.json"),
+    ("segment scene.tif -m buildigns", 5, "did you mean 'buildings'"),
+    (S + "--mask tisue", 2, "did you mean 'tissue'"),
+    (S + "--mask nowhere.geojson", 2, "does not exist"),
+    (S + "--region nowhere.geojson", 2, "does not exist"),
+    (S + "--region scene.tif", 2, "GeoJSON"),
+    (S + "--of geotif", 2, "cog"),
+    (S + "--layers margn", 2, "did you mean 'margin'"),
+    (S + "--window 0,0,9", 2, "four whole numbers"),
+    (S + "--window 0,0,-5,9", 2, "region"),
+    (S + "--window 900,900,10,10", 2, "210 columns"),
+    (S + "--bounds 85.5,27.6,85.6,27.7", 2, "--bounds-crs EPSG:4326"),
+    (S + "--tile abc", 2, "neither a number nor auto"),
+    (S + "--tile -64", 2, "-64"),
+    (S + "--batch 0", 2, "0"),
+    (S + "--memory lots", 2, "4GiB"),
+    (S + "--memory 1MB", 2, "the least"),
+    (S + "--device gpu", 2, "cuda"),
+    (S + "--precision fp8", 2, "fp16"),
+    (S + "--resolution big", 2, "full"),
+    (S + "--pixel-size -1", 2, "-1"),
+    (S + "--scheduler tcp://10.0.0.1:8786", 2, "tls://"),
+    (S + "--tille 3", 2, "--tile"),
+    ("segment scene.tif nofolder/out.tif -m tiny.model -q", 2, "make it first"),
+    ("segment scene.tif scene.tif -m tiny.model -q --overwrite", 2, "scene.tif"),
+    ("info nothere.tif", 4, "does not exist"),
+    ("info images", 4, "images"),
+    ("info nomodel", 5, "nomodel"),
+    ("plan scen.tif -m tiny.model", 4, "did you mean scene.tif?"),
+    ("export scen.tif out.geojson", 4, "did you mean scene.tif?"),
+    ("export scene.tif out.geojson", 4, "tilepipe"),
+    ("verify scene.tif", 2, "--tile"),
+    ("verify scen.tif", 4, "did you mean scene.tif?"),
+    ("evaluate scen.tif scene.tif", 4, "did you mean scene.tif?"),
+    ("model check nomodel", 5, "bundled are"),
+    ("model card scene.tif", 5, "model"),
+    ("batch run job.yaml", 2, "jobs.yaml?"),
+    ("batch run jobs.yaml", 2, "did you mean 'model'"),
+    ("batch run train.yaml", 2, "give: tilepipe train "),
+    ("batch run deep.yaml", 2, "nested too deeply"),
+    ("batch run images", 2, "is a folder"),
+    ("batch run scene.tif", 2, "YAML"),
+    ("batch scene.tif", 2, "No such command"),
+    ("train jobs.yaml", 2, "tilepipe batch run jobs.yaml"),
+    ("train trian.yaml", 2, "did you mean train.yaml?"),
+    ("compare train.yaml", 2, "give: tilepipe train train.yaml"),
+    ("sgment scene.tif", 2, "No such command"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "sentence"), MISTAKES, ids=[words for words, _, _ in MISTAKES])
+def test_a_mistake_says_what_to_type_next(words: str, code: int, sentence: str, folder: Path, capsys: Err) -> None:
+    found = main(words.split())
+    _, err = capsys.readouterr()
+    assert (found, sentence in err) == (code, True), (found, err)
+    assert "bug" not in err
+    assert "Traceback" not in err
+
+
+def options(command: click.Command) -> set[str]:
+    mine = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return mine.union(*(options(c) for c in getattr(command, "commands", {}).values()))
+
+
+OTHER_PROGRAMS = {"--dtype", "--nthreads"}  # gdal_translate's or rio's, dask's
+
+
+def test_an_option_that_a_message_names_exists() -> None:
+    known = options(root) | {"--debug", "--help", "--version"} | OTHER_PROGRAMS
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = [
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        named = {name for text in texts for name in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)}
+        docs = {"--read", "--model", "--window"}  # arrows of the tour
+        wrong += [f"{path.name}: {name}" for name in named - known - (docs if path.name == "__init__.py" else set())]
+    assert not wrong
+
+
+def test_all_text_goes_through_the_one_door() -> None:
+    doors = [
+        path.name
+        for path in (PACKAGE / "cli").glob("*.py")
+        if path.name != "say.py" and re.search(r"click\.(echo|secho)\(|\bprint\(", path.read_text(encoding="utf-8"))
+    ]
+    assert not doors
+
+
+def test_names_of_files_are_not_obeyed(image: Path, model: Path, capsys: Err) -> None:
+    evil = image.with_name(f"a{ESCAPE}\nFAKE done.tif")
+    image.rename(evil)
+    assert main(["segment", str(evil), "-m", str(model)]) == 0
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert "\x07" not in out + err
+    assert len(out.splitlines()) == 1
+    assert not any(line.startswith("FAKE") for line in (out + err).splitlines())
+    assert main(["info", str(evil)]) == 0
+    assert main(["info", f"no{ESCAPE}.tif"]) == 4
+    assert main(["segment", str(evil), f"--no{ESCAPE}"]) == 2
+    assert "\x1b" not in "".join(capsys.readouterr())
+
+
+def test_names_of_classes_are_not_obeyed(image: Path, model: Path, capsys: Err) -> None:
+    """Control characters are refused; what turns text around or is no character in XML becomes visible."""
+    evil = image.with_name("evil.model")
+    shutil.copytree(model, evil)
+    card = json.loads((evil / "model.json").read_text())
+    (evil / "model.json").write_text(json.dumps(card | {"classes": [f"red{ESCAPE}", "b"]}))
+    assert main(["info", str(evil)]) == 5
+    assert "\x1b" not in "".join(capsys.readouterr())
+    card["classes"] = ["red\u202eder", '"]]></x>\uffff']
+    (evil / "model.json").write_text(json.dumps(card))
+    output = image.with_name("out.tif")
+    assert main(["segment", str(image), str(output), "-m", str(evil), "-q", "--of", "cog,geojson"]) == 0
+    names = minidom.parse(f"{output}.aux.xml").getElementsByTagName("Category")
+    assert [name.firstChild.data for name in names] == ["red\\u202eder", '"]]></x>\\uffff']  # type: ignore[union-attr]
+    for words in (["info", str(evil)], ["model", "card", str(evil)], ["evaluate", str(output), str(output)]):
+        assert main(words) == 0
+        assert "\u202e" not in "".join(capsys.readouterr())
+    assert main(["info", str(evil), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == card["classes"]
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_quiet_never_hides_why(image: Path, model: Path, capsys: Err) -> None:
+    """A batch says which image failed and why; a literal name with brackets is that file."""
+    shutil.copy(image, image.with_name("scene [1].tif"))
+    half(image)
+    jobs = image.with_name("jobs.yaml")
+    jobs.write_text(f"images: ['scene [1].tif', scene.tif]\nmodel: {model}\noutput: out/{{stem}}.tif\n")
+    assert main(["batch", "run", str(jobs), "-q"]) == 3
+    out, err = capsys.readouterr()
+    assert sorted(line.split("\t")[0] for line in out.splitlines()) == ["done", "failed"]
+    lines = err.splitlines()
+    assert all(line.startswith("tilepipe: ") for line in lines)
+    assert any(str(image) in line and len(line) > len(str(image)) + 30 for line in lines)
+
+
+def test_quiet_says_which_tiles_have_no_labels(image: Path, model: Path, capsys: Err) -> None:
+    import rasterio
+
+    with rasterio.open(image) as file:
+        offset, size = (int(file.get_tag_item(f"BLOCK_{what}_0_0", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE"))
+    content = bytearray(image.read_bytes())
+    content[offset : offset + size] = bytes(size)
+    image.write_bytes(content)
+    assert main(["segment", str(image), str(image.with_name("o.tif")), "-m", str(model), "-q"]) == 3
+    err = capsys.readouterr().err
+    assert err.startswith("tilepipe: no labels: ")
+    assert "rows" in err
+
+
+def test_memory_that_runs_out_is_no_bug(image: Path, model: Path, capsys: Err, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("tilepipe.sources.geotiff.GeoTiffSource.read", full)
+    assert main(["segment", str(image), str(image.with_name("o.tif")), "-m", str(model), "-q"]) in (3, 4, 7)
+    assert "bug" not in capsys.readouterr().err

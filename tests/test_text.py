@@ -1,0 +1,76 @@
+"""Text of others: what a terminal would obey is made visible, damaged YAML and JSON end in a sentence."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilepipe.text import clean, clean_line, json_of, kind_of, missing, read_yaml
+
+OBEYED = ["\x1b[31m", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x9b2J", "\r", "\x00", "\x7f", "\u202e", "\u2066"]
+
+
+@pytest.mark.parametrize("text", OBEYED)
+def test_what_a_terminal_obeys_becomes_visible(text: str) -> None:
+    assert text[0] not in clean(f"a{text}b")
+    assert f"\\u{ord(text[0]):04x}" in clean(text)
+
+
+@given(st.text())
+def test_no_control_character_is_left_and_all_else_stays(text: str) -> None:
+    found = clean(text)
+    assert all(c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") for c in found)
+    assert clean(found) == found
+    assert "\n" not in clean_line(text)
+    if all(unicodedata.category(c)[0] in "LNPSM" or c == " " for c in text):
+        assert found == text
+    json.loads(clean(json.dumps({"a": text}, ensure_ascii=False)))
+
+
+def test_deep_nesting_is_damage() -> None:
+    with pytest.raises(ValueError, match="deep"):
+        json_of("[" * 200_000)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"a: [" + b"[" * 5000, "is not YAML: it is nested too deeply"),
+        (b"a: \xff\xfe", "UTF-8"),
+        (b"a: \x00", "is not YAML"),
+        (b"a: 2024-99-99", "is not YAML"),
+        (b"a: !!python/object/apply:os.system [ls]", "is not YAML"),
+        (b"a:\n\t- b", "line 2"),
+    ],
+)
+def test_a_yaml_file_that_is_none(content: bytes, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=sentence) as error:
+        read_yaml(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfimages: a\r\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"images": "a"}
+
+
+def test_a_missing_path_names_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "Scene_1.tif").touch()
+    assert f"did you mean {tmp_path / 'Scene_1.tif'}?" in missing(tmp_path / "scene_l.tif")
+    assert f"there is no folder {tmp_path / 'no'}" in missing(tmp_path / "no" / "a.tif")
+    assert "characters" in missing("x" * 5000)
+
+
+def test_commands_know_each_others_files() -> None:
+    assert kind_of({"images": [], "model": "m"}) == "batch run"
+    assert kind_of({"name": "n", "train": [], "classes": []}) == "train"
+    assert kind_of({"name": "n", "mechanisms": {}, "sets": {}}) == "compare"
+    assert kind_of({"model": "m"}) == ""

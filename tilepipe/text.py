@@ -1,0 +1,116 @@
+"""Text that others wrote (names of files and classes, tags, errors of libraries) and how it is shown and read.
+
+A terminal obeys escape characters, and XML may not hold them: what is printed, or written into XML or HTML, goes
+through `clean` first. YAML and JSON that nest too deeply, or are no text, end in one `ValueError`, as damaged
+ones do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but tab and line feed: escapes, bells, carriage returns
+    "\u2028\u2029"  # line separators
+    "\u202a-\u202e\u2066-\u2069"  # what turns the direction of the text that follows
+    "\ud800-\udfff\ufffe\uffff]"  # halves of characters (file names that are no UTF-8), no characters
+)
+LONGEST_NAME = 200
+"""Characters of a name that was not found; beyond that a message would be all name."""
+
+
+def clean(text: object) -> str:
+    """Return text without characters that a terminal obeys or XML forbids: each becomes visible, as in \\u001b.
+
+    Tabs and line feeds stay. JSON stays JSON.
+    """
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
+
+
+def clean_line(text: object) -> str:
+    """Return text as one clean line: line feeds become visible too."""
+    return clean(text).replace("\n", "\\u000a").replace("\t", " ")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return "'word' is unknown" with the nearest known word, for messages."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"{word!r} is unknown; " + (f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}")
+
+
+def missing(path: str | Path) -> str:
+    """Return "path does not exist" with what is there under the nearest name, for messages."""
+    path = Path(path)
+    if len(str(path)) > LONGEST_NAME:
+        return f"{str(path)[:LONGEST_NAME]}... does not exist; its name has {len(str(path))} characters"
+    folder = path.parent
+    if not folder.is_dir():
+        there = next((above for above in folder.parents if above.is_dir()), None)
+        return f"{path} does not exist: there is no folder {folder}" + (f" ({there} is there)" if there else "")
+    try:
+        names = [entry.name for entry in folder.iterdir()][:10_000]
+    except OSError:
+        names = []
+    folded = {name.casefold(): name for name in names if not name.startswith(".")}
+    close = difflib.get_close_matches(path.name.casefold(), folded, n=1)
+    if close:
+        return f"{path} does not exist; did you mean {folder / folded[close[0]]}?"
+    return f"{path} does not exist; check the name, it is looked for in {folder.absolute()}"
+
+
+def json_of(text: str | bytes) -> Any:
+    """Parse JSON. Raises `ValueError`, also where it is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def yaml_of(text: str) -> Any:
+    """Parse YAML without running anything that it names. Raises `ValueError` with one line that says where."""
+    try:
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-99-99 is taken for a date
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+KEYS = {"batch run": ("images", "output", "settings"), "train": ("train", "classes"), "compare": ("mechanisms", "sets")}
+"""Keys by which the YAML files of commands are told apart."""
+
+
+def kind_of(fields: dict[str, Any]) -> str:
+    """Return the command whose YAML file this is, by its keys; '' where they fit none or several."""
+    found = {command: sum(key in fields for key in keys) for command, keys in KEYS.items()}
+    best = max(found, key=lambda command: found[command])
+    return best if found[best] and list(found.values()).count(found[best]) == 1 else ""
+
+
+def read_yaml(path: str | Path, prepare: Callable[[str], str] = str) -> Any:
+    """Read a YAML file, its text as `prepare` returns it. Raises `ValueError` with a sentence that names the file."""
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name the YAML file in it")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no plain file; name a YAML file")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ValueError(missing(path)) from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8, so no YAML; save it as UTF-8, or name another file") from None
+    try:
+        return yaml_of(prepare(text))
+    except ValueError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
