@@ -151,8 +151,8 @@ def test_area_of_interest_is_the_rasterised_polygon(transform: tuple[float, ...]
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_an_area_is_the_same_in_every_box_and_knows_where_it_is_uniform(data: st.DataObject) -> None:
-    """Also where borders run through the centres of pixels."""
-    half = st.integers(-20, 200).map(lambda k: k / 2)
+    """Borders run through no pixel's centre: there GDAL's rounding decides."""
+    half = st.integers(-20, 200).map(lambda k: k / 2 + 0.0137)
     ring = data.draw(st.lists(st.tuples(half, half), min_size=3, max_size=6, unique=True))
     x0, y0 = data.draw(st.sampled_from([(0.0, 0.0), (335000.1, 3058000.7)]))
     size = data.draw(st.sampled_from([1.0, 0.3]))

@@ -242,8 +242,9 @@ class Area:
         points = np.asarray([p for g in self.geometries for p in _points(g["coordinates"])])
         self.box = _cover(source, grid, points[:, 0], points[:, 1])
         self._shapes = [{"type": g["type"], "coordinates": _on_grid(grid, g["coordinates"])} for g in self.geometries]
-        rings = [np.asarray(ring) for g in self._shapes for ring in _rings(g["coordinates"])]
-        self._borders = np.hstack([np.hstack([ring, np.roll(ring, -1, axis=0)]).T for ring in rings])
+        rings = [(k, np.asarray(r)) for k, g in enumerate(self._shapes) for r in _rings(g["coordinates"])]
+        self._borders = np.hstack([np.hstack([ring, np.roll(ring, -1, axis=0)]).T for _, ring in rings])
+        self._shape_of = np.concatenate([np.full(len(ring), k) for k, ring in rings])
 
     def uniform(self, box: Box) -> bool | None:
         """Return whether `box` lies in the area, if no border crosses it; None where one does."""
@@ -255,7 +256,15 @@ class Area:
         sides = np.sign([(x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) for x, y in corners])
         if (np.abs(sides.sum(axis=0)) < len(corners)).any():
             return None
-        return bool(self(Box(box.y0, box.x0, box.y0 + 1, box.x0 + 1))[0, 0])
+        return self._holds(box.x0 + 0.5, box.y0 + 0.5)
+
+    def _holds(self, x: float, y: float) -> bool:
+        """Return whether a point off all borders lies in the area, by the borders of each shape to its right."""
+        x0, y0, x1, y1 = self._borders
+        over = (y0 > y) != (y1 > y)
+        x0, y0, x1, y1 = self._borders[:, over]
+        right = x0 + (y - y0) * (x1 - x0) / (y1 - y0) > x
+        return bool((np.bincount(self._shape_of[over][right]) % 2).any())
 
     def __call__(self, box: Box) -> NDArray[np.bool_]:
         """Return True where the centre of a pixel lies in the area, (box.height, box.width)."""
