@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 from fakes import job_for, noise, open_book, random_unet, run_labels
 from torch import nn
 
+from tilepipe.box import Box
 from tilepipe.engine import dask
 from tilepipe.engine.book import Book
 from tilepipe.errors import DeviceError, ModelError, UsageError
@@ -181,3 +183,22 @@ def test_a_worker_with_other_code_is_refused_before_its_first_block(change: str,
         finally:
             worker.kill()
             worker.wait()
+
+
+def test_a_worker_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    """The blocks that it had in hand are computed by another one; the bytes are the same."""
+    image, model = noise(300, 300), random_unet()
+    expected = run_labels(image, model, tmp_path / "serial", **CUT)
+    job = job_for(image, model, tmp_path / "killed", workers=2, **CUT)
+    killed: list[int] = []
+
+    def kill(event: Any) -> None:
+        children = [c for c in psutil.Process().children(recursive=True) if c.memory_info().rss > 100 << 20]
+        if not killed and children:
+            killed.append(children[0].pid)
+            children[0].kill()
+
+    book = open_book(job, kill)
+    dask.run(job, book)
+    assert killed
+    assert (book.store.read_labels(Box.of_shape(300, 300)) == expected).all()
