@@ -276,7 +276,7 @@ def test_a_layer_that_was_changed_is_found(model: tp.Model, tmp_path: Path) -> N
     assert found.stored.wrong == ((1, 2),)
     assert verify(tmp_path / "a.entropy.tif", IMAGE, model, windows=0).problems == found.problems
     (tmp_path / "a.entropy.tif").unlink()
-    assert verify(result, IMAGE, model, windows=0).holds
+    assert verify(result, IMAGE, model, windows=0).problems == ("a.entropy.tif is gone",)
 
 
 def flipped(path: Path) -> None:
@@ -303,6 +303,8 @@ def edited(path: Path) -> None:
         ("out.geojson", cut, "out.geojson is damaged"),
         ("out.geojson", edited, "out.geojson was changed since it was written"),
         ("out.margin.tif", cut, "out.margin.tif is damaged"),
+        ("out.margin.tif", Path.unlink, "out.margin.tif is gone"),
+        ("out.tif.aux.xml", Path.unlink, "out.tif.aux.xml is gone"),
     ],
 )
 def test_every_product_is_checked(where: str, damage: Any, says: str, several: Path, tmp_path: Path) -> None:

@@ -63,13 +63,15 @@ def check_stored(run: Run) -> Stored:
 
 
 def check_products(run: Run) -> tuple[str, ...]:
-    """Return in sentences which products are not as they were written: every one that is still there is hashed."""
+    """Return in sentences which products are not as they were written: each is hashed, one that is gone is said."""
     folder, found = run.directory.parent.parent, []
     for name, known in run.record["products"].items():
         path = folder / name
         if path.exists() and (seen(path) or {}).get("bytes") == known["bytes"] and sha256_of(path) == known["sha256"]:
             continue
-        if path.exists():
+        if not path.exists():
+            found.append(f"{name} is gone")
+        else:
             found.append(f"{name} was changed since it was written" if parses(path) else f"{name} is damaged")
     return tuple(found)
 
