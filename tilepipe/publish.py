@@ -151,7 +151,11 @@ def write_products(
         PRODUCTS[file.product].write(maps[file.content], fresh / file.path.name)
     with storage_errors(fresh):
         sync_tree(fresh)
-    return {file.path.name: facts(fresh / file.path.name) for file in outputs.files}
+        there = {
+            file.path.name: [end for end in SIDECARS if (fresh / (file.path.name + end)).exists()]
+            for file in outputs.files
+        }
+        return {name: {**facts(fresh / name), "beside": beside} for name, beside in there.items()}
 
 
 def is_whole(directory: Path, record: dict[str, Any]) -> bool:
