@@ -101,7 +101,7 @@ DOORS = {
         "exports/view.py",
         "api.py",
     ],
-    "distributed": ["engine/dask.py"],
+    "distributed": ["engine/dask.py", "engine/gone.py"],
     "click": ["cli/*.py"],
     "rich": ["cli/*.py"],
 }

@@ -80,9 +80,9 @@ def test_progress_says_loss_speed_time_left_and_the_last_validation(validating: 
     progress.stepped(0.25)
     assert events[0].message == "loss 0.2500, 2 steps/s, 15 s left"
     assert (events[0].done, events[0].total, events[0].data["seconds_left"]) == (10, 40, 15.0)
-    assert events[1].message == "validation IoU 0.200, best 0.250 at step 15"
+    assert events[1].message == "validation mean IoU 0.200, best 0.250 at step 15"
     assert events[1].data == {"step": 10, "mean_iou": 0.2, "iou": {"a, b": 0.4, "c": 0.0}}
-    assert events[2].message == "loss 0.2500, 2 steps/s, 15 s left, validation IoU 0.200, best 0.250 at step 15"
+    assert events[2].message == "loss 0.2500, 2 steps/s, 15 s left, validation mean IoU 0.200, best 0.250 at step 15"
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0, "0 s"), (89, "89 s"), (600, "10 min"), (11_100, "3 h 05 min")])

@@ -70,7 +70,7 @@ def test_the_best_validated_weights_are_saved_and_training_ends_when_nothing_get
     saved = load_file(directory / "weights.safetensors")
     assert all((saved[name] == tensor).all() for name, tensor in seen[3].items())  # 0 only gave the halo
     assert any((saved[name] != tensor).any() for name, tensor in seen[4].items())
-    assert "validation IoU 0.150, best 0.305 at step 6" in events[-2].message
+    assert "validation mean IoU 0.150, best 0.305 at step 6" in events[-2].message
 
 
 def test_without_patience_all_steps_are_taken(validated: Configure, monkeypatch: pytest.MonkeyPatch) -> None:

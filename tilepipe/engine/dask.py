@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import dask
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, wait
 
+from tilepipe.engine import gone
 from tilepipe.engine.book import Queue, Work
 from tilepipe.engine.code import code_here
 from tilepipe.engine.steps import Job, Worker
@@ -29,6 +30,8 @@ from tilepipe.grid import Index
 from tilepipe.predict import use_threads
 from tilepipe.store import Record
 
+CONNECT = "30s"
+"""How long a scheduler may take to answer at first."""
 _WORKERS: dict[str, Work] = {}
 """Live workers of this process by job; tasks find theirs here."""
 
@@ -67,17 +70,28 @@ def run(
         return
     key = uuid.uuid4().hex
     with _client(job, key, scheduler, partial(make, job)) as client:
-        in_flight = (
-            job.plan.compute.in_flight if scheduler is None else 2 * max(1, len(client.scheduler_info()["workers"]))
-        )
+        in_flight = job.plan.compute.in_flight if scheduler is None else 2 * max(1, len(client.nthreads()))
         here, running = code_here(), dict[Any, Index]()
         while pending or running:
             room = in_flight - len(running)
             for block in list(islice((b for b in pending if book.ready(b)), room)):
                 pending.remove(block)
                 running[client.submit(_run_block, key, block, book.givers(block), here, pure=False)] = block
-            for future in wait(list(running), return_when="FIRST_COMPLETED").done:
+            for future in _finished(client, list(running)):
                 book.commit(_result(future, running.pop(future)))
+
+
+def _finished(client: Client, running: list[Any]) -> Iterable[Any]:
+    """Return the tasks that have ended, one at least. Raises `DeviceError` when there is nobody left to compute."""
+    watch = gone.Watch(client)
+    while True:
+        try:
+            ended: Iterable[Any] = wait(running, timeout=gone.LOOK, return_when="FIRST_COMPLETED").done
+            return ended
+        except TimeoutError:
+            watch.look()
+        except (*gone.ENDED, OSError) as error:
+            raise gone.scheduler_gone(client, error) from None
 
 
 def _run_block(key: str, block: Index, givers: tuple[Record, ...], code: str) -> Record:
@@ -105,6 +119,8 @@ def _other_code(who: str, there: object, here: str) -> str:
 def _result(future: Any, block: Index) -> Record:
     try:
         record: Record = future.result()
+    except gone.ENDED as error:
+        raise gone.scheduler_gone(future.client, error) from None
     except KilledWorker:
         raise DeviceError(
             f"worker processes died again and again on block {tuple(block)}, most likely out of memory; "
@@ -141,9 +157,11 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
     if scheduler is not None:
         _refuse_open_network(scheduler)
         try:
-            client = Client(scheduler, timeout="30s")
+            client = Client(scheduler, timeout=CONNECT)
         except (OSError, TimeoutError) as error:
-            raise UsageError(f"no Dask scheduler answers at {scheduler}: {error}") from None
+            raise UsageError(
+                f"no Dask scheduler answers at {scheduler} ({error}); start one or leave out --scheduler"
+            ) from None
         with client:
             yield client
         return

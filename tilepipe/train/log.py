@@ -61,7 +61,7 @@ def panels(state: State, config: TrainConfig) -> list[Panel]:
     found = [Panel("loss", [loss]), Panel("learning rate", [rate])]
     if state.validations:
         marked = state.validations[best(state.validations)]
-        mean = Line("mean", BLACK, [(row[0], row[1]) for row in state.validations], mark=(marked[0], marked[1]))
+        mean = Line("mean IoU", BLACK, [(row[0], row[1]) for row in state.validations], mark=(marked[0], marked[1]))
         classes = [
             Line(name, color, [(row[0], row[2 + k]) for row in state.validations])
             for k, (name, color) in enumerate(zip(config.classes, _colors(config), strict=False))

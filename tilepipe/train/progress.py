@@ -43,7 +43,7 @@ class Progress:
         if not rows:
             return ""
         step, iou = rows[best(rows)][:2]
-        return f", validation IoU {rows[-1][1]:.3f}, best {iou:.3f} at step {step:.0f}"
+        return f", validation mean IoU {rows[-1][1]:.3f}, best {iou:.3f} at step {step:.0f}"
 
 
 def duration(seconds: float) -> str:
