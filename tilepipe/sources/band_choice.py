@@ -62,14 +62,26 @@ def _beside_alpha(source: Source, bands: Sequence[Band], alpha: int, reader: Rea
     if not masked or not others:
         return Picked(read, 0, (*dropped, *left))
     if not _two_valued(source, alpha):
-        few, every = ",".join(map(str, read)), ",".join(str(k) for k in range(1, len(bands) + 1))
         raise InputError(
             f"{source.name}: band {alpha} is flagged as alpha and holds other values than 0 and 255, so it may be an "
-            f"image band, for instance near infrared; say what it is: --bands {few} --mask none leaves it out, "
-            f"--bands {few} takes 0 in it for no data, --bands {every} reads it, with a model of {len(bands)} bands"
+            f"image band, for instance near infrared; say what it is: {_ways(read, len(bands), reader)}"
         )
     said = f"band {alpha} (alpha) holds only 0 and 255 and says where there is image data"
     return Picked(read, alpha, (*dropped, said))
+
+
+def _ways(read: tuple[int, ...], count: int, reader: Reader) -> str:
+    """Return what to type, or to write into a training configuration, for each thing that a band of alpha may be."""
+    few, every = _row(read), _row(range(1, count + 1))
+    if reader.bands is None:
+        return (
+            f"'bands: [{few}]' with 'mask: none' in the configuration leaves it out, 'bands: [{few}]' takes 0 in it "
+            f"for no data, 'bands: [{every}]' trains on it"
+        )
+    return (
+        f"--bands {few} --mask none leaves it out, --bands {few} takes 0 in it for no data, --bands {every} reads it, "
+        f"with a model of {count} bands"
+    )
 
 
 def _without_alpha(source: Source, bands: Sequence[Band], reader: Reader, masked: bool) -> Picked:

@@ -221,5 +221,6 @@ def remedies(extra: int, count: int) -> str:
     few, all_of_them = (",".join(map(str, some)) for some in (others, sorted([*others, extra])))
     return (
         f"--bands {few} --mask none leaves it out, --bands {few} takes 0 in it for no data, and "
-        f"--bands {all_of_them} reads it as image, for a model of {count + 1} bands"
+        f"--bands {all_of_them} reads it as image, for a model of {count + 1} bands (in a training configuration: "
+        "bands and mask)"
     )

@@ -85,6 +85,11 @@ class TrainConfig(Strict):
     resolution: float | None = Field(default=None, gt=0)
     """Pixel size to train at, in `unit`; None takes each image's own."""
     unit: Literal["m", "um"] = "m"
+    bands: tuple[int | str, ...] | None = None
+    """Bands of the images that are trained on, by number from 1 or by name, in this order; those that fit where left
+    out, and what is chosen then is said."""
+    mask: Literal["auto", "none"] = "auto"
+    """Pixels of the images that hold data: those that the file says (auto), or all (none)."""
     arch: dict[str, Any] = {"name": "unet"}
     """Architecture as in a model card; that of `start` where left out."""
     start: str | None = None
@@ -152,6 +157,11 @@ class TrainConfig(Strict):
         if len(set(classes)) < len(classes):
             raise ValueError("class names must differ")
         return classes
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _one_text(cls, bands: object) -> object:
+        return tuple(word.strip() for word in bands.split(",")) if isinstance(bands, str) else bands
 
     @field_validator("class_weights", mode="before")
     @classmethod

@@ -19,7 +19,10 @@ from rasterio.transform import Affine
 from tilepipe.box import Box
 from tilepipe.engine.pixels import Pixels
 from tilepipe.errors import InputError, UsageError
+from tilepipe.region import image_data
 from tilepipe.sources.array import ArraySource
+from tilepipe.sources.band_choice import Reader, choose_bands
+from tilepipe.sources.bands import with_picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.files import content_sha256, stamp
 from tilepipe.sources.geojson import OTHER_FORMATS
@@ -124,7 +127,7 @@ def _label_path(label: str, image: Path) -> Path:
 
 
 def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene:
-    full = _image(image, entry, config.unit)
+    full = _image(image, entry, config)
     _, height, width = full.shape
     source = full if config.resolution is None else at_resolution(full, config.resolution, config.unit)
     labels, identity = _labels(label, full, entry, config)
@@ -152,10 +155,12 @@ def _sha256(path: Path) -> str:
     return content_sha256(stamp(path))
 
 
-def _image(path: Path, entry: Scenes, unit: str) -> Source:
-    if entry.resolution is None:
-        return open_source(path)
-    return open_source(path, **{"mpp" if unit == "um" else "resolution": entry.resolution})
+def _image(path: Path, entry: Scenes, config: TrainConfig) -> Source:
+    """Open an image with the bands that are trained on: the rule is that of prediction, for a model still unknown."""
+    unit = "mpp" if config.unit == "um" else "resolution"
+    opened = open_source(path, **({} if entry.resolution is None else {unit: entry.resolution}))
+    picked = choose_bands(opened, Reader(), config.bands, masked=config.mask != "none")
+    return image_data(with_picked(opened, picked), config.mask)
 
 
 def _scaled(window: Box, source: Source, full: Source) -> Box:
