@@ -25,6 +25,7 @@ LEVELS = [
     ("tilepipe.text", 0, "base"),
     ("tilepipe.trouble", 0, "base"),
     ("tilepipe.cache", 0, "base"),
+    ("tilepipe.elapsed", 0, "base"),
     ("tilepipe.paths", 0, "base"),
     ("tilepipe.grid", 1, "grid"),
     ("tilepipe.window", 1, "grid"),

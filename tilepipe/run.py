@@ -22,6 +22,7 @@ from typing import Any
 
 from tilepipe.certificate import Certificate
 from tilepipe.certify import certificate_of, read_certificate, write_certificate
+from tilepipe.elapsed import timed
 from tilepipe.engine import dask
 from tilepipe.engine.book import Book, Checked
 from tilepipe.engine.passes import take_statistics
@@ -110,19 +111,31 @@ def execute(job: Job, full: Source, request: Request, listener: Listener, schedu
 
 def _published(job: Job, full: Source, request: Request, listener: Listener, scheduler: str | None) -> dict[str, Any]:
     """Compute what is missing and put the products in place; return run.json."""
-    directory, outputs, before = request.directory, request.outputs, own_record(request)
-    replaces = refuse_existing(outputs, before)  # another run may have ended since
+    directory, before = request.directory, own_record(request)
+    replaces = refuse_existing(request.outputs, before)  # another run may have ended since
     if before and not before["published"] and is_whole(directory, before):
         return put_in_place(directory, before | {"replaces": before["replaces"] | replaces})
     kept = kept_plan(directory, request.key)
     if kept is not None and kept.key({}, "") != job.plan.key({}, ""):
         raise LockedError(f"another run of the same command has begun in {directory}; give the command again")
-    book, failed = _predicted(job, request, listener, scheduler, again=bool((before or {}).get("failed")))
+    with timed(directory) as elapsed:
+        again = bool((before or {}).get("failed"))
+        record = _computed(job, full, request, listener, partial(_predicted, scheduler=scheduler, again=again))
+        write_json(directory / RECORD, record | {"replaces": replaces, "elapsed_seconds": elapsed()})
+    return put_in_place(directory, read_json(directory / RECORD))
+
+
+def _computed(
+    job: Job, full: Source, request: Request, listener: Listener, predicted: Callable[..., tuple[Book, list[str]]]
+) -> dict[str, Any]:
+    """Compute what is missing and write the products inside the work directory; return what run.json says of them."""
+    directory, outputs = request.directory, request.outputs
+    book, failed = predicted(job, request, listener)
     products = write_products(_maps(job, full, book), outputs, directory, listener)
     _refuse_changed(full, request, book)
     certificate = certificate_of(job.plan, job.model, level_of(job.plan, job.model))
     write_certificate(certificate, directory)
-    record = {
+    return {
         **_record(job, book, certificate),
         "key": request.keys.run(job.plan),
         "request": request.key,
@@ -130,11 +143,8 @@ def _published(job: Job, full: Source, request: Request, listener: Listener, sch
         "contents": {file.path.name: file.content for file in outputs.files},
         "choice": getattr(full, "choice", {}),
         "failed": failed,
-        "replaces": replaces,
         "published": False,
     }
-    write_json(directory / RECORD, record)
-    return put_in_place(directory, read_json(directory / RECORD))
 
 
 def _refuse_changed(full: Source, request: Request, book: Book) -> None:
@@ -215,7 +225,7 @@ def _record(job: Job, book: Book, certificate: Certificate) -> dict[str, Any]:
         "model": _absolute(job.model.name),
         "blocks": len(records),
         "tiles": sum(record.tiles for record in records),
-        "seconds": round(sum(record.seconds for record in records), 3),
+        "block_seconds": round(sum(record.seconds for record in records), 3),
         "seams": list(certificate.sentences),
         "versions": dict(certificate.versions),
         "plan": plan.to_dict(),

@@ -149,4 +149,4 @@ def test_layers_by_a_list_or_one_by_one(image: Path, model: Path, capsys: Out) -
         str(image.with_name("scene.labels.tif")), str(image.with_name("scene.labels.margin.tif")),
     ]  # fmt: skip
     assert main([*plan, "--layers", "doubt"]) == 2
-    assert "use margin, entropy, disagreement" in capsys.readouterr().err
+    assert "known are disagreement, entropy, margin" in capsys.readouterr().err

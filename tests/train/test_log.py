@@ -52,7 +52,7 @@ def test_curves_show_all_that_was_logged(validating: TrainConfig) -> None:
     loss, rate, iou = panels(state(), validating)
     assert loss.lines[0].points == [(10, 0.5), (20, math.inf)]
     assert rate.lines[0].points == [(10, 0.1), (20, 0.05)]
-    assert [line.name for line in iou.lines] == ["a, b", "c", "mean"]
+    assert [line.name for line in iou.lines] == ["a, b", "c", "mean IoU"]
     assert iou.lines[2].points == [(15, 0.25), (20, 0.2)]
     assert iou.lines[2].mark == (15, 0.25)
     assert len(panels(state(validations=[]), validating)) == 2

@@ -116,6 +116,7 @@ def _layout(source: Any) -> str:
 
 def _run(directory: Path) -> dict[str, Any]:
     """Read a work directory without touching it: a run may be at work there."""
+    from tilepipe.elapsed import elapsed_before
     from tilepipe.keys import read_plan
     from tilepipe.store import read_records
 
@@ -129,7 +130,8 @@ def _run(directory: Path) -> dict[str, Any]:
         "tiles": plan.tile_count,
         "tiles done": sum(record.tiles for record in done.values()),
         "tiles failed": [message for record in done.values() for message in record.failed],
-        "seconds": round(sum(record.seconds for record in done.values()), 1),
+        "elapsed seconds": round(elapsed_before(directory), 1),
+        "block seconds": round(sum(record.seconds for record in done.values()), 1),
         "plan": plan.to_dict(),
     }
 

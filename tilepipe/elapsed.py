@@ -1,0 +1,35 @@
+"""Elapsed time of a run: wall time of all its attempts, kept in its work directory as each of them ends.
+
+An attempt that is killed (SIGKILL, power) cannot write its line, so the sum is the least that has passed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tilepipe.errors import StorageError
+from tilepipe.storage import append_line, read_lines
+
+NAME = "elapsed.jsonl"
+
+
+def elapsed_before(directory: Path) -> float:
+    """Return the seconds of the attempts that have ended."""
+    with suppress(OSError):
+        return sum(float(line.get("seconds", 0)) for line in read_lines(directory / NAME)[0])
+    return 0.0
+
+
+@contextmanager
+def timed(directory: Path) -> Iterator[Callable[[], float]]:
+    """Time an attempt; yield what returns the seconds so far, those of earlier attempts included."""
+    start, before = time.monotonic(), elapsed_before(directory)
+    try:
+        yield lambda: round(before + time.monotonic() - start, 3)
+    finally:
+        if directory.is_dir():
+            with suppress(StorageError):
+                append_line(directory / NAME, {"seconds": round(time.monotonic() - start, 3)})
