@@ -81,7 +81,7 @@ class Result:
 
     @property
     def failed(self) -> list[str]:
-        """Tiles that could not be read, and why; their pixels are nodata."""
+        """Tiles that could not be read or predicted, and why; their pixels are nodata."""
         return list(self.record["failed"])
 
     def to_xarray(self) -> Any:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
 PLAN = "plan.json"
-LEFT_OUT = {"overwrite", "scheduler", "workers", "trust_model", "of"}
+LEFT_OUT = {"overwrite", "on_tile_error", "scheduler", "workers", "trust_model", "of"}
 """Settings that change neither a label nor a choice of the plan."""
 DEFAULTS: dict[str, Any] = {"mask": "auto", "resolution": "full", "workers": 0} | dict.fromkeys(
     ("tile", "overlap", "window_shape", "statistics", "device", "precision"), "auto"

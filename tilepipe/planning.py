@@ -95,6 +95,8 @@ class Choices(TypedDict, total=False):
     """Address of a running Dask scheduler."""
     trust_model: str
     """'sha256:' and the hash of a model file that can run code, which is loaded then."""
+    on_tile_error: str
+    """What a tile that cannot be read or predicted does: nodata (its pixels get no label, and it is listed) or fail."""
     overwrite: bool
     """Replace an output that exists."""
     layers: str | Sequence[str]

@@ -26,8 +26,9 @@ from tilepipe.elapsed import timed
 from tilepipe.engine import dask
 from tilepipe.engine.book import Book, Checked
 from tilepipe.engine.passes import take_statistics
-from tilepipe.engine.steps import Job
-from tilepipe.errors import InputError, LockedError, StorageError
+from tilepipe.engine.steps import FAIL, Job
+from tilepipe.engine.trials import MODEL_FAILS
+from tilepipe.errors import InputError, LockedError, ModelError, StorageError, TilepipeError
 from tilepipe.events import Event, Listener
 from tilepipe.exports.products import LABELS, LOSSLESS
 from tilepipe.gauge import level_of
@@ -194,7 +195,7 @@ def _predicted(
 ) -> tuple[Book, list[str]]:
     """Compute the blocks that are missing; with `again` all of them, as a run that ended had tiles that failed.
 
-    Also returns what could not be read, of windows and tiles, and why.
+    Also returns what could not be read or predicted, of windows and tiles, and why.
     """
     plan, directory = job.plan, request.directory
     if again:
@@ -205,6 +206,8 @@ def _predicted(
     write_plan(directory, plan, request.key)
     job = replace(job, directory=directory.absolute())  # a worker has its own working folder
     windows = take_statistics(job, partial(dask.run, scheduler=scheduler), listener)
+    if windows and job.on_tile_error == FAIL:
+        raise _error_of(windows[0])
     give_back()
     book = Book(plan, Ledger(directory / "ledger.jsonl"), store, listener)
     dask.run(job, book, scheduler)
@@ -213,8 +216,15 @@ def _predicted(
     problems = [problem for record in records for problem in record.failed]
     if problems and not any(record.tiles for record in records):
         store.drop()  # so that the next run tries them all again
-        raise InputError(f"none of {len(problems)} tiles could be read; the first: {problems[0]}")
+        did = "predicted" if problems[0].startswith(MODEL_FAILS) else "read"
+        raise _error_of(problems[0], f"none of {len(problems)} tiles could be {did}; the first: ")
     return book, [*windows, *problems]
+
+
+def _error_of(problem: str, before: str = "") -> TilepipeError:
+    """Return the error that the problem of a tile is when it ends the run."""
+    kind = ModelError if problem.startswith(MODEL_FAILS) else InputError
+    return kind(before + problem)
 
 
 def _record(job: Job, book: Book, certificate: Certificate) -> dict[str, Any]:

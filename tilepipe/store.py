@@ -49,7 +49,7 @@ class Record:
     tiles: int
     """Tiles predicted."""
     failed: tuple[str, ...] = ()
-    """What went wrong with tiles that could not be read; their pixels are nodata."""
+    """What went wrong with tiles that could not be read or predicted; their pixels are nodata."""
     seconds: float = 0.0
     """Wall time."""
     layers: tuple[str, ...] = ()

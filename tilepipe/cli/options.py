@@ -145,6 +145,12 @@ SETTINGS = (
     click.option("--block", type=click.IntRange(min=1), help="Wanted size of a block, the unit of work, in pixels."),
     TRUST,
     click.option("--memory", help="Memory to stay within, for instance 4GiB."),
+    click.option(
+        "--on-tile-error",
+        type=click.Choice(["nodata", "fail"]),
+        help="A tile that cannot be read or predicted: its pixels get no label and it is listed (nodata), or the run "
+        "ends (fail).",
+    ),
     click.option("--workers", type=click.IntRange(min=1), help="Worker processes; in this process by default."),
     click.option("--scheduler", help="Address of a running Dask scheduler, for instance tls://host:8786."),
 )

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.engine.pixels import Pixels
-from tilepipe.errors import InputError, StorageError
+from tilepipe.engine.trials import Trials
+from tilepipe.errors import InputError, ModelError, StorageError
 from tilepipe.field import nodes_of
 from tilepipe.grid import Index
 from tilepipe.models.model import Model
-from tilepipe.models.statistics import Nodes, Recorder, Summer, added_up
+from tilepipe.models.statistics import Frozen, Nodes, Recorder, Summer, added_up
 from tilepipe.plan import Plan
 from tilepipe.predict import Predictor
 from tilepipe.storage import read_json
@@ -70,26 +71,39 @@ class Windows:
         self.grid = plan.windows
         self.image, self.batch, self.dtype = image, how.batch, how.dtype
         self.values = sum(plan.statistics.values) if plan.statistics else 0
+        self.trials = Trials(model, plan)
         self.predictor = Predictor(
             model, self.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
         )
 
     def take(self, windows: Sequence[Index]) -> tuple[NDArray[np.floating], list[str]]:
-        """Return the statistics and the weight of each window, (n, values + 1), and what could not be read and why.
+        """Return the statistics and the weight of each window, (n, values + 1), and which failed and why.
 
-        The weight is the share of pixels that hold image data; windows without any, or that cannot be read, count
-        for nothing.
+        The weight is the share of pixels that hold image data; windows without any, that cannot be read, or that the
+        model fails on, count for nothing.
         """
         found = np.ones((len(windows), self.values + 1), self.dtype)
         found[:, -1] = LEAST
         failed: list[str] = []
         rest = self._read(windows, failed)
         while group := list(islice(rest, self.batch)):
-            recorder = Recorder()
-            self.predictor.observe(np.stack([pixels for _, pixels, _ in group]), recorder)
-            for (k, _, weight), values in zip(group, recorder.values(), strict=False):  # the batch may be filled up
-                found[k] = np.append(values, weight)
+            boxes = [self.grid.tile_box(windows[k]) for k, _, _ in group]
+            seen = self.trials.of(self._observed, [pixels for _, pixels, _ in group], boxes, lambda _: None)
+            for (k, _, weight), values in zip(group, seen, strict=True):
+                if isinstance(values, str):
+                    failed.append(values)
+                else:
+                    found[k] = np.append(values, weight)
         return found, failed
+
+    def _observed(self, tiles: NDArray[Any], _under: Frozen | None) -> NDArray[np.floating]:
+        """Return the statistics of each window, (n, values)."""
+        recorder = Recorder()
+        self.predictor.observe(tiles, recorder)
+        found = recorder.values()[: len(tiles)]  # the batch may be filled up
+        if not np.isfinite(found).all():
+            raise ModelError(f"{self.predictor.model.name} gives NaN or infinite statistics")
+        return found
 
     def _read(self, windows: Sequence[Index], failed: list[str]) -> Iterator[tuple[int, NDArray[np.generic], float]]:
         for k, window in enumerate(windows):

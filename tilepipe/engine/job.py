@@ -12,8 +12,8 @@ from tilepipe.afford import afford
 from tilepipe.arithmetic import resolve_precision
 from tilepipe.box import Box
 from tilepipe.choice import choose_tile
-from tilepipe.engine.steps import Job, Worker
-from tilepipe.errors import DeviceError, InputError
+from tilepipe.engine.steps import FAIL, NODATA, Job, Worker
+from tilepipe.errors import DeviceError, InputError, UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.fit import fitting
 from tilepipe.frozen import freeze
@@ -62,7 +62,15 @@ def make_job(
     made = make_plan(full, card, asked, settings, device=device, needs=needs)
     made = replace(made, reach=replace(reach, tolerance=tolerance), statistics=statistics, why=why, fit=fit)
     made = replace(made, left=left_of(Wanted(image, made, area)), holes=not getattr(image, "complete", False))
-    return Job(made, on_prediction_grid(image, made), model, Wanted(image, made, area))
+    wanted = Wanted(image, made, area)
+    return Job(made, on_prediction_grid(image, made), model, wanted, on_tile_error=_on_tile_error(settings))
+
+
+def _on_tile_error(settings: Settings) -> str:
+    asked = settings.get("on_tile_error", NODATA)
+    if asked not in (NODATA, FAIL):
+        raise UsageError(f"on_tile_error {asked!r} is not known; use {NODATA} or {FAIL}")
+    return asked
 
 
 def left_of(wanted: Wanted) -> Left | None:
@@ -99,7 +107,8 @@ def kept_job(full: Source, model: Model, settings: Settings, plan: Plan) -> Job:
         promise = promises(full, card, settings, compute, _needs_of(plan, model))
         plan = with_workers(plan, compute, promise, settings.get("memory"))
     image = image_data(full, plan.mask)
-    return Job(plan, on_prediction_grid(image, plan), model, Wanted(image, plan, area))
+    wanted = Wanted(image, plan, area)
+    return Job(plan, on_prediction_grid(image, plan), model, wanted, on_tile_error=_on_tile_error(settings))
 
 
 def _needs_of(plan: Plan, model: Model) -> Needs:
@@ -119,15 +128,14 @@ def _needs(model: Model, values: int, windows: Grid | None, dtype: str) -> Needs
 def region_labels(job: Job, full: Source) -> NDArray[Any]:
     """Return the labels of the job's region on its output grid, (height, width) uint8 or uint16, in memory.
 
-    Raises `InputError` where the image cannot be read.
+    Raises `InputError` where the image cannot be read, `ModelError` where the model fails: a region has no list of
+    tiles without labels.
     """
-    worker = Worker(job)
+    worker = Worker(replace(job, on_tile_error=FAIL))
     try:
-        labels, tally = worker.region()
+        labels, _ = worker.region()
     finally:
         worker.close()
-    if tally.failed:
-        raise InputError(tally.failed[0])
     area = job.plan.predicted_region
     view = label_map(job.plan, job.model.card, full, lambda box: labels[box.slices_in(area)], job.wanted)
     return view.read(Box.of_shape(*view.shape))

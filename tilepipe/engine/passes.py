@@ -95,7 +95,7 @@ class _Unit:
         return Record(block, self.vectors.write(box, values), box.area, failed, round(time.monotonic() - start, 3))
 
     def take(self, unit: Index) -> tuple[Box, Any, tuple[str, ...]]:
-        """Return where a unit is kept, its values, and what could not be read."""
+        """Return where a unit is kept, its values, and what failed."""
         raise NotImplementedError
 
     def close(self) -> None:

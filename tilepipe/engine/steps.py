@@ -17,6 +17,7 @@ from tilepipe.blend import SIDES, Canvas, Coded, Kept, Sums, strip_boxes
 from tilepipe.box import Box
 from tilepipe.engine.around import Around, around_of
 from tilepipe.engine.pixels import Pixels
+from tilepipe.engine.trials import Call, Found, Trials
 from tilepipe.errors import InputError
 from tilepipe.grid import Index
 from tilepipe.models.model import Model
@@ -27,6 +28,8 @@ from tilepipe.sources.base import Source
 from tilepipe.store import Record, Store
 from tilepipe.uncertainty import VOID
 from tilepipe.wanted import Wanted
+
+NODATA, FAIL = "nodata", "fail"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Job:
     """Which pixels get a label."""
     directory: Path | None = None
     """Work directory of the run, holding run.zarr; None for a region in memory."""
+    on_tile_error: str = NODATA
+    """What a tile that cannot be read or predicted does: 'nodata' leaves its pixels without a label, 'fail' stops."""
 
 
 @dataclass
@@ -52,7 +57,7 @@ class Tally:
     tiles: int = 0
     """Predicted."""
     failed: list[str] = field(default_factory=list)
-    """Could not be read, and why."""
+    """Could not be read or predicted, and why."""
 
 
 class Worker:
@@ -68,6 +73,7 @@ class Worker:
         self.store = Store(job.directory) if job.directory else None
         self.image = Pixels(job.source, job.model.card.mean or (0.0,) * plan.bands)
         self.around = around or around_of(plan, job.model, self.image, job.directory)
+        self._trials = Trials(job.model, plan, stop=job.on_tile_error == FAIL)
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
 
     def region(self) -> tuple[NDArray[Any], Tally]:
@@ -115,17 +121,22 @@ class Worker:
         plan, canvas = self.job.plan, _canvas(self.job.plan, area)
         predict = self.predictor.probabilities if isinstance(canvas, Sums | Coded) else self.predictor.labels
         for group in self._read_ahead(_batched(self._useful(tiles, area), plan.compute.batch)):
-            good = [(tile, pixels) for tile, pixels in group if not isinstance(pixels, str)]
-            for tile, problem in group:
-                if isinstance(problem, str):
+            for tile, values in self._values(predict, group):
+                if isinstance(values, str):
                     canvas.fail(tile)
-                    tally.failed.append(problem)
-            if good:
-                under = self.under(plan.grid.tile_box(tile) for tile, _ in good)
-                for (tile, _), values in zip(good, predict(np.stack([p for _, p in good]), under), strict=True):
+                    tally.failed.append(values)
+                else:
                     canvas.add(tile, values)
-            tally.tiles += len(good)
+                    tally.tiles += 1
         return canvas
+
+    def _values(self, predict: Call, group: list[tuple[Index, Found]]) -> Iterator[tuple[Index, Found]]:
+        """Yield what the model says to the tiles of a group, or why one could not be read or predicted."""
+        good = [(tile, pixels) for tile, pixels in group if not isinstance(pixels, str)]
+        yield from ((tile, problem) for tile, problem in group if isinstance(problem, str))
+        boxes = [self.job.plan.grid.tile_box(tile) for tile, _ in good]
+        found = self._trials.of(predict, [pixels for _, pixels in good], boxes, self.under)
+        yield from zip((tile for tile, _ in good), found, strict=True)
 
     def _useful(self, tiles: Iterable[Index], area: Box) -> Iterator[Index]:
         wanted = self.wanted(area)
@@ -143,9 +154,9 @@ class Worker:
             wanted[part.slices_in(Box.of_shape(*area.shape))] &= self.image.valid(part.shift(area.y0, area.x0))
         return wanted
 
-    def _read_ahead(self, groups: Iterator[tuple[Index, ...]]) -> Iterator[list[tuple[Index, NDArray[Any] | str]]]:
+    def _read_ahead(self, groups: Iterator[tuple[Index, ...]]) -> Iterator[list[tuple[Index, Found]]]:
         """Yield groups of tiles with their pixels, reading the next group while this one is used."""
-        waiting: list[list[tuple[Index, Future[NDArray[Any] | str]]]] = []
+        waiting: list[list[tuple[Index, Future[Found]]]] = []
         for group in groups:
             waiting.append([(tile, self._readers.submit(self._read, tile)) for tile in group])
             if len(waiting) > 1:
@@ -153,11 +164,13 @@ class Worker:
         for rest in waiting:
             yield [(tile, future.result()) for tile, future in rest]
 
-    def _read(self, tile: Index) -> NDArray[Any] | str:
-        """Return a tile's pixels, or why they cannot be read."""
+    def _read(self, tile: Index) -> Found:
+        """Return a tile's pixels, or why they cannot be read; raises it where a tile that fails stops the run."""
         try:
             return self.pixels(self.job.plan.grid.tile_box(tile))
         except InputError as error:
+            if self.job.on_tile_error == FAIL:
+                raise
             return str(error)
 
     def pixels(self, box: Box) -> NDArray[Any]:
