@@ -168,7 +168,7 @@ def test_an_area_without_a_pixel_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(UsageError, match=r"nowhere\.geojson cannot be read: No such file"):
+    with pytest.raises(UsageError, match=r"nowhere\.geojson does not exist"):
         resolve(image(), CARD, {"mask": "nowhere.geojson"})
 
 

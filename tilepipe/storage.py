@@ -126,7 +126,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         said = system_sentence(error, path)
-        raise StorageError(f"cannot write {path}: {said}; {_free(path) >> 20} MiB are free there") from None
+        raise StorageError(f"cannot write: {said}; {_free(path) >> 20} MiB are free there") from None
 
 
 def _free(path: Path) -> int:

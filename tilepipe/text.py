@@ -54,7 +54,9 @@ def missing(path: str | Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         there = next((above for above in folder.parents if above.is_dir()), None)
-        return f"{path} does not exist: there is no folder {folder}" + (f" ({there} is there)" if there else "")
+        return f"{path} does not exist: there is no folder {folder}" + (
+            f" ({there.absolute()} is there)" if there else ""
+        )
     try:
         names = [entry.name for entry in folder.iterdir()][:10_000]
     except OSError:

@@ -160,7 +160,7 @@ def test_other_files_are_named_with_the_command(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=rf"{what}.*ogr2ogr -t_srs OGC:CRS84 .*{name.split('.')[0]}.*geojson"):
             read_geojson(tmp_path / name)
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="does not exist"):
         read_geojson(tmp_path / "none.geojson")
     with pytest.raises(InputError, match="is not a file"):
         read_geojson(tmp_path)

@@ -100,7 +100,7 @@ def test_what_is_no_image_gets_one_sentence(tmp_path: Path, name: str, content: 
 def test_remote_files_are_not_opened(name: str) -> None:
     with pytest.raises(InputError, match="not a file on this machine"):
         open_source(name)
-    with pytest.raises(InputError, match="cannot be opened"):
+    with pytest.raises(InputError, match="does not exist"):
         open_source(name, allow_driver="GTiff")
 
 

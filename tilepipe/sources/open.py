@@ -134,7 +134,7 @@ def _what_else(start: bytes) -> str:
     if start.lstrip()[:1] == b"<":
         return "holds HTML or XML and no image, as failed downloads do; download the image again"
     if not start:
-        return "is an empty file; copy or download the image again"
+        return "is empty and so not an image; copy or download the image again"
     return "is not an image that is read: no TIFF, slide, Zarr, PNG or JPEG"
 
 
