@@ -44,6 +44,11 @@ def weights(directory: Path) -> bytes:
     return (directory / "weights.safetensors").read_bytes()
 
 
+def first(events: list[Event]) -> str:
+    """Return the first message of the training itself, after those about labels."""
+    return next(event.message for event in events if event.stage == "train")
+
+
 class Stop(Exception):  # noqa: N818 - no error, the plug is pulled
     pass
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_training import Stop, discs, stopped_at, weights
+from small_training import Stop, discs, first, stopped_at, weights
 
 from tilepipe.errors import InputError, ModelError, UsageError
 from tilepipe.events import Event
@@ -65,8 +65,8 @@ def test_other_data_under_the_same_names_starts_anew(small: Configure, write: Wr
     write("0.tif", image) if what == "image" else write("0_label.tif", label)
     events: list[Event] = []
     changed = fit(small(), events.append)
-    assert "the images or labels are not those of the checkpoint of step 6" in events[0].message
-    assert events[0].message.endswith("training starts anew")
+    assert "the images or labels are not those of the checkpoint of step 6" in first(events)
+    assert first(events).endswith("training starts anew")
     assert weights(changed) == weights(fit(small(output=str(tmp_path / "fresh.model"))))
 
 
@@ -96,7 +96,7 @@ def test_polygons_are_known_by_their_content(small: Configure, write: Write, tmp
     label.write_text(json.dumps(square(31)))
     events: list[Event] = []
     fit(small(train=[entry], score=[]), events.append)
-    assert "the images or labels are not those" in events[0].message
+    assert "the images or labels are not those" in first(events)
 
 
 def test_a_start_model_that_was_mended_starts_anew(small: Configure, tmp_path: Path) -> None:
@@ -110,4 +110,4 @@ def test_a_start_model_that_was_mended_starts_anew(small: Configure, tmp_path: P
     shutil.copytree(second, first)
     events: list[Event] = []
     fit(config, events.append)
-    assert "start is not what the checkpoint of step 6 began with" in events[0].message
+    assert "start is not what the checkpoint of step 6 began with" in first(events)

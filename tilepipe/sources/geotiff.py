@@ -116,9 +116,9 @@ class GeoTiffSource:
 
     `bands` picks bands by number from 1 (default: all but alpha). An alpha band, an internal or .msk mask, nodata and
     non-finite floats decide `valid`. `resolution` overrides the pixel size in metres. `allow_driver` opens with another
-    GDAL driver, for instance "VRT": only for files you trust, as they may name others. `allow_palette` reads the
-    indices of a palette image as they are (label rasters). `scene` picks one of several images (pages that are no
-    overviews) from 0, by default the largest, which `notes` says.
+    GDAL driver, for instance "VRT": only for files you trust, as they may name others. `allow_palette` is for label
+    rasters: indices of a palette are read as they are, and numbers of any type. `scene` picks one of several images
+    (pages that are no overviews) from 0, by default the largest, which `notes` says.
     Raises `InputError` for files that are missing, truncated, no TIFF, of another dtype, or stored in too large pieces.
     """
 
@@ -181,11 +181,10 @@ class GeoTiffSource:
                 f"{self.name} has a colour palette: its pixels are numbers of colours, not colours. "
                 "Convert it: gdal_translate -expand rgb in.tif out.tif"
             )
-        self.dtype: np.dtype[Any] = check_dtype(
-            self.name,
-            dataset.dtypes[0],
-            "Convert it: gdal_translate -ot Float32 in.tif out.tif, or rio convert --dtype float32 in.tif out.tif",
-        )
+        remedy = "Convert it: gdal_translate -ot Float32 in.tif out.tif, or rio convert --dtype float32 in.tif out.tif"
+        labels = allow_palette and np.dtype(dataset.dtypes[0]).kind in "uif"  # class numbers, of any type
+        found = np.dtype(dataset.dtypes[0]) if labels else check_dtype(self.name, dataset.dtypes[0], remedy)
+        self.dtype: np.dtype[Any] = found
         self.shape = (len(self._bands), int(dataset.height), int(dataset.width))
         self._mask = mask_kind(dataset, self._bands)
         described = zip(dataset.descriptions, dataset.colorinterp, strict=True)
@@ -257,6 +256,11 @@ class GeoTiffSource:
     def complete(self) -> bool:
         """Whether every pixel is known to hold image data."""
         return self._mask == "none" and self.dtype.kind != "f"
+
+    @property
+    def nodata(self) -> float | None:
+        """Value that stands for no image data; None where the file has none, or says it by a mask or alpha."""
+        return self._nodatas[0] if self._mask == "nodata" else None
 
     def coarser(self, height: int, width: int) -> Source:
         """Return itself: how overviews were made is not known, so they are not used."""

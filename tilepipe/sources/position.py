@@ -203,19 +203,43 @@ def extent(grid: Transform, height: int, width: int) -> str:
 def disagreement(first: Georeference | None, second: Georeference | None, height: int, width: int) -> str:
     """Return how the positions of two grids of one size differ, in words; '' where they agree or one has none.
 
-    A hundredth of a pixel at every corner is agreement: programs round transforms.
+    A hundredth of a pixel at every corner is agreement: programs round transforms, and spell one CRS in many ways.
     """
-    if first is None or second is None or first.transform is None or second.transform is None:
+    if first is None or second is None or apart(second, first, height, width) <= 0.01:
         return ""
     if first.crs and second.crs:
         own, other = CRS.from_wkt(first.crs), CRS.from_wkt(second.crs)
         if own != other:
             return f"one is in {own.to_string()[:60]}, the other in {other.to_string()[:60]}"
-    columns, rows = np.array([0, width, 0, width]), np.array([0, 0, height, height])
-    back = pixels_at(first.transform, *placed(second.transform, columns, rows))
-    if np.abs(np.subtract(back, (columns, rows))).max() <= 0.01:
-        return ""
     return f"one has the transform {first.transform}, the other {second.transform}"
+
+
+def apart(first: Georeference | None, second: Georeference | None, height: int, width: int) -> float:
+    """Return how far corners of two grids of one size lie apart at most, in pixels of the second.
+
+    0 where one has no transform; where only one has a CRS, numbers are compared as they are; infinity where the one
+    cannot be carried to the other.
+    """
+    if first is None or second is None or first.transform is None or second.transform is None:
+        return 0.0
+    columns, rows = np.array([0.0, width, 0, width]), np.array([0.0, 0, height, height])
+    xs, ys = placed(first.transform, columns, rows)
+    if first.crs and second.crs:
+        own, other = CRS.from_wkt(first.crs), CRS.from_wkt(second.crs)
+        try:
+            xs, ys = _carried(xs, ys, own, other)
+        except UsageError:
+            return math.inf
+    found = np.abs(np.subtract(pixels_at(second.transform, xs, ys), (columns, rows))).max()
+    return float(found) if np.isfinite(found) else math.inf
+
+
+def where(known: Georeference | None, height: int, width: int) -> str:
+    """Return the extent of a grid and its CRS in words; '' where it has no transform."""
+    if known is None or known.transform is None:
+        return ""
+    crs = CRS.from_wkt(known.crs).to_string()[:60] if known.crs else "no CRS"
+    return f"{extent(known.transform, height, width)} ({crs})"
 
 
 class Area:

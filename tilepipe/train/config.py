@@ -74,14 +74,17 @@ class TrainConfig(Strict):
     """Model directory to write, for instance buildings.model; refused when it exists."""
     classes: tuple[str, ...] = Field(min_length=2)
     """Class names by label value, from 0."""
+    absent: tuple[str, ...] = ()
+    """Classes that are known to have no labelled pixel in `train`; any other class without one is refused."""
     colors: tuple[str, ...] = ()
-    """'#rrggbb' per class."""
+    """'#rrggbb' per class; also what the colours of label rasters with three bands mean."""
     values: dict[int, int] | None = None
-    """Class of each value in the label rasters; None where values are classes already."""
+    """Class of each value in the label rasters; None where values are classes already. A value named here is a label
+    also where the raster says that it is nodata."""
     other: int | None = None
     """Class of all values that `values` does not name; None refuses them."""
     ignore: tuple[int, ...] = ()
-    """Values in the label rasters that are neither trained on nor scored. The raster's nodata is ignored always."""
+    """Values in the label rasters that are neither trained on nor scored. So is the raster's nodata."""
     resolution: float | None = Field(default=None, gt=0)
     """Pixel size to train at, in `unit`; None takes each image's own."""
     unit: Literal["m", "um"] = "m"
@@ -179,6 +182,12 @@ class TrainConfig(Strict):
     @model_validator(mode="after")
     def _classes_exist(self) -> TrainConfig:
         count = len(self.classes)
+        if self.colors and len(self.colors) != count:
+            raise ValueError(f"colors has {len(self.colors)} values for {count} classes")
+        if wrong := [color for color in self.colors if not re.fullmatch(r"#[0-9a-fA-F]{6}", color)]:
+            raise ValueError(f"{wrong[0]!r} in colors is no colour; write it like '#1f77b4'")
+        if strangers := set(self.absent) - set(self.classes):
+            raise ValueError(f"absent names {min(strangers)!r}, which is none of {', '.join(self.classes)}")
         for value in (*(self.values or {}).values(), *(() if self.other is None else (self.other,))):
             if not 0 <= value < count:
                 raise ValueError(f"class {value} is not one of the {count} classes (0 to {count - 1})")

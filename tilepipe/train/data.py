@@ -6,7 +6,7 @@ Labels lie on the image's full-resolution pixels; at another resolution each pix
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.transform import Affine
 
 from tilepipe.box import Box
 from tilepipe.engine.pixels import Pixels
@@ -26,14 +25,14 @@ from tilepipe.sources.bands import with_picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.files import content_sha256, stamp
 from tilepipe.sources.geojson import OTHER_FORMATS
-from tilepipe.sources.open import only_one, open_source
+from tilepipe.sources.open import open_source
 from tilepipe.sources.resample import Resampled, at_resolution
 from tilepipe.train.config import Scenes, TrainConfig
 from tilepipe.train.part import Part
 from tilepipe.train.polygons import IGNORE as IGNORE  # noqa: PLC0414 - others take it from here
 from tilepipe.train.polygons import VECTORS, polygons
+from tilepipe.train.rasters import raster
 
-UNKNOWN = -2
 HELD_VALUES = 64 << 20
 """Images with at most this many values (pixels x bands) at the training resolution are held in memory."""
 ReadLabels = Callable[[Box], NDArray[np.int64]]
@@ -148,7 +147,11 @@ def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tu
         raise InputError(
             f"{path} is read as a raster, which has no attribute and no area; give GeoJSON or leave them out"
         )
-    return _raster(path, image, config)
+    found = raster(path, image, config)
+    if found.source.shape[1:] == image.shape[1:]:
+        return found, found.source.identity
+    scale = found.source.shape[1] / image.shape[1], found.source.shape[2] / image.shape[2]
+    return (lambda box: nearest(found, box, scale)), found.source.identity
 
 
 def _sha256(path: Path) -> str:
@@ -184,60 +187,3 @@ def held(scene: Scene) -> Scene:
 
 def _crop(array: NDArray[np.int64], box: Box) -> NDArray[np.int64]:
     return array[box.y0 : box.y1, box.x0 : box.x1]
-
-
-def _raster(path: Path, image: Source, config: TrainConfig) -> tuple[ReadLabels, Callable[[], Any]]:
-    tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
-    raster = only_one(open_source(path, allow_palette=True, **tiff))
-    same = raster.shape[1:] == image.shape[1:]
-    if raster.shape[0] != 1 or raster.dtype.kind == "f" or not (same or _reduced(raster, image)):
-        raise InputError(
-            f"{path} is {raster.shape} {raster.dtype}, not one band of whole numbers on the {image.shape[1:]} pixels "
-            f"of {image.name}; labels lie on the image's own grid, of a slide also on one reduced by a whole factor"
-        )
-    if (apart := _apart(raster, image)) > 0.5:
-        raise InputError(f"{path} lies {apart:.1f} pixels away from {image.name}; labels lie on the image's own grid")
-
-    def read(box: Box) -> NDArray[np.int64]:
-        values, valid = raster.read(box)[0].astype(np.int64), raster.valid(box)
-        ignored = np.isin(values, config.ignore) if valid is None else np.isin(values, config.ignore) | ~valid
-        classes = _classes(values, config)
-        unknown = (classes == UNKNOWN) & ~ignored
-        if unknown.any():
-            raise InputError(
-                f"{path} holds the value {int(values[unknown][0])}, which is no class; "
-                "name it under values, other or ignore"
-            )
-        return np.where(ignored, IGNORE, classes)
-
-    if same:
-        return read, raster.identity
-    scale = raster.shape[1] / image.shape[1], raster.shape[2] / image.shape[2]
-    return (lambda box: nearest(read, box, scale)), raster.identity
-
-
-def _apart(raster: Source, image: Source) -> float:
-    """Return how far, in pixels, corners of two rasters of one size and CRS lie apart; 0 where one has no position."""
-    a, b = raster.georeference, image.georeference
-    if a is None or b is None or a.transform is None or b.transform is None or a.crs != b.crs:
-        return 0.0
-    to_pixels, to_map = ~Affine(*b.transform), Affine(*a.transform)
-    far = image.shape[2], image.shape[1]
-    return float(max(np.abs(np.subtract(to_pixels * (to_map * corner), corner)).max() for corner in ((0, 0), far)))
-
-
-def _reduced(raster: Source, image: Source) -> bool:
-    """Return whether a mask covers an image without position in pixels that are larger by one whole factor."""
-    factor = round(image.shape[1] / max(1, raster.shape[1]))
-    sides = zip(raster.shape[1:], image.shape[1:], strict=True)
-    return (
-        image.georeference is None and factor > 1 and all(size in (n // factor, -(-n // factor)) for size, n in sides)
-    )
-
-
-def _classes(values: NDArray[np.int64], config: TrainConfig) -> NDArray[np.int64]:
-    known: Mapping[int, int] = config.values or {k: k for k in range(len(config.classes))}
-    result = np.full(values.shape, UNKNOWN if config.other is None else config.other, np.int64)
-    for value, of_class in known.items():
-        result[values == value] = of_class
-    return result

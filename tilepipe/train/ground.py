@@ -8,12 +8,12 @@ import os
 from copy import copy
 from functools import cached_property
 
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import UsageError
 from tilepipe.train.config import TrainConfig
-from tilepipe.train.data import IGNORE, Scene, held, open_scenes
+from tilepipe.train.data import Scene, held, open_scenes
+from tilepipe.train.label_checks import check_classes, check_kept_apart, check_polygons, check_positions
 from tilepipe.train.pixel_size import common_pixel_size
-from tilepipe.train.sampling import Survey, survey
-from tilepipe.train.score import blocks, truth
+from tilepipe.train.sampling import Survey, seen_whole, survey
 from tilepipe.train.transfer import Origin
 
 
@@ -72,8 +72,12 @@ class Ground:
         other.config = config
         return other
 
-    def check(self) -> None:
-        """Open all. Raises `UsageError` where validation shares pixels with training or scores, `InputError`."""
+    def check(self) -> list[str]:
+        """Open all and read their labels; return what is to be said of them, a sentence each.
+
+        Raises `UsageError` where validation shares pixels with training or scores, `InputError` where labels do not
+        fit.
+        """
         for kind, others in (("score", self.scored), ("train", self.opened)):
             for scene in self.validated:
                 for other in others:
@@ -84,9 +88,12 @@ class Ground:
                             f"the weights must not be what they are {'scored' if kind == 'score' else 'trained'} on, "
                             "so give validate other rows or images"
                         )
-        if self.validated and not any(_labelled(scene) for scene in self.validated):
-            raise InputError(f"{self.validated[0].name} and the other images to validate on hold no labelled pixel")
-
-
-def _labelled(scene: Scene) -> bool:
-    return any((truth(scene, box) != IGNORE).any() for box in blocks(scene.full))
+        config, found = self.config, self.found
+        scenes = [*self.opened, *self.validated, *self.scored]
+        return [
+            *check_polygons(scenes),
+            *check_positions(scenes),
+            *check_classes(found.counts.sum(0), config, all(map(seen_whole, self.opened))),
+            *check_kept_apart(self.validated, config, "validate"),
+            *check_kept_apart(self.scored, config, "score"),
+        ]

@@ -58,7 +58,8 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     folder = output.with_name(f".{output.name}.training")
     origin = Origin.of(config)
     ground = Ground(origin.completed(config), origin)
-    ground.check()
+    for said in ground.check():
+        listener(Event("labels", message=said))
     config = ground.config
     for note in (note for scene in ground.opened for note in scene.notes):
         listener(Event("train", 0, config.steps, note))

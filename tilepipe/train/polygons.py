@@ -62,6 +62,8 @@ class Polygons:
     objects: Layer
     area: Layer | None
     """What is labelled at all; everywhere where None."""
+    file: Features
+    """What the file holds."""
 
     def __call__(self, box: Box) -> NDArray[np.int64]:
         """Return the classes of a box of full-resolution pixels; -1 outside the area and where ignored."""
@@ -91,7 +93,7 @@ def polygons(path: Path, image: Source, entry: Scenes, classes: tuple[str, ...])
             f"of {', '.join(classes)}; add it to classes, or name it otherwise in the file"
         )
     burnt = Layer.of([(geometry, values[name]) for geometry, name in objects], to_map)
-    return Polygons(burnt, Layer.of(areas, to_map) if areas else None)
+    return Polygons(burnt, Layer.of(areas, to_map) if areas else None, found)
 
 
 def _named(found: Features, image: Source, attribute: str | None) -> list[tuple[Geometry, str | None]]:

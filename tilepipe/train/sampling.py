@@ -82,6 +82,12 @@ def cells(scene: Scene) -> Iterator[tuple[int, int]]:
     yield from ((int(k) // columns * CELL, int(k) % columns * CELL) for k in chosen)
 
 
+def seen_whole(scene: Scene) -> bool:
+    """Return whether all cells of a scene are looked at."""
+    rows, columns = (-(-side // CELL) for side in scene.window.shape)
+    return rows * columns <= MOST_CELLS
+
+
 def _some(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return at most MOST_CELLS of `numbers`, always the same draw."""
     if len(numbers) <= MOST_CELLS:

@@ -42,6 +42,8 @@ def compare(path: str | Path, out: str | Path | None = None, listener: Listener 
     results.check({(run.set, run.mechanism, run.seed): config.fingerprint(run) for run in config.runs})
     grounds = {run.set: Ground(config.training(run)) for run in config.runs}
     for name, ground in grounds.items():
+        for said in ground.check():
+            listener(Event("labels", message=f"{name}: {said}"))
         if not results.reference(name):
             results.add({"set": name, "reference": baselines(ground)})
             pictured(ground, results.folder, name)

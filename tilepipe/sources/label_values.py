@@ -1,0 +1,37 @@
+"""Label values of any raster: whole numbers of every type, and what a file says has no label."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError
+from tilepipe.sources.base import Source
+
+MOST = 2.0**53
+"""Whole numbers up to here are exact in every type."""
+
+
+def whole_numbers(source: Source, box: Box) -> NDArray[np.int64]:
+    """Return the values of the first band of `box`, (height, width); 0 where a float is not finite.
+
+    Raises `InputError` where a value is a fraction.
+    """
+    values = source.read(box)[0]
+    if values.dtype.kind != "f":
+        return np.asarray(values, np.int64)
+    values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    wrong = (values != np.round(values)) | (np.abs(values) > MOST)
+    if wrong.any():
+        raise InputError(
+            f"{source.name} holds the value {values[wrong][0]:.6g}; labels are whole numbers, so give a label raster "
+            "and no probabilities"
+        )
+    return np.asarray(values, np.int64)
+
+
+def nodata_class(source: Source, classes: int) -> int | None:
+    """Return the class whose value a raster says to be nodata, as many tools do with 0; None where there is none."""
+    nodata = getattr(source, "nodata", None)
+    return next((k for k in range(classes) if k == nodata), None)
