@@ -100,14 +100,14 @@ def test_polygons_are_known_by_their_content(small: Configure, write: Write, tmp
 
 
 def test_a_start_model_that_was_mended_starts_anew(small: Configure, tmp_path: Path) -> None:
-    first, second = (fit(small(output=str(tmp_path / f"start{k}.model"), seed=k)) for k in (1, 2))
-    config = small(start=str(first), arch={"name": "unet", "width": 4, "depth": 2, "dropout": 0.1})
+    one, other = (fit(small(output=str(tmp_path / f"start{k}.model"), seed=k)) for k in (1, 2))
+    config = small(start=str(one), arch={"name": "unet", "width": 4, "depth": 2, "dropout": 0.1})
     with pytest.raises(Stop):
         fit(config, stopped_at(8))
     with pytest.raises(UsageError, match="of another configuration"):
-        fit(small(start=str(second), arch=config.arch))
-    shutil.rmtree(first)
-    shutil.copytree(second, first)
+        fit(small(start=str(other), arch=config.arch))
+    shutil.rmtree(one)
+    shutil.copytree(other, one)
     events: list[Event] = []
     fit(config, events.append)
     assert "start is not what the checkpoint of step 6 began with" in first(events)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -42,11 +42,8 @@ STILL = {"flips": False, "rotate": False, "scale": 1, "color": 0, "bands": 0}
 class Seen(nn.Module):
     """Class 0 everywhere; keeps what it was given."""
 
-    inputs: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inputs = []
+    inputs: ClassVar[list[Tensor]] = []
+    """Of all copies: a model is made from a copy of a module."""
 
     def forward(self, x: Tensor) -> Tensor:
         self.inputs.append(x.clone())
@@ -109,6 +106,7 @@ def test_training_gives_the_network_what_prediction_gives_it(
     crop, labels = Sampler(ground.scenes, ground.found, config).batch(0)
 
     module = Seen()
+    module.inputs.clear()
     statistics = {"mean": ground.found.mean.tolist(), "std": ground.found.std.tolist()}
     card = tp.ModelCard(bands=3, classes=["a", "b"], halo=0, resolution=resolution, **statistics)
     model = tp.Model.from_torch(module, card)

@@ -179,7 +179,8 @@ class Stop(Exception):  # noqa: N818 - no error, the plug is pulled
 
 
 def stop(event: Event) -> None:
-    raise Stop
+    if event.stage == "train":
+        raise Stop
 
 
 def test_a_stopped_run_goes_on_from_the_same_start_only(small: Configure, tmp_path: Path) -> None:

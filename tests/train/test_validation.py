@@ -22,6 +22,7 @@ from tilepipe.train.loop import fit
 from tilepipe.train.stopping import best, waited
 
 Configure = Callable[..., TrainConfig]
+Write = Callable[..., Path]
 FILES = ("weights.safetensors", "model.json", "log.csv", "log.jsonl", "curves.png")
 
 
@@ -121,9 +122,10 @@ def test_images_and_rows_are_validated_or_trained_on_or_scored_never_two(validat
     fit(validated(validate=[lower], train=[upper], steps=2))
 
 
-def test_images_to_validate_on_must_be_labelled(validated: Configure) -> None:
+def test_images_to_validate_on_must_be_labelled(validated: Configure, write: Write) -> None:
+    write("2_label.tif", np.full(discs()[1].shape, 9, np.uint8))
     with pytest.raises(InputError, match=r"2\.tif and the other images to validate on hold no labelled pixel"):
-        fit(validated(values={0: 0, 1: 1}, ignore=(0, 1)))
+        fit(validated(ignore=(9,)))
 
 
 def test_without_validation_nothing_is_chosen(small: Configure) -> None:

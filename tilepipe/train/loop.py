@@ -62,9 +62,9 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
         listener(Event("labels", message=said))
     config = ground.config
     for note in (note for scene in ground.opened for note in scene.notes):
-        listener(Event("train", 0, config.steps, note))
+        listener(Event("images", message=note))
     if said := ground.pixel_size[1]:
-        listener(Event("train", 0, config.steps, said))
+        listener(Event("images", message=said))
     state = start(ground.scenes, config, origin)
     state.data = ground.content()
     if said := state.resume(folder, config):
