@@ -84,7 +84,7 @@ LEVELS = [
 ]
 
 DOORS = {
-    "rasterio": ["sources/geo*.py", "sources/position.py", "exports/*.py", "train/*.py"],
+    "rasterio": ["sources/geo*.py", "sources/position.py", "sources/data_array.py", "exports/*.py", "train/*.py"],
     "affine": ["sources/geo*.py", "exports/cog.py"],
     "openslide": ["sources/slide.py"],
     "torch": ["models/*.py", "arithmetic.py", "predict.py", "probe/*.py", "tolerance.py", "train/*.py"],
@@ -98,6 +98,7 @@ DOORS = {
         "engine/dask.py",
         "sources/array.py",
         "sources/content.py",
+        "sources/foreign.py",
         "sources/open.py",
         "exports/view.py",
         "api.py",

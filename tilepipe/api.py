@@ -34,6 +34,7 @@ from tilepipe.planning import Choices, Settings
 from tilepipe.publish import Outputs, finish_others, put_in_place, refuse_existing, write_products
 from tilepipe.shapes import with_model_bands
 from tilepipe.sources.base import Source
+from tilepipe.sources.foreign import Arrayed
 from tilepipe.sources.open import chosen, image_files, open_source
 from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.wrapped import unwrapped
@@ -42,8 +43,8 @@ from tilepipe.store import Store
 from tilepipe.trouble import public
 from tilepipe.uncertainty import layer_names
 
-Image = str | Path | Source | NDArray[Any] | da.Array
-"""What may stand for an image: a path, a source, or a numpy or dask array (bands, height, width)."""
+Image = str | Path | Source | NDArray[Any] | da.Array | Arrayed
+"""What may stand for an image: a path, a source, or a numpy, dask, torch, zarr or xarray array."""
 SAID = 1 << 30
 """Bytes of a dask array whose identity takes long enough to be said."""
 

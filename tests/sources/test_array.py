@@ -1,17 +1,31 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
+import PIL.Image
 import pytest
+import rasterio
+import torch
+import xarray
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio import Affine
 
 from tilepipe.box import Box
-from tilepipe.errors import InputError
+from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.array import ArraySource
+from tilepipe.sources.band_choice import Reader, choose_bands
+from tilepipe.sources.bands import bands_of
 from tilepipe.sources.base import Resolution, Source
+from tilepipe.sources.geotiff import GeoTiffSource
+from tilepipe.sources.open import open_source
 
 SIDES = st.integers(2, 9)
 
@@ -79,8 +93,24 @@ def test_reading_gives_a_copy() -> None:
     ("array", "words"),
     [
         (np.zeros((40, 50, 3), np.uint8), "transpose"),
-        (np.zeros((3, 5, 5)), "float64"),
-        (np.zeros((3, 5, 5), np.int64), "int64"),
+        (
+            np.zeros((150, 170, 5), np.uint8),
+            r"\(150, 170, 5\), which looks like \(height, width, bands\).*transpose\(2, 0, 1\)",
+        ),
+        (np.zeros((17, 18, 16), np.uint8), "transpose"),
+        (np.zeros((1, 3, 5, 5), np.uint8), r"array\[0\]"),
+        (np.array([[0, 70000]], np.int64), "from 0 to 70000.*float32"),
+        (np.array([[-1, 40000]], np.int32), "from -1 to 40000"),
+        (np.zeros((3, 5, 5), np.complex64), r"abs\(array\)"),
+        (np.zeros((5, 5), [("red", "u1")]), r"array\['red'\]"),
+        (np.zeros((5, 5), object), "object"),
+        (da.zeros((3, 5, 5), dtype=np.int64, chunks=5), r"int64 pixels.*array.astype\('uint16'\)"),
+        (da.zeros((3, 5, 5), dtype=np.uint32, chunks=5), r"array.astype\('int16'\)"),
+        (da.ones((9, 9), chunks=3)[da.arange(9, chunks=3) > 3], r"array.compute_chunk_sizes\(\)"),
+        (torch.zeros(3, 5, 5, device="meta"), "meta"),
+        (torch.zeros(3, 5, 5).to_sparse(), r"to_dense\(\)"),
+        (torch.zeros(3, 0, 5), "no pixels"),
+        (zarr.array(np.zeros((3, 5, 0), np.uint8)), "no pixels"),
         (np.zeros((2, 3, 5, 5), np.uint8), "4 axes"),
         (np.zeros((3, 0, 5), np.uint8), "no pixels"),
     ],
@@ -108,3 +138,264 @@ def test_byte_order_and_pickling() -> None:
     source = pickle.loads(pickle.dumps(ArraySource(image)))
     assert source.dtype == np.dtype("uint16")
     np.testing.assert_array_equal(source.read(Box(0, 0, 3, 4)), image)
+
+
+IMAGE = np.random.default_rng(3).integers(0, 200, (3, 20, 30)).astype(np.uint8)
+WHOLE = Box(0, 0, 20, 30)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (IMAGE / 7, "float32"),
+        (IMAGE.astype(np.float16), "float32"),
+        (IMAGE.astype(">f8"), "float32"),
+        (IMAGE > 100, "uint8"),
+        (IMAGE.astype(np.int64), "uint8"),
+        (IMAGE.astype(">i4") * 3, "uint16"),
+        (IMAGE.astype(np.uint32) * 300, "uint16"),
+        (IMAGE.astype(np.int64) - 100, "int16"),
+        ((IMAGE // 2).astype(np.int8), "int16"),
+        (IMAGE[:, ::-1, ::-1], "uint8"),
+        (np.asfortranarray(IMAGE), "uint8"),
+        (IMAGE.astype(">u2"), "uint16"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.dtype.str,
+)
+def test_dtypes_become_what_is_read_by_rule(given: np.ndarray, read: str) -> None:
+    source = ArraySource(given)
+    box = Box(3, 4, 15, 28)
+    assert source.dtype == np.dtype(read)
+    assert source.read(box).dtype == np.dtype(read)
+    np.testing.assert_array_equal(source.read(box), given[:, 3:15, 4:28].astype(read))
+    assert source.identity() != ArraySource(given.astype(read)).identity() or given.dtype == np.dtype(read)
+    if given.dtype.kind in "fb":
+        lazy = ArraySource(da.from_array(given, chunks=(1, 7, 9)))
+        assert lazy.dtype == np.dtype(read)
+        np.testing.assert_array_equal(lazy.read(box), source.read(box))
+
+
+def test_float64_beyond_float32_is_no_image_data_and_counts_in_the_identity() -> None:
+    image = np.array([[1.0, 1e300, -1e300, 16777217.0]])
+    source = ArraySource(image)
+    np.testing.assert_array_equal(source.valid(Box(0, 0, 1, 4)), [[True, False, False, True]])
+    assert source.read(Box(0, 3, 1, 4))[0, 0, 0] == 16777216
+    known = source.identity()
+    image[0, 0] = np.nextafter(1.0, 2)  # the same in float32
+    assert ArraySource(image).identity() != known
+
+
+def test_masks_of_dask_arrays_count() -> None:
+    mask = np.zeros(IMAGE.shape, bool)
+    mask[:, :4] = True
+    mask[0, 10] = True
+    hidden = np.ma.masked_array(IMAGE, mask)
+    expected = np.ones((20, 30), bool)
+    expected[:4] = False
+    known = ArraySource(hidden)
+    lazy = ArraySource(da.from_array(hidden, chunks=(3, 6, 30)))
+    for source in (known, lazy):
+        np.testing.assert_array_equal(source.valid(WHOLE), expected)
+        np.testing.assert_array_equal(source.read(WHOLE), IMAGE)
+        assert not source.complete
+    assert lazy.identity() != ArraySource(da.from_array(IMAGE, chunks=(3, 6, 30))).identity()
+    untold = da.from_array(IMAGE, chunks=(3, 6, 30)).map_blocks(
+        lambda block: np.ma.masked_equal(block, 7), meta=np.empty((0, 0, 0), np.uint8)
+    )
+    with pytest.raises(InputError, match="masked arrays, which it does not say"):
+        ArraySource(untold).read(WHOLE)
+
+
+def test_a_dask_array_that_computes_something_else_is_refused() -> None:
+    whole = da.from_array(IMAGE, chunks=(3, 20, 30))
+    meta = np.empty((0, 0, 0), np.uint8)
+    fits = whole.map_blocks(lambda block: block.astype(np.int64), meta=meta)
+    np.testing.assert_array_equal(ArraySource(fits).read(WHOLE), IMAGE)
+    with pytest.raises(InputError, match=r"computed as .* int64"):
+        ArraySource(whole.map_blocks(lambda block: block.astype(np.int64) + 300, meta=meta)).read(WHOLE)
+    with pytest.raises(InputError, match=r"computed as \(3, 10, 30\)"):
+        ArraySource(whole.map_blocks(lambda block: block[:, ::2], meta=meta)).read(WHOLE)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.from_numpy(IMAGE),
+        torch.from_numpy(IMAGE).float().requires_grad_(),
+        torch.from_numpy(IMAGE).to(torch.bfloat16),
+        torch.from_numpy(IMAGE.transpose(1, 2, 0).copy()).permute(2, 0, 1),
+        zarr.array(IMAGE, chunks=(1, 7, 9)),
+        xarray.DataArray(IMAGE, dims=("channel", "y", "x")),
+        xarray.DataArray(IMAGE.transpose(2, 1, 0), dims=("X", "Lat", "C")),
+        xarray.DataArray(da.from_array(IMAGE.transpose(1, 2, 0)), dims=("latitude", "longitude", "band")),
+    ],
+    ids=lambda value: f"{type(value).__name__} {getattr(value, 'dims', value.dtype)}",
+)
+def test_arrays_of_other_libraries_are_read_as_numpys(given: Any) -> None:
+    source = open_source(given)
+    assert source.shape == IMAGE.shape
+    box = Box(-3, 4, 15, 28)
+    expected = given.detach().float().numpy() if isinstance(given, torch.Tensor) else IMAGE
+    np.testing.assert_array_equal(source.read(box), ArraySource(np.asarray(expected)).read(box))
+    np.testing.assert_array_equal(open_source(given, bands=["3", "1"]).read(box), source.read(box)[[2, 0]])
+
+
+def test_named_axes_decide_and_zarr_may_name_them() -> None:
+    image = np.zeros((20, 30, 3), np.uint8)
+    assert ArraySource(xarray.DataArray(image, dims=("band", "y", "x"))).shape == (20, 30, 3)
+    stored = zarr.create_array({}, shape=(20, 30, 3), dtype="u1", dimension_names=("y", "x", "c"), chunks=(9, 9, 3))
+    stored[:] = IMAGE.transpose(1, 2, 0)
+    np.testing.assert_array_equal(ArraySource(stored).read(WHOLE), IMAGE)
+    with pytest.raises(InputError, match="transpose"):
+        ArraySource(zarr.array(image))
+
+
+def test_an_array_with_bands_last_is_named_where_a_model_meets_it() -> None:
+    small = open_source(np.zeros((8, 9, 3), np.uint8))
+    with pytest.raises(
+        InputError, match=r"if \(8, 9, 3\) is \(height, width, bands\), give array.transpose\(2, 0, 1\)"
+    ):
+        choose_bands(small, Reader(3, (), "model"), None)
+
+
+@pytest.mark.parametrize(
+    ("dims", "words"),
+    [
+        (("time", "band", "y", "x"), r"time \(2\).*array.isel\(time=0\)$"),
+        (("time", "z", "y", "x"), r"array.isel\(time=0, z=0\)$"),
+        (("time", "y", "x"), r"array.isel\(time=0\), or array.rename\({'time': 'band'}\)"),
+        (("dim_0", "dim_1", "dim_2"), r"array.rename"),
+    ],
+)
+def test_other_axes_are_named(dims: tuple[str, ...], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        open_source(xarray.DataArray(np.zeros((2, 3, 5, 5)[: len(dims)], np.uint8), dims=dims))
+
+
+def raster(path: Path, transform: Affine, **more: Any) -> Path:
+    kind = {"driver": "GTiff", "count": 3, "height": 20, "width": 30, "dtype": "uint8", "crs": "EPSG:32645", **more}
+    with rasterio.open(path, "w", transform=transform, **kind) as file:
+        file.write(IMAGE)
+    return path
+
+
+def as_rioxarray(path: Path, *, coordinates: bool = True) -> xarray.DataArray:
+    """Return a DataArray as rioxarray opens a raster, from what rasterio says."""
+    with rasterio.open(path) as file:
+        spatial = {
+            "crs_wkt": file.crs.to_wkt(),
+            "spatial_ref": file.crs.to_wkt(),
+            "GeoTransform": " ".join(map(str, file.transform.to_gdal())),
+        }
+        xs = [file.xy(0, column)[0] for column in range(file.width)]
+        ys = [file.xy(row, 0)[1] for row in range(file.height)]
+        attrs = {} if file.nodata is None else {"_FillValue": np.uint8(file.nodata)}
+        places = {"y": ys, "x": xs} if coordinates else {}
+        ref = {"spatial_ref": ((), 0, spatial)}
+        return xarray.DataArray(file.read(), {**places, **ref}, ("band", "y", "x"), attrs=attrs)
+
+
+def test_position_nodata_and_pixel_size_are_those_of_the_raster(tmp_path: Path) -> None:
+    north, south = Affine(0.5, 0, 3e5, 0, -0.25, 3e6), Affine(0.5, 0, 3e5, 0, 0.25, 3e6)
+    for transform in (north, south):
+        path = raster(tmp_path / "a.tif", transform, nodata=7)
+        file, array = GeoTiffSource(path), ArraySource(as_rioxarray(path))
+        assert array.georeference == file.georeference
+        assert array.resolution == file.resolution
+        np.testing.assert_array_equal(array.valid(WHOLE), file.valid(WHOLE))
+        lazy = ArraySource(as_rioxarray(path).chunk(y=6))
+        np.testing.assert_array_equal(lazy.valid(WHOLE), file.valid(WHOLE))
+        assert lazy.identity() != ArraySource(as_rioxarray(path).chunk(y=6).drop_attrs()).identity()
+    turned = raster(tmp_path / "b.tif", Affine.translation(3e5, 3e6) * Affine.rotation(30) * Affine.scale(0.5, -0.5))
+    assert ArraySource(as_rioxarray(turned, coordinates=False)).georeference == GeoTiffSource(turned).georeference
+
+
+def test_nodata_hides_where_all_bands_hold_it_as_in_a_raster(tmp_path: Path) -> None:
+    path = raster(tmp_path / "a.tif", Affine(0.5, 0, 3e5, 0, -0.5, 3e6), nodata=7)
+    with rasterio.open(path, "r+") as file:
+        pixels = IMAGE.copy()
+        pixels[:, 2:5, 3:6] = 7
+        file.write(pixels)
+    found = ArraySource(as_rioxarray(path)).valid(WHOLE)
+    np.testing.assert_array_equal(found, GeoTiffSource(path).valid(WHOLE))
+    assert not found[2:5, 3:6].any()
+    each = as_rioxarray(path).drop_attrs().assign_attrs(nodatavals=(7, 7, 7))
+    np.testing.assert_array_equal(ArraySource(each).valid(WHOLE), found)
+
+
+def test_a_part_or_a_coarser_array_lies_where_its_coordinates_say(tmp_path: Path) -> None:
+    whole = as_rioxarray(raster(tmp_path / "a.tif", Affine(0.5, 0, 3e5, 0, -0.5, 3e6)))
+    part = open_source(whole.isel(y=slice(4, None), x=slice(6, None))).georeference
+    assert part is not None
+    assert part.transform == pytest.approx((0.5, 0, 3e5 + 3, 0, -0.5, 3e6 - 2))
+    coarse = open_source(whole.coarsen(y=2, x=2).mean()).georeference
+    assert coarse is not None
+    assert coarse.transform == pytest.approx((1, 0, 3e5, 0, -1, 3e6))
+    single = open_source(whole.isel(y=[3], x=[2])).georeference
+    assert single is not None
+    assert single.transform == pytest.approx((0.5, 0, 3e5 + 1, 0, -0.5, 3e6 - 1.5))
+
+
+def test_coordinates_of_corners_are_told_by_the_transform() -> None:
+    attrs = {"crs": "epsg:32645", "transform": (10.0, 0.0, 5000.0, 0.0, -10.0, 9000.0)}
+    places = {"y": 9000 - 10.0 * np.arange(20), "x": 5000 + 10.0 * np.arange(30)}
+    array = xarray.DataArray(IMAGE, places, ("band", "y", "x"), attrs=attrs)
+    for part, corner in ((array, (5000.0, 9000.0)), (array.isel(x=slice(3, None)), (5030.0, 9000.0))):
+        found = open_source(part).georeference
+        assert found is not None
+        assert found.transform == (10.0, 0.0, corner[0], 0.0, -10.0, corner[1])
+        assert found.crs is not None
+
+
+def test_what_cannot_be_used_of_a_position_is_said() -> None:
+    bent = xarray.DataArray(IMAGE, {"y": np.arange(20.0) ** 2, "x": np.arange(30.0)}, ("band", "y", "x"))
+    source = open_source(bent.assign_attrs(crs="nowhere"))
+    assert source.georeference is None
+    assert "nowhere" in source.notes[0]
+    assert "regular grid" in source.notes[1]
+    assert open_source(xarray.DataArray(IMAGE, dims=("band", "y", "x"))).georeference is None
+
+
+def test_names_of_bands_are_found() -> None:
+    named = xarray.DataArray(IMAGE, {"band": ["blue", "green", "red"]}, ("band", "y", "x"))
+    np.testing.assert_array_equal(open_source(named, bands="R,B").read(WHOLE), IMAGE[[2, 0]])
+    said = xarray.DataArray(IMAGE, dims=("band", "y", "x"), attrs={"long_name": ("nir", "red", "green")})
+    assert [band.name for band in bands_of(open_source(said))] == ["nir", "red", "green"]
+
+
+def test_a_file_behind_a_data_array_is_read_by_box(tmp_path: Path) -> None:
+    xarray.DataArray(IMAGE, dims=("band", "y", "x"), name="image").to_dataset().to_zarr(
+        tmp_path / "a.zarr", consolidated=False
+    )
+    opened = xarray.open_zarr(tmp_path / "a.zarr", chunks=None, consolidated=False)["image"]
+    source = ArraySource(opened)
+    assert source.lazy
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).read(WHOLE), IMAGE)
+
+
+class Protocol:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return IMAGE
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (Protocol(), r"numpy.asarray\(...\)"),
+        (IMAGE.tolist(), r"numpy.asarray\(...\)"),
+        (PIL.Image.new("RGB", (5, 5)), r"numpy.asarray\(image\), with .transpose\(2, 0, 1\)"),
+        (xarray.Dataset({"red": (("y", "x"), IMAGE[0])}), r"dataset.to_dataarray\('band'\)"),
+        (3, "path, an array or a source"),
+    ],
+    ids=["protocol", "list", "picture", "dataset", "number"],
+)
+def test_what_only_holds_an_array_is_told_how_to_give_it(given: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        open_source(given)
+
+
+def test_no_library_is_needed_for_it() -> None:
+    code = "import sys; sys.modules['xarray'] = None; import numpy; from tilepipe.sources.open import open_source; "
+    code += "print(open_source(numpy.zeros((3, 5, 5))).shape)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "(3, 5, 5)"

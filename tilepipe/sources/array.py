@@ -1,4 +1,4 @@
-"""ArraySource: an image in memory or a dask array; the reference that other sources are tested against."""
+"""ArraySource: an image in memory or a lazy array; the reference that other sources are tested against."""
 
 from __future__ import annotations
 
@@ -6,43 +6,56 @@ from dataclasses import asdict
 from typing import Any
 
 import dask
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
-from tilepipe.sources.checks import check_dtype, check_size, stated, usable
+from tilepipe.sources.checks import stated, usable
 from tilepipe.sources.content import array_sha256, dask_sha256
+from tilepipe.sources.data_array import taken
+from tilepipe.sources.foreign import Taken, axes_checked, hidden, named_axes, plain, read_as, unmasked
+from tilepipe.sources.position import ground_resolution
 
 
 class ArraySource:
-    """A numpy or dask array as a source; dask arrays are computed box by box.
+    """An array as a source: numpy, dask, torch, zarr or xarray; lazy ones are computed box by box.
 
-    `array` is (bands, height, width) or (height, width), of uint8, uint16, int16 or float32. `valid` is (height,
-    width), True where a pixel holds image data; a numpy masked array brings its own. In floats only finite pixels are
-    valid. `resolution` is in metres where it is a number.
-    Raises `InputError` for another shape or dtype.
+    `array` is (bands, height, width) or (height, width); where its axes have names (xarray, zarr) they are put in this
+    order. uint8, uint16, int16 and float32 are read as they are. float64 and float16 become float32, rounded to the
+    nearest of its 24 bit values (beyond 3.4e38 infinite, so no image data); bool becomes uint8 (0 and 1), int8 int16.
+    Other whole numbers become the first of uint8, uint16 and int16 that holds all values of the array, if they lie in
+    memory; a lazy array must say it by `.astype(...)`. The array is not changed, and its identity is that of what was
+    given. `valid` is (height, width), True where a pixel holds image data; masked arrays bring their own (False where
+    every band is masked), and so does an xarray.DataArray with a nodata value (False where every band is nodata). In
+    floats only finite pixels are valid. `resolution` is in metres where it is a number. A DataArray's coordinates and
+    CRS are its position.
+    Raises `InputError` for another shape or dtype, with what to type.
     """
 
     def __init__(
         self,
-        array: NDArray[Any] | da.Array,
+        array: Any,
         *,
         valid: NDArray[np.bool_] | None = None,
         resolution: Resolution | float | None = None,
         georeference: Georeference | None = None,
         name: str = "array",
     ) -> None:
-        if isinstance(array, np.ma.MaskedArray) and valid is None:
-            hidden = np.ma.getmaskarray(array)
-            valid = np.logical_not(hidden if hidden.ndim == 2 else hidden.all(axis=0))
-        self._array = _bands_first(array, name)
-        self._valid = None if valid is None else np.asarray(valid, dtype=np.bool_)
+        known = taken(array, name) if named_axes(array) else Taken(axes_checked(plain(array, name), name))
+        if valid is None:
+            mask = hidden(known.array)
+            own = [part for part in (known.valid, None if mask is None else ~mask.all(axis=0)) if part is not None]
+            self._valid = own[0] & own[-1] if own else None
+        else:
+            self._valid = np.asarray(valid, dtype=np.bool_)
+        self._array = unmasked(known.array)
+        self._dtype = read_as(self._array, name)
         self.name = name
-        self.resolution = stated(resolution, "m")
-        self.georeference = georeference
+        self.axes_named, self.file_bands, self.notes = known.named, known.bands, known.notes
+        self.georeference = georeference or known.georeference
+        self.resolution = stated(resolution, "m") or ground_resolution(known.georeference, *self.shape[1:])
         if self._valid is not None and self._valid.shape != self.shape[1:]:
             raise InputError(f"{name}: the valid mask is {self._valid.shape}, the image {self.shape[1:]} pixels")
 
@@ -54,8 +67,8 @@ class ArraySource:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the pixels."""
-        return np.dtype(self._array.dtype)
+        """Of the pixels as they are read."""
+        return self._dtype
 
     @property
     def lazy(self) -> bool:
@@ -71,7 +84,7 @@ class ArraySource:
         inside = box & Box.of_shape(*self.shape[1:])
         mask = None
         if inside is not None and self._valid is not None:
-            mask = self._valid[inside.slices_in(Box.of_shape(*self.shape[1:]))]
+            mask = np.asarray(_computed(self._valid[inside.slices_in(Box.of_shape(*self.shape[1:]))]))
         if inside is not None and self.dtype.kind == "f":
             finite = np.isfinite(self._inside(inside)).all(axis=0)
             mask = finite if mask is None else mask & finite
@@ -98,34 +111,38 @@ class ArraySource:
             known["sha256"] = array_sha256(self._array)
         else:
             known["dask_sha256"] = dask_sha256(self._array)
+        if self._array.dtype != self._dtype:
+            known["from"] = self._array.dtype.str
         if self._valid is not None:
-            known["valid_sha256"] = array_sha256(self._valid)
+            known["valid_sha256"] = (array_sha256 if isinstance(self._valid, np.ndarray) else dask_sha256)(self._valid)
         if self.resolution is not None or self.georeference is not None:
             known["position"] = [place and asdict(place) for place in (self.resolution, self.georeference)]
         return known
 
     def _inside(self, box: Box) -> NDArray[Any]:
+        """Return the pixels of a box inside the image, a copy, in the dtype in which they are read."""
         rows, columns = box.slices_in(Box.of_shape(*self.shape[1:]))
-        part = self._array[:, rows, columns]
-        if isinstance(part, np.ndarray):
-            return part.copy()
-        with dask.config.set(scheduler="synchronous"):  # the caller's threads are the parallelism
-            return np.array(part.compute())
+        part = _computed(self._array[:, rows, columns])
+        if isinstance(part, np.ma.MaskedArray):
+            raise InputError(
+                f"{self.name} is computed as masked arrays, which it does not say; give map_blocks "
+                "meta=numpy.ma.masked_array([], dtype=...), or array.compute()"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):  # too large for float32 is infinite, so no image data
+            pixels = np.array(part, dtype=self._dtype)
+        exact = part.dtype.kind == self._array.dtype.kind == "f" or part.dtype == self._array.dtype
+        if pixels.shape != (self.shape[0], *box.shape) or not (exact or np.array_equal(pixels, part)):
+            raise InputError(
+                f"{self.name} says that {box} is {(self.shape[0], *box.shape)} {self._array.dtype}, but it is computed "
+                f"as {part.shape} {part.dtype}; give map_blocks the chunks and the dtype that come out, or "
+                "array.compute()"
+            )
+        return pixels
 
 
-def _bands_first(array: NDArray[Any] | da.Array, name: str) -> NDArray[Any] | da.Array:
-    """Return (bands, height, width) in native byte order, or refuse."""
-    if isinstance(array, np.ndarray):
-        array = np.asarray(array)
-    if array.ndim not in (2, 3):
-        raise InputError(f"{name} has {array.ndim} axes; give (bands, height, width) or (height, width)")
-    if array.ndim == 2:
-        array = array[None]
-    if array.shape[-1] in (1, 3, 4) and array.shape[0] > 16 and array.shape[1] > 16:
-        raise InputError(
-            f"{name} is {array.shape}, which looks like (height, width, bands); "
-            "give (bands, height, width): array.transpose(2, 0, 1)"
-        )
-    dtype = check_dtype(name, array.dtype, "Convert it first, for instance array.astype('float32').")
-    check_size(name, (int(array.shape[0]), int(array.shape[1]), int(array.shape[2])))
-    return array if array.dtype == dtype else array.astype(dtype)
+def _computed(part: Any) -> Any:
+    """Return a numpy array, computed where `part` is lazy."""
+    if isinstance(part, np.ndarray):
+        return part
+    with dask.config.set(scheduler="synchronous"):  # the caller's threads are the parallelism
+        return part.compute()

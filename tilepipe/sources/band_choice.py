@@ -113,7 +113,7 @@ def _fitting(
     if len(read) != reader.bands:
         raise InputError(
             f"{source.name} has {len(of)} bands and {reader.name} reads {reader.bands}; "
-            f"{_what_to_type(bands, of, reader)}"
+            f"{_other_order(source, reader)}{_what_to_type(bands, of, reader)}"
         )
     rest = ", ".join(f"{k} ({bands[k - 1]})" for k in of if k not in read)
     how = ", ".join(f"{k} ({bands[k - 1]})" for k in read)
@@ -129,6 +129,13 @@ def _what_to_type(bands: Sequence[Band], of: tuple[int, ...], reader: Reader) ->
         f"choose the bands or another model: --bands {_row(of[:wanted])}, in the order that the model was trained on "
         f"(the file has {listed(bands)})"
     )
+
+
+def _other_order(source: Source, reader: Reader) -> str:
+    """Return what to type where an array without names of axes has the model's number of bands at its end."""
+    if getattr(source, "axes_named", True) or source.shape[2] != reader.bands:
+        return ""
+    return f"if {source.shape} is (height, width, bands), give array.transpose(2, 0, 1), else "
 
 
 def _named(bands: Sequence[Band], of: tuple[int, ...], names: tuple[str, ...]) -> tuple[int, ...]:

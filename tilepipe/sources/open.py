@@ -17,6 +17,7 @@ from tilepipe.sources.bands import bands_of, numbers_of, with_bands
 from tilepipe.sources.base import Source
 from tilepipe.sources.beside import TIFF_MAGIC
 from tilepipe.sources.checks import stated
+from tilepipe.sources.foreign import Arrayed, is_array, no_image
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.picture import MAGIC as PICTURE_MAGIC
 from tilepipe.sources.picture import PictureSource
@@ -33,10 +34,10 @@ CHOICE = ("scene", "z", "t")
 
 
 @public
-def open_source(what: str | Path | Source | NDArray[Any] | da.Array, **options: Any) -> Source:
-    """Return a source for a path, a numpy or dask array (bands, height, width), or a source (returned as it is).
+def open_source(what: str | Path | Source | NDArray[Any] | da.Array | Arrayed, **options: Any) -> Source:
+    """Return a source for a path, an array (bands, height, width), or a source (returned as it is).
 
-    `options` are those of the source that fits: `bands` (numbers from 1, or names: "R,G,B"), `resolution`,
+    Arrays are numpy, dask, torch, zarr or xarray ones; what is taken how is said in `ArraySource`.
     `options` are those of the source that fits: `bands` (numbers from 1, or names: "R,G,B"), `resolution`,
     `allow_driver`, `allow_palette` for rasters, `mpp` (micrometres per pixel) for slides, `scene` for files of several
     images, `z` and `t` for Zarr and OME-TIFF, `valid` and `name` for arrays. What was chosen by itself is said in the
@@ -44,16 +45,16 @@ def open_source(what: str | Path | Source | NDArray[Any] | da.Array, **options: 
     Raises `InputError` where there is no image or none that is read, `UsageError` for an option that does not fit.
     """
     options = {name: value for name, value in options.items() if value is not None or name not in CHOICE}
-    if not isinstance(what, str | Path | np.ndarray | da.Array):
+    arrays = is_array(what)
+    if not (arrays or isinstance(what, str | Path)):
         known = getattr(what, "choice", {})
         if other := [name for name in CHOICE if name in options and options[name] != known.get(name)]:
             raise UsageError(f"{', '.join(other)} pick an image of a file; give them where the source is opened")
         if not isinstance(what, Source):
-            raise UsageError(f"a {type(what).__name__} is not an image; give a path, an array or a source")
+            raise no_image(what)
         return what
-    if isinstance(what, np.ndarray | da.Array):
-        kind: Any = ArraySource
-    else:
+    kind: Any = ArraySource
+    if isinstance(what, str | Path):
         kind = GeoTiffSource if "allow_driver" in options else _kind(str(what), Path(what))
     if "mpp" in options and kind not in (SlideSource, TiffSource):
         options["resolution"] = stated(options.pop("mpp"), "um")
@@ -63,7 +64,9 @@ def open_source(what: str | Path | Source | NDArray[Any] | da.Array, **options: 
     except TypeError as error:
         if "keyword argument" not in str(error):
             raise
-        raise UsageError(f"{kind.__name__}, which reads {what}, does not take this option: {error}") from error
+        raise UsageError(
+            f"{kind.__name__}, which reads {'arrays' if arrays else what}, does not take this option: {error}"
+        ) from error
     return source if named is None else with_bands(source, numbers_of(source.name, named, bands_of(source)))
 
 

@@ -37,6 +37,7 @@ class PictureSource(ArraySource):
         self._stamp = stamp(path)
         pixels, valid = _decode(str(path), allow_palette)
         super().__init__(pixels, valid=valid, resolution=resolution, name=str(path))
+        self.axes_named = True
 
     def __getstate__(self) -> tuple[str, str, dict[str, Any]]:
         return self._stamp.path, self.name, self._options  # absolute: a worker has its own working folder

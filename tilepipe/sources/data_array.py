@@ -1,0 +1,159 @@
+"""Arrays that name their axes: xarray.DataArray with coordinates, CRS, nodata and band names, and zarr.Array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from tilepipe.errors import InputError
+from tilepipe.sources.bands import Band
+from tilepipe.sources.base import Georeference
+from tilepipe.sources.foreign import Plain, Taken, axes_checked, plain
+
+NAMES = {
+    "band": ("band", "bands", "channel", "channels", "c"),
+    "y": ("y", "lat", "latitude"),
+    "x": ("x", "lon", "longitude"),
+}
+"""What the axes of an image are called, in any case of letters."""
+NODATA = ("_FillValue", "missing_value", "nodata", "nodatavals")
+REGULAR = 0.1
+"""Part of a pixel by which a coordinate may lie off a regular grid: 32 bit floats round."""
+Transform = tuple[float, float, float, float, float, float]
+
+
+def taken(what: Any, name: str) -> Taken:
+    """Return a `zarr.Array` or `xarray.DataArray` as (bands, height, width), with what it says about itself.
+
+    Axes are put in order by their names. Raises `InputError` for axes beside band, y and x.
+    """
+    if not hasattr(what, "dims"):
+        axes = getattr(what.metadata, "dimension_names", None)
+        if not axes or None in axes:
+            return Taken(axes_checked(plain(what, name), name))
+        order = _order(list(axes), what.shape, name, "zarr")
+        return Taken(axes_checked(plain(what, name).transpose([axes.index(a) for a in order]), name, named=True))
+    order = _order(list(what.dims), what.shape, name, "xarray")
+    if what.chunks is None and not getattr(what.variable, "_in_memory", True):
+        what = what.chunk("auto")  # lies in a file: read by box
+    what = what.transpose(*order)
+    array = axes_checked(plain(what.data, name), name, named=True)
+    place, notes = _position(what, name)
+    return Taken(array, _valid(what, array), place, _bands(what, int(array.shape[0])), notes, named=True)
+
+
+def _order(dims: Sequence[Any], shape: Sequence[int], name: str, library: str) -> list[Any]:
+    """Return the names of the axes as (band, y, x) or (y, x). Raises `InputError` for others."""
+    found: dict[str, Any] = {}
+    rest = []
+    for dim in dims:
+        axis = next((axis for axis, words in NAMES.items() if str(dim).casefold() in words), None)
+        if axis is None or axis in found:
+            rest.append(dim)
+        else:
+            found[axis] = dim
+    named = f"{name} has the axes {', '.join(f'{d} ({n})' for d, n in zip(dims, shape, strict=True))}"
+    if "y" not in found or "x" not in found:
+        says = "array.rename({...: 'band', ...: 'y', ...: 'x'})" if library == "xarray" else "array[:] as numpy"
+        raise InputError(f"{named}; an image has the axes band, y and x (or channel or c, lat, lon): {says}")
+    if rest:
+        picked = f".isel({', '.join(f'{dim}=0' for dim in rest)})"
+        rename = f", or array.rename({{{rest[0]!r}: 'band'}}) if it is the bands"
+        if library != "xarray":
+            picked, rename = f"[{', '.join('0' if dim in rest else ':' for dim in dims)}]", ""
+        more = rename if "band" not in found and len(rest) == 1 else ""
+        raise InputError(f"{named}; pick one image along {', '.join(map(str, rest))}: array{picked}{more}")
+    return [found[axis] for axis in ("band", "y", "x") if axis in found]
+
+
+def _valid(what: Any, array: Plain) -> Any:
+    """Return where any band is not the nodata value that the attributes state; None where they state none."""
+    stated = next((what.attrs[key] for key in NODATA if what.attrs.get(key) is not None), None)
+    values = [] if stated is None else [np.asarray(value).item() for value in np.ravel(np.asarray(stated))]
+    if not values or len(values) not in (1, array.shape[0]):
+        return None
+    values = values * (array.shape[0] // len(values))
+    if not all(isinstance(value, int | float) for value in values) or np.isnan(values).all():
+        return None  # NaN is no image data anyway
+    seen = [array[k] != value for k, value in enumerate(values)]
+    return np.logical_or.reduce(seen) if isinstance(array, np.ndarray) else sum(seen[1:], seen[0]) > 0
+
+
+def _bands(what: Any, count: int) -> tuple[Band, ...] | None:
+    """Return the names of the bands: texts along the band axis, or the attribute `long_name` of rasters."""
+    axis = what.dims[0] if what.ndim == 3 else None
+    names: Any = what.coords[axis].values if axis in what.coords else ()
+    if not all(isinstance(value, str) for value in names) or len(names) != count:
+        names = what.attrs.get("long_name")
+    if not isinstance(names, list | tuple | np.ndarray) or len(names) != count:
+        return None
+    return tuple(Band(str(value)) for value in names)
+
+
+def _position(what: Any, name: str) -> tuple[Georeference | None, tuple[str, ...]]:
+    """Return where a DataArray lies, and what could not be used.
+
+    Coordinates, which follow a selection, decide; a transform in attributes counts where there are none.
+    """
+    keys = [what.attrs.get("grid_mapping"), what.encoding.get("grid_mapping"), "spatial_ref", "crs"]
+    said: Mapping[str, Any] = next((what.coords[key].attrs for key in keys if key and key in what.coords), {})
+    said = {**what.attrs, **said}
+    crs = next((said[key] for key in ("crs_wkt", "spatial_ref", "crs") if said.get(key)), None)
+    wkt = None
+    notes: tuple[str, ...] = ()
+    if crs is not None:
+        try:
+            wkt = CRS.from_user_input(crs).to_wkt()
+        except (CRSError, ValueError, TypeError):
+            notes = (f"{name} states the CRS {str(crs)[:60]!r}, which is not known; its labels have none",)
+    stated = _stated(said)
+    axes = [what.coords[dim].values for dim in what.dims[-2:] if dim in what.coords]
+    if not axes:
+        transform = stated
+    elif len(axes) == 2:
+        transform = _grid(axes[0], axes[1], stated)
+    else:
+        transform = None
+    if transform is None and axes:
+        notes = (*notes, f"the coordinates of {name} are not on a regular grid; its labels have no position")
+    return (Georeference(wkt, transform) if wkt or transform else None), notes
+
+
+def _stated(said: Mapping[str, Any]) -> Transform | None:
+    """Return the transform that attributes state: GDAL's GeoTransform, or `transform` as (a, b, c, d, e, f)."""
+    try:
+        if "GeoTransform" in said:
+            c, a, b, f, d, e = (float(value) for value in str(said["GeoTransform"]).split())
+        elif "transform" in said:
+            a, b, c, d, e, f = (float(value) for value in tuple(said["transform"])[:6])
+        else:
+            return None
+    except (TypeError, ValueError):
+        return None
+    return (a, b, c, d, e, f) if a * e - b * d else None
+
+
+def _grid(ys: Any, xs: Any, stated: Transform | None) -> Transform | None:
+    """Return the transform of coordinates of pixels, their centres or, where `stated` says so, their corners."""
+    plain = stated if stated and not (stated[1] or stated[3]) else None
+    x = _axis(xs, *(plain[0], plain[2])) if plain else _axis(xs)
+    y = _axis(ys, *(plain[4], plain[5])) if plain else _axis(ys)
+    return None if x is None or y is None else (x[0], 0.0, x[1], 0.0, y[0], y[1])
+
+
+def _axis(values: Any, step: float = 0.0, origin: float = 0.0) -> tuple[float, float] | None:
+    """Return (step, corner of the first pixel) of an axis; `step` and `origin` are those of a stated transform."""
+    if values.ndim != 1 or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+        return None
+    at = values.astype(np.float64)
+    found = float(at[-1] - at[0]) / (len(at) - 1) if len(at) > 1 else step
+    if not found or np.abs(at[0] + found * np.arange(len(at)) - at).max() > REGULAR * abs(found):
+        return None
+    same = bool(step) and abs(found - step) * len(at) <= REGULAR * abs(step)
+    turns = (at[0] - origin) / step if same else 0.5
+    corner = abs(turns - round(turns)) < REGULAR  # coordinates of corners lie whole pixels from the stated one
+    return found, float(at[0]) - (0.0 if corner else found / 2)

@@ -1,0 +1,180 @@
+"""Arrays as they come: numpy, dask, torch, zarr and xarray arrays as (bands, height, width), numpy or dask.
+
+No library is imported for it: an array of a library is here only where that library is imported already.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.errors import InputError, UsageError
+from tilepipe.sources.bands import Band
+from tilepipe.sources.base import Georeference
+from tilepipe.sources.checks import DTYPES, check_dtype, check_size
+
+Plain = NDArray[Any] | da.Array
+"""What is read from: a numpy or a dask array."""
+
+
+class Arrayed(Protocol):
+    """An array of torch, zarr or xarray, as types see it."""
+
+    @property
+    def shape(self) -> Any:
+        """Its length along each axis."""
+
+    def __array__(self, *arguments: Any, **options: Any) -> Any: ...
+
+
+AXES = ("(bands, height, width)", "(height, width, bands)")
+MOST_LAST = 16
+"""A last axis up to this length, beside two longer ones, is taken for bands."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An array with what it says about itself."""
+
+    array: Plain
+    """(bands, height, width), in the dtype in which it was given."""
+    valid: Any = None
+    """(height, width), True where a pixel holds image data, numpy or dask; None for everywhere."""
+    georeference: Georeference | None = None
+    """Position on the earth, as coordinates or attributes say."""
+    bands: tuple[Band, ...] | None = None
+    """Names of the bands; None where the array has none."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what it says and what is not used."""
+    named: bool = False
+    """Whether its axes have names; else they are told by their order."""
+
+
+def is_array(what: Any) -> bool:
+    """Return whether `what` is an array of a library that is known."""
+    return isinstance(what, np.ndarray | da.Array) or _is(what, "torch", "Tensor") or named_axes(what)
+
+
+def named_axes(what: Any) -> bool:
+    """Return whether `what` is an array of a library whose axes can have names."""
+    return _is(what, "xarray", "DataArray") or _is(what, "zarr", "Array")
+
+
+def _is(what: Any, library: str, name: str) -> bool:
+    kind = getattr(sys.modules.get(library), name, None)
+    return kind is not None and isinstance(what, kind)
+
+
+def no_image(what: Any) -> UsageError:
+    """Return the error for something that is no image, with what to type where it holds one."""
+    kind = type(what).__name__
+    begin = f"a {kind} is not an image that is read"
+    if _is(what, "xarray", "Dataset"):
+        return UsageError(f"{begin}; name one of its arrays, or join them: dataset.to_dataarray('band')")
+    if _is(what, "PIL.Image", "Image"):
+        return UsageError(f"{begin}; give numpy.asarray(image), with .transpose(2, 0, 1) where it has colours")
+    if hasattr(what, "__cuda_array_interface__"):
+        return UsageError(f"{begin}, as it lies on a GPU; give cupy.asnumpy(array), as {AXES[0]}")
+    if isinstance(what, list | tuple) or hasattr(what, "__array__"):
+        return UsageError(f"{begin}; give numpy.asarray(...) of it, as {AXES[0]}")
+    return UsageError(f"a {kind} is not an image; give a path, an array or a source")
+
+
+def plain(what: Any, name: str) -> Plain:
+    """Return a numpy or dask array for an array without names of axes. Raises `InputError` where there is none."""
+    if _is(what, "torch", "Tensor"):
+        try:
+            tensor = what.detach().cpu()
+            return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())
+        except (RuntimeError, TypeError, NotImplementedError) as error:
+            raise InputError(
+                f"{name} is a tensor ({what.layout}, {what.dtype}, on {what.device}) that numpy cannot hold "
+                f"({str(error).splitlines()[0]}); give a dense one with values, for instance tensor.to_dense().float()"
+            ) from error
+    if _is(what, "zarr", "Array"):
+        if min(what.shape, default=0) < 1:
+            return np.empty(what.shape, what.dtype)
+        return da.from_array(what, chunks=what.chunks, name=False)  # type: ignore[no-untyped-call, no-any-return]
+    if not isinstance(what, np.ndarray | da.Array):
+        raise InputError(f"{name} wraps a {type(what).__name__}; give one that wraps a numpy or dask array")
+    return what
+
+
+def axes_checked(array: Plain, name: str, *, named: bool = False) -> Plain:
+    """Return `array` as (bands, height, width), one band for two axes. Raises `InputError` for other axes."""
+    if any(np.isnan(side) for side in array.shape):
+        raise InputError(
+            f"{name} is a dask array of unknown size, {array.shape}; "
+            "let dask find it first: array.compute_chunk_sizes()"
+        )
+    if array.ndim == 4 and array.shape[0] == 1:
+        raise InputError(f"{name} is {array.shape}, a batch of one; give {AXES[0]}: array[0]")
+    if array.ndim not in (2, 3):
+        raise InputError(f"{name} has {array.ndim} axes, {array.shape}; give {AXES[0]} or (height, width)")
+    if array.ndim == 2:
+        array = array[None]
+    first, second, last = (int(side) for side in array.shape)
+    if not named and 1 <= last <= MOST_LAST < min(first, second):
+        raise InputError(
+            f"{name} is {(first, second, last)}, which looks like {AXES[1]}; give {AXES[0]}: array.transpose(2, 0, 1). "
+            f"If it is {first} bands of {second} x {last} pixels, name its axes: "
+            "xarray.DataArray(array, dims=('band', 'y', 'x'))"
+        )
+    check_size(name, (first, second, last))
+    return array
+
+
+def hidden(array: Plain) -> Any:
+    """Return the mask of a numpy or dask masked array, True where it hides a value; None for other arrays."""
+    if isinstance(array, np.ma.MaskedArray):
+        return np.ma.getmaskarray(array)
+    if isinstance(array, da.Array) and isinstance(array._meta, np.ma.MaskedArray):
+        return da.ma.getmaskarray(array)
+    return None
+
+
+def unmasked(array: Plain) -> Plain:
+    """Return the values of a masked array, those that it hides too, or the array."""
+    if isinstance(array, np.ndarray):
+        return np.asarray(array)
+    return da.ma.getdata(array) if isinstance(array._meta, np.ma.MaskedArray) else array
+
+
+def read_as(array: Plain, name: str) -> np.dtype[Any]:
+    """Return the dtype in which an array is read; the rule is in `ArraySource`. Raises `InputError` with a remedy."""
+    found = np.dtype(array.dtype).newbyteorder("=")
+    if isinstance(array, da.Array) and not isinstance(array._meta, np.ndarray):
+        kind = f"{type(array._meta).__module__.split('.')[0]}.{type(array._meta).__name__}"
+        raise InputError(f"{name} has chunks that are {kind}; make them numpy: array.map_blocks(convert)")
+    known = {"float16": "float32", "float64": "float32", "bool": "uint8", "int8": "int16"}
+    if found.name in known:
+        return np.dtype(known[found.name])
+    if found.kind not in "iu" or found.name in DTYPES:
+        return np.dtype(check_dtype(name, found, _remedy(found)))
+    if not isinstance(array, np.ndarray):
+        raise InputError(
+            f"{name} holds {found.name} pixels, whose values are not known before they are computed; say what holds "
+            "them: array.astype('uint8') for 0 to 255, array.astype('uint16') for 0 to 65535, array.astype('int16') "
+            "for -32768 to 32767"
+        )
+    low, high = int(array.min()), int(array.max())
+    for wanted in ("uint8", "uint16", "int16"):
+        if np.iinfo(wanted).min <= low and high <= np.iinfo(wanted).max:
+            return np.dtype(wanted)
+    raise InputError(
+        f"{name} holds {found.name} pixels from {low} to {high}, which neither uint8, uint16 nor int16 holds; give "
+        "array.astype('float32'), which is exact up to 16777216"
+    )
+
+
+def _remedy(dtype: np.dtype[Any]) -> str:
+    if dtype.names:
+        return f"Give one of its fields: array[{dtype.names[0]!r}]"
+    if dtype.kind == "c":
+        return "Give its amplitude: abs(array)"
+    return "Convert it first, for instance array.astype('float32')."
