@@ -191,7 +191,8 @@ def test_the_next_tile_is_read_while_this_one_is_predicted() -> None:
                 ahead.append(all(source.reads.acquire(timeout=20) for _ in range(2)))
             return torch.zeros(len(x), 2, *x.shape[2:])
 
-    model = Model.from_torch(Waiting(), ModelCard(bands=1, classes=["a", "b"], halo=4))
+    card = ModelCard(bands=1, classes=["a", "b"], halo=4, output="logits")  # said, so the model is not asked first
+    model = Model.from_torch(Waiting(), card)
     worker = Worker(job_for(source, model, tile=32, overlap=8))
     worker.region()
     worker.close()
