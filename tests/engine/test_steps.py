@@ -184,16 +184,17 @@ class Counted(ArraySource):
 def test_the_next_tile_is_read_while_this_one_is_predicted() -> None:
     """The model waits in its first tile until the second one has been read; without reading ahead it never is."""
     source, ahead = Counted(CODES), []
+    begun: list[bool] = []  # the model is asked before, too: what it gives is looked at
 
     class Waiting(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            if not ahead:
+            if begun and not ahead:
                 ahead.append(all(source.reads.acquire(timeout=20) for _ in range(2)))
             return torch.zeros(len(x), 2, *x.shape[2:])
 
-    card = ModelCard(bands=1, classes=["a", "b"], halo=4, output="logits")  # said, so the model is not asked first
-    model = Model.from_torch(Waiting(), card)
+    model = Model.from_torch(Waiting(), ModelCard(bands=1, classes=["a", "b"], halo=4))
     worker = Worker(job_for(source, model, tile=32, overlap=8))
+    begun.append(True)
     worker.region()
     worker.close()
     assert ahead == [True]
