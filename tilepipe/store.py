@@ -38,7 +38,7 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeErr
 """What Zarr raises for arrays that are not what was written."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """A committed block; one line of the ledger."""
 

@@ -34,6 +34,9 @@ class Queue(Protocol):
     def ready(self, block: Index) -> bool:
         """Return whether what a unit waits for is committed."""
 
+    def later(self, block: Index) -> list[Index]:
+        """Return the units that wait for this one, among others."""
+
     def givers(self, block: Index) -> tuple[Record, ...]:
         """Return the ledger lines of the units that have left something for this one."""
 
@@ -68,6 +71,12 @@ class Book:
     def ready(self, block: Index) -> bool:
         """Return whether the neighbours that a block waits for are committed."""
         return all(near in self.ledger.done for near in self._earlier(block))
+
+    def later(self, block: Index) -> list[Index]:
+        """Return the neighbours that wait for a block."""
+        if not self._grid.blended:
+            return []
+        return [near for near in self._grid.later(block) if near in self._known]
 
     def givers(self, block: Index) -> tuple[Record, ...]:
         """Return the ledger lines of the earlier neighbours that have written strips."""
@@ -118,7 +127,7 @@ class Book:
         return [near for near in self._grid.earlier(block) if near in self._known]
 
     def _drop_strips(self, block: Index) -> None:
-        if self._grid.blended and all(b in self.ledger.done for b in self._grid.later(block) if b in self._known):
+        if self._grid.blended and all(near in self.ledger.done for near in self.later(block)):
             self.store.drop_strips(block)
 
 

@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +23,7 @@ from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, wait
 from tilepipe.engine import gone
 from tilepipe.engine.book import Queue, Work
 from tilepipe.engine.code import code_here
+from tilepipe.engine.front import Front
 from tilepipe.engine.steps import Job, Worker
 from tilepipe.errors import DeviceError, UsageError
 from tilepipe.grid import Index
@@ -65,20 +65,20 @@ def run(
     processes (0: threads of this process), or the scheduler at an address. Raises what a block raises; finished blocks
     stay committed.
     """
-    pending = order(book.missing())
-    if not pending:
+    front = Front(book, order(book.missing()))
+    if not front:
         return
     key = uuid.uuid4().hex
     with _client(job, key, scheduler, partial(make, job)) as client:
         in_flight = job.plan.compute.in_flight if scheduler is None else 2 * max(1, len(client.nthreads()))
         here, running = code_here(), dict[Any, Index]()
-        while pending or running:
-            room = in_flight - len(running)
-            for block in list(islice((b for b in pending if book.ready(b)), room)):
-                pending.remove(block)
+        while front or running:
+            for block in front.take(in_flight - len(running)):
                 running[client.submit(_run_block, key, block, book.givers(block), here, pure=False)] = block
             for future in _finished(client, list(running)):
-                book.commit(_result(future, running.pop(future)))
+                block = running.pop(future)
+                book.commit(_result(future, block))
+                front.committed(block)
 
 
 def _finished(client: Client, running: list[Any]) -> Iterable[Any]:

@@ -68,6 +68,10 @@ class Units:
         """Return True."""
         return True
 
+    def later(self, block: Index) -> list[Index]:
+        """Return nothing."""
+        return []
+
     def givers(self, block: Index) -> tuple[Record, ...]:
         """Return nothing."""
         return ()
