@@ -325,7 +325,7 @@ def test_a_full_disk_keeps_what_is_there_and_resumes(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot write /proc"):
+    with pytest.raises(StorageError, match="cannot write: /proc"):
         segment(Path("/proc/out.tif"))
 
 

@@ -136,7 +136,7 @@ def test_a_torn_ledger_line_is_computed_again(truth: Any, image: ArraySource, tm
     whole = ledger.read_bytes()
     ledger.write_bytes(whole[:-20])
     book = open_book(job)
-    assert len(book.missing()) == 1
     if cut is CROP:
-        serial.run(job, book)
-        assert sha256(book.store.read_labels(source_box(image))) == expected
+        assert len(book.missing()) == 1
+    serial.run(job, book)  # with the earlier blocks whose strips are gone
+    assert sha256(book.store.read_labels(source_box(image))) == expected

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,9 +11,8 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
-from rasterio.features import geometry_mask
-from rasterio.transform import Affine, GCPTransformer
+from rasterio.errors import CRSError, RasterioError
+from rasterio.transform import GCPTransformer
 from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_geom
 
@@ -30,8 +27,6 @@ ECCENTRICITY2 = 0.0066943799901413165
 """Its first eccentricity, squared."""
 Transform = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f) as in `Georeference.transform`."""
-_QUIET = threading.Lock()
-"""Held while warnings are filtered, which concerns all threads."""
 EDGE_POINTS = 33
 """Points per edge when bounds are carried over from another CRS, where straight edges become curves."""
 
@@ -291,11 +286,37 @@ class Area:
         return bool((np.bincount(self._shape_of[over][right]) % 2).any())
 
     def __call__(self, box: Box) -> NDArray[np.bool_]:
-        """Return True where the centre of a pixel lies in the area, (box.height, box.width)."""
-        here = Affine.translation(box.x0, box.y0)  # shapes are in pixels: every box rounds alike
-        with _QUIET, warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # at random where threads use GDAL, and wrong
-            return np.asarray(geometry_mask(self._shapes, box.shape, here, invert=True), dtype=np.bool_)
+        """Return True where the centre of a pixel lies in the area, (box.height, box.width).
+
+        Where borders cross a row of centres is computed on the image's own grid, so every box gives the same pixels;
+        GDAL rounds from the corner of what it is asked for.
+        """
+        mask = np.zeros(box.shape, np.bool_)
+        _, y0, _, y1 = self._borders
+        near = (np.maximum(y0, y1) > box.y0 + 0.5) & (np.minimum(y0, y1) <= box.y1 - 0.5)
+        edges = np.flatnonzero(near)
+        for group in np.split(edges, np.flatnonzero(np.diff(self._shape_of[edges])) + 1):
+            if len(group):
+                _fill(mask, box, self._borders[:, group])
+        return mask
+
+
+def _fill(mask: NDArray[np.bool_], box: Box, borders: NDArray[np.float64]) -> None:
+    """Add the pixels of `box` whose centre lies within the borders (x0, y0, x1, y1) of one shape, by even and odd."""
+    x0, y0, x1, y1 = borders
+    first = np.maximum(np.ceil(np.minimum(y0, y1) - 0.5), box.y0).astype(np.int64)
+    stop = np.minimum(np.ceil(np.maximum(y0, y1) - 0.5), box.y1).astype(np.int64)
+    length = np.maximum(stop - first, 0)
+    edge = np.repeat(np.arange(len(first)), length)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(length) - length, length) + first[edge]
+    crossing = x0[edge] + (row + 0.5 - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
+    left = np.clip(np.ceil(crossing - 0.5) - box.x0, 0, box.width).astype(np.int64)  # pixels that it lies right of
+    if not len(row):
+        return
+    top, bottom, right = row.min(), row.max() + 1, left.max()
+    count = np.bincount((row - top) * (right + 1) + left, minlength=(bottom - top) * (right + 1))
+    to_the_right = count.reshape(bottom - top, right + 1)[:, ::-1].cumsum(axis=1)[:, ::-1]
+    mask[top - box.y0 : bottom - box.y0, :right] |= to_the_right[:, 1:] % 2 == 1
 
 
 def _geometry(name: str, geometry: dict[str, Any], crs: CRS, own: CRS) -> dict[str, Any]:
