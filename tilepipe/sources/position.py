@@ -260,8 +260,12 @@ class Area:
             self.geometries = [_geometry(source.name, g, _crs(crs), own) for g in given]
         points = np.asarray([p for g in self.geometries for p in _points(g["coordinates"])])
         self.box = _cover(source, grid, points[:, 0], points[:, 1])
-        self._shapes = [{"type": g["type"], "coordinates": _on_grid(grid, g["coordinates"])} for g in self.geometries]
-        rings = [(k, np.asarray(r)) for k, g in enumerate(self._shapes) for r in _rings(g["coordinates"])]
+        placed = [_on_grid(grid, g["coordinates"]) for g in self.geometries]
+        kinds = [g["type"] for g in self.geometries]
+        polygons = [
+            p for kind, found in zip(kinds, placed, strict=True) for p in (found if "Multi" in kind else [found])
+        ]
+        rings = [(k, np.asarray(ring)) for k, polygon in enumerate(polygons) for ring in _rings(polygon)]
         self._borders = np.hstack([np.hstack([ring, np.roll(ring, -1, axis=0)]).T for _, ring in rings])
         self._shape_of = np.concatenate([np.full(len(ring), k) for k, ring in rings])
 
