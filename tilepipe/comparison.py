@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 from uuid import uuid4
@@ -23,6 +24,7 @@ from tilepipe.exports.view import Labels, open_label_file
 from tilepipe.labelmap import LabelMap
 from tilepipe.paths import refuse_inputs
 from tilepipe.sources.base import Georeference, Source
+from tilepipe.sources.label_values import whole_numbers
 from tilepipe.sources.open import only_one, open_source
 from tilepipe.sources.position import disagreement
 from tilepipe.trouble import public
@@ -62,6 +64,8 @@ class _Raw:
     """Values that are no label."""
     georeference: Georeference | None = None
     classes: tuple[str, ...] = ()
+    nodata: float | None = None
+    """Value that the file says to be nodata, beside a mask."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class _Coded:
     table: NDArray[np.int32]
     void: int
     remedy: str
+    nodata_is_label: bool = False
+    """Whether the value that the file says to be nodata was named as a label."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -82,7 +88,8 @@ class _Coded:
         index = np.clip(values.astype(np.int64) + OFFSET, 0, len(self.table) - 1)
         labels = self.table[index]
         if valid is not None:
-            labels = np.where(valid, labels, self.void)
+            meant = values == self.raw.nodata if self.nodata_is_label else False
+            labels = np.where(valid | meant, labels, self.void)
         if (unknown := labels == UNKNOWN).any():
             value = int(values[unknown][0])
             raise InputError(f"{self.raw.name} holds the value {value}, which is no class; {self.remedy}")
@@ -110,16 +117,54 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
         raise UsageError(
             f"{first.name} does not name its classes; name them all with --classes, in order of the values"
         )
+    _check_nodata(first, second, len(classes), asked)
     void = 255 if len(classes) <= 255 else 65535
     said = _table(asked.get("values"), second.void, void, len(classes))
     maps = (
         _Coded(first, _table(None, first.void, void, len(classes)), void, "name all classes with --classes"),
-        _Coded(second, said, void, "say which with --values VALUE:CLASS, or leave it out with --ignore"),
+        _Coded(
+            second,
+            said,
+            void,
+            "say which with --values VALUE:CLASS, or leave it out with --ignore",
+            second.nodata in (asked.get("values") or {}),
+        ),
     )
     result = compare(*maps, Terms(classes, ignore=void, nodata=void, width=asked.get("width", 2.0)), listener)
+    _check_ignored(result, second, asked)
     if page is not None:
         _write_page(result, maps, page)
     return result
+
+
+def _check_nodata(first: _Raw, second: _Raw, classes: int, asked: Asked) -> None:
+    """Raise `InputError` where a file says that the value of a class is nodata, and nobody says what is meant."""
+    same = ",".join(f"{k}:{k}" for k in range(classes))
+    for raw, remedy in (
+        (first, f"If its pixels are of that class: gdal_edit.py -unsetnodata {first.name}"),
+        (second, f"If its pixels are of that class, give --values {same}; if nobody labelled them, --ignore"),
+    ):
+        value = next((k for k in range(classes) if k == raw.nodata), None)
+        told = raw is second and (value in (asked.get("values") or {}) or value == asked.get("ignore"))
+        if value is not None and not told:
+            end = f" {value}" if raw is second else ""
+            raise InputError(
+                f"{raw.name} says that {value} is nodata, and {value} is the value of a class. {remedy}{end}"
+            )
+
+
+def _check_ignored(result: Evaluation, truth: _Raw, asked: Asked) -> None:
+    """Raise `InputError` where the value that is left out by itself is all of a class: a mask of 0 and 255."""
+    counts = result.confusion.matrix.sum(axis=1)
+    left_out = result.shape[0] * result.shape[1] - result.confusion.pixels - result.confusion.unpredicted
+    if "ignore" in asked or asked.get("values") or not left_out or (counts > 0).sum() != 1 or len(counts) < 2:
+        return
+    only = int(counts.argmax())
+    raise InputError(
+        f"{truth.name} holds {counts[only]:,} pixels of class {only} ({result.terms.classes[only]!r}) and no other "
+        f"class; {left_out:,} pixels are left out, as 255 is not scored. If 255 is a class: "
+        f"--values {only}:{only},255:{1 if only == 0 else 0}; if nobody labelled those pixels: --ignore 255"
+    )
 
 
 def _table(values: Mapping[int, int] | None, no_label: frozenset[int], void: int, classes: int) -> NDArray[np.int32]:
@@ -149,11 +194,12 @@ def _open(what: Map, no_label: set[int]) -> _Raw:
         return _Raw(path or legend.name, what.shape, what.read, _everywhere, void, what.georeference, legend.classes)
     if isinstance(what, np.ndarray):
         return _of_array(what, frozenset(no_label))
-    if what.shape[0] != 1 or what.dtype.kind == "f":
+    if what.shape[0] != 1:
         raise InputError(f"{what.name} has {what.shape[0]} bands of {what.dtype}; labels are one band of whole numbers")
     source, shape = what, (what.shape[1], what.shape[2])
-    void = frozenset(no_label)
-    return _Raw(source.name, shape, lambda box: source.read(box)[0], source.valid, void, source.georeference)
+    void, nodata = frozenset(no_label), getattr(what, "nodata", None)
+    read = partial(whole_numbers, source)
+    return _Raw(source.name, shape, read, source.valid, void, source.georeference, nodata=nodata)
 
 
 def _of_array(array: NDArray[Any], void: frozenset[int]) -> _Raw:

@@ -124,6 +124,43 @@ def test_a_class_can_be_left_out(maps: tuple[np.ndarray, np.ndarray], prediction
     assert sum(found["confusion"][1]) == int(((maps[1] != 0) & (maps[0] != 255)).sum())
 
 
+def test_a_mask_of_0_and_255_is_no_mask_of_one_class(
+    maps: tuple[np.ndarray, np.ndarray], prediction: Path, tmp_path: Path
+) -> None:
+    """255 is left out where nobody says anything; then it must not be all of a class."""
+    two = np.where(maps[1] == 255, 0, maps[1])
+    truth = raster(tmp_path / "t.tif", (two * 255).astype(np.uint8))
+    with pytest.raises(InputError, match=r"t\.tif holds .* and no other class; .* --values 0:0,255:1; .* --ignore 255"):
+        tp.evaluate(prediction, truth)
+    found = tp.evaluate(prediction, truth, values={0: 0, 255: 1})
+    assert found.to_json()["confusion"] == counted((maps[0], two))
+    left = tp.evaluate(prediction, truth, ignore=255)
+    assert "road 0" in left.table(), "what has no true pixel is said"
+
+
+@pytest.mark.parametrize("kind", ["truth", "prediction"])
+def test_a_class_that_a_file_calls_nodata_is_asked_about(
+    maps: tuple[np.ndarray, np.ndarray], prediction: Path, tmp_path: Path, kind: str
+) -> None:
+    two = np.where(maps[1] == 255, 0, maps[1]).astype(np.uint8)
+    odd = raster(tmp_path / "t.tif", two, nodata=0)
+    asked = (odd, two) if kind == "prediction" else (prediction, odd)
+    remedy = "gdal_edit.py -unsetnodata" if kind == "prediction" else "--values 0:0,1:1; .* --ignore 0"
+    with pytest.raises(InputError, match=f"says that 0 is nodata, and 0 is the value of a class.*{remedy}"):
+        tp.evaluate(*asked, classes=["field", "road"])
+    if kind == "truth":
+        assert tp.evaluate(*asked, values={0: 0, 1: 1}).to_json()["confusion"] == counted((maps[0], two))
+        assert sum(tp.evaluate(*asked, ignore=0).to_json()["confusion"][0]) == 0
+
+
+@pytest.mark.parametrize("kind", ["int32", "uint32", "float32", "float64"])
+def test_whole_numbers_of_any_type_are_labels(
+    maps: tuple[np.ndarray, np.ndarray], prediction: Path, tmp_path: Path, kind: str
+) -> None:
+    truth = raster(tmp_path / "t.tif", maps[1].astype(kind))
+    assert tp.evaluate(prediction, truth).to_json()["confusion"] == counted(maps)
+
+
 def test_values_beyond_any_class_are_found(prediction: Path, maps: tuple[np.ndarray, np.ndarray]) -> None:
     for value in (-1, -32768, 70000, -(2**40)):
         truth = maps[1].astype(np.int64)

@@ -107,6 +107,7 @@ class Evaluation:
         trivial = c.majority()
         lines = [
             f"{c.pixels:,} pixels scored of {self.shape[0]} x {self.shape[1]}; {c.unpredicted:,} without prediction",
+            f"true pixels of each class: {self._truth()}",
             f"accuracy {_text(c.accuracy)}, mean IoU {_text(c.mean_iou)}, mean Dice {_text(c.mean_dice)}",
             f"the commonest class everywhere: accuracy {_text(trivial.accuracy)}, mean IoU {_text(trivial.mean_iou)}",
             f"components: {n.predicted:,} predicted, {n.true:,} true, ratio {n.ratio:.2f}; "
@@ -122,6 +123,11 @@ class Evaluation:
                 f"line {p.line_db:+.1f} dB (truth {t.line_db:+.1f}){mark}"
             )
         return lines + ([f"seam test: {self.seams}"] if self.seams else [])
+
+    def _truth(self) -> str:
+        """Return how many scored pixels the truth has of each class: one without any says nothing of it."""
+        counts = self.confusion.matrix.sum(axis=1)
+        return ", ".join(f"{name} {int(n):,}" for name, n in zip(self.terms.classes, counts, strict=True))
 
     def rows(self) -> list[list[str]]:
         """Return the table per class: a heading, then one row a class, all as text."""
