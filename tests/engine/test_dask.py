@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import pickle
 import shutil
@@ -13,13 +15,15 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Scheduler
+from distributed import Worker as DaskWorker
 from fakes import job_for, noise, open_book, random_unet, run_labels
 from torch import nn
 
 from tilepipe.box import Box
 from tilepipe.engine import dask
 from tilepipe.engine.book import Book
+from tilepipe.engine.steps import Worker
 from tilepipe.errors import DeviceError, ModelError, UsageError
 from tilepipe.grid import Index
 from tilepipe.models.card import ModelCard
@@ -67,6 +71,21 @@ def test_no_port_is_open_while_a_run_works_in_this_process(tmp_path: Path) -> No
     dask.run(job, open_book(job, lambda event: seen.append(listeners({os.getpid()}))))
     assert seen
     assert all(found == before for found in seen)
+
+
+def test_nothing_of_a_cluster_is_left_after_a_run(tmp_path: Path) -> None:
+    """A batch starts one per image: what stays of each would add up."""
+    logging.disable(logging.CRITICAL)  # what a test keeps of the log names the scheduler
+    try:
+        for name in ("first", "second"):
+            job = job_for(noise(100, 100), random_unet(), tmp_path / name, **CUT)
+            dask.run(job, open_book(job))
+    finally:
+        logging.disable(logging.NOTSET)
+    gc.collect()
+    kinds = [type(kept) for kept in gc.get_objects()]  # isinstance would ask each object for its class
+    left = [kind.__name__ for kind in kinds if issubclass(kind, Scheduler | DaskWorker | Worker)]
+    assert left == []
 
 
 def test_workers_listen_on_loopback_only(tmp_path: Path) -> None:

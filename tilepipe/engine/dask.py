@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dask
+import distributed.core
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, wait
 
 from tilepipe.engine import gone
@@ -170,15 +171,25 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
         options = {"n_workers": job.plan.compute.workers, "threads_per_worker": 1, "host": "127.0.0.1"}
     else:
         options = {"n_workers": 1, "threads_per_worker": job.plan.compute.in_flight, "processes": False}
-    with (
-        _main_hidden(),
-        LocalCluster(**options, **loopback, silence_logs=logging.CRITICAL) as cluster,
-        Client(cluster) as client,
-    ):
-        if not job.plan.compute.workers:
-            for server in (cluster.scheduler, *cluster.workers.values()):
-                server.http_server.stop()  # nothing listens while a run works in this process
-        yield client
+    try:
+        with (
+            _main_hidden(),
+            LocalCluster(**options, **loopback, silence_logs=logging.CRITICAL) as cluster,
+            Client(cluster) as client,
+        ):
+            if not job.plan.compute.workers:
+                for server in (cluster.scheduler, *cluster.workers.values()):
+                    server.http_server.stop()  # nothing listens while a run works in this process
+            yield client
+    finally:
+        _forget_cluster()
+
+
+def _forget_cluster() -> None:
+    """Let go of a cluster that is closed: distributed keeps methods of each scheduler and worker for ever."""
+    cache: Any = getattr(distributed.core, "_expects_comm", None)
+    if hasattr(cache, "cache_clear"):  # nothing of it is documented: where it is gone, there is nothing to clear
+        cache.cache_clear()
 
 
 @contextmanager
