@@ -26,6 +26,7 @@ import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.engine.job import make_job, region_labels
 from tilepipe.engine.steps import Worker
+from tilepipe.errors import InputError
 from tilepipe.models.model import Model
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.mask import tissue
@@ -174,6 +175,14 @@ def truth(geometries: list[dict[str, Any]]) -> NDArray[np.bool_]:
         return rasterize(geometries, (HEIGHT, WIDTH)).astype(bool)
 
 
+def coarse(mask: NDArray[np.bool_], size: float) -> NDArray[np.bool_]:
+    """Return a mask on larger pixels: what lies under the centre of each."""
+    rows, columns = (max(1, round(side / size)) for side in mask.shape)
+    y = (2 * np.arange(rows) + 1) * mask.shape[0] // (2 * rows)
+    x = (2 * np.arange(columns) + 1) * mask.shape[1] // (2 * columns)
+    return np.asarray(mask[y[:, None], x[None, :]])
+
+
 def write(geometries: list[dict[str, Any]], image: Path, folder: Path) -> Path:
     """Write polygons given in pixels: as QuPath does for slides, in the raster's own CRS otherwise."""
     found: dict[str, Any] = {"type": "FeatureCollection"}
@@ -291,7 +300,12 @@ def test_the_plan_counts_the_tiles_that_a_run_predicts(
     source.resolution = Resolution(1.0, 1.0, "m")
     path = write(geometries, Path("an array"), tmp_path)
     output = data.draw(st.sampled_from(["full", "model", 2.3]))
-    job = job_for(source, model_of(name), mask=path, resolution=output, **MODES[name].settings)
+    asked = {"mask": path, "resolution": output, **MODES[name].settings}
+    if output == 2.3 and not coarse(truth(geometries), 2.3).any():  # between the centres of the pixels asked for
+        with pytest.raises(InputError, match="no pixel's centre lies in the polygons"):
+            job_for(source, model_of(name), **asked)
+        return
+    job = job_for(source, model_of(name), **asked)
     worker = Worker(job)
     predicted = worker.region()[1].tiles
     worker.close()
