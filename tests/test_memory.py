@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,22 @@ import numpy as np
 import psutil
 import pytest
 import rasterio
+import zarr
 from fakes import constant_model, global_model, noise, plan_of, random_unet
+from PIL import Image
 from rasterio.windows import Window
 
 from tilepipe import plan as api_plan
+from tilepipe.box import Box
 from tilepipe.errors import UsageError
-from tilepipe.memory import format_bytes, parse_bytes
+from tilepipe.memory import DECODERS, format_bytes, parse_bytes
+from tilepipe.sources import checks
+from tilepipe.sources import zarr as readers
+from tilepipe.sources.checks import decoding_bytes
+from tilepipe.sources.geotiff import GDAL_CACHE_BYTES, GeoTiffSource
+from tilepipe.sources.picture import PictureSource
+from tilepipe.sources.rows import ROW_CACHE_BYTES
+from tilepipe.sources.zarr import ZarrSource
 
 CHILD = """
 import json, sys, torch
@@ -147,6 +158,28 @@ def test_windows_larger_than_tiles_count(statistics: str, tmp_path: Path) -> Non
     assert peak <= promise
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["png", "zarr", "tiff"])
+def test_images_that_are_decoded_whole_stay_within_the_promise(kind: str, tmp_path: Path) -> None:
+    pixels = np.tile(np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8), (12, 16, 1))
+    path = tmp_path / {"png": "p.png", "zarr": "z.zarr", "tiff": "t.tif"}[kind]
+    if kind == "png":
+        Image.fromarray(pixels).save(path, compress_level=1)
+    elif kind == "zarr":
+        array = zarr.create_array(str(path), shape=(3, 6144, 8192), chunks=(3, 6144, 8192), dtype="uint8")
+        array[:] = pixels.transpose(2, 0, 1)
+    else:
+        shape = {"height": 6144, "width": 8192, "count": 3, "dtype": "uint8", "compress": "deflate"}
+        layout = {"tiled": True, "blockxsize": 8192, "blockysize": 6144, "interleave": "pixel"}
+        place = {"crs": "EPSG:32645", "transform": rasterio.Affine(0.3, 0, 335000, 0, -0.3, 3058000)}
+        with rasterio.open(path, "w", driver="GTiff", **shape, **place, **layout) as file:
+            file.write(pixels.transpose(2, 0, 1))
+    promise, peak = promise_and_peak(path, tmp_path / "o.tif", tile=TILE, window=(0, 0, 2048, 1024), mask="none")
+    print(f"{kind}: promise, peak:", promise >> 20, peak >> 20)
+    assert peak <= promise
+
+
 def test_memory_asks_for_smaller_tiles_with_statistics_too() -> None:
     model, image = global_model("squeeze"), noise(1200, 1200)
     chosen = api_plan(image, model)
@@ -158,7 +191,58 @@ def test_memory_asks_for_smaller_tiles_with_statistics_too() -> None:
 
 def test_the_promise_does_not_depend_on_height_or_width() -> None:
     model = constant_model(0.5, 0.5, bands=3, halo=0)
-    assert plan_of(noise(1500, 1500), model).memory == plan_of(noise(1500, 9000), model).memory
+    small, large = (plan_of(noise(1500, width), model).memory for width in (1500, 9000))
+    assert replace(small, image=0) == replace(large, image=0)
+    assert (small.image, large.image) == (1500 * 1500 * 3, 1500 * 9000 * 3)  # what lies in memory whole
+
+
+def test_what_lies_in_memory_whole_counts_in_each_process(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((600, 5000, 3), np.uint8)).save(tmp_path / "p.png")
+    model = constant_model(0.5, 0.5, bands=3, halo=0)
+    for workers in (0, 2):
+        assert plan_of(PictureSource(tmp_path / "p.png"), model, workers=workers).memory.image == 9_000_000 * (
+            workers + 1
+        )
+
+
+def test_decoding_counts_readers_of_small_pieces_and_one_of_a_large_one() -> None:
+    spare = checks.SPARE_BYTES
+    assert spare == DECODERS
+    assert decoding_bytes(spare // 4) == 0  # four threads read at once
+    assert decoding_bytes(10 << 20, 2 << 20) == 4 * (12 << 20) - spare
+    assert decoding_bytes(200 << 20, 30 << 20) == (430 << 20) - spare
+
+
+def test_a_chunk_of_zarr_that_is_large_counts(tmp_path: Path) -> None:
+    for side in (512, 4096):
+        zarr.create_array(str(tmp_path / f"{side}.zarr"), shape=(3, 4096, 4096), chunks=(3, side, side), dtype="uint8")
+    usual, large = (ZarrSource(tmp_path / f"{side}.zarr").cache_bytes for side in (512, 4096))
+    assert usual == 64 << 20
+    assert large == usual + 3 * (48 << 20) - checks.SPARE_BYTES
+
+
+def test_a_large_tile_of_a_tiff_counts(tmp_path: Path) -> None:
+    shape = {"height": 4096, "width": 4096, "count": 3, "dtype": "uint8", "crs": "EPSG:32645"}
+    place = {"transform": rasterio.Affine(0.3, 0, 335000, 0, -0.3, 3058000)}
+    layout = {"tiled": True, "blockxsize": 4096, "blockysize": 4096, "interleave": "pixel", "sparse_ok": True}
+    with rasterio.open(tmp_path / "s.tif", "w", driver="GTiff", **shape, **place, **layout):
+        pass
+    piece = 48 << 20
+    stored = ROW_CACHE_BYTES  # as wide as the image, so rows of it are kept as well
+    expected = GDAL_CACHE_BYTES + stored + 2 * piece - checks.SPARE_BYTES
+    assert GeoTiffSource(tmp_path / "s.tif").cache_bytes == expected
+
+
+def test_chunks_that_are_read_one_by_one_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (2, 5, 70, 90), dtype=np.uint8)
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=image.shape, chunks=(1, 2, 33, 40), dtype="uint8")
+    array[:] = image
+    monkeypatch.setattr(readers, "ONE_BY_ONE_BYTES", 0)
+    monkeypatch.setattr(readers, "LARGE_PIECE_BYTES", 0)
+    source = ZarrSource(tmp_path / "a.zarr", t=1)
+    for box in (Box(0, 0, 70, 90), Box(20, 35, 68, 85), Box(34, 41, 35, 42)):
+        rows, columns = slice(box.y0, box.y1), slice(box.x0, box.x1)
+        np.testing.assert_array_equal(source.read(box), image[1, :, rows, columns])
 
 
 def test_a_promise_that_cannot_be_kept_is_refused_with_the_least_that_can() -> None:

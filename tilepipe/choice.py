@@ -32,7 +32,8 @@ WORTH = 8_000_000
 CLEARLY = 0.95
 """Share of the time that a larger tile may take to be preferred: less is no noise."""
 ROOM = 2 << 30
-"""Bytes of the promise for one process up to which larger tiles are taken, where no `memory` is set."""
+"""Bytes of the promise for one process, without an image that lies in memory, up to which larger tiles are taken, where
+no `memory` is set."""
 LEAST = 256
 """Pixels below which no tile is made for the sake of memory where the model's reach is not known."""
 UNIT = 32
@@ -83,7 +84,7 @@ def choose_tile(
         return {**settings, "tile": tile}, f"tile {tile}: the largest for the memory given"
     one = promises(source, card, settings, replace(compute, workers=0), needs)
     cut = Cut(usual, shape, many if limit is not None else one)
-    tile, why = _larger(model, cut, ROOM if limit is None else limit, compute)
+    tile, why = _larger(model, cut, ROOM + one(usual).image if limit is None else limit, compute)
     return {**settings, "tile": tile}, why
 
 

@@ -41,13 +41,15 @@ class Memory:
     """Sums and labels of the blocks in flight."""
     export: int
     """Writing products, after prediction."""
+    image: int = 0
+    """The image, where it lies in memory whole."""
     statistics: int = 0
     """Taking statistics of windows, before prediction."""
 
     @property
     def total(self) -> int:
         """The promise for the whole process tree; statistics, prediction and export come one after another."""
-        return self.processes + max(self.model + self.tiles + self.blocks, self.statistics, self.export)
+        return self.processes + self.image + max(self.model + self.tiles + self.blocks, self.statistics, self.export)
 
     def to_dict(self) -> dict[str, int]:
         """Return the parts and the total."""
@@ -89,6 +91,8 @@ class Load:
     """Bytes of decoded image that the source keeps."""
     needs: Needs
     """Of the model."""
+    held: int = 0
+    """Bytes of the image that lie in each process."""
     layers: tuple[str, ...] = ()
     """Uncertainty layers."""
     number: int = 4
@@ -114,6 +118,7 @@ class Load:
             tiles=each * self._reading(pixels, 4),
             blocks=block * in_flight,
             export=EXPORT,
+            image=self.held * (workers + 1),
             statistics=each * self._windows() if needs.windows else 0,
         )
 

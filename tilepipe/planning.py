@@ -252,6 +252,7 @@ def promises(source: Source, card: ModelCard, settings: Settings, compute: Compu
         load = Load(
             classes=len(card.classes), bands=card.bands, itemsize=source.dtype.itemsize, grid=grid, shrink=shrink,
             batch=compute.batch, cache=getattr(source, "cache_bytes", CACHE), needs=needs,
+            held=getattr(source, "held_bytes", 0),
             layers=_layers(settings, tiling), number=compute.itemsize,
         )  # fmt: skip
         return load.promise(compute.workers, compute.in_flight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -12,11 +13,14 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
-from tilepipe.sources.checks import stated, usable
+from tilepipe.sources.checks import READERS, stated, usable
 from tilepipe.sources.content import array_sha256, dask_sha256
 from tilepipe.sources.data_array import taken
 from tilepipe.sources.foreign import Taken, axes_checked, hidden, named_axes, plain, read_as, unmasked
 from tilepipe.sources.position import ground_resolution
+
+USUAL_BYTES = 64 << 20
+"""What a process takes beside the pixels where nothing large is computed."""
 
 
 class ArraySource:
@@ -98,6 +102,20 @@ class ArraySource:
     def coarser(self, height: int, width: int) -> Source:
         """Return itself: an array has no pyramid."""
         return self
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the pixels and their mask that lie in each process."""
+        pixels = int(self._array.nbytes) if isinstance(self._array, np.ndarray) else 0
+        return pixels + (0 if self._valid is None else self._valid.nbytes)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that a process takes beside those: for a dask array, chunks that are computed."""
+        if isinstance(self._array, np.ndarray):
+            return USUAL_BYTES
+        chunk = math.prod(int(max(sizes)) for sizes in self._array.chunks) * self.dtype.itemsize
+        return max(USUAL_BYTES, int(READERS * 2 * chunk))
 
     @property
     def identity_bytes(self) -> int:

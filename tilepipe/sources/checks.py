@@ -22,6 +22,12 @@ MAX_BANDS = 4096
 MAX_BLOCK_BYTES = 256 << 20
 """Decoded size of what a file stores together (tile, strip, chunk): reading one pixel costs that much memory."""
 MAX_BLOCKS = 2**24
+READERS = 4
+"""Threads of a process that read at once: two for tiles, and those of two blocks that look up what holds data."""
+LARGE_PIECE_BYTES = 16 << 20
+"""Decoded size of what is stored together from which one thread at a time decodes, and keeps what it has decoded."""
+SPARE_BYTES = 32 << 20
+"""What a run has for decoding beside what its source says, see `tilepipe.memory.DECODERS`."""
 
 
 def check_dtype(name: str, dtype: DTypeLike, remedy: str) -> np.dtype[np.generic]:
@@ -51,6 +57,16 @@ def check_size(name: str, shape: tuple[int, int, int], block_bytes: int = 0, blo
             f"{name} is stored in {blocks} pieces; at most {MAX_BLOCKS} are read. "
             "Store it in tiles of 256 x 256: gdal_translate -co TILED=YES in.tif out.tif"
         )
+
+
+def decoding_bytes(piece: int, stored: int = 0) -> int:
+    """Return the bytes that decoding takes in a process beyond `SPARE_BYTES`.
+
+    `piece` is the decoded size of what is stored together, `stored` its size in the file. A large piece is decoded by
+    one thread at a time, and copied once.
+    """
+    need = 2 * piece + stored if piece > LARGE_PIECE_BYTES else READERS * (piece + stored)
+    return max(0, need - SPARE_BYTES)
 
 
 def stated(size: Resolution | float | tuple[float, float] | None, unit: str) -> Resolution | None:

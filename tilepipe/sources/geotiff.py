@@ -8,7 +8,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,7 +28,15 @@ from tilepipe.errors import InputError
 from tilepipe.sources.bands import Band
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.beside import check_beside, check_links, side_files
-from tilepipe.sources.checks import check_dtype, check_size, pick_scene, stated, usable
+from tilepipe.sources.checks import (
+    LARGE_PIECE_BYTES,
+    check_dtype,
+    check_size,
+    decoding_bytes,
+    pick_scene,
+    stated,
+    usable,
+)
 from tilepipe.sources.checks import pick_bands as named_bands
 from tilepipe.sources.files import Handles, content_sha256, stamp, unchanged
 from tilepipe.sources.position import georeference_of, ground_resolution
@@ -75,6 +83,9 @@ class Mine:
         self.rows = RowCache()
         self.tiled: Handles[Any] = Handles(lambda dataset: dataset.close())
         self.striped: Handles[Any] = Handles(lambda dataset: dataset.close(), shared=True)
+        self.large: Handles[Any] = Handles(lambda dataset: dataset.close(), 1, shared=True)
+        self.alone = threading.Lock()
+        """Held while a large piece is decoded: a handle keeps the last one."""
 
 
 @lru_cache(maxsize=1)
@@ -216,12 +227,14 @@ class GeoTiffSource:
         check_size(self.name, (int(dataset.count), whole_height, whole_width), max(stored, block_bytes), blocks)
         self.striped = width >= whole_width
         self._band_rows = 0
-        self.cache_bytes = GDAL_CACHE_BYTES
+        self._large = max(stored, block_bytes) > LARGE_PIECE_BYTES
+        self.cache_bytes = GDAL_CACHE_BYTES + decoding_bytes(max(stored, block_bytes), stored)
         """Memory that the reader keeps in a process, over all threads, beyond the pixels it returns."""
         if self.striped:
             row_bytes = self.shape[0] * whole_width * self.dtype.itemsize
             self._band_rows = band_rows(whole_height, row_bytes, height)
-            self.cache_bytes += ROW_CACHE_BYTES + stored
+            bands = -(-whole_height // self._band_rows)
+            self.cache_bytes += max(ROW_CACHE_BYTES, min(2, bands) * self._band_rows * row_bytes)
 
     def picking(self, numbers: Sequence[int]) -> GeoTiffSource:
         """Return the same file with other bands, by number from 1."""
@@ -294,9 +307,10 @@ class GeoTiffSource:
         window = Window(box.x0, box.y0, box.width, box.height)
         key = (self._stamp, self._target, self._driver)
         doing = f"read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
-        handles = mine(os.getpid()).striped if self.striped else mine(os.getpid()).tiled
+        ours = mine(os.getpid())
+        handles = ours.large if self._large else ours.striped if self.striped else ours.tiled
         try:
-            with gdal(self.name, doing):
+            with ours.alone if self._large else nullcontext(), gdal(self.name, doing):
                 dataset = handles.get(key, self._open)
                 if what == "pixels":
                     return np.asarray(dataset.read(self._bands, window=window))
@@ -304,7 +318,8 @@ class GeoTiffSource:
                     return np.asarray(dataset.read_masks(self._bands, window=window).max(axis=0))
                 return np.asarray(dataset.read_masks(self._bands[0], window=window))
         except InputError:
-            handles.drop(key)
+            with ours.alone if self._large else nullcontext():
+                handles.drop(key)
             raise
 
     def _open(self) -> Any:

@@ -17,6 +17,8 @@ from tilepipe.sources.files import content_sha256, stamp
 
 MAX_PIXELS = 128 << 20
 """Larger pictures are refused: they are decoded whole."""
+ROWS_PIXELS = 1 << 20
+"""Pixels that are converted at once."""
 MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
 MODES = ("L", "RGB", "I;16", "1")
 WITH_ALPHA = {"LA": "L", "RGBA": "RGB"}
@@ -45,6 +47,12 @@ class PictureSource(ArraySource):
     def __setstate__(self, state: tuple[str, str, dict[str, Any]]) -> None:
         self.__init__(state[0], **state[2])  # type: ignore[misc]
         self.name = state[1]
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that decoding takes beside the pixels: the picture as Pillow holds it, colours in 4 bytes a pixel."""
+        _, height, width = self.shape
+        return max(super().cache_bytes, height * width * max(4 if self.shape[0] > 1 else 1, self.dtype.itemsize))
 
     def identity(self) -> dict[str, Any]:
         """Return the hash of the file."""
@@ -81,13 +89,26 @@ def _planes(name: str, picture: Image.Image, allow_palette: bool) -> tuple[NDArr
         raise InputError(
             f"{name} has 16 bit colours, which would be cut to 8. Convert it: gdal_translate in.png out.tif"
         )
-    pixels = np.array(picture)
-    if pixels.dtype == np.bool_:
-        pixels = pixels.astype(np.uint8)
-    pixels = pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    pixels = _unpacked(picture)
     if picture.mode in WITH_ALPHA:
         return pixels[:-1], pixels[-1] > 0
     clear = picture.info.get("transparency")  # the one colour that a PNG without alpha shows as transparent
     if clear is None or picture.mode == "P":
         return pixels, None
     return pixels, (pixels != np.reshape(clear, (-1, 1, 1))).any(axis=0)
+
+
+def _unpacked(picture: Image.Image) -> NDArray[Any]:
+    """Return (bands, y, x), converted some rows at a time: the whole would be copied twice over."""
+    pixels: NDArray[Any] | None = None
+    rows = max(1, ROWS_PIXELS // picture.width)
+    for y in range(0, picture.height, rows):
+        below = min(y + rows, picture.height)
+        part = np.asarray(picture.crop((0, y, picture.width, below)))
+        part = part.astype(np.uint8) if part.dtype == np.bool_ else part
+        part = part[None] if part.ndim == 2 else part.transpose(2, 0, 1)
+        if pixels is None:
+            pixels = np.empty((len(part), picture.height, picture.width), part.dtype)
+        pixels[:, y:below] = part
+    assert pixels is not None, "a picture has a row"
+    return pixels

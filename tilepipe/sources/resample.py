@@ -171,6 +171,11 @@ class Resampled:
         """Memory that the source's reader keeps."""
         return int(getattr(self._base, "cache_bytes", 0))
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the image that lie in each process."""
+        return int(getattr(self._base, "held_bytes", 0))
+
     def identity(self) -> dict[str, Any]:
         """Return the source's identity and the size it is resampled to."""
         return {"reader": "resampled", "size": list(self._size), "of": self.source.identity()}

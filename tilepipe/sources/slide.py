@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
-from tilepipe.sources.checks import check_size, stated, usable
+from tilepipe.sources.checks import READERS, SPARE_BYTES, check_size, stated, usable
 from tilepipe.sources.companions import check_companions, slide_files
 from tilepipe.sources.files import Handles, content_sha256, stamp, unchanged
 
@@ -29,6 +29,8 @@ BLOCK = 512
 """Levels above 0 are read in blocks of this size on a fixed grid, so a pixel never depends on the box asked."""
 BLOCKS_PER_THREAD = 32
 """Blocks of levels a thread keeps: at most 32 x 512 x 512 x 4 bytes (colours, mask) = 32 MiB."""
+TILE_COPIES = 8
+"""Bytes that a pixel of a stored tile takes while it is decoded: as stored, and as it goes to the cache."""
 PIECE_PIXELS = 4 << 20
 """Pixels OpenSlide renders at once; it takes about 12 bytes for each."""
 
@@ -84,6 +86,11 @@ class SlideSource:
         self.downsamples = tuple(float(value) for value in slide.level_downsamples)
         self.vendor = str(properties.get("openslide.vendor", "unknown"))
         self.bounds = slide_bounds(properties, *self.levels[0])
+        sides = [
+            [int(properties.get(f"openslide.level[{k}].tile-{side}", 0)) for side in ("height", "width")]
+            for k in range(slide.level_count)
+        ]
+        self._tile_pixels = max(height * width for height, width in sides)
         colour = properties.get("openslide.background-color", "FFFFFF")
         self._background = np.array(list(bytes.fromhex(colour)), dtype=np.uint16)
 
@@ -100,7 +107,8 @@ class SlideSource:
     @property
     def cache_bytes(self) -> int:
         """Memory that the reader keeps in a process beyond the pixels it returns, with one thread reading levels."""
-        return SLIDE_CACHE_BYTES + BLOCKS_PER_THREAD * BLOCK * BLOCK * 4
+        blocks = BLOCKS_PER_THREAD * BLOCK * BLOCK * 4
+        return SLIDE_CACHE_BYTES + blocks + max(0, READERS * self._tile_pixels * TILE_COPIES - SPARE_BYTES)
 
     @property
     def files(self) -> list[Path]:

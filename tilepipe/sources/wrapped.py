@@ -70,6 +70,11 @@ class Wrapped:
         """Bytes that the source's reader keeps."""
         return int(getattr(self.source, "cache_bytes", 0))
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the image that lie in each process."""
+        return int(getattr(self.source, "held_bytes", 0))
+
     def read(self, box: Box) -> NDArray[Any]:
         """Return the pixels of `box`, (bands, box.height, box.width)."""
         return self.source.read(box)

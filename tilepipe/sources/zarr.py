@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import lzma
+import os
+import threading
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +22,22 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
-from tilepipe.sources.checks import check_dtype, check_size, pick, pick_bands, stated, usable
+from tilepipe.sources.checks import (
+    LARGE_PIECE_BYTES,
+    check_dtype,
+    check_size,
+    decoding_bytes,
+    pick,
+    pick_bands,
+    stated,
+    usable,
+)
 from tilepipe.sources.chunks import Chunks
 
+ONE_BY_ONE_BYTES = 1 << 20
+"""Decoded size of a chunk from which chunks are read one by one."""
+USUAL_BYTES = 64 << 20
+"""What decoding smaller ones takes at most."""
 MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4}
 METRES = {"meter": 1.0, "kilometer": 1e3}
 MARKERS = ("zarr.json", ".zarray", ".zgroup")
@@ -125,6 +143,11 @@ class ZarrSource:
         return {"reader": "zarr", "sha256": digest.hexdigest(), "shape": list(self.shape), **picked}
 
     @property
+    def cache_bytes(self) -> int:
+        """Memory that decoding takes in a process beyond the pixels that are returned."""
+        return USUAL_BYTES + max(decoding_bytes(level.piece_bytes, level.piece_bytes) for level in self._levels)
+
+    @property
     def files(self) -> list[Path]:
         """The folder."""
         return [self._root]
@@ -140,12 +163,13 @@ class ZarrPlanes:
         self.array = array
         self.part = part
         self.name = image.name
+        self.piece_bytes = int(np.prod(array.chunks)) * array.dtype.itemsize
         self.chunks = Chunks(image.name, array, image._root / part, image._root)
 
     def check(self) -> None:
         """Refuse other dtypes and chunks too large to decode."""
         check_dtype(self.name, self.array.dtype, "Convert it: zarr.save('out.zarr', array.astype('float32'))")
-        check_size(self.name, self.shape, int(np.prod(self.array.chunks)) * self.array.dtype.itemsize)
+        check_size(self.name, self.shape, self.piece_bytes)
 
     def coding(self) -> str:
         """Return what turns the bytes of chunks into pixels, as JSON."""
@@ -221,7 +245,7 @@ class ZarrPlanes:
         where = tuple(parts[axis] if axis in parts else picks[axis] for axis in axes)
         try:
             self.chunks.check(where)
-            found = np.asarray(self.array[where])
+            found = self._read(where)
         except (OSError, RuntimeError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise InputError(
                 f"{self.name} cannot be read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}: {error}. "
@@ -230,6 +254,34 @@ class ZarrPlanes:
         left = [axis for axis in axes if axis in "cyx"]
         found = found.transpose([left.index(axis) for axis in "cyx" if axis in left])
         return np.ascontiguousarray(found if "c" in left else found[None], dtype=self.dtype)
+
+    def _read(self, where: tuple[int | slice, ...]) -> NDArray[Any]:
+        """Return a part of the array; Zarr decodes ten chunks at once, which are read one by one where they are large.
+
+        The largest are decoded by one thread at a time.
+        """
+        if self.piece_bytes <= ONE_BY_ONE_BYTES:
+            return np.asarray(self.array[where])
+        spans = [k.indices(size)[:2] for k, size in zip(where, self.array.shape, strict=True) if isinstance(k, slice)]
+        chunks = [c for k, c in zip(where, self.array.chunks, strict=True) if isinstance(k, slice)]
+        found = np.empty([stop - start for start, stop in spans], dtype=self.array.dtype)
+        cuts = [
+            [(max(start, k * chunk), min(stop, (k + 1) * chunk)) for k in range(start // chunk, -(-stop // chunk))]
+            for (start, stop), chunk in zip(spans, chunks, strict=True)
+        ]
+        for part in itertools.product(*cuts):
+            left = iter(part)
+            wanted = tuple(slice(*next(left)) if isinstance(k, slice) else k for k in where)
+            at = tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(part, spans, strict=True))
+            with _alone(os.getpid()) if self.piece_bytes > LARGE_PIECE_BYTES else nullcontext():
+                found[at] = self.array[wanted]
+        return found
+
+
+@lru_cache(maxsize=1)
+def _alone(process: int) -> threading.Lock:
+    """Return what one thread of this process holds while it decodes a large chunk."""
+    return threading.Lock()
 
 
 def _open(name: str, path: Path) -> Any:
