@@ -16,6 +16,8 @@ import pytest
 import rasterio
 import zarr
 from fakes import constant_model, global_model, noise, plan_of, random_unet
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from rasterio.windows import Window
 
@@ -259,6 +261,11 @@ def test_a_promise_that_cannot_be_kept_is_refused_with_the_least_that_can() -> N
 @pytest.mark.parametrize(("text", "size"), [("4GiB", 4 << 30), ("500MB", 500_000_000), ("1.5 gib", 3 << 29), (7, 7)])
 def test_sizes(text: Any, size: int) -> None:
     assert parse_bytes(text) == size
+
+
+@given(st.integers(1, 1 << 45))
+def test_a_size_that_is_said_is_enough_where_it_is_given(size: int) -> None:
+    assert size <= parse_bytes(format_bytes(size)) <= size + max(size // 100, 1 << 20)
 
 
 def test_a_size_that_is_none_is_refused() -> None:

@@ -157,5 +157,5 @@ def parse_bytes(text: str | int) -> int:
 
 
 def format_bytes(size: int) -> str:
-    """Return '1.5 GiB' or '512 MiB'."""
-    return f"{size / (1 << 30):.2f} GiB" if size >= 1 << 30 else f"{-(-size // MiB)} MiB"
+    """Return '1.50 GiB' or '512 MiB', never less than `size`: what a message says must be enough where it is given."""
+    return f"{-(-100 * size // (1 << 30)) / 100:.2f} GiB" if size >= 1 << 30 else f"{-(-size // MiB)} MiB"
