@@ -36,6 +36,8 @@ def system(number: int) -> OSError:
         (np._core._exceptions._ArrayMemoryError((9, 9), np.dtype("f8")), 7, "--memory"),  # type: ignore[attr-defined]
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7, "--memory"),
         (torch.OutOfMemoryError("CUDA out of memory"), 7, "--memory"),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), 7, "the device failed"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), 7, "the device failed"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), 4, "UTF-8"),
         (ValueError("embedded null byte"), 2, "zero byte"),
     ],

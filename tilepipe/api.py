@@ -141,7 +141,7 @@ def predict(
 
     They equal the same crop of the full run with the same settings, bit for bit on the same device. Warns where the
     image's pixels are more than twice as large as those of the model. Raises `InputError` where the image cannot be
-    read or does not fit.
+    read or does not fit, `ModelError` where the model fails on a tile.
     """
     if choices.get("layers"):
         raise UsageError("predict returns labels alone; use segment, with the same region, for layers")

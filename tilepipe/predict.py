@@ -18,6 +18,7 @@ from tilepipe.errors import DeviceError, ModelError, TilepipeError, UsageError
 from tilepipe.models.model import Model
 from tilepipe.models.output import misfit
 from tilepipe.models.statistics import Mode, Reached
+from tilepipe.trouble import ordinary
 
 PROBABILITY_BITS = 24
 """Probabilities are rounded to this many bits, so that sums of weighted probabilities are exact in int64."""
@@ -120,6 +121,10 @@ class Predictor:
             raise DeviceError(
                 f"{self.device} cannot hold batches of {self.input_shape}; give a smaller --batch or --tile"
             ) from None
+        except RuntimeError as problem:  # a device says what went wrong when its answer is fetched
+            if (trouble := ordinary(problem)) is not None:
+                raise trouble from problem
+            raise
 
     @contextmanager
     def _in_one_sentence(self) -> Iterator[None]:
@@ -129,9 +134,11 @@ class Predictor:
         except (TilepipeError, Reached, torch.OutOfMemoryError):
             raise
         except Exception as problem:  # whatever a stranger's module raises
+            if isinstance(trouble := ordinary(problem), DeviceError):
+                raise trouble from problem
             said = f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}".removesuffix(": ")
             if self.precision == "fp64":
-                raise ModelError(f"{self.model.name} fails in fp64 ({said}); use precision fp32") from None
+                raise ModelError(f"{self.model.name} fails in fp64 ({said}); use precision fp32") from problem
             raise ModelError(
                 f"{self.model.name} fails on tiles of shape {self.input_shape} ({said}); it must take float32 (batch, "
                 "bands, height, width) and no other order or type: wrap it in a module that turns them, or give the "

@@ -24,14 +24,16 @@ from tilepipe.certificate import Certificate
 from tilepipe.certify import certificate_of, read_certificate, write_certificate
 from tilepipe.elapsed import timed
 from tilepipe.engine import dask
+from tilepipe.engine.around import FIELD
 from tilepipe.engine.book import Book, Checked
 from tilepipe.engine.passes import take_statistics
 from tilepipe.engine.steps import FAIL, Job
 from tilepipe.engine.trials import MODEL_FAILS
-from tilepipe.errors import InputError, LockedError, ModelError, StorageError, TilepipeError
+from tilepipe.errors import InputError, LockedError, ModelError, StorageError
 from tilepipe.events import Event, Listener
 from tilepipe.exports.products import LABELS, LOSSLESS
 from tilepipe.gauge import level_of
+from tilepipe.grid import Index
 from tilepipe.keys import Keys, kept_plan, read_plan, write_plan
 from tilepipe.labelmap import LabelMap
 from tilepipe.memory import give_back
@@ -198,33 +200,33 @@ def _predicted(
     Also returns what could not be read or predicted, of windows and tiles, and why.
     """
     plan, directory = job.plan, request.directory
-    if again:
-        drop_arrays(directory)
-        (directory / RECORD).unlink()
+    if again or (job.on_tile_error == FAIL and _failed_in(directory / f"{FIELD}.jsonl")):
+        drop_arrays(directory)  # labels were made of statistics that lack a window
+        (directory / RECORD).unlink(missing_ok=True)
     chunk = plan.grid.y.zone, plan.grid.x.zone
     store = Store.create(directory, plan.predicted, chunk, plan.label_dtype, plan.nodata, plan.layers)
     write_plan(directory, plan, request.key)
     job = replace(job, directory=directory.absolute())  # a worker has its own working folder
     windows = take_statistics(job, partial(dask.run, scheduler=scheduler), listener)
-    if windows and job.on_tile_error == FAIL:
-        raise _error_of(windows[0])
     give_back()
-    book = Book(plan, Ledger(directory / "ledger.jsonl"), store, listener)
+    ledger = Ledger(directory / "ledger.jsonl")
+    if job.on_tile_error == FAIL and (failed := _failed_in(ledger.path)):
+        ledger.forget(failed)  # they are tried again
+    book = Book(plan, ledger, store, listener)
     dask.run(job, book, scheduler)
     give_back()
     records = book.ledger.done.values()
     problems = [problem for record in records for problem in record.failed]
     if problems and not any(record.tiles for record in records):
         store.drop()  # so that the next run tries them all again
-        did = "predicted" if problems[0].startswith(MODEL_FAILS) else "read"
-        raise _error_of(problems[0], f"none of {len(problems)} tiles could be {did}; the first: ")
+        kind, did = (ModelError, "predicted") if problems[0].startswith(MODEL_FAILS) else (InputError, "read")
+        raise kind(f"none of {len(problems)} tiles could be {did}; the first: {problems[0]}")
     return book, [*windows, *problems]
 
 
-def _error_of(problem: str, before: str = "") -> TilepipeError:
-    """Return the error that the problem of a tile is when it ends the run."""
-    kind = ModelError if problem.startswith(MODEL_FAILS) else InputError
-    return kind(before + problem)
+def _failed_in(ledger: Path) -> list[Index]:
+    """Return the blocks or units of a ledger of which a tile or a window failed."""
+    return [block for block, record in read_records(ledger)[0].items() if record.failed]
 
 
 def _record(job: Job, book: Book, certificate: Certificate) -> dict[str, Any]:

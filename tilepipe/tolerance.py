@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tilepipe.arithmetic import arithmetic, dtype_of, on_device
-from tilepipe.errors import ModelError, StorageError
+from tilepipe.errors import DeviceError, ModelError, StorageError, TilepipeError
 from tilepipe.models.model import Model
 from tilepipe.text import json_of
+from tilepipe.trouble import ordinary
 
 SAFETY = 10.0
 """The halo is chosen so that the measured error is this many times below the tolerance."""
@@ -66,10 +67,11 @@ def edge_errors(forward: Callable[[Tensor], Tensor], windows: Iterable[Tensor], 
 
     `margin`, a multiple of `stride` too, is cut off on every side. Windows should lie inside the image, so that what
     is cut off is real; 8 or more of them. One forward pass of a whole and of a cut window each.
-    Raises `ModelError` for sizes that do not fit and for NaN from the model.
+    Windows that the model fails on are left out, as a run leaves out such tiles. Raises `ModelError` for sizes that do
+    not fit, and where no window is left.
     """
     worst = torch.zeros(0, dtype=torch.float64)
-    count = 0
+    count, problem = 0, "no window was given to measure the halo on; the image is too small for a tolerance"
     for window in windows:
         _, height, width = window.shape
         if min(height, width) <= 2 * margin or any(n % stride for n in (height, width, margin)):
@@ -78,12 +80,15 @@ def edge_errors(forward: Callable[[Tensor], Tensor], windows: Iterable[Tensor], 
                 "all must be multiples of the stride and the window larger than two margins"
             )
         inner = (..., slice(margin, height - margin), slice(margin, width - margin))
-        whole = _probabilities(forward, window)[inner]
-        distances = total_variation(whole, _probabilities(forward, window[inner]))
+        try:
+            distances = _distances(forward, window, inner)
+        except ModelError as error:
+            problem = str(error)
+            continue
         worst = _larger(worst, _by_distance(distances))
         count += 1
     if not count:
-        raise ModelError("no window was given to measure the halo on; the image is too small for a tolerance")
+        raise ModelError(problem)
     return EdgeErrors(tuple(worst.tolist()), count, margin)
 
 
@@ -108,6 +113,19 @@ def model_errors(
 def total_variation(p: Tensor, q: Tensor) -> Tensor:
     """Return half the sum of absolute differences over classes of (K, H, W) probabilities: (H, W), 0 to 1."""
     return (p - q).abs().sum(0) / 2
+
+
+def _distances(forward: Callable[[Tensor], Tensor], window: Tensor, inner: tuple[Any, ...]) -> Tensor:
+    """Return what a cut around `inner` does to each of its pixels. Raises `ModelError` where the model fails."""
+    try:
+        whole = _probabilities(forward, window)[inner]
+        return total_variation(whole, _probabilities(forward, window[inner]))
+    except TilepipeError:
+        raise
+    except Exception as error:  # whatever a stranger's module raises
+        if isinstance(trouble := ordinary(error), DeviceError):
+            raise trouble from error
+        raise ModelError(f"the model fails on a window of the image ({type(error).__name__}: {error})") from error
 
 
 def _probabilities(forward: Callable[[Tensor], Tensor], window: Tensor) -> Tensor:

@@ -16,8 +16,13 @@ from tilepipe.errors import DeviceError, InputError, StorageError, TilepipeError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "unable to allocate", "bad_alloc")
+NO_MEMORY = (
+    "can't allocate memory", "not enough memory", "out of memory", "unable to allocate", "failed to allocate memory",
+    "bad_alloc", "status_alloc_failed",
+)  # fmt: skip
 """How libraries that have no class for it say that memory ran out."""
+DEVICE_WORDS = ("cuda error", "cuda failure")
+"""How torch and onnxruntime say that a device failed; a process cannot use it any more then."""
 DISK_WORDS = ("no space left", "failed to write", "write error", "error while writing", "disk full", "file too large")
 """How GDAL and libtiff say that a disk is full."""
 ZERO_BYTE = ("null byte", "null character")
@@ -53,13 +58,21 @@ def ordinary(error: BaseException) -> TilepipeError | None:
         return None
     if isinstance(error, OSError) and error.errno != errno.ENOMEM:
         return StorageError(system_sentence(error))
-    if isinstance(error, MemoryError | OSError) or (isinstance(error, RuntimeError) and _says(error, NO_MEMORY)):
-        said = f" ({_line(error)})" if _line(error) else ""
-        return DeviceError(f"memory ran out{said}; give less --memory, a smaller --tile or fewer --workers; {KEPT}")
+    if isinstance(error, MemoryError | OSError | RuntimeError) or type(error).__module__.startswith("onnxruntime"):
+        return _of_device(error)
     if isinstance(error, ValueError):
         return _of_text(error)
     if type(error).__module__.startswith("rasterio") and _says(error, DISK_WORDS):
         return StorageError(f"a file could not be written whole ({_line(error)}); is the disk full? {FREE_SPACE}")
+    return None
+
+
+def _of_device(error: BaseException) -> TilepipeError | None:
+    if isinstance(error, MemoryError | OSError) or _says(error, NO_MEMORY):
+        said = f" ({_line(error)})" if _line(error) else ""
+        return DeviceError(f"memory ran out{said}; give less --memory, a smaller --tile or fewer --workers; {KEPT}")
+    if _says(error, DEVICE_WORDS):
+        return DeviceError(f"the device failed ({_line(error)}); give the same command again, or --device cpu; {KEPT}")
     return None
 
 

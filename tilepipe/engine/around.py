@@ -34,6 +34,7 @@ WHOLE = "whole.json"
 """Statistics of the whole image, beside the ledger."""
 CHUNK = 1 << 18
 """Most values in a chunk of a field, which is a unit of work."""
+NEEDS_ALL = "the statistics of the whole image take every tile; --statistics field leaves such a place out"
 LEAST = 2.0**-20
 """Weight of a window without image data, with statistics 1: nothing where another window has a say, and no NaN."""
 
@@ -65,13 +66,13 @@ class Around(Protocol):
 class Windows:
     """Takes statistics of windows of the image, live."""
 
-    def __init__(self, plan: Plan, model: Model, image: Pixels) -> None:
-        """Move the model to its device."""
+    def __init__(self, plan: Plan, model: Model, image: Pixels, *, stop: bool = False) -> None:
+        """Move the model to its device; with `stop` the first window that fails raises."""
         how = plan.compute
-        self.grid = plan.windows
+        self.grid, self.stop = plan.windows, stop
         self.image, self.batch, self.dtype = image, how.batch, how.dtype
         self.values = sum(plan.statistics.values) if plan.statistics else 0
-        self.trials = Trials(model, plan)
+        self.trials = Trials(model, plan, stop=stop)
         self.predictor = Predictor(
             model, self.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
         )
@@ -113,6 +114,8 @@ class Windows:
             try:
                 pixels, valid = self.image.read(box)
             except InputError as error:
+                if self.stop:
+                    raise
                 failed.append(str(error))
                 continue
             if valid.any():
@@ -181,6 +184,7 @@ class Sums:
         """Move the model to its device."""
         how = plan.compute
         self.plan, self.image = plan, image
+        self.trials = Trials(model, plan, stop=True)
         self.predictor = Predictor(
             model, plan.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
         )
@@ -188,17 +192,32 @@ class Sums:
     def of_block(self, block: Index, known: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sums for the operation after those whose statistics are known; see `Summer`.
 
-        Raises `InputError` where a tile cannot be read: the statistics would not be those of the whole image.
+        Raises `InputError` where a tile cannot be read, `ModelError` where the model fails on one: the statistics would
+        not be those of the whole image.
         """
-        grid, found, same = self.plan.grid, [], Same(self.plan, known)
-        tiles = grid.tiles_of(block)
-        while group := list(islice(tiles, self.plan.compute.batch)):
-            boxes = [grid.tile_box(tile) for tile in group]
-            summer = Summer([same.nodes(box) for box in boxes], [grid.kept_box(tile) for tile in group])
-            self.predictor.observe(np.stack([self.image.read(box)[0] for box in boxes]), summer)
-            found += summer.found
+        grid, found, same = self.plan.grid, list[Any](), Same(self.plan, known)
+        cores = {grid.tile_box(tile): grid.kept_box(tile) for tile in grid.tiles_of(block)}
+        boxes = iter(cores)
+
+        def summer(boxes: Sequence[Box]) -> Summer:
+            return Summer([same.nodes(box) for box in boxes], [cores[box] for box in boxes])
+
+        while group := list(islice(boxes, self.plan.compute.batch)):
+            try:
+                found += self.trials.of(self._summed, [self.image.read(box)[0] for box in group], group, summer)
+            except ModelError as error:
+                raise ModelError(f"{error}; {NEEDS_ALL}") from error
         total: NDArray[np.float64] = np.stack(found).sum(0)
         return total
+
+    def _summed(self, tiles: NDArray[Any], summer: Frozen | None) -> NDArray[np.float64]:
+        """Return what the operation sees over the cores of tiles, (n, values + 2)."""
+        assert isinstance(summer, Summer)
+        self.predictor.observe(tiles, summer)
+        found: NDArray[np.float64] = np.stack(summer.found)
+        if not np.isfinite(found).all():
+            raise ModelError(f"{self.predictor.model.name} gives NaN or infinite statistics")
+        return found
 
 
 def whole_image(plan: Plan, model: Model, image: Pixels) -> NDArray[np.float64]:
@@ -226,11 +245,14 @@ def read_whole(directory: Path, count: int) -> NDArray[np.float64]:
     return known[:count]
 
 
-def around_of(plan: Plan, model: Model, image: Pixels, directory: Path | None) -> Around | None:
-    """Return where statistics come from: the run's own where it has a directory; None for tiles that take their own."""
+def around_of(plan: Plan, model: Model, image: Pixels, directory: Path | None, *, stop: bool = False) -> Around | None:
+    """Return where statistics come from: the run's own where it has a directory; None for tiles that take their own.
+
+    With `stop` the first window raises that fails when it is taken.
+    """
     if plan.statistics is None:
         return None
     if plan.statistics.kind == "whole":
         count = sum(plan.statistics.values)
         return Same(plan, read_whole(directory, count) if directory else whole_image(plan, model, image))
-    return Kept(plan, directory) if directory else Live(Windows(plan, model, image))
+    return Kept(plan, directory) if directory else Live(Windows(plan, model, image, stop=stop))

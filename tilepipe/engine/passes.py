@@ -19,7 +19,7 @@ from tilepipe.box import Box
 from tilepipe.engine.around import FIELD, WHOLE, Sums, Windows, field_boxes, field_columns, read_whole, whole_so_far
 from tilepipe.engine.book import Queue, Work
 from tilepipe.engine.pixels import Pixels
-from tilepipe.engine.steps import Job
+from tilepipe.engine.steps import FAIL, Job
 from tilepipe.errors import StorageError
 from tilepipe.events import Event, Listener
 from tilepipe.grid import Index
@@ -113,7 +113,7 @@ class FieldUnit(_Unit):
         """Open the array and move the model to its device."""
         super().__init__(job, FIELD)
         self.boxes = field_boxes(self.plan)
-        self.windows = Windows(self.plan, job.model, self.image)
+        self.windows = Windows(self.plan, job.model, self.image, stop=job.on_tile_error == FAIL)
 
     def take(self, unit: Index) -> tuple[Box, Any, tuple[str, ...]]:
         """See `Windows.take`."""

@@ -72,8 +72,9 @@ class Worker:
         )
         self.store = Store(job.directory) if job.directory else None
         self.image = Pixels(job.source, job.model.card.mean or (0.0,) * plan.bands)
-        self.around = around or around_of(plan, job.model, self.image, job.directory)
-        self._trials = Trials(job.model, plan, stop=job.on_tile_error == FAIL)
+        stop = job.on_tile_error == FAIL
+        self.around = around or around_of(plan, job.model, self.image, job.directory, stop=stop)
+        self._trials = Trials(job.model, plan, stop=stop)
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
 
     def region(self) -> tuple[NDArray[Any], Tally]:

@@ -13,6 +13,7 @@ from tilepipe.errors import ModelError
 from tilepipe.models.model import Model
 from tilepipe.models.statistics import Frozen
 from tilepipe.plan import Plan
+from tilepipe.probe.tiles import made_up_tiles
 
 MODEL_FAILS = "the model fails in "
 """Beginning of the sentence about a tile that was read but not predicted."""
@@ -36,7 +37,7 @@ class Trials:
     def of(self, call: Call, pixels: Sequence[NDArray[Any]], boxes: Sequence[Box], under: Under) -> list[Found]:
         """Return the values of each tile at `boxes`, or where and why the model fails on it.
 
-        Raises `ModelError` where the model works on no tile at all: on none so far, and not on noise either.
+        Raises `ModelError` where the model works on no tile at all: on none so far, and not on a made-up one either.
         """
         if not pixels:
             return []
@@ -53,16 +54,20 @@ class Trials:
         try:
             found: NDArray[Any] = call(pixels[None], under([box]))[0]
         except ModelError as error:
-            if self._stop or not self._can_work(call, pixels, under([box])):
+            if not self._can_work(call, pixels, under([box])):
                 raise
-            return f"{MODEL_FAILS}{_place(box, self._plan)}: {error}"
+            problem = f"{MODEL_FAILS}{_place(box, self._plan)}: {_said(error)}"
+            if self._stop:
+                raise ModelError(problem) from error
+            return problem
         return found
 
     def _can_work(self, call: Call, like: NDArray[Any], under: Frozen | None) -> bool:
-        """Return whether the model has worked on a tile, or works on noise: else every tile of the run would fail."""
+        """Return whether the model has worked on a tile, or works on one made up: else all of the run would fail."""
         if not self._works:
+            height, width = like.shape[1:]
             try:
-                call(_noise(like, self._model.card.mean, self._model.card.std)[None], under)
+                call(made_up_tiles(self._model.card, 1, (height, width), str(like.dtype)), under)
             except ModelError:
                 return False
             self._works = True
@@ -77,11 +82,9 @@ def _place(box: Box, plan: Plan) -> str:
     return f"rows {y0} to {y1}, columns {x0} to {x1}"
 
 
-def _noise(like: NDArray[Any], mean: Sequence[float], std: Sequence[float]) -> NDArray[Any]:
-    """Return noise of a tile's shape and type, with the mean and the deviation that the model is made for."""
-    bands = len(like)
-    centre, width = (np.array(values or [usual] * bands)[:, None, None] for values, usual in ((mean, 100), (std, 50)))
-    values = centre + width * np.random.default_rng(0).standard_normal(like.shape)
-    if like.dtype.kind != "f":
-        values = np.clip(np.round(values), np.iinfo(like.dtype).min, np.iinfo(like.dtype).max)
-    return values.astype(like.dtype)
+def _said(error: ModelError) -> str:
+    """Return what a model raised on a tile; advice about the model as a whole does not fit one that works elsewhere."""
+    cause = error.__cause__
+    if cause is None:
+        return str(error)
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}".removesuffix(": ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -14,6 +15,7 @@ from tilepipe.blend import Sums
 from tilepipe.box import Box
 from tilepipe.engine.around import Around
 from tilepipe.engine.steps import Job, Worker
+from tilepipe.errors import InputError, ModelError
 from tilepipe.grid import Index
 from tilepipe.models.statistics import Nodes
 from tilepipe.predict import PROBABILITY_BITS, Predictor
@@ -29,11 +31,18 @@ ONE = float(1 << PROBABILITY_BITS)
 class Passes:
     """Computes probabilities of boxes of the prediction grid, inside the image."""
 
-    def __init__(self, job: Job, around: Around | None = None) -> None:
-        """Move the model to its device; `around` gives its statistics, those of the job's own image by default."""
-        self.job = job
+    def __init__(self, job: Job, around: Around | None = None, *, lenient: bool = False) -> None:
+        """Move the model to its device; `around` gives its statistics, those of the job's own image by default.
+
+        `lenient` is for a run with tiles that failed: `attempt` leaves out what needs a tile that fails.
+        """
+        self.job, self.lenient = job, lenient
         self.grid = job.plan.grid
         self.worker = Worker(replace(job, directory=None), around)
+
+    def attempt(self) -> AbstractContextManager[None]:
+        """Return what ends a comparison without an error where a tile cannot be read or predicted, if `lenient`."""
+        return suppress(InputError, ModelError) if self.lenient else nullcontext()
 
     def close(self) -> None:
         """Stop the reading threads."""

@@ -153,15 +153,17 @@ def shifted(passes: Passes, count: int, seed: int) -> Difference | None:
     if y0 >= region.y1 or x0 >= region.x1:
         return None
     around = passes.worker.around
-    other = Passes(moved(passes.job, dy, dx), MovedStatistics(around, dy, dx) if around else None)
+    statistics = MovedStatistics(around, dy, dx) if around else None
+    other = Passes(moved(passes.job, dy, dx), statistics, lenient=passes.lenient)
     found = NONE
     try:
         for _ in range(count):
             y = random.randint(y0, max(y0, region.y1 - grid.y.step))
             x = random.randint(x0, max(x0, region.x1 - grid.x.step))
             box = Box(y, x, min(y + grid.y.step, region.y1), min(x + grid.x.step, region.x1))
-            there = other.tiled(box.shift(-dy, -dx))[0]
-            found += difference(passes.tiled(box)[0], there, passes.valid(box))[0]
+            with passes.attempt():
+                there = other.tiled(box.shift(-dy, -dx))[0]
+                found += difference(passes.tiled(box)[0], there, passes.valid(box))[0]
     finally:
         other.close()
     return found

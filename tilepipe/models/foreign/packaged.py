@@ -10,9 +10,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from tilepipe.errors import ModelError, TilepipeError
+from tilepipe.errors import DeviceError, ModelError, TilepipeError
 from tilepipe.models.card import ModelCard, Output
 from tilepipe.models.output import as_logits, misfit, recognise, tensor_of
+from tilepipe.trouble import ordinary
 
 Forward = Callable[[Tensor], Any]
 OUTPUTS = get_args(Output)
@@ -81,6 +82,8 @@ class Packaged(nn.Module):
         except (TilepipeError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a stranger's network raises
+            if isinstance(trouble := ordinary(error), DeviceError):
+                raise trouble from error
             raise ModelError(f"{self.path} {what}: {first_line(error)}") from None
 
     def _shapes_only(self, x: Tensor) -> Tensor:
