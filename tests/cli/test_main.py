@@ -90,7 +90,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["segment"], "Missing argument 'INPUT'"),
         (["segment", "x.tif"], "Missing option '-m'"),
-        (["segment", "x.tif", "-m", "buildings", "--tille", "3"], "--tile"),
+        (["segment", "x.tif", "-m", "buildings", "--tille", "3"], "Did you mean one of: '--t', '--tile'?"),
         (["sgment"], "No such command 'sgment'"),
         (["batch", "run"], "Missing argument 'JOBS'"),
     ],
@@ -99,7 +99,7 @@ def test_usage_errors(capsys: pytest.CaptureFixture[str], words: list[str], sent
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert sentence in err.replace("'--tile'", "--tile").replace("'--tille'", "")
+    assert sentence in err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -117,6 +117,38 @@ def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     assert done.stdout.split("\n")[:2] == ["script runs", "(200, 200)"]
 
 
+SLOW_DISK = """
+import distributed.core
+from distributed.utils import warn_on_duration
+distributed.core.warn_on_duration = lambda duration, text: warn_on_duration("0s", text)
+"""
+QUIET = """
+import os, sys, warnings
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from fakes import noise, random_unet, run_labels
+from tilepipe.engine import dask
+warnings.simplefilter("error")
+labels = run_labels(noise(200, 200), random_unet(), Path({work!r}), dask.run, tile=96, overlap=64, workers={workers})
+print(labels.shape, "PYTHONWARNINGS" in os.environ)
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_dask_remarks_on_a_slow_disk_neither_ends_a_run_nor_is_shown(workers: int, tmp_path: Path) -> None:
+    """Every disk is slow here, in worker processes too; warnings are errors in the process that starts the run."""
+    tests = Path(__file__).parents[1]
+    (tmp_path / "sitecustomize.py").write_text(SLOW_DISK)
+    script = tmp_path / "script.py"
+    script.write_text(QUIET.format(tests=str(tests), work=str(tmp_path / "work"), workers=workers))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(tests.parent)])
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "(200, 200) False\n"
+
+
 def test_a_running_scheduler_by_address(tmp_path: Path) -> None:
     image, model = noise(200, 300), random_unet()
     expected = run_labels(image, model, tmp_path / "serial", **CUT)  # type: ignore[arg-type]

@@ -143,7 +143,6 @@ def test_a_few_damages(truths: dict[str, dict[str, bytes]], tmp_path: Path) -> N
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-@pytest.mark.filterwarnings("ignore:Creating scratch directories")  # a busy machine
 def test_200_damages(truths: dict[str, dict[str, bytes]], tmp_path: Path) -> None:
     found = drawn(200, 2026, truths, tmp_path)
     assert found["same"] >= 180, found

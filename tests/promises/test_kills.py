@@ -133,7 +133,6 @@ def test_two_kills(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-@pytest.mark.filterwarnings("ignore:Creating scratch directories")  # a busy machine
 @pytest.mark.parametrize("pair", sorted(PAIRS))
 def test_100_kills(pair: str, tmp_path: Path) -> None:
     drawn(50, 2026, pair, tmp_path)

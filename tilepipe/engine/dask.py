@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -174,7 +175,8 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
     try:
         with (
             _main_hidden(),
-            LocalCluster(**options, **loopback, silence_logs=logging.CRITICAL) as cluster,
+            _silent_workers(),
+            _started({**options, **loopback}) as cluster,
             Client(cluster) as client,
         ):
             if not job.plan.compute.workers:
@@ -183,6 +185,26 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
             yield client
     finally:
         _forget_cluster()
+
+
+@contextmanager
+def _silent_workers() -> Iterator[None]:
+    """Keep libraries' remarks in worker processes, which share stderr but no filters, from it; -W still shows them."""
+    if "PYTHONWARNINGS" in os.environ:
+        yield
+        return
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONWARNINGS", None)
+
+
+def _started(options: dict[str, Any]) -> LocalCluster:
+    """Start a cluster, however slow the disk is: where warnings are errors, a remark on that would end the run."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Creating scratch directories")
+        return LocalCluster(**options, silence_logs=logging.CRITICAL)
 
 
 def _forget_cluster() -> None:
