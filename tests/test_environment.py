@@ -16,8 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-CONDA_NAMES = {"torch": "pytorch", "dask": "dask-core", "openslide-bin": "openslide"}
-EXTRAS = ("dev", "docs", "xarray")
+CONDA_NAMES = {"torch": "pytorch", "dask": "dask-core", "matplotlib": "matplotlib-base", "openslide-bin": "openslide"}
+EXTRAS = ("dev", "docs", "report", "xarray")
 IMPORT_NAMES = {
     "pil": "pillow",
     "yaml": "pyyaml",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,18 @@ def test_the_log_lies_in_the_model_directory_and_loading_does_not_mind(
         "certificate.json", "curves.png", "log.csv", "log.jsonl", "model.json", "weights.safetensors",
     ]  # fmt: skip
     assert load_model(directory).card.name == "m"
+
+
+def test_training_without_matplotlib_says_so_and_draws_no_curves(
+    small: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = list[Event]()
+    monkeypatch.setattr(loop, "halo", lambda module, bands: 24)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    directory = loop.fit(small(steps=2, checkpoint=1), events.append)
+    assert sum("pip install 'tilepipe[report]'" in event.message for event in events) == 1
+    assert (directory / "log.csv").exists()
+    assert not (directory / "curves.png").exists()
 
 
 def test_progress_says_loss_speed_time_left_and_the_last_validation(validating: TrainConfig) -> None:

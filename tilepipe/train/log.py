@@ -13,7 +13,7 @@ from typing import Any
 from tilepipe.errors import StorageError
 from tilepipe.models.card import DEFAULT_COLORS
 from tilepipe.train.config import TrainConfig
-from tilepipe.train.curves import Line, Panel, picture
+from tilepipe.train.curves import Line, Panel, missing, picture
 from tilepipe.train.state import State
 from tilepipe.train.stopping import best
 
@@ -21,13 +21,13 @@ BLACK = "#000000"
 
 
 def log_files(state: State, config: TrainConfig) -> dict[str, bytes]:
-    """Return log.csv, log.jsonl and curves.png of what has been done so far, as bytes by file name."""
+    """Return log.csv, log.jsonl and curves.png of what has been done so far, as bytes by file name.
+
+    Where matplotlib is not installed there are no curves (`curves.missing`).
+    """
     lines = "".join(json.dumps(row) + "\n" for row in rows(state, config))
-    return {
-        "log.csv": _table(state, config).encode(),
-        "log.jsonl": lines.encode(),
-        "curves.png": picture(panels(state, config), "step"),
-    }
+    found = {"log.csv": _table(state, config).encode(), "log.jsonl": lines.encode()}
+    return found if missing() else {**found, "curves.png": picture(panels(state, config), "step")}
 
 
 def write_log(state: State, config: TrainConfig, folder: Path) -> None:

@@ -25,6 +25,7 @@ from tilepipe.train.augment import augmented
 from tilepipe.train.baseline import best_threshold
 from tilepipe.train.broken import no_number
 from tilepipe.train.config import TrainConfig
+from tilepipe.train.curves import missing
 from tilepipe.train.data import Scene
 from tilepipe.train.ground import Ground
 from tilepipe.train.log import log_files, write_log
@@ -65,6 +66,8 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
         listener(Event("images", message=note))
     if said := ground.pixel_size[1]:
         listener(Event("images", message=said))
+    if said := missing():
+        listener(Event("train", message=said))
     state = start(ground.scenes, config, origin)
     state.data = ground.content()
     if said := state.resume(folder, config):
