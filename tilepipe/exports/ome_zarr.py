@@ -16,18 +16,19 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.exports.pyramid import halved, halvings
 from tilepipe.exports.staging import facts, labels_from, staged
 from tilepipe.labelmap import LabelMap, Legend
+
+if TYPE_CHECKING:
+    import zarr
 
 CHUNK = 1024
 """Side of a chunk of every level, in pixels."""
@@ -54,6 +55,8 @@ def write_ome_zarr(labels: LabelMap, path: Path) -> None:
 
 def _label_group(labels: LabelMap, path: Path, levels: int) -> zarr.Group:
     """Return the group of the label levels, below an image of them."""
+    import zarr
+
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", labels.legend.name).strip("._") or "labels"
     root = zarr.create_group(path, attributes={"ome": _image(labels, levels, f"labels/{name}/")})
     listing = root.create_group("labels", attributes={"ome": {"version": "0.5", "labels": [name]}})
@@ -62,11 +65,15 @@ def _label_group(labels: LabelMap, path: Path, levels: int) -> zarr.Group:
 
 
 def _layer_group(layer: LabelMap, path: Path, levels: int) -> zarr.Group:
+    import zarr
+
     return zarr.create_group(path, attributes={"ome": _image(layer, levels), "tilepipe": facts(layer)})
 
 
 def read_ome_zarr(path: Path) -> LabelMap:
     """Open a folder written by `write_ome_zarr` as a LabelMap. Raises `InputError` when it is not one."""
+    import zarr
+
     try:
         group = zarr.open_group(path, mode="r", zarr_format=3)
         if "tilepipe" not in group.attrs:  # an image that points at its labels
@@ -87,7 +94,7 @@ def _create(group: zarr.Group, level: int, shape: tuple[int, int], labels: Label
         shape=shape,
         dtype=labels.dtype,
         chunks=(CHUNK, CHUNK),
-        compressors=[ZstdCodec(level=3)],
+        compressors=[{"name": "zstd", "configuration": {"level": 3}}],
         fill_value=labels.legend.nodata,
         dimension_names=("y", "x"),
     )

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import skimage
 from numpy.typing import NDArray
 from rasterio.features import shapes
-from skimage.measure import label as connected
 
 from tilepipe.border_merge import Regions
 from tilepipe.box import Box
@@ -79,7 +79,8 @@ def _traced(
         wanted &= pixels != 0
     if not wanted.any():
         return
-    found = connected(np.where(wanted, pixels.astype(np.int32) + 1, 0), background=0, connectivity=1).astype(np.int32)
+    values = np.where(wanted, pixels.astype(np.int32) + 1, 0)
+    found = skimage.measure.label(values, background=0, connectivity=1).astype(np.int32)
     class_of = np.zeros(int(found.max()) + 1, np.int64)
     class_of[found] = pixels
     number_of = np.zeros(len(class_of), np.int64)

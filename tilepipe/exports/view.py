@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dask.array
 import numpy as np
 from numpy.typing import NDArray
 
@@ -94,6 +93,8 @@ class Lazy:
     @property
     def dask(self) -> Any:
         """Lazy dask array (H, W); one chunk is one stored block."""
+        import dask.array
+
         blocks = tuple(min(block, side) for block, side in zip(self.map.block, self.shape, strict=True))
         meta = np.empty((0, 0), self.dtype)
         return dask.array.from_array(self, chunks=blocks, name=False, meta=meta)  # type: ignore[no-untyped-call]

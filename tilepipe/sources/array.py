@@ -6,7 +6,6 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-import dask
 import numpy as np
 from numpy.typing import NDArray
 
@@ -162,5 +161,7 @@ def _computed(part: Any) -> Any:
     """Return a numpy array, computed where `part` is lazy."""
     if isinstance(part, np.ndarray):
         return part
+    import dask
+
     with dask.config.set(scheduler="synchronous"):  # the caller's threads are the parallelism
         return part.compute()

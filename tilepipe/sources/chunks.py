@@ -35,6 +35,14 @@ EMPTY = (1 << 64) - 1
 HEAD = 32
 """Bytes that hold the header of every compressor."""
 
+MARKERS = ("zarr.json", ".zarray", ".zgroup")
+"""Files by which a folder is known to be Zarr."""
+
+
+def is_zarr(path: Path) -> bool:
+    """Return whether a folder is a Zarr array or group."""
+    return any((path / marker).is_file() for marker in MARKERS)
+
 
 @dataclass(frozen=True)
 class Piece:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.sources.base import Source
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 ROWS = 256
 """Rows of a source that are read at once."""
@@ -60,6 +61,9 @@ def dask_sha256(array: da.Array) -> str:
 
     Its name says nothing: dask takes it from the code that makes the array, or from the user, not from the data.
     """
+    import dask
+    import dask.array as da
+
     hashes = _Hashes()
     with dask.config.set(scheduler="synchronous"):  # one chunk at a time
         da.store([array], [hashes], lock=False)  # type: ignore[list-item]

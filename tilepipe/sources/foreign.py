@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +17,10 @@ from tilepipe.sources.bands import Band
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.checks import DTYPES, check_dtype, check_size
 
-Plain = NDArray[Any] | da.Array
+if TYPE_CHECKING:
+    import dask.array as da
+
+Plain: TypeAlias = "NDArray[Any] | da.Array"
 """What is read from: a numpy or a dask array."""
 
 
@@ -57,7 +59,7 @@ class Taken:
 
 def is_array(what: Any) -> bool:
     """Return whether `what` is an array of a library that is known."""
-    return isinstance(what, np.ndarray | da.Array) or _is(what, "torch", "Tensor") or named_axes(what)
+    return isinstance(what, np.ndarray) or _is_dask(what) or _is(what, "torch", "Tensor") or named_axes(what)
 
 
 def named_axes(what: Any) -> bool:
@@ -68,6 +70,10 @@ def named_axes(what: Any) -> bool:
 def _is(what: Any, library: str, name: str) -> bool:
     kind = getattr(sys.modules.get(library), name, None)
     return kind is not None and isinstance(what, kind)
+
+
+def _is_dask(what: Any) -> TypeGuard[da.Array]:
+    return _is(what, "dask.array", "Array")
 
 
 def no_image(what: Any) -> UsageError:
@@ -99,8 +105,10 @@ def plain(what: Any, name: str) -> Plain:
     if _is(what, "zarr", "Array"):
         if min(what.shape, default=0) < 1:
             return np.empty(what.shape, what.dtype)
+        import dask.array as da
+
         return da.from_array(what, chunks=what.chunks, name=False)  # type: ignore[no-untyped-call, no-any-return]
-    if not isinstance(what, np.ndarray | da.Array):
+    if not (isinstance(what, np.ndarray) or _is_dask(what)):
         raise InputError(f"{name} wraps a {type(what).__name__}; give one that wraps a numpy or dask array")
     return what
 
@@ -133,7 +141,9 @@ def hidden(array: Plain) -> Any:
     """Return the mask of a numpy or dask masked array, True where it hides a value; None for other arrays."""
     if isinstance(array, np.ma.MaskedArray):
         return np.ma.getmaskarray(array)
-    if isinstance(array, da.Array) and isinstance(array._meta, np.ma.MaskedArray):
+    if _is_dask(array) and isinstance(array._meta, np.ma.MaskedArray):
+        import dask.array as da
+
         return da.ma.getmaskarray(array)
     return None
 
@@ -142,13 +152,18 @@ def unmasked(array: Plain) -> Plain:
     """Return the values of a masked array, those that it hides too, or the array."""
     if isinstance(array, np.ndarray):
         return np.asarray(array)
-    return da.ma.getdata(array) if isinstance(array._meta, np.ma.MaskedArray) else array
+    if not isinstance(array._meta, np.ma.MaskedArray):
+        return array
+    import dask.array as da
+
+    values: Plain = da.ma.getdata(array)
+    return values
 
 
 def read_as(array: Plain, name: str) -> np.dtype[Any]:
     """Return the dtype in which an array is read; the rule is in `ArraySource`. Raises `InputError` with a remedy."""
     found = np.dtype(array.dtype).newbyteorder("=")
-    if isinstance(array, da.Array) and not isinstance(array._meta, np.ndarray):
+    if _is_dask(array) and not isinstance(array._meta, np.ndarray):
         kind = f"{type(array._meta).__module__.split('.')[0]}.{type(array._meta).__name__}"
         raise InputError(f"{name} has chunks that are {kind}; make them numpy: array.map_blocks(convert)")
     known = {"float16": "float32", "float64": "float32", "bool": "uint8", "int8": "int16"}

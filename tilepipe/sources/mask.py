@@ -6,11 +6,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+import scipy
+import skimage
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
-from skimage.color import rgb2hsv
-from skimage.filters import threshold_otsu
-from skimage.morphology import closing, disk
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
@@ -158,14 +156,14 @@ def tissue(source: Source, margin: float) -> Bitmap:
     scale = min(1.0, TISSUE_SIDE / max(height, width))
     h, w = max(1, round(height * scale)), max(1, round(width * scale))
     small = Resampled(source, h, w).read(Box.of_shape(h, w))
-    saturation = rgb2hsv(small, channel_axis=0)[1]
+    saturation = skimage.color.rgb2hsv(small, channel_axis=0)[1]
     if saturation.min() == saturation.max():
         return Bitmap(np.ones((h, w), bool), height, width)
-    found = saturation > min(threshold_otsu(saturation), 0.12)
+    found = saturation > min(skimage.filters.threshold_otsu(saturation), 0.12)
     radius = max(1, round(margin * scale))
-    grown = _grown(closing(found, disk(2)), radius)
+    grown = _grown(skimage.morphology.closing(found, skimage.morphology.disk(2)), radius)
     return Bitmap(grown, height, width)
 
 
 def _grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    return np.asarray(distance_transform_edt(~mask) <= radius)
+    return np.asarray(scipy.ndimage.distance_transform_edt(~mask) <= radius)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,15 +16,18 @@ from tilepipe.sources.bands import bands_of, numbers_of, with_bands
 from tilepipe.sources.base import Source
 from tilepipe.sources.beside import TIFF_MAGIC
 from tilepipe.sources.checks import stated
+from tilepipe.sources.chunks import is_zarr
 from tilepipe.sources.foreign import Arrayed, is_array, no_image
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.picture import MAGIC as PICTURE_MAGIC
 from tilepipe.sources.picture import PictureSource
 from tilepipe.sources.slide import SlideSource, slide_format
 from tilepipe.sources.tiff import TiffSource, is_ome_tiff
-from tilepipe.sources.zarr import ZarrSource, is_zarr
 from tilepipe.text import missing
 from tilepipe.trouble import public
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 JPEG_2000 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 """How JPEG 2000 begins: a JP2 file, and a codestream alone."""
@@ -107,6 +109,8 @@ def _kind(name: str, path: Path) -> type:
     refuse_special(path)
     if path.is_dir():
         if is_zarr(path):
+            from tilepipe.sources.zarr import ZarrSource  # the library takes as long to import as all others here
+
             return ZarrSource
         if (path / "model.json").exists():
             raise InputError(f"{name} is a model and no image; give: tilepipe segment IMAGE -m {name}")

@@ -32,7 +32,7 @@ from tilepipe.sources.checks import (
     stated,
     usable,
 )
-from tilepipe.sources.chunks import Chunks
+from tilepipe.sources.chunks import MARKERS, Chunks, is_zarr
 
 ONE_BY_ONE_BYTES = 1 << 20
 """Decoded size of a chunk from which chunks are read one by one."""
@@ -40,14 +40,8 @@ USUAL_BYTES = 64 << 20
 """What decoding smaller ones takes at most."""
 MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4}
 METRES = {"meter": 1.0, "kilometer": 1e3}
-MARKERS = ("zarr.json", ".zarray", ".zgroup")
 PLAIN_AXES = {2: "yx", 3: "cyx", 4: "tcyx", 5: "tczyx"}
 """What the axes of an array without names are, by their number."""
-
-
-def is_zarr(path: Path) -> bool:
-    """Return whether a folder is a Zarr array or group."""
-    return any((path / marker).is_file() for marker in MARKERS)
 
 
 class ZarrSource:

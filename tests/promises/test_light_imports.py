@@ -1,0 +1,48 @@
+"""What takes long to import is imported when it computes, not before: looked at in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HEAVY = ("torch", "dask", "distributed", "zarr", "pandas", "xarray", "scipy.ndimage", "scipy.sparse", "skimage.measure")
+SAMPLE = Path(__file__).parents[2] / "pipelines" / "sample" / "banepa_east_rgb.tif"
+ASK = """
+import json, sys
+from tilepipe.cli.main import main
+code = main(sys.argv[1:])
+print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
+"""
+
+
+NEW = "import sys; before = set(sys.modules); import tilepipe; print(*set(sys.modules) - before)"
+
+
+def modules_after(*words: str) -> set[str]:
+    """Return the modules that a command has imported when it ends; nothing is kept from earlier processes."""
+    nothing_kept = {**os.environ, "TILEPIPE_CACHE": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, *words], capture_output=True, text=True, check=False, env=nothing_kept
+    )
+    code, modules = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0, done.stderr
+    return set(modules)
+
+
+def test_importing_tilepipe_imports_nothing_of_others() -> None:
+    done = subprocess.run([sys.executable, "-c", NEW], capture_output=True, text=True, check=True)
+    libraries = {name.partition(".")[0] for name in done.stdout.split()}
+    assert libraries - set(sys.stdlib_module_names) == {"tilepipe"}
+
+
+def test_help_imports_no_library_that_computes() -> None:
+    assert not {*HEAVY, "numpy", "rasterio", "pydantic"} & modules_after("--help")
+
+
+def test_info_of_an_image_imports_its_reader_alone() -> None:
+    found = modules_after("info", str(SAMPLE))
+    assert not set(HEAVY) & found
+    assert "rasterio" in found
