@@ -133,7 +133,7 @@ class Predictor:
             yield
         except (TilepipeError, Reached, torch.OutOfMemoryError):
             raise
-        except Exception as problem:  # whatever a stranger's module raises
+        except (Exception, SystemExit) as problem:  # whatever a stranger's module raises
             if isinstance(trouble := ordinary(problem), DeviceError):
                 raise trouble from problem
             said = f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}".removesuffix(": ")

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,39 @@ def test_what_dask_remarks_on_a_slow_disk_neither_ends_a_run_nor_is_shown(worker
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "(200, 200) False\n"
+
+
+class Stopping(nn.Module):
+    """Raises what is no `Exception` at every tile of a run; it works where the model is only looked at."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            raise self.error
+        return x[:, :2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("error", "found"), [(KeyboardInterrupt, KeyboardInterrupt), (SystemExit, ModelError)])
+def test_what_is_no_exception_comes_out_of_a_model_as_itself(
+    workers: int, error: type[BaseException], found: type[BaseException], tmp_path: Path
+) -> None:
+    """Dask's own loop would end with it, and the run with "IOLoop is closed"."""
+    model = Model.from_torch(Stopping(error), ModelCard(bands=3, classes=["a", "b"], stride=1, halo=0))
+    with pytest.raises(found):
+        run_labels(noise(200, 200), model, tmp_path, dask.run, **CUT, workers=workers)
+
+
+def test_the_environment_is_as_it_was_after_a_run_with_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    before = dict(os.environ)
+    run_labels(noise(200, 200), random_unet(), tmp_path, dask.run, **CUT, workers=1)
+    assert dict(os.environ) == before
 
 
 def test_a_running_scheduler_by_address(tmp_path: Path) -> None:

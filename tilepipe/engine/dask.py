@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +25,7 @@ from tilepipe.engine import gone
 from tilepipe.engine.book import Queue, Work
 from tilepipe.engine.code import code_here
 from tilepipe.engine.front import Front
+from tilepipe.engine.spawned import deaf_to_ctrl_c, main_hidden, own_environment
 from tilepipe.engine.steps import Job, Worker
 from tilepipe.errors import DeviceError, UsageError
 from tilepipe.grid import Index
@@ -96,10 +96,14 @@ def _finished(client: Client, running: list[Any]) -> Iterable[Any]:
             raise gone.scheduler_gone(client, error) from None
 
 
-def _run_block(key: str, block: Index, givers: tuple[Record, ...], code: str) -> Record:
+def _run_block(key: str, block: Index, givers: tuple[Record, ...], code: str) -> Record | None:
+    """Compute a block; return None where the model raised `KeyboardInterrupt`, which would end Dask's own loop."""
     if code != code_here():  # a worker that has joined since
         raise DeviceError(_other_code(f"a worker on {platform.node()}", code_here(), code))
-    return _WORKERS[key].run(Index(*block), givers)
+    try:
+        return _WORKERS[key].run(Index(*block), givers)
+    except KeyboardInterrupt:
+        return None
 
 
 def _refuse_other_code(client: Client) -> None:
@@ -120,7 +124,7 @@ def _other_code(who: str, there: object, here: str) -> str:
 
 def _result(future: Any, block: Index) -> Record:
     try:
-        record: Record = future.result()
+        record: Record | None = future.result()
     except gone.ENDED as error:
         raise gone.scheduler_gone(future.client, error) from None
     except KilledWorker:
@@ -128,6 +132,8 @@ def _result(future: Any, block: Index) -> Record:
             f"worker processes died again and again on block {tuple(block)}, most likely out of memory; "
             "use fewer --workers or a smaller --tile, the run will resume"
         ) from None
+    if record is None:
+        raise KeyboardInterrupt
     return record
 
 
@@ -174,8 +180,8 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
         options = {"n_workers": 1, "threads_per_worker": job.plan.compute.in_flight, "processes": False}
     try:
         with (
-            _main_hidden(),
-            _silent_workers(),
+            main_hidden(),
+            own_environment(),
             _started({**options, **loopback}) as cluster,
             Client(cluster) as client,
         ):
@@ -187,22 +193,9 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
         _forget_cluster()
 
 
-@contextmanager
-def _silent_workers() -> Iterator[None]:
-    """Keep libraries' remarks in worker processes, which share stderr but no filters, from it; -W still shows them."""
-    if "PYTHONWARNINGS" in os.environ:
-        yield
-        return
-    os.environ["PYTHONWARNINGS"] = "ignore"
-    try:
-        yield
-    finally:
-        os.environ.pop("PYTHONWARNINGS", None)
-
-
 def _started(options: dict[str, Any]) -> LocalCluster:
     """Start a cluster, however slow the disk is: where warnings are errors, a remark on that would end the run."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), deaf_to_ctrl_c():
         warnings.filterwarnings("ignore", "Creating scratch directories")
         return LocalCluster(**options, silence_logs=logging.CRITICAL)
 
@@ -212,18 +205,6 @@ def _forget_cluster() -> None:
     cache: Any = getattr(distributed.core, "_expects_comm", None)
     if hasattr(cache, "cache_clear"):  # nothing of it is documented: where it is gone, there is nothing to clear
         cache.cache_clear()
-
-
-@contextmanager
-def _main_hidden() -> Iterator[None]:
-    """Keep worker processes from running the user's script again, which multiprocessing does unless it is guarded."""
-    main = sys.modules["__main__"]
-    hidden: dict[str, Any] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        vars(main).update(hidden)
 
 
 def _refuse_open_network(scheduler: str) -> None:
