@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import tilepipe as tp
+from tilepipe.device import resolve_device
 from tilepipe.gauge import Setting, distances, measure_level
 from tilepipe.level import Level
 from tilepipe.models.zoo import build
 from tilepipe.plan import Compute
 from tilepipe.planning import usual_batch
-from tilepipe.predict import Predictor, device_versions, resolve_device
+from tilepipe.predict import Predictor, device_versions
 
 
 class Changed(nn.Module):

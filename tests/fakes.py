@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from tilepipe.box import Box
 from tilepipe.engine import serial
 from tilepipe.engine.book import Book
-from tilepipe.engine.job import left_of
-from tilepipe.engine.steps import Job
+from tilepipe.engine.job import Job, left_of
 from tilepipe.events import silent
 from tilepipe.memory import Needs
 from tilepipe.models import zoo

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import tilepipe as tp
 from tilepipe.engine import dask, serial
 from tilepipe.engine.book import Book
-from tilepipe.engine.steps import Job
+from tilepipe.engine.job import Job
 from tilepipe.events import Event
 from tilepipe.gauge import Setting, measure_level
 from tilepipe.models.card import ModelCard

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tilepipe.arithmetic import resolve_precision
+from tilepipe.device import resolve_device, resolve_precision
 from tilepipe.errors import DeviceError, ModelError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.function import from_function
 from tilepipe.models.model import Model
-from tilepipe.predict import Predictor, resolve_device
+from tilepipe.predict import Predictor
 
 
 class Bands(nn.Module):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.engine import dask, serial
-from tilepipe.engine.steps import Job, Worker
+from tilepipe.engine.job import Job
+from tilepipe.engine.steps import Worker
 from tilepipe.errors import InputError, UsageError
 from tilepipe.grid import Index
 from tilepipe.sources.array import ArraySource

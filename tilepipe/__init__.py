@@ -28,9 +28,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilepipe.api import load_model, open_labels, open_source, plan, predict, segment
+    from tilepipe.api import load_model, open_labels, open_source, predict, segment
     from tilepipe.box import Box
     from tilepipe.comparison import evaluate
+    from tilepipe.engine.job import plan
     from tilepipe.errors import TilepipeError
     from tilepipe.models.card import ModelCard
     from tilepipe.models.model import Model
@@ -67,6 +68,8 @@ _HOMES = {
     "TilepipeError": "errors",
     "evaluate": "comparison",
     "fit": "train.loop",
+    "open_source": "sources.open",
+    "plan": "engine.job",
     "probe": "probe",
     "verify": "verify",
 }

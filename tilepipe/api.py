@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-import dask.array as da
 from numpy.typing import NDArray
 
 from tilepipe import run
 from tilepipe.box import Box
 from tilepipe.certificate import Certificate
-from tilepipe.engine.job import kept_job, make_job, region_labels
-from tilepipe.engine.steps import Job
+from tilepipe.engine.job import Image, Job, job_of, kept_job, make_job, opened, plan
+from tilepipe.engine.region_labels import region_labels
 from tilepipe.errors import UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.exports.products import LABELS, LOSSLESS, PRODUCTS, output_paths, touched
@@ -32,10 +31,8 @@ from tilepipe.paths import files_in, refuse_inputs
 from tilepipe.plan import Plan
 from tilepipe.planning import Choices, Settings
 from tilepipe.publish import Outputs, finish_others, put_in_place, refuse_existing, write_products
-from tilepipe.shapes import with_model_bands
 from tilepipe.sources.base import Source
-from tilepipe.sources.foreign import Arrayed
-from tilepipe.sources.open import chosen, image_files, open_source
+from tilepipe.sources.open import image_files, open_source
 from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.wrapped import unwrapped
 from tilepipe.storage import locked
@@ -43,8 +40,6 @@ from tilepipe.store import Store
 from tilepipe.trouble import public
 from tilepipe.uncertainty import layer_names
 
-Image = str | Path | Source | NDArray[Any] | da.Array | Arrayed
-"""What may stand for an image: a path, a source, or a numpy, dask, torch, zarr or xarray array."""
 SAID = 1 << 30
 """Bytes of a dask array whose identity takes long enough to be said."""
 
@@ -105,7 +100,7 @@ def segment(
     Without `output` it lies beside the image as `<stem>.labels.tif` (slides: `.labels.ome.zarr` and `.labels.geojson`).
     Raises `TilepipeError`; then an output that existed is as it was.
     """
-    model, full = _opened(source, model, settings)
+    model, full = opened(source, model, settings)
     for note in getattr(full, "notes", ()):
         listener(Event("plan", message=note))
     paths = _output_paths(full, output, settings.get("of"))
@@ -146,18 +141,11 @@ def predict(
     if choices.get("layers"):
         raise UsageError("predict returns labels alone; use segment, with the same region, for layers")
     settings: Settings = {**choices, "region": region} if region is not None else {**choices}  # type: ignore[typeddict-item]
-    job, full = _job(source, model, settings)
+    job, full = job_of(source, model, settings)
     for text in job.plan.fit:
         if text.startswith("warning: "):
             warnings.warn(text.removeprefix("warning: "), stacklevel=3)
     return region_labels(job, full)
-
-
-@public
-@identities_held()
-def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings]) -> Plan:
-    """Return what `segment` would do: tiles, blocks, memory, disk. Nothing is run or written."""
-    return _job(source, model, settings)[0].plan
 
 
 @public
@@ -186,25 +174,6 @@ def export(
         with suppress(OSError):  # a run keeps its own things there
             outputs.work.rmdir()
     return list(paths.values())
-
-
-def _job(
-    source: Image, model: str | Path | Model, settings: Settings, listener: Listener = silent
-) -> tuple[Job, Source]:
-    """Return the job, on the prediction grid, and the source at full resolution."""
-    model, full = _opened(source, model, settings)
-    return make_job(full, model, settings, listener=listener), full
-
-
-def _opened(source: Image, model: str | Path | Model, settings: Settings) -> tuple[Model, Source]:
-    unknown = set(settings) - set(Settings.__annotations__)
-    if unknown:
-        raise UsageError(
-            f"setting {sorted(unknown)[0]!r} is not known; use {', '.join(sorted(Settings.__annotations__))}"
-        )
-    model = model if isinstance(model, Model) else load_model(model, trust_model=settings.get("trust_model"))
-    opened = open_source(source, **chosen(settings))
-    return model, with_model_bands(opened, model.card, settings)
 
 
 def _output_paths(source: Source, output: str | Path | None, of: Sequence[str] | None) -> dict[str, Path]:

@@ -21,29 +21,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from tilepipe.errors import ModelError, UsageError
 from tilepipe.models.copying import copied
 
 HALF = {"fp32": None, "tf32": None, "fp64": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precisions, and what autocast computes in; tf32 is fp32 whose convolutions round their factors to 10 bits, fp64 is
 the whole network in double precision."""
-_ONLY_ON_CUDA = ("tf32", "fp16")
 _ONE_AT_A_TIME = threading.RLock()  # the switches are the process's
-
-
-def resolve_precision(precision: str, device: str, module: nn.Module | None = None) -> str:
-    """Return 'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'; 'auto' is fp32, the best at its price.
-
-    tf32 and fp16 exist on CUDA devices only: `UsageError`. fp64 does not for a `module` whose arithmetic is not torch's
-    to choose, which says so in its attribute `single`: `ModelError`.
-    """
-    if precision == "auto":
-        return "fp32"
-    if precision not in HALF or (precision in _ONLY_ON_CUDA and device == "cpu"):
-        raise UsageError(f"precision {precision!r} is not available on {device}; use fp32, fp64 or bf16")
-    if precision == "fp64" and (kind := getattr(module, "single", "")):
-        raise ModelError(f"precision fp64 is not available for {kind}; use fp32")
-    return precision
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -10,19 +10,21 @@ from uuid import uuid4
 
 import numpy as np
 
-from tilepipe.arithmetic import resolve_precision
+from tilepipe.device import resolve_device, resolve_precision
 from tilepipe.errors import StorageError, UsageError
 from tilepipe.gauge import Setting, known_level
 from tilepipe.level import Level
 from tilepipe.models import foreign
 from tilepipe.models.card import ModelCard
+from tilepipe.models.contents import network_sha256
+from tilepipe.models.facts import CARD, CERTIFICATE
 from tilepipe.models.foreign.packaged import Packaged
 from tilepipe.models.lint import Finding, lint
-from tilepipe.models.model import Model, network_sha256
-from tilepipe.models.weights import CARD, CERTIFICATE, load_model
+from tilepipe.models.model import Model
+from tilepipe.models.weights import load_model
 from tilepipe.plan import Compute
 from tilepipe.planning import usual_batch
-from tilepipe.predict import Predictor, resolve_device
+from tilepipe.predict import Predictor
 from tilepipe.probe import Probe, probe
 from tilepipe.probe.certified import certificate_text
 from tilepipe.reach import contradictions
@@ -103,7 +105,7 @@ def check_model(
     """
     device = resolve_device(device)
     model = name if isinstance(name, Model) else load_model(name, trust_model=trust_model)
-    compute = Compute(device, resolve_precision(precision, device, model.module), usual_batch(device), 0)
+    compute = Compute(device, resolve_precision(precision, device, model), usual_batch(device), 0)
     packed = isinstance(model.module, Packaged)
     card = model.card
     found = probe(model)

@@ -77,7 +77,6 @@ def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
     Raises `ProbeError` where it cannot be measured, `ModelError` where its operations cannot be replaced.
     """
     from tilepipe.probe.certified import known_probe
-    from tilepipe.probe.frozen import operations
 
     try:
         found = known_probe(model)
@@ -85,7 +84,11 @@ def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
         raise ProbeError(str(problem)) from None
     except Exception as problem:  # whatever a stranger's module raises for the odd input of a probe
         raise ProbeError(f"it cannot be measured ({type(problem).__name__} in the model)") from None
-    return found, () if found.local else operations(model.module, model.card.bands, found)
+    if found.local:
+        return found, ()
+    from tilepipe.probe.frozen import operations
+
+    return found, operations(model.module, model.card.bands, found)
 
 
 def _window_side(card: ModelCard) -> int:

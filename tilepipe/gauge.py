@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tilepipe import cache
 from tilepipe.arithmetic import surroundings
 from tilepipe.box import Box
+from tilepipe.device import resolve_device
 from tilepipe.errors import StorageError, TilepipeError
 from tilepipe.field import Statistics
 from tilepipe.held import hold
@@ -29,7 +30,7 @@ from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
 from tilepipe.models.statistics import Frozen, Recorder
 from tilepipe.plan import Compute, Plan
-from tilepipe.predict import Predictor, device_versions, resolve_device
+from tilepipe.predict import Predictor, device_versions
 from tilepipe.probe.tiles import made_up_tiles
 
 VERSION = 1  # of the procedure; raise it when results change

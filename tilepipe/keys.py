@@ -18,9 +18,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilepipe.arithmetic import resolve_precision
 from tilepipe.box import Box
+from tilepipe.device import resolve_device, resolve_precision
 from tilepipe.errors import InputError, StorageError, TilepipeError
+from tilepipe.models.identity import identify
 from tilepipe.plan import FORMAT, Plan
 from tilepipe.planning import Settings
 from tilepipe.sources.base import Source
@@ -63,11 +64,8 @@ class Keys:
 
         Raises `InputError` where a file cannot be read, `DeviceError`, `UsageError`.
         """
-        from tilepipe.models.identity import identify
-        from tilepipe.predict import resolve_device
-
         device = resolve_device(settings.get("device", "auto"))
-        precision = resolve_precision(settings.get("precision", "auto"), device, model.module)
+        precision = resolve_precision(settings.get("precision", "auto"), device, model)
         stamps = _stamps(full)
         found = identify(model, device, precision)
         return cls(identity_of(full), stamps, found.key, found.trouble)

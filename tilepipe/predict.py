@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from tilepipe.arithmetic import arithmetic, dtype_of, on_device
-from tilepipe.errors import DeviceError, ModelError, TilepipeError, UsageError
+from tilepipe.errors import DeviceError, ModelError, TilepipeError
 from tilepipe.models.model import Model
 from tilepipe.models.output import misfit
 from tilepipe.models.statistics import Mode, Reached
@@ -22,21 +22,6 @@ from tilepipe.trouble import ordinary
 
 PROBABILITY_BITS = 24
 """Probabilities are rounded to this many bits, so that sums of weighted probabilities are exact in int64."""
-
-
-def resolve_device(device: str) -> str:
-    """Return 'cpu' or 'cuda:i' for 'auto', 'cpu', 'cuda' or 'cuda:i'. Raises `DeviceError` when it is not there."""
-    if device == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        return device
-    index = device.removeprefix("cuda").removeprefix(":") or "0"
-    if not device.startswith("cuda") or not index.isdigit():
-        raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda or cuda:0")
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(index) >= found:
-        raise DeviceError(f"device {device} is not there: {found} CUDA devices found; use --device cpu")
-    return f"cuda:{index}"
 
 
 def device_versions(device: str) -> dict[str, str]:

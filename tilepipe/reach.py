@@ -77,7 +77,6 @@ def look(model: Model, listener: Listener = silent) -> Known:
 def _probed(model: Model, listener: Listener) -> Probe | str:
     """Return the model's probe, or why there is none."""
     from tilepipe.probe.certified import known_probe
-    from tilepipe.probe.refuse import refuse_on_tiles
 
     try:
         return known_probe(model, listener)
@@ -87,6 +86,8 @@ def _probed(model: Model, listener: Listener) -> Probe | str:
         raise
     except Exception as problem:  # whatever a stranger's module raises for the odd input of a probe
         why = f"{type(problem).__name__} in the model"
+    from tilepipe.probe.refuse import refuse_on_tiles
+
     refuse_on_tiles(model)
     return why
 

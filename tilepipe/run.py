@@ -26,8 +26,8 @@ from tilepipe.elapsed import timed
 from tilepipe.engine import dask
 from tilepipe.engine.around import FIELD
 from tilepipe.engine.book import Book, Checked
+from tilepipe.engine.job import FAIL, Job
 from tilepipe.engine.passes import take_statistics
-from tilepipe.engine.steps import FAIL, Job
 from tilepipe.engine.trials import MODEL_FAILS
 from tilepipe.errors import InputError, LockedError, ModelError, StorageError
 from tilepipe.events import Event, Listener

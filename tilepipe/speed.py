@@ -23,7 +23,6 @@ from tilepipe.errors import TilepipeError
 from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
 from tilepipe.plan import Compute
-from tilepipe.predict import Predictor, device_versions, threads
 from tilepipe.text import json_of
 
 TIME = 10.0
@@ -61,6 +60,8 @@ def takes(model: Model, size: int, compute: Compute) -> bool:
 
 def seconds(model: Model, size: int, compute: Compute) -> float:
     """Return what one batch of tiles takes: on a CPU in processor time, so that other programs count less."""
+    from tilepipe.predict import Predictor
+
     predictor = Predictor(model, (size, size), batch=compute.batch, device=compute.device, precision=compute.precision)
     tiles = np.zeros((1, model.card.bands, size, size), model.card.dtype or "uint8")
     clock = process_time if compute.device == "cpu" else perf_counter
@@ -93,6 +94,8 @@ def _parsed(text: str | None, sizes: Sequence[int]) -> Speeds | None:
 
 
 def _key(model: Model, sizes: Sequence[int], compute: Compute) -> str:
+    from tilepipe.predict import device_versions, threads
+
     how = [compute.device, compute.precision, compute.batch, threads(), _processor(), device_versions(compute.device)]
     identity = model_identity(model, compute.device, compute.precision)
     facts = [identity, list(sizes), how, version("torch"), version("tilepipe")]

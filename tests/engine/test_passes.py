@@ -18,7 +18,7 @@ from tilepipe.box import Box
 from tilepipe.engine import dask, passes, serial
 from tilepipe.engine.around import whole_so_far
 from tilepipe.engine.book import Queue, Work
-from tilepipe.engine.steps import Job
+from tilepipe.engine.job import Job
 from tilepipe.errors import InputError
 from tilepipe.events import silent
 from tilepipe.models.model import Model

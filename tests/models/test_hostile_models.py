@@ -24,7 +24,8 @@ from onnx_files import pointwise, save, write_card
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.convert import convert
-from tilepipe.models.weights import BUNDLED, load_model
+from tilepipe.models.facts import BUNDLED
+from tilepipe.models.weights import load_model
 
 
 @pytest.fixture

@@ -278,7 +278,7 @@ def test_what_a_user_replaces_in_a_class_of_torch_counts(monkeypatch: pytest.Mon
 
 
 def test_known_networks_are_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tilepipe.models.identity.fixed_tiles", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr("tilepipe.models.answers.fixed_tiles", lambda *_: pytest.fail("asked"))
     found = model_identity(random_unet(), "cpu", "fp32")
     assert found == model_identity(random_unet(), "cuda:0", "fp16"), "weights are the same on every device"
     assert found != model_identity(random_unet(seed=1), "cpu", "fp32")

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from tilepipe.errors import ModelError, StorageError, UsageError
 from tilepipe.models import weights
 from tilepipe.models.card import ModelCard
+from tilepipe.models.facts import CARD, WEIGHTS
 from tilepipe.models.model import Model
-from tilepipe.models.weights import CARD, WEIGHTS, load_model, save_model
+from tilepipe.models.weights import load_model, save_model
 from tilepipe.models.zoo import build
 
 ARCH = {"name": "unet", "width": 2, "depth": 2}

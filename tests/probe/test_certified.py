@@ -17,9 +17,10 @@ from torch import nn
 from tilepipe import reach
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
-from tilepipe.models.contents import Contents
-from tilepipe.models.model import Model, network_sha256
-from tilepipe.models.weights import CARD, CERTIFICATE, bundled_models, load_model, save_model
+from tilepipe.models.contents import Contents, network_sha256
+from tilepipe.models.facts import CARD, CERTIFICATE, bundled_models
+from tilepipe.models.model import Model
+from tilepipe.models.weights import load_model, save_model
 from tilepipe.probe import Probe, Sides
 from tilepipe.probe.certified import certificate_text, certified, with_certificate
 from tilepipe.probe.run import probe_once

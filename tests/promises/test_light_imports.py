@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tilepipe.models.facts import bundled_models
+
 HEAVY = ("torch", "dask", "distributed", "zarr", "pandas", "xarray", "scipy.ndimage", "scipy.sparse", "skimage.measure")
 SAMPLE = Path(__file__).parents[2] / "pipelines" / "sample" / "banepa_east_rgb.tif"
 ASK = """
@@ -46,3 +50,18 @@ def test_info_of_an_image_imports_its_reader_alone() -> None:
     found = modules_after("info", str(SAMPLE))
     assert not set(HEAVY) & found
     assert "rasterio" in found
+
+
+@pytest.mark.parametrize("model", bundled_models())
+def test_info_of_a_bundled_model_does_not_read_its_network(model: str) -> None:
+    assert not {*HEAVY, "rasterio", "safetensors"} & modules_after("info", model, "--json")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--window", "0,0,600,600", "--memory", "4GiB"]])
+def test_a_plan_with_a_bundled_model_does_not_read_its_network(options: list[str]) -> None:
+    assert not {*HEAVY, "safetensors"} & modules_after("plan", str(SAMPLE), "-m", "buildings", *options)
+
+
+def test_a_plan_that_must_run_the_network_reads_it() -> None:
+    """Its level of exactness in fp64 is not among the facts."""
+    assert "torch" in modules_after("plan", str(SAMPLE), "-m", "buildings", "--precision", "fp64")

@@ -25,7 +25,8 @@ from rasterio.features import rasterize
 
 import tilepipe as tp
 from tilepipe.box import Box
-from tilepipe.engine.job import make_job, region_labels
+from tilepipe.engine.job import make_job
+from tilepipe.engine.region_labels import region_labels
 from tilepipe.engine.steps import Worker
 from tilepipe.errors import InputError
 from tilepipe.models.model import Model

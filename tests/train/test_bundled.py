@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tilepipe.models.weights import BUNDLED, WEIGHTS, bundled_models, load_model
+from tilepipe.models.facts import BUNDLED, WEIGHTS, bundled_models
+from tilepipe.models.weights import load_model
 from tilepipe.train.config import TrainConfig
 from tilepipe.train.data import open_scenes
 from tilepipe.train.loop import configured, judged

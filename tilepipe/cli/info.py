@@ -48,9 +48,9 @@ def describe(target: str, trust_model: str | None = None, scene: dict[str, int] 
 
 
 def _model(name: str, trust_model: str | None) -> dict[str, Any]:
-    from tilepipe.models.weights import load_model
+    from tilepipe.models.unread import open_model
 
-    model = load_model(name, trust_model=trust_model)
+    model = open_model(name, trust_model=trust_model)
     return {"model": name, "sha256": model.sha256(), **model.card.model_dump(mode="json")}
 
 

@@ -67,9 +67,9 @@ def say_notes(source: str, settings: dict[str, Any]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def plan(source: str, model: str, as_json: bool, **options: Any) -> None:
     """Print what segmenting INPUT would take: tiles, memory, disk. Runs nothing, writes nothing."""
-    from tilepipe import api
+    from tilepipe.engine.job import plan as planned
 
     settings = given(options)
     say_notes(source, settings)
-    made = api.plan(source, model, **settings)
+    made = planned(source, model, **settings)
     say.out(made.to_json() if as_json else made)

@@ -25,8 +25,9 @@ from tilepipe.engine import gone
 from tilepipe.engine.book import Queue, Work
 from tilepipe.engine.code import code_here
 from tilepipe.engine.front import Front
+from tilepipe.engine.job import Job
 from tilepipe.engine.spawned import deaf_to_ctrl_c, main_hidden, own_environment
-from tilepipe.engine.steps import Job, Worker
+from tilepipe.engine.steps import Worker
 from tilepipe.errors import DeviceError, UsageError
 from tilepipe.grid import Index
 from tilepipe.predict import use_threads

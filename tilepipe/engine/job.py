@@ -1,35 +1,56 @@
-"""From an image, a model and settings to a job, and a region's labels in memory: the one path of all who predict."""
+"""From an image, a model and settings to a job: the one path of all who plan and predict; knows no torch."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import Any
-
-from numpy.typing import NDArray
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias, Unpack
 
 from tilepipe.afford import afford
-from tilepipe.arithmetic import resolve_precision
-from tilepipe.box import Box
 from tilepipe.choice import choose_tile
-from tilepipe.engine.steps import FAIL, NODATA, Job, Worker
+from tilepipe.device import resolve_device, resolve_precision
 from tilepipe.errors import DeviceError, InputError, UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.fit import fitting
 from tilepipe.frozen import freeze
 from tilepipe.grid import Grid
 from tilepipe.memory import HEAPS, Needs
-from tilepipe.models.footprint import footprint
+from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
-from tilepipe.output import label_map
+from tilepipe.models.unread import open_model
 from tilepipe.plan import Left, Plan
 from tilepipe.planning import Settings, check_numbers, compute_of, make_plan, promises, with_workers
-from tilepipe.predict import resolve_device
 from tilepipe.reach import Known, look
 from tilepipe.region import image_data, on_prediction_grid, resolve
-from tilepipe.shapes import predicted_shape
+from tilepipe.shapes import predicted_shape, with_model_bands
 from tilepipe.sources.base import Source
+from tilepipe.sources.foreign import Arrayed, Plain
+from tilepipe.sources.open import chosen, open_source
+from tilepipe.trouble import public
 from tilepipe.wanted import Wanted
+
+Image: TypeAlias = "str | Path | Source | Plain | Arrayed"
+"""What may stand for an image: a path, a source, or a numpy, dask, torch, zarr or xarray array."""
+NODATA, FAIL = "nodata", "fail"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to work on a run; picklable."""
+
+    plan: Plan
+    """What is computed."""
+    source: Source
+    """The image on the prediction grid, valid where it holds image data: what the model sees."""
+    model: Model
+    """The model."""
+    wanted: Wanted
+    """Which pixels get a label."""
+    directory: Path | None = None
+    """Work directory of the run, holding run.zarr; None for a region in memory."""
+    on_tile_error: str = NODATA
+    """What a tile that cannot be read or predicted does: 'nodata' leaves its pixels without a label, 'fail' stops."""
 
 
 def make_job(
@@ -49,7 +70,7 @@ def make_job(
     asked, area = resolve(full, card, settings)
     image = image_data(full, asked.mask)
     device = resolve_device(settings.get("device", "auto"))
-    settings = {**settings, "precision": resolve_precision(settings.get("precision", "auto"), device, model.module)}
+    settings = {**settings, "precision": resolve_precision(settings.get("precision", "auto"), device, model)}
     if statistics:
         settings = {**settings, "window_shape": "crop"}
     compute, tolerance = compute_of(settings, device), 0.0
@@ -64,6 +85,33 @@ def make_job(
     made = replace(made, left=left_of(Wanted(image, made, area)), holes=not getattr(image, "complete", False))
     wanted = Wanted(image, made, area)
     return Job(made, on_prediction_grid(image, made), model, wanted, on_tile_error=_on_tile_error(settings))
+
+
+@public
+@identities_held()
+def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings]) -> Plan:
+    """Return what `segment` would do: tiles, blocks, memory, disk. Nothing is run or written."""
+    return job_of(source, model, settings)[0].plan
+
+
+def job_of(
+    source: Image, model: str | Path | Model, settings: Settings, listener: Listener = silent
+) -> tuple[Job, Source]:
+    """Return the job, on the prediction grid, and the source at full resolution."""
+    model, full = opened(source, model, settings)
+    return make_job(full, model, settings, listener=listener), full
+
+
+def opened(source: Image, model: str | Path | Model, settings: Settings) -> tuple[Model, Source]:
+    """Return the model and the image at full resolution, with the bands that the model reads."""
+    unknown = set(settings) - set(Settings.__annotations__)
+    if unknown:
+        raise UsageError(
+            f"setting {sorted(unknown)[0]!r} is not known; use {', '.join(sorted(Settings.__annotations__))}"
+        )
+    model = model if isinstance(model, Model) else open_model(model, trust_model=settings.get("trust_model"))
+    image = open_source(source, **chosen(settings))
+    return model, with_model_bands(image, model.card, settings)
 
 
 def _on_tile_error(settings: Settings) -> str:
@@ -118,24 +166,12 @@ def _needs_of(plan: Plan, model: Model) -> Needs:
 
 def _needs(model: Model, values: int, windows: Grid | None, dtype: str) -> Needs:
     """Return what a model takes in memory with so many statistics put in, and taking those of `windows`."""
+    if model.facts is not None and not values and dtype == "float32":
+        return Needs(model.facts.weights, model.facts.peak)
+    from tilepipe.models.footprint import footprint
+
     live = Needs(*footprint(model, dtype=dtype))
     if not values:
         return live
     pixels = math.prod(windows.tile_shape) if windows else 0
     return Needs(*footprint(model, values=values, dtype=dtype), window=live.tile, windows=pixels, heaps=HEAPS)
-
-
-def region_labels(job: Job, full: Source) -> NDArray[Any]:
-    """Return the labels of the job's region on its output grid, (height, width) uint8 or uint16, in memory.
-
-    Raises `InputError` where the image cannot be read, `ModelError` where the model fails: a region has no list of
-    tiles without labels.
-    """
-    worker = Worker(replace(job, on_tile_error=FAIL))
-    try:
-        labels, _ = worker.region()
-    finally:
-        worker.close()
-    area = job.plan.predicted_region
-    view = label_map(job.plan, job.model.card, full, lambda box: labels[box.slices_in(area)], job.wanted)
-    return view.read(Box.of_shape(*view.shape))

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.engine.around import FIELD, WHOLE, Sums, Windows, field_boxes, field_columns, read_whole, whole_so_far
 from tilepipe.engine.book import Queue, Work
+from tilepipe.engine.job import FAIL, Job
 from tilepipe.engine.pixels import Pixels
-from tilepipe.engine.steps import FAIL, Job
 from tilepipe.errors import StorageError
 from tilepipe.events import Event, Listener
 from tilepipe.grid import Index

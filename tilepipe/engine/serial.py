@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tilepipe.engine.book import Queue, Work
-from tilepipe.engine.steps import Job, Worker
+from tilepipe.engine.job import Job
+from tilepipe.engine.steps import Worker
 
 
 def run(job: Job, book: Queue, *, make: Callable[[Job], Work] = Worker) -> None:

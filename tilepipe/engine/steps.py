@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,38 +15,16 @@ from numpy.typing import NDArray
 from tilepipe.blend import SIDES, Canvas, Coded, Kept, Sums, strip_boxes
 from tilepipe.box import Box
 from tilepipe.engine.around import Around, around_of
+from tilepipe.engine.job import FAIL, Job
 from tilepipe.engine.pixels import Pixels
 from tilepipe.engine.trials import Call, Found, Trials
 from tilepipe.errors import InputError
 from tilepipe.grid import Index
-from tilepipe.models.model import Model
 from tilepipe.models.statistics import Frozen
 from tilepipe.plan import Plan
 from tilepipe.predict import Predictor
-from tilepipe.sources.base import Source
 from tilepipe.store import Record, Store
 from tilepipe.uncertainty import VOID
-from tilepipe.wanted import Wanted
-
-NODATA, FAIL = "nodata", "fail"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a process needs to work on a run; picklable."""
-
-    plan: Plan
-    """What is computed."""
-    source: Source
-    """The image on the prediction grid, valid where it holds image data: what the model sees."""
-    model: Model
-    """The model."""
-    wanted: Wanted
-    """Which pixels get a label."""
-    directory: Path | None = None
-    """Work directory of the run, holding run.zarr; None for a region in memory."""
-    on_tile_error: str = NODATA
-    """What a tile that cannot be read or predicted does: 'nodata' leaves its pixels without a label, 'fail' stops."""
 
 
 @dataclass

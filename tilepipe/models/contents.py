@@ -40,6 +40,23 @@ def is_known(code: Any) -> bool:
     return (top in {*PACKAGES, "numpy"} or top in sys.stdlib_module_names) and not f"{home}.".startswith(_MADE)
 
 
+def network_sha256(module: nn.Module, first: str = "") -> str:
+    """Return the hash of a network's layers, their settings and weights, after that of a text."""
+    digest = hashlib.sha256(first.encode())
+    for name, layer in module.named_modules():
+        digest.update(f"{name}:{type(layer).__module__}.{type(layer).__qualname__}:{_plain_settings(layer)};".encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _plain_settings(layer: nn.Module) -> list[tuple[str, Any]]:
+    """Return the plain values that a layer was made with (kernel size, a constant, ...), sorted by name."""
+    plain = (bool, int, float, str, tuple)
+    return sorted((k, v) for k, v in vars(layer).items() if isinstance(v, plain) and k != "training")
+
+
 class Contents:
     """The parts of a network by name, each with its hash."""
 

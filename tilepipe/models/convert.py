@@ -8,11 +8,12 @@ from typing import Any
 from tilepipe.errors import ModelError
 from tilepipe.models import foreign, smp
 from tilepipe.models.card import ModelCard
+from tilepipe.models.facts import CARD
 from tilepipe.models.foreign.packaged import Packaged
 from tilepipe.models.foreign.trusted import TORCHSCRIPT
 from tilepipe.models.model import Model
 from tilepipe.models.tensors import read_state_dict
-from tilepipe.models.weights import CARD, load_model, network, save_model, write_directory
+from tilepipe.models.weights import load_model, network, save_model, write_directory
 from tilepipe.probe.certified import with_certificate
 
 

@@ -1,39 +1,18 @@
-"""Identity: what a model is for everything that is kept of it: its weights, settings and card, and what it answers.
+"""Identity: what a model is told by wherever something of it is kept; knows no torch (`answers` does).
 
-Two models of one class and the same weights may answer differently: a function handed in, a list as attribute, a
-wrapped runtime, a `forward` edited in a notebook cell. So wherever anything is not of a known package (`contents`), the
-model is called on a few fixed tiles in the run's own arithmetic, with one thread, and all bits of the answers are part
-of its identity. A model that answers the same tile differently has no identity that another call could meet again.
+A model that has not been read says its own (`facts`); any other is looked at, and asked where that does not say all.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
-from weakref import WeakKeyDictionary
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
-
-from tilepipe.arithmetic import arithmetic, dtype_of, on_device
-from tilepipe.models.contents import Contents, hash_of
+from tilepipe.models.facts import Facts
 from tilepipe.models.model import Model
-from tilepipe.probe.tiles import made_up_tiles
-
-VERSION = 1  # of the tiles and of how answers are hashed; raise it when either changes
-UNIT, LARGEST = 32, 4096
-"""Pixels: sides are multiples of the unit, as most networks ask for, and of the stride, up to the largest."""
-USUAL = 512
-"""Side in pixels that is tried where a model refuses the smaller tiles and its card names no tile."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +26,6 @@ class Identity:
 
 
 _HELD: ContextVar[dict[Any, Identity] | None] = ContextVar("identities", default=None)
-_MEMORY: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
-"""Parts of a module that calls change though its answers repeat: counters, grids kept for the next call."""
 
 
 @contextmanager
@@ -75,130 +52,26 @@ def identify(model: Model, device: str, precision: str, *, values: bool = True) 
     Device and precision count only where the model must be asked: weights are the same everywhere. Without `values` it
     is asked for two small tiles alone, which tell how it sees, but not every threshold.
     """
+    if model.facts is not None:
+        return Identity(model.facts.identity)
+    from tilepipe.models.answers import Asking, identified
+
     held, card = _HELD.get(), model.card_sha256()
     key = (model.module, card, device, precision, values)
     if held is not None and key in held:
         return held[key]
-    found = _identify(model, card, _Asking(device, precision, values))
+    found = Identity(*identified(model, card, Asking(device, precision, values)))
     if held is not None:
         held[key] = found
     return found
 
 
-@dataclass(frozen=True)
-class _Asking:
-    """How a model is asked."""
+def facts_of(model: Model) -> Facts | None:
+    """Return what facts.json says of a model that was read; None where looking at it does not say all."""
+    from tilepipe.models.contents import Contents, network_sha256
+    from tilepipe.models.footprint import footprint
 
-    device: str
-    precision: str
-    values: bool
-
-
-def _identify(model: Model, card: str, how: _Asking) -> Identity:
-    contents = Contents(model.module)
-    if contents.known:
-        return Identity(_sha256([VERSION, card, contents.parts]))
-    answers = _Answers(model, how)
-    after = Contents(model.module).parts
-    memory = _MEMORY.setdefault(model.module, set())
-    memory |= {part for part in {*contents.parts, *after} if contents.parts.get(part) != after.get(part)}
-    parts = {part: value for part, value in contents.parts.items() if part not in memory}
-    asked = [how.device, how.precision, *answers.hashes]
-    return Identity(_sha256([VERSION, card, parts, asked, uuid4().hex if answers.trouble else ""]), answers.trouble)
-
-
-class _Answers:
-    """What a model says of the fixed tiles, as hashes, and what is wrong with it."""
-
-    def __init__(self, model: Model, how: _Asking) -> None:
-        self.trouble = ""
-        self.hashes: list[str] = []
-        self.device, self.precision, self.values = torch.device(how.device), how.precision, how.values
-        cuda = [self.device] if self.device.type == "cuda" else []
-        try:
-            with torch.random.fork_rng(cuda), arithmetic(self.device, self.precision), _one_thread():
-                self._ask(model, on_device(model.module, self.device, self.precision))
-        except Exception as error:  # whatever a stranger's module raises when it is copied
-            self.trouble = f"it fails on the tiles that it is told by ({type(error).__name__})"
-
-    def _ask(self, model: Model, module: nn.Module) -> None:
-        tiles = list(fixed_tiles(model) if self.values else spatial_tiles(model))
-        said = [self._answer(model, module, tile) for tile in tiles]
-        if not any(ok for ok, _ in said):  # a file with a size of its own, perhaps
-            side = _multiple(model.card.tile or USUAL, model.card.stride)
-            tiles = [_natural(model, (side, side))] if side <= LARGEST else []
-            said = [self._answer(model, module, tile) for tile in tiles]
-        self.hashes = [text for _, text in said]
-        if not any(ok for ok, _ in said):
-            self.trouble = f"it fails on the tiles that it is told by ({self.hashes[0] if said else 'stride'})"
-        elif any(self._answer(model, module, tiles[k]) != said[k] for k in (0, -1)):
-            self.trouble = "it answers the same tile differently when it is asked again"
-
-    def _answer(self, model: Model, module: nn.Module, tile: NDArray[Any]) -> tuple[bool, str]:
-        """Return whether the model takes a tile, and the hash of all bits of its answer; else the kind of error."""
-        try:
-            x = model.normalise(torch.from_numpy(tile[None]).to(self.device), dtype_of(self.precision))
-            return True, hash_of(module(x))
-        except Exception as error:  # whatever a stranger's module raises
-            return False, type(error).__name__
-
-
-def fixed_tiles(model: Model) -> Iterator[NDArray[Any]]:
-    """Yield (bands, height, width) tiles in the image's units: like images, every grey value, every usual range."""
-    card = model.card
-    unit = math.lcm(card.stride, UNIT)
-    side, low, wide = (_multiple(size, unit) for size in (128, 96, 160))
-    if side > LARGEST:
-        return
-    kind = np.dtype(card.dtype or "uint8")
-    top = float(np.iinfo(kind).max) if kind.kind in "iu" else 255.0
-    middle, spread = np.array(card.mean or (0.0,)), np.array(card.std or (1.0,))
-    yield _natural(model, (side, side))
-    yield made_up_tiles(card, 1, (low, wide), "float32")[0]
-    yield _ramp(card.bands, side, 0, 255, whole=True)
-    yield _ramp(card.bands, side, 0, max(top, 65535.0), whole=True)
-    steps = _ramp(card.bands, side, -5, 5)
-    yield (middle[:, None, None] + spread[:, None, None] * steps).astype(np.float32)
-    yield _ramp(card.bands, side, 0, 1)
-    yield np.zeros((card.bands, unit, unit), np.float32)
-
-
-def spatial_tiles(model: Model) -> Iterator[NDArray[Any]]:
-    """Yield two tiles like images, small ones: enough to tell what a model's reach depends on."""
-    unit = math.lcm(model.card.stride, UNIT)
-    if 2 * unit <= LARGEST:
-        yield _natural(model, (_multiple(96, unit), _multiple(96, unit)))
-        yield _natural(model, (_multiple(32, unit), _multiple(64, unit)))
-
-
-def _natural(model: Model, shape: tuple[int, int]) -> NDArray[Any]:
-    return np.asarray(made_up_tiles(model.card, 1, shape, model.card.dtype or "uint8")[0])
-
-
-def _ramp(bands: int, side: int, low: float, high: float, *, whole: bool = False) -> NDArray[np.float32]:
-    """Return values from low to high: in the upper half the same in all bands, below in another order in each."""
-    values = np.linspace(low, high, side * side // 2)
-    values = np.round(values) if whole else values
-    random = np.random.default_rng(1)
-    mixed = np.stack([random.permutation(values) for _ in range(bands)])
-    both = np.concatenate([np.tile(values, (bands, 1)), mixed], axis=1)
-    return both.reshape(bands, side, side).astype(np.float32)
-
-
-def _multiple(size: int, unit: int) -> int:
-    return -(-size // unit) * unit
-
-
-def _sha256(facts: Sequence[Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sum in one order, however many threads this process has."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    if not Contents(model.module).known:
+        return None
+    weights, peak = footprint(model)
+    return Facts(network_sha256(model.module), model.sha256(), model_identity(model, "cpu", "fp32"), weights, peak)

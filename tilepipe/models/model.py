@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard, Output
-from tilepipe.models.copying import own_copy
-from tilepipe.models.output import readable
+from tilepipe.models.facts import Facts, card_text
 
-_WORDS_FOR_PEOPLE = {"band_names", "description", "license", "name", "tile", "training"}
-"""Fields of a card that change no label; they are not part of a model's identity."""
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
     """A network with its card. Can be pickled when its module can."""
 
+    facts: ClassVar[Facts | None] = None
+    """What is known without the network, where that has not been read (`unread.Unread`)."""
     card: ModelCard
     """What it reads and what its classes mean."""
     module: nn.Module
@@ -51,6 +49,11 @@ class Model:
         the card's stride does not fit the module's own `stride`, when the card names one class only, and for outputs
         that cannot be read.
         """
+        from torch import nn
+
+        from tilepipe.models.copying import own_copy
+        from tilepipe.models.output import readable
+
         if not isinstance(module, nn.Module):
             raise ModelError(f"a {type(module).__name__} is not a torch.nn.Module; wrap a function in a module first")
         if output is not None or key is not None:
@@ -74,6 +77,8 @@ class Model:
                 f"the card says stride {card.stride}, the network subsamples by {stride}; give the card stride={stride}"
             )
         refuse_one_class(card)
+        import torch
+
         return cls(card, module.to("cpu", torch.float32).eval(), name)
 
     @property
@@ -81,13 +86,16 @@ class Model:
         """Number of trained values."""
         return sum(p.numel() for p in self.module.parameters())
 
-    def normalise(self, tiles: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return (x - mean) / std in `dtype` of tiles (B, bands, H, W) in the source's own units, on their device."""
-        x = tiles.to(dtype)
+    def normalise(self, tiles: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Return (x - mean) / std in `dtype` of tiles (B, bands, H, W) in the source's own units, on their device.
+
+        `dtype` is float32 where it is left out.
+        """
+        x = tiles.float() if dtype is None else tiles.to(dtype)
         if self.card.mean:
-            x = x - _per_band(self.card.mean, x)
+            x = x - x.new_tensor(self.card.mean).view(1, -1, 1, 1)
         if self.card.std:
-            x = x / _per_band(self.card.std, x)
+            x = x / x.new_tensor(self.card.std).view(1, -1, 1, 1)
         return x
 
     def sha256(self) -> str:
@@ -95,14 +103,13 @@ class Model:
 
         It names a file's content. What a module of somebody else does may not be in it: `identity.model_identity` is.
         """
-        return network_sha256(self.module, self._card())
+        from tilepipe.models.contents import network_sha256
+
+        return network_sha256(self.module, card_text(self.card))
 
     def card_sha256(self) -> str:
         """Return the hash of the card but for words for people."""
-        return hashlib.sha256(self._card().encode()).hexdigest()
-
-    def _card(self) -> str:
-        return json.dumps(self.card.model_dump(mode="json", exclude=_WORDS_FOR_PEOPLE), sort_keys=True)
+        return hashlib.sha256(card_text(self.card).encode()).hexdigest()
 
 
 def refuse_one_class(card: ModelCard) -> None:
@@ -112,24 +119,3 @@ def refuse_one_class(card: ModelCard) -> None:
             f"the card of {card.name} names one class, so every pixel would be {card.classes[0]!r}; name the "
             f"background too: classes: [background, {card.classes[0]}] (one output channel is the second class then)"
         )
-
-
-def network_sha256(module: nn.Module, first: str = "") -> str:
-    """Return the hash of a network's layers, their settings and weights, after that of a text."""
-    digest = hashlib.sha256(first.encode())
-    for name, layer in module.named_modules():
-        digest.update(f"{name}:{type(layer).__module__}.{type(layer).__qualname__}:{_settings(layer)};".encode())
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _per_band(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
-
-
-def _settings(layer: nn.Module) -> list[tuple[str, Any]]:
-    """Return the plain values that a layer was made with (kernel size, a constant, ...), sorted by name."""
-    plain = (bool, int, float, str, tuple)
-    return sorted((k, v) for k, v in vars(layer).items() if isinstance(v, plain) and k != "training")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tilepipe.errors import ModelError, StorageError, UsageError
 from tilepipe.models import foreign, smp
 from tilepipe.models.card import ModelCard
+from tilepipe.models.facts import BUNDLED, CARD, CERTIFICATE, WEIGHTS, bundled_models
 from tilepipe.models.model import Model
 from tilepipe.models.output import bare
 from tilepipe.models.tensors import MAX_WEIGHTS_BYTES, check_size, read_safetensors
@@ -29,15 +30,8 @@ from tilepipe.paths import refuse_special
 from tilepipe.text import missing
 from tilepipe.trouble import public
 
-CARD, WEIGHTS, CERTIFICATE = "model.json", "weights.safetensors", "certificate.json"
-BUNDLED = Path(__file__).parents[1] / "bundled"
 MAX_CARD_BYTES = 1 << 20
 _HOLDS = f"a model directory holds {CARD} and {WEIGHTS}"
-
-
-def bundled_models() -> list[str]:
-    """Return the names of the models that come with tilepipe."""
-    return sorted(path.name.removesuffix(".model") for path in BUNDLED.glob("*.model"))
 
 
 @public

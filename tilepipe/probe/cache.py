@@ -8,10 +8,7 @@ import hashlib
 import inspect
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from tilepipe import cache
 from tilepipe.errors import StorageError
@@ -19,6 +16,9 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.identity import identify
 from tilepipe.models.model import Model
 from tilepipe.probe.result import Probe
+
+if TYPE_CHECKING:
+    from torch import nn
 
 VERSION = 1  # of the procedure; raise it when results change
 OTHERS = {"segmentation_models_pytorch", "timm"}
@@ -29,6 +29,8 @@ def cache_key(module: nn.Module, bands: int, declared: int | None) -> str | None
 
     None where it has no identity that another call could meet: nothing is kept of a module whose answers change.
     """
+    import torch
+
     asked = Model(ModelCard(bands=bands, classes=["a", "b"], stride=declared or 1, dtype="float32"), module)
     found, training = identify(asked, "cpu", "fp32", values=False), [layer.training for layer in module.modules()]
     if found.trouble:

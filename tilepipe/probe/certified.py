@@ -8,15 +8,11 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
-import torch
-
 from tilepipe.errors import StorageError
 from tilepipe.events import Listener, silent
-from tilepipe.models.contents import Contents
-from tilepipe.models.model import Model, network_sha256
+from tilepipe.models.model import Model
 from tilepipe.probe.cache import VERSION
 from tilepipe.probe.result import Probe
-from tilepipe.probe.run import probe_once
 from tilepipe.text import json_of
 
 FORMAT = 1
@@ -27,6 +23,8 @@ def certificate_text(found: Probe, weights: str, bands: int) -> str:
 
     The seconds that it took are left out, so that the same network gives the same file.
     """
+    import torch
+
     values: dict[str, Any] = {
         "format": FORMAT,
         "procedure": VERSION,
@@ -50,14 +48,26 @@ def certified(model: Model) -> Probe | None:
         found = Probe.from_json(json.dumps(values["probe"]))
         same = (values["format"], values["procedure"], values["bands"]) == (FORMAT, VERSION, model.card.bands)
         fits = found.stride is None or found.stride % model.card.stride == 0
-        if same and fits and values["weights"] == network_sha256(model.module):
-            return found if Contents(model.module).known else None
+        return found if same and fits and _is_of(values["weights"], model) else None
     return None
+
+
+def _is_of(weights: str, model: Model) -> bool:
+    """Return whether a certificate of these weights is of this model, whose layers are of known packages."""
+    if model.facts is not None:
+        return weights == model.facts.network
+    from tilepipe.models.contents import Contents, network_sha256
+
+    return weights == network_sha256(model.module) and Contents(model.module).known
 
 
 def known_probe(model: Model, listener: Listener = silent) -> Probe:
     """Return what the certificate says, or what is measured, once for the same weights; raises what that raises."""
-    return certified(model) or probe_once(model.module, model.card.bands, model.card.stride, listener)
+    if found := certified(model):
+        return found
+    from tilepipe.probe.run import probe_once
+
+    return probe_once(model.module, model.card.bands, model.card.stride, listener)
 
 
 def with_certificate(model: Model) -> Model:
@@ -66,5 +76,7 @@ def with_certificate(model: Model) -> Model:
         found = known_probe(model)
     except Exception:  # a model that cannot be measured, for whatever reason: planning says it
         return replace(model, certificate=None)
+    from tilepipe.models.contents import network_sha256
+
     text = certificate_text(found, network_sha256(model.module), model.card.bands)
     return replace(model, certificate=text)

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tilepipe.device import resolve_device
 from tilepipe.errors import UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.models.model import Model
 from tilepipe.models.weights import save_model
 from tilepipe.models.zoo import build
-from tilepipe.predict import resolve_device
 from tilepipe.probe.certified import with_certificate
 from tilepipe.probe.run import probe_once
 from tilepipe.quality.confusion import Confusion

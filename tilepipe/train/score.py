@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
-from tilepipe.engine.job import make_job, region_labels
+from tilepipe.engine.job import make_job
+from tilepipe.engine.region_labels import region_labels
 from tilepipe.models.model import Model
 from tilepipe.quality.confusion import Confusion, confusion_matrix
 from tilepipe.reach import stated

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from tilepipe.certificate import Certificate
 from tilepipe.certify import versions_of, write_certificate
-from tilepipe.engine.steps import Job
+from tilepipe.engine.job import Job
 from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.gauge import level_of
@@ -33,7 +33,8 @@ from tilepipe.verify.stored import Keeper, check_products, check_stored
 from tilepipe.verify.windows import Window, check_window, noise_of, places, shifted
 
 if TYPE_CHECKING:
-    from tilepipe.api import Image, Result
+    from tilepipe.api import Result
+    from tilepipe.engine.job import Image
     from tilepipe.models.model import Model
 
 __all__ = ["Options", "Verification", "verify"]

@@ -9,8 +9,9 @@ from typing import Any
 
 from tilepipe.certificate import Certificate
 from tilepipe.certify import certificate_of, read_certificate
+from tilepipe.device import resolve_device
 from tilepipe.engine.around import Around, Same, whole_so_far
-from tilepipe.engine.steps import Job
+from tilepipe.engine.job import Job
 from tilepipe.errors import InputError, ModelError, StorageError, UsageError
 from tilepipe.exports.products import LABELS, LOSSLESS, product_of
 from tilepipe.exports.view import open_map
@@ -21,7 +22,6 @@ from tilepipe.models.model import Model
 from tilepipe.models.weights import load_model
 from tilepipe.plan import Plan
 from tilepipe.planning import Settings
-from tilepipe.predict import resolve_device
 from tilepipe.publish import RECORD
 from tilepipe.region import image_data, on_prediction_grid, resolve
 from tilepipe.sources.bands import Picked, with_picked

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from tilepipe.blend import Sums
 from tilepipe.box import Box
 from tilepipe.engine.around import Around
-from tilepipe.engine.steps import Job, Worker
+from tilepipe.engine.job import Job
+from tilepipe.engine.steps import Worker
 from tilepipe.errors import InputError, ModelError
 from tilepipe.grid import Index
 from tilepipe.models.statistics import Nodes

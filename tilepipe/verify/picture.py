@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tilepipe.box import Box
-from tilepipe.engine.steps import Job
+from tilepipe.engine.job import Job
 from tilepipe.sources.resample import Resampled
 from tilepipe.verify.result import Verification
 from tilepipe.verify.windows import Window

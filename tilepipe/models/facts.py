@@ -1,0 +1,87 @@
+"""Facts: what a plan must know of a network, kept beside it as facts.json, so that planning need not read the network.
+
+They are computed from the network (`identity.facts_of`) and bound to the bytes of card and weights and to the versions
+of tilepipe and torch that computed them. Whatever does not fit is ignored, and the network is read. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from tilepipe.models.card import ModelCard
+from tilepipe.text import json_of
+
+CARD, WEIGHTS, CERTIFICATE, FACTS = "model.json", "weights.safetensors", "certificate.json", "facts.json"
+"""Files of a model directory."""
+BUNDLED = Path(__file__).parents[1] / "bundled"
+FORMAT = 1
+LARGEST = 1 << 20
+"""Bytes of facts.json that are read."""
+_WORDS_FOR_PEOPLE = {"band_names", "description", "license", "name", "tile", "training"}
+"""Fields of a card that change no label; they are not part of a model's identity."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was computed from a network; it is of packages whose code is known by name and version."""
+
+    network: str
+    """`contents.network_sha256` of it."""
+    sha256: str
+    """`Model.sha256`."""
+    identity: str
+    """`identity.model_identity`, which is the same on every device."""
+    weights: int
+    """Bytes of the weights in fp32."""
+    peak: int
+    """Bytes of a forward pass in fp32 per input pixel (`footprint`)."""
+
+
+def bundled_models() -> list[str]:
+    """Return the names of the models that come with tilepipe."""
+    return sorted(path.name.removesuffix(".model") for path in BUNDLED.glob("*.model"))
+
+
+def card_text(card: ModelCard) -> str:
+    """Return the card but for words for people, as JSON."""
+    return json.dumps(card.model_dump(mode="json", exclude=_WORDS_FOR_PEOPLE), sort_keys=True)
+
+
+def facts_text(facts: Facts, card: ModelCard, weights: Path) -> str:
+    """Return the text of facts.json beside the file of the weights."""
+    return json.dumps({**_bound_to(card, weights), **asdict(facts)}, indent=1, sort_keys=True) + "\n"
+
+
+def read_facts(card: ModelCard, weights: Path) -> Facts | None:
+    """Return the facts beside the file of the weights; None where there are none, or they are of something else.
+
+    None too where this process has imported torch: reading the network costs little then, and somebody may have changed
+    what torch or a network does.
+    """
+    if "torch" in sys.modules:
+        return None
+    with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
+        path = weights.with_name(FACTS)
+        values = json_of(path.read_text(encoding="utf-8")) if path.stat().st_size <= LARGEST else {}
+        bound = {name: values.pop(name) for name in ("format", "versions", "card", "file")}
+        return Facts(**values) if bound == _bound_to(card, weights) else None
+    return None
+
+
+def _bound_to(card: ModelCard, weights: Path) -> dict[str, object]:
+    """Return all that facts depend on; which processor torch was built for changes no layer."""
+    with weights.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    versions = {"tilepipe": version("tilepipe"), "torch": version("torch").partition("+")[0]}
+    return {
+        "format": FORMAT,
+        "versions": versions,
+        "card": hashlib.sha256(card_text(card).encode()).hexdigest(),
+        "file": found,
+    }

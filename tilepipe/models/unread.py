@@ -1,0 +1,56 @@
+"""Unread: a model whose network is read when somebody asks for it, since its facts are known; knows no torch itself."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilepipe.errors import ModelError
+from tilepipe.models.card import ModelCard
+from tilepipe.models.facts import BUNDLED, CARD, CERTIFICATE, WEIGHTS, Facts, bundled_models, read_facts
+from tilepipe.models.model import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def open_model(name_or_path: str | Path, *, trust_model: str | None = None) -> Model:
+    """Return what `load_model` does, its network unread where the facts beside it are right. Raises `ModelError`."""
+    name = str(name_or_path)
+    if name in bundled_models():
+        folder = BUNDLED / f"{name}.model"
+        card = ModelCard.load(folder / CARD)
+        if facts := read_facts(card, folder / WEIGHTS):
+            return Unread(card, name, folder, facts)
+    from tilepipe.models.weights import load_model
+
+    return load_model(name_or_path, trust_model=trust_model)
+
+
+class Unread(Model):
+    """A bundled model that has not been read yet."""
+
+    def __init__(self, card: ModelCard, name: str, folder: Path, facts: Facts) -> None:
+        """Keep what is known; `folder` is the model directory."""
+        certificate = (folder / CERTIFICATE).read_text(encoding="utf-8")
+        self.__dict__.update(card=card, name=name, certificate=certificate, facts=facts, folder=folder)
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """Read the network. Raises `ModelError` where it is not the one that the facts are of."""
+        from tilepipe.models.contents import network_sha256
+        from tilepipe.models.weights import load_model
+
+        found = load_model(self.__dict__["folder"]).module
+        if self.facts is None or network_sha256(found) != self.facts.network:
+            raise ModelError(f"{self.name} was changed while it was used; run the command again")
+        return found
+
+    def sha256(self) -> str:
+        """Return the hash of weights, layers, their settings, and the card but for words for people."""
+        assert self.facts is not None
+        return self.facts.sha256
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Model, (self.card, self.module, self.name, self.certificate)
