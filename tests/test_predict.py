@@ -248,10 +248,11 @@ def test_devices() -> None:
 
 
 def test_precisions() -> None:
+    card = ModelCard(bands=2, classes=["a", "b"])
     assert resolve_precision("auto", "cpu") == "fp32"
     assert resolve_precision("bf16", "cpu") == "bf16"
-    assert resolve_precision("fp64", "cpu", nn.Conv2d(1, 1, 1)) == "fp64"
-    function = from_function(lambda tile: tile, ModelCard(bands=2, classes=["a", "b"]), "bands").module
+    assert resolve_precision("fp64", "cpu", Model(card, nn.Conv2d(2, 2, 1))) == "fp64"
+    function = from_function(lambda tile: tile, card, "bands")
     assert resolve_precision("fp32", "cpu", function) == "fp32"
     with pytest.raises(ModelError, match=r"fp64 is not available for functions, .*; use fp32"):
         resolve_precision("fp64", "cpu", function)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tilepipe.errors import ModelError, StorageError, UsageError
-from tilepipe.models import weights
+from tilepipe.models import facts, weights
 from tilepipe.models.card import ModelCard
 from tilepipe.models.facts import CARD, WEIGHTS
 from tilepipe.models.model import Model
@@ -144,7 +144,7 @@ def test_a_name_that_is_not_there_gets_the_bundled_ones_and_the_nearest(
 ) -> None:
     for name in ("buildings", "nuclei"):
         shutil.copytree(saved, tmp_path / f"bundle/{name}.model")
-    monkeypatch.setattr(weights, "BUNDLED", tmp_path / "bundle")
+    monkeypatch.setattr(facts, "BUNDLED", tmp_path / "bundle")
     assert load_model("nuclei").name == "nuclei"
     with pytest.raises(
         ModelError, match=r"no model 'bulidings': did you mean 'buildings'\? bundled are buildings, nuclei"

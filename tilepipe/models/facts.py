@@ -48,6 +48,11 @@ def bundled_models() -> list[str]:
     return sorted(path.name.removesuffix(".model") for path in BUNDLED.glob("*.model"))
 
 
+def bundled(name: str) -> Path | None:
+    """Return the directory of the bundled model of this name; None where there is none."""
+    return BUNDLED / f"{name}.model" if name in bundled_models() else None
+
+
 def card_text(card: ModelCard) -> str:
     """Return the card but for words for people, as JSON."""
     return json.dumps(card.model_dump(mode="json", exclude=_WORDS_FOR_PEOPLE), sort_keys=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
-from tilepipe.models.facts import BUNDLED, CARD, CERTIFICATE, WEIGHTS, Facts, bundled_models, read_facts
+from tilepipe.models.facts import CARD, CERTIFICATE, WEIGHTS, Facts, bundled, read_facts
 from tilepipe.models.model import Model
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 def open_model(name_or_path: str | Path, *, trust_model: str | None = None) -> Model:
     """Return what `load_model` does, its network unread where the facts beside it are right. Raises `ModelError`."""
     name = str(name_or_path)
-    if name in bundled_models():
-        folder = BUNDLED / f"{name}.model"
+    if (folder := bundled(name)) is not None:
         card = ModelCard.load(folder / CARD)
         if facts := read_facts(card, folder / WEIGHTS):
             return Unread(card, name, folder, facts)

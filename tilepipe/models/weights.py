@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tilepipe.errors import ModelError, StorageError, UsageError
 from tilepipe.models import foreign, smp
 from tilepipe.models.card import ModelCard
-from tilepipe.models.facts import BUNDLED, CARD, CERTIFICATE, WEIGHTS, bundled_models
+from tilepipe.models.facts import CARD, CERTIFICATE, WEIGHTS, bundled, bundled_models
 from tilepipe.models.model import Model
 from tilepipe.models.output import bare
 from tilepipe.models.tensors import MAX_WEIGHTS_BYTES, check_size, read_safetensors
@@ -122,8 +122,8 @@ def _publish(fresh: Path, final: Path) -> None:
 
 
 def _locate(name: str) -> Path:
-    if name in bundled_models():
-        return BUNDLED / f"{name}.model"
+    if (folder := bundled(name)) is not None:
+        return folder
     path = Path(name)
     if path.is_dir() or foreign.find(path) is not None:
         return path
