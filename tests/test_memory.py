@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -22,10 +23,11 @@ from PIL import Image
 from rasterio.windows import Window
 
 from tilepipe import plan as api_plan
+from tilepipe import segment
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.memory import DECODERS, format_bytes, parse_bytes
-from tilepipe.sources import checks
+from tilepipe.sources import checks, geotiff
 from tilepipe.sources import zarr as readers
 from tilepipe.sources.checks import decoding_bytes
 from tilepipe.sources.geotiff import GDAL_CACHE_BYTES, GeoTiffSource
@@ -180,6 +182,19 @@ def test_images_that_are_decoded_whole_stay_within_the_promise(kind: str, tmp_pa
     promise, peak = promise_and_peak(path, tmp_path / "o.tif", tile=TILE, window=(0, 0, 2048, 1024), mask="none")
     print(f"{kind}: promise, peak:", promise >> 20, peak >> 20)
     assert peak <= promise
+
+
+def test_decoded_rows_of_an_image_that_is_done_are_let_go(tmp_path: Path) -> None:
+    """In a batch those of all images would add up, beyond the promise of an image that needs none."""
+    pixels = noise(60, 70).read(Box(0, 0, 60, 70))
+    shape = {"count": 3, "height": 60, "width": 70, "dtype": "uint8", "transform": (2, 0, 0, 0, -2, 0)}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **shape) as file:
+        file.write(pixels)
+    held = []
+    rows = geotiff.mine(os.getpid()).rows
+    segment(tmp_path / "a.tif", random_unet(), tmp_path / "o.tif", listener=lambda event: held.append(rows.held_bytes))
+    assert max(held) == pixels.nbytes
+    assert rows.held_bytes == 0
 
 
 def test_memory_asks_for_smaller_tiles_with_statistics_too() -> None:

@@ -32,6 +32,7 @@ from tilepipe.plan import Plan
 from tilepipe.planning import Choices, Settings
 from tilepipe.publish import Outputs, finish_others, put_in_place, refuse_existing, write_products
 from tilepipe.sources.base import Source
+from tilepipe.sources.geotiff import rows_forgotten
 from tilepipe.sources.open import image_files, open_source
 from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.wrapped import unwrapped
@@ -87,6 +88,7 @@ class Result:
 
 @public
 @identities_held()
+@rows_forgotten()
 def segment(
     source: Image,
     model: str | Path | Model,

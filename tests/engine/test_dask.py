@@ -87,6 +87,7 @@ def test_nothing_of_a_cluster_is_left_after_a_run(tmp_path: Path) -> None:
     kinds = [type(kept) for kept in gc.get_objects()]  # isinstance would ask each object for its class
     left = [kind.__name__ for kind in kinds if issubclass(kind, Scheduler | DaskWorker | Worker)]
     assert left == []
+    assert [folder for folder in sys.path_importer_cache if "dask-scratch-space" in folder] == []
 
 
 def test_workers_listen_on_loopback_only(tmp_path: Path) -> None:

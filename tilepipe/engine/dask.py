@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +32,7 @@ from tilepipe.engine.steps import Worker
 from tilepipe.errors import DeviceError, UsageError
 from tilepipe.grid import Index
 from tilepipe.predict import use_threads
+from tilepipe.sources.geotiff import rows_forgotten
 from tilepipe.store import Record
 
 CONNECT = "30s"
@@ -51,7 +53,8 @@ class _JobPlugin(WorkerPlugin):
         _WORKERS[self.key] = self.make()
 
     def teardown(self, worker: Any) -> None:
-        _drop_worker(self.key)
+        with rows_forgotten():
+            _drop_worker(self.key)
 
 
 def run(
@@ -202,7 +205,12 @@ def _started(options: dict[str, Any]) -> LocalCluster:
 
 
 def _forget_cluster() -> None:
-    """Let go of a cluster that is closed: distributed keeps methods of each scheduler and worker for ever."""
+    """Let go of a cluster that is closed: distributed keeps methods of each scheduler and worker for ever.
+
+    Python keeps how it would import from their folders, which are gone.
+    """
+    for folder in [name for name in sys.path_importer_cache if not os.path.exists(name)]:
+        sys.path_importer_cache.pop(folder, None)
     cache: Any = getattr(distributed.core, "_expects_comm", None)
     if hasattr(cache, "cache_clear"):  # nothing of it is documented: where it is gone, there is nothing to clear
         cache.cache_clear()

@@ -95,6 +95,15 @@ def mine(process: int) -> Mine:
 
 
 @contextmanager
+def rows_forgotten() -> Iterator[None]:
+    """Let go of decoded rows in the end: those of images that are done would add up to `ROW_CACHE_BYTES`."""
+    try:
+        yield
+    finally:
+        mine(os.getpid()).rows.clear()
+
+
+@contextmanager
 def gdal(path: str, doing: str) -> Iterator[None]:
     """Set GDAL's options for this thread, and turn its errors into an `InputError` that says what was being done."""
     with rasterio.Env(**OPTIONS):

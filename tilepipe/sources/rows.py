@@ -55,6 +55,17 @@ class RowCache:
         assert result is not None, "a box has at least one row"
         return result
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the rows that are kept."""
+        return self._bytes
+
+    def clear(self) -> None:
+        """Let go of all rows."""
+        with self._lock:
+            self._bands.clear()
+            self._bytes = 0
+
     def _band(self, key: tuple[Hashable, int], band: Box, load: Load) -> NDArray[Any]:
         if key in self._bands:
             self._bands.move_to_end(key)
