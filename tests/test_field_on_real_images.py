@@ -114,7 +114,7 @@ def measured(model: tp.Model, pairs: list[Pair], chosen: Any) -> Figures:
     for image, truth in pairs:
         labels = tp.predict(image, model, **chosen)
         total += confusion_matrix(labels, truth.astype(np.int64), 2, ignore=-1, nodata=None)
-        passes = Passes(api._job(image, model, chosen)[0])
+        passes = Passes(api.job_of(image, model, chosen)[0])
         found = shifted(passes, 4, 0)
         passes.close()
         assert found is not None

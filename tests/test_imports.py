@@ -98,6 +98,7 @@ DOORS = {
     "zarr": ["store.py", "vectors.py", "sources/zarr.py", "exports/ome_zarr.py"],
     "dask": [
         "engine/dask.py",
+        "engine/spawned.py",
         "sources/array.py",
         "sources/content.py",
         "sources/foreign.py",

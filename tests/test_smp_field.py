@@ -80,7 +80,7 @@ def even(model: tp.Model, image: Any) -> None:
 
 def moved(image: Any, model: tp.Model, **chosen: Any) -> Difference:
     """What changes when the grid moves by half a core."""
-    passes = Passes(api._job(image, model, chosen)[0])  # type: ignore[arg-type]
+    passes = Passes(api.job_of(image, model, chosen)[0])  # type: ignore[arg-type]
     found = shifted(passes, 2, 0)
     passes.close()
     assert found is not None

@@ -35,7 +35,7 @@ def model() -> Model:
 
 
 def job_of(model: Model, directory: Path, source: Any = IMAGE, **settings: Any) -> Job:
-    job, _ = api._job(source, model, {"tile": 64, "block": 64, "statistics": "field", **settings})  # type: ignore[typeddict-item]
+    job, _ = api.job_of(source, model, {"tile": 64, "block": 64, "statistics": "field", **settings})  # type: ignore[typeddict-item]
     return replace(job, directory=directory)
 
 
