@@ -227,6 +227,29 @@ def test_black_boxes_that_no_tiling_fits(function: Callable[[Tensor], Tensor], s
     assert found.evidence["black_box"]
 
 
+def resized(side: int) -> Callable[[Tensor], Tensor]:
+    """Return what networks do that see their window at one size, whatever it has."""
+    kernel = torch.ones(1, 1, 3, 3, dtype=torch.float64) / 9
+    return lambda x: F.interpolate(F.conv2d(F.interpolate(x, side), kernel.to(x.dtype), padding=1), x.shape[2:])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        resized(64),
+        resized(96),
+        lambda x: x if x.shape[3] < 150 else -x,
+        lambda x: x if x.shape[2] < 350 else -x,
+        lambda x: x * x.shape[2] / 100,
+    ],
+    ids=["resized to 64", "resized to 96", "wider than 150", "higher than 350", "scaled by its height"],
+)
+def test_answers_that_depend_on_the_size_of_the_window(function: Callable[[Tensor], Tensor]) -> None:
+    found = probe(function, 1)
+    assert found.reach is None
+    assert found.halo is None
+
+
 def test_a_black_box_in_fp32_gets_the_same_answer() -> None:
     torch.manual_seed(1)
     net = TinyUNet("deconv3").eval()

@@ -1,7 +1,8 @@
 """Total stride and reach, measured on a model that is taken as a black box.
 
 Stride: shifted inputs give shifted outputs, compared in fp64 away from borders. Reach: half of a strip becomes NaN (or
-other numbers); the farthest kept column that notices is the reach. Both axes; strips, so that it takes seconds.
+other numbers); the farthest kept column that notices is the reach. Size: a longer strip has the same answer where both
+borders are far. Both axes; strips, so that it takes seconds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from tilepipe.probe.subject import Subject
 LARGEST_WINDOW = 8192  # px; a model that reaches across half of it is called global
 LARGEST_STRIDE = 384  # px; every power of two to 128 and three times it
 PATIENCE = 60.0  # s of processor time, whatever else runs, that one more doubling of the window may take
+LONGER = (1, 3, 10)  # quanta that a strip is made longer by, to see whether its size alone changes answers
+TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-10}  # of an output's spread; fp32 first, a cheap no
 AXES = (3, 2)  # columns, rows of (B, C, H, W)
 Fill = Callable[[Tensor], Tensor]
 
@@ -59,6 +62,8 @@ def measure(subject: Subject, declared: int | None, many: bool) -> Measured:
     while True:
         sides, window, draws = reach(subject, stride, rough, many)
         if max(sides) + stride <= window // 2:
+            if any(_grows(subject, axis, stride, sides) for axis in AXES):
+                return Measured(stride, None, window, draws, "outputs depend on the size of the window")
             return Measured(stride, sides, window, draws)
         if window >= LARGEST_WINDOW:
             return Measured(stride, None, window, draws, f"the reach grows with the window up to {window} px")
@@ -140,9 +145,7 @@ def _first_shift(subject: Subject, axis: int, margin: int, candidates: list[int]
     """
     longest = max(candidates)
     window = -(-(2 * margin + longest + 64) // subject.quantum) * subject.quantum
-    tolerances = (
-        {torch.float32: 1e-3, torch.float64: 1e-10} if subject.dtype == torch.float64 else {torch.float32: 2e-6}
-    )
+    tolerances = TOLERANCES if subject.dtype == torch.float64 else {torch.float32: 2e-6}
     shape = (subject.quantum, window + longest) if axis == 3 else (window + longest, subject.quantum)
 
     def output(dtype: torch.dtype, shift: int) -> Tensor:
@@ -155,6 +158,29 @@ def _first_shift(subject: Subject, axis: int, margin: int, candidates: list[int]
 
     base = functools.cache(lambda dtype: output(dtype, 0))
     return next((s for s in candidates if all(equal(s, dtype) for dtype in tolerances)), 0)
+
+
+def _grows(subject: Subject, axis: int, stride: int, sides: Sides) -> bool:
+    """Return whether a longer strip has another answer where no border is within reach: a model that resizes its window
+    to a fixed size, or does something else above a size. One more quantum is as much as the shortest strip keeps."""
+    quantum = math.lcm(subject.quantum, stride)
+    before, after = (sides.left, sides.right) if axis == 3 else (sides.top, sides.bottom)
+    short = -(-(before + after + 1) // quantum) * quantum
+    longest = short + max(LONGER) * quantum
+    shape = (subject.quantum, longest) if axis == 3 else (longest, subject.quantum)
+    kept = short - before - after
+
+    def inner(x: Tensor, length: int) -> Tensor:
+        return subject(x.narrow(axis, 0, length).contiguous()).narrow(axis, before, kept).double()
+
+    rounded = {torch.float32: 1e-4}  # another length may be summed in another order
+    for dtype, tolerance in (TOLERANCES if subject.dtype == torch.float64 else rounded).items():
+        x = subject.window(*shape, dtype)
+        y = inner(x, short)
+        allowed = tolerance * (float(y.std(correction=0)) + 1e-30)
+        if any(float((inner(x, short + more * quantum) - y).abs().max()) > allowed for more in LONGER):
+            return True
+    return False
 
 
 def _both(subject: Subject, axis: int, rows: int, half: int, fill: Fill, moved: int = 0) -> tuple[int, int]:
