@@ -399,3 +399,12 @@ def test_no_library_is_needed_for_it() -> None:
     code += "print(open_source(numpy.zeros((3, 5, 5))).shape)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "(3, 5, 5)"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0])
+def test_a_stated_transform_that_places_no_pixels_is_said_and_not_used(bad: float) -> None:
+    attrs = {"crs": "epsg:32645", "transform": (bad, 0.0, 5000.0, 0.0, -10.0, 9000.0)}
+    source = open_source(xarray.DataArray(IMAGE, dims=("band", "y", "x"), attrs=attrs))
+    assert source.georeference is not None
+    assert source.georeference.transform is None
+    assert "places no pixels" in source.notes[0]

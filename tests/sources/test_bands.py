@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import rasterio
 from fakes import codes_model
+from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 import tilepipe as tp
 from tilepipe.box import Box
+from tilepipe.cli.info import describe
 from tilepipe.cli.main import main
 from tilepipe.errors import InputError, UsageError
 from tilepipe.region import image_data
@@ -88,6 +90,37 @@ def test_alpha_with_other_values_is_refused_with_both_commands(tmp_path: Path) -
     assert (source.read(WHOLE) == PIXELS[:3]).all()
     every, _ = chosen(path, 4, "1,2,3,4")
     assert (every.read(WHOLE) == PIXELS).all()
+
+
+def test_bands_asked_for_beside_an_alpha_of_many_values_say_what_its_zeros_do(tmp_path: Path) -> None:
+    """Zeros of near infrared that is flagged as alpha are no data for GDAL: no label, but never in silence."""
+    infrared = rgb_and(np.where(OPAQUE > 0, PIXELS[3], 0).astype(np.uint8))
+    path = write(tmp_path / "in.tif", infrared, (RED, GREEN, BLUE, ALPHA))
+    source, said = chosen(path, 3, "1,2,3")
+    assert (data(source) == (OPAQUE > 0)).all()
+    assert "band 4 is flagged as alpha and holds other values than 0 and 255" in said[-1]
+    assert "--mask none" in said[-1]
+    for asked, mask in (("1,2,3", "none"), ("1,2,4", "auto"), ("1,2,3,4", "auto")):
+        assert not chosen(path, asked.count(",") + 1, asked, mask=mask)[1]
+    two_valued = write(tmp_path / "two.tif", rgb_and(OPAQUE), (RED, GREEN, BLUE, ALPHA))
+    assert not chosen(two_valued, 3, "1,2,3")[1]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("many", [True, False])
+def test_alpha_of_a_picture_is_said_and_its_zeros_are_those_of_gdal(many: bool, tmp_path: Path) -> None:
+    alpha = np.where(OPAQUE > 0, PIXELS[3], 0).astype(np.uint8) if many else OPAQUE
+    Image.fromarray(rgb_and(alpha).transpose(1, 2, 0)).save(tmp_path / "in.png")
+    source, said = chosen(tmp_path / "in.png", 3)
+    with rasterio.open(tmp_path / "in.png") as file:
+        assert (data(source) == (file.dataset_mask() > 0)).all()
+    assert ("other values than 0 and 255" in " ".join(said)) == many
+    assert len(said) == 1
+    assert "alpha" in said[0]
+    assert not chosen(tmp_path / "in.png", 3, mask="none")[1]
+    assert "alpha" in describe(str(tmp_path / "in.png"))["alpha"]
+    with pytest.raises(InputError, match=r"gdal_translate .*in\.png"):
+        chosen(tmp_path / "in.png", 4)
 
 
 def test_a_model_of_four_bands_takes_near_infrared_that_is_flagged_alpha(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import CRS, Geod, Transformer
+from rasterio.control import GroundControlPoint
 from rasterio.features import rasterize
 from rasterio.warp import transform_geom
 
@@ -15,6 +18,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Georeference, Resolution
+from tilepipe.sources.open import open_source
 from tilepipe.sources.position import Area, ground_resolution, window_of_bounds
 
 NORTH_UP = (0.5, 0.0, 400000.0, 0.0, -0.5, 3000000.0)
@@ -190,3 +194,27 @@ def test_areas_that_cannot_be_placed() -> None:
     with pytest.raises(InputError, match="no CRS"):
         Area(image(epsg=None), [far])
     assert Resolution(1, 2).unit == "m"
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("bad", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("kind", ["world file", "aux.xml", "tag", "control points"])
+def test_a_position_that_is_no_number_is_refused_before_anything_is_computed(
+    kind: str, bad: str, tmp_path: Path
+) -> None:
+    path, value = tmp_path / "in.tif", float(bad)
+    profile = {"driver": "GTiff", "width": 64, "height": 48, "count": 1, "dtype": "uint8"}
+    placed = {"transform": Affine(1, 0, value, 0, -1, 5)} if kind == "tag" else {}
+    with rasterio.open(path, "w", crs="EPSG:32645", **placed, **profile) as file:
+        file.write(np.ones((1, 48, 64), np.uint8))
+        if kind == "control points":
+            corners = [(0, 0, value, 27), (0, 60, 85.1, 27), (40, 0, 85, 26.9)]
+            file.gcps = ([GroundControlPoint(*corner) for corner in corners], rasterio.crs.CRS.from_epsg(4326))
+    if kind == "world file":
+        path.with_suffix(".tfw").write_text(f"1\n0\n0\n-1\n{bad}\n5\n")
+    if kind == "aux.xml":
+        Path(f"{path}.aux.xml").write_text(
+            f"<PAMDataset><GeoTransform>{bad}, 1, 0, 5, 0, -1</GeoTransform></PAMDataset>"
+        )
+    with pytest.raises(InputError, match=rf"in\.tif holds {bad}, .*gdal_edit\.py -unsetgt"):
+        open_source(path).georeference  # noqa: B018

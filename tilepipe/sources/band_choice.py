@@ -40,15 +40,34 @@ def choose_bands(source: Source, reader: Reader, asked: Asked | None = None, *, 
     """
     bands = bands_of(source)
     if asked is not None:
-        return _told(Picked(numbers_of(source.name, asked, bands)), bands, reader)
+        numbers = numbers_of(source.name, asked, bands)
+        return _told(Picked(numbers, 0, _clear(source, bands, numbers) if masked else ()), bands, reader)
     if getattr(source, "chosen", False):
         return _told(Picked(), bands, reader)
-    alpha = [k for k, band in enumerate(bands, 1) if band.meaning == "alpha"]
+    alpha = _alphas(bands)
     if len(alpha) == 1:
         picked = _beside_alpha(source, bands, alpha[0], reader, masked)
     else:
         picked = _without_alpha(source, bands, reader, masked)
+    if masked and (said := getattr(source, "alpha", None)):
+        picked = Picked(picked.bands, picked.valid, (*picked.notes, f"{source.name}: {said}"))
     return _told(picked, bands, reader)
+
+
+def _alphas(bands: Sequence[Band]) -> list[int]:
+    return [k for k, band in enumerate(bands, 1) if band.meaning == "alpha"]
+
+
+def _clear(source: Source, bands: Sequence[Band], read: tuple[int, ...]) -> tuple[str, ...]:
+    """Say which pixels an alpha band of many values beside those that are read takes out; () where it takes none."""
+    alpha = _alphas(bands)
+    if len(alpha) != 1 or alpha[0] in read or _two_valued(source, alpha[0]):
+        return ()
+    return (
+        f"band {alpha[0]} is flagged as alpha and holds other values than 0 and 255; pixels where it is 0 hold no "
+        "data. If it is an image band, for instance near infrared: --mask none ('mask: none' in a configuration) takes "
+        "them for data",
+    )
 
 
 def _beside_alpha(source: Source, bands: Sequence[Band], alpha: int, reader: Reader, masked: bool) -> Picked:
@@ -113,18 +132,20 @@ def _fitting(
     if len(read) != reader.bands:
         raise InputError(
             f"{source.name} has {len(of)} bands and {reader.name} reads {reader.bands}; "
-            f"{_other_order(source, reader)}{_what_to_type(bands, of, reader)}"
+            f"{_other_order(source, reader)}{_what_to_type(source, bands, of, reader)}"
         )
     rest = ", ".join(f"{k} ({bands[k - 1]})" for k in of if k not in read)
     how = ", ".join(f"{k} ({bands[k - 1]})" for k in read)
     return read, (f"bands {how} are read, as the file names them; left out: {rest}",)
 
 
-def _what_to_type(bands: Sequence[Band], of: tuple[int, ...], reader: Reader) -> str:
+def _what_to_type(source: Source, bands: Sequence[Band], of: tuple[int, ...], reader: Reader) -> str:
     wanted = reader.bands or 0
     if len(of) < wanted:
         again = f"--bands {','.join('1' * wanted)} gives it the one band {wanted} times, or " if len(of) == 1 else ""
-        return f"{again}choose another model"
+        hidden = getattr(source, "alpha", None) and len(of) + 1 == wanted
+        alpha = f"gdal_translate {source.name} out.tif makes its alpha a band that is read, or " if hidden else ""
+        return f"{again}{alpha}choose another model"
     return (
         f"choose the bands or another model: --bands {_row(of[:wanted])}, in the order that the model was trained on "
         f"(the file has {listed(bands)})"
@@ -185,9 +206,10 @@ def _told(picked: Picked, bands: Sequence[Band], reader: Reader) -> Picked:
 
 def alpha_of(source: Source) -> str | None:
     """Say which band is flagged as alpha and what it holds; None where none is."""
-    alpha = [k for k, band in enumerate(bands_of(source), 1) if band.meaning == "alpha"]
+    alpha = _alphas(bands_of(source))
     if not alpha:
-        return None
+        said: str | None = getattr(source, "alpha", None)
+        return said
     if _two_valued(source, alpha[0]):
         return f"band {alpha[0]}, holds only 0 and 255: where there is image data"
     return f"band {alpha[0]}, holds other values than 0 and 255: it may be an image band, for instance near infrared"

@@ -114,6 +114,8 @@ def _position(what: Any, name: str) -> tuple[Georeference | None, tuple[str, ...
     axes = [what.coords[dim].values for dim in what.dims[-2:] if dim in what.coords]
     if not axes:
         transform = stated
+        if stated is None and {"GeoTransform", "transform"} & set(said):
+            notes = (*notes, f"the transform that {name} states places no pixels; its labels have no position")
     elif len(axes) == 2:
         transform = _grid(axes[0], axes[1], stated)
     else:
@@ -134,7 +136,7 @@ def _stated(said: Mapping[str, Any]) -> Transform | None:
             return None
     except (TypeError, ValueError):
         return None
-    return (a, b, c, d, e, f) if a * e - b * d else None
+    return (a, b, c, d, e, f) if np.isfinite((a, b, c, d, e, f)).all() and a * e - b * d else None
 
 
 def _grid(ys: Any, xs: Any, stated: Transform | None) -> Transform | None:

@@ -37,7 +37,7 @@ class PictureSource(ArraySource):
     ) -> None:
         self._options = {"resolution": resolution, "allow_palette": allow_palette}
         self._stamp = stamp(path)
-        pixels, valid = _decode(str(path), allow_palette)
+        pixels, valid, self.alpha = _decode(str(path), allow_palette)
         super().__init__(pixels, valid=valid, resolution=resolution, name=str(path))
         self.axes_named = True
 
@@ -59,8 +59,11 @@ class PictureSource(ArraySource):
         return {"reader": "picture", "sha256": content_sha256(stamp(self.name)), "shape": list(self.shape)}
 
 
-def _decode(name: str, allow_palette: bool) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Return (bands, y, x) pixels and where alpha is above 0 (None: no alpha)."""
+Decoded = tuple[NDArray[Any], NDArray[np.bool_] | None, str | None]
+"""(bands, y, x) pixels, where alpha is above 0 (None: everywhere), and what to say of alpha (None: there is none)."""
+
+
+def _decode(name: str, allow_palette: bool) -> Decoded:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -70,7 +73,7 @@ def _decode(name: str, allow_palette: bool) -> tuple[NDArray[Any], NDArray[np.bo
         raise InputError(f"{name} cannot be read: {error}. It may be truncated or damaged.") from error
 
 
-def _planes(name: str, picture: Image.Image, allow_palette: bool) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+def _planes(name: str, picture: Image.Image, allow_palette: bool) -> Decoded:
     if picture.width * picture.height > MAX_PIXELS:
         raise InputError(
             f"{name} has {picture.width * picture.height} pixels, and pictures are decoded whole: at most {MAX_PIXELS} "
@@ -91,11 +94,21 @@ def _planes(name: str, picture: Image.Image, allow_palette: bool) -> tuple[NDArr
         )
     pixels = _unpacked(picture)
     if picture.mode in WITH_ALPHA:
-        return pixels[:-1], pixels[-1] > 0
+        return pixels[:-1], pixels[-1] > 0, _said(picture.histogram()[-256:])
     clear = picture.info.get("transparency")  # the one colour that a PNG without alpha shows as transparent
     if clear is None or picture.mode == "P":
-        return pixels, None
-    return pixels, (pixels != np.reshape(clear, (-1, 1, 1))).any(axis=0)
+        return pixels, None, None
+    return pixels, (pixels != np.reshape(clear, (-1, 1, 1))).any(axis=0), None
+
+
+def _said(counts: list[int]) -> str:
+    """Say what alpha holds, by how many pixels it has of each value."""
+    if any(counts[1:255]):
+        return (
+            "alpha holds other values than 0 and 255; pixels where it is 0 hold no data, the others are read as "
+            "if they were opaque"
+        )
+    return "alpha holds only 0 and 255 and says where there is image data"
 
 
 def _unpacked(picture: Image.Image) -> NDArray[Any]:

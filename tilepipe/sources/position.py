@@ -32,8 +32,18 @@ EDGE_POINTS = 33
 
 
 def georeference_of(dataset: Any) -> Georeference | None:
-    """Return the position of an open rasterio dataset as its file says it; None where it says nothing."""
+    """Return the position of an open rasterio dataset as its file says it; None where it says nothing.
+
+    Raises `InputError` for a position that is no numbers.
+    """
     gcps, gcp_crs = dataset.gcps
+    stated = [*tuple(dataset.transform)[:6], *(value for p in gcps for value in (p.row, p.col, p.x, p.y, p.z or 0.0))]
+    if not all(map(math.isfinite, stated)):
+        raise InputError(
+            f"the position of {dataset.name} holds {next(value for value in stated if not math.isfinite(value))}, "
+            "which is no coordinate; it stands in the file, or in a world file or .aux.xml beside it. Correct it "
+            f"there, or take it out (of a TIFF: gdal_edit.py -unsetgt {dataset.name})"
+        )
     crs = dataset.crs or (gcp_crs if gcps else None)
     wkt = crs.to_wkt() if crs else None
     rpcs = tuple(sorted(dataset.tags(ns="RPC").items()))
