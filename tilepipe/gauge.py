@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 from tilepipe import cache
@@ -170,13 +171,12 @@ class _Gauge:
 def distances(p: NDArray[np.floating], q: NDArray[np.floating]) -> tuple[float, float]:
     """Return the largest total variation distance and the share of other labels of logits (..., classes, H, W)."""
     pairs = list(zip(p.reshape(-1, *p.shape[-3:]), q.reshape(-1, *q.shape[-3:]), strict=True))
-    worst = max(float(np.abs(_softmax(a) - _softmax(b)).sum(0).max()) / 2 for a, b in pairs)
+    worst = max(float(np.abs(_probabilities(a) - _probabilities(b)).sum(0).max()) / 2 for a, b in pairs)
     return worst, float(np.mean([(a.argmax(0) != b.argmax(0)).mean() for a, b in pairs]))
 
 
-def _softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    powers = np.exp(logits.astype(np.float64) - logits.max(0))
-    return np.asarray(powers / powers.sum(0))
+def _probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.asarray(scipy.special.softmax(logits.astype(np.float64), axis=0))
 
 
 def _predictor(model: Model, setting: Setting, shape: tuple[int, int]) -> Predictor:
