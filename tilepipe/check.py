@@ -11,7 +11,7 @@ from uuid import uuid4
 import numpy as np
 
 from tilepipe.device import resolve_device, resolve_precision
-from tilepipe.errors import StorageError, UsageError
+from tilepipe.errors import UsageError
 from tilepipe.gauge import Setting, known_level
 from tilepipe.level import Level
 from tilepipe.models import foreign
@@ -28,6 +28,7 @@ from tilepipe.predict import Predictor
 from tilepipe.probe import Probe, probe
 from tilepipe.probe.certified import certificate_text
 from tilepipe.reach import contradictions
+from tilepipe.storage import cannot_write
 
 _TRIAL = 64  # pixels at least a side of the tile that the model is tried on
 
@@ -154,4 +155,4 @@ def _replace(path: Path, text: str) -> None:
         os.replace(fresh, path)
     except OSError as error:
         fresh.unlink(missing_ok=True)
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise cannot_write(path, error) from None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
-from tilepipe.errors import InputError, StorageError, UsageError
+from tilepipe.errors import InputError, UsageError
 from tilepipe.evaluate.page import write_page
 from tilepipe.evaluate.result import Evaluation
 from tilepipe.evaluate.stream import evaluate as compare
@@ -27,6 +27,7 @@ from tilepipe.sources.base import Georeference, Source
 from tilepipe.sources.label_values import whole_numbers
 from tilepipe.sources.open import only_one, open_source
 from tilepipe.sources.position import disagreement
+from tilepipe.storage import cannot_write
 from tilepipe.trouble import public
 
 Map = str | Path | Labels | LabelMap | Source | NDArray[Any]
@@ -195,7 +196,10 @@ def _open(what: Map, no_label: set[int]) -> _Raw:
     if isinstance(what, np.ndarray):
         return _of_array(what, frozenset(no_label))
     if what.shape[0] != 1:
-        raise InputError(f"{what.name} has {what.shape[0]} bands of {what.dtype}; labels are one band of whole numbers")
+        raise InputError(
+            f"{what.name} has {what.shape[0]} bands of {what.dtype}; labels are one band of whole numbers: "
+            "gdal_translate -b 1 writes the first band, rasterio's or GDAL's rasterize burns polygons"
+        )
     source, shape = what, (what.shape[1], what.shape[2])
     void, nodata = frozenset(no_label), getattr(what, "nodata", None)
     read = partial(whole_numbers, source)
@@ -247,6 +251,6 @@ def _write_page(result: Evaluation, maps: tuple[_Coded, _Coded], page: Path) -> 
         write_page(result, *maps, fresh)
         os.replace(fresh, page)
     except OSError as error:
-        raise StorageError(f"{page} cannot be written: {error.strerror or error}") from None
+        raise cannot_write(page, error) from None
     finally:
         fresh.unlink(missing_ok=True)

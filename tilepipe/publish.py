@@ -109,12 +109,20 @@ def refuse_existing(outputs: Outputs, record: dict[str, Any] | None = None) -> d
                 _refuse_orphans(path)
             continue
         if not outputs.overwrite and not (record and _is_known(path, record)):
-            raise UsageError(f"{path} exists; use --overwrite or another output")
+            raise UsageError(f"{path} exists{_why_not_known(path, outputs, record)}; use --overwrite or another output")
         if path.is_dir() != PRODUCTS[product].folder or (path.is_dir() and not (path / "zarr.json").exists()):
             raise UsageError(f"{path} exists and is no {product} product, so it is not replaced; choose another output")
         if now := seen(path):
             found[path.name] = now
     return found
+
+
+def _why_not_known(path: Path, outputs: Outputs, record: dict[str, Any] | None) -> str:
+    """Return why a product of a finished run is not taken for one, for messages; '' where no run wrote it."""
+    if record and path.name in record["products"]:
+        return " and was changed since tilepipe wrote it"
+    damaged = [found for found in outputs.work.glob(f"*/{RECORD}") if read_record(found.parent) is None]
+    return f", and {damaged[0]}, which would say whether it is complete, is damaged" if damaged else ""
 
 
 def _refuse_orphans(path: Path) -> None:

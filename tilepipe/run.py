@@ -102,6 +102,11 @@ def execute(job: Job, full: Source, request: Request, listener: Listener, schedu
         refuse_existing(request.outputs, own_record(request))
     with locked(*request.outputs.locks):
         record = finished(request)
+        if record and record["failed"] and job.on_tile_error == FAIL:
+            raise _refused(record["failed"][0])(
+                f"{len(record['failed'])} tiles of this finished run have no labels; the first: {record['failed'][0]}; "
+                "--overwrite tries them again"
+            )
         message = "already complete, nothing to do"
         if record is None:
             record = _published(job, full, request, listener, scheduler)
@@ -219,9 +224,14 @@ def _predicted(
     problems = [problem for record in records for problem in record.failed]
     if problems and not any(record.tiles for record in records):
         store.drop()  # so that the next run tries them all again
-        kind, did = (ModelError, "predicted") if problems[0].startswith(MODEL_FAILS) else (InputError, "read")
-        raise kind(f"none of {len(problems)} tiles could be {did}; the first: {problems[0]}")
+        did = "predicted" if _refused(problems[0]) is ModelError else "read"
+        raise _refused(problems[0])(f"none of {len(problems)} tiles could be {did}; the first: {problems[0]}")
     return book, [*windows, *problems]
+
+
+def _refused(problem: str) -> type[InputError | ModelError]:
+    """Return the class of error for a tile without labels, by what was the matter."""
+    return ModelError if problem.startswith(MODEL_FAILS) else InputError
 
 
 def _failed_in(ledger: Path) -> list[Index]:

@@ -125,11 +125,16 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        said = system_sentence(error, path)
-        raise StorageError(f"cannot write: {said}; {_free(path) >> 20} MiB are free there") from None
+        raise cannot_write(path, error) from None
 
 
-def _free(path: Path) -> int:
+def cannot_write(path: Path, error: OSError) -> StorageError:
+    """Return the error for what the operating system says about `path` when it is written."""
+    return StorageError(f"cannot write: {system_sentence(error, path)}; {free_space(path) >> 20} MiB are free there")
+
+
+def free_space(path: Path) -> int:
+    """Return how many bytes are free on the disk of a path, which need not exist; 0 where that is not known."""
     while not path.exists() and path != path.parent:
         path = path.parent
     try:

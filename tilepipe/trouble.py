@@ -39,6 +39,7 @@ SENTENCES = {
     **dict.fromkeys((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP), _UNABLE),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), _OPEN),
     errno.ENAMETOOLONG: "the name {path:.80}... is too long for this file system; choose a shorter one",
+    errno.EEXIST: "{path} is there already; choose another path",
     errno.EISDIR: "{path} is a folder, and a file is needed; name a file",
     errno.ENOTDIR: "{path} goes through a file as if it were a folder; check the path",
     errno.ENOENT: "{path} is not there ({said}); check the path",

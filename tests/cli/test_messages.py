@@ -29,6 +29,10 @@ def folder(image: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (here / "jobs.yaml").write_text("images: scene.tif\nmodel: tiny.model\nmodle: x\n")
     (here / "train.yaml").write_text("name: n\noutput: o.model\nclasses: [a, b]\ntrain: []\n")
     (here / "deep.yaml").write_text("images: " + "[" * 5000)
+    (here / "torn.onnx").write_bytes(b"no")
+    (here / "areas.gpkg").write_bytes(b"SQLite format 3\x00")
+    road = {"type": "LineString", "coordinates": [[0, 0], [1, 1]]}
+    (here / "roads.geojson").write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": road}))
     (here / "notes.txt").write_text("hello")
     (here / "images").mkdir()
     monkeypatch.chdir(here)
@@ -92,6 +96,22 @@ MISTAKES = [
     ("batch run images", 2, "is a folder"),
     ("batch run scene.tif", 2, "YAML"),
     ("batch scene.tif", 2, "No such command"),
+    ("batch jobs.yaml", 2, "give: tilepipe batch run jobs.yaml"),
+    ("segment jobs.yaml", 2, "--model"),
+    ("segment jobs.yaml -m tiny.model", 4, "tilepipe batch run"),
+    ("info jobs.yaml", 4, "tilepipe batch run"),
+    ("evaluate scene.tif jobs.yaml", 4, ""),
+    ("segment scene.tif -m none.onnx", 5, "none.onnx does not exist"),
+    ("segment scene.tif -m torn.onnx", 5, "export, copy or download it again"),
+    ("export tiny.model x.geojson", 4, "name one that it wrote"),
+    ("verify scene.tif --tile 64 --picture x.png", 2, "leave out --picture"),
+    ("demo -o scene.tif", 6, "choose another path"),
+    (S + "--region roads.geojson", 2, "draw polygons"),
+    (S + "--region nowhere.gpkg", 2, "nowhere.gpkg does not exist"),
+    (S + "--region areas.gpkg", 2, "ogr2ogr -t_srs OGC:CRS84 areas.geojson areas.gpkg"),
+    (S + "--mask areas.gpkg", 2, "ogr2ogr -t_srs OGC:CRS84 areas.geojson areas.gpkg"),
+    (S + "--resolution 0.25um", 2, "give the number alone: 0.25"),
+    (S + "--tile 64px", 2, "give the number alone: 64"),
     ("train jobs.yaml", 2, "tilepipe batch run jobs.yaml"),
     ("train trian.yaml", 2, "did you mean train.yaml?"),
     ("compare train.yaml", 2, "give: tilepipe train train.yaml"),
@@ -205,6 +225,54 @@ def test_quiet_says_which_tiles_have_no_labels(image: Path, model: Path, capsys:
     err = capsys.readouterr().err
     assert err.startswith("tilepipe: no labels: ")
     assert "rows" in err
+
+
+def test_a_picture_of_verify_is_refused_before_anything_is_computed(
+    image: Path, model: Path, capsys: Err, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(image.parent)
+    assert main(["segment", "scene.tif", "o.tif", "-m", str(model), "-q"]) == 0
+    for name, sentence in (("x.tif", "give x.png"), ("none/x.png", "make it first")):
+        assert main(["verify", "o.tif", "--picture", name]) == 2
+        _, err = capsys.readouterr()
+        assert sentence in err
+        assert "verify" not in err
+
+
+def test_why_a_product_of_a_finished_run_is_not_known_again(image: Path, model: Path, capsys: Err) -> None:
+    output = image.with_name("o.tif")
+    words = ["segment", str(image), str(output), "-m", str(model), "-q"]
+    assert main(words) == 0
+    (record,) = image.parent.glob(".o.tif.tilepipe/*/run.json")
+    whole, product = record.read_bytes(), output.read_bytes()
+    record.write_bytes(whole[:-30])
+    assert main(words) == 2
+    assert f"exists, and {record}, which would say whether it is complete, is damaged" in capsys.readouterr().err
+    record.write_bytes(whole)
+    output.write_bytes(product + b"x")
+    assert main(words) == 2
+    assert "was changed since tilepipe wrote it; use --overwrite" in capsys.readouterr().err
+
+
+def test_fail_is_not_content_with_a_finished_run_that_has_tiles_without_labels(
+    image: Path, model: Path, capsys: Err
+) -> None:
+    import rasterio
+
+    with rasterio.open(image) as file:
+        offset, size = (int(file.get_tag_item(f"BLOCK_{what}_0_0", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE"))
+    content = bytearray(image.read_bytes())
+    content[offset : offset + size] = bytes(size)
+    image.write_bytes(content)
+    output = image.with_name("o.tif")
+    words = ["segment", str(image), str(output), "-m", str(model), "-q"]
+    assert main(words) == 3
+    before = output.read_bytes()
+    capsys.readouterr()
+    assert main([*words, "--on-tile-error", "fail"]) == 4
+    assert "--overwrite tries them again" in capsys.readouterr().err
+    assert main(words) == 3  # complete as it was
+    assert output.read_bytes() == before
 
 
 def test_memory_that_runs_out_is_no_bug(image: Path, model: Path, capsys: Err, monkeypatch: pytest.MonkeyPatch) -> None:

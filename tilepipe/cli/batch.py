@@ -13,7 +13,17 @@ from tilepipe.cli.progress import progress
 FAILED_IMAGES = 3
 
 
-@click.group()
+class FileForCommand(click.Group):
+    """A group that is now and then given a jobs file where its command stands."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command of the group. Raises `click.UsageError` for the name of a YAML file."""
+        if cmd_name.lower().endswith((".yaml", ".yml")):
+            raise click.UsageError(f"{cmd_name} is a file and no command; give: tilepipe batch run {cmd_name}")
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=FileForCommand)
 def batch() -> None:
     """One model over many images, from a jobs file; cron or a systemd timer starts it."""
 

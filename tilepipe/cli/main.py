@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import traceback
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -22,6 +21,7 @@ from tilepipe.cli.evaluate import evaluate
 from tilepipe.cli.export import export
 from tilepipe.cli.info import info
 from tilepipe.cli.model import model
+from tilepipe.cli.own_stderr import own_stderr
 from tilepipe.cli.segment import plan, segment
 from tilepipe.cli.train import train
 from tilepipe.cli.verify import verify
@@ -49,9 +49,14 @@ for command in (segment, plan, info, export, verify, evaluate, model, demo, trai
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with `arguments` (those of the process by default) and return the exit code."""
-    if arguments is None and not sys.warnoptions:
-        warnings.simplefilter("ignore")  # what libraries remark to programmers; -W or PYTHONWARNINGS shows it
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is not None:
+        return _ended(list(arguments))
+    with own_stderr():
+        return _ended(sys.argv[1:])
+
+
+def _ended(words: list[str]) -> int:
+    """Run a command to its end and return the exit code."""
     try:
         with _terminable():
             return _run([word for word in words if word != "--debug"])

@@ -34,7 +34,9 @@ def word_or(number: type[int] | type[float], *words: str) -> Callable[[str], str
         try:
             return text if text in words else number(text)
         except ValueError:
-            raise click.BadParameter(f"{text!r} is neither a number nor {' nor '.join(words)}") from None
+            alone = re.match(r"[\d.]+(?=\s*[a-zA-Z\u00b5\u03bc]+$)", text.strip())  # 0.25um, 256px
+            hint = f"; give the number alone: {alone[0]}" if alone else ""
+            raise click.BadParameter(f"{text!r} is neither a number nor {' nor '.join(words)}{hint}") from None
 
     return parse
 

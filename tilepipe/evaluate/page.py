@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tilepipe.box import Box
-from tilepipe.errors import StorageError
 from tilepipe.evaluate.result import Evaluation
 from tilepipe.evaluate.stream import Readable, read_pair
 from tilepipe.quality.boundary import band, dilate
 from tilepipe.quality.pair import Pair
+from tilepipe.storage import cannot_write
 from tilepipe.text import clean
 
 _SIDE = 512  # pixels a side of the window whose outlines are drawn
@@ -74,7 +74,7 @@ def write_page(evaluation: Evaluation, prediction: Readable, truth: Readable, pa
     try:
         path.write_text(document, encoding="utf-8")
     except OSError as error:
-        raise StorageError(f"{path} cannot be written ({error.strerror}); give a folder that can") from error
+        raise cannot_write(path, error) from error
 
 
 def error_map(evaluation: Evaluation) -> NDArray[np.uint8]:

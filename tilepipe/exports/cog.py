@@ -10,6 +10,7 @@ What is said beside the pixels is in `marks`.
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError
 from tilepipe.exports.marks import Counts, mark, side_file
 from tilepipe.exports.pyramid import halved, halvings
-from tilepipe.exports.staging import facts, labels_from, not_written, reason, staged
+from tilepipe.exports.staging import facts, labels_from, reason, staged
 from tilepipe.labelmap import LabelMap
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.position import georeference_of
@@ -72,18 +72,16 @@ def write_cog(labels: LabelMap, path: Path) -> None:
     less than `MEMORY` bytes of memory. Raises `StorageError` when the disk is full or the position cannot be kept;
     `path` does not come to exist then. Raises `UsageError` when it exists already.
     """
-    try:
-        with staged(path) as part, _gdal():
-            with TemporaryDirectory(dir=part.parent) as scratch:
-                flat = Path(scratch) / "0.tif"
-                sums = _write_flat(labels, flat)
-                pyramid = _with_overviews(flat, labels)
-                rasterio.shutil.copy(pyramid, part, driver="COG", strict=True, **COG_OPTIONS)
-            if text := side_file(labels, _unkept(labels, part)):
-                part.with_name(f"{part.name}.aux.xml").write_text(text, encoding="utf-8")
-            _compare(labels, part, sums)
-    except GDAL_ERRORS as error:
-        raise not_written(path, error) from error
+    with staged(path, *GDAL_ERRORS) as part, _gdal():
+        scratch = part.with_name("levels")
+        scratch.mkdir()
+        sums = _write_flat(labels, scratch / "0.tif")
+        pyramid = _with_overviews(scratch / "0.tif", labels)
+        rasterio.shutil.copy(pyramid, part, driver="COG", strict=True, **COG_OPTIONS)
+        shutil.rmtree(scratch)
+        if text := side_file(labels, _unkept(labels, part)):
+            part.with_name(f"{part.name}.aux.xml").write_text(text, encoding="utf-8")
+        _compare(labels, part, sums)
 
 
 def read_cog(path: Path) -> LabelMap:

@@ -85,7 +85,10 @@ def read_ome_zarr(path: Path) -> LabelMap:
         chunk = (int(array.chunks[0]), int(array.chunks[1]))
         return labels_from(said, array, partial(_read, array), chunk, None)
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path} cannot be opened as a label map of tilepipe: {error}") from error
+        raise InputError(
+            f"{path} is no label map that tilepipe wrote ({' '.join(str(error).split())}); "
+            "name one that it wrote, or a run"
+        ) from error
 
 
 def _create(group: zarr.Group, level: int, shape: tuple[int, int], labels: LabelMap) -> zarr.Array[Any]:

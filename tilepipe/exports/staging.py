@@ -16,20 +16,29 @@ from tilepipe.box import Box
 from tilepipe.errors import StorageError, UsageError
 from tilepipe.labelmap import LabelMap, Legend, Measure
 from tilepipe.sources.base import Georeference, Resolution
+from tilepipe.storage import cannot_write, free_space
+from tilepipe.trouble import FREE_SPACE, KEPT
+
+NEARLY_FULL = 1 << 20
+"""Free bytes below which a library that cannot write has met a full disk, whatever it says."""
 
 
 @contextmanager
-def staged(path: Path) -> Iterator[Path]:
+def staged(path: Path, *errors: type[Exception]) -> Iterator[Path]:
     """Yield a new path to write `path` at, in a private folder beside it; move it into place at the end.
 
     Files that the writer leaves beside the yielded path (side files) move along, before it. On any failure the folder
-    goes and `path` does not come to exist. Raises `UsageError` when `path` exists, `StorageError` for an `OSError`.
+    goes and `path` does not come to exist. Raises `UsageError` when `path` exists, `StorageError` for an `OSError` and
+    for `errors`, those of the library that writes.
     """
     if path.exists():
         raise UsageError(f"{path} exists; choose another name or remove it first")
     try:
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            yield Path(folder) / path.name
+            try:
+                yield Path(folder) / path.name
+            except errors as error:  # before the folder goes: what is free then tells a full disk
+                raise not_written(path, error) from error
             for side in sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name):
                 _flush(side)
                 os.replace(side, path.with_name(side.name))
@@ -38,10 +47,12 @@ def staged(path: Path) -> Iterator[Path]:
 
 
 def not_written(path: Path, error: Exception) -> StorageError:
-    """Return the error of a product that could not be written."""
-    return StorageError(
-        f"{path} could not be written ({reason(error)}); check space and rights. Nothing of it was kept"
-    )
+    """Return the error of a product that could not be written; what GDAL says of a full disk may be about XML."""
+    if isinstance(error, OSError) and error.errno:
+        return cannot_write(path, error)
+    if free_space(path) < NEARLY_FULL:
+        return StorageError(f"cannot write: the disk is full at {path}; {FREE_SPACE}")
+    return StorageError(f"cannot write {path} ({reason(error)}); check the disk and its limits; {KEPT}")
 
 
 def reason(error: Exception) -> str:

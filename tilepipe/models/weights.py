@@ -27,6 +27,7 @@ from tilepipe.models.output import bare
 from tilepipe.models.tensors import MAX_WEIGHTS_BYTES, check_size, read_safetensors
 from tilepipe.models.zoo import build
 from tilepipe.paths import refuse_special
+from tilepipe.storage import cannot_write
 from tilepipe.text import missing
 from tilepipe.trouble import public
 
@@ -99,7 +100,7 @@ def write_directory(final: Path, model: Model, files: Mapping[str, bytes], *, ov
         _publish(fresh, final)
     except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)
-        raise StorageError(f"{final} cannot be written: {error}") from None
+        raise cannot_write(final, error) from None
     return final
 
 

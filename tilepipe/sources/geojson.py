@@ -87,6 +87,8 @@ def read_geojson(path: str | Path) -> Features:
 
 def _document(path: Path) -> Any:
     """Return the JSON of a file, or say what the file is instead."""
+    if not path.exists():
+        raise InputError(missing(path))
     if path.suffix.lower() in OTHER_FORMATS:
         raise InputError(f"{path} is not read; {_ogr(path)}")
     try:

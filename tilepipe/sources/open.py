@@ -133,16 +133,28 @@ def _kind(name: str, path: Path) -> type:
         )
     if b"<VRTDataset" in start:
         raise InputError(f'{name} is a virtual raster, which may name any file; if you trust it: allow_driver="VRT"')
-    raise InputError(f"{name} {_what_else(start)}")
+    raise InputError(f"{name} {_what_else(start, path.suffix.lower())}")
 
 
-def _what_else(start: bytes) -> str:
+NO_IMAGES = {
+    **dict.fromkeys((".yaml", ".yml"), "it is a file of settings, for tilepipe batch run, train or compare"),
+    **dict.fromkeys(
+        (".geojson", ".json", ".gpkg", ".shp"), "it holds no pixels but shapes; --region and --mask take GeoJSON"
+    ),
+    ".npy": "it is an array; from Python: tp.segment(numpy.load(file), model, output)",
+    ".onnx": "it is a model; give it with -m",
+}
+"""What files are that are taken for images now and then, by their ending."""
+
+
+def _what_else(start: bytes, suffix: str) -> str:
     """Say what a file is that begins with `start` and is no image."""
     if start.lstrip()[:1] == b"<":
         return "holds HTML or XML and no image, as failed downloads do; download the image again"
     if not start:
         return "is empty and so not an image; copy or download the image again"
-    return "is not an image that is read: no TIFF, slide, Zarr, PNG or JPEG"
+    said = NO_IMAGES.get(suffix, "gdal_translate in.xyz out.tif converts what GDAL can read")
+    return f"is not an image that is read: no TIFF, slide, Zarr, PNG or JPEG; {said}"
 
 
 def _tiff_kind(path: Path) -> type:

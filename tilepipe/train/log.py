@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tilepipe.errors import StorageError
 from tilepipe.models.card import DEFAULT_COLORS
+from tilepipe.storage import cannot_write
 from tilepipe.train.config import TrainConfig
 from tilepipe.train.curves import Line, Panel, missing, picture
 from tilepipe.train.state import State
@@ -36,7 +36,7 @@ def write_log(state: State, config: TrainConfig, folder: Path) -> None:
         for name, content in log_files(state, config).items():
             (folder / name).write_bytes(content)
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error}") from None
+        raise cannot_write(folder, error) from None
 
 
 def rows(state: State, config: TrainConfig) -> Iterator[dict[str, Any]]:

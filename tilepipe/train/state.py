@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tilepipe.errors import StorageError, UsageError
+from tilepipe.storage import cannot_write
 from tilepipe.text import json_of
 from tilepipe.train.config import TrainConfig
 from tilepipe.train.precision import autocast_type, grad_scaler
@@ -104,7 +105,7 @@ class State:
                 (folder / CHECKPOINT).replace(folder / OLDER)
             fresh.replace(folder / CHECKPOINT)
         except OSError as error:
-            raise StorageError(f"{folder} cannot be written: {error}") from None
+            raise cannot_write(folder, error) from None
 
     def resume(self, folder: Path, config: TrainConfig) -> str:
         """Take over the newest checkpoint in `folder` that can be read, if there is one; return what is to be said.

@@ -90,6 +90,7 @@ def verify(
     if known is None:
         return _lines_alone(path, options)
     if options.get("picture"):
+        _check_picture(Path(options["picture"]))
         beside = (known.directory.parent.with_name(name) for name in known.record["products"])
         images = [name for name in (image, known.record["source"]) if isinstance(name, str | Path)]
         refuse_inputs([options["picture"]], [path, *images, *beside])
@@ -104,7 +105,16 @@ def verify(
     return found
 
 
+def _check_picture(picture: Path) -> None:
+    if picture.suffix.lower() != ".png":
+        raise UsageError(f"{picture} is no name of a PNG, which the picture is; give {picture.with_suffix('.png')}")
+    if not picture.parent.is_dir():
+        raise UsageError(f"folder {picture.parent} does not exist; make it first")
+
+
 def _lines_alone(path: Path, options: Options) -> Verification:
+    if options.get("picture") and "tile" in options:
+        raise UsageError("a picture shows a run that is computed again; leave out --picture, or --tile")
     if "tile" not in options:
         if not path.exists():
             raise InputError(missing(path))

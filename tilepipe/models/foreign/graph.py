@@ -66,7 +66,9 @@ def read_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph:
     except ModelError:
         raise
     except Exception as error:  # protobuf and the checker have errors of their own
-        raise ModelError(f"{path} is not a valid ONNX file: {first_line(error)}") from None
+        raise ModelError(
+            f"{path} is not a valid ONNX file: {first_line(error)}; export, copy or download it again"
+        ) from None
     held = {tensor.name for tensor in model.graph.initializer}
     inputs, outputs = [i for i in model.graph.input if i.name not in held], list(model.graph.output)
     if len(inputs) != 1 or not outputs:

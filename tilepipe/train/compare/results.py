@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tilepipe.errors import StorageError, UsageError
+from tilepipe.storage import cannot_write
 from tilepipe.text import json_of
 
 Line = dict[str, Any]
@@ -44,7 +45,7 @@ class Results:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise StorageError(f"{self.path} cannot be written: {error}") from None
+            raise cannot_write(self.path, error) from None
         self.lines.append(line)
 
     def check(self, wanted: Mapping[Key, str]) -> None:

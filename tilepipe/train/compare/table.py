@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from tilepipe.errors import StorageError
+from tilepipe.storage import cannot_write
 from tilepipe.train.compare.config import CompareConfig, Run
 from tilepipe.train.compare.gallery import write_gallery
 from tilepipe.train.compare.results import Line, Results
@@ -35,7 +35,7 @@ def write_summary(config: CompareConfig, results: Results) -> Path:
         for name in config.sets:
             write_gallery(results.folder, name, ["image", "truth", *config.mechanisms])
     except OSError as error:
-        raise StorageError(f"{results.folder} cannot be written: {error}") from None
+        raise cannot_write(results.folder, error) from None
     return path
 
 

@@ -1,0 +1,43 @@
+"""Standard error is for what tilepipe says: libraries' remarks stay away from it, however they are made.
+
+Some of GDAL's and libtiff's come from C, past every handler of Python.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STANDARD_ERROR = 2
+
+
+@contextmanager
+def own_stderr() -> Iterator[None]:
+    """Keep `sys.stderr` where it is, and let whatever else this process and its children write there go nowhere.
+
+    -W or PYTHONWARNINGS shows what libraries remark.
+    """
+    if sys.warnoptions or sys.stderr is None:  # None: it was closed, as by 2>&-
+        yield
+        return
+    warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())  # without any handler, Python prints warnings that are logged
+    before, kept = sys.stderr, os.dup(STANDARD_ERROR)
+    try:
+        with open(kept, "w", encoding=before.encoding, errors="backslashreplace", closefd=False) as sys.stderr:
+            _point_to(os.devnull)
+            yield
+    finally:
+        sys.stderr = before
+        os.dup2(kept, STANDARD_ERROR)
+        os.close(kept)
+
+
+def _point_to(path: str) -> None:
+    nowhere = os.open(path, os.O_WRONLY)
+    os.dup2(nowhere, STANDARD_ERROR)
+    os.close(nowhere)
