@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.plan import Left, Plan, nearest
 from tilepipe.sources.base import Source
-from tilepipe.sources.mask import Mask, OnGrid, readable
+from tilepipe.sources.mask import Mask, OnGrid, quarters, readable
 from tilepipe.sources.resample import Resampled
 
 PIECE = 4 << 20
 """Full-resolution pixels that are looked at together."""
+CLOSELY = 64 * 64
+"""Pixels of the prediction grid from which on a part that a border crosses is looked at pixel by pixel."""
 
 
 @dataclass(frozen=True)
@@ -105,18 +107,33 @@ class Wanted:
 
     def _known(self, area: Mask, rows: range, columns: range) -> bool | None:
         """Return whether each of a rectangle of tiles decides pixels that are asked for, or none does; None: mixed."""
-        grid, region, plan = self.plan.grid, self.plan.predicted_region, self.plan
+        grid, region = self.plan.grid, self.plan.predicted_region
         (y0, y1), (x0, x1) = ((a.kept(k[0])[0], a.kept(k[-1])[1]) for a, k in ((grid.y, rows), (grid.x, columns)))
         box = Box(y0, x0, y1, x1) & region
         assert box is not None, "tiles that decide nothing of the region"
-        spans = []
+        known = area.uniform(self._around(box))
+        return self._some(area, box) if known is None and len(rows) == len(columns) == 1 else known
+
+    def _some(self, area: Mask, box: Box) -> bool:
+        """Return whether pixels of `box`, which a border crosses, decide any that is asked for.
+
+        Most parts of it lie on one side of the border: few are looked at pixel by pixel.
+        """
+        if box.area <= CLOSELY:
+            return bool(self.asked(box).any())
+        for part in quarters(box):
+            known = area.uniform(self._around(part))
+            if known or (known is None and self._some(area, part)):
+                return True
+        return False
+
+    def _around(self, box: Box) -> Box:
+        """Return full-resolution pixels that hold all those under the output pixels that `box` decides."""
+        plan, spans = self.plan, []
         for (start, stop), size, of, full in zip(_spans(box), plan.predicted, plan.output, plan.shape, strict=True):
             margin = -(-full // of)  # the pixel under an output pixel's centre may lie beyond the box by less than that
             spans.append((max(0, start * full // size - margin), min(full, -(-stop * full // size) + margin)))
-        known = area.uniform(Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1]))
-        if known is None and len(rows) == len(columns) == 1:
-            return bool(self.asked(box).any())
-        return known
+        return Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
 
 
 def _spans(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:

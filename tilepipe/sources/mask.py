@@ -91,12 +91,12 @@ def readable(valid: Callable[[Box], NDArray[np.bool_] | None], box: Box) -> NDAr
     except InputError:
         mask = np.ones(box.shape, bool)
         if box.area > SMALLEST:
-            for part in _quarters(box):
+            for part in quarters(box):
                 mask[part.slices_in(box)] = readable(valid, part)
     return np.ones(box.shape, bool) if mask is None else mask
 
 
-def _quarters(box: Box) -> list[Box]:
+def quarters(box: Box) -> list[Box]:
     """Return up to four parts of a box of at least two pixels."""
     y, x = (box.y0 + box.y1) // 2, (box.x0 + box.x1) // 2
     rows = [(a, b) for a, b in ((box.y0, y), (y, box.y1)) if a < b]

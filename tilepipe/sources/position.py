@@ -19,6 +19,7 @@ from rasterio.warp import transform_geom
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.base import Georeference, Resolution, Source
+from tilepipe.sources.borders import Borders
 
 WGS84 = "EPSG:4326"
 EQUATOR = 6378137.0
@@ -276,61 +277,15 @@ class Area:
             p for kind, found in zip(kinds, placed, strict=True) for p in (found if "Multi" in kind else [found])
         ]
         rings = [(k, np.asarray(ring)) for k, polygon in enumerate(polygons) for ring in _rings(polygon)]
-        self._borders = np.hstack([np.hstack([ring, np.roll(ring, -1, axis=0)]).T for _, ring in rings])
-        self._shape_of = np.concatenate([np.full(len(ring), k) for k, ring in rings])
+        self._borders = Borders(rings)
 
     def uniform(self, box: Box) -> bool | None:
         """Return whether `box` lies in the area, if no border crosses it; None where one does."""
-        x0, y0, x1, y1 = self._borders  # a line and a rectangle meet unless their extents or the line's side part them
-        near = (np.minimum(x0, x1) <= box.x1) & (np.maximum(x0, x1) >= box.x0)
-        near &= (np.minimum(y0, y1) <= box.y1) & (np.maximum(y0, y1) >= box.y0)
-        x0, y0, x1, y1 = self._borders[:, near]
-        corners = ((box.x0, box.y0), (box.x1, box.y0), (box.x1, box.y1), (box.x0, box.y1))
-        sides = np.sign([(x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) for x, y in corners])
-        if (np.abs(sides.sum(axis=0)) < len(corners)).any():
-            return None
-        return self._holds(box.x0 + 0.5, box.y0 + 0.5)
-
-    def _holds(self, x: float, y: float) -> bool:
-        """Return whether a point off all borders lies in the area, by the borders of each shape to its right."""
-        x0, y0, x1, y1 = self._borders
-        over = (y0 > y) != (y1 > y)
-        x0, y0, x1, y1 = self._borders[:, over]
-        right = x0 + (y - y0) * (x1 - x0) / (y1 - y0) > x
-        return bool((np.bincount(self._shape_of[over][right]) % 2).any())
+        return self._borders.uniform(box)
 
     def __call__(self, box: Box) -> NDArray[np.bool_]:
-        """Return True where the centre of a pixel lies in the area, (box.height, box.width).
-
-        Where borders cross a row of centres is computed on the image's own grid, so every box gives the same pixels;
-        GDAL rounds from the corner of what it is asked for.
-        """
-        mask = np.zeros(box.shape, np.bool_)
-        _, y0, _, y1 = self._borders
-        near = (np.maximum(y0, y1) > box.y0 + 0.5) & (np.minimum(y0, y1) <= box.y1 - 0.5)
-        edges = np.flatnonzero(near)
-        for group in np.split(edges, np.flatnonzero(np.diff(self._shape_of[edges])) + 1):
-            if len(group):
-                _fill(mask, box, self._borders[:, group])
-        return mask
-
-
-def _fill(mask: NDArray[np.bool_], box: Box, borders: NDArray[np.float64]) -> None:
-    """Add the pixels of `box` whose centre lies within the borders (x0, y0, x1, y1) of one shape, by even and odd."""
-    x0, y0, x1, y1 = borders
-    first = np.maximum(np.ceil(np.minimum(y0, y1) - 0.5), box.y0).astype(np.int64)
-    stop = np.minimum(np.ceil(np.maximum(y0, y1) - 0.5), box.y1).astype(np.int64)
-    length = np.maximum(stop - first, 0)
-    edge = np.repeat(np.arange(len(first)), length)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(length) - length, length) + first[edge]
-    crossing = x0[edge] + (row + 0.5 - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
-    left = np.clip(np.ceil(crossing - 0.5) - box.x0, 0, box.width).astype(np.int64)  # pixels that it lies right of
-    if not len(row):
-        return
-    top, bottom, right = row.min(), row.max() + 1, left.max()
-    count = np.bincount((row - top) * (right + 1) + left, minlength=(bottom - top) * (right + 1))
-    to_the_right = count.reshape(bottom - top, right + 1)[:, ::-1].cumsum(axis=1)[:, ::-1]
-    mask[top - box.y0 : bottom - box.y0, :right] |= to_the_right[:, 1:] % 2 == 1
+        """Return True where the centre of a pixel lies in the area, (box.height, box.width)."""
+        return self._borders.fill(box)
 
 
 def _geometry(name: str, geometry: dict[str, Any], crs: CRS, own: CRS) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""The tiles that an area leaves are counted without looking at each pixel: as many as looking at each would give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import job_for, noise, random_unet
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tilepipe import wanted
+from tilepipe.errors import UsageError
+from tilepipe.sources.position import Area
+from tilepipe.wanted import Wanted
+
+IMAGE = noise(300, 260)
+PLANS = {
+    "crop": job_for(IMAGE, random_unet(depth=1), tile=48).plan,
+    "blended": job_for(IMAGE, random_unet(depth=1), tile=64, overlap=32, window_shape="hann", block=64).plan,
+    "region": job_for(IMAGE, random_unet(depth=1), tile=48, window=(31, 17, 150, 203)).plan,
+}
+
+
+def polygon(seed: int, vertices: int, inner: float) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    angle = np.sort(rng.random(vertices)) * 2 * np.pi
+    radius = rng.uniform(10, 150) * (inner + (1 - inner) * rng.random(vertices))
+    middle = rng.uniform(0, 280, 2)
+    points = [tuple(p) for p in (middle + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)).tolist()]
+    return {"type": "Polygon", "coordinates": [[*points, points[0]]]}
+
+
+@pytest.mark.parametrize("closely", [wanted.CLOSELY, 9])
+@pytest.mark.parametrize("name", sorted(PLANS))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=3),
+    vertices=st.sampled_from([3, 30, 500]),
+    inner=st.sampled_from([0.0, 0.7, 1.0]),
+)
+def test_the_tiles_left_are_those_of_which_a_pixel_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, closely: int, name: str, seeds: list[int], vertices: int, inner: float
+) -> None:
+    monkeypatch.setattr(wanted, "CLOSELY", closely)
+    plan = PLANS[name]
+    try:
+        area = Area(IMAGE, [polygon(seed, vertices, inner) for seed in seeds])
+    except UsageError:  # beside the image
+        return
+    asked = Wanted(IMAGE, plan, area)
+    boxes = {tile: plan.grid.kept_box(tile) & plan.predicted_region for tile in plan.tiles()}
+    tiles = [tile for tile, box in boxes.items() if box is not None and asked.asked(box).any()]
+    left = asked.left()
+    assert left is not None
+    assert (left.tiles, left.blocks) == (len(tiles), len({plan.grid.block_of(tile) for tile in tiles}))
