@@ -173,6 +173,27 @@ def test_black_borders_and_nodata_are_no_dark_background() -> None:
     assert check_fit(ArraySource(pixels, valid=valid), STAINED, {}) == []
 
 
+def test_a_value_like_one_for_no_data_is_noted_where_nobody_said_what_is_image_data(tmp_path: Path) -> None:
+    reflectance = np.random.default_rng(0).uniform(0, 0.3, (3, 60, 70)).astype(np.float32)
+    reflectance[:, 5:15, 5:25] = -9999
+    found = check_fit(ArraySource(reflectance, name="mosaic"), card(resolution=None), {})
+    assert said(found) == ["note"]
+    assert "holds -9999 in 4.8% of a sample" in found[0].text
+    assert "--mask value:-9999" in found[0].text
+    for mask in ("none", "value:-9999"):
+        assert check_fit(ArraySource(reflectance), card(resolution=None), {"mask": mask}) == []
+    for bands, word in ((3, ""), (1, "as other bands hold data there")):
+        pixels = np.abs(reflectance)
+        pixels[:bands, 5:15, 5:25] = -9999
+        pixels[bands:, 5:15, 5:25] = 0.1
+        profile = {"driver": "GTiff", "count": 3, "height": 60, "width": 70, "dtype": "float32", "nodata": -9999}
+        with rasterio.open(tmp_path / f"{bands}.tif", "w", transform=from_origin(0, 9, 1, 1), **profile) as file:
+            file.write(pixels)
+        found = check_fit(tp.open_source(tmp_path / f"{bands}.tif"), card(resolution=None), {})
+        assert said(found) == (["note"] if word else [])
+        assert not word or word in found[0].text
+
+
 def test_a_lazy_array_is_not_computed_and_a_broken_one_is_left_to_the_run() -> None:
     def fail(block: Any) -> Any:
         raise AssertionError("computed")

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.models.card import ModelCard
 from tilepipe.shapes import resolution_of
 from tilepipe.sources.base import Resolution, Source
+from tilepipe.sources.sample import SIDE, fill_value, sample_of
 
 WARNED, REFUSED = 2.0, 8.0
 """Times that the image's pixels may be larger than those of the model, until it is said, and until it is refused."""
@@ -25,10 +25,6 @@ USUAL = {"um": (0.05, 100.0), "m": (1e-3, 1000.0)}
 """Pixel sizes of slides and of rasters, by unit; others are noted."""
 LARGE = 64.0
 """Times that the image's pixels may be smaller than those of the model until that is noted."""
-PLACES, SIDE = ((1, 3), (3, 7), (5, 1), (7, 5)), 64
-"""Windows whose brightness is looked at: (y, x) of their middle in eighths of the image; their side in pixels."""
-WHOLE = 512
-"""Side in pixels up to which an image, or its smallest level, is looked at whole."""
 DARK = 0.2
 """Share of the model's mean below which half of the pixels are dark."""
 UNLIKE = 1.5
@@ -67,7 +63,9 @@ def check_fit(source: Source, card: ModelCard, settings: Mapping[str, Any]) -> l
     resolution = resolution_of(source, card, settings.get("pixel_size"))
     found = [] if resolution is None else list(_of_size(source, card, resolution, settings))
     if not any(finding.severity == "refusal" for finding in found):
-        found += _of_brightness(source, card)
+        pixels = sample_of(source)
+        found += _of_brightness(source, card, pixels)
+        found += _of_fill(source, settings, pixels)
         found += _of_output(card)
     return found
 
@@ -102,11 +100,11 @@ def _of_size(source: Source, card: ModelCard, size: Resolution, settings: Mappin
         yield Finding("note", f"{pixels}: {finer:.3g} of its pixels per axis are averaged to one")
 
 
-def _of_brightness(source: Source, card: ModelCard) -> Iterator[Finding]:
+def _of_brightness(source: Source, card: ModelCard, sample: NDArray[np.float64] | None) -> Iterator[Finding]:
     """Find images that are dark where the model expects bright ones, or whose values have another range."""
-    if not card.mean or not card.std or source.shape[0] != card.bands:
+    if sample is None or not card.mean or not card.std or source.shape[0] != card.bands:
         return
-    pixels = _sampled(source)
+    pixels = _without_borders(sample, source.dtype)
     if pixels is None:
         return
     mean, std = np.array(card.mean), np.array(card.std)
@@ -124,6 +122,18 @@ def _of_brightness(source: Source, card: ModelCard) -> Iterator[Finding]:
         )
 
 
+def _of_fill(source: Source, settings: Mapping[str, Any], sample: NDArray[np.float64] | None) -> Iterator[Finding]:
+    """Find a value that looks like one for no data and is read as image, where nobody said what is image data."""
+    mask = str(settings.get("mask", "auto"))
+    if mask == "none" or mask.startswith("value:"):
+        return
+    if found := fill_value(source, sample):
+        remedy = (
+            f"--mask value:{found.value:.9g}, or in the file: gdal_edit.py -a_nodata {found.value:.9g} {source.name}"
+        )
+        yield Finding("note", found.said(source.name, remedy))
+
+
 def _of_output(card: ModelCard) -> Iterator[Finding]:
     if card.output == "probabilities":
         yield Finding("note", f"model {card.name} gives probabilities, which are blended as they are")
@@ -131,35 +141,12 @@ def _of_output(card: ModelCard) -> Iterator[Finding]:
         yield Finding("note", f"model {card.name} gives labels and no scores: nothing is promised about seams")
 
 
-def _sampled(source: Source) -> NDArray[np.float64] | None:
-    """Return (bands, pixels) of some windows, without what is no image data, black or white; None for too few.
-
-    Lazy arrays are not computed for it, and what cannot be read is left out: the run says that.
-    """
-    if getattr(source, "lazy", False):
-        return None
-    small = source.coarser(WHOLE // 2, WHOLE // 2)
-    _, height, width = small.shape
-    boxes = [Box.of_shape(height, width)]
-    if max(height, width) > WHOLE:
-        whole = boxes[0]
-        corners = [(max(0, y * height // 8 - SIDE // 2), max(0, x * width // 8 - SIDE // 2)) for y, x in PLACES]
-        boxes = [box for y, x in corners if (box := Box(y, x, y + SIDE, x + SIDE) & whole) is not None]
-    parts = []
-    for box in boxes:
-        try:
-            pixels, valid = small.read(box), small.valid(box)
-        except InputError:
-            continue
-        flat = pixels.reshape(len(pixels), -1)
-        keep = np.isfinite(flat).all(0) & (flat != 0).any(0) if pixels.dtype.kind == "f" else (flat != 0).any(0)
-        if valid is not None:
-            keep &= valid.reshape(-1)
-        if pixels.dtype.kind in "iu":
-            keep &= (flat != np.iinfo(pixels.dtype).max).any(0)
-        parts.append(flat[:, keep].astype(np.float64))
-    found = np.concatenate(parts, axis=1) if parts else np.empty((0, 0))
-    return found if found.shape[1] >= SIDE else None
+def _without_borders(pixels: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.float64] | None:
+    """Return the pixels that are neither black nor, in whole numbers, white; None for too few."""
+    keep = (pixels != 0).any(0)
+    if dtype.kind in "iu":
+        keep &= (pixels != np.iinfo(dtype).max).any(0)
+    return pixels[:, keep] if keep.sum() >= SIDE else None
 
 
 def _numbers(values: NDArray[np.float64]) -> str:

@@ -163,9 +163,12 @@ def mosaic(write: Write, configure: Configure) -> Callable[[float | None], Train
     across = np.add.outer(np.arange(128), np.arange(128))
     image_of = {None: image}
 
-    def _mosaic(value: float | None) -> TrainConfig:
+    def _mosaic(value: float | None, *, declared: bool = True) -> TrainConfig:
         pixels = image_of[None] if value is None else np.where((across < 50) | (across > 205), np.float32(value), image)
-        entry = {"image": str(write("i.tif", pixels, nodata=value)), "label": str(write("l.tif", label))}
+        entry = {
+            "image": str(write("i.tif", pixels, nodata=value if declared else None)),
+            "label": str(write("l.tif", label)),
+        }
         return configure(
             train=[entry], score=[entry], arch={"name": "unet", "width": 4, "depth": 2},
             steps=60, batch=4, crop=32, warmup=5, learning_rate=5e-3, ema=0.9,
@@ -179,6 +182,18 @@ def test_holes_do_not_spoil_a_model(mosaic: Callable[[float | None], TrainConfig
     scores = load_model(fit(mosaic(value))).card.training["scores"]
     assert scores["model"]["accuracy"] > 0.95
     assert scores["threshold"]["accuracy"] > 0.95
+
+
+def test_a_value_like_one_for_no_data_that_no_file_declares_is_said(mosaic: Callable[..., TrainConfig]) -> None:
+    """It is trained on, as nobody said what it is; mean and std are spoilt by it."""
+    config = mosaic(-9999.0)
+    assert not open_scenes(config.train, config)[0].notes
+    config = mosaic(-9999.0, declared=False)
+    (said,) = open_scenes(config.train, config)[0].notes
+    assert "holds -9999 in" in said
+    assert "gdal_edit.py -a_nodata -9999" in said
+    config = config.model_copy(update={"mask": "none"})
+    assert not open_scenes(config.train, config)[0].notes
 
 
 def test_baselines_and_scores_leave_out_the_same_pixels(mosaic: Callable[[float | None], TrainConfig]) -> None:

@@ -6,7 +6,7 @@ Labels lie on the image's full-resolution pixels; at another resolution each pix
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from tilepipe.sources.files import content_sha256, stamp
 from tilepipe.sources.geojson import OTHER_FORMATS
 from tilepipe.sources.open import open_source
 from tilepipe.sources.resample import Resampled, at_resolution
+from tilepipe.sources.sample import fill_value, sample_of
 from tilepipe.train.config import Scenes, TrainConfig
 from tilepipe.train.part import Part
 from tilepipe.train.polygons import IGNORE as IGNORE  # noqa: PLC0414 - others take it from here
@@ -134,9 +135,17 @@ def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene
     window = Box(rows[0], columns[0], rows[1], columns[1])
     if not Box.of_shape(height, width).contains(window):
         raise UsageError(f"{image}: rows {rows}, columns {columns} are not inside its {height} x {width} pixels")
-    return Scene(
-        str(image), source, _scaled(window, source, full), window, labels, identity, getattr(full, "notes", ())
-    )
+    notes = (*getattr(full, "notes", ()), *_fill(full, config))
+    return Scene(str(image), source, _scaled(window, source, full), window, labels, identity, notes)
+
+
+def _fill(image: Source, config: TrainConfig) -> Iterator[str]:
+    """Say where a value that looks like one for no data is trained on, as it would spoil the mean, too."""
+    if config.mask == "none" or image.dtype == np.uint8:
+        return
+    if found := fill_value(image, sample_of(image)):
+        remedy = f"gdal_edit.py -a_nodata {found.value:.9g} {image.name}"
+        yield found.said(image.name, remedy)
 
 
 def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tuple[ReadLabels, Callable[[], Any]]:
