@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import tifffile
+import zarr
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.train.config import TrainConfig
 from tilepipe.train.data import Scene, held, open_scenes
+from tilepipe.train.ground import Ground
+from tilepipe.train.loop import fit
 
 Write = Callable[..., Path]
 Configure = Callable[..., TrainConfig]
@@ -253,3 +257,61 @@ def test_footprints_burnt_on_the_fly_are_the_label_raster_of_banepa() -> None:
     vectors = only(TrainConfig(**fields, train=[{"image": image, "label": "banepa_buildings.geojson"}]))
     for box in boxes:
         assert (rasters.label(box) != vectors.label(box)).mean() < 2e-3
+
+
+def ome_tiff(path: Path, *images: Any, axes: str = "CYX") -> Path:
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for pixels in images:
+            file.write(pixels, photometric="minisblack", metadata={"axes": axes})
+    return path
+
+
+def test_one_image_of_a_file_that_holds_several(write: Write, configure: Configure, tmp_path: Path) -> None:
+    other = RANDOM.integers(0, 255, IMAGE.shape, dtype=np.uint8)
+    path, label = ome_tiff(tmp_path / "two.ome.tif", IMAGE, other), str(write("l.tif", LABEL, crs=None, transform=None))
+    for number, pixels in enumerate((IMAGE, other)):
+        scene = only(configure(train=[{"image": str(path), "label": label, "scene": number}]))
+        np.testing.assert_array_equal(scene.image(WHOLE), pixels)
+        assert scene.notes == ()
+    both = [{"image": str(path), "label": label, "scene": number} for number in (0, 1)]
+    first, second = open_scenes(configure(train=both).train, configure(train=both))
+    assert first.identity() != second.identity()
+    assert not first.same_image(second)
+    ground = Ground(configure(train=both[:1], validate=both[1:]))
+    assert any("validate" in said for said in ground.check())
+    largest = {"image": str(path), "label": label}  # the first, as both are as large
+    with pytest.raises(UsageError, match="validate and train share rows 0 to 40"):
+        Ground(configure(train=both[:1], validate=[largest])).check()
+    with pytest.raises(UsageError, match="scene=0 to scene=1; scene=2"):
+        only(configure(train=[{"image": str(path), "label": label, "scene": 2}]))
+
+
+def test_one_plane_along_z_and_t(write: Write, configure: Configure, tmp_path: Path) -> None:
+    stack = RANDOM.integers(0, 255, (2, 4, *IMAGE.shape), dtype=np.uint8)
+    label = str(write("l.tif", LABEL, crs=None, transform=None))
+    folder = tmp_path / "stack.zarr"
+    zarr.create_array(str(folder), data=stack.transpose(0, 2, 1, 3, 4), chunks=(1, 3, 1, 40, 56))
+    for path in (ome_tiff(tmp_path / "stack.ome.tif", stack, axes="TZCYX"), folder):
+        scene = only(configure(train=[{"image": str(path), "label": label, "z": 3, "t": 1}]))
+        np.testing.assert_array_equal(scene.image(WHOLE), stack[1, 3])
+        with pytest.raises(InputError, match=r"4 planes along z; pick one"):
+            only(configure(train=[{"image": str(path), "label": label, "t": 1}]))
+    with pytest.raises(UsageError, match="does not take this option"):
+        only(configure(train=[{"image": str(write("i.tif", IMAGE)), "label": str(write("l.tif", LABEL)), "z": 0}]))
+
+
+def test_nothing_is_trained_into_what_is_read(configure: Configure, tmp_path: Path) -> None:
+    pixels = RANDOM.integers(0, 255, IMAGE.shape, dtype=np.uint8)
+    zarr.create_array(str(tmp_path / "i.zarr"), data=pixels, chunks=(3, 40, 56))
+    zarr.create_array(str(tmp_path / "l.zarr"), data=LABEL, chunks=(40, 56))
+    entry = {"image": str(tmp_path / "i.zarr"), "label": str(tmp_path / "l.zarr")}
+    far = {"image": str(tmp_path / "far.tif"), "label": str(tmp_path / "far_label.tif")}
+    for path in far.values():
+        Path(path).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "i.zarr")
+    for place in ("i.zarr/m.model", "i.zarr/deep/m.model", "l.zarr/m.model", "link/m.model"):
+        for use in ("train", "score", "validate"):
+            entries = {"train": [far], use: [entry]}
+            with pytest.raises(UsageError, match=r"would be written over .*, which is read; give another output"):
+                fit(configure(output=str(tmp_path / place), **entries))
+    assert sorted(path.name for path in (tmp_path / "i.zarr").iterdir()) == ["c", "zarr.json"]

@@ -38,6 +38,12 @@ class Scenes(Strict):
     """Only these full-resolution columns, [first, after last)."""
     resolution: float | None = Field(default=None, gt=0)
     """Pixel size of the image where it does not say, in the configuration's `unit`."""
+    scene: int | None = Field(default=None, ge=0)
+    """Which image of a file that holds several, from 0; the largest where left out."""
+    z: int | None = Field(default=None, ge=0)
+    """Which plane along z, from 0; must be named where there are several."""
+    t: int | None = Field(default=None, ge=0)
+    """Which plane along t, from 0."""
     attribute: str | None = None
     """GeoJSON: the property that holds the class name. Without it, QuPath's `classification` or `class_name`; a polygon
     that has neither is of class 1."""

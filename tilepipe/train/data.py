@@ -6,8 +6,9 @@ Labels lie on the image's full-resolution pixels; at another resolution each pix
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tilepipe.sources.bands import with_picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.files import content_sha256, stamp
 from tilepipe.sources.geojson import OTHER_FORMATS
-from tilepipe.sources.open import open_source
+from tilepipe.sources.open import CHOICE, open_source
 from tilepipe.sources.resample import Resampled, at_resolution
 from tilepipe.sources.sample import fill_value, sample_of
 from tilepipe.train.config import Scenes, TrainConfig
@@ -57,6 +58,14 @@ class Scene:
     """What decides the labels, by content; JSON types only."""
     notes: tuple[str, ...] = ()
     """What was chosen of a file that holds several images."""
+    choice: Mapping[str, int] = field(default_factory=dict)
+    """Which image and plane of a file that holds several: scene, z, t."""
+
+    def same_image(self, other: Scene) -> bool:
+        """Return whether both are of one image of one file."""
+        if os.path.realpath(self.name) != os.path.realpath(other.name):
+            return False
+        return all(self.choice.get(name, 0) == other.choice.get(name, 0) for name in CHOICE)
 
     def image(self, box: Box) -> NDArray[Any]:
         """Return what the file holds in `box`, (C, box.height, box.width); outside the window it is mirrored."""
@@ -121,6 +130,13 @@ def pairs(entry: Scenes) -> list[tuple[Path, Path]]:
     return found
 
 
+def files_read(config: TrainConfig) -> list[Path]:
+    """Return all files and folders that a training reads, those of its start among them. Raises `InputError`."""
+    entries = (*config.train, *config.validation, *config.score)
+    named = [Path(name) for name in (config.start, config.encoder_weights) if name and Path(name).exists()]
+    return [*(path for entry in entries for pair in pairs(entry) for path in pair), *named]
+
+
 def _label_path(label: str, image: Path) -> Path:
     path = Path(label.replace("{stem}", image.stem))
     return image.with_name(path.name) if path.parent == Path(".") else path
@@ -136,7 +152,8 @@ def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene
     if not Box.of_shape(height, width).contains(window):
         raise UsageError(f"{image}: rows {rows}, columns {columns} are not inside its {height} x {width} pixels")
     notes = (*getattr(full, "notes", ()), *_fill(full, config))
-    return Scene(str(image), source, _scaled(window, source, full), window, labels, identity, notes)
+    choice = getattr(full, "choice", {})
+    return Scene(str(image), source, _scaled(window, source, full), window, labels, identity, notes, choice)
 
 
 def _fill(image: Source, config: TrainConfig) -> Iterator[str]:
@@ -170,7 +187,8 @@ def _sha256(path: Path) -> str:
 def _image(path: Path, entry: Scenes, config: TrainConfig) -> Source:
     """Open an image with the bands that are trained on: the rule is that of prediction, for a model still unknown."""
     unit = "mpp" if config.unit == "um" else "resolution"
-    opened = open_source(path, **({} if entry.resolution is None else {unit: entry.resolution}))
+    asked = {unit: entry.resolution, "scene": entry.scene, "z": entry.z, "t": entry.t}
+    opened = open_source(path, **{name: value for name, value in asked.items() if value is not None})
     picked = choose_bands(opened, Reader(), config.bands, masked=config.mask != "none")
     return image_data(with_picked(opened, picked), config.mask)
 

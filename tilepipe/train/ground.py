@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from copy import copy
 from functools import cached_property
 
@@ -82,7 +81,7 @@ class Ground:
             for scene in self.validated:
                 for other in others:
                     shared = scene.full & other.full
-                    if shared and os.path.realpath(scene.name) == os.path.realpath(other.name):
+                    if shared and scene.same_image(other):
                         raise UsageError(
                             f"validate and {kind} share rows {shared.y0} to {shared.y1} of {scene.name}; what chooses "
                             f"the weights must not be what they are {'scored' if kind == 'score' else 'trained'} on, "

@@ -18,6 +18,7 @@ from tilepipe.events import Event, Listener, silent
 from tilepipe.models.model import Model
 from tilepipe.models.weights import save_model
 from tilepipe.models.zoo import build
+from tilepipe.paths import refuse_inputs
 from tilepipe.probe.certified import with_certificate
 from tilepipe.probe.run import probe_once
 from tilepipe.quality.confusion import Confusion
@@ -26,7 +27,7 @@ from tilepipe.train.baseline import best_threshold
 from tilepipe.train.broken import no_number
 from tilepipe.train.config import TrainConfig
 from tilepipe.train.curves import missing
-from tilepipe.train.data import Scene
+from tilepipe.train.data import Scene, files_read
 from tilepipe.train.ground import Ground
 from tilepipe.train.log import log_files, write_log
 from tilepipe.train.losses import total_loss
@@ -57,6 +58,7 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     if output.exists():
         raise UsageError(f"{output} exists; delete it or give another output")
     folder = output.with_name(f".{output.name}.training")
+    refuse_inputs([output, folder], files_read(config))
     origin = Origin.of(config)
     ground = Ground(origin.completed(config), origin)
     for said in ground.check():
