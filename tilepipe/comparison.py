@@ -25,7 +25,7 @@ from tilepipe.labelmap import LabelMap
 from tilepipe.paths import refuse_inputs
 from tilepipe.sources.base import Georeference, Source
 from tilepipe.sources.label_values import whole_numbers
-from tilepipe.sources.open import only_one, open_source
+from tilepipe.sources.open import of_labels, open_source
 from tilepipe.sources.position import disagreement
 from tilepipe.storage import cannot_write
 from tilepipe.trouble import public
@@ -222,10 +222,8 @@ def _open_file(path: Path) -> LabelMap | Source:
     try:
         return open_label_file(path)
     except InputError:
-        options: dict[str, Any] = {"allow_palette": True} if path.suffix.lower() in (".tif", ".tiff", ".png") else {}
-        if path.suffix.lower() in (".tif", ".tiff"):
-            options["allow_driver"] = "GTiff"
-        return only_one(open_source(path, **options))
+        tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
+        return of_labels(open_source(path, allow_palette=True, **tiff))
 
 
 def _check_grids(first: _Raw, second: _Raw) -> None:

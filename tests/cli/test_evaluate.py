@@ -79,6 +79,17 @@ def test_figures_are_those_of_scikit_learn(
     assert "evaluate" in err
 
 
+def test_labels_that_were_compressed_with_loss_are_refused(
+    maps: tuple[np.ndarray, np.ndarray], prediction: Path, tmp_path: Path
+) -> None:
+    """Their values are classes still, though not those that were written."""
+    Image.fromarray(maps[1]).save(tmp_path / "t.jpg")
+    raster(tmp_path / "t.tif", maps[1], compress="JPEG")
+    for name in ("t.jpg", "t.tif"):
+        with pytest.raises(InputError, match="compressed with loss"):
+            tp.evaluate(prediction, tmp_path / name)
+
+
 @pytest.mark.parametrize("kind", ["png", "palette png", "palette tif", "int16", "masked", "ome-zarr", "array"])
 def test_truth_in_many_forms(maps: tuple[np.ndarray, np.ndarray], prediction: Path, tmp_path: Path, kind: str) -> None:
     truth: Any = tmp_path / {"png": "t.png", "palette png": "t.png", "ome-zarr": "t.ome.zarr"}.get(kind, "t.tif")

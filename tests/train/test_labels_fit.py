@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import zarr
+from PIL import Image
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
@@ -59,6 +61,31 @@ def test_whole_numbers_of_any_type_are_read(entry: Any, configure: Configure, ki
 
 def test_one_bit_masks_are_read(entry: Any, configure: Configure) -> None:
     np.testing.assert_array_equal(classes(configure(train=[entry(nbits=1)])), LABEL)
+
+
+def test_labels_in_zarr_are_read(entry: Any, configure: Configure, tmp_path: Path) -> None:
+    zarr.create_array(str(tmp_path / "l.zarr"), data=LABEL)
+    label = {"label": str(tmp_path / "l.zarr")}
+    np.testing.assert_array_equal(classes(configure(train=[entry() | label])), LABEL)
+
+
+@pytest.mark.parametrize("name", ["l.jpg", "l.tif"])
+def test_labels_that_were_compressed_with_loss_are_refused(
+    entry: Any, configure: Configure, tmp_path: Path, name: str
+) -> None:
+    """The values are all classes, and up to a third of them are others than those that were written."""
+    label = np.add.outer(np.arange(SIDE), np.arange(SIDE)).astype(np.uint8) // 32
+    if name == "l.jpg":
+        Image.fromarray(label).save(tmp_path / name)
+        found = np.asarray(Image.open(tmp_path / name))
+        given = entry() | {"label": str(tmp_path / name)}
+    else:
+        given = entry(label, compress="JPEG")
+        with rasterio.open(given["label"]) as file:
+            found = file.read(1)
+    assert (found != label).mean() > 0.02
+    with pytest.raises(InputError, match=r"compressed with loss.*gdal_calc\.py -A"):
+        classes(configure(train=[given], classes=["a", "b", "c", "d", "e", "f"]))
 
 
 def test_nan_in_labels_is_no_label_and_fractions_are_refused(entry: Any, configure: Configure) -> None:

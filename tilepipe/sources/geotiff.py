@@ -33,6 +33,7 @@ from tilepipe.sources.checks import (
     check_dtype,
     check_size,
     decoding_bytes,
+    is_lossy,
     pick_scene,
     stated,
     usable,
@@ -167,6 +168,7 @@ class GeoTiffSource:
         with gdal(self.name, "opened"), open_dataset(self._target, allow_driver) as dataset:
             check_links(self.name, dataset)
             self._describe(dataset, bands, allow_palette)
+            self.lossy = is_lossy(dataset)
             self.georeference: Georeference | None = georeference_of(dataset)
             self.resolution = stated(resolution, "m") or ground_resolution(self.georeference, *self.shape[1:])
             if self.resolution is None and self.georeference is None:

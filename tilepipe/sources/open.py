@@ -58,6 +58,8 @@ def open_source(what: str | Path | Source | NDArray[Any] | da.Array | Arrayed, *
     kind: Any = ArraySource
     if isinstance(what, str | Path):
         kind = GeoTiffSource if "allow_driver" in options else _kind(str(what), Path(what))
+    if kind not in (GeoTiffSource, PictureSource):
+        options.pop("allow_palette", None)  # other kinds have no palettes
     if "mpp" in options and kind not in (SlideSource, TiffSource):
         options["resolution"] = stated(options.pop("mpp"), "um")
     named = options.pop("bands") if _by_name(options.get("bands")) else None
@@ -82,8 +84,14 @@ def chosen(settings: Mapping[str, Any]) -> dict[str, int]:
     return {name: settings[name] for name in CHOICE if name in settings}
 
 
-def only_one(source: Source) -> Source:
-    """Return a source of labels. Raises `InputError` where its file holds several images and none was named."""
+def of_labels(source: Source) -> Source:
+    """Return a source of labels. Raises `InputError` where its file holds several images, or keeps no exact values."""
+    if getattr(source, "lossy", False):
+        raise InputError(
+            f"{source.name} is compressed with loss, as JPEG is, which changes the numbers of classes where they meet; "
+            "give the labels as they were before, in PNG or TIFF. A mask of two classes can be cut again: "
+            f"gdal_calc.py -A {source.name} --calc 'A>127' --type Byte --outfile mask.tif"
+        )
     if notes := getattr(source, "notes", ()):
         raise InputError(
             f"{notes[0].split(';')[0]}; labels are one image: "

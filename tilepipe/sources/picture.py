@@ -19,7 +19,8 @@ MAX_PIXELS = 128 << 20
 """Larger pictures are refused: they are decoded whole."""
 ROWS_PIXELS = 1 << 20
 """Pixels that are converted at once."""
-MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
+JPEG = b"\xff\xd8\xff"
+MAGIC = (b"\x89PNG", JPEG)
 MODES = ("L", "RGB", "I;16", "1")
 WITH_ALPHA = {"LA": "L", "RGBA": "RGB"}
 
@@ -40,6 +41,8 @@ class PictureSource(ArraySource):
         pixels, valid, self.alpha = _decode(str(path), allow_palette)
         super().__init__(pixels, valid=valid, resolution=resolution, name=str(path))
         self.axes_named = True
+        with open(path, "rb") as file:
+            self.lossy = file.read(len(JPEG)) == JPEG
 
     def __getstate__(self) -> tuple[str, str, dict[str, Any]]:
         return self._stamp.path, self.name, self._options  # absolute: a worker has its own working folder

@@ -13,7 +13,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Source
 from tilepipe.sources.label_values import nodata_class, whole_numbers
-from tilepipe.sources.open import only_one, open_source
+from tilepipe.sources.open import of_labels, open_source
 from tilepipe.sources.position import apart, where
 from tilepipe.train.config import TrainConfig
 from tilepipe.train.polygons import IGNORE
@@ -71,7 +71,7 @@ class Raster:
 def raster(path: Path, image: Source, config: TrainConfig) -> Raster:
     """Open the label raster of an image. Raises `InputError` where its kind or its grid does not fit."""
     tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
-    source = only_one(open_source(path, allow_palette=True, **tiff))
+    source = of_labels(open_source(path, allow_palette=True, **tiff))
     same = source.shape[1:] == image.shape[1:]
     _check_colours(source, config)
     if source.shape[0] not in (1, 3) or not (same or reduced(source, image)):
