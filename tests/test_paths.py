@@ -81,11 +81,13 @@ def test_labels_pages_and_pictures_stay(tmp_path: Path, capsys: pytest.CaptureFi
     image = write_image(tmp_path / "in.tif")
     labels = tp.segment(image, MODEL, tmp_path / "labels.tif").paths[0]
     before = labels.read_bytes()
+    os.link(labels, tmp_path / "labels.png")  # another name of the same file, as a picture's has to end
+    os.link(image, tmp_path / "image.png")
     for command in (
         ["export", str(labels), str(labels), "--overwrite"],
         ["evaluate", str(labels), str(labels), "--page", str(labels), "--overwrite"],
-        ["verify", str(labels), "--picture", str(labels)],
-        ["verify", str(labels), "--picture", str(image)],
+        ["verify", str(labels), "--picture", str(tmp_path / "labels.png")],
+        ["verify", str(labels), "--picture", str(tmp_path / "image.png")],
     ):
         assert main(command) == 2, command
         assert "which is read" in capsys.readouterr().err
