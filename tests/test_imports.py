@@ -56,6 +56,7 @@ LEVELS = [
     ("tilepipe.plan*", 4, "plan"),
     ("tilepipe.shapes", 4, "plan"),
     ("tilepipe.fit", 4, "plan"),
+    ("tilepipe.given", 4, "plan"),
     ("tilepipe.speed", 4, "plan"),
     ("tilepipe.choice", 4, "plan"),
     ("tilepipe.reach", 4, "plan"),

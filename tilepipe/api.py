@@ -21,6 +21,7 @@ from tilepipe.errors import UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.exports.products import LABELS, LOSSLESS, PRODUCTS, output_paths, touched
 from tilepipe.exports.view import Labels, Layer, open_label_file, open_map
+from tilepipe.given import checked
 from tilepipe.keys import Keys, kept_plan
 from tilepipe.labelmap import LabelMap
 from tilepipe.memory import format_bytes
@@ -102,27 +103,28 @@ def segment(
     Without `output` it lies beside the image as `<stem>.labels.tif` (slides: `.labels.ome.zarr` and `.labels.geojson`).
     Raises `TilepipeError`; then an output that existed is as it was.
     """
-    model, full = opened(source, model, settings)
+    asked = checked(settings)
+    model, full = opened(source, model, asked)
     for note in getattr(full, "notes", ()):
         listener(Event("plan", message=note))
-    paths = _output_paths(full, output, settings.get("of"))
-    outputs = Outputs(paths, bool(settings.get("overwrite")), layer_names(settings.get("layers", ())))
-    refuse_inputs(touched(outputs.files), _read(full, model.name, settings))
+    paths = _output_paths(full, output, asked.get("of"))
+    outputs = Outputs(paths, bool(asked.get("overwrite")), layer_names(asked.get("layers", ())))
+    refuse_inputs(touched(outputs.files), _read(full, model.name, asked))
     finish_others(outputs)
     size = getattr(full, "identity_bytes", 0)
     if size > SAID:
         listener(Event("plan", message=f"computing the {format_bytes(size)} of the dask array once, to know it again"))
-    keys = Keys.of(full, model, settings)
+    keys = Keys.of(full, model, asked)
     if keys.trouble:
         listener(Event("plan", message=f"{model.name} has no identity: {keys.trouble}; the run cannot be resumed"))
-    request = run.Request(keys.request(settings), keys, outputs)
+    request = run.Request(keys.request(asked), keys, outputs)
     kept = kept_plan(request.directory, request.key)
-    job = kept_job(full, model, settings, kept) if kept else make_job(full, model, settings, listener=listener)
+    job = kept_job(full, model, asked, kept) if kept else make_job(full, model, asked, listener=listener)
     if job.plan.dear:
         listener(Event("plan", message=f"work: {job.plan.dear}"))
     if job.plan.reach.tolerance:
         listener(Event("plan", message=f"seams: {job.plan.seams}"))
-    record = run.execute(job, full, request, listener, settings.get("scheduler"))
+    record = run.execute(job, full, request, listener, asked.get("scheduler"))
     maps, certificate = _maps(job, full, request), run.certificate(job, request.directory)
     layers = {name: Layer(maps[name]) for name in job.plan.layers}
     written = tuple(file.path for file in outputs.files)

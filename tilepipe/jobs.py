@@ -24,7 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tilepipe.errors import UsageError
 from tilepipe.exports.products import files_of, output_paths
+from tilepipe.given import checked
 from tilepipe.paths import refuse_special
+from tilepipe.planning import Settings
 from tilepipe.text import kind_of, nearest, read_yaml
 from tilepipe.uncertainty import layer_names
 
@@ -66,6 +68,13 @@ class Jobs(BaseModel):
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
+    @field_validator("settings")
+    @classmethod
+    def _of_the_right_kind(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        known = {name: value for name, value in settings.items() if name in Settings.__annotations__}
+        unknown = {name: value for name, value in settings.items() if name not in known}  # said by the batch
+        return {**unknown, **checked(Settings(**known))}  # type: ignore[typeddict-item]
+
     @field_validator("output")
     @classmethod
     def _template(cls, template: str) -> str:
@@ -96,6 +105,8 @@ def read_jobs(path: Path) -> Jobs:
         return Jobs(**fields)
     except ValidationError as error:
         raise UsageError(f"{path}: {_first_problem(error)}") from None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def output_folder(jobs: Jobs, base: Path) -> Path:

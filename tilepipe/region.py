@@ -85,7 +85,7 @@ def _area(source: Source, path: str | Path) -> Area:
         raise UsageError(str(error)) from None
     if not found.polygons:
         raise UsageError(f"{path} holds no polygon; draw at least one around what is asked for")
-    return Area(source, [feature.geometry for feature in found.polygons], stated or LON_LAT)
+    return Area(source, [feature.geometry for feature in found.polygons], stated or LON_LAT, found.skipped)
 
 
 def _digest(area: Area) -> str:

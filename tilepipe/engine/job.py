@@ -14,6 +14,7 @@ from tilepipe.errors import DeviceError, InputError, UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.fit import fitting
 from tilepipe.frozen import freeze
+from tilepipe.given import checked
 from tilepipe.grid import Grid
 from tilepipe.memory import HEAPS, Needs
 from tilepipe.models.identity import identities_held
@@ -68,6 +69,9 @@ def make_job(
         listener(Event("plan", message=text))
     (card, reach), statistics = freeze(model, known or look(model, listener), full, settings)
     asked, area = resolve(full, card, settings)
+    if said := getattr(area, "skipped", ""):
+        listener(Event("plan", message=f"note: {said}"))
+        fit += (f"note: {said}",)
     image = image_data(full, asked.mask)
     device = resolve_device(settings.get("device", "auto"))
     settings = {**settings, "precision": resolve_precision(settings.get("precision", "auto"), device, model)}
@@ -98,17 +102,13 @@ def job_of(
     source: Image, model: str | Path | Model, settings: Settings, listener: Listener = silent
 ) -> tuple[Job, Source]:
     """Return the job, on the prediction grid, and the source at full resolution."""
+    settings = checked(settings)
     model, full = opened(source, model, settings)
     return make_job(full, model, settings, listener=listener), full
 
 
 def opened(source: Image, model: str | Path | Model, settings: Settings) -> tuple[Model, Source]:
     """Return the model and the image at full resolution, with the bands that the model reads."""
-    unknown = set(settings) - set(Settings.__annotations__)
-    if unknown:
-        raise UsageError(
-            f"setting {sorted(unknown)[0]!r} is not known; use {', '.join(sorted(Settings.__annotations__))}"
-        )
     model = model if isinstance(model, Model) else open_model(model, trust_model=settings.get("trust_model"))
     image = open_source(source, **chosen(settings))
     return model, with_model_bands(image, model.card, settings)

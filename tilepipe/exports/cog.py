@@ -34,7 +34,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError
 from tilepipe.exports.marks import Counts, mark, side_file
 from tilepipe.exports.pyramid import halved, halvings
-from tilepipe.exports.staging import facts, labels_from, reason, staged
+from tilepipe.exports.staging import UNREADABLE, facts, labels_from, reason, staged
 from tilepipe.labelmap import LabelMap
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.position import georeference_of
@@ -93,7 +93,7 @@ def read_cog(path: Path) -> LabelMap:
                 raise InputError(f"{path} is a TIFF but not a label map of tilepipe: it has no {TAG} tag")
             place = georeference_of(file)
             return labels_from(said, _Grid(file), partial(_read, str(path)), (BLOCK * 2, BLOCK * 2), place)
-    except (*GDAL_ERRORS, OSError, KeyError, ValueError) as error:
+    except (*GDAL_ERRORS, *UNREADABLE) as error:
         raise InputError(f"{path} cannot be opened as a label map: {reason(error)}") from error
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.exports.pyramid import halved, halvings
-from tilepipe.exports.staging import facts, labels_from, staged
+from tilepipe.exports.staging import UNREADABLE, facts, labels_from, staged
 from tilepipe.labelmap import LabelMap, Legend
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def read_ome_zarr(path: Path) -> LabelMap:
         assert isinstance(array, zarr.Array)
         chunk = (int(array.chunks[0]), int(array.chunks[1]))
         return labels_from(said, array, partial(_read, array), chunk, None)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path} is no label map that tilepipe wrote ({' '.join(str(error).split())}); "
             "name one that it wrote, or a run"

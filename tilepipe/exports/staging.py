@@ -22,6 +22,11 @@ from tilepipe.trouble import FREE_SPACE, KEPT
 NEARLY_FULL = 1 << 20
 """Free bytes below which a library that cannot write has met a full disk, whatever it says."""
 
+UNREADABLE = (
+    OSError, LookupError, ValueError, TypeError, AttributeError, AssertionError, OverflowError, RecursionError,
+)  # fmt: skip
+"""What opening a product raises that tilepipe did not write, or that was damaged since."""
+
 
 @contextmanager
 def staged(path: Path, *errors: type[Exception]) -> Iterator[Path]:

@@ -256,7 +256,11 @@ class Area:
     image has no affine position.
     """
 
-    def __init__(self, source: Source, geometries: Iterable[dict[str, Any]], crs: str = WGS84) -> None:
+    def __init__(
+        self, source: Source, geometries: Iterable[dict[str, Any]], crs: str = WGS84, skipped: str = ""
+    ) -> None:
+        """`skipped` says what of a file is no area."""
+        self.skipped = skipped
         given = [g for g in geometries if g.get("type") in ("Polygon", "MultiPolygon")]
         if not given:
             raise UsageError("an area of interest needs at least one Polygon or MultiPolygon")

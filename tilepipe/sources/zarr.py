@@ -323,6 +323,10 @@ def _multiscale(name: str, group: Any, scene: int | None) -> tuple[str, list[str
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         inside = f"; name an array in it, such as {sorted(group)[0]}" if len(group) else ""
         raise InputError(f"{name} is a Zarr group without an OME-Zarr image in it{inside}") from error
+    except ValueError as error:
+        raise InputError(
+            f"{name} has scales of pixels that are no numbers, or not one for each of its axes; correct its metadata"
+        ) from error
     if len(letters) != len(axes) or not {"y", "x"} <= set(letters) or not set(letters) <= set("tczyx") or not paths:
         raise InputError(f"{name} has axes {[axis['name'] for axis in axes]}; y and x with c, z, t are read")
     if any(".." in Path(part).parts or Path(part).is_absolute() for part in paths):
