@@ -27,13 +27,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import tilepipe as tp
-from tilepipe.device import resolve_device
-from tilepipe.gauge import Setting, distances, measure_level
-from tilepipe.level import Level
-from tilepipe.models.zoo import build
-from tilepipe.plan import Compute
-from tilepipe.planning import usual_batch
-from tilepipe.predict import Predictor, device_versions
+from tilepipe.inference.device import Compute, resolve_device, usual_batch
+from tilepipe.inference.predictor import Predictor, device_versions
+from tilepipe.inference.profile.measure_reproducibility import Setting, distances, measure_level
+from tilepipe.inference.profile.reproducibility import Level
+from tilepipe.models.nets.zoo import build
 
 
 class Changed(nn.Module):

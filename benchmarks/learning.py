@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tilepipe as tp
-from tilepipe.classical import WINDOW, WINDOWS, as_model
+from tilepipe.evaluation.metrics.confusion import Confusion
 from tilepipe.models.classical import METHODS, Classical, fit
-from tilepipe.quality.confusion import Confusion
-from tilepipe.train.baseline import best_threshold
-from tilepipe.train.config import TrainConfig
-from tilepipe.train.data import IGNORE, Scene, open_scenes
-from tilepipe.train.score import compared, hull, nearest, spread, truth
+from tilepipe.training.config import TrainConfig
+from tilepipe.training.fit_classical import WINDOW, WINDOWS, as_model
+from tilepipe.training.scenes import IGNORE, Scene, open_scenes
+from tilepipe.training.threshold_baseline import best_threshold
+from tilepipe.training.validation import compared, hull, nearest, spread, truth
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 CLUSTERS = {"threshold": (2, 3, 4, 5), "watershed": (2, 3, 4, 5)}

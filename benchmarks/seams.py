@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tilepipe as tp
-from tilepipe.certify import certificate_of
-from tilepipe.plan import Plan
-from tilepipe.quality.confusion import Confusion
-from tilepipe.quality.seams import Flips, flips
-from tilepipe.train.config import TrainConfig
-from tilepipe.train.data import Scene, open_scenes
-from tilepipe.train.score import compared
+from tilepipe.evaluation.metrics.confusion import Confusion
+from tilepipe.evaluation.metrics.seams import Flips, flips
+from tilepipe.planning.certify import certificate_of
+from tilepipe.planning.plan import Plan
+from tilepipe.training.config import TrainConfig
+from tilepipe.training.scenes import Scene, open_scenes
+from tilepipe.training.validation import compared
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 

@@ -14,9 +14,9 @@ from torch import nn
 
 import tilepipe as tp
 from tilepipe.errors import TilepipeError, UsageError
+from tilepipe.execution.batch.jobs_file import read_jobs
 from tilepipe.given import KINDS, checked
-from tilepipe.jobs import read_jobs
-from tilepipe.planning import Settings
+from tilepipe.planning.settings import Settings
 
 VALUES = [
     "x", "", "1", b"x", [], {}, [None], [[1]], (1, 2), -1, 0, 3.5, 2**70, math.inf, math.nan, True, np.zeros((2, 2)),

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from cli_files import write_image
-from fakes import codes_model, constant_model
+from helpers.cli_files import write_image
+from helpers.fakes import codes_model, constant_model
 
 import tilepipe as tp
 from tilepipe.cli.main import main
 from tilepipe.errors import InputError, UsageError
-from tilepipe.exports.products import output_paths
 from tilepipe.paths import refuse_inputs, refuse_special
+from tilepipe.products.formats import output_paths
 
 MODEL = constant_model(0.2, 0.8, bands=3)
 
@@ -99,7 +99,7 @@ def test_a_batch_writes_over_no_image_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     os.link(tmp_path / "a.tif", tmp_path / "out" / "a.tif")
     (tmp_path / "jobs.yaml").write_text("images: [a.tif]\nmodel: x\noutput: 'out/{stem}.tif'\n")
-    from tilepipe.jobs import expand, read_jobs
+    from tilepipe.execution.batch.jobs_file import expand, read_jobs
 
     with pytest.raises(UsageError, match="which is an image"):
         expand(read_jobs(tmp_path / "jobs.yaml"), tmp_path)

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import job_for, noise, random_unet
+from helpers.fakes import job_for, noise, random_unet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tilepipe import wanted
 from tilepipe.errors import UsageError
-from tilepipe.sources.position import Area
-from tilepipe.wanted import Wanted
+from tilepipe.planning import wanted
+from tilepipe.planning.wanted import Wanted
+from tilepipe.sources.georeference import Area
 
 IMAGE = noise(300, 260)
 PLANS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tilepipe.errors import UsageError
 
@@ -83,3 +84,25 @@ class Box:
     def to_list(self) -> list[int]:
         """Return [y0, x0, y1, x1], as kept in JSON."""
         return [self.y0, self.x0, self.y1, self.x1]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """One length per side of an output pixel, in pixels of the prediction grid, each at least 0."""
+
+    top: int
+    """Towards smaller y."""
+    bottom: int
+    """Towards larger y."""
+    left: int
+    """Towards smaller x."""
+    right: int
+    """Towards larger x."""
+
+    def up_to(self, stride: int) -> Sides:
+        """Return every side rounded up to a multiple of `stride`."""
+        top, bottom, left, right = (-(-side // stride) * stride for side in self)
+        return Sides(top, bottom, left, right)
+
+    def __iter__(self) -> Any:
+        return iter((self.top, self.bottom, self.left, self.right))

@@ -13,6 +13,44 @@ Each message names the thing, both numbers and what to do next. A message is one
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+NO_MEMORY = (
+    "can't allocate memory", "not enough memory", "out of memory", "unable to allocate", "failed to allocate memory",
+    "bad_alloc", "status_alloc_failed",
+)  # fmt: skip
+"""How libraries that have no class for it say that memory ran out."""
+DEVICE_WORDS = ("cuda error", "cuda failure")
+"""How torch and onnxruntime say that a device failed; a process cannot use it any more then."""
+DISK_WORDS = ("no space left", "failed to write", "write error", "error while writing", "disk full", "file too large")
+"""How GDAL and libtiff say that a disk is full."""
+ZERO_BYTE = ("null byte", "null character")
+KEPT = "what is done is kept, the same command goes on"
+FREE_SPACE = f"free some space or choose an output on another disk; {KEPT}"
+_FULL = f"the disk is full, or a file may not grow further, at {{path}} ({{said}}); {FREE_SPACE}"
+_REFUSED = "{path} may not be read or written ({said}); check its permissions and its folder's, or choose another path"
+_UNABLE = "the file system of {path} cannot do this ({said}); choose an output on a local disk"
+_OPEN = "too many files are open ({said}); raise the limit with 'ulimit -n 4096', or use fewer workers"
+_OTHER = "{path}: {said}; check the path and the disk, then give the same command again"
+SENTENCES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _REFUSED),
+    **dict.fromkeys((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP), _UNABLE),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), _OPEN),
+    errno.ENAMETOOLONG: "the name {path:.80}... is too long for this file system; choose a shorter one",
+    errno.EEXIST: "{path} is there already; choose another path",
+    errno.EISDIR: "{path} is a folder, and a file is needed; name a file",
+    errno.ENOTDIR: "{path} goes through a file as if it were a folder; check the path",
+    errno.ENOENT: "{path} is not there ({said}); check the path",
+}
+"""What to say by error number."""
+
 
 class TilepipeError(Exception):
     """Base of every error that a user can cause; `exit_code` is what the command line ends with."""
@@ -54,3 +92,73 @@ class LockedError(TilepipeError):
     """Another run works on the same output; try again later."""
 
     exit_code = 75
+
+
+def system_sentence(error: OSError, path: object = None) -> str:
+    """Return what the system says about a path, and what to do next."""
+    where = str(path or error.filename or "the output")
+    return SENTENCES.get(error.errno or 0, _OTHER).format(path=where, said=error.strerror or _line(error))
+
+
+def ordinary(error: BaseException) -> TilepipeError | None:
+    """Return the error of tilepipe that stands for an ordinary trouble; None for what is one already, or a bug."""
+    if isinstance(error, TilepipeError | BrokenPipeError):
+        return None
+    if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+        return StorageError(system_sentence(error))
+    if isinstance(error, MemoryError | OSError | RuntimeError) or type(error).__module__.startswith("onnxruntime"):
+        return _of_device(error)
+    if isinstance(error, ValueError):
+        return _of_text(error)
+    if type(error).__module__.startswith("rasterio") and _says(error, DISK_WORDS):
+        return StorageError(f"a file could not be written whole ({_line(error)}); is the disk full? {FREE_SPACE}")
+    return None
+
+
+def _of_device(error: BaseException) -> TilepipeError | None:
+    if isinstance(error, MemoryError | OSError) or _says(error, NO_MEMORY):
+        said = f" ({_line(error)})" if _line(error) else ""
+        return DeviceError(f"memory ran out{said}; give less --memory, a smaller --tile or fewer --workers; {KEPT}")
+    if _says(error, DEVICE_WORDS):
+        return DeviceError(f"the device failed ({_line(error)}); give the same command again, or --device cpu; {KEPT}")
+    return None
+
+
+def _of_text(error: ValueError) -> TilepipeError | None:
+    if isinstance(error, UnicodeError):
+        return InputError(f"a file or a name is no text in UTF-8 ({_line(error)}); save or name it again as UTF-8")
+    if _says(error, ZERO_BYTE):
+        return UsageError("a path holds a zero byte, which no file can have; give another path")
+    return None
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    said = str(error).lower()
+    return any(word in said for word in words)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+@contextmanager
+def as_errors() -> Iterator[None]:
+    """Turn ordinary trouble inside into `TilepipeError`."""
+    try:
+        yield
+    except Exception as error:
+        known = ordinary(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def public(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a public function: every error of ordinary trouble is a `TilepipeError`."""
+
+    @wraps(function)
+    def safe(*args: P.args, **kwargs: P.kwargs) -> T:
+        with as_errors():
+            return function(*args, **kwargs)
+
+    return safe

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
-from tilepipe.planning import Settings
+from tilepipe.planning.settings import Settings
 
 
 def checked(settings: Settings) -> Settings:

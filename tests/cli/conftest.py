@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_files import write_image
+from helpers.cli_files import write_image
 
-from tilepipe.models import zoo
 from tilepipe.models.card import ModelCard
+from tilepipe.models.formats.directory import save_model
 from tilepipe.models.model import Model
-from tilepipe.models.weights import save_model
+from tilepipe.models.nets import zoo
 
 
 @pytest.fixture(scope="session")

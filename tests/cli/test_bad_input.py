@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from cli_files import write_image
+from helpers.cli_files import write_image
 from safetensors.numpy import load_file, save_file
 
 from tilepipe.cli.main import main

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_files import write_image
+from helpers.cli_files import write_image
 
 from tilepipe.cli.main import main
 

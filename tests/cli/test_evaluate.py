@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from cli_files import HEIGHT, TRANSFORM, WIDTH
+from helpers.cli_files import HEIGHT, TRANSFORM, WIDTH
 from PIL import Image
 from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
@@ -18,9 +18,9 @@ from sklearn.metrics import confusion_matrix
 import tilepipe as tp
 from tilepipe.cli.main import main
 from tilepipe.errors import InputError, UsageError
-from tilepipe.exports.cog import write_cog
-from tilepipe.exports.ome_zarr import write_ome_zarr
-from tilepipe.labelmap import Legend, label_map_of
+from tilepipe.products.cog import write_cog
+from tilepipe.products.label_map import Legend, label_map_of
+from tilepipe.products.ome_zarr import write_ome_zarr
 from tilepipe.sources.base import Georeference
 
 CRS = rasterio.CRS.from_epsg(32633)

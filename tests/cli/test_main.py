@@ -47,7 +47,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def raise_it(config: str, listener: Any) -> Path:
         raise error
 
-    monkeypatch.setattr("tilepipe.train.loop.fit", raise_it)
+    monkeypatch.setattr("tilepipe.training.loop.fit", raise_it)
 
 
 @pytest.mark.parametrize("error", [errors.InputError("x.tif is truncated"), ZeroDivisionError("by zero")])
@@ -74,7 +74,7 @@ def test_sigterm_ends_with_143_and_the_old_handler_comes_back(
         time.sleep(5)
         raise AssertionError("still here")
 
-    monkeypatch.setattr("tilepipe.train.loop.fit", wait)
+    monkeypatch.setattr("tilepipe.training.loop.fit", wait)
     assert main(["train", "c.yaml"]) == 143
     assert capsys.readouterr().err == "tilepipe: stopped; the same command goes on from here\n"
     assert signal.getsignal(signal.SIGTERM) == before

@@ -133,7 +133,7 @@ def options(command: click.Command) -> set[str]:
     return mine.union(*(options(c) for c in getattr(command, "commands", {}).values()))
 
 
-OTHER_PROGRAMS = {"--dtype", "--nthreads"}  # gdal_translate's or rio's, dask's
+OTHER_PROGRAMS = {"--dtype", "--nthreads", "--calc", "--type", "--outfile"}  # rio's, dask's and gdal_calc's
 
 
 def test_an_option_that_a_message_names_exists() -> None:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from onnx_files import pointwise, save, write_card
+from helpers.onnx_files import pointwise, save, write_card
 
-from tilepipe.check import check_model, write_measured
 from tilepipe.cli.main import main
 from tilepipe.errors import UsageError
+from tilepipe.evaluation.model_check import check_model, write_measured
 from tilepipe.models.card import ModelCard
-from tilepipe.models.convert import convert
+from tilepipe.models.formats.convert import convert
+from tilepipe.models.formats.directory import load_model, save_model
 from tilepipe.models.model import Model
-from tilepipe.models.weights import load_model, save_model
-from tilepipe.models.zoo import build
-from tilepipe.probe.certified import certified
+from tilepipe.models.nets.zoo import build
+from tilepipe.models.probe.certificate_file import certified
 
 NETS = {
     "local": {"name": "unet", "width": 2, "depth": 2},
@@ -150,7 +150,7 @@ def test_writing_keeps_what_cannot_be_written(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tilepipe.check.os.fsync", full)
+    monkeypatch.setattr("tilepipe.evaluation.model_check.os.fsync", full)
     from tilepipe.errors import StorageError
 
     with pytest.raises(StorageError, match="No space left"):

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from onnx_files import pointwise, save, write_card
+from helpers.onnx_files import pointwise, save, write_card
 
 from tilepipe.box import Box
 from tilepipe.cli.main import main
-from tilepipe.plan import Plan
+from tilepipe.planning.plan import Plan
 
 Out = pytest.CaptureFixture[str]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from cli_files import TRANSFORM
+from helpers.cli_files import TRANSFORM
 
 from tilepipe.cli.main import main
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from without_torchvision import load
+from helpers.without_torchvision import load
 
 
 @pytest.fixture(scope="session")

@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from tilepipe.device import resolve_device
-from tilepipe.engine.job import plan
 from tilepipe.errors import ModelError
-from tilepipe.keys import Keys
+from tilepipe.execution.job import plan
+from tilepipe.execution.keys import Keys
+from tilepipe.inference.device import resolve_device
+from tilepipe.inference.profile.footprint import facts_of
 from tilepipe.models import facts as module
 from tilepipe.models.card import ModelCard
 from tilepipe.models.facts import BUNDLED, FACTS, WEIGHTS, bundled_models, facts_text, read_facts
-from tilepipe.models.identity import facts_of, model_identity
+from tilepipe.models.formats.directory import load_model
+from tilepipe.models.identity import model_identity
+from tilepipe.models.probe.certificate_file import certified
 from tilepipe.models.unread import Unread, open_model
-from tilepipe.models.weights import load_model
-from tilepipe.probe.certified import certified
 from tilepipe.sources.array import ArraySource
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (3, 1200, 1300), dtype=np.uint8)
@@ -125,6 +126,6 @@ def test_other_processes_get_the_network() -> None:
 def test_a_device_is_resolved_as_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device("auto") == ("cuda:0" if torch.cuda.is_available() else "cpu")
     monkeypatch.delitem(sys.modules, "torch")
-    monkeypatch.setattr("tilepipe.device.runpy.run_path", lambda _: {"cuda": None, "hip": None})
+    monkeypatch.setattr("tilepipe.inference.device.runpy.run_path", lambda _: {"cuda": None, "hip": None})
     assert resolve_device("auto") == "cpu"
     assert "torch" not in sys.modules

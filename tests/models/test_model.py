@@ -10,7 +10,7 @@ from torch import nn
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
-from tilepipe.models.zoo import build
+from tilepipe.models.nets.zoo import build
 
 ARCH = {"name": "unet", "width": 2, "depth": 2}
 

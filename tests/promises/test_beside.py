@@ -12,17 +12,17 @@ import pytest
 import rasterio
 import tifffile
 import yaml
-from fakes import noise, random_unet
+from helpers.fakes import noise, random_unet
 from PIL import Image
 from test_run import StopError, stop_at
 
 import tilepipe as tp
-from tilepipe import batch
 from tilepipe.box import Box
+from tilepipe.evaluation.verify.verify import verify
 from tilepipe.events import Event
-from tilepipe.models.weights import save_model
-from tilepipe.record import DONE, UNCHANGED
-from tilepipe.verify import verify
+from tilepipe.execution.batch import run_batch
+from tilepipe.execution.batch.record import DONE, UNCHANGED
+from tilepipe.models.formats.directory import save_model
 
 SLIDE = Path(__file__).parents[2] / "pipelines" / "sample" / "CMU-1-Small-Region.svs"
 NAMES = ["a.tif", "a.ome.tif", "a.png", "a.svs"]
@@ -92,10 +92,10 @@ def test_a_finished_batch_computes_nothing(name: str, model: str, tmp_path: Path
     fields: dict[str, Any] = {"images": name, "model": model, "output": "out/{stem}.labels.tif"}
     fields["settings"] = {**CUT, "window": list(CUT["window"])}
     (tmp_path / "night.yaml").write_text(yaml.safe_dump(fields))
-    assert [entry.status for entry in batch.run(tmp_path / "night.yaml").entries] == [DONE]
+    assert [entry.status for entry in run_batch.run(tmp_path / "night.yaml").entries] == [DONE]
     look_at(path)
-    assert [entry.status for entry in batch.run(tmp_path / "night.yaml", dry_run=True).entries] == [UNCHANGED]
-    assert [entry.status for entry in batch.run(tmp_path / "night.yaml").entries] == [UNCHANGED]
+    assert [entry.status for entry in run_batch.run(tmp_path / "night.yaml", dry_run=True).entries] == [UNCHANGED]
+    assert [entry.status for entry in run_batch.run(tmp_path / "night.yaml").entries] == [UNCHANGED]
 
 
 @pytest.mark.parametrize("name", NAMES)

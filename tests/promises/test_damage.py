@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import global_model, noise, random_unet
+from helpers.fakes import global_model, noise, random_unet
 from test_run import StopError, stop_at
 
 import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import TilepipeError
-from tilepipe.exports.view import open_map
+from tilepipe.products.labels import open_map
 
 IMAGE = noise(150, 170)
 SETTINGS: dict[str, dict[str, Any]] = {

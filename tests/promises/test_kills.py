@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import codes_model, noise
+from helpers.fakes import codes_model, noise
 
 import tilepipe as tp
-from tilepipe import publish
+from tilepipe.execution import publish
 from tilepipe.sources.array import ArraySource
 
 OLD = ArraySource(noise(60, 90, bands=1, seed=1).read(tp.Box(0, 0, 60, 90)) % 4)
@@ -87,7 +87,9 @@ def digests(folder: Path, pair: str) -> list[str]:
 def drawn(kills: int, seed: int, pair: str, folder: Path) -> None:
     """Kill `kills` runs twice each."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tilepipe.api", "tilepipe.engine.dask", "fakes", "hypothesis"])
+    context.set_forkserver_preload(
+        ["tilepipe.execution.segment", "tilepipe.execution.executors.dask", "fakes", "hypothesis"]
+    )
     for name, image in (("old", OLD), ("new", NEW)):
         (folder / name).mkdir()
         segment(folder / name, pair, image)

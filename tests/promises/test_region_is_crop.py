@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
-from fakes import global_model, job_for, noise, random_unet
+from helpers.fakes import global_model, job_for, noise, random_unet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -25,14 +25,14 @@ from rasterio.features import rasterize
 
 import tilepipe as tp
 from tilepipe.box import Box
-from tilepipe.engine.job import make_job
-from tilepipe.engine.region_labels import region_labels
-from tilepipe.engine.steps import Worker
 from tilepipe.errors import InputError
+from tilepipe.evaluation.verify.verify import verify
+from tilepipe.execution.block import Worker
+from tilepipe.execution.job import make_job
+from tilepipe.execution.region_labels import region_labels
 from tilepipe.models.model import Model
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.mask import tissue
-from tilepipe.verify import verify
 
 HEIGHT, WIDTH = 110, 130
 WHOLE = Box(0, 0, HEIGHT, WIDTH)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from fakes import codes_model
+from helpers.fakes import codes_model
 from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
@@ -18,8 +18,8 @@ from tilepipe.box import Box
 from tilepipe.cli.info import describe
 from tilepipe.cli.main import main
 from tilepipe.errors import InputError, UsageError
-from tilepipe.region import image_data
-from tilepipe.shapes import with_model_bands
+from tilepipe.planning.region import image_data
+from tilepipe.planning.resolution import with_model_bands
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.open import open_source
 

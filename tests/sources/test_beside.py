@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from fakes import constant_model
+from helpers.fakes import constant_model
 from helpers.loopback import Loopback, listening
 
 import tilepipe as tp

@@ -21,9 +21,9 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources import checks
 from tilepipe.sources.base import Resolution, Source
-from tilepipe.sources.files import HANDLES_PER_THREAD
 from tilepipe.sources.geotiff import GDAL_CACHE_BYTES, GeoTiffSource, gdal
-from tilepipe.sources.rows import ROW_CACHE_BYTES
+from tilepipe.sources.handles import HANDLES_PER_THREAD
+from tilepipe.sources.strip_cache import ROW_CACHE_BYTES
 
 UTM = {"crs": "EPSG:32645", "transform": rasterio.Affine(0.5, 0, 400000, 0, -0.5, 3000000)}
 LAYOUTS: dict[str, dict[str, Any]] = {

@@ -18,10 +18,10 @@ from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.geotiff import GeoTiffSource
+from tilepipe.sources.ome_tiff import TiffSource
 from tilepipe.sources.open import open_source
-from tilepipe.sources.picture import PictureSource
+from tilepipe.sources.png_jpeg import PictureSource
 from tilepipe.sources.slide import SlideSource
-from tilepipe.sources.tiff import TiffSource
 from tilepipe.sources.zarr import ZarrSource
 
 UTM = {"crs": "EPSG:32645", "transform": rasterio.Affine(0.5, 0, 400000, 0, -0.5, 3000000)}

@@ -14,7 +14,7 @@ import pytest
 import rasterio
 import tifffile
 import zarr
-from fakes import constant_model
+from helpers.fakes import constant_model
 from PIL import Image
 from rasterio.enums import Resampling
 
@@ -22,9 +22,9 @@ import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.cli.main import main
 from tilepipe.errors import InputError, UsageError
+from tilepipe.evaluation.verify.verify import verify
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.open import open_source
-from tilepipe.verify import verify
 
 RNG = np.random.default_rng(7)
 PAGES = RNG.integers(0, 255, (3, 60, 80)).astype(np.uint8)

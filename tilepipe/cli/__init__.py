@@ -1,4 +1,4 @@
-"""The command line: one file per command group; each command calls `tilepipe.api` or `tilepipe.batch`.
+"""The command line: one file per command group; each command calls one public function.
 
 Standard output is data (paths, plans, JSON), standard error is talk. Exit codes: 0 complete, 1 bug, 2 usage, 3 finished
 with failed tiles or images, 4 input refused, 5 model refused, 6 disk or I/O, 7 device, 75 locked, 130 and 143 stopped.

@@ -8,7 +8,7 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.options import TALK, with_options
-from tilepipe.cli.progress import progress
+from tilepipe.cli.progress_bar import progress
 
 FAILED_IMAGES = 3
 
@@ -34,7 +34,7 @@ def batch() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 def run(jobs: str, mode: str, quiet: bool, dry_run: bool) -> int:
     """Run the YAML file JOBS; images that are done are left alone. Prints one line per image: status, image, output."""
-    from tilepipe.batch import run as run_batch
+    from tilepipe.execution.batch.run_batch import run as run_batch
 
     with progress(mode, quiet) as listener:
         report = run_batch(jobs, dry_run=dry_run, listener=listener)

@@ -6,7 +6,7 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.options import TALK, with_options
-from tilepipe.cli.progress import progress
+from tilepipe.cli.progress_bar import progress
 
 
 @click.command()
@@ -18,7 +18,7 @@ def compare(config: str, out: str | None, mode: str, quiet: bool) -> None:
 
     Runs that are in FOLDER/results.jsonl are not run again.
     """
-    from tilepipe.train.compare.run import compare as run
+    from tilepipe.training.ablation.study import compare as run
 
     with progress(mode, quiet) as listener:
         say.out_line(run(config, out, listener))

@@ -10,12 +10,12 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.options import TALK, with_options
-from tilepipe.cli.progress import progress
+from tilepipe.cli.progress_bar import progress
 from tilepipe.errors import UsageError
 from tilepipe.events import Listener
 
 if TYPE_CHECKING:
-    from tilepipe.planning import Settings
+    from tilepipe.planning.settings import Settings
 
 SAMPLES = Path(__file__).parents[2] / "pipelines" / "sample"
 
@@ -57,11 +57,11 @@ def demo(output: str, mode: str, quiet: bool) -> None:
 
 def make(one: Demo, image: Path, folder: Path, listener: Listener) -> list[Path]:
     """Segment one image and paint it beside its labels; return the paths of what was written."""
-    from tilepipe import api
-    from tilepipe.exports.picture import write_beside
+    import tilepipe
+    from tilepipe.products.quicklook import write_beside
 
     settings: Settings = {**one.settings, "overwrite": True}
-    result = api.segment(image, one.model, folder / f"{one.name}.labels", listener=listener, **settings)
+    result = tilepipe.segment(image, one.model, folder / f"{one.name}.labels", listener=listener, **settings)
     picture = folder / f"{one.name}.png"
-    write_beside(api.open_source(image), result.plan.region, result.labels.map, picture)
+    write_beside(tilepipe.open_source(image), result.plan.region, result.labels.map, picture)
     return [*result.paths, picture]

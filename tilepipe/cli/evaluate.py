@@ -9,7 +9,7 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.options import TALK, comma_list, given, with_options
-from tilepipe.cli.progress import progress
+from tilepipe.cli.progress_bar import progress
 
 
 def values(text: str) -> dict[int, int]:
@@ -34,7 +34,7 @@ def values(text: str) -> dict[int, int]:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def evaluate(prediction: str, truth: str, mode: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Score the label map PREDICTION against TRUTH, a label raster or picture on the same grid."""
-    from tilepipe.comparison import evaluate as compare
+    from tilepipe.evaluation.accuracy.evaluate import evaluate as compare
 
     with progress(mode, quiet) as listener:
         result = compare(prediction, truth, listener=listener, **given(options))

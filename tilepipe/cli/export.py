@@ -15,7 +15,7 @@ from tilepipe.cli.options import comma_list
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 def export(labels: str, output: str, of: tuple[str, ...] | None, overwrite: bool) -> None:
     """Write labels, or those of a run, as another product. Prints the paths of what was written."""
-    from tilepipe import api
+    from tilepipe.execution.export import export as export_labels
 
-    for path in api.export(labels, output, of=of, overwrite=overwrite):
+    for path in export_labels(labels, output, of=of, overwrite=overwrite):
         say.out_line(path)

@@ -56,7 +56,7 @@ def _model(name: str, trust_model: str | None) -> dict[str, Any]:
 
 def _labels(path: Path) -> dict[str, Any] | None:
     """Return what labels of tilepipe are; None where a path holds something else."""
-    from tilepipe.exports.view import open_map
+    from tilepipe.products.labels import open_map
 
     refuse_special(path)
     try:
@@ -116,9 +116,9 @@ def _layout(source: Any) -> str:
 
 def _run(directory: Path) -> dict[str, Any]:
     """Read a work directory without touching it: a run may be at work there."""
-    from tilepipe.elapsed import elapsed_before
-    from tilepipe.keys import read_plan
-    from tilepipe.store import read_records
+    from tilepipe.execution.elapsed import elapsed_before
+    from tilepipe.execution.keys import read_plan
+    from tilepipe.execution.ledger import read_records
 
     plan = read_plan(directory).plan
     done, _ = read_records(directory / "ledger.jsonl")

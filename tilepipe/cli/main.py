@@ -25,8 +25,7 @@ from tilepipe.cli.own_stderr import own_stderr
 from tilepipe.cli.segment import plan, segment
 from tilepipe.cli.train import train
 from tilepipe.cli.verify import verify
-from tilepipe.errors import TilepipeError
-from tilepipe.trouble import ordinary
+from tilepipe.errors import TilepipeError, ordinary
 
 EPILOG = """Exit codes: 0 complete, 1 bug, 2 usage, 3 finished with failed tiles or images, 4 input refused,
 5 model refused, 6 disk or I/O, 7 device, 75 locked by another run, 130 and 143 stopped (the same command goes on).

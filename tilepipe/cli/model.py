@@ -32,7 +32,7 @@ def check(name: str, write: bool, as_json: bool, **options: Any) -> int:
 
     Ends with exit code 5 where its card says otherwise.
     """
-    from tilepipe.check import card_file, check_model, write_measured
+    from tilepipe.evaluation.model_check import card_file, check_model, write_measured
 
     if write:
         card_file(name)  # refused before anything is measured
@@ -49,7 +49,7 @@ def check(name: str, write: bool, as_json: bool, **options: Any) -> int:
 @click.option("--json", "as_json", is_flag=True, help="As JSON: a model.json to start from.")
 def card(name: str, trust_model: str | None, as_json: bool) -> None:
     """Print the card of MODEL: bands, classes, scaling, resolution, training."""
-    from tilepipe.models.weights import load_model
+    from tilepipe.models.formats.directory import load_model
 
     found = load_model(name, trust_model=trust_model).card
     if as_json:
@@ -68,7 +68,7 @@ def card(name: str, trust_model: str | None, as_json: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace an existing model directory.")
 def convert(source: str, output: str, arch: str | None, **options: Any) -> None:
     """Make the model directory OUT of a state dict, an ONNX, TorchScript or .pt2 file, or a save_pretrained folder."""
-    from tilepipe.models.convert import convert as make
+    from tilepipe.models.formats.convert import convert as make
 
     say.out_line(make(source, output, arch=None if arch is None else _arch(arch), **options))
 

@@ -8,7 +8,7 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.options import MODEL, SETTINGS, TALK, given, with_options
-from tilepipe.cli.progress import progress
+from tilepipe.cli.progress_bar import progress
 
 FAILED_TILES = 3
 SHOWN = 10
@@ -28,18 +28,18 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
     Without OUTPUT it lies beside the image: in.tif gives in.labels.tif, a slide .labels.ome.zarr and .labels.geojson.
     A run that was interrupted goes on when the same command is given again. Prints the paths of what was written.
     """
-    from tilepipe import api
+    import tilepipe
 
     mode, quiet, verbose, dry_run = (options.pop(name) for name in ("mode", "quiet", "verbose", "dry_run"))
     settings = given(options)
     if dry_run:
         say_notes(source, settings)
     if dry_run or verbose:
-        (say.out if dry_run else say.err)(api.plan(source, model, **settings))
+        (say.out if dry_run else say.err)(tilepipe.plan(source, model, **settings))
     if dry_run:
         return 0
     with progress(mode, quiet) as listener:
-        result = api.segment(source, model, output, listener=listener, **settings)
+        result = tilepipe.segment(source, model, output, listener=listener, **settings)
     if not (quiet or mode in ("json", "none")):
         say.err("\n".join(result.certificate.sentences))
     for problem in result.failed[:SHOWN]:  # also with --quiet: who is told that something failed is told why
@@ -67,7 +67,7 @@ def say_notes(source: str, settings: dict[str, Any]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def plan(source: str, model: str, as_json: bool, **options: Any) -> None:
     """Print what segmenting INPUT would take: tiles, memory, disk. Runs nothing, writes nothing."""
-    from tilepipe.engine.job import plan as planned
+    from tilepipe.execution.job import plan as planned
 
     settings = given(options)
     say_notes(source, settings)

@@ -6,7 +6,7 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.options import TALK, with_options
-from tilepipe.cli.progress import progress
+from tilepipe.cli.progress_bar import progress
 
 
 @click.command()
@@ -14,7 +14,7 @@ from tilepipe.cli.progress import progress
 @with_options(*TALK)
 def train(config: str, mode: str, quiet: bool) -> None:
     """Train a model as the YAML file CONFIG says; prints the model directory."""
-    from tilepipe.train.loop import fit
+    from tilepipe.training.loop import fit
 
     with progress(mode, quiet) as listener:
         say.out_line(fit(config, listener))

@@ -8,7 +8,7 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.options import TALK, given, with_options
-from tilepipe.cli.progress import progress
+from tilepipe.cli.progress_bar import progress
 
 DOES_NOT_HOLD = 3
 
@@ -35,7 +35,7 @@ def verify(target: str, image: str | None, model: str | None, **options: Any) ->
     pass without seams, and with the tile grid moved. What is on disk is compared with the ledger. With --tile the label
     map alone is judged. Exit code 3 says that the certificate does not hold, or that seams were found.
     """
-    from tilepipe.verify import verify as check
+    from tilepipe.evaluation.verify.verify import verify as check
 
     mode, quiet, as_json = (options.pop(name) for name in ("mode", "quiet", "as_json"))
     with progress(mode, quiet) as listener:

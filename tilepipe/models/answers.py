@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tilepipe.arithmetic import arithmetic, dtype_of, on_device
 from tilepipe.models.contents import Contents, hash_of
 from tilepipe.models.model import Model
-from tilepipe.probe.tiles import made_up_tiles
+from tilepipe.models.precision import arithmetic, dtype_of, on_device
+from tilepipe.models.probe.sample_tiles import made_up_tiles
 
 VERSION = 1  # of the tiles and of how answers are hashed; raise it when either changes
 UNIT, LARGEST = 32, 4096

@@ -44,7 +44,7 @@ def network_sha256(module: nn.Module, first: str = "") -> str:
     """Return the hash of a network's layers, their settings and weights, after that of a text."""
     digest = hashlib.sha256(first.encode())
     for name, layer in module.named_modules():
-        digest.update(f"{name}:{type(layer).__module__}.{type(layer).__qualname__}:{_plain_settings(layer)};".encode())
+        digest.update(f"{name}:{_name(type(layer))}:{_plain_settings(layer)};".encode())
     for name, tensor in module.state_dict().items():
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -223,7 +223,10 @@ def hash_of(value: Any, layers: Mapping[int, str] | None = None) -> str:
 
 
 def _name(value: Any) -> str:
-    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    home = str(getattr(value, "__module__", ""))
+    if home.startswith("tilepipe."):  # in which folder a file of ours lies is no part of what a network is
+        home = f"tilepipe.models.{home.rpartition('.')[2]}"
+    return f"{home}.{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
 def _is_installed(code: Any) -> bool:

@@ -11,7 +11,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from tilepipe.models.facts import Facts
 from tilepipe.models.model import Model
 
 
@@ -64,14 +63,3 @@ def identify(model: Model, device: str, precision: str, *, values: bool = True) 
     if held is not None:
         held[key] = found
     return found
-
-
-def facts_of(model: Model) -> Facts | None:
-    """Return what facts.json says of a model that was read; None where looking at it does not say all."""
-    from tilepipe.models.contents import Contents, network_sha256
-    from tilepipe.models.footprint import footprint
-
-    if not Contents(model.module).known:
-        return None
-    weights, peak = footprint(model)
-    return Facts(network_sha256(model.module), model.sha256(), model_identity(model, "cpu", "fp32"), weights, peak)

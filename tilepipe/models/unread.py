@@ -22,7 +22,7 @@ def open_model(name_or_path: str | Path, *, trust_model: str | None = None) -> M
         card = ModelCard.load(folder / CARD)
         if facts := read_facts(card, folder / WEIGHTS):
             return Unread(card, name, folder, facts)
-    from tilepipe.models.weights import load_model
+    from tilepipe.models.formats.directory import load_model
 
     return load_model(name_or_path, trust_model=trust_model)
 
@@ -39,7 +39,7 @@ class Unread(Model):
     def module(self) -> nn.Module:
         """Read the network. Raises `ModelError` where it is not the one that the facts are of."""
         from tilepipe.models.contents import network_sha256
-        from tilepipe.models.weights import load_model
+        from tilepipe.models.formats.directory import load_model
 
         found = load_model(self.__dict__["folder"]).module
         if self.facts is None or network_sha256(found) != self.facts.network:

@@ -16,7 +16,7 @@ from tilepipe.sources.checks import READERS, stated, usable
 from tilepipe.sources.content import array_sha256, dask_sha256
 from tilepipe.sources.data_array import taken
 from tilepipe.sources.foreign import Taken, axes_checked, hidden, named_axes, plain, read_as, unmasked
-from tilepipe.sources.position import ground_resolution
+from tilepipe.sources.georeference import ground_resolution
 
 USUAL_BYTES = 64 << 20
 """What a process takes beside the pixels where nothing large is computed."""

@@ -28,7 +28,7 @@ READERS = 4
 LARGE_PIECE_BYTES = 16 << 20
 """Decoded size of what is stored together from which one thread at a time decodes, and keeps what it has decoded."""
 SPARE_BYTES = 32 << 20
-"""What a run has for decoding beside what its source says, see `tilepipe.memory.DECODERS`."""
+"""What a run has for decoding beside what its source says, see `tilepipe.planning.memory.DECODERS`."""
 
 
 def check_dtype(name: str, dtype: DTypeLike, remedy: str) -> np.dtype[np.generic]:

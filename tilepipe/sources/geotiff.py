@@ -39,9 +39,9 @@ from tilepipe.sources.checks import (
     usable,
 )
 from tilepipe.sources.checks import pick_bands as named_bands
-from tilepipe.sources.files import Handles, content_sha256, stamp, unchanged
-from tilepipe.sources.position import georeference_of, ground_resolution
-from tilepipe.sources.rows import ROW_CACHE_BYTES, RowCache, band_rows
+from tilepipe.sources.georeference import georeference_of, ground_resolution
+from tilepipe.sources.handles import Handles, content_sha256, stamp, unchanged
+from tilepipe.sources.strip_cache import ROW_CACHE_BYTES, RowCache, band_rows
 
 GDAL_CACHE_BYTES = 64 << 20
 """GDAL's block cache for the whole process; GDAL's own default is 5 % of the machine's memory."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import InputError, UsageError, public
 from tilepipe.paths import refuse_special
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.bands import bands_of, numbers_of, with_bands
@@ -19,12 +19,11 @@ from tilepipe.sources.checks import stated
 from tilepipe.sources.chunks import is_zarr
 from tilepipe.sources.foreign import Arrayed, is_array, no_image
 from tilepipe.sources.geotiff import GeoTiffSource
-from tilepipe.sources.picture import MAGIC as PICTURE_MAGIC
-from tilepipe.sources.picture import PictureSource
+from tilepipe.sources.ome_tiff import TiffSource, is_ome_tiff
+from tilepipe.sources.png_jpeg import MAGIC as PICTURE_MAGIC
+from tilepipe.sources.png_jpeg import PictureSource
 from tilepipe.sources.slide import SlideSource, slide_format
-from tilepipe.sources.tiff import TiffSource, is_ome_tiff
 from tilepipe.text import missing
-from tilepipe.trouble import public
 
 if TYPE_CHECKING:
     import dask.array as da

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
-from tilepipe.sources.position import moved_rpcs
+from tilepipe.sources.georeference import moved_rpcs
 
 PIECE_VALUES = 4 << 20
 """Source values (pixels x bands) taken at once while resampling; larger boxes are done in pieces."""

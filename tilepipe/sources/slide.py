@@ -21,7 +21,7 @@ from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.checks import READERS, SPARE_BYTES, check_size, stated, usable
 from tilepipe.sources.companions import check_companions, slide_files
-from tilepipe.sources.files import Handles, content_sha256, stamp, unchanged
+from tilepipe.sources.handles import Handles, content_sha256, stamp, unchanged
 
 SLIDE_CACHE_BYTES = 64 << 20
 """OpenSlide's cache of decoded tiles, for all slides and threads of a process."""

@@ -1,0 +1,290 @@
+"""The Dask engine: no open port here, loopback only with workers, the script runs once, errors as they are."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from distributed import Client, LocalCluster, Scheduler
+from distributed import Worker as DaskWorker
+from helpers.fakes import job_for, noise, open_book, random_unet, run_labels
+from torch import nn
+
+from tilepipe.box import Box
+from tilepipe.errors import DeviceError, ModelError, UsageError
+from tilepipe.execution.block import Worker
+from tilepipe.execution.block_queue import Book
+from tilepipe.execution.executors import dask
+from tilepipe.execution.ledger import Record
+from tilepipe.models.card import ModelCard
+from tilepipe.models.model import Model
+from tilepipe.tiling.grid import Index
+
+CUT = {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96}
+
+
+def listeners(pids: set[int]) -> list[str]:
+    """Return the local addresses that processes listen on (Linux)."""
+    inodes = set()
+    for pid in pids:
+        for handle in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                inodes.add(os.readlink(handle))
+            except OSError:
+                continue
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                found.append(fields[1].split(":")[0])
+    return found
+
+
+def processes() -> set[int]:
+    """Return this process and its descendants."""
+    found, parents = {os.getpid()}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def test_no_port_is_open_while_a_run_works_in_this_process(tmp_path: Path) -> None:
+    before, seen = listeners({os.getpid()}), []
+    job = job_for(noise(200, 200), random_unet(), tmp_path, **CUT)
+    dask.run(job, open_book(job, lambda event: seen.append(listeners({os.getpid()}))))
+    assert seen
+    assert all(found == before for found in seen)
+
+
+def test_nothing_of_a_cluster_is_left_after_a_run(tmp_path: Path) -> None:
+    """A batch starts one per image: what stays of each would add up."""
+    logging.disable(logging.CRITICAL)  # what a test keeps of the log names the scheduler
+    try:
+        for name in ("first", "second"):
+            job = job_for(noise(100, 100), random_unet(), tmp_path / name, **CUT)
+            dask.run(job, open_book(job))
+    finally:
+        logging.disable(logging.NOTSET)
+    gc.collect()
+    kinds = [type(kept) for kept in gc.get_objects()]  # isinstance would ask each object for its class
+    left = [kind.__name__ for kind in kinds if issubclass(kind, Scheduler | DaskWorker | Worker)]
+    assert left == []
+    assert [folder for folder in sys.path_importer_cache if "dask-scratch-space" in folder] == []
+
+
+def test_workers_listen_on_loopback_only(tmp_path: Path) -> None:
+    seen: list[str] = []
+    job = job_for(noise(200, 200), random_unet(), tmp_path, workers=2, **CUT)
+    dask.run(job, open_book(job, lambda event: seen.extend(listeners(processes()))))
+    assert seen
+    assert set(seen) == {"0100007F"}
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from helpers.fakes import noise, random_unet, run_labels
+from tilepipe.execution.executors import dask
+from tilepipe.execution.block_queue import Book
+print("script runs", flush=True)
+labels = run_labels(noise(200, 200), random_unet(), Path({work!r}), dask.run, tile=96, overlap=64, workers=1)
+print(labels.shape)
+"""
+
+
+def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[2]), work=str(tmp_path / "work")))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["script runs", "(200, 200)"]
+
+
+SLOW_DISK = """
+import distributed.core
+from distributed.utils import warn_on_duration
+distributed.core.warn_on_duration = lambda duration, text: warn_on_duration("0s", text)
+"""
+QUIET = """
+import os, sys, warnings
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from helpers.fakes import noise, random_unet, run_labels
+from tilepipe.execution.executors import dask
+warnings.simplefilter("error")
+labels = run_labels(noise(200, 200), random_unet(), Path({work!r}), dask.run, tile=96, overlap=64, workers={workers})
+print(labels.shape, "PYTHONWARNINGS" in os.environ)
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_dask_remarks_on_a_slow_disk_neither_ends_a_run_nor_is_shown(workers: int, tmp_path: Path) -> None:
+    """Every disk is slow here, in worker processes too; warnings are errors in the process that starts the run."""
+    tests = Path(__file__).parents[2]
+    (tmp_path / "sitecustomize.py").write_text(SLOW_DISK)
+    script = tmp_path / "script.py"
+    script.write_text(QUIET.format(tests=str(tests), work=str(tmp_path / "work"), workers=workers))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(tests.parent)])
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "(200, 200) False\n"
+
+
+class Stopping(nn.Module):
+    """Raises what is no `Exception` at every tile of a run; it works where the model is only looked at."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            raise self.error
+        return x[:, :2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("error", "found"), [(KeyboardInterrupt, KeyboardInterrupt), (SystemExit, ModelError)])
+def test_what_is_no_exception_comes_out_of_a_model_as_itself(
+    workers: int, error: type[BaseException], found: type[BaseException], tmp_path: Path
+) -> None:
+    """Dask's own loop would end with it, and the run with "IOLoop is closed"."""
+    model = Model.from_torch(Stopping(error), ModelCard(bands=3, classes=["a", "b"], stride=1, halo=0))
+    with pytest.raises(found):
+        run_labels(noise(200, 200), model, tmp_path, dask.run, **CUT, workers=workers)
+
+
+def test_the_environment_is_as_it_was_after_a_run_with_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    before = dict(os.environ)
+    run_labels(noise(200, 200), random_unet(), tmp_path, dask.run, **CUT, workers=1)
+    assert dict(os.environ) == before
+
+
+def test_a_running_scheduler_by_address(tmp_path: Path) -> None:
+    image, model = noise(200, 300), random_unet()
+    expected = run_labels(image, model, tmp_path / "serial", **CUT)  # type: ignore[arg-type]
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster),
+    ):
+        address = cluster.scheduler_address
+
+        def on_it(job: Any, book: Any) -> None:
+            dask.run(job, book, address)
+
+        found = run_labels(image, model, tmp_path / "remote", on_it, **CUT)  # type: ignore[arg-type]
+    assert (found == expected).all()
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "10.0.0.1:8786"])
+def test_a_scheduler_on_the_open_network_is_refused(address: str, tmp_path: Path) -> None:
+    job = job_for(noise(100, 100), random_unet(), tmp_path)
+    with pytest.raises(UsageError, match="tls://"):
+        dask.run(job, open_book(job), address)
+
+
+class NotANumber(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x[:, :2] * np.nan
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_model_that_returns_nan_stops_the_run_with_one_sentence(workers: int, tmp_path: Path) -> None:
+    model = Model.from_torch(NotANumber(), ModelCard(bands=3, classes=["a", "b"], halo=0))
+    job = job_for(noise(100, 100), model, tmp_path, workers=workers, tile=64)
+    with pytest.raises(ModelError, match="NaN"):
+        dask.run(job, open_book(job))
+
+
+def test_tasks_carry_coordinates_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pixels, no weights: a task and its result stay below a few hundred bytes, whatever a block holds."""
+    sizes, submit, commit = [], Client.submit, Book.commit
+
+    def measured(self: Client, function: Any, *args: Any, **how: Any) -> Any:
+        sizes.append(len(pickle.dumps((function, args))))
+        return submit(self, function, *args, **how)
+
+    def weighed(self: Book, record: Record) -> None:
+        sizes.append(len(pickle.dumps(record)))
+        commit(self, record)
+
+    monkeypatch.setattr(Client, "submit", measured)
+    monkeypatch.setattr(Book, "commit", weighed)
+    run_labels(noise(300, 300), random_unet(), tmp_path, dask.run, **CUT)  # type: ignore[arg-type]
+    assert len(sizes) >= 8
+    assert max(sizes) < 600
+
+
+def test_a_worker_that_joins_with_other_code_computes_nothing() -> None:
+    with pytest.raises(DeviceError, match=r"a worker on .* has tilepipe .*another one.*Install the same"):
+        dask._run_block("", Index(0, 0), (), "another one")
+
+
+@pytest.mark.parametrize("change", ["edited", "older"])
+def test_a_worker_with_other_code_is_refused_before_its_first_block(change: str, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(Path(dask.__file__).parents[2], other / "tilepipe", ignore=shutil.ignore_patterns("__pycache__"))
+    if change == "edited":
+        with (other / "tilepipe" / "tiling" / "blend.py").open("a") as file:
+            file.write("\n# one line more\n")
+    else:  # a version that cannot say what it is
+        (other / "tilepipe" / "execution" / "executors" / "code.py").unlink()
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address, "--no-nanny"]
+        more = ["--host", "127.0.0.1", "--no-dashboard", "--local-directory", str(tmp_path)]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        worker = subprocess.Popen([*command, *more], env={**os.environ, "PYTHONPATH": str(other)}, cwd=other, **quiet)
+        try:
+            with Client(cluster.scheduler_address) as client:
+                client.wait_for_workers(1, timeout=120)
+            job = job_for(noise(100, 100), random_unet(), tmp_path / "run", tile=64)
+            book = open_book(job)
+            with pytest.raises(DeviceError, match=r"worker tcp://127\.0\.0\.1.* but this run has tilepipe .*sources"):
+                dask.run(job, book, cluster.scheduler_address)
+            assert not book.ledger.done
+        finally:
+            worker.kill()
+            worker.wait()
+
+
+def test_a_worker_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    """The blocks that it had in hand are computed by another one; the bytes are the same."""
+    image, model = noise(300, 300), random_unet()
+    expected = run_labels(image, model, tmp_path / "serial", **CUT)
+    job = job_for(image, model, tmp_path / "killed", workers=2, **CUT)
+    killed: list[int] = []
+
+    def kill(event: Any) -> None:
+        children = [c for c in psutil.Process().children(recursive=True) if c.memory_info().rss > 100 << 20]
+        if not killed and children:
+            killed.append(children[0].pid)
+            children[0].kill()
+
+    book = open_book(job, kill)
+    dask.run(job, book)
+    assert killed
+    assert (book.store.read_labels(Box.of_shape(300, 300)) == expected).all()

@@ -1,0 +1,78 @@
+"""A scheduler that goes away or has no worker ends the run with a sentence; finished blocks are kept."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client
+from helpers.fakes import job_for, noise, open_book, random_unet
+
+from tilepipe.errors import DeviceError, UsageError
+from tilepipe.execution.executors import dask, scheduler_watch
+
+CUT: dict[str, Any] = {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96}
+
+
+def _start(*words: str) -> subprocess.Popen[bytes]:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    path = os.pathsep.join((str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")))
+    return subprocess.Popen([sys.executable, "-m", *words], env={**os.environ, "PYTHONPATH": path}, **quiet)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A scheduler of its own process, its address, and what was started (the scheduler first)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ("--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+    started = [_start("distributed.cli.dask_scheduler", *words)]
+    address = f"tcp://127.0.0.1:{port}"
+    try:
+        Client(address, timeout="60s").close()
+        yield address, started
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def test_no_worker_is_said(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_watch, "PATIENCE", 1.0)
+    monkeypatch.setattr(scheduler_watch, "LOOK", 0.3)
+    job = job_for(noise(100, 100), random_unet(), tmp_path, **CUT)
+    with pytest.raises(DeviceError, match="dask worker tcp://"):
+        dask.run(job, open_book(job), cluster[0])
+
+
+def test_a_scheduler_that_dies_ends_the_run(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_watch, "PATIENCE", 1.0)
+    monkeypatch.setattr(scheduler_watch, "LOOK", 0.3)
+    address, started = cluster
+    worker = ("--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+    started.append(_start("distributed.cli.dask_worker", address, *worker, "--local-directory", str(tmp_path / "w")))
+    with Client(address) as client:
+        client.wait_for_workers(1, timeout=60)
+    job = job_for(noise(300, 300), random_unet(), tmp_path / "run", **CUT)
+    book = open_book(job, lambda event: started[0].kill())
+    with pytest.raises(DeviceError, match="the same command"):
+        dask.run(job, book, address)
+    assert 1 <= len(book.ledger.done) < len(list(job.plan.blocks()))
+    dask.run(job, open_book(job))  # goes on without it
+
+
+def test_a_scheduler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_for(noise(100, 100), random_unet(), tmp_path, **CUT)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(dask, "CONNECT", "2s")
+    with pytest.raises(UsageError, match="no Dask scheduler answers"):
+        dask.run(job, open_book(job), address)

@@ -1,0 +1,47 @@
+"""Elapsed time is wall time, over all attempts of a run; seconds of blocks are called so."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.fakes import noise, random_unet
+
+import tilepipe as tp
+from tilepipe.events import Event
+from tilepipe.execution.elapsed import elapsed_before, timed
+
+
+def test_attempts_add_up_and_damage_is_harmless(tmp_path: Path) -> None:
+    for _ in range(2):
+        with suppress(ZeroDivisionError), timed(tmp_path) as elapsed:
+            time.sleep(0.05)
+            raise ZeroDivisionError
+    assert 0.1 <= elapsed() < 60
+    assert elapsed_before(tmp_path) == pytest.approx(elapsed(), abs=0.05)
+    with (tmp_path / "elapsed.jsonl").open("a") as file:
+        file.write('{"seconds": 1e9}\n[[[[')
+    assert elapsed_before(tmp_path) < 60
+
+
+def test_a_run_keeps_both(tmp_path: Path) -> None:
+    """An attempt that is stopped counts; the sum over blocks, which run beside each other, has its own name."""
+    image, model, slept = noise(200, 200), random_unet(), 0.3
+    cut: dict[str, Any] = {"tile": 96, "overlap": 64, "block": 96}
+
+    def stop(event: Event) -> None:
+        if event.stage == "predict" and event.done >= 1:
+            time.sleep(slept)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tp.segment(image, model, tmp_path / "a.tif", listener=stop, **cut)
+    tp.segment(image, model, tmp_path / "a.tif", **cut)
+    record = json.loads(next(tmp_path.glob(".a.tif.tilepipe/*/run.json")).read_text())
+    assert record["elapsed_seconds"] > slept
+    assert record["block_seconds"] > 0
+    assert "seconds" not in record

@@ -1,0 +1,220 @@
+"""Models whose answer is known, and a way to run a plan without products."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tilepipe.box import Box
+from tilepipe.events import silent
+from tilepipe.execution.block_queue import Book
+from tilepipe.execution.executors import serial
+from tilepipe.execution.job import Job, left_of
+from tilepipe.execution.ledger import Ledger
+from tilepipe.execution.store import Store
+from tilepipe.models.card import ModelCard
+from tilepipe.models.model import Model
+from tilepipe.models.nets import zoo
+from tilepipe.planning.memory import Needs
+from tilepipe.planning.plan import Plan
+from tilepipe.planning.planner import make_plan
+from tilepipe.planning.receptive_field import MEASURED, Reach
+from tilepipe.planning.region import image_data, on_prediction_grid, resolve
+from tilepipe.planning.settings import Settings
+from tilepipe.planning.wanted import Wanted
+from tilepipe.sources.array import ArraySource
+from tilepipe.sources.base import Source
+
+
+class Constant(nn.Module):
+    """The same probabilities everywhere."""
+
+    def __init__(self, probabilities: tuple[float, ...]) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(probabilities).log(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits[None, :, None, None].expand(len(x), -1, *x.shape[2:])
+
+
+class Codes(nn.Module):
+    """The class whose code is the pixel value of the first band."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.one_hot(x[:, 0].long(), self.classes).permute(0, 3, 1, 2).float() * 9
+
+
+def constant_model(*probabilities: float, bands: int = 1, stride: int = 1, halo: int | None = None) -> Model:
+    classes = [f"class {k}" for k in range(len(probabilities))]
+    card = ModelCard(bands=bands, classes=classes, stride=stride, halo=halo)
+    return Model.from_torch(Constant(probabilities), card)
+
+
+def codes_model(classes: int = 7, stride: int = 1, halo: int | None = None) -> Model:
+    card = ModelCard(bands=1, classes=[f"class {k}" for k in range(classes)], stride=stride, halo=halo)
+    return Model.from_torch(Codes(classes), card)
+
+
+def random_unet(bands: int = 3, classes: int = 3, depth: int = 2, width: int = 4, seed: int = 0) -> Model:
+    """A small U-Net with random weights, whose labels change from pixel to pixel."""
+    torch.manual_seed(seed)
+    net = zoo.build({"name": "unet", "width": width, "depth": depth}, bands, classes)
+    for name, weights in net.named_parameters():
+        nn.init.normal_(weights, std=0.5 if "weight" in name else 0.1)
+    card = ModelCard(
+        bands=bands, classes=[f"class {k}" for k in range(classes)], stride=int(net.stride), halo=REACH[depth],
+        mean=[127.0] * bands, std=[60.0] * bands,
+    )  # fmt: skip
+    return Model.from_torch(net, card)
+
+
+REACH = {1: 10, 2: 24, 3: 48}
+"""Reach of `random_unet` by depth, rounded up to its stride; test_whole_image.py compares."""
+
+
+def job_for(source: Source, model: Model, directory: Path | None = None, **settings: Any) -> Job:
+    """Return the job of the public functions for a card that is right, on the CPU unless a device is named."""
+    device = settings.pop("device", "cpu")
+    chosen = Settings(**settings)
+    asked, area = resolve(source, model.card, chosen)
+    plan = make_plan(source, model.card, asked, chosen, device=device, needs=Needs(1000, 100))
+    plan = replace(plan, reach=Reach(plan.reach.sides, MEASURED) if plan.reach.sides else plan.reach)
+    image = image_data(source, plan.mask)
+    plan = replace(plan, left=left_of(Wanted(image, plan, area)))
+    return Job(plan, on_prediction_grid(image, plan), model, Wanted(image, plan, area), directory)
+
+
+def open_book(job: Job, listener: Any = silent) -> Book:
+    assert job.directory is not None
+    plan = job.plan
+    zone = plan.grid.y.zone, plan.grid.x.zone
+    store = Store.create(job.directory, plan.predicted, zone, plan.label_dtype, plan.nodata, plan.layers)
+    return Book(plan, Ledger(job.directory / "ledger.jsonl"), store, listener)
+
+
+def run_labels(
+    source: Source, model: Model, directory: Path, engine: Callable[[Job, Book], None] = serial.run, **settings: Any
+) -> np.ndarray:
+    """Run a job in `directory` and return the labels of the whole prediction grid."""
+    job = job_for(source, model, directory, **settings)
+    book = open_book(job)
+    engine(job, book)
+    return book.store.read_labels(Box.of_shape(*job.plan.predicted))
+
+
+def noise(height: int, width: int, bands: int = 3, seed: int = 0) -> ArraySource:
+    """Noise with some structure, so that deep layers have something to say."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (bands, -(-height // 8), -(-width // 8)))
+    smooth = np.kron(coarse, np.ones((1, 8, 8)))[:, :height, :width]
+    return ArraySource((smooth * 0.7 + rng.integers(0, 77, (bands, height, width))).astype(np.uint8))
+
+
+def whole_image(model: Model, source: Source, dtype: torch.dtype = torch.float32) -> np.ndarray:
+    """Labels of the whole image at once, padded up to the stride as the grid does: the truth for tiled runs."""
+    _, height, width = source.shape
+    stride = model.card.stride
+    pixels = source.read(Box(0, 0, -(-height // stride) * stride, -(-width // stride) * stride))
+    with torch.inference_mode():
+        net = copy.deepcopy(model.module).to(dtype)
+        logits = net(model.normalise(torch.from_numpy(pixels)[None], dtype))
+    return logits.argmax(1)[0, :height, :width].numpy().astype(model.card.label_dtype)
+
+
+def plan_of(source: Source, model: Model, **settings: Any) -> Plan:
+    return job_for(source, model, **settings).plan
+
+
+class Squeeze(nn.Module):
+    """Squeeze-and-excitation over the whole tile (Hu 2018)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(channels, 2, 1), nn.Conv2d(2, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.up(torch.relu(self.down(x.mean((2, 3), keepdim=True))))
+        return x * torch.sigmoid(gate)
+
+
+class LinearSqueeze(nn.Module):
+    """The same, written for vectors (as in Hu's own and many others' code)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(channels, 2), nn.Linear(2, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, channels, _, _ = x.shape
+        gate = self.up(torch.relu(self.down(nn.functional.adaptive_avg_pool2d(x, 1).view(count, channels))))
+        return x * torch.sigmoid(gate).view(count, channels, 1, 1)
+
+
+class SqueezeNet(nn.Module):
+    """Two convolutions, one of them at half resolution, each with squeeze-and-excitation."""
+
+    def __init__(self, bands: int, classes: int, squeeze: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(bands, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.one, self.two, self.head = squeeze(6), squeeze(6), nn.Conv2d(12, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = self.one(torch.relu(self.fine(x)))
+        coarse = self.two(torch.relu(self.coarse(nn.functional.avg_pool2d(fine, 4))))
+        out: Tensor = self.head(torch.cat((fine, nn.functional.interpolate(coarse, scale_factor=4.0)), 1))
+        return out
+
+
+@cache
+def global_net(kind: str, classes: int = 3) -> nn.Module:
+    """A small random network of stride 4 (pyramid: 8) that mixes the whole tile, whose labels vary; probed once."""
+    torch.manual_seed(4 if kind == "pyramid" else 5)
+    if kind in ("squeeze", "linear"):
+        net: nn.Module = SqueezeNet(3, classes, Squeeze if kind == "squeeze" else LinearSqueeze)
+    elif kind == "pyramid":
+        deep = {"width": 2, "depth": 3, "output_stride": 8, "rate": 1, "image_pool": True}
+        net = zoo.build({"name": "deeplab", **deep}, 3, classes)
+    else:
+        net = zoo.build({"name": "unet", "width": 4, "depth": 2, "norm": kind}, 3, classes)
+    for name, weights in net.named_parameters():
+        nn.init.normal_(weights, std=(0.4 if kind == "pyramid" else 0.5) if "weight" in name else 0.1)
+    return net.eval()
+
+
+def global_model(kind: str, classes: int = 3, crop: int = 32) -> Model:
+    """A model whose card says that it was trained on crops of so many pixels."""
+    names = [f"class {k}" for k in range(classes)]
+    stride = 8 if kind == "pyramid" else 4
+    card = ModelCard(bands=3, classes=names, stride=stride, mean=[127.0] * 3, std=[60.0] * 3,
+                     training={"configuration": {"crop": crop}})  # fmt: skip
+    return Model.from_torch(global_net(kind, classes), card)
+
+
+def fitted(arch: dict[str, Any], image: NDArray[np.uint8], side: int) -> tuple[Any, ModelCard, Tensor]:
+    """Return a network of ours with random weights, its card and the corner of the image it was scaled to.
+
+    Mean and std are the image's; the running statistics of batch norm become those of its `side` x `side` corner.
+    """
+    net: Any = zoo.build(arch, 3, 3).train()
+    mean, std = image.mean((1, 2)).tolist(), image.std((1, 2)).tolist()
+    card = ModelCard(bands=3, classes=["a", "b", "c"], stride=net.stride, mean=mean, std=std)
+    x = Model(card, net).normalise(torch.from_numpy(image[None, :, :side, :side]))
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        net(x)
+    return net, card, x

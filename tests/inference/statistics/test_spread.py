@@ -1,0 +1,64 @@
+"""Vectors spread over a map: at every pixel what the layers make of the vector there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.overrides import TorchFunctionMode
+
+from tilepipe.inference.statistics import spread
+from tilepipe.inference.statistics.spread import Spread
+
+torch.manual_seed(0)
+LINEAR, OTHER = nn.Linear(6, 4), nn.Linear(4, 6, bias=False)
+CONV = nn.Conv2d(6, 6, 1)
+NORM = nn.BatchNorm2d(6).eval()
+WAYS: dict[str, Callable[[Tensor], Tensor]] = {  # from (B, 6) or (B, 6, 1, 1) to (B, 6, 1, 1)
+    "view": lambda y: OTHER(torch.relu(LINEAR(y.view(-1, 6)))).view(-1, 6, 1, 1),
+    "reshape": lambda y: OTHER(F.silu(LINEAR(y.reshape(len(y), 6)))).reshape(len(y), 6, 1, 1),
+    "flatten": lambda y: torch.sigmoid(OTHER(LINEAR(y.flatten(1))))[:, :, None, None],
+    "Flatten": lambda y: nn.Sequential(nn.Flatten(), LINEAR, nn.ReLU(inplace=True), OTHER)(y)[..., None, None],
+    "squeeze": lambda y: OTHER(LINEAR(y.squeeze(-1).squeeze(-1))).unsqueeze(-1).unsqueeze(-1),
+    "halves": lambda y: torch.cat(OTHER(LINEAR(torch.flatten(y, 1))).chunk(2, 1), 1)[:, :, None, None],
+    "softmax": lambda y: CONV(OTHER(LINEAR(y.view(-1, 6))).softmax(1).view(-1, 6, 1, 1)),
+    "norm": lambda y: torch.squeeze(OTHER(LINEAR(NORM(y).flatten(1)))).view(-1, 6, 1, 1),
+}
+
+
+class Running(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        return spread.run(func, args, kwargs or {})
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_pixel_is_a_vector_of_its_own(way: str) -> None:
+    y = torch.randn(2, 6, 3, 5)
+    with torch.no_grad(), Running():
+        found = WAYS[way](y.as_subclass(Spread))
+    assert isinstance(found, Spread)
+    assert found.shape == y.shape
+    for row in range(3):
+        for column in range(5):
+            with torch.no_grad():
+                alone = WAYS[way](y[:, :, row : row + 1, column : column + 1])
+            torch.testing.assert_close(torch.Tensor(found[:, :, row, column]), alone[:, :, 0, 0])
+
+
+def test_it_ends_where_it_meets_features() -> None:
+    y, x = torch.randn(1, 6, 4, 4).as_subclass(Spread), torch.randn(1, 6, 4, 4)
+    with Running():
+        assert isinstance(y * 2 + torch.ones(()), Spread)
+        assert not isinstance(y * x, Spread)
+        assert not isinstance(torch.cat((x, y), 1), Spread)
+        assert (y.expand_as(x) * x).view(1, 2, 3, 4, 4).shape == (1, 2, 3, 4, 4)
+
+
+def test_what_is_no_vector_is_left_alone() -> None:
+    x = torch.randn(2, 6)
+    with Running():
+        assert torch.equal(F.linear(x, LINEAR.weight), x @ LINEAR.weight.T)
+        assert x[:, :, None, None].shape == (2, 6, 1, 1)

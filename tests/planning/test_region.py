@@ -1,0 +1,244 @@
+"""What a user asks for, as a box and a mask: pixels, bounds, polygons, masks, and what cannot be combined."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.fakes import codes_model, job_for, plan_of
+from rasterio.crs import CRS
+from rasterio.features import rasterize
+from rasterio.warp import transform_geom
+
+import tilepipe as tp
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError
+from tilepipe.execution.block import Worker
+from tilepipe.models.card import ModelCard
+from tilepipe.models.model import Model
+from tilepipe.planning.region import resolve
+from tilepipe.sources.array import ArraySource
+from tilepipe.sources.base import Georeference, Resolution
+
+CODES = np.random.default_rng(1).integers(0, 4, (60, 80), dtype=np.uint8)
+CARD = ModelCard(bands=1, classes=["a", "b"], halo=4)
+WGS84 = Georeference(CRS.from_epsg(4326).to_wkt(), (1e-4, 0, 7.0, 0, -1e-4, 50.0))
+RING = [[10.2, 5.3], [49.7, 5.3], [49.7, 39.8], [30.1, 20.2], [10.2, 39.7], [10.2, 5.3]]
+"""(x, y) in pixels: a house upside down."""
+
+
+def image(georeference: Georeference | None = None, valid: Any = None) -> ArraySource:
+    return ArraySource(CODES, georeference=georeference, valid=valid)
+
+
+def geojson(folder: Path, *rings: list[list[float]], kind: str = "collection") -> Path:
+    polygons: list[Any] = [{"type": "Polygon", "coordinates": [ring]} for ring in rings]
+    features = [{"type": "Feature", "geometry": polygon, "properties": {}} for polygon in polygons]
+    text: Any = {
+        "collection": {"type": "FeatureCollection", "features": features},
+        "list": features,  # as QuPath may write
+        "feature": features[0],
+        "geometry": polygons[0],
+    }[kind]
+    path = folder / "area.geojson"
+    path.write_text(json.dumps(text))
+    return path
+
+
+def truth(*rings: list[list[float]]) -> np.ndarray:
+    return rasterize([{"type": "Polygon", "coordinates": [ring]} for ring in rings], CODES.shape).astype(bool)
+
+
+def labels(source: ArraySource, **settings: Any) -> np.ndarray:
+    """Labels of the whole image, 255 outside what is asked for."""
+    job = job_for(source, codes_model(4), tile=16, overlap=4, **settings)
+    found, box = np.full(CODES.shape, 255, np.uint8), job.plan.predicted_region
+    worker = Worker(job)
+    found[box.slices_in(Box.of_shape(*CODES.shape))] = worker.region()[0]
+    worker.close()
+    return found
+
+
+def test_everything_unless_told() -> None:
+    asked, mask = resolve(image(), CARD, {})
+    assert (asked.region, asked.mask, mask) == (Box(0, 0, 60, 80), "auto", None)
+
+
+def test_a_window_is_column_row_width_height() -> None:
+    assert resolve(image(), CARD, {"window": (7, 3, 20, 10)})[0].region == Box(3, 7, 13, 27)
+    assert resolve(image(), CARD, {"region": Box(3, 7, 13, 27)})[0].region == Box(3, 7, 13, 27)
+
+
+def test_bounds_are_left_bottom_right_top() -> None:
+    asked, _ = resolve(image(WGS84), CARD, {"bounds": (7.001, 49.996, 7.003, 49.999)})
+    assert asked.region == Box(10, 10, 40, 30)
+
+
+@pytest.mark.parametrize("window", [(0, 0, 81, 60), (-1, 0, 5, 5), (80, 0, 1, 1), (0, 59, 1, 2)], ids=str)
+def test_outside_is_refused_with_both_extents(window: tuple[int, int, int, int]) -> None:
+    column, row, width, height = window
+    sentence = f"rows {row} to {row + height}, columns {column} to {column + width} is not inside array, which has 60 "
+    with pytest.raises(UsageError, match=re.escape(sentence) + "rows and 80 columns"):
+        resolve(image(), CARD, {"window": window})
+
+
+def test_no_pixels_are_refused() -> None:
+    with pytest.raises(UsageError, match="no pixels"):
+        resolve(image(), CARD, {"window": (5, 5, 0, 3)})
+
+
+@pytest.mark.parametrize(
+    "two",
+    [
+        {"region": Box(0, 0, 1, 1), "window": (0, 0, 1, 1)},
+        {"region": Box(0, 0, 1, 1), "bounds": (0, 0, 1, 1)},
+        {"bounds": (0, 0, 1, 1), "window": (0, 0, 1, 1)},
+    ],
+)
+def test_one_way_to_name_a_part(two: Any) -> None:
+    with pytest.raises(UsageError, match="are both given; name the part of the image in one way"):
+        resolve(image(), CARD, two)
+
+
+@pytest.mark.parametrize("mask", ["none", "tissue", "value:0", "other.geojson"])
+def test_polygons_and_a_mask_are_not_combined_silently(mask: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"leave out mask {mask}"):
+        resolve(image(), CARD, {"region": geojson(tmp_path, RING), "mask": mask})
+
+
+@pytest.mark.parametrize("kind", ["collection", "list", "feature", "geometry"])
+@pytest.mark.parametrize("name", ["region", "mask"])
+def test_polygons_in_pixels(name: str, kind: str, tmp_path: Path) -> None:
+    path = geojson(tmp_path, RING, kind=kind)
+    asked, mask = resolve(image(), CARD, {name: path})  # type: ignore[misc]
+    assert asked.region == Box(5, 10, 40, 50)
+    assert mask is not None
+    assert (mask(Box(0, 0, 60, 80)) == truth(RING)).all()
+    assert (labels(image(), **{name: str(path)}) == np.where(truth(RING), CODES, 255)).all()
+
+
+def test_polygons_in_degrees_for_rasters(tmp_path: Path) -> None:
+    ring = [[7.0 + x * 1e-4, 50.0 - y * 1e-4] for x, y in RING]
+    found = labels(image(WGS84), region=geojson(tmp_path, ring))
+    assert (found == np.where(truth(RING), CODES, 255)).all()
+
+
+def test_polygons_and_validity_both_count(tmp_path: Path) -> None:
+    valid = np.zeros(CODES.shape, bool)
+    valid[:, 25:] = True
+    found = labels(image(valid=valid), mask=geojson(tmp_path, RING))
+    assert (found == np.where(truth(RING) & valid, CODES, 255)).all()
+
+
+def test_a_mask_inside_a_window(tmp_path: Path) -> None:
+    path = geojson(tmp_path, RING)
+    assert resolve(image(), CARD, {"mask": path, "window": (0, 0, 30, 30)})[0].region == Box(5, 10, 30, 30)
+    with pytest.raises(UsageError, match="lie outside the region"):
+        resolve(image(), CARD, {"mask": path, "window": (60, 50, 10, 10)})
+
+
+def test_polygons_off_the_image_are_refused(tmp_path: Path) -> None:
+    far = [[500, 500], [600, 500], [600, 600], [500, 500]]
+    with pytest.raises(UsageError, match="lies off"):
+        resolve(image(), CARD, {"region": geojson(tmp_path, far)})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}", "[]", "3", "null", "polygons", '{"type": "Polygon"}', '{"type": "Polygon", "coordinates": []}',
+        '{"features": null}', '{"type": "Polygon", "coordinates": [[["a", "b"]]]}',
+        '{"type": "Point", "coordinates": [1, 2]}',
+    ],
+)  # fmt: skip
+def test_what_is_no_polygon_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "area.geojson").write_text(text)
+    with pytest.raises(UsageError):
+        resolve(image(), CARD, {"region": tmp_path / "area.geojson"})
+
+
+def test_an_area_without_a_pixel_is_refused(tmp_path: Path) -> None:
+    sliver = [[10.6, 5.6], [49.4, 5.6], [49.4, 5.9], [10.6, 5.6]]
+    with pytest.raises(InputError, match=r"nothing of array is left to label: no pixel's centre lies in the polygons"):
+        job_for(image(), codes_model(4), mask=geojson(tmp_path, sliver))
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.geojson does not exist"):
+        resolve(image(), CARD, {"mask": "nowhere.geojson"})
+
+
+def test_mask_none_computes_everywhere() -> None:
+    hidden = image(valid=np.zeros(CODES.shape, bool))
+    assert (labels(hidden) == 255).all()
+    assert (labels(hidden, mask="none") == CODES).all()
+
+
+def test_mask_by_value() -> None:
+    assert (labels(image(), mask="value:2") == np.where(CODES == 2, 255, CODES)).all()
+
+
+def test_mask_by_a_value_of_many_digits() -> None:
+    """A float image whose no-data value is the lowest float32, and is not declared."""
+    lowest = float(np.finfo(np.float32).min)
+    pixels = np.where(CODES == 2, np.float32(lowest), CODES.astype(np.float32))
+    job = job_for(ArraySource(pixels), codes_model(4), mask=f"value:{lowest}")
+    valid = job.source.valid(Box.of_shape(*CODES.shape))
+    assert valid is not None
+    assert (valid == (CODES != 2)).all()
+
+
+def key(plan: Any) -> str:
+    return str(plan.key({}, "w"))
+
+
+def test_each_mask_has_a_key_of_its_own(tmp_path: Path) -> None:
+    source = ArraySource(np.random.default_rng(0).integers(0, 256, (3, 60, 80), dtype=np.uint8), resolution=0.5)
+    model = Model.from_torch(codes_model(4).module, ModelCard(bands=3, classes=["a"] * 4, resolution=0.5))
+    other = [[x + 1, y] for x, y in RING]
+    plans = [plan_of(source, model, **how) for how in ({}, {"mask": "none"}, {"mask": "value:1"}, {"mask": "value:2"})]
+    plans += [plan_of(source, model, mask="tissue", **how) for how in ({}, {"pixel_size": 0.49})]
+    plans += [plan_of(source, model, region=geojson(tmp_path, ring)) for ring in (RING, other)]
+    assert len({key(plan) for plan in plans}) == len(plans)
+    assert key(plan_of(source, model, mask=geojson(tmp_path, RING))) == key(plans[-2]), "the same polygons"
+    assert plans[4].predicted == plans[5].predicted, "only the margin of the tissue differs"
+
+
+def test_a_mask_at_another_resolution_lies_on_the_same_ground(tmp_path: Path) -> None:
+    """Labels of the model's grid follow the pixel under each centre; full-resolution labels the polygons themselves."""
+    source = ArraySource(CODES, resolution=Resolution(1.0, 1.0, "m"))
+    card = ModelCard(bands=1, classes=["a"] * 4, resolution=1.7)
+    model, settings = Model.from_torch(codes_model(4).module, card), {"mask": geojson(tmp_path, RING)}
+    job = job_for(source, model, resolution="model", **settings)
+    assert job.plan.predicted == (35, 47)
+    assert job.plan.region == Box(5, 10, 40, 50)
+    rows = ((np.arange(35) + 0.5) * 60 / 35).astype(int)
+    columns = ((np.arange(47) + 0.5) * 80 / 47).astype(int)
+    region = job.plan.predicted_region.slices_in(Box(0, 0, 35, 47))
+    expected = np.zeros((35, 47), bool)
+    expected[region] = truth(RING)[rows[:, None], columns[None, :]][region]
+    assert (job.wanted.asked(Box(0, 0, 35, 47)) == expected).all()
+    found = tp.predict(source, model, **settings)
+    assert ((found != 255) == truth(RING)[5:40, 10:50]).all()
+
+
+@pytest.mark.parametrize("name", ["region", "mask"])
+@pytest.mark.parametrize("code", [32632, 3857, 4326])
+def test_a_crs_that_the_file_names_is_honoured(name: str, code: int, tmp_path: Path) -> None:
+    ring = {"type": "Polygon", "coordinates": [[[7.0 + x * 1e-4, 50.0 - y * 1e-4] for x, y in RING]]}
+    geometry = transform_geom("OGC:CRS84", f"EPSG:{code}", ring)
+    crs = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}
+    path = tmp_path / "area.geojson"
+    features = [{"type": "Feature", "geometry": geometry}]
+    path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
+    assert (labels(image(WGS84), **{name: str(path)}) == np.where(truth(RING), CODES, 255)).all()
+    with pytest.raises(UsageError, match="has no CRS, so its polygons cannot be placed"):
+        resolve(image(), CARD, {name: path})  # type: ignore[misc]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    if code != 4326:
+        with pytest.raises(UsageError, match=r"feature 1 holds x .*, which are no longitude and latitude"):
+            resolve(image(WGS84), CARD, {name: path})  # type: ignore[misc]

@@ -1,0 +1,177 @@
+"""The OME-Zarr against ome-zarr-models, zarr's own read and brute force."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+from ome_zarr_models.v05.image import Image
+from ome_zarr_models.v05.image_label import ImageLabel
+from ome_zarr_models.v05.labels import Labels
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError
+from tilepipe.products.label_map import LabelMap, Legend, label_map_of
+from tilepipe.products.ome_zarr import CHUNK, MEMORY, read_ome_zarr, write_ome_zarr
+from tilepipe.sources.base import Resolution
+
+LEGEND = Legend("nuclei / H&E", ("background", "tumour", "stroma"), ((9, 9, 9), (213, 94, 0), (0, 158, 115)), 255)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> NDArray[np.uint8]:
+    labels = np.random.default_rng(0).choice([0, 1, 2, 255], (2500, 1801)).astype(np.uint8)
+    labels[:1030, :1030] = 255
+    return labels
+
+
+@pytest.fixture(scope="module")
+def written(pixels: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("zarr") / "a.ome.zarr"
+    size, place = Resolution(0.5, 0.25, "um"), {"origin": (100, 7), "scale": (2.0, 1.0)}
+    write_ome_zarr(label_map_of(pixels, LEGEND, resolution=size, **place), path)
+    return path
+
+
+def group_of(path: Path, inner: str = "/") -> zarr.Group:
+    return zarr.open_group(path, mode="r", path=inner, zarr_format=3)
+
+
+def test_ome_zarr_models_accepts_image_and_labels(written: Path) -> None:
+    image = Image.from_zarr(group_of(written))
+    assert [dataset.path for dataset in image.datasets[0]] == [f"labels/nuclei_H_E/{level}" for level in range(3)]
+    assert image.labels is not None
+    assert Labels.from_zarr(group_of(written, "labels")).label_paths == ["nuclei_H_E"]
+    label = ImageLabel.from_zarr(group_of(written, "labels/nuclei_H_E")).attributes.ome
+    assert len(label.multiscales[0].datasets) == len(image.datasets[0])
+    assert [axis.name for axis in label.multiscales[0].axes] == ["y", "x"]
+    assert [axis.unit for axis in label.multiscales[0].axes] == ["micrometer", "micrometer"]
+    said = label.image_label
+    assert {color.label_value: color.rgba for color in said.colors}[1] == (213, 94, 0, 255)
+    assert {color.label_value: color.rgba for color in said.colors}[255] == (0, 0, 0, 0)
+    assert {p.label_value: p.model_extra["class"] for p in said.properties}[2] == "stroma"
+
+
+def halved_by_brute_force(labels: NDArray[Any]) -> NDArray[Any]:
+    votes = np.zeros((3, -(-labels.shape[0] // 2), -(-labels.shape[1] // 2)), int)
+    for value in range(3):
+        for dy, dx in np.ndindex(2, 2):
+            quarter = labels[dy::2, dx::2] == value
+            votes[value, : quarter.shape[0], : quarter.shape[1]] += quarter
+    return np.where(votes.sum(0) == 0, 255, votes.argmax(0))
+
+
+def test_every_level_is_the_majority_of_the_one_before(written: Path, pixels: NDArray[np.uint8]) -> None:
+    expected, level = pixels, 0
+    while True:
+        array = group_of(written)[f"labels/nuclei_H_E/{level}"]
+        assert array.chunks == (CHUNK, CHUNK)
+        assert array.fill_value == 255
+        assert array.metadata.dimension_names == ("y", "x")
+        np.testing.assert_array_equal(array[:], expected)
+        if max(expected.shape) <= CHUNK:
+            break
+        expected, level = halved_by_brute_force(expected), level + 1
+    assert level == 2
+
+
+def test_levels_cover_the_same_tissue(written: Path) -> None:
+    """The centre of a level's first pixel lies in the middle of the source pixels that it stands for."""
+    said = group_of(written, "labels/nuclei_H_E").attrs["ome"]["multiscales"][0]
+    assert said == {**group_of(written).attrs["ome"]["multiscales"][0], "datasets": said["datasets"]}
+    for level, dataset in enumerate(said["datasets"]):
+        scale, translation = dataset["coordinateTransformations"]
+        assert scale["scale"] == [0.5 * 2**level, 0.25 * 2**level]
+        covered = np.arange(2 * 2**level) + 100, np.arange(2**level) + 7  # rows, columns of the slide
+        assert translation["translation"] == [covered[0].mean() * 0.25, covered[1].mean() * 0.25]
+
+
+def test_whole_map_is_moved_by_half_pixels_only(tmp_path: Path) -> None:
+    labels = np.zeros((CHUNK + 1, 3), np.uint8)
+    write_ome_zarr(label_map_of(labels, LEGEND, resolution=Resolution(2.0, 3.0)), tmp_path / "a.zarr")
+    said = group_of(tmp_path / "a.zarr").attrs["ome"]["multiscales"][0]
+    assert [axis["unit"] for axis in said["axes"]] == ["meter", "meter"]
+    moved = [dataset["coordinateTransformations"][1]["translation"] for dataset in said["datasets"]]
+    assert moved == [[0.0, 0.0], [1.0, 1.5]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, CHUNK + 1), (CHUNK, CHUNK)], ids=str)
+def test_small_and_narrow_maps(tmp_path: Path, shape: tuple[int, int]) -> None:
+    labels = np.random.default_rng(1).integers(0, 3, shape).astype(np.uint16)
+    legend = Legend("...", ("a", "b", "c"), LEGEND.palette, 65535)
+    write_ome_zarr(label_map_of(labels, legend), tmp_path / "a.zarr")
+    Image.from_zarr(group_of(tmp_path / "a.zarr"))
+    read = read_ome_zarr(tmp_path / "a.zarr")
+    assert (read.dtype, read.legend, read.resolution) == (np.uint16, legend, None)
+    np.testing.assert_array_equal(read.read(Box.of_shape(*shape)), labels)
+
+
+def test_read_back_is_the_label_map(written: Path, pixels: NDArray[np.uint8]) -> None:
+    read = pickle.loads(pickle.dumps(read_ome_zarr(written)))
+    np.testing.assert_array_equal(read.read(Box(1000, 5, 2500, 1801)), pixels[1000:, 5:])
+    assert read.legend == LEGEND
+    assert (read.resolution, read.origin, read.scale) == (Resolution(0.5, 0.25, "um"), (100, 7), (2.0, 1.0))
+
+
+def test_nodata_takes_no_room(written: Path) -> None:
+    chunks = {str(file.relative_to(written)) for file in written.rglob("c/*/*")}
+    assert "labels/nuclei_H_E/0/c/0/0" not in chunks
+    assert "labels/nuclei_H_E/0/c/0/1" in chunks
+
+
+def test_failures_leave_nothing_and_existing_folders_alone(tmp_path: Path, written: Path) -> None:
+    def read(box: Box) -> NDArray[np.uint8]:
+        if box.y0:
+            raise InputError("chunk 1/0 is damaged")
+        return np.zeros(box.shape, np.uint8)
+
+    labels = LabelMap((2 * CHUNK, 5), np.dtype(np.uint8), LEGEND, read, (512, 512))
+    with pytest.raises(InputError, match="damaged"):
+        write_ome_zarr(labels, tmp_path / "a.zarr")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match="exists"):
+        write_ome_zarr(labels, written)
+
+
+def test_a_damaged_chunk_is_named(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
+    path = tmp_path / "small.ome.zarr"
+    write_ome_zarr(label_map_of(pixels[1100:1200, 1100:1200], LEGEND), path)
+    (chunk,) = (file for file in path.rglob("*") if file.is_file() and file.suffix != ".json")
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    with pytest.raises(InputError, match=r"cannot be read: .*it may be damaged"):
+        read_ome_zarr(path).read(Box(0, 0, 10, 10))
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    zarr.create_group(tmp_path / "a.zarr")
+    for name in ("a.zarr", "not there"):
+        with pytest.raises(InputError, match="no label map that tilepipe wrote"):
+            read_ome_zarr(tmp_path / name)
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from tilepipe.products.ome_zarr import write_ome_zarr
+from tilepipe.products.label_map import LabelMap, Legend, label_map_of
+legend = Legend("noise", tuple("abcde"), ((1, 1, 1),) * 5, 255)
+def read(box):
+    return np.random.default_rng(box.y0 * 99991 + box.x0).integers(0, 5, box.shape, dtype=np.uint8)
+write_ome_zarr(label_map_of(np.zeros((5, 5), np.uint8), legend), Path(sys.argv[1]) / "small.zarr")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write_ome_zarr(LabelMap((6000, 5000), np.dtype(np.uint8), legend, read, (1024, 1024)), Path(sys.argv[1]) / "large.zarr")
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < MEMORY

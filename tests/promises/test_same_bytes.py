@@ -1,0 +1,142 @@
+"""Labels do not depend on the engine, workers, block size or order, nor on where a run was killed."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.fakes import job_for, noise, open_book, random_unet, run_labels
+
+from tilepipe.box import Box
+from tilepipe.execution.executors import dask, serial
+from tilepipe.sources.array import ArraySource
+from tilepipe.tiling.grid import Index
+
+CROP = {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96}
+HANN = {"tile": 64, "overlap": 32, "window_shape": "hann", "block": 64}
+
+
+def sha256(labels: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def image() -> ArraySource:
+    source = noise(300, 420)
+    valid = np.ones((300, 420), bool)
+    valid[100:260, 30:200] = False
+    return ArraySource(source.read(source_box(source)), valid=valid)
+
+
+def source_box(source: ArraySource) -> Box:
+    return Box.of_shape(*source.shape[1:])
+
+
+@pytest.fixture(scope="module", params=[CROP, HANN], ids=["crop", "hann"])
+def truth(request: pytest.FixtureRequest, image: ArraySource, tmp_path_factory: Any) -> tuple[dict[str, Any], str]:
+    labels = run_labels(image, random_unet(), tmp_path_factory.mktemp("serial"), **request.param)
+    assert 0.05 < (labels == 0).mean() < 0.95
+    return request.param, sha256(labels)
+
+
+def test_dask_threads(truth: Any, image: ArraySource, tmp_path: Path) -> None:
+    cut, expected = truth
+    assert sha256(run_labels(image, random_unet(), tmp_path, dask.run, **cut)) == expected
+
+
+def test_two_worker_processes(truth: Any, image: ArraySource, tmp_path: Path) -> None:
+    cut, expected = truth
+    assert sha256(run_labels(image, random_unet(), tmp_path, dask.run, workers=2, **cut)) == expected
+
+
+@pytest.mark.parametrize("block", [1, 150, 1000])
+def test_any_block_size(truth: Any, image: ArraySource, tmp_path: Path, block: int) -> None:
+    cut, expected = truth
+    assert sha256(run_labels(image, random_unet(), tmp_path, **{**cut, "block": block})) == expected
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_any_batch_size(truth: Any, image: ArraySource, tmp_path: Path, batch: int) -> None:
+    cut, expected = truth
+    assert sha256(run_labels(image, random_unet(), tmp_path, batch=batch, **cut)) == expected
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_any_order(truth: Any, image: ArraySource, tmp_path: Path, seed: int) -> None:
+    cut, expected = truth
+
+    def shuffled(blocks: list[Index]) -> list[Index]:
+        return random.Random(seed).sample(blocks, len(blocks))
+
+    assert sha256(run_labels(image, random_unet(), tmp_path, partial(dask.run, order=shuffled), **cut)) == expected
+
+
+def test_strips_are_gone_at_the_end(image: ArraySource, tmp_path: Path) -> None:
+    run_labels(image, random_unet(), tmp_path, **HANN)
+    assert not any((tmp_path / "run.zarr" / "strips").iterdir())
+
+
+def test_strips_follow_a_row_of_blocks_not_the_image(tmp_path: Path) -> None:
+    job = job_for(noise(64 * 12, 64 * 4), random_unet(), tmp_path, **HANN)
+    most = 0
+
+    def look(event: Any) -> None:
+        nonlocal most
+        strips = tmp_path / "run.zarr" / "strips"
+        most = max(most, sum(1 for _ in strips.iterdir()) if strips.exists() else 0)
+
+    serial.run(job, open_book(job, look))
+    assert 3 <= most <= 4 + 2
+
+
+class _StopError(Exception):
+    pass
+
+
+def test_resume_computes_only_what_is_missing(truth: Any, image: ArraySource, tmp_path: Path) -> None:
+    cut, expected = truth
+    job = job_for(image, random_unet(), tmp_path, **cut)
+    computed: list[Index] = []
+
+    def stop_after(count: int) -> Any:
+        seen = 0
+
+        def listen(event: Any) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == count:
+                raise _StopError
+
+        return listen
+
+    for _ in range(50):
+        book = open_book(job, stop_after(3))
+        before = set(book.ledger.done)
+        try:
+            serial.run(job, book)
+        except _StopError:
+            computed += set(book.ledger.done) - before
+            continue
+        computed += set(book.ledger.done) - before
+        break
+    assert sorted(computed) == sorted(job.plan.blocks())
+    assert sha256(open_book(job).store.read_labels(source_box(image))) == expected
+
+
+def test_a_torn_ledger_line_is_computed_again(truth: Any, image: ArraySource, tmp_path: Path) -> None:
+    cut, expected = truth
+    job = job_for(image, random_unet(), tmp_path, **cut)
+    serial.run(job, open_book(job))
+    ledger = tmp_path / "ledger.jsonl"
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole[:-20])
+    book = open_book(job)
+    if cut is CROP:
+        assert len(book.missing()) == 1
+    serial.run(job, book)  # with the earlier blocks whose strips are gone
+    assert sha256(book.store.read_labels(source_box(image))) == expected

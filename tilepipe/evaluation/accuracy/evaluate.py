@@ -1,0 +1,253 @@
+"""evaluate: a prediction against the truth, from files, arrays or label maps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError, public
+from tilepipe.evaluation.accuracy.evaluation import Evaluation
+from tilepipe.evaluation.accuracy.page import write_page
+from tilepipe.evaluation.accuracy.stream import evaluate as compare
+from tilepipe.evaluation.accuracy.terms import Terms
+from tilepipe.events import Listener, silent
+from tilepipe.paths import refuse_inputs
+from tilepipe.products.label_map import LabelMap
+from tilepipe.products.labels import Labels, open_label_file
+from tilepipe.sources.base import Georeference, Source
+from tilepipe.sources.georeference import disagreement
+from tilepipe.sources.label_values import whole_numbers
+from tilepipe.sources.open import of_labels, open_source
+from tilepipe.storage import cannot_write
+
+Map = str | Path | Labels | LabelMap | Source | NDArray[Any]
+"""What may stand for a label map: a path, labels, a source of one band, or an array (height, width)."""
+OFFSET = 1 << 15  # so that int16 values have an index too
+UNKNOWN = -1
+
+
+class Asked(TypedDict, total=False):
+    """How two maps are compared. Everything has a default."""
+
+    classes: Sequence[str]
+    """Class names by label value; those of the prediction where it was made by tilepipe."""
+    ignore: int | None
+    """Value of the truth that is not scored, 255 by default; None scores every value."""
+    width: float
+    """Width in pixels of boundary F1, Boundary IoU and trimap IoU."""
+    values: Mapping[int, int]
+    """Label value by value of the truth file; the same numbers by default."""
+    page: str | Path
+    """Where to write a page with pictures."""
+    overwrite: bool
+    """Replace a page that exists."""
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """A label map as it is stored."""
+
+    name: str
+    shape: tuple[int, int]
+    read: Callable[[Box], NDArray[Any]]
+    valid: Callable[[Box], NDArray[np.bool_] | None]
+    void: frozenset[int]
+    """Values that are no label."""
+    georeference: Georeference | None = None
+    classes: tuple[str, ...] = ()
+    nodata: float | None = None
+    """Value that the file says to be nodata, beside a mask."""
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """A label map in class numbers; `void` where there is none."""
+
+    raw: _Raw
+    table: NDArray[np.int32]
+    void: int
+    remedy: str
+    nodata_is_label: bool = False
+    """Whether the value that the file says to be nodata was named as a label."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.raw.shape
+
+    def read(self, box: Box, /) -> NDArray[np.uint16]:
+        values, valid = self.raw.read(box), self.raw.valid(box)
+        index = np.clip(values.astype(np.int64) + OFFSET, 0, len(self.table) - 1)
+        labels = self.table[index]
+        if valid is not None:
+            meant = values == self.raw.nodata if self.nodata_is_label else False
+            labels = np.where(valid | meant, labels, self.void)
+        if (unknown := labels == UNKNOWN).any():
+            value = int(values[unknown][0])
+            raise InputError(f"{self.raw.name} holds the value {value}, which is no class; {self.remedy}")
+        return labels.astype(np.uint16)
+
+
+@public
+def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **asked: Unpack[Asked]) -> Evaluation:
+    """Compare a prediction with the truth on the same grid; neither is read whole.
+
+    Returns the figures: print `.table()`, or take `.to_json()`. Raises `InputError` where the grids differ or a value
+    is no class, `UsageError` where no class is named or the page exists.
+    """
+    if unknown := set(asked) - set(Asked.__annotations__):
+        raise UsageError(f"setting {min(unknown)!r} is not known; use {', '.join(sorted(Asked.__annotations__))}")
+    page = Path(asked["page"]) if asked.get("page") else None
+    if page is not None:
+        refuse_inputs([page], [Path(what) for what in (prediction, truth) if isinstance(what, str | Path)])
+        _check_page(page, bool(asked.get("overwrite")))
+    ignore = asked.get("ignore", 255)
+    first, second = _open(prediction, {255}), _open(truth, set() if ignore is None else {ignore})
+    _check_grids(first, second)
+    classes = tuple(asked.get("classes") or first.classes or second.classes)
+    if not classes:
+        raise UsageError(
+            f"{first.name} does not name its classes; name them all with --classes, in order of the values"
+        )
+    _check_nodata(first, second, len(classes), asked)
+    void = 255 if len(classes) <= 255 else 65535
+    said = _table(asked.get("values"), second.void, void, len(classes))
+    maps = (
+        _Coded(first, _table(None, first.void, void, len(classes)), void, "name all classes with --classes"),
+        _Coded(
+            second,
+            said,
+            void,
+            "say which with --values VALUE:CLASS, or leave it out with --ignore",
+            second.nodata in (asked.get("values") or {}),
+        ),
+    )
+    result = compare(*maps, Terms(classes, ignore=void, nodata=void, width=asked.get("width", 2.0)), listener)
+    _check_ignored(result, second, asked)
+    if page is not None:
+        _write_page(result, maps, page)
+    return result
+
+
+def _check_nodata(first: _Raw, second: _Raw, classes: int, asked: Asked) -> None:
+    """Raise `InputError` where a file says that the value of a class is nodata, and nobody says what is meant."""
+    same = ",".join(f"{k}:{k}" for k in range(classes))
+    for raw, remedy in (
+        (first, f"If its pixels are of that class: gdal_edit.py -unsetnodata {first.name}"),
+        (second, f"If its pixels are of that class, give --values {same}; if nobody labelled them, --ignore"),
+    ):
+        value = next((k for k in range(classes) if k == raw.nodata), None)
+        told = raw is second and (value in (asked.get("values") or {}) or value == asked.get("ignore"))
+        if value is not None and not told:
+            end = f" {value}" if raw is second else ""
+            raise InputError(
+                f"{raw.name} says that {value} is nodata, and {value} is the value of a class. {remedy}{end}"
+            )
+
+
+def _check_ignored(result: Evaluation, truth: _Raw, asked: Asked) -> None:
+    """Raise `InputError` where the value that is left out by itself is all of a class: a mask of 0 and 255."""
+    counts = result.confusion.matrix.sum(axis=1)
+    left_out = result.shape[0] * result.shape[1] - result.confusion.pixels - result.confusion.unpredicted
+    if "ignore" in asked or asked.get("values") or not left_out or (counts > 0).sum() != 1 or len(counts) < 2:
+        return
+    only = int(counts.argmax())
+    raise InputError(
+        f"{truth.name} holds {counts[only]:,} pixels of class {only} ({result.terms.classes[only]!r}) and no other "
+        f"class; {left_out:,} pixels are left out, as 255 is not scored. If 255 is a class: "
+        f"--values {only}:{only},255:{1 if only == 0 else 0}; if nobody labelled those pixels: --ignore 255"
+    )
+
+
+def _table(values: Mapping[int, int] | None, no_label: frozenset[int], void: int, classes: int) -> NDArray[np.int32]:
+    """Return the class by value + OFFSET, UNKNOWN where it has none. What `values` names is a label in any case."""
+    table = np.full(OFFSET + (1 << 16) + 1, UNKNOWN, np.int32)
+    table[OFFSET : OFFSET + classes] = range(classes) if values is None else UNKNOWN
+    for value in no_label:
+        if -OFFSET < value < 1 << 16:
+            table[value + OFFSET] = void
+    for value, label in (values or {}).items():
+        if not 0 <= label < classes:
+            raise UsageError(f"value {value} cannot be class {label}: there are {classes}, 0 to {classes - 1}")
+        if not -OFFSET < value < 1 << 16:
+            raise UsageError(f"value {value} cannot be in a label file; its values are {1 - OFFSET} to 65535")
+        table[value + OFFSET] = label
+    return table
+
+
+def _open(what: Map, no_label: set[int]) -> _Raw:
+    path = str(what) if isinstance(what, str | Path) else ""
+    if isinstance(what, str | Path):
+        what = _open_file(Path(what))
+    if isinstance(what, Labels):
+        what = what.map
+    if isinstance(what, LabelMap):
+        legend, void = what.legend, frozenset(no_label | {what.legend.nodata})
+        return _Raw(path or legend.name, what.shape, what.read, _everywhere, void, what.georeference, legend.classes)
+    if isinstance(what, np.ndarray):
+        return _of_array(what, frozenset(no_label))
+    if what.shape[0] != 1:
+        raise InputError(
+            f"{what.name} has {what.shape[0]} bands of {what.dtype}; labels are one band of whole numbers: "
+            "gdal_translate -b 1 writes the first band, rasterio's or GDAL's rasterize burns polygons"
+        )
+    source, shape = what, (what.shape[1], what.shape[2])
+    void, nodata = frozenset(no_label), getattr(what, "nodata", None)
+    read = partial(whole_numbers, source)
+    return _Raw(source.name, shape, read, source.valid, void, source.georeference, nodata=nodata)
+
+
+def _of_array(array: NDArray[Any], void: frozenset[int]) -> _Raw:
+    if array.ndim != 2 or array.dtype.kind not in "uib":
+        raise InputError(f"an array of {array.shape} {array.dtype} is no label map; give (height, width) whole numbers")
+    shape = array.shape[0], array.shape[1]
+    return _Raw("array", shape, lambda box: array[box.y0 : box.y1, box.x0 : box.x1], _everywhere, void)
+
+
+def _everywhere(box: Box) -> None:
+    """Stand for a map without a mask."""
+
+
+def _open_file(path: Path) -> LabelMap | Source:
+    """Open a label file of tilepipe or of another program; colour palettes are only colours of its values."""
+    try:
+        return open_label_file(path)
+    except InputError:
+        tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
+        return of_labels(open_source(path, allow_palette=True, **tiff))
+
+
+def _check_grids(first: _Raw, second: _Raw) -> None:
+    if tuple(first.shape) != tuple(second.shape):
+        sizes = [f"{raw.name} is {raw.shape[0]} x {raw.shape[1]} pixels" for raw in (first, second)]
+        places = [raw.georeference.transform for raw in (first, second) if raw.georeference]
+        where = f" (transforms {places[0]} and {places[1]})" if len(places) == 2 else ""
+        raise InputError(f"{', '.join(sizes)}{where}; compare maps on one grid")
+    if said := disagreement(first.georeference, second.georeference, *first.shape):
+        raise InputError(f"{first.name} and {second.name} lie at different places: {said}; compare maps on one grid")
+
+
+def _check_page(page: Path, overwrite: bool) -> None:
+    if page.exists() and not overwrite:
+        raise UsageError(f"{page} exists; use --overwrite or another name")
+    if not page.parent.is_dir():
+        raise UsageError(f"folder {page.parent} does not exist; make it first")
+
+
+def _write_page(result: Evaluation, maps: tuple[_Coded, _Coded], page: Path) -> None:
+    fresh = page.with_name(f".{page.name}.{uuid4().hex[:8]}")
+    try:
+        write_page(result, *maps, fresh)
+        os.replace(fresh, page)
+    except OSError as error:
+        raise cannot_write(page, error) from None
+    finally:
+        fresh.unlink(missing_ok=True)

@@ -1,0 +1,180 @@
+"""Evaluation: the figures of one comparison, as JSON and as a table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from math import isnan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.evaluation.accuracy.terms import Terms
+from tilepipe.evaluation.metrics.boundary import Boundary
+from tilepipe.evaluation.metrics.checkerboard import Checkerboard
+from tilepipe.evaluation.metrics.coarseness import Coarseness
+from tilepipe.evaluation.metrics.components import Components
+from tilepipe.evaluation.metrics.confusion import Confusion
+from tilepipe.evaluation.metrics.seams import SeamExcess
+
+
+@dataclass(frozen=True, eq=False)
+class Overview:
+    """What the page draws; not part of the figures."""
+
+    cell: int
+    """Side in pixels of a square that one value stands for."""
+    wrong: NDArray[np.int64]
+    """Wrongly labelled pixels per cell, (rows, columns)."""
+    scored: NDArray[np.int64]
+    """Scored pixels per cell, (rows, columns)."""
+    spectra: tuple[tuple[int, NDArray[np.float64], NDArray[np.float64]], ...]
+    """(stride, power of the prediction, power of the truth), zero frequency first."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured; every figure follows from integer counts, except checkerboard and information."""
+
+    terms: Terms
+    """What was asked."""
+    shape: tuple[int, int]
+    """(height, width) of both maps in pixels."""
+    confusion: Confusion
+    """Pixels by true and predicted class."""
+    boundaries: tuple[Boundary, ...]
+    """Outline counts at each of `terms.widths`."""
+    components: Components
+    """Fragments."""
+    coarseness: Coarseness
+    """Loss against the ideal map at `terms.feature_stride`."""
+    checkerboards: tuple[tuple[Checkerboard, Checkerboard], ...]
+    """(prediction, truth) for each stride the map is large enough for."""
+    seams: SeamExcess | None
+    """The comb test, where a tile size was given."""
+    overview: Overview = field(repr=False, compare=False)
+    """For the page."""
+
+    @property
+    def boundary(self) -> Boundary:
+        """Outline counts at the width that was asked for."""
+        return next(b for b in self.boundaries if b.width == self.terms.width)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as JSON types; what is not defined (a class in neither map) is None."""
+        c, trivial = self.confusion, self.confusion.majority()
+        figures = {
+            "terms": asdict(self.terms),
+            "shape": list(self.shape),
+            "pixels": c.pixels,
+            "unpredicted": c.unpredicted,
+            "accuracy": c.accuracy,
+            "mean_iou": c.mean_iou,
+            "mean_dice": c.mean_dice,
+            "majority_baseline": {"accuracy": trivial.accuracy, "mean_iou": trivial.mean_iou},
+            "classes": self._per_class(),
+            "confusion": c.counts,
+            "boundary": [_boundary(b) for b in self.boundaries],
+            "components": asdict(self.components)
+            | {"ratio": self.components.ratio, "small_share": self.components.small_share},
+            "coarseness": asdict(self.coarseness) | {"loss": self.coarseness.loss},
+            "checkerboard": [
+                {"prediction": asdict(p) | {"flagged": p.flagged}, "truth": asdict(t) | {"flagged": t.flagged}}
+                for p, t in self.checkerboards
+            ],
+            "seams": asdict(self.seams) | {"found": self.seams.found, "says": str(self.seams)} if self.seams else None,
+        }
+        return _plain(figures)  # type: ignore[no-any-return]
+
+    def _per_class(self) -> list[dict[str, Any]]:
+        c, b = self.confusion, self.boundary
+        columns = {
+            "name": self.terms.classes,
+            "iou": c.iou,
+            "dice": c.dice,
+            "precision": c.precision,
+            "recall": c.recall,
+            "boundary_f1": b.f1,
+            "boundary_iou": b.iou,
+            "trimap_iou": b.trimap.iou,
+            "true_pixels": tuple(int(n) for n in c.matrix.sum(1)),
+        }
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def sentences(self) -> list[str]:
+        """Return the figures that are not per class, one line each."""
+        c, n, k = self.confusion, self.components, self.coarseness
+        trivial = c.majority()
+        lines = [
+            f"{c.pixels:,} pixels scored of {self.shape[0]} x {self.shape[1]}; {c.unpredicted:,} without prediction",
+            f"true pixels of each class: {self._truth()}",
+            f"accuracy {_text(c.accuracy)}, mean IoU {_text(c.mean_iou)}, mean Dice {_text(c.mean_dice)}",
+            f"the commonest class everywhere: accuracy {_text(trivial.accuracy)}, mean IoU {_text(trivial.mean_iou)}",
+            f"components: {n.predicted:,} predicted, {n.true:,} true, ratio {n.ratio:.2f}; "
+            f"{_text(n.small_share)} of the predicted under {n.smallest} px",
+            f"variation of information: split {n.split:.3f}, merge {n.merge:.3f} bits",
+            f"coarseness at stride {k.stride}: ideal mean IoU {_text(k.ideal_iou)}, loss {k.loss:+.3f}; "
+            f"boundary F1 rises {k.f1_slope:.3f} per px from 1 to 8 px",
+        ]
+        for p, t in self.checkerboards:
+            mark = ": a checkerboard" if p.flagged and not t.flagged else ""
+            lines.append(
+                f"checkerboard of stride {p.stride}: peak {p.peak_db:+.1f} dB (truth {t.peak_db:+.1f}), "
+                f"line {p.line_db:+.1f} dB (truth {t.line_db:+.1f}){mark}"
+            )
+        return lines + ([f"seam test: {self.seams}"] if self.seams else [])
+
+    def _truth(self) -> str:
+        """Return how many scored pixels the truth has of each class: one without any says nothing of it."""
+        counts = self.confusion.matrix.sum(axis=1)
+        return ", ".join(f"{name} {int(n):,}" for name, n in zip(self.terms.classes, counts, strict=True))
+
+    def rows(self) -> list[list[str]]:
+        """Return the table per class: a heading, then one row a class, all as text."""
+        width = f"{self.terms.width:g} px"
+        head = [
+            "class",
+            "IoU",
+            "Dice",
+            "precision",
+            "recall",
+            f"BF1 {width}",
+            f"BIoU {width}",
+            f"trimap {width}",
+            "share",
+        ]
+        total = max(self.confusion.pixels, 1)
+        body = []
+        for row in self._per_class():
+            name, *figures, pixels = row.values()
+            body.append([str(name), *map(_text, figures), f"{pixels / total:.1%}"])
+        return [head, *body]
+
+    def table(self) -> str:
+        """Return the figures as text to print."""
+        rows = self.rows()
+        wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [
+            "  ".join([row[0].ljust(wide[0]), *(cell.rjust(w) for cell, w in zip(row[1:], wide[1:], strict=True))])
+            for row in rows
+        ]
+        return "\n".join([*lines, "", *self.sentences()])
+
+
+def _boundary(b: Boundary) -> dict[str, Any]:
+    counts = {key: value for key, value in asdict(b).items() if key != "trimap"}
+    means = {"mean_f1": b.mean_f1, "mean_iou": b.mean_iou, "trimap_mean_iou": b.trimap.mean_iou}
+    return counts | means | {"f1": b.f1, "iou": b.iou, "trimap_iou": b.trimap.iou}
+
+
+def _text(value: float) -> str:
+    return "-" if isnan(value) else f"{value:.4f}"
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` with tuples as lists and nan as None."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and isnan(value) else value

@@ -1,0 +1,177 @@
+"""evaluate(): two label maps compared band by band; memory does not depend on their height."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError
+from tilepipe.evaluation.accuracy.evaluation import Evaluation, Overview
+from tilepipe.evaluation.accuracy.terms import COARSE_WIDTH, Terms
+from tilepipe.evaluation.metrics.boundary import Boundary, boundary_of, margin
+from tilepipe.evaluation.metrics.checkerboard import Spectrum, one_hot, spectrum_of
+from tilepipe.evaluation.metrics.coarseness import coarseness, ideal
+from tilepipe.evaluation.metrics.components import ComponentCounter
+from tilepipe.evaluation.metrics.confusion import Confusion, confusion_of
+from tilepipe.evaluation.metrics.pair import Pair, pair
+from tilepipe.evaluation.metrics.seams import ChangeCounter, seam_excess
+from tilepipe.events import Event, Listener, silent
+
+_BAND_PIXELS = 2**22  # of a band that is read at once
+_COMPONENT_PIXELS = 2**20  # whose components are numbered at once
+_COLUMNS = 1024  # of a block whose outlines are counted: small enough for the processor's cache
+_OVERVIEW = 1024  # cells on the longer side of the error map
+_WINDOW, _WINDOWS = 256, 24  # side and largest number of the windows whose spectrum is taken
+
+
+class Readable(Protocol):
+    """A label map that can be read by box; `tilepipe.products.label_map.LabelMap` is one."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+
+    def read(self, box: Box, /) -> NDArray[Any]:
+        """Return the labels of a box inside the map, (box.height, box.width), of an integer dtype."""
+
+
+@dataclass
+class _Sums:
+    """What is added up over bands."""
+
+    confusion: Confusion
+    coarse: Confusion
+    boundaries: tuple[Boundary, ...]
+    components: ComponentCounter
+    changes: ChangeCounter
+    wrong: NDArray[np.int64]
+    scored: NDArray[np.int64]
+
+
+def evaluate(prediction: Readable, truth: Readable, terms: Terms, listener: Listener = silent) -> Evaluation:
+    """Compare two label maps of one size, in bands of rows.
+
+    Memory follows the width of the maps and the number of components that cross a row, not their height. Raises
+    `InputError` where the sizes differ or a label is not a class.
+    """
+    if tuple(prediction.shape) != tuple(truth.shape):
+        raise InputError(
+            f"prediction is {prediction.shape[0]} x {prediction.shape[1]} pixels, truth {truth.shape[0]} x "
+            f"{truth.shape[1]}; compare maps on one grid"
+        )
+    height, width = prediction.shape
+    sums = _zero(terms, height, width)
+    for band in _bands(height, width, terms.feature_stride):
+        _add_band(sums, prediction, truth, terms, band)
+        listener(Event("evaluate", band.y1, height))
+    spectra = _spectra(prediction, truth, terms)
+    by_width = {boundary.width: boundary for boundary in sums.boundaries}
+    seams = seam_excess(sums.changes, terms.tile, terms.step or terms.tile) if terms.tile is not None else None
+    powers = tuple((p.stride, p.power, t.power) for p, t in spectra)
+    return Evaluation(
+        terms=terms,
+        shape=(height, width),
+        confusion=sums.confusion,
+        boundaries=sums.boundaries,
+        components=sums.components.result(),
+        coarseness=coarseness(terms.feature_stride, sums.coarse, sums.confusion, by_width[1.0], by_width[COARSE_WIDTH]),
+        checkerboards=tuple((p.checkerboard(), t.checkerboard()) for p, t in spectra),
+        seams=seams,
+        overview=Overview(_cell(height, width), sums.wrong, sums.scored, powers),
+    )
+
+
+def read_pair(prediction: Readable, truth: Readable, terms: Terms, box: Box) -> Pair:
+    """Return the checked labels of both maps in `box`."""
+    labels = prediction.read(box), truth.read(box)
+    return pair(*labels, len(terms.classes), ignore=terms.ignore, nodata=terms.nodata)
+
+
+def _zero(terms: Terms, height: int, width: int) -> _Sums:
+    classes = len(terms.classes)
+    empty = pair(np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.uint8), classes, ignore=0)
+    cells = -(-height // _cell(height, width)), -(-width // _cell(height, width))
+    return _Sums(
+        confusion=Confusion.zero(classes),
+        coarse=Confusion.zero(classes),
+        boundaries=tuple(boundary_of(empty, width) for width in terms.widths),
+        components=ComponentCounter(classes, terms.smallest),
+        changes=ChangeCounter(height, width, classes),
+        wrong=np.zeros(cells, np.int64),
+        scored=np.zeros(cells, np.int64),
+    )
+
+
+def _add_band(sums: _Sums, prediction: Readable, truth: Readable, terms: Terms, band: Box) -> None:
+    around = max(margin(width) for width in terms.widths)
+    whole = Box.of_shape(*prediction.shape)
+    outer = band.pad(around) & whole
+    assert outer is not None
+    maps = read_pair(prediction, truth, terms, outer)
+    inner = maps.crop(*band.slices_in(outer))
+    sums.confusion += confusion_of(inner)
+    columns = _COLUMNS // terms.feature_stride * terms.feature_stride
+    for x in range(0, band.width, columns):
+        block = Box(band.y0, x, band.y1, min(x + columns, band.width))
+        _add_block(sums, maps, terms, (block, outer))
+    rows = max(_COMPONENT_PIXELS // band.width, 1)
+    for y in range(0, band.height, rows):
+        sums.components.add(inner.crop(slice(y, y + rows), slice(None)))
+    above = 1 if band.y0 else 0
+    lines = maps.prediction[band.y0 - above - outer.y0 : band.y1 - outer.y0]
+    sums.changes.add(lines, band.y0 - above)
+    scored = inner.scored()
+    _add_cells(sums.scored, scored, band.y0, _cell(*prediction.shape))
+    _add_cells(sums.wrong, scored & (inner.prediction != inner.truth), band.y0, _cell(*prediction.shape))
+
+
+def _add_block(sums: _Sums, maps: Pair, terms: Terms, place: tuple[Box, Box]) -> None:
+    """Add outlines and the ideal coarse map of one block; `place` is its box and that of `maps`."""
+    block, outer = place
+    parts = []
+    for width in terms.widths:
+        near = block.pad(margin(width)) & outer
+        assert near is not None
+        parts.append(boundary_of(maps.crop(*near.slices_in(outer)), width, block.slices_in(near)))
+    sums.boundaries = tuple(total + part for total, part in zip(sums.boundaries, parts, strict=True))
+    sums.coarse += confusion_of(ideal(maps.crop(*block.slices_in(outer)), terms.feature_stride))
+
+
+def _bands(height: int, width: int, stride: int) -> Iterator[Box]:
+    """Yield full-width bands; each begins at a multiple of the feature stride."""
+    rows = max(min(_BAND_PIXELS // width, 512) // stride, 1) * stride
+    for y in range(0, height, rows):
+        yield Box(y, 0, min(y + rows, height), width)
+
+
+def _cell(height: int, width: int) -> int:
+    return -(-max(height, width) // _OVERVIEW)
+
+
+def _add_cells(cells: NDArray[np.int64], mask: NDArray[np.bool_], y0: int, cell: int) -> None:
+    by_column = np.add.reduceat(mask, np.arange(0, mask.shape[1], cell), axis=1, dtype=np.int64)
+    np.add.at(cells, (y0 + np.arange(mask.shape[0])) // cell, by_column)
+
+
+def _spectra(prediction: Readable, truth: Readable, terms: Terms) -> list[tuple[Spectrum, Spectrum]]:
+    """Return the spectra of both maps over the same windows, spread over the map, for every stride that fits."""
+    height, width = prediction.shape
+    side = min(_WINDOW, height, width)
+    strides = [s for s in terms.strides if side >= 16 * s]
+    if not strides:
+        return []
+    rows, columns = range(0, height - side + 1, _WINDOW), range(0, width - side + 1, _WINDOW)
+    places = [Box(y, x, y + side, x + side) for y in rows for x in columns]
+    found: dict[int, tuple[Spectrum, Spectrum]] = {}
+    for box in places[:: -(-len(places) // _WINDOWS)]:
+        maps = read_pair(prediction, truth, terms, box).masked()
+        hot = one_hot(maps.prediction, maps.classes), one_hot(maps.truth, maps.classes)
+        for s in strides:
+            p, t = spectrum_of(hot[0], s), spectrum_of(hot[1], s)
+            found[s] = (found[s][0] + p, found[s][1] + t) if s in found else (p, t)
+    return list(found.values())

@@ -1,0 +1,184 @@
+"""Over-segmentation: connected components of two label maps compared, in bounded memory.
+
+Maps come as bands of full-width rows, top to bottom. What is kept between bands are the last row, the sizes of the
+components that touch it (no other can grow), and the overlaps that they may still change.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from skimage.measure import label
+
+from tilepipe.errors import UsageError
+from tilepipe.evaluation.metrics.pair import Pair
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Components:
+    """Fragments of a prediction against those of the truth; 4-connected, all classes, scored pixels only."""
+
+    predicted: int
+    """Components of the prediction."""
+    true: int
+    """Components of the truth."""
+    predicted_small: int
+    """Components of the prediction with fewer than `smallest` pixels."""
+    true_small: int
+    """Components of the truth with fewer than `smallest` pixels."""
+    smallest: int
+    """Pixels below which a component counts as small."""
+    split: float
+    """H(prediction | truth) in bits: how much true components are cut up; 0 is best (Meila 2007)."""
+    merge: float
+    """H(truth | prediction) in bits: how much predicted components run together; 0 is best."""
+
+    @property
+    def ratio(self) -> float:
+        """Predicted over true components: above 1 is over-segmentation; nan without true components."""
+        return self.predicted / self.true if self.true else float("nan")
+
+    @property
+    def small_share(self) -> float:
+        """Share of the predicted components that are small; nan without components."""
+        return self.predicted_small / self.predicted if self.predicted else float("nan")
+
+
+@dataclass(frozen=True)
+class _Front:
+    """What of one map is still open: the last row's labels and component numbers, and the sizes by number."""
+
+    labels: Ints
+    numbers: Ints
+    sizes: Ints
+
+
+class ComponentCounter:
+    """Counts components over bands: `add` each band of rows from top to bottom, then ask for `result`."""
+
+    def __init__(self, classes: int, smallest: int = 16) -> None:
+        if smallest < 1:
+            raise UsageError(f"smallest component of {smallest} pixels: give 1 or more")
+        self._void, self._smallest = classes, smallest
+        self._fronts: list[_Front] = []
+        self._pairs = np.zeros((3, 0), np.int64)  # numbers in prediction and truth, pixels in common
+        self._count, self._small = [0, 0], [0, 0]
+        self._entropy = [0.0, 0.0]  # sum of n log2 n over finished components, per map
+        self._joint, self._pixels = 0.0, 0
+
+    def add(self, maps: Pair) -> None:
+        """Count the next rows; every band has the image's full width. Raises `UsageError` where it has not."""
+        maps = maps.masked()
+        grids = maps.prediction.astype(np.int64), maps.truth.astype(np.int64)
+        if self._fronts and self._fronts[0].labels.size != grids[0].shape[1]:
+            raise UsageError(f"a band {grids[0].shape[1]} px wide after one {self._fronts[0].labels.size} px wide")
+        fronts = self._fronts or [_Front(grid[0], np.full(grid.shape[1], -1), np.zeros(0, np.int64)) for grid in grids]
+        joined = [_join(front, grid, self._void) for front, grid in zip(fronts, grids, strict=True)]
+        (old_p, new_p, size_p), (old_t, new_t, size_t) = joined
+        common = _overlaps(new_p, new_t)
+        kept = np.stack([old_p[self._pairs[0]], old_t[self._pairs[1]], self._pairs[2]])
+        self._pairs = _merged(np.concatenate([kept, common], 1), size_t.size)
+        self._pixels += int(common[2].sum())
+        last = [
+            (grid[-1], new[-1], size) for grid, new, size in zip(grids, (new_p, new_t), (size_p, size_t), strict=True)
+        ]
+        self._retire(last)
+
+    def result(self) -> Components:
+        """Return the figures of all rows added so far."""
+        done = deepcopy(self)
+        nothing = np.full(1, -1)
+        done._retire([(nothing, nothing, front.sizes) for front in self._fronts])
+        n = max(done._pixels, 1)
+        (p, t), (small_p, small_t), (h_p, h_t) = done._count, done._small, done._entropy
+        split, merge = max((h_t - done._joint) / n, 0.0), max((h_p - done._joint) / n, 0.0)
+        return Components(p, t, small_p, small_t, self._smallest, split, merge)
+
+    def _retire(self, last: list[tuple[Ints, Ints, Ints]]) -> None:
+        """Book the components that do not touch the last row, and number those still needed afresh."""
+        alive = [_mark(numbers, sizes.size) for _, numbers, sizes in last]
+        still = _unsettled(self._pairs, *alive)
+        self._joint += _n_log_n(self._pairs[2][~still])
+        self._pairs = self._pairs[:, still]
+        self._fronts = []
+        for i, (labels, numbers, sizes) in enumerate(last):
+            over = sizes[~alive[i] & (sizes > 0)]
+            self._count[i] += over.size
+            self._small[i] += int((over < self._smallest).sum())
+            self._entropy[i] += _n_log_n(over)
+            needed = alive[i] | _mark(self._pairs[i], sizes.size)
+            fresh = np.append(np.where(needed, np.cumsum(needed) - 1, -1), -1)  # -1 stays -1
+            self._pairs[i] = fresh[self._pairs[i]]
+            # a component that is booked but still in a pair has size 0 from here on
+            self._fronts.append(_Front(labels, fresh[numbers], np.where(alive[i], sizes, 0)[needed]))
+
+
+def components_of(maps: Pair, smallest: int = 16) -> Components:
+    """Return the component figures of two maps that fit in memory; `smallest` in pixels."""
+    counter = ComponentCounter(maps.classes, smallest)
+    counter.add(maps)
+    return counter.result()
+
+
+def _join(front: _Front, grid: Ints, void: int) -> tuple[Ints, Ints, Ints]:
+    """Number the components of `grid` together with those of the front that they continue.
+
+    Returns the front's new numbers, the grid's numbers (-1 without a label), and the sizes by new number.
+    """
+    found = np.asarray(label(grid, background=void, connectivity=1), np.int64) - 1
+    old, new = front.sizes.size, int(found.max()) + 1
+    touching = (front.labels == grid[0]) & (front.numbers >= 0) & (found[0] >= 0)
+    edges = front.numbers[touching], old + found[0][touching]
+    graph = coo_array((np.ones(edges[0].size, bool), edges), shape=(old + new, old + new))
+    count, numbers = connected_components(graph, directed=False)
+    sizes = np.concatenate([front.sizes, np.bincount(found[found >= 0], minlength=new)])
+    total = np.zeros(count, np.int64)
+    np.add.at(total, numbers, sizes)
+    lookup = np.append(numbers[old:], -1).astype(np.int64)
+    return numbers[:old].astype(np.int64), lookup[found], total
+
+
+def _overlaps(prediction: Ints, truth: Ints) -> Ints:
+    """Return (prediction's number, truth's number, pixels) of runs of equal pairs of numbers, (3, runs)."""
+    p, t = prediction.ravel(), truth.ravel()
+    starts = np.flatnonzero(np.append(True, (p[1:] != p[:-1]) | (t[1:] != t[:-1])))
+    runs = np.stack([p[starts], t[starts], np.diff(np.append(starts, p.size))])
+    return np.asarray(runs[:, runs[0] >= 0])
+
+
+def _merged(pairs: Ints, width: int) -> Ints:
+    """Return `pairs` (3, n) with the pixels of equal pairs of numbers summed; the second numbers lie below `width`."""
+    keys, inverse = np.unique(pairs[0] * max(width, 1) + pairs[1], return_inverse=True)
+    pixels = np.zeros(keys.size, np.int64)
+    np.add.at(pixels, inverse, pairs[2])
+    return np.stack([keys // max(width, 1), keys % max(width, 1), pixels])
+
+
+def _mark(numbers: Ints, size: int) -> NDArray[np.bool_]:
+    """Return True at the numbers that occur, (size,)."""
+    found = np.zeros(size, bool)
+    found[numbers[numbers >= 0]] = True
+    return found
+
+
+def _unsettled(pairs: Ints, p_alive: NDArray[np.bool_], t_alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which pairs can still change, (n,).
+
+    A pair grows while both components are alive. It can also be merged into another one: when one of the two is
+    finished but lies on several that are alive, which may yet turn out to be one.
+    """
+    p, t = p_alive[pairs[0]], t_alive[pairs[1]]
+    several_t = np.bincount(pairs[0][t], minlength=p_alive.size) > 1
+    several_p = np.bincount(pairs[1][p], minlength=t_alive.size) > 1
+    return np.asarray((p & t) | (t & several_t[pairs[0]]) | (p & several_p[pairs[1]]))
+
+
+def _n_log_n(sizes: Ints) -> float:
+    return float((sizes * np.log2(sizes)).sum())

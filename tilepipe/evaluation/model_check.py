@@ -1,0 +1,157 @@
+"""check: what a model is measured to be, next to what its card says."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from tilepipe.errors import UsageError
+from tilepipe.inference.device import Compute, resolve_device, resolve_precision, usual_batch
+from tilepipe.inference.predictor import Predictor
+from tilepipe.inference.profile.measure_reproducibility import Setting, known_level
+from tilepipe.inference.profile.reproducibility import Level
+from tilepipe.models.card import ModelCard
+from tilepipe.models.contents import network_sha256
+from tilepipe.models.facts import CARD, CERTIFICATE
+from tilepipe.models.formats import load
+from tilepipe.models.formats.directory import load_model
+from tilepipe.models.formats.opaque import Packaged
+from tilepipe.models.model import Model
+from tilepipe.models.probe.certificate_file import certificate_text
+from tilepipe.models.probe.procedure import probe
+from tilepipe.models.probe.result import Probe
+from tilepipe.models.probe.upsampling_lint import Finding, lint
+from tilepipe.planning.receptive_field import contradictions
+from tilepipe.storage import cannot_write
+
+_TRIAL = 64  # pixels at least a side of the tile that the model is tried on
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """What was measured about a model, and where its card says otherwise."""
+
+    name: str
+    """The model's."""
+    card: ModelCard
+    """What it says."""
+    probe: Probe
+    """Total stride, reach and global layers."""
+    findings: tuple[Finding, ...]
+    """Up-sampling layers that can leave a checkerboard."""
+    problems: tuple[str, ...]
+    """Where the card contradicts what was measured: tiles would show."""
+    notes: tuple[str, ...]
+    """What else is worth knowing."""
+    level: Level
+    """How exactly the device keeps promises about tiles of this model."""
+    weights: str
+    """sha256 of the network that was measured."""
+
+    @property
+    def halo(self) -> int | None:
+        """Largest reach rounded up to the measured stride, in pixels; None where it is not bounded."""
+        return None if self.probe.halo is None else max(self.probe.halo)
+
+    def measured(self) -> ModelCard:
+        """Return the card with the stride and halo that were measured."""
+        fields = {**self.card.model_dump(mode="json"), "stride": self.probe.stride or self.card.stride}
+        return ModelCard(**{**fields, "halo": self.halo})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        return {
+            "model": self.name,
+            "stride": self.probe.stride,
+            "halo": self.halo,
+            "card": {"stride": self.card.stride, "halo": self.card.halo},
+            "probe": asdict(self.probe),
+            "checkerboard": [asdict(finding) for finding in self.findings],
+            "level": asdict(self.level),
+            "problems": list(self.problems),
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        """Return the lines to print."""
+        found, sides = self.probe, self.probe.reach
+        unbounded = "not bounded" if found.global_layers or found.stride is not None else "unknown"
+        reach = unbounded if sides is None else "{} up, {} down, {} left, {} right px".format(*sides)
+        layers = [f"{kind} ({layer or 'outside a named layer'})" for layer, kind in found.global_layers]
+        lines = [
+            f"stride        {found.stride or 'none up to 384'} px",
+            f"reach         {reach}",
+            f"halo          {'none is enough' if self.halo is None else f'{self.halo} px'}",
+            f"global        {', '.join(layers) or ('none' if found.local else 'no layer could be named')}",
+            f"checkerboard  {len(self.findings) or 'nothing'} found",
+        ]
+        lines += [finding.sentence for finding in self.findings]
+        lines.append(f"arithmetic    {self.level.sentence}")
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join([*lines, *(f"wrong: {problem}" for problem in self.problems)])
+
+
+def check_model(
+    name: str | Path | Model, *, trust_model: str | None = None, device: str = "cpu", precision: str = "auto"
+) -> ModelCheck:
+    """Measure a model, its arithmetic on a device in a precision, and compare its card with it.
+
+    Raises `ModelError` where it cannot be measured at all, `DeviceError` where the device is not there.
+    """
+    device = resolve_device(device)
+    model = name if isinstance(name, Model) else load_model(name, trust_model=trust_model)
+    compute = Compute(device, resolve_precision(precision, device, model), usual_batch(device), 0)
+    packed = isinstance(model.module, Packaged)
+    card = model.card
+    found = probe(model)
+    stride = found.stride or card.stride
+    side = -(-max(_TRIAL, card.tile or 0) // stride) * stride
+    Predictor(model, (side, side)).labels(np.zeros((1, card.bands, side, side), np.float32))
+    notes = (*found.notes, *(("the layers of the file cannot be seen: no checkerboard lint",) if packed else ()))
+    findings = () if packed else tuple(lint(model.module))
+    halo = max(found.halo) if found.halo else None
+    level = known_level(model, Setting((side, side), stride, halo, compute, card.dtype or "float32"))
+    assert level is not None
+    weights = network_sha256(model.module)
+    problems = tuple(f"{problem}; correct the card, or let --write do it" for problem in contradictions(card, found))
+    return ModelCheck(model.name, card, found, findings, problems, notes, level, weights)
+
+
+def card_file(name: str) -> Path:
+    """Return where the card of a model is kept. Raises `UsageError` for a bundled model or one from Python."""
+    path = Path(name)
+    if not path.exists():
+        raise UsageError(f"{name} has no card of its own to write to; give a model directory or file by its path")
+    return path / CARD if path.is_dir() else load.card_path(path)
+
+
+def write_measured(check: ModelCheck) -> Path:
+    """Write stride and halo as measured into the model's card and return its path; the rest stays as it is.
+
+    A model directory gets its certificate.json too. Raises `UsageError` where the model has no card of its own,
+    `StorageError` where that cannot be written.
+    """
+    card = card_file(check.name)
+    _replace(card, check.measured().to_json())
+    if Path(check.name).is_dir():
+        _replace(card.with_name(CERTIFICATE), certificate_text(check.probe, check.weights, check.card.bands))
+    return card
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file, all of it or nothing. Raises `StorageError`."""
+    fresh = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise cannot_write(path, error) from None

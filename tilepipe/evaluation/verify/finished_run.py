@@ -1,0 +1,167 @@
+"""From a path to a finished run, and to what is needed to compute parts of it again."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tilepipe.errors import InputError, ModelError, StorageError, UsageError
+from tilepipe.execution.job import Job
+from tilepipe.execution.keys import read_plan
+from tilepipe.execution.publish import RECORD
+from tilepipe.execution.statistics.provider import Around, Same, whole_so_far
+from tilepipe.execution.store import Store
+from tilepipe.inference.device import resolve_device
+from tilepipe.models.formats.directory import load_model
+from tilepipe.models.identity import identify
+from tilepipe.models.model import Model
+from tilepipe.planning.certificate import Certificate
+from tilepipe.planning.certify import certificate_of, read_certificate
+from tilepipe.planning.plan import Plan
+from tilepipe.planning.region import image_data, on_prediction_grid, resolve
+from tilepipe.planning.settings import Settings
+from tilepipe.planning.wanted import Wanted
+from tilepipe.products.formats import LABELS, LOSSLESS, product_of
+from tilepipe.products.label_map import LabelMap
+from tilepipe.products.labels import open_map
+from tilepipe.sources.bands import Picked, with_picked
+from tilepipe.sources.content import identity_of
+from tilepipe.sources.open import open_source
+from tilepipe.storage import read_json
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run on disk."""
+
+    directory: Path
+    """Its work directory, that of one run key."""
+    plan: Plan
+    """What was computed."""
+    record: dict[str, Any]
+    """What run.json says."""
+
+    @property
+    def products(self) -> list[Path]:
+        """Products that hold every label and are still there."""
+        return self.files(LABELS)
+
+    def stored(self) -> Store | None:
+        """Return the arrays of the run where they are kept: when tiles failed, or no product holds every label."""
+        return Store(self.directory) if (self.directory / "run.zarr" / "labels" / "zarr.json").exists() else None
+
+    def labels(self) -> LabelMap:
+        """Return the first product. Raises `InputError` where none is left."""
+        return self.kept(LABELS)
+
+    def kept(self, content: str) -> LabelMap:
+        """Return the labels (`LABELS`) or a layer from the first product. Raises `InputError` where none is left."""
+        files = self.files(content)
+        if not files:
+            raise InputError(f"{self.directory}: no product of this run is left that holds all of its {content}")
+        return open_map(files[0])
+
+    def files(self, content: str) -> list[Path]:
+        """Return the products that hold all labels (`LABELS`) or a layer, and are still there."""
+        folder = self.directory.parent.parent
+        paths = [folder / name for name, what in self.record["contents"].items() if what == content]
+        return [path for path in paths if path.exists() and product_of(path) in LOSSLESS]
+
+
+def find_run(path: Path) -> Run | None:
+    """Return the run that a path stands for: its work directory, or that of any of its products; None for neither.
+
+    Raises `InputError` when the run has not finished.
+    """
+    beside = path.with_name(f".{path.name}.tilepipe")
+    runs = [
+        plan.parent for where in (path, beside) for name in ("plan.json", "*/plan.json") for plan in where.glob(name)
+    ]
+    runs = runs or [record.parent for record in path.parent.glob(".*.tilepipe/*/run.json") if _wrote(record, path.name)]
+    if not runs:
+        return None
+    directory = max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns)
+    try:
+        return Run(directory.resolve(), read_plan(directory).plan, read_json(directory / RECORD))
+    except StorageError as error:
+        raise InputError(
+            f"{directory} holds no finished run: {error}. Give the command of the run again, it goes on"
+        ) from None
+
+
+def _wrote(record: Path, name: str) -> bool:
+    """Return whether a product of this name is one of a finished run, by its run.json."""
+    with suppress(StorageError):
+        return name in read_json(record)["contents"]
+    return False
+
+
+def _choice(run: Run, image: Any) -> dict[str, int]:
+    """Return which image of a file the run was made from, where a file is what is opened."""
+    return run.record.get("choice", {}) if image is None or isinstance(image, str | Path) else {}
+
+
+def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dict[str, Any]) -> Job:
+    """Return the job of a run, with the image and the model that it was made from.
+
+    `settings` may hold `device`, `mask` (the file of the run's polygons) and `trust_model`. Raises `UsageError` where
+    something must be named, `InputError` where image, model or polygons are not those of the run.
+    """
+    named_image = _named(image, run.record["source"], "array", "image")
+    opened = open_source(named_image, **_choice(run, image))
+    full = with_picked(opened, Picked(run.plan.picked, run.plan.valid_band))
+    if not isinstance(model, Model):
+        named = _named(model, run.record["model"], "python", "model")
+        model = load_model(named, trust_model=settings.get("trust_model"))
+    plan = run.plan
+    identity = identify(model, plan.compute.device, plan.compute.precision)
+    if identity.trouble:
+        raise ModelError(f"a run of {model.name} cannot be verified: {identity.trouble}")
+    if plan.key(identity_of(full), identity.key) != run.record["key"]:
+        raise InputError(
+            f"{full.name} or {model.name} is not what {run.directory} was made from; "
+            "name the image and the model of the run as they were"
+        )
+    card = model.card.model_copy(update={"halo": plan.tiling.halo, "stride": plan.tiling.stride})
+    by_file = plan.mask.startswith("area:")
+    if by_file and not settings.get("mask"):
+        raise UsageError("the run computed inside polygons; name their file with --mask")
+    asked, area = resolve(full, card, Settings(mask=settings["mask"] if by_file else plan.mask))
+    if asked.mask != plan.mask:
+        raise InputError(f"the polygons of {settings['mask']} are not those of the run; name the same file")
+    if settings.get("device"):
+        plan = replace(plan, compute=replace(plan.compute, device=resolve_device(settings["device"])))
+    else:
+        resolve_device(plan.compute.device)
+    image = image_data(full, plan.mask)
+    return Job(plan, on_prediction_grid(image, plan), model, Wanted(image, plan, area))
+
+
+def around_run(run: Run) -> Around | None:
+    """Return the statistics of the whole image that a run has kept; None where there are none or they are taken again.
+
+    Raises `StorageError`.
+    """
+    statistics = run.plan.statistics
+    if statistics is None or statistics.kind != "whole":
+        return None
+    known = whole_so_far(run.directory)
+    return Same(run.plan, known) if len(known) == sum(statistics.values) else None
+
+
+def claim(run: Run, model: Model) -> Certificate:
+    """Return the certificate that the run was made under, before anything was checked."""
+    level = None
+    with suppress(StorageError):  # the run's own file, unless it is lost
+        level = read_certificate(run.directory).level
+    return replace(certificate_of(run.plan, model, level), versions=run.record["versions"])
+
+
+def _named(given: Any, recorded: str, nameless: str, what: str) -> Any:
+    if given is None and recorded == nameless:
+        raise UsageError(f"the {what} of this run was given from Python; name it: verify(run, {what}=...)")
+    if given is None and Path(recorded).is_absolute() and not Path(recorded).exists():
+        raise InputError(f"{recorded}, the {what} of this run, is no longer there; name it with --{what}")
+    return recorded if given is None else given

@@ -1,0 +1,181 @@
+"""Parts of a run computed again: as its tiles give them, on a grid moved by an offset, and by one centred pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, ModelError
+from tilepipe.evaluation.metrics.seams import total_variation
+from tilepipe.execution.block import Worker
+from tilepipe.execution.job import Job
+from tilepipe.execution.statistics.provider import Around
+from tilepipe.inference.predictor import PROBABILITY_BITS, Predictor
+from tilepipe.inference.statistics.capture import Nodes
+from tilepipe.sources.base import Georeference, Resolution, Source
+from tilepipe.tiling.blend import Sums
+from tilepipe.tiling.grid import Index
+from tilepipe.tiling.weights import UNITY
+
+Probabilities = NDArray[np.float64]
+"""(classes, height, width), 0 to 1; ties are broken as in the labels."""
+ONE = float(1 << PROBABILITY_BITS)
+
+
+class Passes:
+    """Computes probabilities of boxes of the prediction grid, inside the image."""
+
+    def __init__(self, job: Job, around: Around | None = None, *, lenient: bool = False) -> None:
+        """Move the model to its device; `around` gives its statistics, those of the job's own image by default.
+
+        `lenient` is for a run with tiles that failed: `attempt` leaves out what needs a tile that fails.
+        """
+        self.job, self.lenient = job, lenient
+        self.grid = job.plan.grid
+        self.worker = Worker(replace(job, directory=None), around)
+
+    def attempt(self) -> AbstractContextManager[None]:
+        """Return what ends a comparison without an error where a tile cannot be read or predicted, if `lenient`."""
+        return suppress(InputError, ModelError) if self.lenient else nullcontext()
+
+    def close(self) -> None:
+        """Stop the reading threads."""
+        self.worker.close()
+
+    def tiled(self, box: Box) -> tuple[Probabilities, NDArray[np.float64]]:
+        """Return what the run's tiles give for `box`, and where two neighbours see a pixel, how far apart they are.
+
+        The second array is (box.height, box.width): the largest total variation distance between tiles that are
+        neighbours in a row or a column, nan where only one tile sees the pixel.
+        """
+        classes, gaps = self.job.plan.classes, np.full(box.shape, np.nan)
+        kept = np.zeros((classes, *box.shape))
+        sums = None
+        if self.grid.blended:
+            sums = Sums(self.grid, box, self.job.plan.tiling.window, classes=classes)
+        seen: dict[Index, tuple[Box, Probabilities]] = {}
+        for tile, values in self._tiles(box):
+            if sums is not None:
+                sums.add(tile, values)
+            where = self.grid.tile_box(tile)
+            part, mine = where & box, self.grid.kept_box(tile) & box
+            assert part is not None
+            assert mine is not None
+            kept[:, *mine.slices_in(box)] = values[:, *mine.slices_in(where)] / ONE
+            seen[tile] = part, values[:, *part.slices_in(where)] / ONE
+            for near in (Index(tile.row - 1, tile.column), Index(tile.row, tile.column - 1)):
+                _widen(gaps, box, seen[tile], seen.get(near))
+        return kept if sums is None else sums.values / (ONE * UNITY**2), gaps
+
+    def _tiles(self, box: Box) -> Iterator[tuple[Index, NDArray[np.int32]]]:
+        tiles = self.grid.tiles_over(box)
+        while group := list(islice(tiles, self.job.plan.compute.batch)):
+            boxes = [self.grid.tile_box(tile) for tile in group]
+            pixels = np.stack([self.worker.pixels(box) for box in boxes])
+            yield from zip(group, self.worker.predictor.probabilities(pixels, self.worker.under(boxes)), strict=True)
+
+    def whole(self, box: Box, context: int) -> Probabilities:
+        """Return what one pass gives for `box` with at least `context` pixels around it, or up to the image's edge."""
+        stride = self.job.plan.tiling.stride
+        edges = self.grid.y.padded, self.grid.x.padded
+        spans = [
+            (max(0, start - context) // stride * stride, min(-(-(stop + context) // stride) * stride, edge))
+            for start, stop, edge in zip((box.y0, box.x0), (box.y1, box.x1), edges, strict=True)
+        ]
+        window = Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+        plan = self.job.plan
+        one = Predictor(self.job.model, window.shape, device=plan.compute.device, precision=plan.compute.precision)
+        values = one.probabilities(self.worker.pixels(window)[None], self.worker.under([window]))[0]
+        return np.asarray(values[:, *box.slices_in(window)] / ONE)
+
+    def valid(self, box: Box) -> NDArray[np.bool_]:
+        """Return where `box` is asked for and holds image data."""
+        return self.worker.wanted(box)
+
+
+def _widen(
+    gaps: NDArray[np.float64], box: Box, one: tuple[Box, Probabilities], other: tuple[Box, Probabilities] | None
+) -> None:
+    shared = one[0] & other[0] if other is not None else None
+    if shared is None or other is None:
+        return
+    here, there = (values[:, *shared.slices_in(part)] for part, values in (one, other))
+    target = gaps[shared.slices_in(box)]
+    np.fmax(target, total_variation(here, there), out=target)
+
+
+def moved(job: Job, dy: int, dx: int) -> Job:
+    """Return the same job on the image without its first `dy` rows and `dx` columns: the grid moves along with it."""
+    height, width = job.plan.predicted
+    shape = height - dy, width - dx
+    plan = replace(job.plan, shape=shape, predicted=shape, output=shape, region=Box.of_shape(*shape))
+    return replace(job, plan=plan, source=Moved(job.source, dy, dx))
+
+
+class MovedStatistics:
+    """The statistics of an image for tiles of the same image without its first rows and columns."""
+
+    def __init__(self, around: Around, dy: int, dx: int) -> None:
+        """Leave out `dy` rows and `dx` columns."""
+        self.around, self.dy, self.dx = around, dy, dx
+
+    def nodes(self, box: Box) -> Nodes:
+        """Return the statistics around a tile, at the place meant."""
+        return self.around.nodes(box.shift(self.dy, self.dx))
+
+
+class Moved:
+    """A source without its first rows and columns; what lies beyond its far edges is as it was."""
+
+    def __init__(self, source: Source, dy: int, dx: int) -> None:
+        """Leave out `dy` rows and `dx` columns."""
+        self.source, self.dy, self.dx = source, dy, dx
+
+    @property
+    def name(self) -> str:
+        """As the source."""
+        return self.source.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(bands, height, width) of the rest."""
+        bands, height, width = self.source.shape
+        return bands, height - self.dy, width - self.dx
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As the source."""
+        return self.source.dtype
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """As the source."""
+        return self.source.resolution
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """None: not needed here."""
+        return None
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """As the source at the place meant; `box` does not begin before the first row or column."""
+        return self.source.read(box.shift(self.dy, self.dx))
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """As the source at the place meant."""
+        return self.source.valid(box.shift(self.dy, self.dx))
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return itself."""
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """As the source, moved."""
+        return {**self.source.identity(), "moved": [self.dy, self.dx]}

@@ -1,0 +1,161 @@
+"""What was verified: figures, whether the certificate holds, JSON and a table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tilepipe.evaluation.metrics.seams import Flips, SeamExcess
+from tilepipe.evaluation.verify.seam_patches import NONE, Difference, Window
+from tilepipe.evaluation.verify.stored import Stored
+from tilepipe.planning.certificate import Certificate
+
+LIMIT = 1e-5
+"""Difference in probability that fp32 arithmetic explains: kernels differ by the size of what they are given."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `tilepipe verify` measured; parts that could not be measured are None or empty."""
+
+    target: str
+    """The run or the label map."""
+    certificate: Certificate | None = None
+    """What the run claims; None for a label map alone."""
+    limit: float = LIMIT
+    """Largest difference in probability that the claim allows."""
+    windows: tuple[Window, ...] = ()
+    """Windows on seams and block borders against one centred pass."""
+    shifted: Difference | None = None
+    """The same pixels with the grid moved by half a core: grid-shift flips."""
+    again: Flips | None = None
+    """Labels on disk against the same labels computed again."""
+    comparable: bool = True
+    """Whether labels computed again must be the same: device and torch are those of the run."""
+    changed: tuple[str, ...] = ()
+    """Products that are not as they were written, in sentences: changed since, or damaged."""
+    stored: Stored | None = None
+    """Labels on disk against the ledger."""
+    seams: SeamExcess | None = None
+    """The comb test of all labels."""
+
+    @property
+    def whole(self) -> Difference:
+        """All windows against their centred passes."""
+        return sum((window.whole for window in self.windows), NONE)
+
+    @property
+    def neighbours(self) -> Difference:
+        """Neighbouring tiles against each other, all windows."""
+        return sum((window.neighbours for window in self.windows), NONE)
+
+    @property
+    def error(self) -> float | None:
+        """Largest difference of probabilities to a centred pass; None where nothing was compared."""
+        return self.whole.worst if self.windows else None
+
+    @property
+    def uncompared(self) -> str:
+        """Return in a sentence why nothing was compared; empty where something was."""
+        if self.certificate is None:
+            return f"nothing was compared: {self.seams}" if self.seams and not self.seams.enough else ""
+        if self.again is not None and not self.again.pixels:
+            where = f"{len(self.windows)} windows" if self.windows else "the places that were tried"
+            return f"no label was compared with one computed again: {where} hold no image data with labels on disk"
+        if self.again is None and not (self.stored and self.stored.blocks):
+            return "nothing was compared: give --windows 8 to compute labels again"
+        return ""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Return what does not hold, in sentences; empty when all holds."""
+        found = [*self.changed, *([self.uncompared] if self.uncompared else [])]
+        claims = self.certificate is not None and self.certificate.mode in ("EXACT", "TOLERANCE", "FIELD")
+        allowed = f"{self.limit:.1e} is allowed"
+        if claims and self.whole.worst > self.limit:
+            found.append(f"tiles differ from a pass without seams by {self.whole.worst:.1e}, {allowed}")
+        if claims and self.shifted and self.shifted.worst > 2 * self.limit:  # both grids may be off by the limit
+            found.append(f"moving the grid changes probabilities by {self.shifted.worst:.1e}, twice {allowed}")
+        if self.again and self.again.different and self.comparable:
+            found.append(f"{self.again.different} of {self.again.pixels} labels on disk are not those computed again")
+        if self.stored and self.stored.wrong:
+            where = f"{len(self.stored.wrong)} of {self.stored.blocks} blocks on disk"
+            found.append(f"{where} are not those of the ledger: {', '.join(self.stored.parts)}")
+        if self.certificate is None and self.seams and self.seams.found:
+            found.append(str(self.seams))
+        return tuple(found)
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything that was claimed is so; without a certificate, whether no seam was found.
+
+        False where nothing was compared: then nobody knows.
+        """
+        return not self.problems
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return (what, figure) pairs as text."""
+        rows = [("target", self.target)]
+        if self.certificate:
+            rows.append(("certificate", f"{self.certificate.mode}: {self.certificate.sentences[0]}"))
+        if self.certificate and self.certificate.level:
+            rows.append(("arithmetic", self.certificate.level.sentence))
+        if self.windows:
+            rows.append((f"{len(self.windows)} windows", f"{_text(self.whole)}, against one centred pass"))
+            between = self.neighbours
+            overlap = f"where two tiles see a pixel they differ by {between.mean:.1e} in the mean"
+            alone = "no pixel of these windows is seen by two tiles"
+            seen = f"{overlap}, {between.worst:.1e} at most" if between.flips.pixels else alone
+            rows.append(("neighbours", seen))
+        if self.shifted:
+            rows.append(("moved grid", _text(self.shifted)))
+        if self.again:
+            note = "" if self.comparable else "; another device or torch than in the run"
+            rows.append(("on disk", f"{self.again.different} of {self.again.pixels} labels differ from new ones{note}"))
+        if self.stored:
+            right = self.stored.blocks - len(self.stored.wrong)
+            known = f"{right} of {self.stored.blocks} blocks as in the ledger ({self.stored.where})"
+            rows.append(("ledger", known if self.stored.blocks else self.stored.where))
+        if self.seams:
+            rows.append(("lines", str(self.seams)))
+        return [*rows, ("verdict", "; ".join(self.problems) or "holds")]
+
+    def __str__(self) -> str:
+        """Return the rows as a table."""
+        return "\n".join(f"{name:12} {text}" for name, text in self.rows())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        return {
+            "target": self.target,
+            "holds": self.holds,
+            "problems": list(self.problems),
+            "limit": self.limit,
+            "certificate": json.loads(self.certificate.to_json()) if self.certificate else None,
+            "windows": [_window(window) for window in self.windows],
+            "whole": _figures(self.whole) if self.windows else None,
+            "neighbours": _figures(self.neighbours) if self.windows else None,
+            "shifted": _figures(self.shifted) if self.shifted else None,
+            "changed": list(self.changed),
+            "again": asdict(self.again) | {"comparable": self.comparable} if self.again else None,
+            "stored": asdict(self.stored) if self.stored else None,
+            "seams": asdict(self.seams) | {"found": self.seams.found, "says": str(self.seams)} if self.seams else None,
+        }
+
+    def to_json(self) -> str:
+        """Return the figures as JSON text."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+
+def _text(d: Difference) -> str:
+    share = f"{d.flips.different} of {d.flips.pixels} labels ({d.flips.share:.2%})"
+    return f"{share} flip, probabilities differ by {d.mean:.1e} in the mean, {d.worst:.1e} at most"
+
+
+def _figures(d: Difference) -> dict[str, Any]:
+    return {**asdict(d.flips), "share": d.flips.share, "mean": d.mean, "worst": d.worst}
+
+
+def _window(window: Window) -> dict[str, Any]:
+    return {"box": window.box.to_list(), "place": window.place, **_figures(window.whole)}

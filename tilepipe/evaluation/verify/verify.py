@@ -1,0 +1,204 @@
+"""Verify: a finished run checked against its certificate, or any label map against its tile grid.
+
+find     from a path to a run, its image and its model
+passes   parts of a run computed again: as tiles, on a moved grid, by one centred pass
+windows  windows on seams and block borders, grid-shift flips
+stored   what is on disk, against the ledger and against labels computed again
+lines    the comb test of any label map
+result   the figures and what they mean; picture: where they were taken
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+from tilepipe.errors import InputError, StorageError, UsageError, public
+from tilepipe.evaluation.metrics.seams import Flips, SeamExcess
+from tilepipe.evaluation.verify.comb import comb_test, lines_of, open_lines
+from tilepipe.evaluation.verify.finished_run import Run, around_run, claim, find_run, reopen
+from tilepipe.evaluation.verify.recompute import Passes
+from tilepipe.evaluation.verify.seam_patches import Window, check_window, noise_of, places, shifted
+from tilepipe.evaluation.verify.stored import Keeper, check_products, check_stored
+from tilepipe.evaluation.verify.verification import LIMIT, Verification
+from tilepipe.events import Event, Listener, silent
+from tilepipe.execution.job import Job
+from tilepipe.paths import refuse_inputs
+from tilepipe.planning.certificate import Certificate
+from tilepipe.planning.certify import level_of, versions_of, write_certificate
+from tilepipe.text import missing
+
+if TYPE_CHECKING:
+    from tilepipe.execution.job import Image
+    from tilepipe.execution.segment import Result
+    from tilepipe.models.model import Model
+
+__all__ = ["Options", "Verification", "verify"]
+
+WINDOWS = 8
+"""Windows that are compared with a centred pass; a quarter as many squares are computed on a moved grid."""
+
+
+class Options(TypedDict, total=False):
+    """What may be chosen; the command line's names with underscores."""
+
+    windows: int
+    """Windows to compare; 8 by default, 0 checks only what is on disk."""
+    seed: int
+    """Of the random places; 0 by default."""
+    mask: str | Path
+    """GeoJSON file of the run's polygons, where it had one."""
+    device: str
+    """Where to compute; the run's own device by default."""
+    trust_model: str
+    """As in `segment`."""
+    tile: int
+    """Tile side of a label map that no run is known of."""
+    step: int
+    """Distance of its tiles; the tile side by default."""
+    stride: int
+    """Total stride of its model, where known."""
+    picture: str | Path
+    """PNG to write: where the windows lie and what they show."""
+
+
+@public
+def verify(
+    run: str | Path | Result,
+    image: Image | None = None,
+    model: str | Path | Model | None = None,
+    *,
+    listener: Listener = silent,
+    **options: Unpack[Options],
+) -> Verification:
+    """Check a finished run against its certificate: seams, the tile grid's influence, what is on disk.
+
+    `run` is what `segment` returned, one of its products or its work directory; `image` and `model` are needed where
+    they were given from Python or have moved. What was measured is added to the run's `certificate.json`. With `tile`
+    any label map (COG, OME-Zarr, GeoTIFF, PNG of one band) is tested for lines where its tiles met, without image or
+    model. Memory holds a few tiles and one block. Raises `InputError`, `UsageError`, `ModelError`.
+    """
+    unknown = sorted(set(options) - set(Options.__annotations__))
+    if unknown:
+        raise UsageError(f"{unknown[0]!r} is not known; use {', '.join(sorted(Options.__annotations__))}")
+    path = Path(run) if isinstance(run, str | Path) else run.paths[0]
+    known = None if "tile" in options else find_run(path)
+    if known is None:
+        return _lines_alone(path, options)
+    if options.get("picture"):
+        _check_picture(Path(options["picture"]))
+        beside = (known.directory.parent.with_name(name) for name in known.record["products"])
+        images = [name for name in (image, known.record["source"]) if isinstance(name, str | Path)]
+        refuse_inputs([options["picture"]], [path, *images, *beside])
+    job = reopen(known, image, model, dict(options))
+    found = _measure(known, job, options, listener)
+    with suppress(StorageError):  # a run that may only be read
+        write_certificate(_as_found(found), known.directory)
+    if options.get("picture"):
+        from tilepipe.evaluation.verify.picture import draw
+
+        draw(found, job, Path(options["picture"]))
+    return found
+
+
+def _check_picture(picture: Path) -> None:
+    if picture.suffix.lower() != ".png":
+        raise UsageError(f"{picture} is no name of a PNG, which the picture is; give {picture.with_suffix('.png')}")
+    if not picture.parent.is_dir():
+        raise UsageError(f"folder {picture.parent} does not exist; make it first")
+
+
+def _lines_alone(path: Path, options: Options) -> Verification:
+    if options.get("picture") and "tile" in options:
+        raise UsageError("a picture shows a run that is computed again; leave out --picture, or --tile")
+    if "tile" not in options:
+        if not path.exists():
+            raise InputError(missing(path))
+        raise UsageError(f"no run of tilepipe is known of {path}; give --tile and --step to test its lines alone")
+    tile = options["tile"]
+    found = comb_test(open_lines(path), tile, options.get("step", tile), options.get("stride"))
+    return Verification(str(path), seams=found)
+
+
+def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verification:
+    count, seed = options.get("windows", WINDOWS), options.get("seed", 0)
+    claimed = claim(run, job.model)
+    listener(Event("verify", message="what is on disk"))
+    found = Verification(
+        str(run.directory), claimed, changed=check_products(run), stored=check_stored(run), seams=_lines(run)
+    )
+    if count < 1:
+        return found
+    listener(Event("verify", message="what the device's arithmetic does"))
+    level = level_of(job.plan, job.model, measure=True)
+    claimed = replace(claimed, device=job.plan.compute.device, level=level)
+    passes = Passes(job, around_run(run), lenient=bool(run.record["failed"]))
+    try:
+        windows, again = _windows(run, passes, (count, seed), listener)
+        limit = _limit(claimed, passes, windows)
+        listener(Event("verify", message="the grid moved by half a core"))
+        gsf = shifted(passes, max(1, count // 4), seed)
+    finally:
+        passes.close()
+    same = versions_of(job.plan, job.model).items() >= _that_matter(run).items()
+    same = same and job.plan.compute == run.plan.compute
+    return replace(found, certificate=claimed, windows=windows, limit=limit, shifted=gsf, again=again, comparable=same)
+
+
+def _windows(
+    run: Run, passes: Passes, drawn: tuple[int, int], listener: Listener
+) -> tuple[tuple[Window, ...], Flips | None]:
+    """Return the windows, and labels on disk against those computed again around them."""
+    keeper, windows, again = Keeper(run, passes.job.wanted), [], Flips(0, 0)
+    for box, place in places(passes, *drawn):
+        with passes.attempt():
+            window, labels = check_window(passes, box, place)
+            windows.append(window)
+            again += keeper.compare(box, labels)
+        listener(Event("verify", len(windows), drawn[0]))
+    return tuple(windows), again
+
+
+def _that_matter(run: Run) -> dict[str, str]:
+    """Return the versions of a run that its labels may depend on, beside its weights."""
+    versions = run.record["versions"]
+    return {name: versions[name] for name in ("torch", "device", "cuda", "cudnn") if name in versions}
+
+
+def _limit(claimed: Certificate, passes: Passes, windows: tuple[Window, ...]) -> float:
+    """Return the largest difference that the claim allows: a fixed one for fp32 on a CPU and for fp64, whose rounding
+    is far below it, else four times the arithmetic's own."""
+    if claimed.mode == "TOLERANCE":
+        return claimed.tolerance
+    if claimed.precision == "fp64" or (claimed.device, claimed.precision) == ("cpu", "fp32"):
+        return LIMIT
+    rounding = []
+    for window in windows[:4]:
+        with passes.attempt():
+            rounding.append(4 * noise_of(passes, window.box))
+    return max([LIMIT, *rounding])
+
+
+def _lines(run: Run) -> SeamExcess | None:
+    """Return the comb test of the run's labels; None where they are on another grid or cannot be read."""
+    plan, cut = run.plan, run.plan.tiling
+    step = plan.grid.y.step
+    if plan.output != plan.predicted or not run.products or min(plan.grid.y.count, plan.grid.x.count) < 2:
+        return None
+    start = -plan.output_region.y0 % step, -plan.output_region.x0 % step
+    tile = step if cut.window == "crop" else cut.tile
+    with suppress(InputError, StorageError):  # the ledger's check says so
+        return comb_test(lines_of(run.labels()), tile, step, cut.stride, start)
+    return None
+
+
+def _as_found(found: Verification) -> Certificate:
+    """Return the certificate with what was measured; a claim that does not hold is taken back, one that was not tested
+    stays."""
+    assert found.certificate is not None
+    certificate = replace(found.certificate, error=found.error)
+    if found.holds or found.problems == (found.uncompared,):
+        return certificate
+    return replace(certificate, mode="UNCERTIFIED", known="tilepipe verify found: " + "; ".join(found.problems))

@@ -1,0 +1,260 @@
+"""Batch: one model over many images; what is done is not done again, and one bad image never stops the rest.
+
+A batch is started by whoever keeps the time (cron, a systemd timer); it holds a lock while it runs. What was done is
+known by a record beside the outputs, one JSON line per image processed: the run key (a hash of the image's content, the
+weights and the settings), and size and sha256 of each output. An output that the record does not know, or that changed
+since, is never overwritten.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilepipe.errors import TilepipeError, UsageError, ordinary, public
+from tilepipe.events import Event, Listener, silent
+from tilepipe.execution import segment
+from tilepipe.execution.batch.jobs_file import Job, Jobs, expand, output_folder, read_jobs
+from tilepipe.execution.batch.record import (
+    DONE,
+    EDITED,
+    FAILED,
+    NEW,
+    PARTIAL,
+    UNCHANGED,
+    Entry,
+    append_entry,
+    read_entries,
+)
+from tilepipe.execution.keys import Keys
+from tilepipe.execution.publish import facts, is_same
+from tilepipe.models.identity import identities_held
+from tilepipe.planning.receptive_field import look
+from tilepipe.planning.resolution import with_model_bands
+from tilepipe.planning.settings import Settings
+from tilepipe.products.labels import parses
+from tilepipe.sources.open import chosen
+from tilepipe.storage import locked, storage_errors
+from tilepipe.text import nearest
+
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
+    from tilepipe.sources.base import Source
+
+
+TILES_SAID = 3
+"""Failed tiles that the record of an image names."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A jobs file and what earlier batches did with it."""
+
+    path: Path
+    """Of the jobs file."""
+    jobs: Jobs
+    """Its content."""
+    known: dict[str, Entry]
+    """Last entry of each output, by its path below the output folder."""
+
+    @classmethod
+    def load(cls, path: Path, jobs: Jobs) -> Batch:
+        """Read the record of earlier batches."""
+        record = output_folder(jobs, path.parent) / f"{path.stem}.jsonl"
+        return cls(path, jobs, {entry.output: entry for entry in read_entries(record)})
+
+    @property
+    def folder(self) -> Path:
+        """All outputs lie in it."""
+        return output_folder(self.jobs, self.path.parent)
+
+    @property
+    def record(self) -> Path:
+        """JSON lines, one per image processed."""
+        return self.folder / f"{self.path.stem}.jsonl"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments of `tilepipe.segment`; files named there are relative to the jobs file."""
+        settings = dict(self.jobs.settings)
+        for name in ("mask", "region"):
+            if (file := self.path.parent / str(settings.get(name, ""))).is_file():
+                settings[name] = str(file)
+        return {**settings, "of": self.jobs.of} if self.jobs.of else settings
+
+    def images(self) -> list[Job]:
+        """Return what is to be done, checked for collisions. Raises `UsageError`."""
+        products = frozenset(self.folder / name for entry in self.known.values() for name in entry.files)
+        return expand(self.jobs, self.path.parent, products)
+
+    def below(self, path: str | Path) -> str:
+        """Return a path as it is recorded."""
+        return Path(path).resolve().relative_to(self.folder).as_posix()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of all images."""
+
+    folder: Path
+    """All outputs lie in it."""
+    entries: tuple[Entry, ...]
+    """One per image."""
+
+    @property
+    def failed(self) -> list[Entry]:
+        """Images that failed, or of which some tiles did."""
+        return [entry for entry in self.entries if entry.status in (PARTIAL, FAILED)]
+
+
+@public
+def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent) -> Report:
+    """Run a jobs file and return what became of each image; with `dry_run`, only say what would be done.
+
+    Raises `UsageError` for a wrong jobs file, `ModelError` for a refused model and `LockedError` when another batch
+    works on the same output folder. What goes wrong with one image is an entry with status 'failed'.
+    """
+    path = Path(path).resolve()
+    jobs = _checked(path)
+    near = path.parent / jobs.model
+    trust = {"trust_model": jobs.settings["trust_model"]} if "trust_model" in jobs.settings else {}
+    model = segment.load_model(str(near) if near.exists() else jobs.model, **trust)
+    look(model, listener)  # a model that no image can use stops the batch, not every image
+    folder = output_folder(jobs, path.parent)
+    if dry_run:
+        batch = Batch.load(path, jobs)
+        return Report(folder, tuple(_look(batch, job, model) for job in batch.images()))
+    with _alone(folder):
+        batch = Batch.load(path, jobs)
+        todo = batch.images()
+        entries: list[Entry] = []
+        for job in todo:
+            listener(Event("batch", len(entries), len(todo), str(job.image)))
+            entries.append(_process(batch, job, model, listener))
+            listener(Event("batch", len(entries), len(todo), _sentence(entries[-1])))
+    return Report(folder, tuple(entries))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a batch on its output folder. Raises `LockedError`."""
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".tilepipe-batch.lock"):
+        yield
+
+
+def _checked(path: Path) -> Jobs:
+    jobs = read_jobs(path)
+    known = set(Settings.__annotations__) - {"of"}
+    for name in jobs.settings:
+        if name not in known:
+            raise UsageError(f"{path}: settings: {nearest(name, known)}")
+    return jobs
+
+
+def _look(batch: Batch, job: Job, model: Model) -> Entry:
+    """Return what would become of an image: 'unchanged', 'failed', or 'new' for work to do."""
+    output = batch.below(job.output)
+    try:
+        source, settings = _opened(batch, job, model)
+        key = _key(source, model, settings)
+        done, edited = _is_done(batch, output, key), _is_edited(batch, output, key)
+        if not (done or edited):
+            segment.plan(source, model, **settings)  # so that what would be refused is said
+    except Exception as error:
+        return _failed(batch, job, error)
+    return Entry(str(job.image), output, UNCHANGED if done else EDITED if edited else NEW, key)
+
+
+def _process(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
+    """Do one image and record it; of what goes wrong with it only Ctrl-C comes out."""
+    start = time.monotonic()
+    try:
+        with identities_held():
+            entry = _segment(batch, job, model, listener)
+    except Exception as error:
+        entry = _failed(batch, job, error)
+    if entry.status not in (UNCHANGED, EDITED):
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        entry = replace(entry, time=now, seconds=round(time.monotonic() - start, 3))
+        append_entry(batch.record, entry)
+    return entry
+
+
+def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
+    output, (source, settings) = batch.below(job.output), _opened(batch, job, model)
+    key = _key(source, model, settings)
+    entry = Entry(str(job.image), output, UNCHANGED, key, batch.jobs.of)
+    if _is_done(batch, output, key):
+        return entry
+    if _is_edited(batch, output, key):
+        return replace(entry, status=EDITED)
+    settings = {**settings, "overwrite": _may_replace(batch, job) or batch.jobs.settings.get("overwrite", False)}
+    with storage_errors(job.output.parent):
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+    result = segment.segment(source, model, job.output, listener=listener, **settings)
+    files = {batch.below(path): facts(Path(path)) for path in result.paths}
+    if result.failed:
+        why = f"{len(result.failed)} tiles have no labels: {'; '.join(result.failed[:TILES_SAID])}"
+        return replace(entry, status=PARTIAL, files=files, message=why)
+    return replace(entry, status=DONE, files=files)
+
+
+def _opened(batch: Batch, job: Job, model: Model) -> tuple[Source, dict[str, Any]]:
+    """Return an image with the bands that are read, and the other settings."""
+    settings = batch.settings
+    source = with_model_bands(segment.open_source(job.image, **chosen(settings)), model.card, settings)
+    return source, {name: value for name, value in settings.items() if name != "bands"}
+
+
+def _key(source: Source, model: Model, given: dict[str, Any]) -> str:
+    """Return the request key: a hash of the image's content, the model and the settings; it takes no plan."""
+    settings: Settings = {**given}  # type: ignore[typeddict-item]
+    return Keys.of(source, model, settings).request(settings)
+
+
+def _failed(batch: Batch, job: Job, error: Exception) -> Entry:
+    """Return the entry of an image that failed; it keeps the files of an earlier success, which stay where they are."""
+    output = batch.below(job.output)
+    files = batch.known[output].files if output in batch.known else {}
+    error = ordinary(error) or error
+    message = str(error) if isinstance(error, TilepipeError) else f"unexpected, a bug: {error}"
+    return Entry(str(job.image), output, FAILED, files=files, error=type(error).__name__, message=message)
+
+
+def _is_done(batch: Batch, output: str, key: str) -> bool:
+    """Return whether the record says that these labels were made, and they are still what was written."""
+    entry = batch.known.get(output)
+    if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, batch.jobs.of):
+        return False
+    return all(is_same(batch.folder / name, known) for name, known in entry.files.items())
+
+
+def _is_edited(batch: Batch, output: str, key: str) -> bool:
+    """Return whether these labels were made, are all there and can be read, but somebody has changed them since."""
+    entry = batch.known.get(output)
+    if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, batch.jobs.of):
+        return False
+    if batch.jobs.settings.get("overwrite", False):
+        return False
+    return all((batch.folder / name).exists() and parses(batch.folder / name) for name in entry.files)
+
+
+def _may_replace(batch: Batch, job: Job) -> bool:
+    """Return whether each of an image's outputs is free, or there as an earlier batch wrote it."""
+    entry = batch.known.get(batch.below(job.output))
+    files = entry.files if entry else {}
+    there = [batch.below(path) for path in job.products if path.exists()]
+    return all(name in files and is_same(batch.folder / name, files[name]) for name in there)
+
+
+def _sentence(entry: Entry) -> str:
+    why = f"{entry.error}: {entry.message}" if entry.error else entry.message
+    end = f": {why}" if why else f" in {entry.seconds:.1f} s" if entry.seconds else ""
+    return f"{entry.image}: {entry.status}{end}"

@@ -1,0 +1,198 @@
+"""One block: read, predict, blend, commit. The only place where the parts meet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError
+from tilepipe.execution.job import FAIL, Job
+from tilepipe.execution.ledger import Record
+from tilepipe.execution.pixels import Pixels
+from tilepipe.execution.statistics.provider import Around, around_of
+from tilepipe.execution.store import Store
+from tilepipe.execution.trials import Call, Found, Trials
+from tilepipe.inference.predictor import Predictor
+from tilepipe.inference.statistics.capture import Frozen
+from tilepipe.planning.plan import Plan
+from tilepipe.tiling.blend import SIDES, Canvas, Coded, Kept, Sums, strip_boxes
+from tilepipe.tiling.grid import Index
+from tilepipe.tiling.uncertainty import VOID
+
+
+@dataclass
+class Tally:
+    """What happened to the tiles of a block."""
+
+    tiles: int = 0
+    """Predicted."""
+    failed: list[str] = field(default_factory=list)
+    """Could not be read or predicted, and why."""
+
+
+class Worker:
+    """Works on the blocks of one job in one process; `run` may be called from several threads."""
+
+    def __init__(self, job: Job, around: Around | None = None) -> None:
+        """Move the model to its device and open the store; `around` is where statistics come from if not from `job`."""
+        plan, how = job.plan, job.plan.compute
+        self.job = job
+        self.predictor = Predictor(
+            job.model, plan.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
+        )
+        self.store = Store(job.directory) if job.directory else None
+        self.image = Pixels(job.source, job.model.card.mean or (0.0,) * plan.bands)
+        stop = job.on_tile_error == FAIL
+        self.around = around or around_of(plan, job.model, self.image, job.directory, stop=stop)
+        self._trials = Trials(job.model, plan, stop=stop)
+        self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
+
+    def region(self) -> tuple[NDArray[Any], Tally]:
+        """Return the labels of the plan's region on the prediction grid, in memory."""
+        plan, tally = self.job.plan, Tally()
+        area = plan.predicted_region
+        canvas = self._gather(plan.tiles(), area, tally)
+        labels = canvas.labels(area)
+        labels[~self.wanted(area)] = plan.nodata
+        return labels, tally
+
+    def run(self, block: Index, strips_from: Iterable[Record] = ()) -> Record:
+        """Predict a block's tiles, write its labels and strips, and return the line for the ledger.
+
+        `strips_from` are the ledger lines of the earlier neighbours that have written strips.
+        """
+        start, plan, tally = time.monotonic(), self.job.plan, Tally()
+        assert self.store is not None
+        grid, zone = plan.grid, plan.grid.zone(block)
+        area = _grown(zone, max(grid.tile_shape) if grid.blended else 0, grid.shape)
+        canvas = self._gather(plan.tiles_of(block), area, tally)
+        strips: dict[str, str] = {}
+        if isinstance(canvas, Sums):
+            strips = self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
+        labels = canvas.labels(zone)
+        labels[~self.wanted(zone)] = plan.nodata
+        sha256 = self.store.write_labels(zone, labels)
+        layers = self._write_layers(zone, canvas, labels != plan.nodata)
+        seconds = round(time.monotonic() - start, 3)
+        return Record(block, sha256, tally.tiles, tuple(tally.failed), seconds, layers, strips)
+
+    def _write_layers(self, zone: Box, canvas: Canvas, labelled: NDArray[np.bool_]) -> tuple[str, ...]:
+        """Write the plan's layers, nodata where labels are; return their sha256."""
+        assert self.store is not None
+        layers = self.job.plan.layers
+        found = ((name, np.where(labelled, canvas.layer(name, zone), np.uint8(VOID))) for name in layers)
+        return tuple(self.store.write_layer(name, zone, codes) for name, codes in found)
+
+    def close(self) -> None:
+        """Stop the reading threads."""
+        self._readers.shutdown(cancel_futures=True)
+
+    def _gather(self, tiles: Iterable[Index], area: Box, tally: Tally) -> Canvas:
+        """Predict `tiles` and collect what they say about `area`; tiles without a wanted pixel are left out."""
+        plan, canvas = self.job.plan, _canvas(self.job.plan, area)
+        predict = self.predictor.probabilities if isinstance(canvas, Sums | Coded) else self.predictor.labels
+        for group in self._read_ahead(_batched(self._useful(tiles, area), plan.compute.batch)):
+            for tile, values in self._values(predict, group):
+                if isinstance(values, str):
+                    canvas.fail(tile)
+                    tally.failed.append(values)
+                else:
+                    canvas.add(tile, values)
+                    tally.tiles += 1
+        return canvas
+
+    def _values(self, predict: Call, group: list[tuple[Index, Found]]) -> Iterator[tuple[Index, Found]]:
+        """Yield what the model says to the tiles of a group, or why one could not be read or predicted."""
+        good = [(tile, pixels) for tile, pixels in group if not isinstance(pixels, str)]
+        yield from ((tile, problem) for tile, problem in group if isinstance(problem, str))
+        boxes = [self.job.plan.grid.tile_box(tile) for tile, _ in good]
+        found = self._trials.of(predict, [pixels for _, pixels in good], boxes, self.under)
+        yield from zip((tile for tile, _ in good), found, strict=True)
+
+    def _useful(self, tiles: Iterable[Index], area: Box) -> Iterator[Index]:
+        wanted = self.wanted(area)
+        for tile in tiles:
+            part = self.job.plan.grid.kept_box(tile) & area
+            if part is not None and wanted[part.slices_in(area)].any():
+                yield tile
+
+    def wanted(self, area: Box) -> NDArray[np.bool_]:
+        """Return where `area` is asked for and holds image data; that is looked up only around what is asked for."""
+        wanted = self.job.wanted.asked(area)
+        rows, columns = (np.flatnonzero(wanted.any(axis=axis)) for axis in (1, 0))
+        if len(rows):
+            part = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+            wanted[part.slices_in(Box.of_shape(*area.shape))] &= self.image.valid(part.shift(area.y0, area.x0))
+        return wanted
+
+    def _read_ahead(self, groups: Iterator[tuple[Index, ...]]) -> Iterator[list[tuple[Index, Found]]]:
+        """Yield groups of tiles with their pixels, reading the next group while this one is used."""
+        waiting: list[list[tuple[Index, Future[Found]]]] = []
+        for group in groups:
+            waiting.append([(tile, self._readers.submit(self._read, tile)) for tile in group])
+            if len(waiting) > 1:
+                yield [(tile, future.result()) for tile, future in waiting.pop(0)]
+        for rest in waiting:
+            yield [(tile, future.result()) for tile, future in rest]
+
+    def _read(self, tile: Index) -> Found:
+        """Return a tile's pixels, or why they cannot be read; raises it where a tile that fails stops the run."""
+        try:
+            return self.pixels(self.job.plan.grid.tile_box(tile))
+        except InputError as error:
+            if self.job.on_tile_error == FAIL:
+                raise
+            return str(error)
+
+    def pixels(self, box: Box) -> NDArray[Any]:
+        """Return pixels as the model sees them; those without image data are its mean. Raises `InputError`."""
+        return self.image.read(box)[0]
+
+    def under(self, boxes: Iterable[Box]) -> Frozen | None:
+        """Return what puts statistics in when the model runs on tiles at `boxes`; None where it takes its own."""
+        return Frozen([self.around.nodes(box) for box in boxes]) if self.around else None
+
+    def _exchange_strips(self, block: Index, sums: Sums, strips_from: Iterable[Record], *, own: bool) -> dict[str, str]:
+        """Write this block's strips, if it has any of its `own`, and add those of its earlier neighbours.
+
+        Returns the sha256 of its own by side.
+        """
+        assert self.store is not None
+        grid = self.job.plan.grid
+        reach = max(grid.tile_shape) - 1
+        boxes = strip_boxes(grid.zone(block), reach, grid.shape) if own else {}
+        written = {side: self.store.write_strip(block, side, sums.at(box)) for side, box in boxes.items()}
+        givers = {record.block: record for record in strips_from}
+        for side, (rows, columns) in SIDES.items():
+            near = Index(block.row - rows, block.column - columns)
+            if near in givers:
+                box = strip_boxes(grid.zone(near), reach, grid.shape)[side]
+                sums.at(box)[:] += self.store.read_strip(near, side, givers[near].strips[side])
+        return written
+
+
+def _canvas(plan: Plan, area: Box) -> Canvas:
+    """Return what collects labels over `area`: their own, or from probabilities where they are blended or coded."""
+    grid, dtype = plan.grid, plan.label_dtype
+    if grid.blended:
+        return Sums(grid, area, plan.tiling.window, classes=plan.classes, dtype=dtype, layers=plan.layers)
+    return Coded(grid, area, dtype, plan.nodata, plan.layers) if plan.layers else Kept(grid, area, dtype, plan.nodata)
+
+
+def _grown(zone: Box, reach: int, shape: tuple[int, int]) -> Box:
+    """Return the zone and what its tiles reach below and to the right, inside the image."""
+    return Box(zone.y0, zone.x0, min(zone.y1 + reach, shape[0]), min(zone.x1 + reach, shape[1]))
+
+
+def _batched(tiles: Iterator[Index], size: int) -> Iterator[tuple[Index, ...]]:
+    """Yield groups of `size` tiles; the last one may be smaller."""
+    while group := tuple(islice(tiles, size)):
+        yield group

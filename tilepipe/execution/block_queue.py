@@ -1,0 +1,165 @@
+"""Book: which blocks of a run are done, ready or still needed, and whether they are what was committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import StorageError
+from tilepipe.events import Event, Listener
+from tilepipe.execution.ledger import AGAIN, Ledger, Record
+from tilepipe.execution.store import Store
+from tilepipe.planning.plan import Plan
+from tilepipe.tiling.grid import Index
+
+
+class Work(Protocol):
+    """What a process does for the blocks, or other units, of a book."""
+
+    def run(self, block: Index, strips_from: Iterable[Record] = ()) -> Record:
+        """Do one and return its line for the ledger."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class Queue(Protocol):
+    """Which units are missing, which of them can be done now, and what is done."""
+
+    def missing(self) -> list[Index]:
+        """Return the units that are not committed yet, in order."""
+
+    def ready(self, block: Index) -> bool:
+        """Return whether what a unit waits for is committed."""
+
+    def later(self, block: Index) -> list[Index]:
+        """Return the units that wait for this one, among others."""
+
+    def givers(self, block: Index) -> tuple[Record, ...]:
+        """Return the ledger lines of the units that have left something for this one."""
+
+    def commit(self, record: Record) -> None:
+        """Take down that a unit is done."""
+
+
+class Book:
+    """Commits blocks to the ledger, in an order that has a block's earlier neighbours first."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, store: Store, listener: Listener) -> None:
+        """Compare labels, layers and strips with the ledger; what is not as it was written is to be computed again.
+
+        Strips of a stopped run that nobody needs any more are cleared away.
+        """
+        self.plan = plan
+        self.ledger = ledger
+        self.store = store
+        self.listener = listener
+        self._grid = plan.grid
+        self._blocks = list(plan.blocks())
+        self._known = set(self._blocks)
+        self._forget_damaged()
+        self._tiles = sum(record.tiles for record in ledger.done.values())
+        for block in ledger.done:
+            self._drop_strips(block)
+
+    def missing(self) -> list[Index]:
+        """Return the blocks that are not committed yet, row by row."""
+        return [block for block in self._blocks if block not in self.ledger.done]
+
+    def ready(self, block: Index) -> bool:
+        """Return whether the neighbours that a block waits for are committed."""
+        return all(near in self.ledger.done for near in self._earlier(block))
+
+    def later(self, block: Index) -> list[Index]:
+        """Return the neighbours that wait for a block."""
+        if not self._grid.blended:
+            return []
+        return [near for near in self._grid.later(block) if near in self._known]
+
+    def givers(self, block: Index) -> tuple[Record, ...]:
+        """Return the ledger lines of the earlier neighbours that have written strips."""
+        records = (self.ledger.done[near] for near in self._earlier(block))
+        return tuple(record for record in records if record.strips)
+
+    def commit(self, record: Record) -> None:
+        """Append to the ledger, drop strips that nobody needs any more, and tell the listener."""
+        self.ledger.append(record)
+        for block in (record.block, *self._earlier(record.block)):
+            self._drop_strips(block)
+        self._tiles += record.tiles
+        done, total = len(self.ledger.done), len(self._blocks)
+        self.listener(Event("predict", done, total, data={"tiles": self._tiles, "failed": len(record.failed)}))
+
+    def _forget_damaged(self) -> None:
+        """Take blocks out of the ledger that are not as written, and those whose strips are missed by one to compute.
+
+        A block to compute needs the strips of its earlier neighbours; where they are gone, these are computed again.
+        """
+        done = self.ledger.done
+        lost = {block for block, record in done.items() if not self._as_written(record)}
+        asked = [block for block in self._blocks if block not in done or block in lost]
+        while asked:
+            for near in self._earlier(asked.pop()):
+                if near in done and near not in lost and not self.store.has_strips(done[near]):
+                    lost.add(near)
+                    asked.append(near)
+        if lost:
+            self.ledger.forget(lost)
+        if lost or self.ledger.damaged:
+            text = f"{self.store.directory} was damaged: {len(lost) + self.ledger.damaged} blocks are computed again"
+            self.listener(Event("predict", len(done), len(self._blocks), text))
+
+    def _as_written(self, record: Record) -> bool:
+        if record.block not in self._known or len(record.layers) != len(self.plan.layers):
+            return False
+        try:
+            for layer, sha256 in zip(("", *self.plan.layers), (record.sha256, *record.layers), strict=True):
+                self.store.check(self._grid.zone(record.block), sha256, layer)
+        except StorageError:
+            return False
+        return True
+
+    def _earlier(self, block: Index) -> list[Index]:
+        if not self._grid.blended:
+            return []
+        return [near for near in self._grid.earlier(block) if near in self._known]
+
+    def _drop_strips(self, block: Index) -> None:
+        if self._grid.blended and all(near in self.ledger.done for near in self.later(block)):
+            self.store.drop_strips(block)
+
+
+class Checked:
+    """Reads the labels of a run, or a layer, for its products: a block's when its labels are those in the ledger.
+
+    A block is hashed when it is read first, and again when its file has changed since.
+    """
+
+    def __init__(self, book: Book, layer: str = "") -> None:
+        """`layer` is the name of an uncertainty layer; '' for labels."""
+        number = (*book.plan.layers,).index(layer) if layer else -1
+        records = book.ledger.done.items()
+        self._sha256 = {block: record.layers[number] if layer else record.sha256 for block, record in records}
+        self._store, self._grid, self._layer = book.store, book.plan.grid, layer
+        self._seen: dict[Index, list[tuple[int, ...] | None]] = {}
+
+    def __call__(self, box: Box) -> NDArray[Any]:
+        """Return the values of `box`. Raises `StorageError` where they are not what was committed."""
+        y, x = self._grid.y, self._grid.x
+        for row in range(min(box.y0 // y.zone, y.blocks - 1), min(y.blocks, -(-box.y1 // y.zone))):
+            for column in range(min(box.x0 // x.zone, x.blocks - 1), min(x.blocks, -(-box.x1 // x.zone))):
+                self._check(Index(row, column))
+        return self._store.read_layer(self._layer, box) if self._layer else self._store.read_labels(box)
+
+    def _check(self, block: Index) -> None:
+        zone = self._grid.zone(block)
+        state = self._store.state(zone, self._layer)
+        if self._seen.get(block) == state:
+            return
+        if block not in self._sha256:
+            raise StorageError(f"block {tuple(block)} is not in the ledger of {self._store.directory}; {AGAIN}")
+        self._store.check(zone, self._sha256[block], self._layer)
+        self._seen[block] = state

@@ -1,0 +1,223 @@
+"""Blocks as Dask tasks, a bounded number in flight: in this process, in worker processes, or on a running scheduler.
+
+A task is one block; it writes to the store and returns its ledger line, so nothing is ever held in worker memory. The
+job goes to each worker process once; in this process it is not copied at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import dask
+import distributed.core
+from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, wait
+
+from tilepipe.errors import DeviceError, UsageError
+from tilepipe.execution.block import Worker
+from tilepipe.execution.block_queue import Queue, Work
+from tilepipe.execution.executors import scheduler_watch
+from tilepipe.execution.executors.code import code_here
+from tilepipe.execution.executors.front import Front
+from tilepipe.execution.executors.spawned import deaf_to_ctrl_c, main_hidden, own_environment
+from tilepipe.execution.job import Job
+from tilepipe.execution.ledger import Record
+from tilepipe.inference.predictor import use_threads
+from tilepipe.sources.geotiff import rows_forgotten
+from tilepipe.tiling.grid import Index
+
+CONNECT = "30s"
+"""How long a scheduler may take to answer at first."""
+_WORKERS: dict[str, Work] = {}
+"""Live workers of this process by job; tasks find theirs here."""
+
+
+class _JobPlugin(WorkerPlugin):
+    """Brings a job to every worker process, also to those that join later."""
+
+    def __init__(self, key: str, make: Callable[[], Work], threads: int) -> None:
+        self.name = f"tilepipe-{key}"
+        self.key, self.make, self.threads = key, make, threads
+
+    def setup(self, worker: Any) -> None:
+        use_threads(self.threads)
+        _WORKERS[self.key] = self.make()
+
+    def teardown(self, worker: Any) -> None:
+        with rows_forgotten():
+            _drop_worker(self.key)
+
+
+def run(
+    job: Job,
+    book: Queue,
+    scheduler: str | None = None,
+    order: Callable[[list[Index]], list[Index]] = list,
+    *,
+    make: Callable[[Job], Work] = Worker,
+) -> None:
+    """Compute the blocks that are missing in the book, in `order` as far as earlier neighbours allow.
+
+    `make` gives a process its worker, for blocks or for units of another kind. Uses `job.plan.compute.workers`
+    processes (0: threads of this process), or the scheduler at an address. Raises what a block raises; finished blocks
+    stay committed.
+    """
+    front = Front(book, order(book.missing()))
+    if not front:
+        return
+    key = uuid.uuid4().hex
+    with _client(job, key, scheduler, partial(make, job)) as client:
+        in_flight = job.plan.compute.in_flight if scheduler is None else 2 * max(1, len(client.nthreads()))
+        here, running = code_here(), dict[Any, Index]()
+        while front or running:
+            for block in front.take(in_flight - len(running)):
+                running[client.submit(_run_block, key, block, book.givers(block), here, pure=False)] = block
+            for future in _finished(client, list(running)):
+                block = running.pop(future)
+                book.commit(_result(future, block))
+                front.committed(block)
+
+
+def _finished(client: Client, running: list[Any]) -> Iterable[Any]:
+    """Return the tasks that have ended, one at least. Raises `DeviceError` when there is nobody left to compute."""
+    watch = scheduler_watch.Watch(client)
+    while True:
+        try:
+            ended: Iterable[Any] = wait(running, timeout=scheduler_watch.LOOK, return_when="FIRST_COMPLETED").done
+            return ended
+        except TimeoutError:
+            watch.look()
+        except (*scheduler_watch.ENDED, OSError) as error:
+            raise scheduler_watch.scheduler_gone(client, error) from None
+
+
+def _run_block(key: str, block: Index, givers: tuple[Record, ...], code: str) -> Record | None:
+    """Compute a block; return None where the model raised `KeyboardInterrupt`, which would end Dask's own loop."""
+    if code != code_here():  # a worker that has joined since
+        raise DeviceError(_other_code(f"a worker on {platform.node()}", code_here(), code))
+    try:
+        return _WORKERS[key].run(Index(*block), givers)
+    except KeyboardInterrupt:
+        return None
+
+
+def _refuse_other_code(client: Client) -> None:
+    """Raise `DeviceError` when a worker process would compute with other code than this one."""
+    here = code_here()
+    for worker, there in client.run(code_here, on_error="return").items():
+        if there != here:
+            raise DeviceError(_other_code(f"worker {worker}", there, here))
+
+
+def _other_code(who: str, there: object, here: str) -> str:
+    said = there if isinstance(there, str) else f"another version of tilepipe ({there})"
+    return (
+        f"{who} has {said}, but this run has {here}; its labels could differ, so it is not used. Install the same "
+        "there and start the workers again"
+    )
+
+
+def _result(future: Any, block: Index) -> Record:
+    try:
+        record: Record | None = future.result()
+    except scheduler_watch.ENDED as error:
+        raise scheduler_watch.scheduler_gone(future.client, error) from None
+    except KilledWorker:
+        raise DeviceError(
+            f"worker processes died again and again on block {tuple(block)}, most likely out of memory; "
+            "use fewer --workers or a smaller --tile, the run will resume"
+        ) from None
+    if record is None:
+        raise KeyboardInterrupt
+    return record
+
+
+def _drop_worker(key: str) -> None:
+    worker = _WORKERS.pop(key, None)
+    if worker is not None:
+        worker.close()
+
+
+@contextmanager
+def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work]) -> Iterator[Client]:
+    """Connect to, or start, what runs the tasks, with the job in place."""
+    quiet = {"distributed.admin.log-format": "", "distributed.comm.timeouts.connect": "30s"}
+    try:
+        with dask.config.set(quiet), _connected(job, scheduler) as client:
+            if job.plan.compute.workers or scheduler:
+                _refuse_other_code(client)
+                threads = max(1, (os.cpu_count() or 1) // max(1, job.plan.compute.workers))
+                client.register_plugin(_JobPlugin(key, make, threads))
+            else:
+                _WORKERS[key] = make()
+            yield client
+    finally:
+        _drop_worker(key)
+
+
+@contextmanager
+def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
+    if scheduler is not None:
+        _refuse_open_network(scheduler)
+        try:
+            client = Client(scheduler, timeout=CONNECT)
+        except (OSError, TimeoutError) as error:
+            raise UsageError(
+                f"no Dask scheduler answers at {scheduler} ({error}); start one or leave out --scheduler"
+            ) from None
+        with client:
+            yield client
+        return
+    loopback = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0", "memory_limit": None}
+    if job.plan.compute.workers:
+        options = {"n_workers": job.plan.compute.workers, "threads_per_worker": 1, "host": "127.0.0.1"}
+    else:
+        options = {"n_workers": 1, "threads_per_worker": job.plan.compute.in_flight, "processes": False}
+    try:
+        with (
+            main_hidden(),
+            own_environment(),
+            _started({**options, **loopback}) as cluster,
+            Client(cluster) as client,
+        ):
+            if not job.plan.compute.workers:
+                for server in (cluster.scheduler, *cluster.workers.values()):
+                    server.http_server.stop()  # nothing listens while a run works in this process
+            yield client
+    finally:
+        _forget_cluster()
+
+
+def _started(options: dict[str, Any]) -> LocalCluster:
+    """Start a cluster, however slow the disk is: where warnings are errors, a remark on that would end the run."""
+    with warnings.catch_warnings(), deaf_to_ctrl_c():
+        warnings.filterwarnings("ignore", "Creating scratch directories")
+        return LocalCluster(**options, silence_logs=logging.CRITICAL)
+
+
+def _forget_cluster() -> None:
+    """Let go of a cluster that is closed: distributed keeps methods of each scheduler and worker for ever.
+
+    Python keeps how it would import from their folders, which are gone.
+    """
+    for folder in [name for name in sys.path_importer_cache if not os.path.exists(name)]:
+        sys.path_importer_cache.pop(folder, None)
+    cache: Any = getattr(distributed.core, "_expects_comm", None)
+    if hasattr(cache, "cache_clear"):  # nothing of it is documented: where it is gone, there is nothing to clear
+        cache.cache_clear()
+
+
+def _refuse_open_network(scheduler: str) -> None:
+    """Refuse a scheduler that others on the network can reach: Dask runs any code it is sent."""
+    parts = urlsplit(scheduler if "://" in scheduler else f"tcp://{scheduler}")
+    if parts.scheme != "tls" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise UsageError(f"scheduler {scheduler} is neither on this machine nor encrypted; use a tls:// address")

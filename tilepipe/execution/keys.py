@@ -1,0 +1,156 @@
+"""Keys: what a run was asked for, what it computes, and whether its image is still the one it was.
+
+    request key   image, model, settings as the user gave them, format: names the work directory, decides resume and
+                  "unchanged"; needs no plan
+    run key       the same with the choices made automatically, which plan.json keeps: carried by run.json
+
+Left out of the request key: what changes neither a label nor a choice of the plan (`LEFT_OUT`). A limit on memory
+decides the tiles, so it is in; worker processes do not, so a run may go on with more or fewer of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, StorageError, TilepipeError
+from tilepipe.inference.device import resolve_device, resolve_precision
+from tilepipe.models.identity import identify
+from tilepipe.planning.plan import FORMAT, Plan
+from tilepipe.planning.settings import Settings
+from tilepipe.sources.base import Source
+from tilepipe.sources.content import identity_of
+from tilepipe.sources.open import image_files
+from tilepipe.storage import read_json, write_json
+from tilepipe.tiling.uncertainty import layer_names
+
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
+
+PLAN = "plan.json"
+LEFT_OUT = {"overwrite", "on_tile_error", "scheduler", "workers", "trust_model", "of"}
+"""Settings that change neither a label nor a choice of the plan."""
+DEFAULTS: dict[str, Any] = {"mask": "auto", "resolution": "full", "workers": 0} | dict.fromkeys(
+    ("tile", "overlap", "window_shape", "statistics", "device", "precision"), "auto"
+)
+"""What a setting is when nobody says: giving it changes nothing."""
+
+Stamp = tuple[int, int, int, int, int]
+"""Device, inode, size, times of the last change of content and of status in ns."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Identities of an image and a model, as they were when a command began."""
+
+    image: dict[str, Any]
+    """The source's identity."""
+    stamps: dict[str, Stamp | None]
+    """State of each of the image's files, taken before they were hashed."""
+    model: str
+    """The model's identity."""
+    trouble: str = ""
+    """Why the model has no identity that another process would find; '' where it has one."""
+
+    @classmethod
+    def of(cls, full: Source, model: Model, settings: Settings) -> Keys:
+        """Look at the image's files, then hash them, and ask the model on the device and in the precision asked for.
+
+        Raises `InputError` where a file cannot be read, `DeviceError`, `UsageError`.
+        """
+        device = resolve_device(settings.get("device", "auto"))
+        precision = resolve_precision(settings.get("precision", "auto"), device, model)
+        stamps = _stamps(full)
+        found = identify(model, device, precision)
+        return cls(identity_of(full), stamps, found.key, found.trouble)
+
+    def request(self, settings: Settings) -> str:
+        """Return the request key."""
+        asked = {"format": FORMAT, "image": self.image, "model": self.model, "settings": _as_given(settings)}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    def run(self, plan: Plan) -> str:
+        """Return the run key."""
+        return plan.key(self.image, self.model)
+
+    def still(self, full: Source) -> bool:
+        """Return whether the image is what it was: its files are untouched, or else their content is the same."""
+        if _stamps(full) == self.stamps:
+            return True
+        try:
+            return identity_of(full) == self.image
+        except InputError:
+            return False
+
+
+def _stamps(full: Source) -> dict[str, Stamp | None]:
+    found: dict[str, Stamp | None] = {}
+    named = image_files(full)
+    for file in chain(named, *(folder.rglob("*") for folder in named if folder.is_dir())):
+        try:
+            state = os.stat(file)
+        except OSError:
+            found[str(file)] = None
+        else:
+            found[str(file)] = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    return found
+
+
+def _as_given(settings: Settings) -> dict[str, Any]:
+    """Return what a user asks for in one form, as JSON: defaults left out, files by their content."""
+    asked: dict[str, Any] = {**settings}
+    if asked.get("layers"):
+        asked["layers"] = layer_names(asked["layers"])
+    given = {name: _plain(value) for name, value in asked.items() if name not in LEFT_OUT and value is not None}
+    return {name: value for name, value in given.items() if value != DEFAULTS.get(name, [])}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Box):
+        return value.to_list()
+    if isinstance(value, str | Path) and Path(value).is_file():
+        return hashlib.sha256(Path(value).read_bytes()).hexdigest()
+    if isinstance(value, str | Path):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+@dataclass(frozen=True)
+class KeptPlan:
+    """What plan.json holds."""
+
+    plan: Plan
+    """The plan, made once."""
+    request: str
+    """Request key that it was made for."""
+
+
+def write_plan(directory: Path, plan: Plan, request: str) -> None:
+    """Write plan.json into a work directory, durably. Raises `StorageError`."""
+    write_json(directory / PLAN, {**plan.to_dict(), "format": FORMAT, "request": request})
+
+
+def read_plan(directory: Path) -> KeptPlan:
+    """Return what plan.json of a work directory holds. Raises `StorageError` when it is missing or damaged."""
+    fields = read_json(directory / PLAN)
+    try:
+        return KeptPlan(Plan.from_json(json.dumps(fields)), str(fields["request"]))
+    except (TilepipeError, KeyError) as error:
+        raise StorageError(f"{directory / PLAN} was written by another version ({error})") from None
+
+
+def kept_plan(directory: Path, request: str) -> Plan | None:
+    """Return the plan that an earlier run of this request has kept; None where there is none that can be used."""
+    try:
+        kept = read_plan(directory)
+    except StorageError:
+        return None
+    return kept.plan if kept.request == request else None

@@ -1,0 +1,91 @@
+"""Output: from labels on the prediction grid to a `LabelMap` on the output grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.models.card import ModelCard
+from tilepipe.planning.plan import Plan
+from tilepipe.planning.resolution import nearest
+from tilepipe.planning.wanted import Wanted
+from tilepipe.products.label_map import LabelMap, Legend, Measure
+from tilepipe.sources.base import Georeference, Resolution, Source
+from tilepipe.sources.georeference import moved_rpcs
+from tilepipe.tiling.uncertainty import LAYERS, STEPS, VOID
+
+Read = Callable[[Box], NDArray[Any]]
+
+
+def label_map(
+    plan: Plan, card: ModelCard, source: Source, read: Read, wanted: Wanted | None = None, nodata: int | None = None
+) -> LabelMap:
+    """Return the plan's region of the output grid; `read` gives labels of a box of the prediction grid.
+
+    An output pixel takes the label of the prediction-grid pixel under its centre; one exact scale per axis. Where it
+    is not `wanted` it is `nodata`, by default the plan's.
+    """
+    region, zone = plan.output_region, plan.grid
+    scale = plan.shape[0] / plan.output[0], plan.shape[1] / plan.output[1]
+    block = zone.y.zone * plan.output[0] // plan.predicted[0], zone.x.zone * plan.output[1] // plan.predicted[1]
+
+    def read_output(box: Box) -> NDArray[Any]:
+        box = box.shift(region.y0, region.x0)
+        if plan.output == plan.predicted:
+            return read(box)
+        rows = _under(box.y0, box.y1, plan.predicted[0], plan.output[0])
+        columns = _under(box.x0, box.x1, plan.predicted[1], plan.output[1])
+        labels = read(Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1))
+        labels = labels[(rows - rows[0])[:, None], (columns - columns[0])[None, :]]
+        if wanted is None:
+            return np.asarray(labels)
+        void = plan.nodata if nodata is None else nodata
+        return np.asarray(np.where(wanted.labelled(box), labels, labels.dtype.type(void)))
+
+    return LabelMap(
+        shape=region.shape, dtype=np.dtype(plan.label_dtype), read=read_output,
+        legend=Legend(card.name, card.classes, card.palette, card.nodata),
+        block=(max(1, block[0]), max(1, block[1])),
+        georeference=_georeference(source.georeference, region, scale),
+        resolution=_resolution(source.resolution, scale),
+        origin=(round(region.y0 * scale[0]), round(region.x0 * scale[1])), scale=scale,
+    )  # fmt: skip
+
+
+def layer_map(
+    name: str, plan: Plan, card: ModelCard, source: Source, read: Read, wanted: Wanted | None = None
+) -> LabelMap:
+    """Return an uncertainty layer on the grid of `label_map`; `read` gives codes of a box of the prediction grid."""
+    legend = Legend(name, (), (), VOID, Measure(1 / STEPS, LAYERS[name]))
+    return replace(label_map(plan, card, source, read, wanted, VOID), dtype=np.dtype("uint8"), legend=legend)
+
+
+def _under(start: int, stop: int, size: int, of: int) -> NDArray[np.int64]:
+    return np.asarray(nearest(np.arange(start, stop), size, of), dtype=np.int64)  # type: ignore[arg-type]
+
+
+def _resolution(resolution: Resolution | None, scale: tuple[float, float]) -> Resolution | None:
+    if resolution is None:
+        return None
+    return replace(resolution, y=resolution.y * scale[0], x=resolution.x * scale[1])
+
+
+def _georeference(known: Georeference | None, region: Box, scale: tuple[float, float]) -> Georeference | None:
+    """Return the position of a region of the output grid: the source's to the last bit where nothing moves."""
+    if known is None or (region.y0 == region.x0 == 0 and scale == (1.0, 1.0)):
+        return known
+    transform = None
+    if known.transform is not None:
+        a, b, c, d, e, f = known.transform
+        y, x = region.y0 * scale[0], region.x0 * scale[1]
+        transform = (a * scale[1], b * scale[0], a * x + b * y + c, d * scale[1], e * scale[0], d * x + e * y + f)
+    gcps = tuple(
+        (row / scale[0] - region.y0, column / scale[1] - region.x0, x, y, z) for row, column, x, y, z in known.gcps
+    )
+    rpcs = moved_rpcs(known.rpcs, (region.y0 * scale[0], region.x0 * scale[1]), scale)
+    return replace(known, transform=transform, gcps=gcps, rpcs=rpcs)

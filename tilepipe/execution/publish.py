@@ -1,0 +1,292 @@
+"""Publish: the products of a run, from a folder of its work directory to their final places.
+
+All products are written and synced first. run.json then says how they look, what they may replace, and that they are
+not in place yet; they are renamed back to back; run.json says that the set is complete. A process that dies in between
+leaves all that is needed to finish, and the next command on the same output does so before anything else.
+
+Nothing is destroyed that was not there, and meant, when the run began: whatever else is found at a final path right
+before the rename is left alone. A file or folder changes places with the old one at once, where the system can do that
+(Linux, most file systems); elsewhere a folder is moved aside first, and a reader may find nothing for that moment.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tilepipe.errors import StorageError, TilepipeError, UsageError
+from tilepipe.events import Event, Listener
+from tilepipe.products.formats import PRODUCTS, SIDECARS, File, files_of
+from tilepipe.products.label_map import LabelMap
+from tilepipe.storage import locked, read_json, storage_errors, sync, sync_tree, write_json
+
+RECORD = "run.json"
+STAGED = "products"
+"""Folder of a work directory that holds products not in place yet."""
+
+Facts = dict[str, Any]
+"""What tells whether a product is still the one that was written: files, bytes, mtime_ns and, when staged, sha256."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the products of a run go."""
+
+    paths: dict[str, Path]
+    """Final path by product, all in one folder."""
+    overwrite: bool
+    """Whether products that exist may be replaced."""
+    layers: tuple[str, ...] = ()
+    """Uncertainty layers that are written beside the labels."""
+
+    @property
+    def files(self) -> list[File]:
+        """All that is written: labels first, then layers. Raises `UsageError`."""
+        return files_of(self.paths, self.layers)
+
+    @property
+    def work(self) -> Path:
+        """Work directory of this output; the same in whatever order products are named."""
+        first = self.paths[next(name for name in PRODUCTS if name in self.paths)]
+        return first.with_name(f".{first.name}.tilepipe")
+
+    @property
+    def locks(self) -> list[Path]:
+        """Lock files, one per output: two runs never write the same one."""
+        return [file.path.with_name(f".{file.path.name}.lock") for file in self.files]
+
+
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """Return run.json of a work directory; None where it is missing or not what was written."""
+    try:
+        record = read_json(directory / RECORD)
+    except StorageError:
+        return None
+    return record if {"products", "replaces", "published", "failed"} <= record.keys() else None
+
+
+def is_published(record: dict[str, Any], outputs: Outputs) -> bool:
+    """Return whether all products are in place as run.json says: to the byte for somebody who asks to overwrite."""
+    if not record["published"] or not all(as_written(record, file.path) for file in outputs.files):
+        return False
+    return not outputs.overwrite or all(
+        sha256_of(file.path) == record["products"][file.path.name].get("sha256") for file in outputs.files
+    )
+
+
+def as_written(record: dict[str, Any], path: Path) -> bool:
+    """Return whether a product is the one that run.json speaks of."""
+    return path.name in record["products"] and is_same(path, record["products"][path.name])
+
+
+def is_same(path: Path, known: Facts) -> bool:
+    """Return whether a file or folder has these facts; its content counts where only its time is another."""
+    now = seen(path)
+    if now is None or any(now[name] != known.get(name) for name in ("files", "bytes")):
+        return False
+    return bool(now["mtime_ns"] == known["mtime_ns"] or ("sha256" in known and sha256_of(path) == known["sha256"]))
+
+
+def refuse_existing(outputs: Outputs, record: dict[str, Any] | None = None) -> dict[str, Facts]:
+    """Return the facts of what is at the final paths and may be replaced, by name.
+
+    Products as `record` (run.json) says are the run's own, and what it was replacing may be replaced. Raises
+    `UsageError` where something else exists and may not be replaced, or the folder does not exist.
+    """
+    found: dict[str, Facts] = {}
+    for product, path in ((file.product, file.path) for file in outputs.files):
+        if not path.parent.is_dir():
+            raise UsageError(f"folder {path.parent} does not exist; make it first")
+        if not os.path.lexists(path):
+            if not (outputs.overwrite or record):
+                _refuse_orphans(path)
+            continue
+        if not outputs.overwrite and not (record and _is_known(path, record)):
+            raise UsageError(f"{path} exists{_why_not_known(path, outputs, record)}; use --overwrite or another output")
+        if path.is_dir() != PRODUCTS[product].folder or (path.is_dir() and not (path / "zarr.json").exists()):
+            raise UsageError(f"{path} exists and is no {product} product, so it is not replaced; choose another output")
+        if now := seen(path):
+            found[path.name] = now
+    return found
+
+
+def _why_not_known(path: Path, outputs: Outputs, record: dict[str, Any] | None) -> str:
+    """Return why a product of a finished run is not taken for one, for messages; '' where no run wrote it."""
+    if record and path.name in record["products"]:
+        return " and was changed since tilepipe wrote it"
+    damaged = [found for found in outputs.work.glob(f"*/{RECORD}") if read_record(found.parent) is None]
+    return f", and {damaged[0]}, which would say whether it is complete, is damaged" if damaged else ""
+
+
+def _refuse_orphans(path: Path) -> None:
+    """Raise `UsageError` where a side file stands without its product and tilepipe did not write it."""
+    for beside in (path.with_name(path.name + suffix) for suffix in SIDECARS):
+        if beside.is_file() and b'tableType="thematic"' not in beside.read_bytes():
+            raise UsageError(f"{beside} exists without {path.name}; use --overwrite to replace it, or another output")
+
+
+def refuse_foreign(path: Path, record: dict[str, Any]) -> None:
+    """Raise `UsageError` when something is at `path` that was not there, or was different, when the run began."""
+    if os.path.lexists(path) and not _is_known(path, record):
+        raise UsageError(
+            f"{path} was made or changed by somebody else while the run worked, so it is left as it is; "
+            "move it away and give the same command again, which only puts the finished products in place"
+        )
+
+
+def _is_known(path: Path, record: dict[str, Any]) -> bool:
+    known = [of[path.name] for of in (record["products"], record["replaces"]) if path.name in of]
+    return any(is_same(path, facts) for facts in known)
+
+
+def write_products(
+    maps: dict[str, LabelMap], outputs: Outputs, directory: Path, listener: Listener
+) -> dict[str, Facts]:
+    """Write products inside `directory`, durably; return their facts by name. `maps` are labels and layers by name."""
+    fresh = directory / STAGED
+    with storage_errors(fresh):
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+    for k, file in enumerate(outputs.files):
+        listener(Event("export", k, len(outputs.files), f"writing {file.path.name}"))
+        PRODUCTS[file.product].write(maps[file.content], fresh / file.path.name)
+    with storage_errors(fresh):
+        sync_tree(fresh)
+        there = {
+            file.path.name: [end for end in SIDECARS if (fresh / (file.path.name + end)).exists()]
+            for file in outputs.files
+        }
+        return {name: {**facts(fresh / name), "beside": beside} for name, beside in there.items()}
+
+
+def is_whole(directory: Path, record: dict[str, Any]) -> bool:
+    """Return whether each product is staged or in place: putting them in place can be finished."""
+    folder, staged = directory.parent.parent, directory / STAGED
+    return all(
+        is_same(staged / name, known) or is_same(folder / name, known) for name, known in record["products"].items()
+    )
+
+
+def put_in_place(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Rename what is staged onto its final paths, one after the other; return run.json, which now says so.
+
+    Raises `UsageError`, with nothing renamed, where something foreign is in the way.
+    """
+    folder, staged = directory.parent.parent, directory / STAGED
+    waiting = [name for name, known in record["products"].items() if is_same(staged / name, known)]
+    for name in waiting:
+        refuse_foreign(folder / name, record)
+    for name in waiting:
+        with storage_errors(folder / name):
+            _put_sidecars(staged / name, folder / name)
+            refuse_foreign(folder / name, record)
+            _replace(staged / name, folder / name, directory / "replaced")
+    with storage_errors(folder):
+        sync(folder, folder)
+    record = {**record, "published": True}
+    if (directory / RECORD).exists():
+        write_json(directory / RECORD, record)
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.rmtree(directory / "replaced", ignore_errors=True)
+    return record
+
+
+def finish_others(outputs: Outputs) -> None:
+    """Finish putting in place what a process that died had begun to, so that no old product stays beside a new one.
+
+    What cannot be finished is left as it is: the command that wrote it says why.
+    """
+    begun = [path.parent for path in outputs.work.glob(f"*/{RECORD}")]
+    begun = [directory for directory in begun if _is_begun(directory)]
+    if begun:
+        with locked(*outputs.locks), suppress(TilepipeError):
+            for directory in begun:
+                record = read_record(directory)
+                if record and not record["published"]:
+                    put_in_place(directory, record)
+
+
+def _is_begun(directory: Path) -> bool:
+    record = read_record(directory)
+    if record is None or record["published"] or not is_whole(directory, record):
+        return False
+    return any(as_written(record, directory.parent.parent / name) for name in record["products"])
+
+
+def _put_sidecars(fresh: Path, final: Path) -> None:
+    """Put the files that belong to a product in place before it, so that it never stands without them."""
+    for suffix in SIDECARS:
+        if fresh.with_name(fresh.name + suffix).exists():
+            os.replace(fresh.with_name(fresh.name + suffix), final.with_name(final.name + suffix))
+        else:  # one of a product that was there before would speak of other pixels
+            final.with_name(final.name + suffix).unlink(missing_ok=True)
+
+
+EXCHANGE, NO_REPLACE = 2, 1
+
+
+def _replace(fresh: Path, final: Path, aside: Path) -> None:
+    """Rename onto `final`; what was there stays at `fresh` or `aside`, to be removed."""
+    if not os.path.lexists(final):
+        if not rename2(fresh, final, NO_REPLACE):
+            os.rename(fresh, final)
+    elif not rename2(fresh, final, EXCHANGE):
+        shutil.rmtree(aside, ignore_errors=True)
+        if final.is_dir():
+            os.rename(final, aside)
+        try:
+            os.replace(fresh, final)
+        except OSError:
+            if aside.exists():
+                os.rename(aside, final)
+            raise
+
+
+def rename2(old: Path, new: Path, flag: int) -> bool:
+    """Rename by Linux's renameat2; return False where system or file system do not have it. Raises `OSError`."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    here = -100  # AT_FDCWD
+    if call(here, os.fsencode(old), here, os.fsencode(new), flag) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+        return False
+    raise OSError(number, os.strerror(number), str(new))
+
+
+def facts(path: Path) -> Facts:
+    """Return what tells later whether a product is still the one that was written."""
+    return {**(seen(path) or {}), "sha256": sha256_of(path)}
+
+
+def seen(path: Path) -> Facts | None:
+    """Return number, size and latest change of a file, or of a folder's files; None where there is nothing."""
+    try:
+        stats = [file.stat() if file.exists() else file.lstat() for file in _files(path)]
+    except OSError:
+        return None
+    latest = max((s.st_mtime_ns for s in stats), default=0)
+    return {"files": len(stats), "bytes": sum(s.st_size for s in stats), "mtime_ns": latest}
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file, or that of a folder's files with their names."""
+    if path.is_dir():
+        names = "".join(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n" for file in _files(path))
+        return hashlib.sha256(names.encode()).hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

@@ -1,0 +1,30 @@
+"""A region's labels in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.execution.block import Worker
+from tilepipe.execution.job import FAIL, Job
+from tilepipe.execution.output_grid import label_map
+from tilepipe.sources.base import Source
+
+
+def region_labels(job: Job, full: Source) -> NDArray[Any]:
+    """Return the labels of the job's region on its output grid, (height, width) uint8 or uint16, in memory.
+
+    Raises `InputError` where the image cannot be read, `ModelError` where the model fails: a region has no list of
+    tiles without labels.
+    """
+    worker = Worker(replace(job, on_tile_error=FAIL))
+    try:
+        labels, _ = worker.region()
+    finally:
+        worker.close()
+    area = job.plan.predicted_region
+    view = label_map(job.plan, job.model.card, full, lambda box: labels[box.slices_in(area)], job.wanted)
+    return view.read(Box.of_shape(*view.shape))

@@ -1,0 +1,259 @@
+"""Run: a work directory from the first block to the published products.
+
+    .<output>.lock                     held while a run works on this output; one per product
+    .<output>.tilepipe/<key>/          plan, ledger and Zarr store of one request (see `keys`, `store`)
+    .<output>.tilepipe/<key>/certificate.json  what is known about seams
+    .<output>.tilepipe/<key>/run.json  what was computed, the products as they were written, whether they are in place
+
+The same request resumes with the plan it has kept, another request never mixes. Products are written inside the work
+directory and put in place by one rename each (see `publish`); nothing is ever written at the final path. Before that
+everything is compared once more: each block with its ledger line as it is read, the ledger on disk with what was
+committed, the image with what it was.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tilepipe.errors import InputError, LockedError, ModelError, StorageError
+from tilepipe.events import Event, Listener
+from tilepipe.execution.block_queue import Book, Checked
+from tilepipe.execution.elapsed import timed
+from tilepipe.execution.executors import dask
+from tilepipe.execution.job import FAIL, Job
+from tilepipe.execution.keys import Keys, kept_plan, read_plan, write_plan
+from tilepipe.execution.ledger import AGAIN, Ledger, read_records
+from tilepipe.execution.output_grid import Read, label_map, layer_map
+from tilepipe.execution.publish import (
+    RECORD,
+    Outputs,
+    is_published,
+    is_whole,
+    put_in_place,
+    read_record,
+    refuse_existing,
+    write_products,
+)
+from tilepipe.execution.statistics.passes import take_statistics
+from tilepipe.execution.statistics.provider import FIELD
+from tilepipe.execution.store import Store, drop_arrays
+from tilepipe.execution.trials import MODEL_FAILS
+from tilepipe.planning.certificate import Certificate
+from tilepipe.planning.certify import certificate_of, level_of, read_certificate, write_certificate
+from tilepipe.planning.memory import give_back
+from tilepipe.planning.plan import FORMAT
+from tilepipe.products.formats import LABELS, LOSSLESS
+from tilepipe.products.label_map import LabelMap
+from tilepipe.sources.base import Source
+from tilepipe.storage import locked, read_json, write_json
+from tilepipe.tiling.grid import Index
+
+KEY_LENGTH = 16
+"""Hexadecimal digits of the request key in the name of a work directory."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one command asks for, and where it goes."""
+
+    key: str
+    """The request key."""
+    keys: Keys
+    """Identities of image and model when the command began."""
+    outputs: Outputs
+    """Where products go."""
+
+    @property
+    def directory(self) -> Path:
+        """Work directory of this request."""
+        return self.outputs.work / self.key[:KEY_LENGTH]
+
+
+def finished(request: Request) -> dict[str, Any] | None:
+    """Return run.json when this very run is complete and its products are still as they were written, else None.
+
+    One with tiles that failed is not complete for somebody who asks to overwrite: they are tried again.
+    """
+    record = own_record(request)
+    if record is None or (record["failed"] and request.outputs.overwrite):
+        return None
+    return record if is_published(record, request.outputs) else None
+
+
+def own_record(request: Request) -> dict[str, Any] | None:
+    """Return run.json of this request, or None where it has not come that far."""
+    record = read_record(request.directory)
+    return record if record and record.get("request") == request.key else None
+
+
+def execute(job: Job, full: Source, request: Request, listener: Listener, scheduler: str | None) -> dict[str, Any]:
+    """Compute what is missing, write the products, publish them; return what run.json says.
+
+    `job.source` is the image on the prediction grid, `full` at full resolution. Raises `TilepipeError`; then the
+    finished blocks stay for the next try, and existing products stay as they were.
+    """
+    directory = request.directory
+    if finished(request) is None:
+        refuse_existing(request.outputs, own_record(request))
+    with locked(*request.outputs.locks):
+        record = finished(request)
+        if record and record["failed"] and job.on_tile_error == FAIL:
+            raise _refused(record["failed"][0])(
+                f"{len(record['failed'])} tiles of this finished run have no labels; the first: {record['failed'][0]}; "
+                "--overwrite tries them again"
+            )
+        message = "already complete, nothing to do"
+        if record is None:
+            record = _published(job, full, request, listener, scheduler)
+            message = ""
+        if not record["failed"] and LOSSLESS & set(request.outputs.paths):
+            drop_arrays(directory)
+        listener(Event("done", message=message, data=record))
+        return record
+
+
+def _published(job: Job, full: Source, request: Request, listener: Listener, scheduler: str | None) -> dict[str, Any]:
+    """Compute what is missing and put the products in place; return run.json."""
+    directory, before = request.directory, own_record(request)
+    replaces = refuse_existing(request.outputs, before)  # another run may have ended since
+    if before and not before["published"] and is_whole(directory, before):
+        return put_in_place(directory, before | {"replaces": before["replaces"] | replaces})
+    kept = kept_plan(directory, request.key)
+    if kept is not None and kept.key({}, "") != job.plan.key({}, ""):
+        raise LockedError(f"another run of the same command has begun in {directory}; give the command again")
+    with timed(directory) as elapsed:
+        again = bool((before or {}).get("failed"))
+        record = _computed(job, full, request, listener, partial(_predicted, scheduler=scheduler, again=again))
+        write_json(directory / RECORD, record | {"replaces": replaces, "elapsed_seconds": elapsed()})
+    return put_in_place(directory, read_json(directory / RECORD))
+
+
+def _computed(
+    job: Job, full: Source, request: Request, listener: Listener, predicted: Callable[..., tuple[Book, list[str]]]
+) -> dict[str, Any]:
+    """Compute what is missing and write the products inside the work directory; return what run.json says of them."""
+    directory, outputs = request.directory, request.outputs
+    book, failed = predicted(job, request, listener)
+    products = write_products(_maps(job, full, book), outputs, directory, listener)
+    _refuse_changed(full, request, book)
+    certificate = certificate_of(job.plan, job.model, level_of(job.plan, job.model))
+    write_certificate(certificate, directory)
+    return {
+        **_record(job, book, certificate),
+        "key": request.keys.run(job.plan),
+        "request": request.key,
+        "products": products,
+        "contents": {file.path.name: file.content for file in outputs.files},
+        "choice": getattr(full, "choice", {}),
+        "failed": failed,
+        "published": False,
+    }
+
+
+def _refuse_changed(full: Source, request: Request, book: Book) -> None:
+    """Raise when the image or the work directory is no longer what the labels were made of."""
+    directory = request.directory
+    if not request.keys.still(full):
+        shutil.rmtree(directory, ignore_errors=True)
+        raise InputError(
+            f"{full.name} was changed while the run read it, so its labels would be those of two images; nothing was "
+            "written. Give the command again once the image is complete"
+        )
+    try:
+        read_plan(directory)
+        same = read_records(book.ledger.path) == (book.ledger.done, 0)
+    except StorageError:
+        same = False
+    if not same:
+        raise StorageError(f"{directory} was changed or removed while the run worked there; {AGAIN}")
+
+
+def maps_of(job: Job, full: Source, store: Store) -> dict[str, LabelMap]:
+    """Return the labels and the layers that a store holds, by name, on the output grid."""
+    return _read_by(job, full, lambda name: store.read_labels if name == LABELS else partial(store.read_layer, name))
+
+
+def _maps(job: Job, full: Source, book: Book) -> dict[str, LabelMap]:
+    """The same for a run that has just been computed: every block is compared with its ledger line."""
+    return _read_by(job, full, lambda name: Checked(book, "" if name == LABELS else name))
+
+
+def _read_by(job: Job, full: Source, reader: Callable[[str], Read]) -> dict[str, LabelMap]:
+    plan, card, wanted = job.plan, job.model.card, job.wanted
+    layers = {name: layer_map(name, plan, card, full, reader(name), wanted) for name in plan.layers}
+    return {LABELS: label_map(plan, card, full, reader(LABELS), wanted), **layers}
+
+
+def certificate(job: Job, directory: Path) -> Certificate:
+    """Return the certificate of a finished run, with what `tilepipe verify` has added since."""
+    try:
+        return read_certificate(directory)
+    except StorageError:  # the work directory was removed
+        return certificate_of(job.plan, job.model)
+
+
+def _predicted(
+    job: Job, request: Request, listener: Listener, scheduler: str | None, *, again: bool
+) -> tuple[Book, list[str]]:
+    """Compute the blocks that are missing; with `again` all of them, as a run that ended had tiles that failed.
+
+    Also returns what could not be read or predicted, of windows and tiles, and why.
+    """
+    plan, directory = job.plan, request.directory
+    if again or (job.on_tile_error == FAIL and _failed_in(directory / f"{FIELD}.jsonl")):
+        drop_arrays(directory)  # labels were made of statistics that lack a window
+        (directory / RECORD).unlink(missing_ok=True)
+    chunk = plan.grid.y.zone, plan.grid.x.zone
+    store = Store.create(directory, plan.predicted, chunk, plan.label_dtype, plan.nodata, plan.layers)
+    write_plan(directory, plan, request.key)
+    job = replace(job, directory=directory.absolute())  # a worker has its own working folder
+    windows = take_statistics(job, partial(dask.run, scheduler=scheduler), listener)
+    give_back()
+    ledger = Ledger(directory / "ledger.jsonl")
+    if job.on_tile_error == FAIL and (failed := _failed_in(ledger.path)):
+        ledger.forget(failed)  # they are tried again
+    book = Book(plan, ledger, store, listener)
+    dask.run(job, book, scheduler)
+    give_back()
+    records = book.ledger.done.values()
+    problems = [problem for record in records for problem in record.failed]
+    if problems and not any(record.tiles for record in records):
+        store.drop()  # so that the next run tries them all again
+        did = "predicted" if _refused(problems[0]) is ModelError else "read"
+        raise _refused(problems[0])(f"none of {len(problems)} tiles could be {did}; the first: {problems[0]}")
+    return book, [*windows, *problems]
+
+
+def _refused(problem: str) -> type[InputError | ModelError]:
+    """Return the class of error for a tile without labels, by what was the matter."""
+    return ModelError if problem.startswith(MODEL_FAILS) else InputError
+
+
+def _failed_in(ledger: Path) -> list[Index]:
+    """Return the blocks or units of a ledger of which a tile or a window failed."""
+    return [block for block, record in read_records(ledger)[0].items() if record.failed]
+
+
+def _record(job: Job, book: Book, certificate: Certificate) -> dict[str, Any]:
+    plan, records = job.plan, book.ledger.done.values()
+    return {
+        "format": FORMAT,
+        "source": _absolute(plan.source),
+        "model": _absolute(job.model.name),
+        "blocks": len(records),
+        "tiles": sum(record.tiles for record in records),
+        "block_seconds": round(sum(record.seconds for record in records), 3),
+        "seams": list(certificate.sentences),
+        "versions": dict(certificate.versions),
+        "plan": plan.to_dict(),
+    }
+
+
+def _absolute(name: str) -> str:
+    """Return a path that still leads there from another folder; the name where it is none."""
+    return str(Path(name).resolve()) if Path(name).exists() else name

@@ -1,0 +1,197 @@
+"""Passes that take statistics before the tiles of a run: in units like blocks, resumable, the same for every engine.
+
+A field is one pass over its windows. The statistics of the whole image take one pass over all tiles per operation, in
+order of call, each with the operations before it held fixed; a pass ends at its operation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import StorageError
+from tilepipe.events import Event, Listener
+from tilepipe.execution.block_queue import Queue, Work
+from tilepipe.execution.job import FAIL, Job
+from tilepipe.execution.ledger import Record
+from tilepipe.execution.pixels import Pixels
+from tilepipe.execution.statistics.provider import (
+    FIELD,
+    WHOLE,
+    Sums,
+    Windows,
+    field_boxes,
+    field_columns,
+    read_whole,
+    whole_so_far,
+)
+from tilepipe.execution.statistics.statistics_array import Vectors
+from tilepipe.inference.statistics.capture import added_up
+from tilepipe.storage import write_json
+from tilepipe.tiling.grid import Index
+
+
+class Engine(Protocol):
+    """Runs what is missing in a book."""
+
+    def __call__(self, job: Job, book: Queue, *, make: Callable[[Job], Work]) -> None:
+        """`make` gives the worker of a process."""
+
+
+class Units:
+    """A book over the chunks of an array of vectors; none waits for another."""
+
+    def __init__(self, vectors: Vectors, boxes: dict[Index, Box], listener: Listener, message: str) -> None:
+        """Compare what is there with its ledger; `boxes` are what each unit writes, damaged ones are done again."""
+        self.vectors, self.boxes, self.listener, self.message = vectors, boxes, listener, message
+        self.ledger = vectors.ledger()
+        lost = [unit for unit in self.ledger.done if unit not in boxes or not self._as_written(unit)]
+        if lost:
+            self.ledger.forget(lost)
+        if lost or self.ledger.damaged:
+            listener(Event("statistics", message="statistics kept on disk were damaged; they are taken again"))
+
+    def read(self, unit: Index) -> NDArray[Any]:
+        """Return what a unit has written. Raises `StorageError` when it is something else by now."""
+        return self.vectors.checked(self.boxes[unit], self.ledger.done[unit].sha256)
+
+    def _as_written(self, unit: Index) -> bool:
+        try:
+            self.read(unit)
+        except StorageError:
+            return False
+        return True
+
+    def missing(self) -> list[Index]:
+        """Return the units that are not committed yet."""
+        return [unit for unit in self.boxes if unit not in self.ledger.done]
+
+    def ready(self, block: Index) -> bool:
+        """Return True."""
+        return True
+
+    def later(self, block: Index) -> list[Index]:
+        """Return nothing."""
+        return []
+
+    def givers(self, block: Index) -> tuple[Record, ...]:
+        """Return nothing."""
+        return ()
+
+    def commit(self, record: Record) -> None:
+        """Append to the ledger."""
+        self.ledger.append(record)
+        done, total = len(self.ledger.done), len(self.boxes)
+        self.listener(Event("statistics", done, total, self.message, data={"failed": len(record.failed)}))
+
+
+class _Unit:
+    """Works on the units of a pass in one process."""
+
+    def __init__(self, job: Job, name: str) -> None:
+        assert job.directory is not None
+        self.plan = job.plan
+        self.vectors = Vectors(job.directory, name)
+        self.image = Pixels(job.source, job.model.card.mean or (0.0,) * job.plan.bands)
+
+    def run(self, block: Index, strips_from: Iterable[Record] = ()) -> Record:
+        """Take the statistics of a unit, write them and return the line for the ledger."""
+        start = time.monotonic()
+        box, values, failed = self.take(block)
+        return Record(block, self.vectors.write(box, values), box.area, failed, round(time.monotonic() - start, 3))
+
+    def take(self, unit: Index) -> tuple[Box, Any, tuple[str, ...]]:
+        """Return where a unit is kept, its values, and what failed."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class FieldUnit(_Unit):
+    """Windows of a field: a part of one row of them."""
+
+    def __init__(self, job: Job) -> None:
+        """Open the array and move the model to its device."""
+        super().__init__(job, FIELD)
+        self.boxes = field_boxes(self.plan)
+        self.windows = Windows(self.plan, job.model, self.image, stop=job.on_tile_error == FAIL)
+
+    def take(self, unit: Index) -> tuple[Box, Any, tuple[str, ...]]:
+        """See `Windows.take`."""
+        box = self.boxes[unit]
+        values, failed = self.windows.take([Index(box.y0, column) for column in range(box.x0, box.x1)])
+        return box, values[None], tuple(failed)
+
+
+class SumsUnit(_Unit):
+    """Sums for operation number `number` over the tiles of a block."""
+
+    def __init__(self, job: Job, number: int) -> None:
+        """Open the array and move the model to its device."""
+        super().__init__(job, sums_name(number))
+        assert job.directory is not None
+        assert job.plan.statistics is not None
+        self.known = read_whole(job.directory, sum(job.plan.statistics.values[:number]))
+        self.sums = Sums(self.plan, job.model, self.image)
+
+    def take(self, unit: Index) -> tuple[Box, Any, tuple[str, ...]]:
+        """See `Sums.of_block`."""
+        return _one(unit), self.sums.of_block(unit, self.known)[None, None], ()
+
+
+def sums_name(number: int) -> str:
+    """Return the name of the array of a pass over the whole image."""
+    return f"sums{number}"
+
+
+def take_statistics(job: Job, engine: Engine, listener: Listener) -> list[str]:
+    """Take the statistics that the tiles of a job need, as far as its directory does not hold them.
+
+    Returns what could not be read and why: windows of a field count for nothing there. Raises `InputError` where
+    the statistics of the whole image cannot be had.
+    """
+    plan, directory = job.plan, job.directory
+    assert directory is not None
+    if plan.statistics is None:
+        return []
+    if plan.statistics.kind == "whole":
+        for number, values in enumerate(plan.statistics.values):
+            _take_sums(job, engine, listener, (directory, number, values))
+        return []
+    grid, columns = plan.windows, field_columns(plan)
+    shape = grid.y.count, grid.x.count, sum(plan.statistics.values) + 1
+    book = Units(
+        Vectors.create(directory, FIELD, shape, columns, plan.compute.dtype), field_boxes(plan), listener, "statistics"
+    )
+    engine(job, book, make=FieldUnit)
+    return [problem for record in book.ledger.done.values() for problem in record.failed]
+
+
+def _take_sums(job: Job, engine: Engine, listener: Listener, of: tuple[Path, int, int]) -> None:
+    """Make one pass over the whole image and add its statistics to those that are known."""
+    directory, number, values = of
+    statistics, grid = job.plan.statistics, job.plan.grid
+    assert statistics is not None
+    known, before = whole_so_far(directory), sum(statistics.values[:number])
+    if len(known) > before:
+        return
+    blocks = {block: _one(block) for block in grid.blocks_over(Box.of_shape(*grid.shape))}
+    shape = grid.y.blocks, grid.x.blocks, values + 2
+    vectors = Vectors.create(directory, sums_name(number), shape, 1, "float64")
+    message = f"statistics of layer {number + 1} of {len(statistics.values)}"
+    units = Units(vectors, blocks, listener, message)
+    engine(job, units, make=partial(SumsUnit, number=number))
+    found = added_up(np.concatenate([units.read(block)[0] for block in blocks]))
+    write_json(directory / WHOLE, {"values": np.append(known, found).tolist()})
+
+
+def _one(block: Index) -> Box:
+    return Box(block.row, block.column, block.row + 1, block.column + 1)

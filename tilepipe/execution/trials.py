@@ -1,0 +1,90 @@
+"""Trials: tiles through a model, so that one that the model fails on is known by itself and the others are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import ModelError
+from tilepipe.inference.statistics.capture import Frozen
+from tilepipe.models.model import Model
+from tilepipe.models.probe.sample_tiles import made_up_tiles
+from tilepipe.planning.plan import Plan
+
+MODEL_FAILS = "the model fails in "
+"""Beginning of the sentence about a tile that was read but not predicted."""
+
+Found = NDArray[Any] | str
+"""Values of a tile, or why there are none."""
+Call = Callable[[NDArray[Any], Frozen | None], NDArray[Any]]
+"""From tiles (n, bands, height, width), and what puts statistics in, to values for each."""
+Under = Callable[[Sequence[Box]], Frozen | None]
+"""From the boxes of tiles to what puts statistics in when the model runs on them."""
+
+
+class Trials:
+    """Calls a model on groups of tiles. Where it fails, each tile is tried again alone, in the same batch shape."""
+
+    def __init__(self, model: Model, plan: Plan, *, stop: bool = False) -> None:
+        """With `stop` the first tile that the model fails on raises."""
+        self._model, self._plan, self._stop = model, plan, stop
+        self._works = False
+
+    def of(self, call: Call, pixels: Sequence[NDArray[Any]], boxes: Sequence[Box], under: Under) -> list[Found]:
+        """Return the values of each tile at `boxes`, or where and why the model fails on it.
+
+        Raises `ModelError` where the model works on no tile at all: on none so far, and not on a made-up one either.
+        """
+        if not pixels:
+            return []
+        try:
+            found: list[Found] = list(call(np.stack(pixels), under(boxes)))
+        except ModelError:
+            if len(pixels) > 1:
+                return [self.of(call, [one], [box], under)[0] for one, box in zip(pixels, boxes, strict=True)]
+            return [self._again(call, pixels[0], boxes[0], under)]
+        self._works = True
+        return found
+
+    def _again(self, call: Call, pixels: NDArray[Any], box: Box, under: Under) -> Found:
+        try:
+            found: NDArray[Any] = call(pixels[None], under([box]))[0]
+        except ModelError as error:
+            if not self._can_work(call, pixels, under([box])):
+                raise
+            problem = f"{MODEL_FAILS}{_place(box, self._plan)}: {_said(error)}"
+            if self._stop:
+                raise ModelError(problem) from error
+            return problem
+        return found
+
+    def _can_work(self, call: Call, like: NDArray[Any], under: Frozen | None) -> bool:
+        """Return whether the model has worked on a tile, or works on one made up: else all of the run would fail."""
+        if not self._works:
+            height, width = like.shape[1:]
+            try:
+                call(made_up_tiles(self._model.card, 1, (height, width), str(like.dtype)), under)
+            except ModelError:
+                return False
+            self._works = True
+        return True
+
+
+def _place(box: Box, plan: Plan) -> str:
+    """Return where a tile lies in the image, in its full-resolution pixels."""
+    (height, width), (tall, wide) = plan.shape, plan.predicted
+    y0, y1 = box.y0 * height // tall, min(-(-box.y1 * height // tall), height)
+    x0, x1 = box.x0 * width // wide, min(-(-box.x1 * width // wide), width)
+    return f"rows {y0} to {y1}, columns {x0} to {x1}"
+
+
+def _said(error: ModelError) -> str:
+    """Return what a model raised on a tile; advice about the model as a whole does not fit one that works elsewhere."""
+    cause = error.__cause__
+    if cause is None:
+        return str(error)
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}".removesuffix(": ")

@@ -1,0 +1,150 @@
+"""Halo for a tolerance: how far a tile's border is felt on real windows, for models whose whole reach costs too much.
+
+Each window is run once whole and once with a margin cut off all around. e(d) is the largest total variation distance
+of class probabilities between the two, over all pixels at distance d from the cut. Choosing the halo for a tenth of
+the tolerance held on images that were not used for choosing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tilepipe.errors import DeviceError, ModelError, StorageError, TilepipeError, ordinary
+from tilepipe.models.model import Model
+from tilepipe.models.precision import arithmetic, dtype_of, on_device
+from tilepipe.text import json_of
+
+SAFETY = 10.0
+"""The halo is chosen so that the measured error is this many times below the tolerance."""
+
+
+@dataclass(frozen=True)
+class EdgeErrors:
+    """What a cut does to class probabilities, by distance from it."""
+
+    worst: tuple[float, ...]
+    """e(d) for d = 0, 1, ... pixels from the cut: total variation distance, 0 to 1."""
+    windows: int
+    """Windows that were measured."""
+    margin: int
+    """Context that the reference had beyond the cut, in pixels."""
+
+    def halo(self, tolerance: float, stride: int, safety: float = SAFETY) -> int | None:
+        """Return the smallest multiple h of `stride` with e(d) <= tolerance / safety for all d >= h, or None.
+
+        At least one distance beyond h must have been measured. A halo above `margin` is not known to be enough, since
+        the reference itself had no more context: None as well.
+        """
+        beyond = tuple(accumulate(reversed(self.worst), max))[::-1]  # beyond[h] = max of e(d) over d >= h
+        wanted = (h for h in range(0, len(beyond), stride) if beyond[h] <= tolerance / safety)
+        return next((h for h in wanted if h <= self.margin), None)
+
+    def to_json(self) -> str:
+        """Return the errors as JSON text."""
+        return json.dumps(asdict(self), sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, name: str = "edge errors") -> EdgeErrors:
+        """Parse `to_json`'s text; `name` is what an error calls it. Raises `StorageError`."""
+        try:
+            fields = json_of(text)
+            return cls(tuple(fields["worst"]), fields["windows"], fields["margin"])
+        except (ValueError, KeyError, TypeError):
+            raise StorageError(f"{name} does not hold edge errors; delete it to measure again") from None
+
+
+def edge_errors(forward: Callable[[Tensor], Tensor], windows: Iterable[Tensor], margin: int, stride: int) -> EdgeErrors:
+    """Measure e(d) on windows (C, H, W), as the model takes them; H and W above 2 * margin, multiples of `stride`.
+
+    `margin`, a multiple of `stride` too, is cut off on every side. Windows should lie inside the image, so that what
+    is cut off is real; 8 or more of them. One forward pass of a whole and of a cut window each.
+    Windows that the model fails on are left out, as a run leaves out such tiles. Raises `ModelError` for sizes that do
+    not fit, and where no window is left.
+    """
+    worst = torch.zeros(0, dtype=torch.float64)
+    count, problem = 0, "no window was given to measure the halo on; the image is too small for a tolerance"
+    for window in windows:
+        _, height, width = window.shape
+        if min(height, width) <= 2 * margin or any(n % stride for n in (height, width, margin)):
+            raise ModelError(
+                f"a window of {height} x {width} px cannot be measured with margin {margin} and stride {stride}; "
+                "all must be multiples of the stride and the window larger than two margins"
+            )
+        inner = (..., slice(margin, height - margin), slice(margin, width - margin))
+        try:
+            distances = _distances(forward, window, inner)
+        except ModelError as error:
+            problem = str(error)
+            continue
+        worst = _larger(worst, _by_distance(distances))
+        count += 1
+    if not count:
+        raise ModelError(problem)
+    return EdgeErrors(tuple(worst.tolist()), count, margin)
+
+
+def model_errors(
+    model: Model, windows: Iterable[NDArray[Any]], sizes: tuple[int, int], device: str, precision: str = "fp32"
+) -> EdgeErrors:
+    """Measure e(d) of a model on windows (bands, H, W) in the image's own units, on `device` in fp32 or fp64.
+
+    `sizes` are margin and stride.
+    """
+    where, (margin, stride) = torch.device(device), sizes
+    module = on_device(model.module, where, precision)
+    with arithmetic(where, precision):
+        return edge_errors(
+            lambda x: module(model.normalise(x.to(where), dtype_of(precision))).cpu(),
+            (torch.from_numpy(window) for window in windows),
+            margin,
+            stride,
+        )
+
+
+def total_variation(p: Tensor, q: Tensor) -> Tensor:
+    """Return half the sum of absolute differences over classes of (K, H, W) probabilities: (H, W), 0 to 1."""
+    return (p - q).abs().sum(0) / 2
+
+
+def _distances(forward: Callable[[Tensor], Tensor], window: Tensor, inner: tuple[Any, ...]) -> Tensor:
+    """Return what a cut around `inner` does to each of its pixels. Raises `ModelError` where the model fails."""
+    try:
+        whole = _probabilities(forward, window)[inner]
+        return total_variation(whole, _probabilities(forward, window[inner]))
+    except TilepipeError:
+        raise
+    except Exception as error:  # whatever a stranger's module raises
+        if isinstance(trouble := ordinary(error), DeviceError):
+            raise trouble from error
+        raise ModelError(f"the model fails on a window of the image ({type(error).__name__}: {error})") from error
+
+
+def _probabilities(forward: Callable[[Tensor], Tensor], window: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits = forward(window.unsqueeze(0).contiguous())[0].double()
+    if not torch.isfinite(logits).all():
+        raise ModelError("the model gives NaN or infinity on a window of the image; the halo cannot be measured")
+    return logits.softmax(0)
+
+
+def _by_distance(errors: Tensor) -> Tensor:
+    """Return the largest of (H, W) errors at each distance from the border, 0 at the border itself."""
+    height, width = errors.shape
+    rows, columns = torch.arange(height), torch.arange(width)
+    down, along = torch.minimum(rows, height - 1 - rows), torch.minimum(columns, width - 1 - columns)
+    distance = torch.minimum(down.unsqueeze(1), along.unsqueeze(0)).flatten()
+    longest = torch.zeros(int(distance.max()) + 1, dtype=errors.dtype)
+    return longest.scatter_reduce(0, distance, errors.flatten().cpu(), "amax")
+
+
+def _larger(a: Tensor, b: Tensor) -> Tensor:
+    longest = max(len(a), len(b))
+    return torch.maximum(*(torch.nn.functional.pad(one, (0, longest - len(one))) for one in (a, b)))

@@ -1,0 +1,110 @@
+"""Footprint: bytes that a network needs, found without computing anything (shapes only, on torch's meta device)."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tilepipe.box import Box
+from tilepipe.inference.statistics.capture import Frozen, Nodes
+from tilepipe.models.facts import Facts
+from tilepipe.models.identity import model_identity
+from tilepipe.models.model import Model
+from tilepipe.tiling.statistics_grid import windows_of
+
+UNKNOWN_CHANNELS = 64
+"""Channels at full resolution that are assumed where a network cannot be run on shapes alone."""
+COPIES = 2.5
+"""Kernels keep reordered copies of their input and output while they work (measured with oneDNN on a CPU)."""
+KERNEL = 9
+"""Values of a kernel that are assumed where convolutions cannot be seen."""
+_CONVOLUTIONS = {torch.ops.aten.convolution, torch.ops.aten.conv2d, torch.ops.aten.conv_transpose2d}
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Adds up the storages that are alive, and keeps the peak."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = 0
+        self.peak = 0
+        self.columns = 0
+        """Most bytes that one convolution unfolds its input to, where kernels do that."""
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket in _CONVOLUTIONS:
+            self.columns = max(self.columns, _unfolded(args[0], args[1], result))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._track(leaf.untyped_storage())
+        return result
+
+    def _track(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+def footprint(model: Model, tile: int = 256, values: int = 0, dtype: str = "float32") -> tuple[int, int]:
+    """Return (bytes of the weights, peak bytes of a forward pass per input pixel, with the kernels' copies).
+
+    `values` is how many statistics of global operations are put in, which makes maps of pooled vectors; 0 for none.
+    `dtype` is 'float32', or 'float64' for a model in fp64: its weights are a copy, and on a CPU its convolutions unfold
+    their input.
+    """
+    number: torch.dtype = getattr(torch, dtype)
+    wide = number == torch.float64
+    weights = sum(t.nbytes for t in model.module.state_dict().values()) * (2 if wide else 1)
+    size = -(-tile // model.card.stride) * model.card.stride
+    try:
+        network = copy.deepcopy(model.module).to("meta", number)
+        with torch.inference_mode(), _LiveBytes() as meter, _statistics(size, values, dtype):
+            network(torch.empty(1, model.card.bands, size, size, device="meta", dtype=number))
+        peak, columns = meter.peak / size**2, meter.columns / size**2 if wide else 0.0
+    except Exception:  # whatever a foreign module does on shapes alone
+        peak = float(number.itemsize) * (UNKNOWN_CHANNELS + model.card.bands + len(model.card.classes))
+        columns = KERNEL * number.itemsize * UNKNOWN_CHANNELS if wide else 0.0
+    return weights, int(peak * COPIES + columns) + 1
+
+
+def _unfolded(x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> int:
+    """Return the bytes of the columns that a convolution without oneDNN makes: what a kernel holds, at every place.
+
+    Places are the pixels of the output, and of the input where a convolution is transposed.
+    """
+    places = min(x.shape[2:].numel(), y.shape[2:].numel())
+    return 0 if weight.shape[2:].numel() == 1 else weight[0].numel() * len(x) * places * x.element_size()
+
+
+def _statistics(size: int, values: int, dtype: str) -> AbstractContextManager[Any]:
+    """Return what puts statistics in a pass over one tile; nothing where there are none."""
+    if not values:
+        return nullcontext()
+    box, windows = Box.of_shape(size, size), windows_of((size, size), size, 1)
+    return Frozen([Nodes(box, windows, Box.of_shape(1, 1), np.ones((1, 1, values + 1), dtype))])
+
+
+def facts_of(model: Model) -> Facts | None:
+    """Return what facts.json says of a model that was read; None where looking at it does not say all."""
+    from tilepipe.models.contents import Contents, network_sha256
+
+    if not Contents(model.module).known:
+        return None
+    weights, peak = footprint(model)
+    return Facts(network_sha256(model.module), model.sha256(), model_identity(model, "cpu", "fp32"), weights, peak)

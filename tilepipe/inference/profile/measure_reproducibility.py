@@ -1,0 +1,177 @@
+"""Gauge: measures the level of exactness of a model on a device in a precision, on a few tiles made up for it.
+
+Computed are, at the run's own tile shape and batch size: the same tiles again, the same tiles in another order, a tile
+that lies in a larger pass and has full context there, and the same tiles in fp32. That is eight passes at most, four on
+a CPU; one or two more take statistics where the run holds them fixed. What was found is kept in the process and in the
+cache, by all that it depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from tilepipe import storage
+from tilepipe.box import Box
+from tilepipe.errors import StorageError
+from tilepipe.inference.device import Compute
+from tilepipe.inference.predictor import Predictor, device_versions
+from tilepipe.inference.profile.reproducibility import Level
+from tilepipe.inference.statistics.capture import Frozen, Recorder
+from tilepipe.inference.statistics.held import hold
+from tilepipe.models.identity import model_identity
+from tilepipe.models.model import Model
+from tilepipe.models.precision import surroundings
+from tilepipe.models.probe.sample_tiles import made_up_tiles
+from tilepipe.tiling.statistics_grid import Statistics
+
+VERSION = 1  # of the procedure; raise it when results change
+SIDE, CORE = 256, 64
+"""Pixels: largest side on a CPU, where it decides how long measuring takes, unless a halo and a core need more."""
+_KNOWN: dict[str, Level] = {}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a level is measured for, beside model and machine."""
+
+    tile: tuple[int, int]
+    """(height, width) of a tile in pixels."""
+    stride: int
+    """Total stride (S)."""
+    halo: int | None
+    """Full context in pixels; None where there is none that suffices."""
+    compute: Compute
+    """Device, precision and batch size."""
+    dtype: str = "float32"
+    """Of the pixels."""
+    statistics: Statistics | None = None
+    """Where the run takes statistics of global operations from; None where it holds none fixed."""
+
+
+def known_level(model: Model, setting: Setting, *, measure: bool = True) -> Level | None:
+    """Return the level that was kept for a setting; where none was, measure and keep it if asked to."""
+    setting = _small_enough(setting)
+    facts = [
+        VERSION,
+        model_identity(model, setting.compute.device, setting.compute.precision),
+        repr(setting),
+        surroundings(),
+        device_versions(setting.compute.device),
+    ]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    name, directory = f"level-{key[:32]}.json", storage.cache_directory()
+    if key not in _KNOWN:
+        with suppress(StorageError):
+            _KNOWN[key] = Level.from_json(storage.recall(name, directory) or "")
+    if key not in _KNOWN and measure:
+        _KNOWN[key] = measure_level(model, setting)
+        storage.keep(name, _KNOWN[key].to_json(), directory)
+    return _KNOWN.get(key)
+
+
+def measure_level(model: Model, setting: Setting) -> Level:
+    """Measure a level. Raises `DeviceError` where the device is too small, `ModelError` where the model fails."""
+    how = setting.compute
+    tiles = made_up_tiles(model.card, how.batch, setting.tile, setting.dtype)
+    gauge = _Gauge(model, setting, tiles)
+    first = gauge.logits()
+    repeatable = all(np.array_equal(gauge.logits(), first) for _ in range(1 if how.device == "cpu" else 3))
+    independent = True
+    if how.batch > 1:
+        turned = gauge.logits(slice(None, None, -1))[::-1]
+        independent = np.array_equal(turned, first) and np.array_equal(gauge.logits(slice(1))[0], first[0])
+    gap = gauge.larger(first)
+    rounding: tuple[float | None, float | None] = None, None
+    if how.precision != "fp32":
+        plain = replace(setting, compute=replace(how, precision="fp32"))
+        rounding = distances(_Gauge(model, plain, tiles).logits(), first)
+    name = device_versions(how.device).get("device", "cpu")
+    return Level(name, how.precision, repeatable, independent, *gap, *rounding)
+
+
+class _Gauge:
+    """Calls a model on tiles that lie two to a row, as the run would: with statistics held fixed where it does that."""
+
+    def __init__(self, model: Model, setting: Setting, tiles: NDArray[Any]) -> None:
+        self.model, self.setting, self.tiles = model, setting, tiles
+        height, width = setting.tile
+        corners = [(k // 2 * height, k % 2 * width) for k in range(len(tiles))]
+        self.places = [Box(y, x, y + height, x + width) for y, x in corners]
+        self.predictor, self.held = _predictor(model, setting, setting.tile), None
+        if setting.statistics:
+            recorder = Recorder()
+            self.predictor.observe(tiles, recorder)
+            values = recorder.values().astype(setting.compute.dtype)
+            self.held = hold(setting.statistics, values, (2 * height, 2 * width), setting.stride)
+
+    def logits(self, chosen: slice = slice(None)) -> NDArray[np.floating]:
+        """Return what the model says of some of the tiles."""
+        return self.predictor.logits(self.tiles[chosen], self._under(self.places[chosen]))
+
+    def larger(self, first: NDArray[np.floating]) -> tuple[float | None, float | None]:
+        """Return distance and share of flips between the corner of a larger pass and a tile that begins there.
+
+        The larger pass takes no more memory than a batch: with batches of four it is two tiles wide, with less it is
+        the tile, and the smaller one lacks its first S rows and columns.
+        """
+        (height, width), halo, stride = self.setting.tile, self.setting.halo, self.setting.stride
+        wide = self.setting.compute.batch >= 4
+        cut = (height, width) if wide else (stride, stride)
+        if halo is None or min(height, width) - (0 if wide else stride) <= halo:
+            return None, None
+        try:
+            if wide:
+                rows = [np.concatenate(pair, axis=2) for pair in (self.tiles[:2], self.tiles[2:4])]
+                whole = self._one(np.concatenate(rows, axis=1), Box(0, 0, 2 * height, 2 * width), batch=1)
+                part = first[3]
+            else:
+                tile, batch = self.tiles[0, :, stride:, stride:], self.setting.compute.batch
+                whole, part = first[0], self._one(tile, Box(stride, stride, height, width), batch)
+        except Exception:  # whatever a stranger's module raises for tiles of another shape
+            return None, None
+        kept = np.s_[..., halo:, halo:]
+        return distances(whole[:, cut[0] :, cut[1] :][kept], part[kept])
+
+    def _one(self, tile: NDArray[Any], place: Box, batch: int) -> NDArray[np.floating]:
+        """Return what the model says of a tile of another shape, (classes, height, width)."""
+        setting = replace(self.setting, compute=replace(self.setting.compute, batch=batch))
+        answers = _predictor(self.model, setting, place.shape).logits(tile[None], self._under([place]))
+        return np.asarray(answers[0])
+
+    def _under(self, places: list[Box]) -> Frozen | None:
+        return self.held.under(places) if self.held else None
+
+
+def distances(p: NDArray[np.floating], q: NDArray[np.floating]) -> tuple[float, float]:
+    """Return the largest total variation distance and the share of other labels of logits (..., classes, H, W)."""
+    pairs = list(zip(p.reshape(-1, *p.shape[-3:]), q.reshape(-1, *q.shape[-3:]), strict=True))
+    worst = max(float(np.abs(_probabilities(a) - _probabilities(b)).sum(0).max()) / 2 for a, b in pairs)
+    return worst, float(np.mean([(a.argmax(0) != b.argmax(0)).mean() for a, b in pairs]))
+
+
+def _probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.asarray(scipy.special.softmax(logits.astype(np.float64), axis=0))
+
+
+def _predictor(model: Model, setting: Setting, shape: tuple[int, int]) -> Predictor:
+    how = setting.compute
+    return Predictor(model, shape, batch=how.batch, device=how.device, precision=how.precision)
+
+
+def _small_enough(setting: Setting) -> Setting:
+    """Return a setting whose tiles are not larger than they need be on a CPU."""
+    if setting.compute.device != "cpu":
+        return setting
+    stride = setting.stride
+    most = max(SIDE, (setting.halo or 0) + stride + CORE)
+    height, width = (min(side, math.ceil(most / stride) * stride) for side in setting.tile)
+    return replace(setting, tile=(height, width))

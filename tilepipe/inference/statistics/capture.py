@@ -1,0 +1,284 @@
+"""Operations that mix a whole tile (instance and group norm, mean pooling): their statistics taken, or put in.
+
+Torch functions are caught as they are called, so any module can be run like this. `Recorder` takes the statistics of
+live tiles, `Frozen` puts those of a field in their place (interpolated at each feature pixel, so that a pooled vector
+becomes a map, see `spread`), `Summer` adds up what one operation sees and stops there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the name everyone uses
+from torch.overrides import TorchFunctionMode
+
+from tilepipe.box import Box
+from tilepipe.errors import ModelError
+from tilepipe.inference.statistics import spread
+from tilepipe.inference.statistics.spread import Spread
+from tilepipe.tiling.grid import Grid
+from tilepipe.tiling.statistics_grid import taps
+
+PIECE = 1 << 19
+"""Values of a feature map that are looked at or replaced at once, so that no second map is ever held whole."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A call that mixes the pixels of each tile of its input."""
+
+    x: Tensor
+    """(B, C, H, W)."""
+    groups: int
+    """Groups of channels that share mean and variance; 0 for mean pooling to (B, C, 1, 1) or (B, C)."""
+    weight: Tensor | None = None
+    """(C,) of a norm."""
+    bias: Tensor | None = None
+    """(C,) of a norm."""
+    eps: float = 0.0
+    """Added to the variance."""
+
+    @property
+    def values(self) -> int:
+        """Statistics per tile: mean and variance of each group, or the mean of each channel."""
+        return 2 * self.groups or self.x.shape[1]
+
+    @property
+    def shared(self) -> int:
+        """Channels that share statistics."""
+        return self.x.shape[1] // (self.groups or self.x.shape[1])
+
+    def moments(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
+        """Return sums over part of the map, (B, values) float64: of values, and of squares for a norm.
+
+        Rows first: no sum is divided among threads, so it does not depend on their number.
+        """
+        part, found = self.x[:, :, rows, columns], []
+        pieces = part.split(max(1, PIECE // max(1, part[:, 0].numel())), 1)
+        room = torch.empty_like(pieces[0], dtype=torch.float64)  # one for all: threads' heaps keep what they have had
+        for power in (1, 2) if self.groups else (1,):
+            sums = [room[:, : piece.shape[1]].copy_(piece).pow_(power).sum(3).sum(2) for piece in pieces]
+            found.append(torch.cat(sums, 1))
+        return torch.cat([one.unflatten(1, (-1, self.shared)).sum(2) for one in found], 1)
+
+    def applied(self, statistics: Tensor, channels: slice, item: int) -> Tensor:
+        """Return what the operation gives for some channels of one tile, from their statistics at every pixel.
+
+        `statistics` is (C, H, W) for pooling, (2, C, H, W) for a norm.
+        """
+        if not self.groups:
+            return statistics
+        mean, variance = statistics
+        y: Tensor = (self.x[item, channels].to(mean.dtype) - mean) / (variance + self.eps).sqrt()
+        if self.weight is not None:
+            y.mul_(self.weight[channels, None, None])
+        return y if self.bias is None else y.add_(self.bias[channels, None, None])
+
+
+def operation(func: Any, args: Any, kwargs: Any) -> Operation | None:
+    """Return the operation that a call is, or None where it is local or of no kind that is known here."""
+    known = _KNOWN.get(func)
+    found = known(*args, **kwargs) if known else None
+    return found if found is not None and found.x.ndim == 4 else None
+
+
+def statistics(moments: Tensor, count: int, *, norm: bool) -> Tensor:
+    """Return (B, values) float64 from (B, values) moments over `count` values each: mean and variance, or the mean."""
+    found = moments / count
+    if not norm:
+        return found
+    mean, square = found.chunk(2, 1)
+    return torch.cat((mean, (square - mean.square()).clamp_min(0)), 1)
+
+
+def added_up(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the statistics (values,) of one operation from what `Summer` found for all cores, (cores, values + 2)."""
+    *moments, count, norms = sums.sum(0).tolist()
+    return statistics(torch.tensor([moments], dtype=torch.float64), int(count), norm=norms > 0)[0].numpy()
+
+
+class Mode(TorchFunctionMode):
+    """Hands every operation of a model, in order of call, to `meet`."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run `func`, or what stands for it."""
+        met = operation(func, args, kwargs or {})
+        if met is None:
+            return spread.run(func, args, kwargs or {})
+        return self.meet(met, lambda: func(*args, **(kwargs or {})))
+
+    def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
+        """Return the output of an operation; `live` gives that of the tile itself."""
+        raise NotImplementedError
+
+
+class Recorder(Mode):
+    """Runs a model as it is and keeps the statistics of its operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Tensor] = []
+        """(B, values) float64 of each operation so far."""
+
+    def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
+        """Keep the statistics."""
+        count = met.shared * met.x.shape[2] * met.x.shape[3]
+        self.found.append(statistics(met.moments(), count, norm=met.groups > 0))
+        return live()
+
+    def values(self) -> NDArray[np.float64]:
+        """Return all statistics, (B, values of all operations)."""
+        return torch.cat(self.found, 1).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Statistics around one tile."""
+
+    tile: Box
+    """Its place on the prediction grid."""
+    windows: Grid
+    """Where statistics were taken."""
+    at: Box
+    """Rows and columns of the windows in `values`: at least those that decide the tile."""
+    values: NDArray[np.floating]
+    """(rows, columns, values of all operations + 1), float32 or, for a model in fp64, float64.
+
+    The last is what the window weighs, above 0.
+    """
+
+    def interpolated(self, first: int, count: int, size: tuple[int, int], device: torch.device) -> Tensor:
+        """Return `count` statistics from number `first` on at every pixel of a map of `size`, (count, H, W).
+
+        Elementwise, in a fixed order, from global places: no bit depends on the tile.
+        """
+        weight = self.values[:, :, -1:]
+        weighted = self.values[:, :, first : first + count] * weight
+        nodes = np.concatenate((weighted, weight), 2).transpose(2, 0, 1)  # (count + 1, rows, columns)
+        rows, columns = self._taps(size)
+        maps = torch.from_numpy(np.ascontiguousarray(nodes)).to(device)
+        for axis, (below, above, share) in ((2, columns), (1, rows)):
+            shape = [1, -1, 1] if axis == 1 else [1, 1, -1]
+            near, far = (
+                torch.from_numpy(s.astype(self.values.dtype)).to(device).view(shape) for s in (1 - share, share)
+            )
+            index = [torch.from_numpy(k).to(device) for k in (below, above)]
+            maps = maps.index_select(axis, index[0]) * near + maps.index_select(axis, index[1]) * far
+        return maps[:-1] / maps[-1:]
+
+    def _taps(self, size: tuple[int, int]) -> Any:
+        """Return rows and columns of taps, counted from the first window in `values`."""
+        tile, axes, found = self.tile, (self.windows.y, self.windows.x), []
+        spans = ((tile.y0, tile.height, self.at.y0), (tile.x0, tile.width, self.at.x0))
+        for axis, (start, length, first), count in zip(axes, spans, size, strict=True):
+            if length % count:
+                raise ModelError(f"a feature map of {count} for {length} px: statistics have no place in such a model")
+            below, above, share = taps(axis, start, count, length // count)
+            found.append((below - first, above - first, share))
+        return found
+
+
+class Frozen(Mode):
+    """Runs a model with the statistics of a field in place of its tiles' own; one `Nodes` per tile of the batch."""
+
+    def __init__(self, tiles: Sequence[Nodes]) -> None:
+        super().__init__()
+        self.tiles = tiles
+        self.used = 0
+        """Statistics put in so far."""
+
+    def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
+        """Return the operation's output from the field, (B, C, H, W); zeros for tiles that only fill the batch."""
+        first, self.used = self.used, self.used + met.values
+        channels, height, width = met.x.shape[1:]
+        out = torch.zeros_like(met.x)
+        step = max(1, PIECE // (height * width))
+        for item, nodes in enumerate(self.tiles):
+            for start in range(0, channels, step):
+                part = slice(start, min(start + step, channels))
+                out[item, part] = met.applied(_maps(met, nodes, first, part), part, item)
+        return out if met.groups else out.as_subclass(Spread)
+
+
+class Summer(Frozen):
+    """Frozen up to the operation that the statistics do not reach, whose moments over the tiles' cores it adds up."""
+
+    def __init__(self, tiles: Sequence[Nodes], cores: Sequence[Box]) -> None:
+        super().__init__(tiles)
+        self.cores = cores
+        self.known = tiles[0].values.shape[2] - 1
+        self.found: list[NDArray[np.float64]] = []
+        """Of each core: moments, over how many values, and 1 for a norm or 0 for pooling, (values + 2,)."""
+
+    def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
+        """Put statistics in, or add up and raise `Reached`."""
+        if self.used < self.known:
+            return super().meet(met, live)
+        for item, (nodes, core) in enumerate(zip(self.tiles, self.cores, strict=True)):
+            strides = [long // short for long, short in zip(nodes.tile.shape, met.x.shape[2:], strict=True)]
+            rows, columns = (
+                slice(part.start // stride, part.stop // stride)
+                for part, stride in zip(core.slices_in(nodes.tile), strides, strict=True)
+            )
+            moments = replace(met, x=met.x[item : item + 1]).moments(rows, columns)[0].cpu().numpy()
+            count = met.shared * (rows.stop - rows.start) * (columns.stop - columns.start)
+            self.found.append(np.append(moments, (count, met.groups > 0)))
+        raise Reached
+
+
+class Reached(Exception):  # noqa: N818 - it is no error
+    """The operation that a pass is about has been reached; the rest of the model is not needed."""
+
+
+def _maps(met: Operation, nodes: Nodes, first: int, channels: slice) -> Tensor:
+    """Return the statistics of some channels of an operation at every pixel, as `Operation.applied` takes them."""
+    size = met.x.shape[2], met.x.shape[3]
+    count = channels.stop - channels.start
+    if not met.groups:
+        return nodes.interpolated(first + channels.start, count, size, met.x.device)
+    shared = met.x.shape[1] // met.groups
+    group = slice(channels.start // shared, (channels.stop - 1) // shared + 1)
+    maps = [
+        nodes.interpolated(first + of + group.start, group.stop - group.start, size, met.x.device)
+        for of in (0, met.groups)
+    ]
+    index = torch.arange(channels.start, channels.stop, device=met.x.device) // shared - group.start
+    return torch.stack([part.index_select(0, index) if shared > 1 else part for part in maps])
+
+
+def _instance_norm(*args: Any, **kwargs: Any) -> Operation | None:
+    given = inspect.signature(F.instance_norm).bind(*args, **kwargs)
+    given.apply_defaults()
+    of = given.arguments
+    x: Tensor = of["input"]
+    return Operation(x, x.shape[1], of["weight"], of["bias"], of["eps"]) if of["use_input_stats"] else None
+
+
+def _group_norm(x: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Operation:
+    return Operation(x, num_groups, weight, bias, eps)
+
+
+def _adaptive(x: Tensor, output_size: Any) -> Operation | None:
+    return Operation(x, 0) if output_size in (1, (1, 1), [1, 1]) else None
+
+
+def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, **others: Any) -> Operation | None:
+    dims = (dim,) if isinstance(dim, int) else tuple(others.get("axis", dim) or ())
+    return Operation(x, 0) if x.ndim == 4 and sorted(d % 4 for d in dims) == [2, 3] else None
+
+
+_KNOWN: dict[Any, Callable[..., Operation | None]] = {
+    F.instance_norm: _instance_norm,
+    F.group_norm: _group_norm,
+    torch.group_norm: _group_norm,
+    F.adaptive_avg_pool2d: _adaptive,
+    torch.mean: _mean,
+    Tensor.mean: _mean,
+}

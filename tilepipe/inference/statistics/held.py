@@ -1,0 +1,40 @@
+"""Held: statistics of a model's global operations as a run holds them fixed, made up where no image is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.inference.statistics.capture import Frozen, Nodes
+from tilepipe.tiling.grid import Grid
+from tilepipe.tiling.statistics_grid import Statistics
+
+
+@dataclass(frozen=True)
+class Held:
+    """Statistics of the windows of a grid."""
+
+    windows: Grid
+    """Where they were taken."""
+    values: NDArray[np.floating]
+    """(rows, columns, values + 1) of the windows; the last is what they weigh."""
+
+    def under(self, places: Sequence[Box]) -> Frozen:
+        """Return what puts them into tiles at these places."""
+        every = Box.of_shape(*self.values.shape[:2])
+        return Frozen([Nodes(place, self.windows, every, self.values) for place in places])
+
+
+def hold(statistics: Statistics, found: NDArray[np.floating], shape: tuple[int, int], stride: int) -> Held:
+    """Return the windows that a run would have over an image of `shape`, with the statistics `found` in turn.
+
+    `found` is (tiles, values); each window weighs 1.
+    """
+    windows = statistics.windows(shape, stride)
+    rows, columns = windows.y.count, windows.x.count
+    values = found[np.arange(rows * columns) % len(found)].reshape(rows, columns, -1)
+    return Held(windows, np.concatenate((values, np.ones((rows, columns, 1), found.dtype)), 2))

@@ -1,0 +1,116 @@
+"""Whether the global operations of a model can run on given statistics, tried out on one window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tilepipe.box import Box, Sides
+from tilepipe.errors import ModelError
+from tilepipe.inference.statistics.capture import Frozen, Nodes, Recorder, operation
+from tilepipe.models.probe.global_layers import FREEZABLE, Located
+from tilepipe.models.probe.probe_cache import cache_key
+from tilepipe.models.probe.result import Probe
+from tilepipe.models.probe.stride_and_field import AXES
+from tilepipe.models.probe.subject import Subject, adopt
+from tilepipe.tiling.statistics_grid import windows_of
+
+WINDOW = 128
+"""Pixels of the window, or more where the stride asks for it."""
+TOLERANCE = 1e-3
+"""Of the outputs' spread: what a window's own statistics, put back in, may change."""
+_SEEN: dict[str, tuple[int, ...] | str] = {}
+
+
+class _Names(Located):
+    """Notes the layers whose operations `models.statistics` knows."""
+
+    def __init__(self, modules: tuple[nn.Module, ...]) -> None:
+        super().__init__(modules)
+        self.layers: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if operation(func, args, kwargs or {}) is not None:
+            self.layers.add(self.key(func)[0])
+        return func(*args, **(kwargs or {}))
+
+
+def operations(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...]:
+    """Return the statistics that each global operation of a probed model has per tile, in order of call.
+
+    The model is run on a window, and again with the window's own statistics put in: the answer must be the same, and
+    pixels beyond the reach must make no difference to it. Raises `ModelError` with the reason where its operations
+    cannot all be replaced.
+    """
+    key = cache_key(module, bands, found.stride)
+    known = _SEEN.get(key or "") or _tried(module, bands, found)
+    if key is not None:
+        _SEEN[key] = known
+    if isinstance(known, str):
+        raise ModelError(known)
+    return known
+
+
+def _tried(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...] | str:
+    other = [f"{kind} ({layer})" for layer, kind in found.global_layers if kind not in FREEZABLE]
+    if other or found.frozen_reach is None or found.stride is None:
+        return f"{other[0] if other else 'a layer without bounds'} has no statistics that could be held fixed"
+    try:
+        return _put_in(adopt(module, bands, found.stride), found, found.frozen_reach)
+    except Exception as problem:  # whatever a stranger's module raises where a vector has become a map
+        return f"it does not take statistics per pixel ({type(problem).__name__})"
+
+
+def _put_in(subject: Subject, found: Probe, reach: Sides) -> tuple[int, ...] | str:
+    side = -(-WINDOW // subject.quantum) * subject.quantum
+    x = subject.window(side, side)
+    names, recorder = _Names(subject.modules), Recorder()
+    with names:
+        live = subject.under(lambda: recorder)(x)
+    missing = {layer for layer, _ in found.global_layers} - names.layers
+    if missing:
+        return f"the operation in layer '{min(missing)}' has no statistics that could be held fixed"
+    fixed = _Fixed(subject, np.append(recorder.values()[0], 1).astype(np.float32)[None, None])
+    if float((fixed(x) - live).abs().max()) > TOLERANCE * float(live.std()):
+        return "it gives another answer with them put in"
+    if not _stays_local(fixed, reach):
+        return "something beside the statistics mixes the whole of a tile too"
+    return tuple(part.shape[1] for part in recorder.found)
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """A model with the statistics of one window put in everywhere."""
+
+    subject: Subject
+    values: NDArray[np.float32]
+    """(1, 1, values of all operations + 1); see `Nodes`."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        side, box = max(x.shape[2:]), Box.of_shape(*x.shape[2:])
+        nodes = Nodes(box, windows_of(box.shape, side, 1), Box.of_shape(1, 1), self.values)
+        return self.subject.under(lambda: Frozen([nodes]))(x)
+
+
+def _stays_local(fixed: _Fixed, reach: Sides) -> bool:
+    """Return whether what lies beyond the reach makes no difference, on both axes.
+
+    It would where an operation is left that has no statistics, like a maximum beside the mean in one layer.
+    """
+    quantum = fixed.subject.quantum
+    cut = (max(reach) // quantum + 1) * quantum
+    for axis in AXES:
+        x = fixed.subject.window(*((quantum, cut + quantum) if axis == 3 else (cut + quantum, quantum)))
+        changed = x.clone()
+        far = changed.narrow(axis, cut, quantum)
+        far *= 1e3  # for operations that swallow NaN
+        far[:, :, ::2, ::2] = torch.nan
+        near = (y.narrow(axis, 0, cut - max(reach)) for y in (fixed(x), fixed(changed)))
+        if not torch.equal(*near):
+            return False
+    return True

@@ -1,0 +1,171 @@
+"""Model directories: `name.model/` holds model.json (the card) and weights.safetensors. Loading one runs no code of it.
+
+The network is one of ours, rebuilt from the card's `arch`. Names, shapes and types of all tensors are compared with it
+before memory is taken for them (https://github.com/huggingface/safetensors, format 0.3).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from tilepipe.errors import ModelError, StorageError, UsageError, public
+from tilepipe.models.card import ModelCard
+from tilepipe.models.facts import CARD, CERTIFICATE, WEIGHTS, bundled, bundled_models
+from tilepipe.models.formats import load, smp
+from tilepipe.models.formats.tensors import MAX_WEIGHTS_BYTES, check_size, read_safetensors
+from tilepipe.models.model import Model
+from tilepipe.models.nets.zoo import build
+from tilepipe.models.output import bare
+from tilepipe.paths import refuse_special
+from tilepipe.storage import cannot_write
+from tilepipe.text import missing
+
+MAX_CARD_BYTES = 1 << 20
+_HOLDS = f"a model directory holds {CARD} and {WEIGHTS}"
+
+
+@public
+def load_model(name_or_path: str | Path, *, trust_model: str | None = None) -> Model:
+    """Load a bundled model by name, or a model directory or file by path. Raises `ModelError`.
+
+    Files of other kinds (ONNX, TorchScript, .pt2, segmentation-models-pytorch) are those of
+    `tilepipe.models.formats.load`; the kinds that run code need `trust_model`, 'sha256:' and the hash of the very file.
+    """
+    directory = _locate(str(name_or_path))
+    other = load.find(directory)
+    if other is not None:
+        model = load.load(other, str(name_or_path), trust_model=trust_model)
+        return replace(model, certificate=_certificate(directory))
+    card = _card(directory)
+    weights = directory / (smp.WEIGHTS if smp.is_pretrained(directory) else WEIGHTS)
+    check_size(weights, MAX_WEIGHTS_BYTES, _HOLDS)
+    module = network(card, str(directory / CARD), lambda wanted: read_safetensors(weights, wanted))
+    return replace(Model.owning(module, card, str(name_or_path)), certificate=_certificate(directory))
+
+
+def network(card: ModelCard, name: str, tensors: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> nn.Module:
+    """Return the network of a card, with the weights that `tensors` gives for its state dict. Raises `ModelError`."""
+    with torch.device("meta"):  # shapes only: nothing is allocated yet
+        skeleton = _network(card, name)
+    weights = tensors(skeleton.state_dict())
+    with torch.random.fork_rng(devices=[]):  # random start values must not disturb the caller's
+        module = _network(card, name)
+    module.load_state_dict(weights, strict=True)
+    return module.requires_grad_(False)
+
+
+def save_model(
+    model: Model,
+    directory: str | Path,
+    *,
+    half: bool = False,
+    overwrite: bool = False,
+    more: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write a model directory and return its path; it appears whole or not at all.
+
+    `half` stores convolution weights as float16 (half the size; they are rounded). `more` are files that lie beside
+    them, by name; loading does not look at them. Raises `ModelError` for a network that cannot be rebuilt from a card,
+    `UsageError` where the directory exists, `StorageError` where it cannot be written.
+    """
+    if model.card.arch is None:
+        raise ModelError(f"{model.name} is not one of tilepipe's architectures; it can be used from Python, not saved")
+    weights = save({k: stored(t, half=half) for k, t in bare(model.module).state_dict().items()})
+    return write_directory(Path(directory), model, {**(more or {}), WEIGHTS: weights}, overwrite=overwrite)
+
+
+def write_directory(final: Path, model: Model, files: Mapping[str, bytes], *, overwrite: bool) -> Path:
+    """Write a model directory of card, certificate and `files` and return its path; raises like `save_model`."""
+    if final.exists() and not overwrite:
+        raise UsageError(f"{final} exists; give another name or ask to overwrite it")
+    fresh = final.with_name(f".{final.name}.{uuid4().hex[:8]}")
+    try:
+        fresh.mkdir(parents=True)
+        (fresh / CARD).write_text(model.card.to_json(), encoding="utf-8")
+        if model.certificate is not None:
+            (fresh / CERTIFICATE).write_text(model.certificate, encoding="utf-8")
+        for name, content in files.items():
+            (fresh / name).write_bytes(content)
+        _publish(fresh, final)
+    except OSError as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise cannot_write(final, error) from None
+    return final
+
+
+def stored(tensor: Tensor, *, half: bool) -> Tensor:
+    """Return a tensor as a file keeps it: with `half`, weights of two and more axes as float16, all else as it is."""
+    half = half and tensor.is_floating_point() and tensor.ndim > 1
+    return tensor.detach().cpu().contiguous().to(torch.float16 if half else tensor.dtype)
+
+
+def _publish(fresh: Path, final: Path) -> None:
+    for path in (*fresh.iterdir(), fresh):
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+    old = fresh.with_name(fresh.name + ".old")
+    if final.exists():
+        os.rename(final, old)
+    os.rename(fresh, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _locate(name: str) -> Path:
+    if (folder := bundled(name)) is not None:
+        return folder
+    path = Path(name)
+    if path.is_dir() or load.find(path) is not None:
+        return path
+    load.refuse(path)
+    names = bundled_models()
+    near = get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    if path.exists():
+        refuse_special(path, ModelError)
+        raise ModelError(f"{name} is a file; a model is a directory with {CARD} and {WEIGHTS}, or an ONNX file")
+    if not near:
+        hint = f"{missing(name)}. " if path.suffix or len(path.parts) > 1 else ""
+    raise ModelError(f"there is no model {name!r}: {hint}bundled are {', '.join(names)}; or give a model directory")
+
+
+def _card(directory: Path) -> ModelCard:
+    check_size(directory / CARD, MAX_CARD_BYTES, _HOLDS)
+    card = ModelCard.load(directory / CARD)
+    if card.arch is None and smp.is_pretrained(directory):
+        return card.model_copy(update={"arch": smp.arch_of(directory / smp.CONFIG)})
+    if card.arch is None:
+        raise ModelError(
+            f"{directory / CARD}: arch is missing; name one of tilepipe's networks, for instance {{'name': 'unet'}}"
+        )
+    return card
+
+
+def _certificate(directory: Path) -> str | None:
+    """Return the text of certificate.json, '' where it cannot be read, None where there is none."""
+    path = directory / CERTIFICATE
+    try:
+        refuse_special(path, StorageError)
+        return path.read_text(encoding="utf-8") if path.stat().st_size <= MAX_CARD_BYTES else ""
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError, StorageError):
+        return ""
+
+
+def _network(card: ModelCard, name: str) -> nn.Module:
+    make = smp.build if smp.names(card.arch) else build
+    try:
+        return make(card.arch or {}, card.bands, len(card.classes))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ModelError(f"{name}: the architecture {card.arch} cannot be built: {error}") from None

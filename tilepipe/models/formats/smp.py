@@ -1,0 +1,94 @@
+"""Networks of segmentation-models-pytorch by a card's arch (https://github.com/qubvel-org/segmentation_models.pytorch).
+
+    {"name": "smp.Unet", "encoder_name": "resnet18", "decoder_channels": [64, 32, 16, 8, 4], ...}
+
+The rest are the keywords of the network's class. Its own `save_pretrained` directory is read too (config.json and
+model.safetensors, with a model.json beside them). Nothing is downloaded and no code is read from files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from tilepipe.errors import ModelError
+from tilepipe.models.formats.opaque import missing_extra
+from tilepipe.models.nets.arch import unknown
+from tilepipe.models.output import as_logits
+from tilepipe.paths import refuse_special
+from tilepipe.text import json_of
+
+PREFIX = "smp."
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MAX_CONFIG_BYTES = 1 << 20
+_OURS = ("in_channels", "encoder_weights", "name")
+
+
+def names(arch: Mapping[str, Any] | None) -> bool:
+    """Return whether a card's arch is a network of segmentation-models-pytorch."""
+    return str((arch or {}).get("name", "")).startswith(PREFIX)
+
+
+def is_pretrained(directory: Path) -> bool:
+    """Return whether `save_pretrained` wrote this directory."""
+    return (directory / CONFIG).exists() and (directory / WEIGHTS).exists()
+
+
+def arch_of(path: Path) -> dict[str, Any]:
+    """Return the arch that a config.json describes. Raises `ModelError`."""
+    try:
+        refuse_special(path, ModelError)
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ValueError("it is too large,")
+        config = json_of(path.read_text(encoding="utf-8"))
+        kind = config.pop("_model_class")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise ModelError(f"{path} is not the configuration of a segmentation-models-pytorch network") from None
+    return {"name": f"{PREFIX}{kind}", **{key: value for key, value in config.items() if key not in _OURS}}
+
+
+def build(arch: Mapping[str, Any], bands: int, classes: int) -> nn.Module:
+    """Return a new network with random weights and `stride`, the total stride: (B, bands, H, W) -> logits.
+
+    Two classes may be one output channel (`classes: 1`): the logit of the second. Raises `ModelError` where the package
+    is missing, or the network, its encoder or a keyword is not known.
+    """
+    try:
+        import segmentation_models_pytorch as package
+    except ImportError as error:
+        raise missing_extra("segmentation-models-pytorch", "smp", error) from None
+    known = {kind.__name__: kind for kind in package.MODEL_ARCHITECTURES_MAPPING.values()}
+    kind = str(arch["name"]).removeprefix(PREFIX)
+    if kind not in known:
+        raise ModelError(unknown("segmentation-models-pytorch network", kind, known))
+    options = {key: value for key, value in arch.items() if key not in _OURS}
+    _refuse(options)
+    channels = options.pop("classes", classes)
+    if channels != classes and (channels, classes) != (1, 2):
+        raise ModelError(f"the network gives {channels} channels, the card names {classes} classes; name as many")
+    try:
+        network: nn.Module = known[kind](in_channels=bands, classes=channels, encoder_weights=None, **options)
+    except Exception as error:  # the package checks its keywords each in its own way
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"segmentation-models-pytorch cannot make {kind} from {options}: {said[0]}") from None
+    network.stride = int(network.encoder.output_stride)  # type: ignore[assignment,arg-type,union-attr]
+    network.register_forward_hook(partial(_logits, classes=classes))
+    return network
+
+
+def _refuse(options: Mapping[str, Any]) -> None:
+    encoder = str(options.get("encoder_name", ""))
+    if set(":/\\") & set(encoder):
+        raise ModelError(f"encoder {encoder!r} names a place to load from; use the name of a timm or smp encoder")
+    if options.get("activation") is not None:
+        raise ModelError(f"activation {options['activation']!r}: tilepipe reads logits; set it to null")
+
+
+def _logits(network: nn.Module, inputs: Any, output: Any, *, classes: int) -> Tensor:
+    """Return logits (B, classes, H, W) of what the network gave; masks only, where it classifies images too."""
+    masks: Tensor = output[0] if isinstance(output, tuple) else output
+    return as_logits(masks, classes)

@@ -1,0 +1,112 @@
+"""Up-sampling by 2: every mechanism that a decoder of ours can use.
+
+Shapes: B batch, C channels in, H x W pixels of the coarse level, skip (B, S, 2H, 2W) of the finer level.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name everyone uses
+
+from tilepipe.models.nets.layers import blur, conv
+
+
+class Upsample(nn.Module):
+    """Base: (B, C, H, W) and the skip -> (B, out_channels, 2H, 2W)."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+
+
+class Resize(Upsample):
+    """Nearest or bilinear resize, corners not aligned; with `outputs`, a 3 x 3 convolution behind it."""
+
+    def __init__(self, inputs: int, mode: str, outputs: int | None = None) -> None:
+        super().__init__(outputs or inputs)
+        self.mode = mode
+        self.conv: nn.Module = conv(inputs, outputs, 3) if outputs else nn.Identity()
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Return (B, D, 2H, 2W)."""
+        how: dict[str, Any] = (
+            {"mode": "nearest"} if self.mode == "nearest" else {"mode": "bilinear", "align_corners": False}
+        )
+        larger: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, **how))
+        return larger
+
+
+class Deconv(Upsample):
+    """Transposed convolution of stride 2. Only a kernel that 2 divides overlaps evenly (Odena 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(outputs)
+        padding, extra = (kernel - 1) // 2, kernel % 2
+        self.conv = nn.ConvTranspose2d(inputs, outputs, kernel, 2, padding, extra)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Return (B, D, 2H, 2W)."""
+        larger: Tensor = self.conv(x)
+        return larger
+
+
+class Shuffle(Upsample):
+    """Sub-pixel convolution (Shi 2016): 4 D channels at H x W become D channels at 2H x 2W."""
+
+    def __init__(self, inputs: int, outputs: int, *, icnr: bool, smooth: bool) -> None:
+        super().__init__(outputs)
+        self.smooth = smooth
+        self.conv = conv(inputs, 4 * outputs, 3)
+        if icnr:
+            icnr_(self.conv.weight)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Return (B, D, 2H, 2W)."""
+        x = F.pixel_shuffle(self.conv(x), 2)  # (B, D, 2H, 2W)
+        return blur(x, (1, 1), 1) if self.smooth else x
+
+
+class Unpool(Upsample):
+    """Max-unpooling (SegNet, Badrinarayanan 2015): values return to where the skip's maxima were, zero elsewhere."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(outputs)
+        self.conv: nn.Module = conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Return (B, D, 2H, 2W); the skip has D channels too."""
+        _, indices = F.max_pool2d(skip, 2, return_indices=True)
+        return unpool(self.conv(x), indices)
+
+
+def unpool(x: Tensor, indices: Tensor) -> Tensor:
+    """Return (B, C, 2H, 2W): each value of `x` at the index of its maximum (from a 2 x 2 max-pooling), zero elsewhere.
+
+    Written as a scatter because `max_unpool2d` refuses to run in torch's deterministic mode.
+    """
+    batch, channels, height, width = x.shape
+    flat = x.new_zeros(batch, channels, 4 * height * width)
+    flat = flat.scatter(2, indices.flatten(2), x.flatten(2))
+    return flat.reshape(batch, channels, 2 * height, 2 * width)
+
+
+@torch.no_grad()
+def icnr_(weight: Tensor) -> None:
+    """Make the 4 sub-kernels of each output channel equal, in place (Aitken 2017): no checkerboard at the start."""
+    weight.copy_(weight[::4].repeat_interleave(4, 0))
+
+
+def upsample(kind: str, inputs: int, outputs: int) -> Upsample:
+    """Return the layer of that kind; see `arch.Up`. Plain resizing keeps `inputs` channels, see `out_channels`."""
+    if kind in ("nearest", "bilinear"):
+        return Resize(inputs, kind)
+    if kind.endswith("_conv"):
+        return Resize(inputs, kind.removesuffix("_conv"), outputs)
+    if kind.startswith("deconv"):
+        return Deconv(inputs, outputs, int(kind.removeprefix("deconv")))
+    if kind.startswith("shuffle"):
+        return Shuffle(inputs, outputs, icnr="icnr" in kind, smooth="blur" in kind)
+    return Unpool(inputs, outputs)

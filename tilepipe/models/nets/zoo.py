@@ -1,0 +1,49 @@
+"""Zoo: every architecture by the name that stands in a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from tilepipe.errors import ModelError
+from tilepipe.models.nets.arch import unknown
+from tilepipe.models.nets.deeplab import DeepLab
+from tilepipe.models.nets.fcn import FCN
+from tilepipe.models.nets.layers import Network
+from tilepipe.models.nets.linknet import LinkNet
+from tilepipe.models.nets.segnet import SegNet
+from tilepipe.models.nets.unet import UNet
+
+ARCHITECTURES: dict[str, type[Network]] = {
+    "deeplab": DeepLab,
+    "fcn": FCN,
+    "linknet": LinkNet,
+    "segnet": SegNet,
+    "unet": UNet,
+}
+
+
+def describe(module: nn.Module) -> dict[str, Any]:
+    """Return the `arch` that `build` needs to make this network again: its name and every parameter.
+
+    Raises `ModelError` when the network is none of ours.
+    """
+    for name, kind in ARCHITECTURES.items():
+        if isinstance(module, kind):
+            return {"name": name, **module.arch.model_dump(mode="json")}
+    raise ModelError(f"{type(module).__name__} is none of our architectures ({', '.join(ARCHITECTURES)})")
+
+
+def build(arch: Mapping[str, Any], bands: int, classes: int) -> Network:
+    """Return a new network, random weights, from a card's `arch` such as {"name": "unet", "width": 16}.
+
+    It maps (B, bands, H, W) float to logits (B, classes, H, W) and has `stride`, the total stride S.
+    Raises `ModelError` naming the nearest where a name or a value is unknown.
+    """
+    parameters = dict(arch)
+    name = str(parameters.pop("name", ""))
+    if name not in ARCHITECTURES:
+        raise ModelError(unknown("architecture", name, ARCHITECTURES))
+    return ARCHITECTURES[name](bands, classes, **parameters)

@@ -1,0 +1,227 @@
+"""Which operations make a model global: watch every torch function of one forward pass while part of the input is NaN.
+
+An operation that turns partly NaN into all NaN in a window wide enough mixes the whole image; the layer it runs in is
+known from hooks. So functional code is found like modules are, and a global layer needs no entry in a list of classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tilepipe.models.probe.subject import Subject
+
+NORMS = {"instance_norm": "instance norm", "group_norm": "group norm", "layer_norm": "layer norm over space"}
+POOLS = (
+    *("adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d", "mean", "sum", "amax", "max"),
+    *("var", "std", "norm", "linalg_vector_norm", "var_mean", "std_mean"),
+)
+ATTENTION = ("softmax", "scaled_dot_product_attention", "multi_head_attention_forward", "matmul", "bmm", "einsum")
+KINDS = NORMS | dict.fromkeys(POOLS, "image pooling") | dict.fromkeys(ATTENTION, "attention")
+FREEZABLE = {*NORMS.values(), "image pooling", "squeeze-excite"}
+"""Kinds that know a tile by a few numbers per channel only."""
+SPATIAL = {"conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d"}
+_CHEAP = {"__get__", "size", "dim", "is_contiguous", "_set_grad_enabled", "is_floating_point"}
+Key = tuple[str, str]
+Seen = tuple[torch.Size, int, int]  # shape, NaN elements, elements of one input
+
+
+@dataclass
+class Findings:
+    """What one or more watched passes showed; keys are (layer, torch function)."""
+
+    global_ops: dict[Key, str] = field(default_factory=dict)
+    """Kind of each operation that is global for certain."""
+    wide_ops: dict[Key, str] = field(default_factory=dict)
+    """Operations that covered the watched window but may be local in a wider one."""
+    unsteady: dict[Key, str] = field(default_factory=dict)
+    """Batch norm and dropout in training mode."""
+    swallowed: dict[Key, str] = field(default_factory=dict)
+    """Operations that replace NaN by numbers."""
+
+    @property
+    def freezable(self) -> bool:
+        """True where every global operation is a normalisation or a pooling to one value per channel."""
+        return bool(self.global_ops) and set(self.global_ops.values()) <= FREEZABLE
+
+
+class Located(TorchFunctionMode):
+    """A function mode that knows which named layer of `modules` is running."""
+
+    def __init__(self, modules: tuple[nn.Module, ...]) -> None:
+        super().__init__()
+        self._modules = modules
+        self._path = [""]
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> Any:
+        for name, layer in (pair for module in self._modules for pair in module.named_modules()):
+            self._hooks.append(layer.register_forward_pre_hook(lambda *_, name=name: self._path.append(name)))
+            self._hooks.append(layer.register_forward_hook(self._leave, always_call=True))
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *problem: Any) -> None:
+        while self._hooks:
+            self._hooks.pop().remove()
+        super().__exit__(*problem)  # type: ignore[no-untyped-call]
+
+    def _leave(self, *_: Any) -> None:
+        self._path.pop()
+
+    def key(self, func: Any) -> Key:
+        """Return (layer, function name) of the call at hand."""
+        return self._path[-1], func.__name__.strip("_")
+
+
+class Watch(Located):
+    """Fills `findings` during a forward pass whose input is NaN in less than half of its columns or rows."""
+
+    def __init__(self, modules: tuple[nn.Module, ...]) -> None:
+        super().__init__(modules)
+        self.findings = Findings()
+        self.side = 3, False
+        """Axis along which part of the input is NaN, and whether that is its far end."""
+        self._pooled: Key | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run `func` and judge it by its arguments and by the NaN in its inputs and output."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _CHEAP:
+            return func(*args, **kwargs)
+        key = self.key(func)
+        self._judge_arguments(key, args, kwargs)
+        inputs = [(t.shape, _nan_count(t), t.numel()) for t in _floats((*args, *kwargs.values()))]
+        if not any(count for _, count, _ in inputs):
+            return func(*args, **kwargs)
+        if self._pooled and _mixed(inputs):
+            if key[1] in ("mul", "imul"):
+                self.findings.global_ops[self._pooled] = "squeeze-excite"
+            args, kwargs = _without_pooled(args), {k: _without_pooled(v) for k, v in kwargs.items()}
+        before = args[0].clone() if key[1] in NORMS else None
+        out = func(*args, **kwargs)
+        kind = self._judge_spread(key, inputs, out)
+        if kind in NORMS.values():  # a stand-in that keeps the halves apart, so that later layers can be judged too
+            return before
+        if key[1] in SPATIAL and torch.is_tensor(out):
+            return self._narrowed(out)
+        return out.nan_to_num() if kind == "attention" and torch.is_tensor(out) else out
+
+    def _narrowed(self, y: Tensor) -> Tensor:
+        """Return `y` with NaN in a quarter of its lines only: a deep local network must not look global at its end."""
+        axis, far = self.side
+        if not 0.4 * y.numel() < _nan_count(y) < y.numel():
+            return y
+        band = max(1, y.shape[axis] // 4)
+        y = y.nan_to_num()
+        y.narrow(axis, y.shape[axis] - band if far else 0, band).fill_(torch.nan)
+        return y
+
+    def _judge_arguments(self, key: Key, args: Any, kwargs: Any) -> None:
+        name = key[1]
+        if name == "batch_norm" and _argument(args, kwargs, 5, "training"):
+            self.findings.unsteady[key] = "batch norm in training mode"
+        elif (
+            "dropout" in name and _argument(args, kwargs, 2, "training", True) and _argument(args, kwargs, 1, "p", 0.5)
+        ):
+            self.findings.unsteady[key] = "dropout left on"
+        elif name == "interpolate" and _argument(args, kwargs, 4, "align_corners"):
+            self.findings.global_ops[key] = "align_corners=True"
+        elif name == "pad" and _argument(args, kwargs, 2, "mode") == "circular":
+            self.findings.global_ops[key] = "circular padding"
+        elif name in ("adaptive_avg_pool2d", "adaptive_max_pool2d"):
+            size = _argument(args, kwargs, 1, "output_size")
+            if size not in (1, (1, 1), [1, 1]):
+                self.findings.global_ops[key] = "adaptive pooling"
+
+    def _judge_spread(self, key: Key, inputs: list[Seen], out: Any) -> str:
+        """Return the kind of the operation at hand where it is global for certain, else ''."""
+        tainted = [seen for seen in inputs if seen[1]]
+        part = all(count < 0.6 * size for _, count, size in tainted)
+        kind = ""
+        for y in _floats((out,)):
+            count = _nan_count(y)
+            if part and count == y.numel():
+                kind = self._spread(key, y.numel() < max(size for _, _, size in tainted))
+            elif len(tainted) == 1 and tainted[0][0] == y.shape and count < tainted[0][1]:
+                self.findings.swallowed[key] = f"{key[1]} replaces NaN"
+        return kind
+
+    def _spread(self, key: Key, shrinks: bool) -> str:
+        kind = KINDS.get(key[1], "")
+        if not kind or (kind == "image pooling" and not shrinks):
+            self.findings.wide_ops.setdefault(key, f"{key[1]} over the whole window")
+            return ""
+        self._pooled = key if kind == "image pooling" else self._pooled
+        return self.findings.global_ops.setdefault(key, kind)
+
+
+class Freeze(Located):
+    """Runs a model with local stand-ins: norms pass their input on, pooled values are one, corners are not aligned."""
+
+    def __init__(self, modules: tuple[nn.Module, ...], findings: Findings) -> None:
+        super().__init__(modules)
+        self._findings = findings
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run `func`, or its stand-in where it is one of the global operations."""
+        kind = self._findings.global_ops.get(self.key(func)) if hasattr(func, "__name__") else None
+        if kind in NORMS.values():
+            return args[0].clone()
+        if kind == "align_corners=True":
+            return func(args[0], *args[1:4], **{**(kwargs or {}), "align_corners": False})
+        if kind == "circular padding":
+            return func(*args[:2])
+        out = func(*args, **(kwargs or {}))
+        pooled = kind in ("image pooling", "squeeze-excite", "adaptive pooling") and torch.is_tensor(out)
+        return torch.ones_like(out) if pooled else out
+
+
+def watch(subject: Subject) -> Findings:
+    """Watch four passes, NaN in the quarter of the window at each side in turn, and return what was found."""
+    mode = Watch(subject.modules)
+    watched = subject.under(lambda: mode)
+    short, long = subject.quantum, 4 * subject.quantum
+    for rows, columns in ((short, long), (long, short)):
+        x = subject.window(rows, columns)
+        for far in (False, True):
+            tainted = x.clone()
+            axis = 3 if columns == long else 2
+            mode.side = axis, far
+            tainted.narrow(axis, long - short if far else 0, short).fill_(torch.nan)
+            watched(tainted)
+    return mode.findings
+
+
+def _mixed(inputs: list[Seen]) -> bool:
+    """True where one input is all NaN and another partly: a pooled value meets the features again."""
+    return any(0 < count == size for _, count, size in inputs) and any(0 < count < size for _, count, size in inputs)
+
+
+def _without_pooled(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return type(value)(_without_pooled(v) for v in value)
+    if torch.is_tensor(value) and value.is_floating_point() and value.isnan().all():
+        return torch.ones_like(value)
+    return value
+
+
+def _nan_count(t: Tensor) -> int:
+    return int(t.isnan().sum())
+
+
+def _floats(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if torch.is_tensor(value) and value.is_floating_point() and not isinstance(value, nn.Parameter):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _floats(value)
+
+
+def _argument(args: Any, kwargs: Any, index: int, name: str, default: Any = None) -> Any:
+    return kwargs.get(name, args[index] if len(args) > index else default)

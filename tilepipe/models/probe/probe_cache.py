@@ -1,0 +1,69 @@
+"""Probes kept in a directory, one JSON file each, named by everything that the result depends on."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import inspect
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilepipe import storage
+from tilepipe.errors import StorageError
+from tilepipe.models.card import ModelCard
+from tilepipe.models.identity import identify
+from tilepipe.models.model import Model
+from tilepipe.models.probe.result import Probe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+VERSION = 2  # of the procedure; raise it when results change
+OTHERS = {"segmentation_models_pytorch", "timm"}
+
+
+def cache_key(module: nn.Module, bands: int, declared: int | None) -> str | None:
+    """Return a sha256 of a module's identity, the code of its layers and the versions of procedure and packages.
+
+    None where it has no identity that another call could meet: nothing is kept of a module whose answers change.
+    """
+    import torch
+
+    asked = Model(ModelCard(bands=bands, classes=["a", "b"], stride=declared or 1, dtype="float32"), module)
+    found, training = identify(asked, "cpu", "fp32", values=False), [layer.training for layer in module.modules()]
+    if found.trouble:
+        return None
+    others = sorted(OTHERS & {type(layer).__module__.split(".")[0] for layer in module.modules()})
+    versions = " ".join([str(VERSION), version("tilepipe"), torch.__version__, *map(version, others)])
+    digest = hashlib.sha256(f"{versions} {bands} {declared} {found.key} {training}".encode())
+    kinds: set[Any] = {type(layer) for layer in module.modules()}
+    for kind in sorted(kinds, key=lambda kind: kind.__qualname__):
+        digest.update(_code(kind))
+    return digest.hexdigest()
+
+
+@functools.cache
+def _code(kind: type) -> bytes:
+    """Return the text of a class; empty where there is none. Parsing its file takes longer than hashing weights."""
+    with contextlib.suppress(OSError, TypeError):
+        return inspect.getsource(kind).encode()
+    return b""
+
+
+def recall(directory: Path, key: str) -> Probe | None:
+    """Return the probe kept under `key`; None where there is none or it cannot be read."""
+    text = storage.recall(_name(key), directory)
+    with contextlib.suppress(StorageError):
+        return None if text is None else Probe.from_json(text)
+    return None
+
+
+def keep(directory: Path, key: str, probe: Probe) -> None:
+    """Keep a probe."""
+    storage.keep(_name(key), probe.to_json(), directory)
+
+
+def _name(key: str) -> str:
+    return f"probe-{key[:32]}.json"

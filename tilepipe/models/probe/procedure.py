@@ -1,0 +1,166 @@
+"""The probe's steps in order, and its fields from what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import nn
+
+from tilepipe.errors import ModelError, public
+from tilepipe.events import Event, Listener, silent
+from tilepipe.models.probe.global_layers import Findings, Freeze, watch
+from tilepipe.models.probe.probe_cache import cache_key, keep, recall
+from tilepipe.models.probe.result import Probe
+from tilepipe.models.probe.steadiness import refuse_unsteady
+from tilepipe.models.probe.stride_and_field import Measured, measure
+from tilepipe.models.probe.subject import Subject, adopt
+from tilepipe.storage import cache_directory
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+_SEEN: dict[str, Probe] = {}
+
+
+def run_probe(forward: Any, bands: int, declared: int | None, cache: Path | None) -> Probe:
+    """See `tilepipe.models.probe.procedure.probe`."""
+    module = forward if isinstance(forward, nn.Module) else getattr(forward, "module", None)
+    if cache is None or not isinstance(module, nn.Module):
+        return _run(forward, bands, declared)
+    return _kept(cache_key(module, bands, declared), cache, lambda: _run(forward, bands, declared))
+
+
+def probe_once(module: nn.Module, bands: int, declared: int | None, listener: Listener = silent) -> Probe:
+    """Return the probe of a module, measured once while it is the same: its weights, its settings and its answers.
+
+    Kept in this process and in the cache directory; not where the module's answers do not repeat. The listener hears
+    that something is measured, before it is.
+    """
+    key = cache_key(module, bands, declared)
+    if key in _SEEN:
+        return _SEEN[key]
+
+    def measured() -> Probe:
+        listener(Event("plan", message="measuring the model's stride and reach"))
+        return _run(module, bands, declared)
+
+    found = _kept(key, cache_directory(), measured)
+    if key is not None:
+        _SEEN[key] = found
+    return found
+
+
+def _kept(key: str | None, directory: Path | None, measured: Callable[[], Probe]) -> Probe:
+    """Return the probe kept under a key; where there is none, measure and keep it."""
+    if key is None or directory is None:
+        return measured()
+    found = recall(directory, key)
+    if found is None:
+        found = measured()
+        keep(directory, key, found)
+    return found
+
+
+def _run(forward: Any, bands: int, declared: int | None) -> Probe:
+    began = perf_counter()
+    subject = adopt(forward, bands, declared)
+    findings = watch(subject)
+    refuse_unsteady(subject, findings)
+    fields = (_global if findings.global_ops else _local)(subject, findings, declared)
+    return Probe(**fields, seconds=round(perf_counter() - began, 3))
+
+
+def _local(subject: Subject, findings: Findings, declared: int | None) -> dict[str, Any]:
+    """Fields of a probe for a model in which no operation is global for certain; measuring decides."""
+    many = subject.black_box or bool(findings.swallowed)
+    measured = measure(subject, declared, many)
+    named = findings.wide_ops if measured.reach is None else {}
+    return {
+        "stride": measured.stride,
+        "reach": measured.reach,
+        "global_layers": _layers(named),
+        "notes": _notes(measured, findings, declared),
+        "evidence": _evidence(subject, measured),
+    }
+
+
+def _global(subject: Subject, findings: Findings, declared: int | None) -> dict[str, Any]:
+    """Fields of a probe for a global model: stride and reach of the rest, with the global operations held fixed."""
+    if "attention" in findings.global_ops.values():
+        measured = Measured(declared, None, 0, 0)  # no local stand-in
+    else:
+        frozen = subject.under(lambda: Freeze(subject.modules, findings))
+        measured = measure(frozen, declared, bool(findings.swallowed))
+    return {
+        "stride": measured.stride,
+        "reach": None,
+        "global_layers": _layers(findings.global_ops),
+        "frozen_reach": measured.reach if findings.freezable else None,
+        "notes": _notes(measured, findings, declared),
+        "evidence": _evidence(subject, measured),
+    }
+
+
+def _layers(named: dict[tuple[str, str], str]) -> tuple[tuple[str, str], ...]:
+    return tuple(dict.fromkeys((layer, kind) for (layer, _), kind in named.items()))
+
+
+def _notes(measured: Measured, findings: Findings, declared: int | None) -> tuple[str, ...]:
+    notes = [f"Not local: {measured.note}."] if measured.note else []
+    if declared and measured.stride and declared % measured.stride:
+        notes.append(f"The declared stride {declared} is wrong: tiles must be multiples of {measured.stride}.")
+    for (layer, _), what in findings.swallowed.items():
+        notes.append(f"{what} in layer '{layer}': the reach rests on finite draws there.")
+    return tuple(notes)
+
+
+def _evidence(subject: Subject, measured: Measured) -> dict[str, Any]:
+    stopped = {} if measured.at_least is None else {"at_least": measured.at_least}
+    return {
+        **stopped,
+        "stride_precision": str(subject.dtype).removeprefix("torch."),
+        "window": measured.window,
+        "draws_per_side": measured.draws,
+        "black_box": subject.black_box,
+    }
+
+
+class HasModule(Protocol):
+    """A `Model`: anything that holds a torch module."""
+
+    @property
+    def module(self) -> nn.Module:
+        """(B, bands, H, W) float32 to (B, classes, H, W) logits."""
+
+
+@public
+def probe(
+    forward: Callable[[Tensor], Tensor] | nn.Module | HasModule,
+    bands: int | None = None,
+    *,
+    declared_stride: int | None = None,
+    cache: Path | None = None,
+) -> Probe:
+    """Measure total stride, reach per side and global operations of a model from (B, bands, H, W) to (B, K, H, W).
+
+    A module is copied to the CPU and called on about 50 small windows; the caller's own is not changed. Any other
+    callable is called as it is, with CPU tensors. `declared_stride` is what the card says; the result is a multiple of
+    it. Both numbers are taken from the card of a `Model` where they are left out. `cache` is a directory that keeps the
+    results of modules (not of plain callables, whose identity is unknown).
+
+    Raises `ModelError` for a model that is random, stateful, in training mode, depends on the other tiles of a batch,
+    gives NaN, or does not give an output of the input's height and width.
+    """
+
+    card: Any = getattr(forward, "card", None)
+    if bands is None and card is None:
+        raise ModelError(
+            "bands are missing; say how many the model reads, or give a tilepipe Model, whose card says it"
+        )
+    bands = card.bands if bands is None else bands
+    declared_stride = card.stride if declared_stride is None and card is not None else declared_stride
+    return run_probe(forward, bands, declared_stride, cache)

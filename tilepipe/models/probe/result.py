@@ -1,0 +1,78 @@
+"""What a probe found: `Sides` and `Probe`, frozen values with a JSON round trip. Knows nothing of torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tilepipe.box import Sides
+from tilepipe.errors import ModelError, StorageError
+from tilepipe.text import json_of
+
+
+class ProbeError(ModelError):
+    """The model takes none of the windows that measuring needs; nothing is said about it."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was measured about a model: whether, and with how much context, a tile equals the whole image there."""
+
+    stride: int | None
+    """Total stride S: f(shift(x, S)) = shift(f(x), S) away from borders. None where no shift up to 384 px has this."""
+    reach: Sides | None
+    """How far an input pixel can influence an output pixel, per side; None where it is not bounded or S is None."""
+    global_layers: tuple[tuple[str, str], ...] = ()
+    """(layer, kind) of every operation that makes the model global, e.g. ('enc2.norm', 'instance norm').
+    The layer is '' for code outside a named module. Empty for a local model."""
+    frozen_reach: Sides | None = None
+    """Reach with the statistics of the global layers held fixed; None for a local model and where they cannot be."""
+    notes: tuple[str, ...] = ()
+    """Sentences for people: a wrong stride in the card, an operation that swallows NaN, what stopped the search."""
+    seconds: float = 0.0
+    """Time that the probe took."""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    """How it was measured: precision, window sizes, draws; JSON types only."""
+
+    @property
+    def local(self) -> bool:
+        """True where tiles aligned to `stride` with `halo` pixels of real context equal the whole image."""
+        return self.reach is not None
+
+    @property
+    def halo(self) -> Sides | None:
+        """Return `reach` rounded up to multiples of `stride`; None for a global model."""
+        return None if self.reach is None or self.stride is None else self.reach.up_to(self.stride)
+
+    @property
+    def frozen_halo(self) -> Sides | None:
+        """Return `frozen_reach` rounded up to multiples of `stride`; None where there is none."""
+        return None if self.frozen_reach is None or self.stride is None else self.frozen_reach.up_to(self.stride)
+
+    def __str__(self) -> str:
+        """Return one or two plain sentences."""
+        if self.reach is not None:
+            top, bottom, left, right = self.reach
+            return f"Local: total stride {self.stride}, reach {top} px up, {bottom} down, {left} left, {right} right."
+        named = ", ".join(f"{kind} ({layer or 'outside a named layer'})" for layer, kind in self.global_layers[:4])
+        more = len(self.global_layers) - 4
+        return f"Global: {named or 'no layer could be named'}{f' and {more} more' if more > 0 else ''}."
+
+    def to_json(self) -> str:
+        """Return the probe as JSON text."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, name: str = "probe") -> Probe:
+        """Parse `to_json`'s text; `name` is what an error calls it. Raises `StorageError` where it is no probe."""
+        try:
+            fields = json_of(text)
+            for side in ("reach", "frozen_reach"):
+                fields[side] = None if fields[side] is None else Sides(**fields[side])
+            fields["global_layers"] = tuple((layer, kind) for layer, kind in fields["global_layers"])
+            fields["notes"] = tuple(fields["notes"])
+            return cls(**fields)
+        except (ValueError, KeyError, TypeError):
+            raise StorageError(f"{name} does not hold a probe; delete it to measure again") from None

@@ -1,0 +1,155 @@
+"""Subject: a model as the probe calls it: fixed shape rules, no gradients, on the CPU, never the caller's own."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tilepipe.errors import ModelError
+from tilepipe.models.probe.result import ProbeError
+
+Forward = Callable[[Tensor], Tensor]
+LARGEST = 1 << 27  # values of a window; what would need more is not measured
+QUANTA = (96, 384)  # px; window sizes are multiples of 96 = 2^5 * 3, or of 384 = 2^7 * 3 for a model that refuses
+
+
+class ZeroTaps(TorchFunctionMode):
+    """Keeps NaN from passing through interpolation weights that are zero (odd factors): 0 * NaN is no influence."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run `func`; repair the output of `interpolate` where its input holds NaN."""
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if func is not nn.functional.interpolate or not torch.is_tensor(args[0]) or not out.isnan().any():
+            return out
+        image, rest = args[0], args[1:]
+        weight = func(image.isnan().double(), *rest, **kwargs).abs()
+        return torch.where(weight > 1e-6, torch.nan, func(image.nan_to_num(0.0), *rest, **kwargs))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under the probe: `subject(x)` maps (B, bands, H, W) to (B, K, H, W), H and W multiples of `quantum`."""
+
+    forward: Forward
+    """The model in fp32; a private copy where it is a module."""
+    forward64: Forward | None
+    """The same in fp64, None where the model does not take it."""
+    black_box: bool
+    """True for a plain callable: no layers to name."""
+    bands: int
+    """Bands of the input."""
+    quantum: int
+    """Window sizes are multiples of this."""
+    mode: Callable[[], TorchFunctionMode] | None = None
+    """Makes the function mode that every call runs under, e.g. to hold statistics fixed."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the model's output, same height and width as `x`. Raises `ModelError` for any other shape."""
+        forward = self.forward64 if x.dtype == torch.float64 and self.forward64 else self.forward
+        with _quiet(self.mode):
+            return _checked(forward(x), x)
+
+    def under(self, mode: Callable[[], TorchFunctionMode]) -> Subject:
+        """Return the same subject with every call under a new function mode."""
+        return replace(self, mode=mode)
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The copies whose layers can be named; empty for a black box."""
+        both = () if self.black_box else (self.forward, self.forward64)
+        return tuple(forward for forward in both if isinstance(forward, nn.Module))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Most precise type that the model takes."""
+        return torch.float64 if self.forward64 else torch.float32
+
+    def window(self, rows: int, columns: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+        """Return (1, bands, rows, columns) of blotches plus noise, unlike a constant on every scale."""
+        generator = torch.Generator().manual_seed(seed)
+        image = torch.randn((1, self.bands, rows, columns), generator=generator, dtype=torch.float64)
+        for cell in (6, 24):
+            coarse = torch.randn((1, self.bands, -(-rows // cell), -(-columns // cell)), generator=generator)
+            image += coarse.double().repeat_interleave(cell, 2).repeat_interleave(cell, 3)[..., :rows, :columns]
+        return image.to(dtype)
+
+
+def adopt(model: Any, bands: int, declared: int | None) -> Subject:
+    """Make a subject of a module, a `Model` (its `module`) or any callable from tensor to tensor.
+
+    Raises `ProbeError` when it cannot be called on windows whose sizes are multiples of 96 or 384 (and `declared`).
+    """
+    module = model if isinstance(model, nn.Module) else getattr(model, "module", None)
+    if getattr(module, "output", None) == "labels":
+        raise ProbeError("it gives labels and no scores, which hide how far it sees")
+    opaque = isinstance(module, torch.jit.ScriptModule) or getattr(module, "opaque", False)
+    if isinstance(module, nn.Module) and not opaque:
+        module = copy.deepcopy(module).to("cpu", torch.float32)
+        subject = Subject(module, copy.deepcopy(module).double(), False, bands, 0)
+    else:
+        called = model if module is None else module
+        subject = Subject(called, called, True, bands, 0)
+    problem = ""
+    for base in QUANTA:
+        quantum = math.lcm(base, declared or 1)
+        if quantum * quantum * bands > LARGEST:
+            raise ProbeError(f"windows of {quantum} px and {bands} bands are too large to measure it with")
+        try:
+            sized = replace(subject, quantum=quantum)
+            y = sized(sized.window(quantum, quantum))
+        except ModelError as error:
+            problem = str(error)
+        except Exception as error:  # whatever a stranger's model raises
+            problem = f"the model fails on a {quantum} x {quantum} window: {_first_line(error)}"
+        else:
+            _refuse_damaged(y)
+            return replace(sized, forward64=subject.forward64 if _takes_fp64(sized) else None)
+    raise ProbeError(f"{problem}. Declare the model's total stride if its sizes must be multiples of another number.")
+
+
+def _takes_fp64(subject: Subject) -> bool:
+    try:
+        return subject(subject.window(subject.quantum, subject.quantum, torch.float64)).dtype == torch.float64
+    except Exception:  # a model that insists on fp32 may raise anything
+        return False
+
+
+@contextmanager
+def _quiet(mode: Callable[[], TorchFunctionMode] | None) -> Iterator[None]:
+    # NNPACK's Winograd and FFT kernels would spread NaN beyond what a convolution reads.
+    with torch.no_grad(), torch.backends.nnpack.flags(enabled=False), ZeroTaps():
+        if mode is None:
+            yield
+        else:
+            with mode():
+                yield
+
+
+def _checked(y: Any, x: Tensor) -> Tensor:
+    if not torch.is_tensor(y):
+        raise ModelError(f"the model returns {type(y).__name__}, not a tensor of logits; wrap it to return one tensor")
+    if y.ndim != 4 or y.shape[0] != x.shape[0] or y.shape[2:] != x.shape[2:]:
+        raise ModelError(
+            f"the model gives {tuple(y.shape)} for {tuple(x.shape)}, "
+            "not (B, classes, H, W) with the same height and width"
+        )
+    return y
+
+
+def _refuse_damaged(y: Tensor) -> None:
+    if not torch.isfinite(y).all():
+        raise ProbeError("the model gives NaN or infinity for an ordinary image; its weights or scaling are damaged")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}".rstrip(": ")

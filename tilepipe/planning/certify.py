@@ -1,0 +1,94 @@
+"""The certificate of a run, from its plan; kept as `certificate.json` in the work directory."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tilepipe.box import Sides
+from tilepipe.inference.profile.reproducibility import Level
+from tilepipe.planning.certificate import Certificate, Mode
+from tilepipe.planning.plan import Plan
+from tilepipe.storage import read_json, write_json
+
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
+from contextlib import suppress
+from dataclasses import replace
+
+from tilepipe.errors import TilepipeError
+from tilepipe.inference.device import resolve_device
+from tilepipe.inference.predictor import device_versions
+from tilepipe.inference.profile.measure_reproducibility import Setting, known_level
+from tilepipe.models.model import Model
+
+CERTIFICATE = "certificate.json"
+
+
+def versions_of(plan: Plan, model: Model) -> dict[str, str]:
+    """Return what may change a label beside the plan: packages, the device's software, the weights' sha256."""
+
+    packages = ("tilepipe", "torch", "zarr", "dask", "rasterio", "numpy")
+    found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    return {**found, **device_versions(plan.compute.device), "weights": model.sha256()}
+
+
+def certificate_of(plan: Plan, model: Model, level: Level | None = None) -> Certificate:
+    """Return what is known about seams of this plan, before anything is checked, on a device of this level."""
+    cut = plan.tiling
+    whole = plan.grid.y.count == plan.grid.x.count == 1
+    return Certificate(
+        mode=_mode(plan),
+        stride=cut.stride,
+        halo=Sides(*4 * (0 if whole else cut.overlap // 2,)),
+        tile=cut.tile,
+        reach=plan.reach.sides,
+        tolerance=plan.reach.tolerance,
+        device=plan.compute.device,
+        precision=plan.compute.precision,
+        versions=versions_of(plan, model),
+        known=plan.reach.known,
+        whole=whole,
+        work=round(plan.work, 4),
+        half=round(plan.half, 4),
+        level=level,
+        statistics=plan.statistics.kind if plan.statistics else "",
+    )
+
+
+def _mode(plan: Plan) -> Mode:
+    if plan.full_context:
+        return "FIELD" if plan.statistics else "EXACT"
+    if plan.reach.tolerance:
+        return "TOLERANCE"
+    return "UNCERTIFIED" if plan.tiling.window == "crop" else "BLEND"
+
+
+def write_certificate(certificate: Certificate, directory: Path) -> None:
+    """Write `certificate.json` into a work directory. Raises `StorageError`."""
+    write_json(directory / CERTIFICATE, json.loads(certificate.to_json()))
+
+
+def read_certificate(directory: Path) -> Certificate:
+    """Read `certificate.json` of a work directory. Raises `StorageError`."""
+    path = directory / CERTIFICATE
+    return Certificate.from_json(json.dumps(read_json(path)), str(path))
+
+
+def level_of(plan: Plan, model: Model, *, measure: bool | None = None) -> Level | None:
+    """Return the level of a plan's device, precision, tile and batch; None where it is unknown.
+
+    It is measured unless that was done before: by default not for fp32 on a CPU, where it would take more time than a
+    small image. A device that is not there, or too small for it, has no level.
+    """
+    cut, compute = plan.tiling, replace(plan.compute, workers=0)
+    setting = Setting(plan.grid.tile_shape, cut.stride, cut.halo, compute, plan.dtype, plan.statistics)
+    if measure is None:
+        measure = (compute.device, compute.precision) != ("cpu", "fp32")
+    with suppress(TilepipeError):
+        resolve_device(compute.device)
+        return known_level(model, setting, measure=measure)
+    return None

@@ -1,0 +1,99 @@
+"""Frozen: whether a run holds the statistics of a model's global operations fixed, and where it takes them from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tilepipe.box import Sides
+from tilepipe.errors import TilepipeError, UsageError
+from tilepipe.models.card import ModelCard
+from tilepipe.models.probe.result import Probe, ProbeError
+from tilepipe.planning.receptive_field import MEASURED, Known, Reach, named_layers
+from tilepipe.planning.resolution import predicted_shape
+from tilepipe.planning.settings import MAX_COST, Settings
+from tilepipe.planning.tile_size import tile_size
+from tilepipe.sources.base import Source
+from tilepipe.tiling.statistics_grid import Statistics
+from tilepipe.tiling.tiling import cost_factor
+
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
+
+WINDOW = 256
+"""Pixels per side of a window where the card does not say what crop the model was trained on."""
+CHOICES = ("auto", "field", "whole", "tile")
+
+
+def freeze(model: Model, known: Known, source: Source, settings: Settings) -> tuple[Known, Statistics | None]:
+    """Return card and reach as they are with statistics held fixed, and where these come from; None where they are not.
+
+    `known` is what `look` has found. 'auto' holds them fixed where the image is cut, every global operation can be
+    replaced and the context costs no more than `max_cost`; 'field' and 'whole' insist. Raises `UsageError` where that
+    is not possible.
+    """
+    wanted = settings.get("statistics", "auto")
+    if wanted not in CHOICES:
+        raise UsageError(f"statistics {wanted!r} is not known; use {', '.join(CHOICES)}")
+    crop = settings.get("window_shape", "auto") in ("auto", "crop")
+    own = settings.get("overlap", "auto") != "auto" or not crop
+    (card, reach), insists = known, wanted in ("field", "whole")
+    if wanted == "tile" or card.halo is not None or (own and not insists):
+        return known, None
+    if not crop:
+        raise UsageError(f"statistics {wanted} needs crop windows, not {settings['window_shape']}")
+    try:
+        found, values = _operations(model)
+    except TilepipeError as problem:
+        if insists:
+            raise UsageError(f"statistics {wanted} is not possible for {model.name}: {problem}") from None
+        return known if isinstance(problem, ProbeError) else (card, _explained(reach, problem)), None
+    if not values:
+        return known, None
+    frozen = found.frozen_halo
+    assert frozen is not None
+    fixed = card.model_copy(update={"stride": found.stride, "halo": max(frozen)})
+    tile, size = tile_size(fixed, settings), max(predicted_shape(source, card, settings.get("pixel_size")))
+    if not insists and size <= tile_size(card, settings):
+        return known, None  # one tile covers the image
+    if not insists and size > tile:
+        cost = cost_factor(tile, Sides(*4 * (max(frozen),)))
+        if cost > settings.get("max_cost", MAX_COST):
+            takes = f"take {cost:.1f} times the work of one pass" if math.isfinite(cost) else "leave no tile a core"
+            return (card, _explained(reach, f"holding that fixed would {takes}")), None
+    window = -(-_window_side(card) // fixed.stride) * fixed.stride
+    chosen = Statistics("field", window, values) if wanted != "whole" else Statistics("whole", 0, values)
+    return (fixed, Reach(found.frozen_reach, MEASURED, frozen=named_layers(found))), chosen
+
+
+def _explained(reach: Reach, why: object) -> Reach:
+    """Return the reach with why its global layers are not held fixed."""
+    return replace(reach, known=f"{reach.known}; {why}")
+
+
+def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
+    """Return the probe of a model and the statistics of each of its global operations; none for a local one.
+
+    Raises `ProbeError` where it cannot be measured, `ModelError` where its operations cannot be replaced.
+    """
+    from tilepipe.models.probe.certificate_file import known_probe
+
+    try:
+        found = known_probe(model)
+    except TilepipeError as problem:
+        raise ProbeError(str(problem)) from None
+    except Exception as problem:  # whatever a stranger's module raises for the odd input of a probe
+        raise ProbeError(f"it cannot be measured ({type(problem).__name__} in the model)") from None
+    if found.local:
+        return found, ()
+    from tilepipe.inference.statistics.trial import operations
+
+    return found, operations(model.module, model.card.bands, found)
+
+
+def _window_side(card: ModelCard) -> int:
+    """Return twice the side of the crops that a model was trained on: of one crop, statistics were too noisy."""
+    record = card.training.get("configuration")
+    crop = record.get("crop") if isinstance(record, dict) else None
+    return 2 * crop if isinstance(crop, int) and crop > 0 else WINDOW

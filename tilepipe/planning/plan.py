@@ -1,0 +1,308 @@
+"""Plan: everything that is decided before a run. Frozen, printable, JSON round trip; nothing live, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from tilepipe.box import Box, Sides
+from tilepipe.errors import TilepipeError
+from tilepipe.inference.device import Compute
+from tilepipe.planning.memory import Memory, format_bytes
+from tilepipe.planning.receptive_field import Reach
+from tilepipe.planning.resolution import nearest
+from tilepipe.text import json_of
+from tilepipe.tiling.grid import Grid, Index
+from tilepipe.tiling.statistics_grid import Statistics, nodes_of
+from tilepipe.tiling.tiling import Tiling
+
+FORMAT = 2
+"""Version of the plan and of the work directory."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What polygons or a tissue mask leave to compute."""
+
+    tiles: int
+    """Tiles that decide a pixel that is asked for."""
+    blocks: int
+    """Blocks that predict them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is computed, from which tiles, in which blocks; shapes are (height, width) in pixels."""
+
+    source: str
+    """What the image is called."""
+    model: str
+    """What the model is called."""
+    bands: int
+    """Bands that are read."""
+    dtype: str
+    """Of the image's pixels."""
+    shape: tuple[int, int]
+    """Full-resolution grid of the image."""
+    predicted: tuple[int, int]
+    """Prediction grid: the image at the model's resolution."""
+    output: tuple[int, int]
+    """Output grid of the whole image: full resolution unless labels are kept at another one."""
+    region: Box
+    """Part of the full-resolution grid that is asked for."""
+    mask: str
+    """What counts as image data ('auto', 'none', 'value:255'), or which of it gets a label: 'tissue+64' (its margin),
+    'area:' and a sha256."""
+    tiling: Tiling
+    """How the prediction grid is cut and put together."""
+    compute: Compute
+    """Where and how the model runs."""
+    classes: int
+    """Number of classes."""
+    label_dtype: str
+    """'uint8' or 'uint16'."""
+    nodata: int
+    """Label of pixels that are not computed or hold no image data."""
+    memory: Memory
+    """What the run is promised to stay within."""
+    reach: Reach
+    """How far the model sees, and how that is known."""
+    layers: tuple[str, ...] = ()
+    """Uncertainty layers that are kept beside the labels: margin, entropy, disagreement."""
+    statistics: Statistics | None = None
+    """Where statistics of the model's global operations come from; None: it has none, or each tile has its own."""
+    picked: tuple[int, ...] = ()
+    """Numbers of the bands that are read, from 1, where they are not simply the file's own."""
+    valid_band: int = 0
+    """Number of the band that says where there is image data; 0 where the file itself says it."""
+    why: str = ""
+    """Why tiles have this size, where that was left open."""
+    left: Left | None = None
+    """What polygons or a tissue mask leave of the region; None: all."""
+    holes: bool = False
+    """Whether pixels without image data may leave less to compute, which reading the image shows."""
+    fit: tuple[str, ...] = ()
+    """What does not quite fit between image and model; see `fit.check_fit`."""
+
+    @property
+    def grid(self) -> Grid:
+        """Tiles and blocks on the prediction grid."""
+        return self.tiling.grid(self.predicted)
+
+    @property
+    def predicted_region(self) -> Box:
+        """Pixels of the prediction grid that decide the labels of the region."""
+        out = self.output_region
+        rows, columns = (
+            (nearest(start, size, of), nearest(stop - 1, size, of) + 1)
+            for (start, stop), size, of in zip(
+                ((out.y0, out.y1), (out.x0, out.x1)), self.predicted, self.output, strict=True
+            )
+        )
+        return Box(rows[0], columns[0], rows[1], columns[1])
+
+    @property
+    def output_region(self) -> Box:
+        """The region on the output grid: the pixels that touch it."""
+        (h, w), (H, W), box = self.output, self.shape, self.region
+        return Box(box.y0 * h // H, box.x0 * w // W, -(-box.y1 * h // H), -(-box.x1 * w // W))
+
+    @property
+    def exact(self) -> bool:
+        """Whether labels equal those of the whole image, seen at once."""
+        return self.full_context and (self.statistics is None or self.statistics.kind == "whole")
+
+    @property
+    def full_context(self) -> bool:
+        """Whether every kept pixel has the model's measured reach around it: labels do not depend on the tiles."""
+        one_tile = self.grid.y.count == self.grid.x.count == 1
+        return one_tile or (self.reach.measured and self._holds_halo)
+
+    @property
+    def _holds_halo(self) -> bool:
+        cut = self.tiling
+        return cut.window == "crop" and cut.halo is not None and cut.overlap >= 2 * cut.halo
+
+    def tiles(self) -> Iterator[Index]:
+        """Yield the tiles that decide the region."""
+        return self.grid.tiles_over(self.predicted_region)
+
+    def blocks(self) -> Iterator[Index]:
+        """Yield the blocks that the region needs, row by row: a block's earlier neighbours come before it."""
+        return self.grid.blocks_over(self.predicted_region)
+
+    def tiles_of(self, block: Index) -> list[Index]:
+        """Return the tiles of a block that decide pixels of the region."""
+        region, grid = self.predicted_region, self.grid
+        return [tile for tile in grid.tiles_of(block) if grid.kept_box(tile) & region]
+
+    @property
+    def tile_count(self) -> int:
+        """Number of tiles that decide pixels that are asked for; at most, where there may be `holes`."""
+        if self.left is not None:
+            return self.left.tiles
+        grid, region = self.grid, self.predicted_region
+        return len(grid.y.tiles_over(region.y0, region.y1)) * len(grid.x.tiles_over(region.x0, region.x1))
+
+    @property
+    def windows(self) -> Grid:
+        """Windows that statistics are taken from."""
+        assert self.statistics is not None
+        return self.statistics.windows(self.predicted, self.tiling.stride)
+
+    @property
+    def nodes(self) -> Box:
+        """Rows and columns of the windows that the region's tiles need."""
+        grid, region = self.grid, self.predicted_region
+        rows, columns = grid.y.tiles_over(region.y0, region.y1), grid.x.tiles_over(region.x0, region.x1)
+        first, last = grid.tile_box(Index(rows[0], columns[0])), grid.tile_box(Index(rows[-1], columns[-1]))
+        return nodes_of(self.windows, Box(first.y0, first.x0, last.y1, last.x1))
+
+    @property
+    def work(self) -> float:
+        """Pixels that the model sees per pixel of the region (F), at most; 1 is one pass over it."""
+        grid, tiles = self.grid, self.tile_count
+        return tiles * grid.y.tile * grid.x.tile / self.predicted_region.area + self.statistics_work
+
+    @property
+    def statistics_work(self) -> float:
+        """The part of `work` that taking statistics is; for the whole image at most."""
+        if self.statistics is None:
+            return 0.0
+        if self.statistics.kind == "whole":
+            grid = self.grid
+            tiles = grid.y.count * grid.x.count * grid.y.tile * grid.x.tile
+            return len(self.statistics.values) * tiles / self.predicted_region.area
+        return self.nodes.area * self.windows.y.tile * self.windows.x.tile / self.predicted_region.area
+
+    @property
+    def half(self) -> float:
+        """What `work` would be if tiles of this size overlapped by half: what is usual with blended tiles."""
+        cut = self.tiling
+        return self._work(replace(cut, overlap=cut.tile // 2 // cut.stride * cut.stride, window="gaussian"))
+
+    def _work(self, tiling: Tiling) -> float:
+        grid, region = tiling.grid(self.predicted), self.predicted_region
+        rows, columns = grid.y.tiles_over(region.y0, region.y1), grid.x.tiles_over(region.x0, region.x1)
+        return len(rows) * len(columns) * grid.y.tile * grid.x.tile / region.area
+
+    @property
+    def dear(self) -> str:
+        """A sentence for work that is more than that of tiles which overlap by half; '' where it is not."""
+        work = self._work(self.tiling) + self.statistics_work  # of the region, as `half` is
+        if work <= self.half:
+            return ""
+        return (
+            f"{work:.2f} x one pass over the region is more than the {self.half:.2f} of tiles of "
+            f"{self.tiling.tile} px that overlap by half; larger tiles may cost less"
+        )
+
+    def disk(self) -> int:
+        """Return the most bytes that the work directory and one product take, without compression."""
+        size = 1 if self.label_dtype == "uint8" else 2
+        y, x, strips = self.grid.y, self.grid.x, 0
+        if self.grid.blended:  # of a row of blocks and those in flight
+            one = y.zone * x.tile + y.tile * x.zone + y.tile * x.tile
+            alive = self.predicted_region.width // x.zone + 3 + self.compute.in_flight
+            strips = 8 * (self.classes + ("disagreement" in self.layers)) * one * alive
+        size += len(self.layers)
+        statistics = self.compute.itemsize * self.nodes.area * sum(self.statistics.values) if self.statistics else 0
+        return self.predicted_region.area * size + 3 * self.output_region.area * size + strips + statistics
+
+    def key(self, image: dict[str, Any], weights: str) -> str:
+        """Return the run key: a hash of the image's identity, the weights' sha256 and what decides a label or layer.
+
+        Workers, memory, names and the reach (the halo is in) are left out: they do not change a label.
+        """
+        settings = self.to_dict()
+        for name in ("source", "model", "memory", "reach", "why", "left", "holes", "fit"):
+            del settings[name]
+        del settings["compute"]["workers"]
+        text = json.dumps({"format": FORMAT, "image": image, "weights": weights, **settings}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types."""
+        return {**asdict(self), "region": self.region.to_list()}
+
+    def to_json(self) -> str:
+        """Return the text of plan.json."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Parse plan.json. Raises `TilepipeError` when it is not one."""
+        try:
+            values = json_of(text)
+            values["region"] = Box(*values["region"])
+            for name, kind in (("memory", Memory), ("tiling", Tiling), ("compute", Compute)):
+                values[name] = kind(**values[name])
+            sides = values["reach"].pop("sides")
+            values["reach"] = Reach(sides and Sides(**sides), **values["reach"])
+            if values["statistics"]:
+                values["statistics"] = Statistics(
+                    **values["statistics"] | {"values": tuple(values["statistics"]["values"])}
+                )
+            if values.get("left"):
+                values["left"] = Left(**values["left"])
+            for name in ("shape", "predicted", "output", "layers", "fit", "picked"):
+                values[name] = tuple(values.get(name, ()))
+            return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+        except (ValueError, KeyError, TypeError) as error:
+            raise TilepipeError(f"not a plan of this version: {error}") from None
+
+    @property
+    def seams(self) -> str:
+        """What is known about seams before the run, in a few words."""
+        if self.exact:
+            return "none: labels equal whole-image inference"
+        if self.statistics is not None and self.full_context:
+            return "none: labels do not depend on the tiles; statistics come from a grid fixed to the image"
+        if self.tiling.halo is None:
+            return f"not certified: {self.reach.known}"
+        if self._holds_halo:
+            return f"not certified: {self.tiling.halo} px of context, {self.reach.known}"
+        if self.reach.tolerance:
+            return (
+                f"at most about {self.reach.tolerance:g} in probability, measured on windows of the image; an overlap "
+                f"of {2 * self.tiling.halo} would be exact and is too dear for tiles of {self.tiling.tile}"
+            )
+        return f"not certified: an overlap of {2 * self.tiling.halo} with crop windows would be exact"
+
+    def __str__(self) -> str:
+        grid, box, cut, how = self.grid, self.region, self.tiling, self.compute
+        region = f"rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
+        size = "{} x {} px".format
+        tiles = f"at most {self.tile_count}" if self.holes else f"{self.tile_count}"
+        blocks = f"{len(list(self.blocks()))}" + (f", {self.left.blocks} with tiles," if self.left else "")
+        rows = {
+            "image": f"{self.source}: {size(*self.shape)}, {self.bands} bands {self.dtype}",
+            "region": "all" if box == Box.of_shape(*self.shape) else region,
+            "model": f"{self.model}: {self.classes} classes, on a grid of {size(*self.predicted)}",
+            "tiles": f"{tiles} of {size(*grid.tile_shape)}, overlap {cut.overlap}, {cut.window} windows",
+            "seams": self.seams,
+            **self._about_statistics(),
+            "blocks": f"{blocks} of {size(grid.y.zone, grid.x.zone)}",
+            **({"size": self.why} if self.why else {}),
+            "work": self.dear or f"{self.work:.2f} x one pass over the region",
+            "device": f"{how.device}, {how.precision}, batches of {how.batch}, {how.workers or 'no'} worker processes",
+            "memory": f"at most {format_bytes(self.memory.total)}",
+            "disk": f"at most {format_bytes(self.disk())}",
+            **({"layers": ", ".join(self.layers)} if self.layers else {}),
+        }
+        lines = [f"{name:8}{text}" for name, text in rows.items()]
+        return "\n".join([*lines, *(f"{'fit':8}{text}" for text in self.fit)])
+
+    def _about_statistics(self) -> dict[str, str]:
+        """Return rows of the table: what is global, and where its statistics come from at what cost."""
+        if self.statistics is None:
+            return {}
+        passes, windows = len(self.statistics.values), self.windows
+        how = f"a field of {windows.y.count} x {windows.x.count} windows of {windows.y.tile} x {windows.x.tile} px"
+        if self.statistics.kind == "whole":
+            times = "pass" if passes == 1 else "passes, each up to its layer"
+            how = f"statistics of the whole image, in {passes} {times}"
+        return {"global": self.reach.frozen, "fixed": f"by {how}; {self.statistics_work:.2f} of the work"}

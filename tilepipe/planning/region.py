@@ -1,0 +1,111 @@
+"""Region: from what a user asks for (pixels, bounds, polygons, a mask) to a box and a mask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError
+from tilepipe.models.card import ModelCard
+from tilepipe.planning.plan import Plan
+from tilepipe.planning.resolution import resolution_of
+from tilepipe.planning.settings import Asked, Settings
+from tilepipe.sources.base import Source
+from tilepipe.sources.geojson import read_geojson
+from tilepipe.sources.geojson_place import LON_LAT, frame
+from tilepipe.sources.georeference import Area, window_of_bounds
+from tilepipe.sources.mask import Mask, Masked, tissue
+from tilepipe.sources.resample import Resampled
+from tilepipe.text import nearest
+
+VALUE = "value:"
+"""Beginning of a mask that names the value of pixels without image data, as in value:255."""
+MASKS = ("auto", "none", "tissue", f"{VALUE}255")
+CONTEXT = 64
+"""Pixels of the model's grid by which tissue is grown where the model's reach is unknown."""
+
+
+def resolve(source: Source, card: ModelCard, settings: Settings) -> tuple[Asked, Mask | None]:
+    """Return what is asked for, and the area of full-resolution pixels that get a label, where that is not all.
+
+    Raises `UsageError`, `InputError`.
+    """
+    whole = Box.of_shape(*source.shape[1:])
+    asked = [name for name in ("region", "bounds", "window") if settings.get(name) is not None]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)} are both given; name the part of the image in one way")
+    region = settings.get("region")
+    if isinstance(region, str | Path):
+        if settings.get("mask", "auto") != "auto":
+            raise UsageError(f"the polygons of {region} say where to compute; leave out mask {settings['mask']}")
+        area = _area(source, region)
+        return Asked(area.box, _digest(area)), area
+    box = whole if region is None else region
+    if settings.get("bounds") is not None:
+        box = window_of_bounds(source, settings["bounds"], settings.get("bounds_crs"))
+    if settings.get("window") is not None:
+        column, row, width, height = settings["window"]
+        box = Box(row, column, row + height, column + width)
+    if not whole.contains(box):
+        raise UsageError(
+            f"region rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} is not inside {source.name}, "
+            f"which has {whole.height} rows and {whole.width} columns"
+        )
+    return _masked(source, card, box, settings)
+
+
+def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tuple[Asked, Mask | None]:
+    mask = settings.get("mask", "auto")
+    if mask in ("auto", "none"):
+        return Asked(box, str(mask)), None
+    if str(mask).startswith(VALUE):
+        return Asked(box, f"{VALUE}{_value(str(mask)):.17g}"), None
+    if mask == "tissue":
+        own = resolution_of(source, card, settings.get("pixel_size"))
+        scale = card.resolution / own.y if card.resolution and own else 1.0
+        margin = scale * (card.halo or CONTEXT)
+        return Asked(box, f"tissue+{margin:g}"), tissue(source, margin)
+    if not Path(mask).suffix and not Path(mask).exists():
+        raise UsageError(f"mask {nearest(str(mask), MASKS)}, and there is no GeoJSON file of that name")
+    area = _area(source, mask)
+    inside = area.box & box
+    if inside is None:
+        raise UsageError(f"the polygons of {mask} lie outside the region {box.to_list()} that is asked for")
+    return Asked(inside, _digest(area)), area
+
+
+def _area(source: Source, path: str | Path) -> Area:
+    """Return the polygons of a GeoJSON file: in its CRS for rasters, in level-0 pixels (QuPath) for slides."""
+    try:
+        found = read_geojson(path)
+        stated = frame(found, source.georeference, source.name)
+    except InputError as error:
+        raise UsageError(str(error)) from None
+    if not found.polygons:
+        raise UsageError(f"{path} holds no polygon; draw at least one around what is asked for")
+    return Area(source, [feature.geometry for feature in found.polygons], stated or LON_LAT, found.skipped)
+
+
+def _digest(area: Area) -> str:
+    return "area:" + hashlib.sha256(json.dumps(area.geometries, sort_keys=True).encode()).hexdigest()
+
+
+def _value(mask: str) -> float:
+    try:
+        return float(mask.removeprefix(VALUE))
+    except ValueError:
+        raise UsageError(f"mask {mask!r} names no value; write it like {VALUE}255") from None
+
+
+def image_data(source: Source, mask: str) -> Source:
+    """Return the image, valid where it holds image data, as its file and `Plan.mask` say."""
+    if mask.startswith(VALUE):
+        return Masked(source, _value(mask))
+    return Masked(source, None) if mask == "none" else source
+
+
+def on_prediction_grid(image: Source, plan: Plan) -> Source:
+    """Return `image_data` at the model's resolution."""
+    return image if plan.predicted == plan.shape else Resampled(image, *plan.predicted)

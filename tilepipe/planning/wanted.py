@@ -1,0 +1,162 @@
+"""Wanted: which pixels of an image get a label. What the network sees is another matter: all image data.
+
+image data   said by nodata, alpha and masks of the file, a slide's bounds, `--mask value:255` and `--mask none`; only
+             other pixels are filled, with the model's mean
+area         said by a region, by polygons, by tissue; it decides which pixels get a label and which tiles are computed
+             for them, and changes nothing of what a tile sees
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.planning.plan import Left, Plan
+from tilepipe.planning.resolution import nearest
+from tilepipe.sources.base import Source
+from tilepipe.sources.mask import Mask, OnGrid, quarters, readable
+from tilepipe.sources.resample import Resampled
+
+PIECE = 4 << 20
+"""Full-resolution pixels that are looked at together."""
+CLOSELY = 64 * 64
+"""Pixels of the prediction grid from which on a part that a border crosses is looked at pixel by pixel."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The pixels of a plan's region that are to get a label; picklable."""
+
+    image: Source
+    """The image at full resolution; valid where it holds image data."""
+    plan: Plan
+    """Its grids and the region."""
+    area: Mask | None = None
+    """Full-resolution pixels that are asked for; None: all of the region."""
+
+    def asked(self, box: Box) -> NDArray[np.bool_]:
+        """Return where pixels of `box` on the prediction grid decide pixels that are asked for, (height, width)."""
+        found = np.zeros(box.shape, bool)
+        inside = box & self.plan.predicted_region
+        for piece in self._pieces(inside, self.plan.predicted) if inside else ():
+            found[piece.slices_in(box)] = True if self.area is None else self._decides(self.area, piece)
+        return found
+
+    def _decides(self, area: Mask, box: Box) -> NDArray[np.bool_]:
+        plan = self.plan
+        rows, columns = (
+            _decided(start, stop, size, of)
+            for (start, stop), size, of in zip(_spans(box), plan.predicted, plan.output, strict=True)
+        )
+        over = Box(rows[0], columns[0], rows[1], columns[1])
+        return _any(_any(OnGrid(area, plan.shape, plan.output)(over), rows[2], 0), columns[2], 1)
+
+    def labelled(self, box: Box) -> NDArray[np.bool_]:
+        """Return where pixels of `box` on the output grid get a label: asked for, and holding image data.
+
+        An output pixel is asked for if the full-resolution pixel under its centre is; it holds image data if any that
+        it covers does. What cannot be read counts as image data.
+        """
+        plan, found = self.plan, np.ones(box.shape, bool)
+        for piece in self._pieces(box, plan.output):
+            part = found[piece.slices_in(box)]
+            if self.area is not None:
+                part[:] = OnGrid(self.area, plan.shape, plan.output)(piece)
+            if part.any():
+                part &= readable(self._valid, piece)
+        return found
+
+    def _valid(self, box: Box) -> NDArray[np.bool_] | None:
+        level = self.image.coarser(*self.plan.predicted)
+        on_canvas: Callable[[Box], NDArray[np.bool_] | None] = getattr(level, "on_canvas", self.image.valid)
+        if self.plan.output == self.plan.shape:
+            return on_canvas(box)
+        return Resampled(self.image, *self.plan.output).valid(box)
+
+    def _pieces(self, box: Box, grid: tuple[int, int]) -> Iterator[Box]:
+        """Yield runs of rows of a box of a grid, each over a bounded number of full-resolution pixels."""
+        (height, width), (full_height, full_width) = grid, self.plan.shape
+        rows = max(1, PIECE * height // full_height // max(1, box.width * full_width // width))
+        for y in range(box.y0, box.y1, rows):
+            yield Box(y, box.x0, min(y + rows, box.y1), box.x1)
+
+    def left(self) -> Left | None:
+        """Return how many tiles and blocks the area leaves of those of the region; None without an area.
+
+        Whole rectangles of tiles are decided at once where the area does not vary over them.
+        """
+        if self.area is None:
+            return None
+        grid, region = self.plan.grid, self.plan.predicted_region
+        blocks = np.zeros((grid.y.blocks, grid.x.blocks), bool)
+        tiles = 0
+        waiting = [(grid.y.tiles_over(region.y0, region.y1), grid.x.tiles_over(region.x0, region.x1))]
+        while waiting:
+            rows, columns = waiting.pop()
+            known = self._known(self.area, rows, columns)
+            if known is None:
+                waiting += _halves(rows, columns)
+            elif known:
+                tiles += len(rows) * len(columns)
+                y, x = ((a.block_of(k[0]), a.block_of(k[-1]) + 1) for a, k in ((grid.y, rows), (grid.x, columns)))
+                blocks[slice(*y), slice(*x)] = True
+        return Left(tiles, int(blocks.sum()))
+
+    def _known(self, area: Mask, rows: range, columns: range) -> bool | None:
+        """Return whether each of a rectangle of tiles decides pixels that are asked for, or none does; None: mixed."""
+        grid, region = self.plan.grid, self.plan.predicted_region
+        (y0, y1), (x0, x1) = ((a.kept(k[0])[0], a.kept(k[-1])[1]) for a, k in ((grid.y, rows), (grid.x, columns)))
+        box = Box(y0, x0, y1, x1) & region
+        assert box is not None, "tiles that decide nothing of the region"
+        known = area.uniform(self._around(box))
+        return self._some(area, box) if known is None and len(rows) == len(columns) == 1 else known
+
+    def _some(self, area: Mask, box: Box) -> bool:
+        """Return whether pixels of `box`, which a border crosses, decide any that is asked for.
+
+        Most parts of it lie on one side of the border: few are looked at pixel by pixel.
+        """
+        if box.area <= CLOSELY:
+            return bool(self.asked(box).any())
+        for part in quarters(box):
+            known = area.uniform(self._around(part))
+            if known or (known is None and self._some(area, part)):
+                return True
+        return False
+
+    def _around(self, box: Box) -> Box:
+        """Return full-resolution pixels that hold all those under the output pixels that `box` decides."""
+        plan, spans = self.plan, []
+        for (start, stop), size, of, full in zip(_spans(box), plan.predicted, plan.output, plan.shape, strict=True):
+            margin = -(-full // of)  # the pixel under an output pixel's centre may lie beyond the box by less than that
+            spans.append((max(0, start * full // size - margin), min(full, -(-stop * full // size) + margin)))
+        return Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+
+
+def _spans(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (box.y0, box.y1), (box.x0, box.x1)
+
+
+def _decided(start: int, stop: int, size: int, of: int) -> tuple[int, int, NDArray[np.int64]]:
+    """Return the output pixels [first, last) of an axis that prediction pixels [start, stop) decide, and where those
+    of each begin; of a finer prediction grid it is the one output pixel that each lies in."""
+    if size >= of:
+        index = np.array([nearest(k, of, size) for k in range(start, stop)])
+        return int(index[0]), int(index[-1]) + 1, index - index[0]
+    begins = -((size - 2 * of * np.arange(start, stop + 1, dtype=np.int64)) // (2 * size))
+    return int(begins[0]), int(begins[-1]), begins[:-1] - begins[0]
+
+
+def _any(mask: NDArray[np.bool_], begins: NDArray[np.int64], axis: int) -> NDArray[np.bool_]:
+    """Return whether any is True from each of `begins` to the next, along an axis; of a repeated one, itself."""
+    return np.asarray(np.logical_or.reduceat(mask, begins, axis))
+
+
+def _halves(rows: range, columns: range) -> list[tuple[range, range]]:
+    if len(rows) >= len(columns):
+        return [(rows[: len(rows) // 2], columns), (rows[len(rows) // 2 :], columns)]
+    return [(rows, columns[: len(columns) // 2]), (rows, columns[len(columns) // 2 :])]

@@ -1,0 +1,225 @@
+"""Label map -> Cloud Optimized GeoTIFF that opens in QGIS with its colours, class names and position.
+
+An uncertainty layer is written in the same way, with its scale instead of colours and classes.
+
+Block-aligned tiled GeoTIFFs are written first, one per level, then GDAL's COG driver copies them
+(https://gdal.org/drivers/raster/cog.html). The overviews are ours because GDAL's need memory for the width of the map.
+What is said beside the pixels is in `marks`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, StorageError
+from tilepipe.products.cog_tags import Counts, mark, side_file
+from tilepipe.products.label_map import LabelMap
+from tilepipe.products.pyramid import halved, halvings
+from tilepipe.products.staging import UNREADABLE, facts, labels_from, reason, staged
+from tilepipe.sources.base import Georeference
+from tilepipe.sources.georeference import georeference_of
+from tilepipe.text import json_of
+
+try:  # what GDAL raises where rasterio does not translate it
+    from rasterio._err import CPLE_BaseError
+except ImportError:  # pragma: no cover
+    CPLE_BaseError = RasterioError
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+"""What rasterio raises for GDAL."""
+BLOCK = 512
+"""Side of a TIFF tile, in pixels."""
+CACHE = 64 * 2**20
+"""GDAL's block cache while a COG is written, in bytes; the default of 5 % of the RAM grows with the machine."""
+THREADS = 2
+"""Threads that compress."""
+MEMORY = 128 * 2**20
+"""Bytes that `write_cog` needs at most beyond the label map itself, `CACHE` included. Measured, whatever the size of
+the map: 87 MB for uint8, 106 MB for uint16."""
+TAG = "TILEPIPE"
+COG_OPTIONS = {
+    **{"COMPRESS": "DEFLATE", "BLOCKSIZE": BLOCK, "BIGTIFF": "IF_SAFER", "NUM_THREADS": THREADS},
+    **{"OVERVIEWS": "FORCE_USE_EXISTING"},
+}
+
+
+def write_cog(labels: LabelMap, path: Path) -> None:
+    """Write `labels` as a COG at the new path `path`, and `<path>.aux.xml` beside it.
+
+    uint8 or uint16, DEFLATE, 512 x 512 tiles, overviews by majority (of a layer: by average) that skip nodata, palette
+    (of a layer: scale and statistics), nodata, and CRS, transform or ground control points as `labels.georeference`
+    says. What was written is read back and compared. While it runs it needs room for about three times the file, and
+    less than `MEMORY` bytes of memory. Raises `StorageError` when the disk is full or the position cannot be kept;
+    `path` does not come to exist then. Raises `UsageError` when it exists already.
+    """
+    with staged(path, *GDAL_ERRORS) as part, _gdal():
+        scratch = part.with_name("levels")
+        scratch.mkdir()
+        sums = _write_flat(labels, scratch / "0.tif")
+        pyramid = _with_overviews(scratch / "0.tif", labels)
+        rasterio.shutil.copy(pyramid, part, driver="COG", strict=True, **COG_OPTIONS)
+        shutil.rmtree(scratch)
+        if text := side_file(labels, _unkept(labels, part)):
+            part.with_name(f"{part.name}.aux.xml").write_text(text, encoding="utf-8")
+        _compare(labels, part, sums)
+
+
+def read_cog(path: Path) -> LabelMap:
+    """Open a COG written by `write_cog` as a LabelMap. Raises `InputError` when it is not one."""
+    try:
+        with _gdal(), rasterio.open(path, driver="GTiff") as file:
+            said = json_of(file.tags().get(TAG, "null"))
+            if said is None:
+                raise InputError(f"{path} is a TIFF but not a label map of tilepipe: it has no {TAG} tag")
+            place = georeference_of(file)
+            return labels_from(said, _Grid(file), partial(_read, str(path)), (BLOCK * 2, BLOCK * 2), place)
+    except (*GDAL_ERRORS, *UNREADABLE) as error:
+        raise InputError(f"{path} cannot be opened as a label map: {reason(error)}") from error
+
+
+class _Grid:
+    """Shape and dtype of the first band."""
+
+    def __init__(self, file: Any) -> None:
+        self.shape = (file.height, file.width)
+        self.dtype = file.dtypes[0]
+
+
+@contextmanager
+def _gdal() -> Iterator[None]:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # slides have no position on the earth
+        yield
+
+
+def _read(path: str, box: Box) -> NDArray[Any]:
+    """Read a box with a handle of its own: GDAL handles must not be shared between threads."""
+    try:
+        with _gdal(), rasterio.open(path, driver="GTiff") as file:
+            labels: NDArray[Any] = file.read(1, window=_window(box))
+            return labels
+    except GDAL_ERRORS as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def _window(box: Box) -> Window:
+    return Window(box.x0, box.y0, box.width, box.height)
+
+
+def _boxes(labels: LabelMap) -> Iterator[Box]:
+    """Yield boxes of whole TIFF blocks, about as large as what the label map stores together."""
+    side = -(-max(labels.block) // BLOCK) * BLOCK
+    yield from labels.boxes(min(side, 8 * BLOCK))
+
+
+def _write_flat(labels: LabelMap, path: Path) -> list[int]:
+    """Write the intermediate GeoTIFF, each block once; return a checksum per box of `_boxes`."""
+    counts, sums = Counts(), []
+    with rasterio.open(path, "w", **_profile(labels)) as file:
+        place = labels.georeference
+        if place and place.gcps and place.transform is None:
+            file.gcps = [GroundControlPoint(*point) for point in place.gcps], _crs(place)
+        if place and place.rpcs:
+            file.update_tags(ns="RPC", **dict(place.rpcs))
+        file.update_tags(**{TAG: json.dumps(facts(labels))})
+        for box in _boxes(labels):
+            pixels = np.ascontiguousarray(labels.read(box))
+            sums.append(zlib.crc32(pixels.data))
+            counts.add(pixels)
+            file.write(pixels, 1, window=_window(box))
+        mark(file, labels.legend, counts)
+    return sums
+
+
+def _profile(labels: LabelMap) -> dict[str, Any]:
+    """Return the profile from scratch: a source's own would bring its photometric, nodata and block sizes."""
+    height, width = labels.shape
+    place = labels.georeference or Georeference()
+    profile = {
+        **{"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": labels.dtype.name},
+        **{"nodata": labels.legend.nodata, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK},
+        **{"compress": "DEFLATE", "zlevel": 1, "sparse_ok": True, "bigtiff": "IF_SAFER", "num_threads": THREADS},
+    }
+    if place.transform is not None:
+        profile["transform"] = Affine(*place.transform)
+    if place.crs and (place.transform is not None or not place.gcps):
+        profile["crs"] = _crs(place)
+    return profile
+
+
+def _with_overviews(flat: Path, labels: LabelMap) -> Path:
+    """Write the overviews as files beside `flat`; return a VRT that names them all."""
+    # The overviews of a map one pixel wide would be as wide as itself, which validators refuse.
+    shapes = halvings(labels.shape, BLOCK) if labels.shape[1] > 1 else [labels.shape]
+    plain = replace(labels, georeference=None)
+    finer, overviews = flat, ""
+    for level, shape in enumerate(shapes[1:], start=1):
+        coarser = flat.with_name(f"{level}.tif")
+        _write_halved(finer, coarser, replace(plain, shape=shape))
+        overviews += f"<Overview><SourceFilename relativeToVRT='1'>{coarser.name}</SourceFilename></Overview>"
+        finer = coarser
+    pyramid = flat.with_name("pyramid.vrt")
+    rasterio.shutil.copy(flat, pyramid, driver="VRT")
+    text = pyramid.read_text(encoding="utf-8").replace("</VRTRasterBand>", f"{overviews}</VRTRasterBand>")
+    pyramid.write_text(text, encoding="utf-8")
+    return pyramid
+
+
+def _write_halved(finer: Path, coarser: Path, labels: LabelMap) -> None:
+    with rasterio.open(finer) as source, rasterio.open(coarser, "w", **_profile(labels)) as file:
+        whole = Box.of_shape(source.height, source.width)
+        for box in labels.boxes(2 * BLOCK):
+            covers = Box(2 * box.y0, 2 * box.x0, 2 * box.y1, 2 * box.x1) & whole
+            assert covers is not None
+            file.write(halved(source.read(1, window=_window(covers)), labels.legend), 1, window=_window(box))
+
+
+def _crs(place: Georeference) -> CRS | None:
+    return CRS.from_wkt(place.crs) if place.crs else None
+
+
+def _found(path: Path) -> Georeference:
+    with rasterio.open(path, driver="GTiff") as file:
+        return georeference_of(file) or Georeference()
+
+
+def _unkept(labels: LabelMap, path: Path) -> str:
+    """Return the WKT of the coordinate reference system where the TIFF alone does not keep it (engineering grids)."""
+    wanted = labels.georeference or Georeference()
+    return wanted.crs if wanted.crs and _crs(_found(path)) != _crs(wanted) else ""
+
+
+def _compare(labels: LabelMap, path: Path, sums: list[int]) -> None:
+    """Raise `StorageError` unless the file holds the pixels and the position: GDAL reports neither loss by itself."""
+    wanted, found = labels.georeference or Georeference(), _found(path)
+    identity = tuple(Affine.identity()[:6])
+    if (found.transform or identity) != (wanted.transform or identity):
+        raise StorageError(f"{path.name}: the transform {wanted.transform} is not kept, {found.transform} is")
+    if wanted.transform is None and found.gcps != wanted.gcps:
+        raise StorageError(f"{path.name}: {len(wanted.gcps)} ground control points are not kept as they are")
+    if found.crs != wanted.crs and _crs(found) != _crs(wanted):
+        raise StorageError(f"{path.name}: a GeoTIFF does not keep the coordinate reference system {wanted.crs}")
+    with rasterio.open(path, driver="GTiff") as file:
+        for box, wrote in zip(_boxes(labels), sums, strict=True):
+            if zlib.crc32(np.ascontiguousarray(file.read(1, window=_window(box))).data) != wrote:
+                raise StorageError(f"{path.name}: the file read back differs in {box}; the disk may be full or broken")

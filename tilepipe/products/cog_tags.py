@@ -1,0 +1,78 @@
+"""What a GeoTIFF says beside its pixels: colours and class names of labels, scale and statistics of a layer.
+
+Class names go into band tags and, as GDAL has no place for them in a TIFF, into `<path>.aux.xml` (PAM) with the colours
+as an attribute table. The scale is GDAL's own (value = scale * pixel + offset), which QGIS and rasterio show.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.products.label_map import LabelMap, Legend
+from tilepipe.text import clean, clean_line
+
+
+class Counts:
+    """How many pixels have each value, of uint8 pixels that come box by box."""
+
+    def __init__(self) -> None:
+        self.values = np.zeros(256, np.int64)
+
+    def add(self, pixels: NDArray[Any]) -> None:
+        """Count a box; pixels of other types are left out."""
+        if pixels.dtype == np.uint8:
+            self.values += np.bincount(pixels.ravel(), minlength=256)
+
+    def statistics(self, nodata: int) -> dict[str, str]:
+        """Return GDAL's statistics tags of the pixels that are not nodata; none where there are none."""
+        counts, values = np.delete(self.values, nodata), np.delete(np.arange(256), nodata)
+        there, total = values[counts > 0], int(counts.sum())
+        if not total:
+            return {}
+        mean = float((counts * values).sum()) / total
+        deviation = float(np.sqrt((counts * (values - mean) ** 2).sum() / total))
+        share = f"{100 * total / self.values.sum():.4g}"
+        figures = {"MINIMUM": there[0], "MAXIMUM": there[-1], "MEAN": mean, "STDDEV": deviation, "VALID_PERCENT": share}
+        return {f"STATISTICS_{name}": str(figure) for name, figure in figures.items()}
+
+
+def mark(file: Any, legend: Legend, counts: Counts) -> None:
+    """Write what `legend` says into an open rasterio file of one band; `counts` are those of its pixels."""
+    file.set_band_description(1, clean_line(legend.name))
+    if legend.measure is None:
+        colors = {value: (*color, 255) for value, color in enumerate(legend.palette)}
+        file.write_colormap(1, {**colors, legend.nodata: (0, 0, 0, 0)})
+        file.update_tags(1, **{f"CLASS_{value}": clean_line(name) for value, name in enumerate(legend.classes)})
+    else:
+        file.scales, file.offsets, file.units = (legend.measure.step,), (0.0,), ("1",)
+        file.update_tags(1, MEANING=legend.measure.meaning, **counts.statistics(legend.nodata))
+
+
+def side_file(labels: LabelMap, system: str) -> str:
+    """Return GDAL's side file: class names, and the same with colours as a raster attribute table.
+
+    Also the coordinate reference system `system` (WKT), where one is given. Empty where there is nothing to say.
+    """
+    legend = labels.legend
+    srs = f"<SRS>{escape(clean(system))}</SRS>" if system else ""
+    band = "" if legend.measure else f'<PAMRasterBand band="1">{_classes(legend)}</PAMRasterBand>'
+    return f"<PAMDataset>{srs}{band}</PAMDataset>\n" if srs or band else ""
+
+
+def _classes(legend: Legend) -> str:
+    names = "".join(f"<Category>{escape(clean_line(name))}</Category>" for name in legend.classes)
+    fields = [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]  # name, type, usage
+    heads = "".join(
+        f'<FieldDefn index="{index}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>'
+        for index, (name, kind, usage) in enumerate(fields)
+    )
+    rows = "".join(
+        f'<Row index="{value}"><F>{value}</F><F>{escape(clean_line(name))}</F><F>{r}</F><F>{g}</F><F>{b}</F></Row>'
+        for value, (name, (r, g, b)) in enumerate(zip(legend.classes, legend.palette, strict=True))
+    )
+    table = f'<GDALRasterAttributeTable tableType="thematic">{heads}{rows}</GDALRasterAttributeTable>'
+    return f"<CategoryNames>{names}</CategoryNames>{table}"

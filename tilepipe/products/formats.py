@@ -1,0 +1,118 @@
+"""Products by name: what `--of` may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tilepipe.errors import UsageError
+from tilepipe.products.cog import write_cog
+from tilepipe.products.label_map import LabelMap
+from tilepipe.products.ome_zarr import write_ome_zarr
+from tilepipe.products.polygons import write_geojson
+
+
+@dataclass(frozen=True)
+class Product:
+    """A file format that a label map is written in."""
+
+    suffix: str
+    """Of its files."""
+    write: Callable[[LabelMap, Path], None]
+    """Writes it to a new path."""
+    folder: bool = False
+    """Whether it is a Zarr folder rather than a file."""
+
+
+PRODUCTS = {
+    "cog": Product(".tif", write_cog),
+    "ome-zarr": Product(".ome.zarr", write_ome_zarr, folder=True),
+    "geojson": Product(".geojson", write_geojson),
+}
+LOSSLESS = {"cog", "ome-zarr"}
+"""Products that hold every label and can be opened again."""
+LABELS = "labels"
+"""Content of a file that holds no layer."""
+OTHER_FORMATS = tuple(
+    "gpkg shp fgb parquet geoparquet kml gml csv json png jpg jpeg jp2 j2k webp gif bmp vrt img nc h5 hdf npy npz "  # noqa: SIM905
+    "zarr zip pdf html svg svs ndpi mrxs".split()
+)
+"""Endings of files in formats that are not written."""
+SIDECARS = (".aux.xml",)
+"""Suffixes of files that belong to a product of the same name."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file or folder that a run writes."""
+
+    product: str
+    """Its format, a key of `PRODUCTS`."""
+    path: Path
+    """Where it ends up."""
+    content: str = LABELS
+    """'labels', or the name of an uncertainty layer."""
+
+
+def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:
+    """Return the files of the labels, `paths` by product, then those of layers beside them: a.tif, a.margin.tif.
+
+    Raises `UsageError` where no product asked for can hold a layer.
+    """
+    if layers and not LOSSLESS & set(paths):
+        raise UsageError(f"layers are written as {' or '.join(sorted(LOSSLESS))}; add one of them to --of")
+    beside = [
+        File(product, _with_layer(path, PRODUCTS[product].suffix, layer), layer)
+        for layer in layers
+        for product, path in paths.items()
+        if product in LOSSLESS
+    ]
+    return [*(File(product, path) for product, path in paths.items()), *beside]
+
+
+def _with_layer(path: Path, suffix: str, layer: str) -> Path:
+    end = path.name.lower().rindex(suffix)
+    return path.with_name(f"{path.name[:end]}.{layer}{path.name[end:]}")
+
+
+def product_of(path: Path) -> str | None:
+    """Return the product that a path's suffix stands for, or None."""
+    name = path.name.lower()
+    return next((product for product, p in PRODUCTS.items() if name.endswith((p.suffix, p.suffix + "f"))), None)
+
+
+def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
+    """Return the final path of each product `of`; `output` is a file of one of them, or a path without suffix.
+
+    Raises `UsageError` for a product that is not known, an output that is none of them or one that ends like a file in
+    a format that is not written.
+    """
+    for name in of:
+        if name not in PRODUCTS:
+            raise UsageError(f"product {name!r} is not known; use {', '.join(PRODUCTS)}")
+    _refuse_ending(output, known=bool(of))
+    main = product_of(output)
+    if main is None:
+        return {name: output.with_name(output.name + PRODUCTS[name].suffix) for name in of}
+    wanted = of or [main]
+    if main not in wanted:
+        raise UsageError(
+            f"{output} is a {main} file but {', '.join(wanted)} is asked for; name them in --of or rename it"
+        )
+    stem = output.name[: output.name.lower().rindex(PRODUCTS[main].suffix)]
+    return {name: output if name == main else output.with_name(stem + PRODUCTS[name].suffix) for name in wanted}
+
+
+def _refuse_ending(output: Path, *, known: bool) -> None:
+    """Raise `UsageError` for a name that asks for another format; where products are `known`, dots may stand in it."""
+    ending = output.suffix.lower().removeprefix(".")
+    asks = ending in OTHER_FORMATS or not (known or ending in ("", "labels") or ending.isdigit())
+    if asks and product_of(output) is None:
+        endings = ", ".join(f"{product.suffix} ({name})" for name, product in PRODUCTS.items())
+        raise UsageError(f"{output} ends in .{ending}, which is not written; endings are {endings}")
+
+
+def touched(files: Sequence[File]) -> list[Path]:
+    """Return all paths that writing `files` may replace or remove, sidecars too."""
+    return [file.path.with_name(file.path.name + suffix) for file in files for suffix in ("", *SIDECARS)]

@@ -1,0 +1,207 @@
+"""Labels: a label map to look into from Python; nothing is read before it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError
+from tilepipe.paths import refuse_special
+from tilepipe.products.cog import read_cog, write_cog
+from tilepipe.products.label_map import LabelMap, Legend
+from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr
+from tilepipe.products.polygons import write_geojson
+from tilepipe.text import missing
+
+if TYPE_CHECKING:
+    import xarray
+import json
+
+from tilepipe.errors import StorageError, public
+from tilepipe.products.formats import LOSSLESS, product_of
+
+Affine = tuple[float, float, float, float, float, float]
+
+
+def open_label_file(path: str | Path) -> LabelMap:
+    """Open labels in a COG or an OME-Zarr folder that tilepipe wrote. Raises `InputError` when it is neither."""
+    found = open_map(path)
+    if found.legend.measure:
+        raise InputError(f"{path} holds the layer {found.legend.name} and no labels; name the file of the labels")
+    return found
+
+
+def open_map(path: str | Path) -> LabelMap:
+    """Open labels or a layer in a COG or an OME-Zarr folder that tilepipe wrote. Raises `InputError`."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(missing(path))
+    refuse_special(path)
+    return read_ome_zarr(path) if path.is_dir() else read_cog(path)
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """A finished map on the output grid. `lazy[y0:y1, x0:x1]` reads just these pixels, as numpy does."""
+
+    map: LabelMap
+    """What it is read from."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.map.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8 or uint16."""
+        return self.map.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Always 2."""
+        return 2
+
+    @property
+    def legend(self) -> Legend:
+        """Class names, colours and the nodata value."""
+        return self.map.legend
+
+    @property
+    def crs(self) -> str | None:
+        """WKT of the coordinate reference system, or None."""
+        return self.map.georeference.crs if self.map.georeference else None
+
+    @property
+    def transform(self) -> Affine | None:
+        """(a, b, c, d, e, f): x = a*column + b*row + c, y = d*column + e*row + f, of pixel corners; or None."""
+        return self.map.georeference.transform if self.map.georeference else None
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        rows, columns = (*key, slice(None), slice(None))[:2] if isinstance(key, tuple) else (key, slice(None))
+        y, x = np.arange(self.shape[0])[rows], np.arange(self.shape[1])[columns]
+        if not (np.size(y) and np.size(x)):
+            return np.empty((*np.shape(y), *np.shape(x)), self.dtype)
+        box = Box(int(np.min(y)), int(np.min(x)), int(np.max(y)) + 1, int(np.max(x)) + 1)
+        pixels: NDArray[Any] = self.map.read(box)[y - box.y0][..., x - box.x0]
+        return pixels
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
+    @property
+    def dask(self) -> Any:
+        """Lazy dask array (H, W); one chunk is one stored block."""
+        import dask.array
+
+        blocks = tuple(min(block, side) for block, side in zip(self.map.block, self.shape, strict=True))
+        meta = np.empty((0, 0), self.dtype)
+        return dask.array.from_array(self, chunks=blocks, name=False, meta=meta)  # type: ignore[no-untyped-call]
+
+    def to_xarray(self) -> xarray.DataArray:
+        """Return a lazy DataArray (y, x) with CF attributes of the classes or of the scale.
+
+        Coordinates are pixel centres: in the CRS for rasters (none where the transform is rotated or missing), in
+        full-resolution pixels of the source for slides. The CRS is in `spatial_ref`. Raises `UsageError` when xarray is
+        not installed.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise UsageError("xarray is not installed; run: pip install 'tilepipe[xarray]'") from None
+        fill = {"_FillValue": self.dtype.type(self.legend.nodata), "grid_mapping": "spatial_ref"}
+        coordinates = {**self._centres(), "spatial_ref": ((), 0, self._spatial_ref())}
+        return xarray.DataArray(self.dask, coordinates, ("y", "x"), self.legend.name, {**self._says(), **fill})
+
+    def to_cog(self, path: str | Path) -> None:
+        """Write a Cloud Optimized GeoTIFF; see `tilepipe.products.cog.write_cog`."""
+        write_cog(self.map, Path(path))
+
+    def to_ome_zarr(self, path: str | Path) -> None:
+        """Write an OME-Zarr 0.5 folder; see `tilepipe.products.ome_zarr.write_ome_zarr`."""
+        write_ome_zarr(self.map, Path(path))
+
+    def _says(self) -> dict[str, Any]:
+        """Return CF attributes that say what the values mean."""
+        return {"long_name": self.legend.name}
+
+    def _centres(self) -> dict[str, Any]:
+        """Return coordinates of pixel centres per axis, where rows and columns have one each."""
+        rows, columns = np.arange(self.shape[0]) + 0.5, np.arange(self.shape[1]) + 0.5
+        georeference = self.map.georeference
+        if georeference is None or (georeference.transform is None and not georeference.gcps):
+            (y0, x0), (sy, sx) = self.map.origin, self.map.scale
+            return {"y": y0 + sy * rows, "x": x0 + sx * columns}
+        if self.transform is None or self.transform[1] or self.transform[3]:
+            return {}
+        a, _, c, _, e, f = self.transform
+        return {"y": f + e * rows, "x": c + a * columns}
+
+    def _spatial_ref(self) -> dict[str, str]:
+        said = {"crs_wkt": self.crs, "spatial_ref": self.crs} if self.crs else {}
+        if self.transform is None:
+            return said
+        a, b, c, d, e, f = self.transform
+        return {**said, "GeoTransform": " ".join(map(repr, (c, a, b, f, d, e)))}
+
+
+@dataclass(frozen=True)
+class Labels(Lazy):
+    """A finished label map. `labels[y0:y1, x0:x1]` reads just these pixels, as numpy does."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label value, from 0."""
+        return self.legend.classes
+
+    def to_geojson(self, path: str | Path) -> None:
+        """Write polygons; see `tilepipe.products.polygons.write_geojson`."""
+        write_geojson(self.map, Path(path))
+
+    def _says(self) -> dict[str, Any]:
+        legend = self.legend
+        return {
+            "long_name": legend.name,
+            "flag_values": np.arange(len(legend.classes), dtype=self.dtype),
+            "flag_meanings": " ".join("_".join(name.split()) for name in legend.classes),
+            "flag_colors": " ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in legend.palette),
+        }
+
+
+@dataclass(frozen=True)
+class Layer(Lazy):
+    """An uncertainty layer of a run: uint8, 255 is nodata, all others times `scale` are values from 0 to 1."""
+
+    @property
+    def scale(self) -> float:
+        """Value of 1."""
+        assert self.legend.measure is not None
+        return self.legend.measure.step
+
+    def _says(self) -> dict[str, Any]:
+        assert self.legend.measure is not None
+        return {"long_name": self.legend.measure.meaning, "units": "1", "scale_factor": self.scale, "add_offset": 0.0}
+
+
+def parses(path: Path) -> bool:
+    """Return whether a product can be read from end to end."""
+    try:
+        if product_of(path) not in LOSSLESS:
+            return json.loads(path.read_text(encoding="utf-8")) is not None
+        kept = open_map(path)
+        for box in kept.boxes(2048):
+            kept.read(box)
+    except (InputError, StorageError, OSError, ValueError, RuntimeError):
+        return False
+    return True
+
+
+@public
+def open_labels(path: str | Path) -> Labels:
+    """Open a label map that tilepipe has written (COG or OME-Zarr), lazily. Raises `InputError`."""
+    return Labels(open_label_file(Path(path)))

@@ -1,0 +1,166 @@
+"""Label map -> OME-Zarr 0.5 label pyramid (https://ngff.openmicroscopy.org/0.5/, Zarr v3), chunk by chunk.
+
+    <path>/zarr.json                    an image whose levels are the label levels below: viewers open the folder itself
+    <path>/labels/zarr.json             the list of label images
+    <path>/labels/<name>/zarr.json      levels, colours, class names
+    <path>/labels/<name>/0, 1, 2 ...    full resolution, then halved until a level fits one chunk
+
+An uncertainty layer is an image of its own: its levels lie at <path>/0, 1, 2 ... and are averages.
+
+There is no copy of the image in this product. A label image must lie under `labels/` of an image with as many levels,
+so the root image points at the same arrays: valid for both readers, and no pixel is stored twice.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError
+from tilepipe.products.label_map import LabelMap, Legend
+from tilepipe.products.pyramid import halved, halvings
+from tilepipe.products.staging import UNREADABLE, facts, labels_from, staged
+
+if TYPE_CHECKING:
+    import zarr
+
+CHUNK = 1024
+"""Side of a chunk of every level, in pixels."""
+MEMORY = 96 * 2**20
+"""Bytes that `write_ome_zarr` needs at most beyond the label map itself."""
+UNITS = {"um": "micrometer", "m": "meter"}
+
+
+def write_ome_zarr(labels: LabelMap, path: Path) -> None:
+    """Write `labels` as an OME-Zarr 0.5 folder at the new path `path`.
+
+    Level k is made from level k - 1 by `halved`. Scale is `labels.resolution` in micrometres (metres for rasters);
+    translation puts the centre of each level's first pixel where it lies in the source image, so that a region or a
+    coarser map overlays the slide. Raises `StorageError` when the disk is full, `UsageError` when `path` exists; `path`
+    does not come to exist then.
+    """
+    with staged(path) as part:
+        shapes = halvings(labels.shape, CHUNK)
+        group = (_layer_group if labels.legend.measure else _label_group)(labels, part, len(shapes))
+        finer = _write_full(labels, _create(group, 0, shapes[0], labels))
+        for level, shape in enumerate(shapes[1:], start=1):
+            finer = _write_halved(finer, _create(group, level, shape, labels), labels.legend)
+
+
+def _label_group(labels: LabelMap, path: Path, levels: int) -> zarr.Group:
+    """Return the group of the label levels, below an image of them."""
+    import zarr
+
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", labels.legend.name).strip("._") or "labels"
+    root = zarr.create_group(path, attributes={"ome": _image(labels, levels, f"labels/{name}/")})
+    listing = root.create_group("labels", attributes={"ome": {"version": "0.5", "labels": [name]}})
+    said = {"ome": _label_image(labels, levels), "tilepipe": facts(labels)}
+    return listing.create_group(name, attributes=said)
+
+
+def _layer_group(layer: LabelMap, path: Path, levels: int) -> zarr.Group:
+    import zarr
+
+    return zarr.create_group(path, attributes={"ome": _image(layer, levels), "tilepipe": facts(layer)})
+
+
+def read_ome_zarr(path: Path) -> LabelMap:
+    """Open a folder written by `write_ome_zarr` as a LabelMap. Raises `InputError` when it is not one."""
+    import zarr
+
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        if "tilepipe" not in group.attrs:  # an image that points at its labels
+            ome: Any = group["labels"].attrs["ome"]
+            group = zarr.open_group(path / "labels" / ome["labels"][0], mode="r", zarr_format=3)
+        said: Any = group.attrs["tilepipe"]
+        array = group["0"]
+        assert isinstance(array, zarr.Array)
+        chunk = (int(array.chunks[0]), int(array.chunks[1]))
+        return labels_from(said, array, partial(_read, array), chunk, None)
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path} is no label map that tilepipe wrote ({' '.join(str(error).split())}); "
+            "name one that it wrote, or a run"
+        ) from error
+
+
+def _create(group: zarr.Group, level: int, shape: tuple[int, int], labels: LabelMap) -> zarr.Array[Any]:
+    return group.create_array(
+        str(level),
+        shape=shape,
+        dtype=labels.dtype,
+        chunks=(CHUNK, CHUNK),
+        compressors=[{"name": "zstd", "configuration": {"level": 3}}],
+        fill_value=labels.legend.nodata,
+        dimension_names=("y", "x"),
+    )
+
+
+def _write_full(labels: LabelMap, array: zarr.Array[Any]) -> zarr.Array[Any]:
+    for box in labels.boxes(CHUNK):
+        array[box.slices_in(Box.of_shape(*labels.shape))] = labels.read(box)
+    return array
+
+
+def _write_halved(finer: zarr.Array[Any], coarser: zarr.Array[Any], legend: Legend) -> zarr.Array[Any]:
+    height, width = coarser.shape
+    for y in range(0, height, CHUNK):
+        for x in range(0, width, CHUNK):
+            pixels = np.asarray(finer[2 * y : 2 * (y + CHUNK), 2 * x : 2 * (x + CHUNK)])
+            coarser[y : y + CHUNK, x : x + CHUNK] = halved(pixels, legend)
+    return coarser
+
+
+def _image(labels: LabelMap, levels: int, folder: str = "") -> dict[str, Any]:
+    """Return the `ome` attributes of an image with its levels at `<folder>0`, `<folder>1` ..."""
+    unit = {"unit": UNITS[labels.resolution.unit]} if labels.resolution else {}
+    axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
+    datasets = [
+        {"path": f"{folder}{level}", "coordinateTransformations": _placement(labels, level)} for level in range(levels)
+    ]
+    pyramid = {
+        "name": labels.legend.name,
+        "axes": axes,
+        "datasets": datasets,
+        "type": "average" if labels.legend.measure else "majority",
+    }
+    return {"version": "0.5", "multiscales": [pyramid]}
+
+
+def _placement(labels: LabelMap, level: int) -> list[dict[str, Any]]:
+    """Return scale and translation (y, x): a pixel's size, and the centre of the first one in the source image.
+
+    The centre of the source's own first pixel is 0: level k of a whole map is moved by 0.5 * (2**k - 1) * scale.
+    """
+    size = labels.resolution
+    pixel = (size.y / labels.scale[0], size.x / labels.scale[1]) if size else (1.0, 1.0)
+    factor = [scale * 2.0**level for scale in labels.scale]
+    scale = [f * p for f, p in zip(factor, pixel, strict=True)]
+    shift = [(o + 0.5 * f - 0.5) * p for o, f, p in zip(labels.origin, factor, pixel, strict=True)]
+    return [{"type": "scale", "scale": scale}, {"type": "translation", "translation": shift}]
+
+
+def _label_image(labels: LabelMap, levels: int) -> dict[str, Any]:
+    legend = labels.legend
+    colors = [{"label-value": value, "rgba": [*color, 255]} for value, color in enumerate(legend.palette)]
+    names = [{"label-value": value, "class": name} for value, name in enumerate(legend.classes)]
+    said = {
+        "colors": [*colors, {"label-value": legend.nodata, "rgba": [0, 0, 0, 0]}],
+        "properties": [*names, {"label-value": legend.nodata, "class": "nodata"}],
+        "source": {"image": "../../"},
+    }
+    return {**_image(labels, levels), "image-label": said}
+
+
+def _read(array: zarr.Array[Any], box: Box) -> NDArray[Any]:
+    try:
+        return np.asarray(array[box.y0 : box.y1, box.x0 : box.x1])
+    except (OSError, RuntimeError, ValueError) as error:  # of the store or the codec
+        raise InputError(f"{array.store_path} cannot be read: {error}; it may be damaged") from None

@@ -1,0 +1,115 @@
+"""What every exporter shares: staging beside the target, and the facts a product carries to be opened again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import FREE_SPACE, KEPT, StorageError, UsageError
+from tilepipe.products.label_map import LabelMap, Legend, Measure
+from tilepipe.sources.base import Georeference, Resolution
+from tilepipe.storage import cannot_write, free_space
+
+NEARLY_FULL = 1 << 20
+"""Free bytes below which a library that cannot write has met a full disk, whatever it says."""
+
+UNREADABLE = (
+    OSError, LookupError, ValueError, TypeError, AttributeError, AssertionError, OverflowError, RecursionError,
+)  # fmt: skip
+"""What opening a product raises that tilepipe did not write, or that was damaged since."""
+
+
+@contextmanager
+def staged(path: Path, *errors: type[Exception]) -> Iterator[Path]:
+    """Yield a new path to write `path` at, in a private folder beside it; move it into place at the end.
+
+    Files that the writer leaves beside the yielded path (side files) move along, before it. On any failure the folder
+    goes and `path` does not come to exist. Raises `UsageError` when `path` exists, `StorageError` for an `OSError` and
+    for `errors`, those of the library that writes.
+    """
+    if path.exists():
+        raise UsageError(f"{path} exists; choose another name or remove it first")
+    try:
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            try:
+                yield Path(folder) / path.name
+            except errors as error:  # before the folder goes: what is free then tells a full disk
+                raise not_written(path, error) from error
+            for side in sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name):
+                _flush(side)
+                os.replace(side, path.with_name(side.name))
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path, error: Exception) -> StorageError:
+    """Return the error of a product that could not be written; what GDAL says of a full disk may be about XML."""
+    if isinstance(error, OSError) and error.errno:
+        return cannot_write(path, error)
+    if free_space(path) < NEARLY_FULL:
+        return StorageError(f"cannot write: the disk is full at {path}; {FREE_SPACE}")
+    return StorageError(f"cannot write {path} ({reason(error)}); check the disk and its limits; {KEPT}")
+
+
+def reason(error: Exception) -> str:
+    """Return what an error says, without its number and path."""
+    said = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+    return said.rstrip(".")
+
+
+def _flush(path: Path) -> None:
+    """Bring one file to the disk; a folder's many files are left to the system."""
+    if path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def facts(labels: LabelMap) -> dict[str, Any]:
+    """Return what pixels and georeference do not say, for `labels_from`; JSON types only."""
+    legend, resolution = labels.legend, labels.resolution
+    return {
+        "name": legend.name,
+        "classes": list(legend.classes),
+        "palette": [list(color) for color in legend.palette],
+        "nodata": legend.nodata,
+        "measure": [legend.measure.step, legend.measure.meaning] if legend.measure else None,
+        "origin": list(labels.origin),
+        "scale": list(labels.scale),
+        "resolution": [resolution.y, resolution.x, resolution.unit] if resolution else None,
+    }
+
+
+def labels_from(
+    said: dict[str, Any],
+    array: NDArray[Any] | Any,
+    read: Callable[[Box], NDArray[Any]],
+    block: tuple[int, int],
+    georeference: Georeference | None,
+) -> LabelMap:
+    """Return the LabelMap of a product from its `facts`; `array` is anything with its shape and dtype."""
+    height, width = array.shape
+    return LabelMap(
+        shape=(int(height), int(width)),
+        dtype=np.dtype(array.dtype),
+        legend=Legend(
+            name=str(said["name"]),
+            classes=tuple(said["classes"]),
+            palette=tuple((int(r), int(g), int(b)) for r, g, b in said["palette"]),
+            nodata=int(said["nodata"]),
+            measure=Measure(*said["measure"]) if said.get("measure") else None,
+        ),
+        read=read,
+        block=block,
+        georeference=georeference,
+        resolution=Resolution(*said["resolution"]) if said["resolution"] else None,
+        origin=(int(said["origin"][0]), int(said["origin"][1])),
+        scale=(float(said["scale"][0]), float(said["scale"][1])),
+    )

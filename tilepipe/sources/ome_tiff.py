@@ -1,0 +1,189 @@
+"""TiffSource: OME-TIFF. tifffile says which pages make up the image and its levels, GDAL decodes each page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError
+from tilepipe.sources.base import Georeference, Resolution, Source
+from tilepipe.sources.checks import pick, pick_bands, pick_scene, stated
+from tilepipe.sources.geotiff import GeoTiffSource, TiffPage
+from tilepipe.sources.handles import stamp
+
+MICROMETRES = {"Å": 1e-4, "nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "in": 25400.0}
+"""Units of PhysicalSizeX and PhysicalSizeY; µm where none is given (OME schema 2016-06)."""
+
+
+def is_ome_tiff(path: str | Path) -> bool:
+    """Return whether a TIFF file carries OME-XML."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            return bool(file.is_ome)
+    except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError):
+        return False
+
+
+class Planes:
+    """Pages of a TIFF file that make up one level of an image, as a source; bands in page order."""
+
+    def __init__(self, name: str, pages: Sequence[GeoTiffSource], resolution: Resolution | None) -> None:
+        self.name = name
+        self.pages = tuple(pages)
+        self.resolution = resolution
+        if len({(page.shape[1:], page.dtype) for page in pages}) != 1:
+            raise InputError(f"{name} has channels of different sizes or types; they cannot be read as one image")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(bands, height, width)."""
+        return sum(page.shape[0] for page in self.pages), *self.pages[0].shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+        return self.pages[0].dtype
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that the reader keeps in a process beyond the pixels it returns."""
+        return max(page.cache_bytes for page in self.pages)
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """None."""
+        return None
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the pixels of `box`, (bands, box.height, box.width), reflected outside the image."""
+        return np.concatenate([page.read(box) for page in self.pages])
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return True where all channels hold image data, or None when they do everywhere."""
+        masks = [mask for mask in (page.valid(box) for page in self.pages) if mask is not None]
+        return np.logical_and.reduce(masks) if masks else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every pixel is known to hold image data."""
+        return all(page.complete for page in self.pages)
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return itself."""
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the first page's identity and where the pages lie."""
+        return {**self.pages[0].identity(), "pages": [page.directory for page in self.pages]}
+
+
+class TiffSource(Planes):
+    """An OME-TIFF image as a source, with its pyramid (SubIFDs or series levels).
+
+    `bands` picks channels by number from 1; `scene` picks one of several images from 0, by default the largest, which
+    `notes` says; `z` and `t` pick planes from 0, and must be given where there is more than one. `mpp` overrides
+    micrometres per pixel, one number or (y, x). Raises `InputError` where the file's pages are not an image that is
+    read, or lie in other files.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        bands: Sequence[int] | None = None,
+        scene: int | None = None,
+        z: int | None = None,
+        t: int | None = None,
+        mpp: float | tuple[float, float] | Resolution | None = None,
+    ) -> None:
+        known = stamp(path)
+        made = _layout(str(path), known.path, scene, {"Z": z, "T": t})
+        planes, sizes, self.notes = made.planes, made.sizes, made.notes
+        self.choice = {name: value for name, value in (("scene", made.scene), ("z", z), ("t", t)) if value is not None}
+        found = stated(mpp, "um") or made.resolution
+        picked = pick_bands(str(path), bands, len(planes[0]))
+        self.levels: list[Planes] = []
+        for level, (height, width) in zip(planes, sizes, strict=True):
+            pages = [TiffPage(path, level[band - 1]) for band in picked]
+            scale = found and Resolution(found.y * sizes[0][0] / height, found.x * sizes[0][1] / width, found.unit)
+            self.levels.append(Planes(str(path), pages, scale))
+        super().__init__(str(path), self.levels[0].pages, found)
+
+    def coarser(self, height: int, width: int) -> Source:
+        """Return the smallest level with at least `height` x `width` pixels; itself where that is the first."""
+        fit = [level for level in self.levels if level.shape[1] >= height and level.shape[2] >= width]
+        return fit[-1] if fit and fit[-1] is not self.levels[0] else self
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the pixels of one image of a file lie."""
+
+    planes: list[list[int]]
+    """File offsets of the pages of the channels, for each level."""
+    sizes: list[tuple[int, int]]
+    """(height, width) of each level."""
+    resolution: Resolution | None
+    """Pixel size of the first level."""
+    scene: int | None
+    """Which image of the file, from 0; None where there is one."""
+    notes: tuple[str, ...]
+    """What is to be said about the choice."""
+
+
+def _layout(name: str, path: str, scene: int | None, picks: Mapping[str, int | None]) -> Layout:
+    try:
+        with tifffile.TiffFile(path, _multifile=False) as file:
+            images = [one for one in file.series if {"height", "width"} <= set(one.sizes)]
+            titles = [(str(one.name), one.sizes["height"], one.sizes["width"]) for one in images]
+            number, notes = pick_scene(name, scene, titles) if images else (0, ())
+            series = images[number]
+            offsets = [_channels(name, level, picks) for level in series.levels]
+            sizes = [(level.sizes["height"], level.sizes["width"]) for level in series.levels]
+            found = physical_size(file.ome_metadata or "", file.series.index(series), len(file.series))
+            return Layout(offsets, sizes, found, number if len(images) > 1 else None, notes)
+    except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError) as error:
+        raise InputError(f"{name} cannot be opened as OME-TIFF: {error}. It may be truncated or damaged.") from error
+
+
+def _channels(name: str, level: Any, picks: Mapping[str, int | None]) -> list[int]:
+    """Return the offsets of the pages of the channels of one plane."""
+    lead = level.axes[: level.axes.index("Y")].replace("S", "")  # samples lie within a page
+    if not set(lead) <= set("TCZ"):
+        raise InputError(f"{name} has axes {level.axes}; Y, X and S with C, Z, T are read")
+    shape = [level.shape[level.axes.index(axis)] for axis in lead]
+    pages = [page.offset if page is not None else None for page in level.pages]
+    if len(pages) != int(np.prod(shape)) or None in pages:
+        raise InputError(
+            f"{name} has {len(pages)} pages where its OME-XML lists {int(np.prod(shape))}; some are missing"
+        )
+    grid = np.array(pages, dtype=np.int64).reshape(shape)
+    index: list[Any] = []
+    for axis, size in zip(lead, shape, strict=True):
+        index.append(slice(None) if axis == "C" else pick(name, axis.lower(), picks[axis], size))
+    return [int(offset) for offset in np.atleast_1d(grid[tuple(index)])]
+
+
+def physical_size(xml: str, image: int = 0, images: int = 1) -> Resolution | None:
+    """Return the pixel size of one of the `images` in OME-XML; None where either side is missing."""
+    found = list(re.finditer(r"<(?:\w+:)?Pixels\b[^>]*>", xml))
+    if images > 1 and len(found) != images:
+        return None  # some lie in other files: which is which is not known
+    pixels = found[image] if image < len(found) else None
+    size = {}
+    for axis in "YX":
+        text = pixels and re.search(rf'\bPhysicalSize{axis}="([^"]+)"', pixels.group())
+        unit = pixels and re.search(rf'\bPhysicalSize{axis}Unit="([^"]+)"', pixels.group())
+        try:
+            size[axis] = float(text.group(1)) * MICROMETRES[unit.group(1) if unit else "µm"] if text else 0.0
+        except (ValueError, KeyError):
+            return None
+    return Resolution(size["Y"], size["X"], "um") if size["Y"] > 0 and size["X"] > 0 else None

@@ -1,0 +1,130 @@
+"""PictureSource: PNG and JPEG images, read whole."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tilepipe.errors import InputError
+from tilepipe.sources.array import ArraySource
+from tilepipe.sources.base import Resolution
+from tilepipe.sources.handles import content_sha256, stamp
+
+MAX_PIXELS = 128 << 20
+"""Larger pictures are refused: they are decoded whole."""
+ROWS_PIXELS = 1 << 20
+"""Pixels that are converted at once."""
+JPEG = b"\xff\xd8\xff"
+MAGIC = (b"\x89PNG", JPEG)
+MODES = ("L", "RGB", "I;16", "1")
+WITH_ALPHA = {"LA": "L", "RGBA": "RGB"}
+
+
+class PictureSource(ArraySource):
+    """A PNG or JPEG picture as a source: grey (1 band), RGB (3 bands), 8 or 16 bit; alpha 0 is not valid,
+    nor is the colour that a PNG without alpha names as transparent.
+
+    `allow_palette` reads the indices of a palette picture as they are (label pictures). The picture is taken as stored:
+    EXIF rotation and colour profiles are not applied. Raises `InputError` for other kinds and damaged files.
+    """
+
+    def __init__(
+        self, path: str | Path, *, resolution: Resolution | float | None = None, allow_palette: bool = False
+    ) -> None:
+        self._options = {"resolution": resolution, "allow_palette": allow_palette}
+        self._stamp = stamp(path)
+        pixels, valid, self.alpha = _decode(str(path), allow_palette)
+        super().__init__(pixels, valid=valid, resolution=resolution, name=str(path))
+        self.axes_named = True
+        with open(path, "rb") as file:
+            self.lossy = file.read(len(JPEG)) == JPEG
+
+    def __getstate__(self) -> tuple[str, str, dict[str, Any]]:
+        return self._stamp.path, self.name, self._options  # absolute: a worker has its own working folder
+
+    def __setstate__(self, state: tuple[str, str, dict[str, Any]]) -> None:
+        self.__init__(state[0], **state[2])  # type: ignore[misc]
+        self.name = state[1]
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that decoding takes beside the pixels: the picture as Pillow holds it, colours in 4 bytes a pixel."""
+        _, height, width = self.shape
+        return max(super().cache_bytes, height * width * max(4 if self.shape[0] > 1 else 1, self.dtype.itemsize))
+
+    def identity(self) -> dict[str, Any]:
+        """Return the hash of the file."""
+        return {"reader": "picture", "sha256": content_sha256(stamp(self.name)), "shape": list(self.shape)}
+
+
+Decoded = tuple[NDArray[Any], NDArray[np.bool_] | None, str | None]
+"""(bands, y, x) pixels, where alpha is above 0 (None: everywhere), and what to say of alpha (None: there is none)."""
+
+
+def _decode(name: str, allow_palette: bool) -> Decoded:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(name, formats=("PNG", "JPEG")) as picture:
+                return _planes(name, picture, allow_palette)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{name} cannot be read: {error}. It may be truncated or damaged.") from error
+
+
+def _planes(name: str, picture: Image.Image, allow_palette: bool) -> Decoded:
+    if picture.width * picture.height > MAX_PIXELS:
+        raise InputError(
+            f"{name} has {picture.width * picture.height} pixels, and pictures are decoded whole: at most {MAX_PIXELS} "
+            "are read. Store it in tiles: gdal_translate -co TILED=YES in.png out.tif"
+        )
+    if picture.mode == "P" and not allow_palette:
+        raise InputError(
+            f"{name} has a colour palette: its pixels are numbers of colours, not colours. "
+            "Convert it: gdal_translate -expand rgb in.png out.png"
+        )
+    if picture.mode not in (*MODES, *WITH_ALPHA, "P"):
+        raise InputError(
+            f"{name} has pixels of kind {picture.mode}; grey, RGB and 16 bit grey are read. Convert it to RGB."
+        )
+    if picture.mode != "I;16" and any("16" in str(part[3]) for part in getattr(picture, "tile", ())):
+        raise InputError(
+            f"{name} has 16 bit colours, which would be cut to 8. Convert it: gdal_translate in.png out.tif"
+        )
+    pixels = _unpacked(picture)
+    if picture.mode in WITH_ALPHA:
+        return pixels[:-1], pixels[-1] > 0, _said(picture.histogram()[-256:])
+    clear = picture.info.get("transparency")  # the one colour that a PNG without alpha shows as transparent
+    if clear is None or picture.mode == "P":
+        return pixels, None, None
+    return pixels, (pixels != np.reshape(clear, (-1, 1, 1))).any(axis=0), None
+
+
+def _said(counts: list[int]) -> str:
+    """Say what alpha holds, by how many pixels it has of each value."""
+    if any(counts[1:255]):
+        return (
+            "alpha holds other values than 0 and 255; pixels where it is 0 hold no data, the others are read as "
+            "if they were opaque"
+        )
+    return "alpha holds only 0 and 255 and says where there is image data"
+
+
+def _unpacked(picture: Image.Image) -> NDArray[Any]:
+    """Return (bands, y, x), converted some rows at a time: the whole would be copied twice over."""
+    pixels: NDArray[Any] | None = None
+    rows = max(1, ROWS_PIXELS // picture.width)
+    for y in range(0, picture.height, rows):
+        below = min(y + rows, picture.height)
+        part = np.asarray(picture.crop((0, y, picture.width, below)))
+        part = part.astype(np.uint8) if part.dtype == np.bool_ else part
+        part = part[None] if part.ndim == 2 else part.transpose(2, 0, 1)
+        if pixels is None:
+            pixels = np.empty((len(part), picture.height, picture.width), part.dtype)
+        pixels[:, y:below] = part
+    assert pixels is not None, "a picture has a row"
+    return pixels

@@ -1,0 +1,167 @@
+"""Blend: from the tiles' results to labels. Pure numpy.
+
+`Kept` is for crop windows: each pixel is decided by one tile; `Coded` also keeps how sure that tile was. `Sums` is for
+blended windows: exact weighted sums of probabilities in int64 (a probability has 24 bits, the windows of both axes 12
+bits each), so nothing is rounded and the order of additions cannot matter. What goes beyond a block's zone are strips
+for its later neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.tiling.grid import Grid, Index
+from tilepipe.tiling.uncertainty import PROBABILITY, VOID, codes, squares
+from tilepipe.tiling.weights import weights
+
+FAILED = -(1 << 52)
+"""Added to the sums of a tile that could not be read: they stay below 0, whatever else is added, and become nodata."""
+
+SIDES = {"right": (0, 1), "below": (1, 0), "corner": (1, 1)}
+"""Strips of a block by the (rows, columns) to the later neighbour that needs them."""
+
+
+class Canvas(Protocol):
+    """Where the results of tiles become labels."""
+
+    def add(self, tile: Index, values: NDArray[Any]) -> None:
+        """Add a tile's result."""
+
+    def fail(self, tile: Index) -> None:
+        """Mark a tile that could not be computed; its pixels become nodata."""
+
+    def labels(self, box: Box) -> NDArray[Any]:
+        """Return the labels of `box`."""
+
+    def layer(self, name: str, box: Box) -> NDArray[np.uint8]:
+        """Return the codes of an uncertainty layer at `box`; of no meaning where the labels are nodata."""
+
+
+class Kept:
+    """Labels over `area`, each pixel from the tile that keeps it; nodata until then."""
+
+    def __init__(self, grid: Grid, area: Box, dtype: str, nodata: int) -> None:
+        """Start with nodata."""
+        self.grid = grid
+        self.area = area
+        self.values = np.full(area.shape, nodata, dtype)
+
+    def add(self, tile: Index, values: NDArray[Any]) -> None:
+        """Keep a tile's labels, (tile height, tile width)."""
+        part = self.grid.kept_box(tile) & self.area
+        if part is not None:
+            self.values[part.slices_in(self.area)] = values[part.slices_in(self.grid.tile_box(tile))]
+
+    def fail(self, tile: Index) -> None:
+        """Leave its pixels nodata."""
+
+    def labels(self, box: Box) -> NDArray[Any]:
+        """Return the labels of `box`."""
+        return np.asarray(self.values[box.slices_in(self.area)])
+
+    def layer(self, name: str, box: Box) -> NDArray[np.uint8]:
+        """Return nodata: labels alone say nothing of how sure they are."""
+        return np.full(box.shape, VOID, np.uint8)
+
+
+class Coded(Kept):
+    """Labels and uncertainty layers over `area`, each pixel from the probabilities of the tile that keeps it."""
+
+    def __init__(self, grid: Grid, area: Box, dtype: str, nodata: int, layers: tuple[str, ...]) -> None:
+        """Start with nodata."""
+        super().__init__(grid, area, dtype, nodata)
+        self.codes = {name: np.full(area.shape, VOID, np.uint8) for name in layers}
+
+    def add(self, tile: Index, values: NDArray[np.int32]) -> None:
+        """Keep what a tile's probabilities times 2**24 say, (classes, tile height, tile width)."""
+        part = self.grid.kept_box(tile) & self.area
+        if part is None:
+            return
+        rows, columns = part.slices_in(self.grid.tile_box(tile))
+        target, cut = part.slices_in(self.area), values[:, rows, columns]
+        self.values[target] = _argmax(cut, self.values.dtype)[0]
+        for name, found in self.codes.items():
+            found[target] = codes(name, cut, PROBABILITY)
+
+    def layer(self, name: str, box: Box) -> NDArray[np.uint8]:
+        """Return the codes of a layer at `box`."""
+        return np.asarray(self.codes[name][box.slices_in(self.area)])
+
+
+class Sums:
+    """Weighted sums of probabilities over `area`, (classes, area.height, area.width) int64.
+
+    For the layer 'disagreement' a plane more: the weighted sums of the tiles' squares.
+    """
+
+    def __init__(
+        self, grid: Grid, area: Box, window: str, *, classes: int, dtype: str = "uint8", layers: tuple[str, ...] = ()
+    ) -> None:
+        """Start at zero."""
+        self.grid = grid
+        self.area = area
+        self.window = window
+        self.classes = classes
+        self.dtype, self.nodata = dtype, np.iinfo(dtype).max
+        self.values = np.zeros((classes + ("disagreement" in layers), *area.shape), np.int64)
+
+    def add(self, tile: Index, values: NDArray[np.int32]) -> None:
+        """Add a tile's probabilities times 2**24, (classes, tile height, tile width), weighted by its window."""
+        box = self.grid.tile_box(tile)
+        part = box & self.area
+        if part is None:
+            return
+        rows, columns = part.slices_in(box)
+        wy = weights(self.grid.y, tile.row, self.window)[rows, None]
+        weight = wy * weights(self.grid.x, tile.column, self.window)[None, columns]
+        target = self.at(part)
+        for k, probability in enumerate(values[:, rows, columns]):
+            target[k] += probability * weight
+        if len(target) > self.classes:
+            target[-1] += squares(values[:, rows, columns]) * weight
+
+    def fail(self, tile: Index) -> None:
+        """Mark the pixels that a tile weighs in on; they become nodata."""
+        part = self.grid.tile_box(tile) & self.area
+        if part is not None:
+            self.at(part)[:] += FAILED
+
+    def at(self, box: Box) -> NDArray[np.int64]:
+        """Return the sums at `box`, a view."""
+        values: NDArray[np.int64] = self.values[:, *box.slices_in(self.area)]
+        return values
+
+    def labels(self, box: Box) -> NDArray[Any]:
+        """Return the class with the largest sum at `box`, ties to the lowest; nodata where a tile failed."""
+        labels, largest = _argmax(self.at(box)[: self.classes], self.dtype)
+        labels[largest < 0] = self.nodata
+        return labels
+
+    def layer(self, name: str, box: Box) -> NDArray[np.uint8]:
+        """Return the codes of a layer at `box`."""
+        sums = self.at(box)
+        return codes(name, sums[: self.classes], 2 * PROBABILITY, sums[-1])
+
+
+def _argmax(planes: NDArray[Any], dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the index of the largest of (classes, height, width), ties to the lowest, and the largest."""
+    first, *others = planes
+    largest = first.copy()
+    labels: NDArray[Any] = np.zeros(first.shape, dtype)
+    for k, plane in enumerate(others, start=1):  # class by class: argmax over the first axis copies all planes
+        larger = plane > largest
+        labels[larger] = k
+        np.copyto(largest, plane, where=larger)
+    return labels, largest
+
+
+def strip_boxes(zone: Box, reach: int, shape: tuple[int, int]) -> dict[str, Box]:
+    """Return where a block's sums go beyond its zone by `reach` pixels, by side; empty sides are left out."""
+    y1, x1 = min(zone.y1 + reach, shape[0]), min(zone.x1 + reach, shape[1])
+    spans = {"right": (zone.y0, zone.x1, zone.y1, x1), "below": (zone.y1, zone.x0, y1, zone.x1)}
+    spans["corner"] = (zone.y1, zone.x1, y1, x1)
+    return {side: Box(*span) for side, span in spans.items() if span[0] < span[2] and span[1] < span[3]}

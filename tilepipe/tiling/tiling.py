@@ -1,0 +1,41 @@
+"""Tiling: how the prediction grid is cut into tiles and blocks; and what overlapping tiles cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tilepipe.box import Sides
+from tilepipe.tiling.grid import Grid, make_axis
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the prediction grid is cut into tiles and blocks, in pixels."""
+
+    tile: int
+    """Tile size (T), before it is cut to a smaller image."""
+    overlap: int
+    """What neighbouring tiles share."""
+    window: str
+    """'crop', 'constant', 'gaussian', 'hann' or 'linear'."""
+    stride: int
+    """Total stride of the model (S)."""
+    halo: int | None
+    """The model's reach rounded up to its stride; None when unknown or unbounded."""
+    block: int
+    """Wanted size of a block; zones are at least this and at least a tile."""
+
+    def grid(self, shape: tuple[int, int]) -> Grid:
+        """Return tiles and blocks of an image of `shape` (height, width)."""
+        crop = self.window == "crop"
+        y, x = (
+            make_axis(size, self.tile, self.overlap, stride=self.stride, crop=crop, zone=self.block) for size in shape
+        )
+        return Grid(y, x)
+
+
+def cost_factor(tile: int, halo: Sides) -> float:
+    """Return F = T^2 / ((T - left - right) (T - top - bottom)): work over that of one pass; infinite without a core."""
+    core = max(0, tile - halo.left - halo.right) * max(0, tile - halo.top - halo.bottom)
+    return tile**2 / core if core else math.inf

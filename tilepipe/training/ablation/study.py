@@ -1,0 +1,145 @@
+"""The comparison, to be read from top to bottom: what is missing is trained, measured and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tilepipe.errors import UsageError
+from tilepipe.evaluation.metrics.confusion import Confusion
+from tilepipe.events import Event, Listener, silent
+from tilepipe.models.model import Model
+from tilepipe.models.nets.zoo import build
+from tilepipe.training.ablation.gallery import crop_of, save
+from tilepipe.training.ablation.results import Results, machine
+from tilepipe.training.ablation.scores import agreement, answer, figures, speeds, truth_lines, unevenness
+from tilepipe.training.ablation.study_config import CompareConfig, Run
+from tilepipe.training.ablation.table import write_summary
+from tilepipe.training.dataset import Ground
+from tilepipe.training.loop import halo, start, train
+from tilepipe.training.scenes import Scene
+from tilepipe.training.state import snapshot
+from tilepipe.training.threshold_baseline import best_threshold
+from tilepipe.training.validation import compared, truth
+
+
+def compare(path: str | Path, out: str | Path | None = None, listener: Listener = silent) -> Path:
+    """Do the runs that are missing and return the path of summary.md, in `out` (the file's name without suffix).
+
+    Raises `UsageError` for a wrong configuration or a folder that holds results of another one.
+    """
+    config = CompareConfig.load(path)
+    config.check()
+    results = Results(Path(out) if out is not None else Path(path).with_suffix(""))
+    results.check({(run.set, run.mechanism, run.seed): config.fingerprint(run) for run in config.runs})
+    grounds = {run.set: Ground(config.training(run)) for run in config.runs}
+    missing = {run.set for run in config.runs if results.run((run.set, run.mechanism, run.seed)) is None}
+    for name, ground in grounds.items():
+        for said in ground.check() if name in missing else ():  # finished runs need no data
+            listener(Event("labels", message=f"{name}: {said}"))
+        if not results.reference(name):
+            results.add({"set": name, "reference": baselines(ground)})
+            pictured(ground, results.folder, name)
+    halos: dict[str, int] = {}
+    for number, run in enumerate(config.runs):
+        listener(Event("compare", number, len(config.runs), str(run)))
+        if results.run((run.set, run.mechanism, run.seed)) is None:
+            results.add(trained(config, run, grounds[run.set], halos, results.folder))
+    if set(results.timing()["speeds"]) != set(config.mechanisms):
+        results.add({"set": "", "speeds": timed(config, grounds), "machine": machine()})
+    listener(Event("compare", len(config.runs), len(config.runs), "summary"))
+    return write_summary(config, results)
+
+
+def trained(config: CompareConfig, run: Run, ground: Ground, halos: dict[str, int], folder: Path) -> dict[str, Any]:
+    """Train and measure one run and return its line; `halos` keeps what was found per network."""
+    training = config.training(run)
+    ground = ground.under(training)
+    state = start(ground.scenes, training)
+    overlap, first = unevenness(state.module)
+    if run.mechanism not in halos:
+        halos[run.mechanism] = context(state.module, ground.bands)
+    checkpoints: dict[str, Any] = {}
+
+    def look(event: Event) -> None:
+        if state.step not in (*config.early, training.steps):
+            return
+        model = snapshot(state.average, ground, halos[run.mechanism])
+        found = figures(model, ground.scored, config.width)
+        checkpoints[str(state.step)] = {**found, "imbalance": unevenness(model.module)[1]}
+        if (state.step, run.seed) == (min(config.early, default=0), config.seeds[0]):
+            save(crop(model, ground.scored[0]), folder, run.set, run.mechanism)
+
+    begin = perf_counter()
+    with TemporaryDirectory(dir=folder) as checkpoint:
+        train(state, ground, Path(checkpoint), look)
+    return {
+        "set": run.set,
+        "mechanism": run.mechanism,
+        "seed": run.seed,
+        "config": config.fingerprint(run),
+        "parameters": sum(p.numel() for p in state.module.parameters()),
+        "halo": halos[run.mechanism],
+        "overlap": overlap,
+        "imbalance": first,
+        "checkpoints": checkpoints,
+        "seconds": round(perf_counter() - begin, 1),
+    }
+
+
+def context(module: nn.Module, bands: int) -> int:
+    """Return the context that the network needs on every side. Raises `UsageError` where none is enough."""
+    found = halo(module, bands)
+    if not found:
+        raise UsageError("a network that mixes the whole tile cannot be compared by tiles; use another normalisation")
+    return found
+
+
+def crop(model: Model, scene: Scene) -> NDArray[np.float32]:
+    """Return the foreground's probability, (rows, columns), on the crop that pictures show."""
+    found = answer(model, scene)
+    foreground: NDArray[np.float32] = 1 - found.probabilities[0][crop_of(scene).slices_in(found.area)]
+    return foreground
+
+
+def pictured(ground: Ground, folder: Path, name: str) -> None:
+    """Keep the image and the truth of the crop that pictures show."""
+    scene = ground.scored[0]
+    box = crop_of(scene)
+    label = scene.label(box.shift(-scene.window.y0, -scene.window.x0))
+    if scene.source.dtype == np.uint8 and scene.source.shape[0] == 3:
+        save(scene.source.read(box), folder, name, "image")
+    save((label > 0).astype(np.float32), folder, name, "truth")
+
+
+def baselines(ground: Ground) -> dict[str, Any]:
+    """Return what needs no network: the commonest class, the best threshold, the spectrum of the truth."""
+    confusion = Confusion.zero(len(ground.config.classes))
+    for scene in ground.scored:
+        labels = truth(scene, scene.full)
+        confusion += compared(np.zeros(labels.shape, np.uint8), labels, len(ground.config.classes))
+    found = {"the commonest class": agreement(confusion.majority())}
+    if len(ground.config.classes) == 2:
+        best, rule = best_threshold(ground.scenes, ground.scored)
+        found[f"the best threshold, {rule}"] = agreement(best)
+    stride = build(ground.config.arch, ground.bands, len(ground.config.classes)).stride
+    return {**found, "truth": truth_lines(ground.scored, len(ground.config.classes), stride)}
+
+
+def timed(config: CompareConfig, grounds: Mapping[str, Ground]) -> dict[str, float]:
+    """Return the processor seconds per million pixels of each mechanism's network, for the first set's images."""
+    name, ground = next(iter(grounds.items()))
+    with torch.random.fork_rng(devices=[]):
+        networks = {
+            mechanism: build(config.training(Run(name, mechanism, config.seeds[0])).arch, ground.bands, 2)
+            for mechanism in config.mechanisms
+        }
+    return speeds(networks, ground.bands)

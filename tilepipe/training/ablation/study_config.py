@@ -1,0 +1,122 @@
+"""CompareConfig: what is compared, from YAML."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from tilepipe.errors import UsageError
+from tilepipe.models.nets.zoo import build
+from tilepipe.text import kind_of, read_yaml
+from tilepipe.training.config import Strict, TrainConfig, expanded
+from tilepipe.training.loop import LOG_EVERY
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of the comparison."""
+
+    set: str
+    mechanism: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.set}, {self.mechanism}, seed {self.seed}"
+
+
+class CompareConfig(Strict):
+    """What is compared, from YAML. Settings of `common` and of a set are those of a training configuration."""
+
+    name: str
+    common: Settings = Field(default_factory=dict)
+    """Training settings that all runs share."""
+    sets: Mapping[str, Settings] = Field(min_length=1)
+    """Per data set: classes, images and what else differs from `common`."""
+    arch: Settings
+    """Network that the mechanisms change."""
+    mechanisms: Mapping[str, Settings] = Field(min_length=1)
+    """Per mechanism: the parameters of `arch` that differ."""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    early: tuple[int, ...] = ()
+    """Steps, besides the last, at which the averaged weights are measured; multiples of 10."""
+    width: float = Field(default=2.0, ge=1, le=64)
+    """Width of Boundary IoU in full-resolution pixels."""
+
+    def __init__(self, **values: Any) -> None:
+        """Check the values. Raises `UsageError` naming the first that is wrong."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UsageError(f"comparison: {where}: {first['msg'].lower()}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> CompareConfig:
+        """Read a YAML file. Raises `UsageError`."""
+        try:
+            values = read_yaml(path)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+            raise UsageError(f"{path} holds no comparison; it should start with 'name: ...'")
+        if (other := kind_of(values)) not in ("compare", ""):
+            raise UsageError(f"{path} is no comparison but a file for another command; give: tilepipe {other} {path}")
+        return cls(**values)
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs; every set and seed of one mechanism, then the next mechanism."""
+        return [Run(s, m, seed) for m, s, seed in product(self.mechanisms, self.sets, self.seeds)]
+
+    def settings(self, run: Run) -> dict[str, Any]:
+        """Return the training settings of a run as they stand in the file."""
+        arch = {**self.arch, **self.mechanisms[run.mechanism]}
+        return {**self.common, **self.sets[run.set], "arch": arch, "seed": run.seed}
+
+    def training(self, run: Run) -> TrainConfig:
+        """Return the training configuration of a run. Raises `UsageError` where a setting is wrong."""
+        try:
+            return TrainConfig(**_filled({"name": self.name, "output": f"{self.name}.model", **self.settings(run)}))
+        except UsageError as error:
+            raise UsageError(f"{run}: {error}") from None
+
+    def fingerprint(self, run: Run) -> str:
+        """Return the hash of all that decides a run's figures but the data's folder and the software."""
+        decisive = {**self.settings(run), "early": self.early, "width": self.width}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+    def check(self) -> None:
+        """Build every network once. Raises `UsageError` or `ModelError`, so that mistakes cost no training."""
+        for run in (run for run in self.runs if run.seed == self.seeds[0]):
+            training = self.training(run)
+            if training.start is not None:
+                raise UsageError(f"{run}: a comparison starts from no model; leave start out, or use encoder_weights")
+            if not training.score or training.validation:
+                raise UsageError(f"{run}: name images to score on under score, and leave out validate")
+            stride = build(training.arch, 1, len(training.classes)).stride
+            if training.crop % stride:
+                raise UsageError(f"{run}: crop {training.crop} is not a multiple of the total stride {stride}")
+            wrong = [step for step in self.early if step % LOG_EVERY or not 0 < step < training.steps]
+            if wrong:
+                raise UsageError(
+                    f"early step {wrong[0]}: give multiples of {LOG_EVERY} below the {training.steps} steps"
+                )
+
+
+def _filled(value: Any) -> Any:
+    """Return `value` with the data's folder put into every text."""
+    if isinstance(value, dict):
+        return {key: _filled(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item) for item in value]
+    return expanded(value) if isinstance(value, str) else value

@@ -1,0 +1,242 @@
+"""TrainConfig: all that decides a training run, from YAML. An unknown key is refused with the nearest one."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tilepipe.errors import UsageError
+from tilepipe.models.nets.arch import unknown
+from tilepipe.paths import refuse_special
+from tilepipe.text import kind_of, read_yaml
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+LossName = Literal["cross_entropy", "dice", "focal", "lovasz", "boundary"]
+DATA_VARIABLE, DATA_DEFAULT = "TILEPIPE_DATA", "../shared/data"
+
+
+class Strict(BaseModel):
+    """Base: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Scenes(Strict):
+    """Images with their labels. `image` may hold * and ?; `{stem}` in `label` is the image's name without suffix."""
+
+    image: str
+    """Path of a GeoTIFF, slide, PNG or Zarr image."""
+    label: str
+    """Path of its label raster on the same pixels, or of GeoJSON polygons; without a folder: beside the image."""
+    rows: tuple[int, int] | None = None
+    """Only these full-resolution rows, [first, after last)."""
+    columns: tuple[int, int] | None = None
+    """Only these full-resolution columns, [first, after last)."""
+    resolution: float | None = Field(default=None, gt=0)
+    """Pixel size of the image where it does not say, in the configuration's `unit`."""
+    scene: int | None = Field(default=None, ge=0)
+    """Which image of a file that holds several, from 0; the largest where left out."""
+    z: int | None = Field(default=None, ge=0)
+    """Which plane along z, from 0; must be named where there are several."""
+    t: int | None = Field(default=None, ge=0)
+    """Which plane along t, from 0."""
+    attribute: str | None = None
+    """GeoJSON: the property that holds the class name. Without it, QuPath's `classification` or `class_name`; a polygon
+    that has neither is of class 1."""
+    area: str | None = None
+    """GeoJSON: class of the polygons that bound what is labelled, such as QuPath's 'Region*'; pixels outside are
+    ignored. Without it every pixel outside a polygon is of class 0."""
+
+
+class Augment(Strict):
+    """Random changes of training crops; all are off at zero or false."""
+
+    flips: bool = True
+    """Mirror left-right and up-down, each half of the time."""
+    rotate: bool = True
+    """Turn by 0, 90, 180 or 270 degrees."""
+    scale: float = Field(default=1.25, ge=1, le=4)
+    """Enlarge or shrink by up to this factor."""
+    color: float = Field(default=0.15, ge=0, le=1)
+    """Contrast by up to this share, brightness by up to this many standard deviations, shared by the bands."""
+    bands: float = Field(default=0.05, ge=0, le=1)
+    """The same for each band on its own."""
+    stain: float = Field(default=0.0, ge=0, le=1)
+    """H&E only: strength of each stain by up to this share (uint8 RGB; Ruifrok 2001)."""
+
+
+class TrainConfig(Strict):
+    """Everything that decides a training run."""
+
+    name: str
+    """Short name of the model."""
+    description: str = ""
+    license: str = ""
+    output: str
+    """Model directory to write, for instance buildings.model; refused when it exists."""
+    classes: tuple[str, ...] = Field(min_length=2)
+    """Class names by label value, from 0."""
+    absent: tuple[str, ...] = ()
+    """Classes that are known to have no labelled pixel in `train`; any other class without one is refused."""
+    colors: tuple[str, ...] = ()
+    """'#rrggbb' per class; also what the colours of label rasters with three bands mean."""
+    values: dict[int, int] | None = None
+    """Class of each value in the label rasters; None where values are classes already. A value named here is a label
+    also where the raster says that it is nodata."""
+    other: int | None = None
+    """Class of all values that `values` does not name; None refuses them."""
+    ignore: tuple[int, ...] = ()
+    """Values in the label rasters that are neither trained on nor scored. So is the raster's nodata."""
+    resolution: float | None = Field(default=None, gt=0)
+    """Pixel size to train at, in `unit`; None takes each image's own."""
+    unit: Literal["m", "um"] = "m"
+    bands: tuple[int | str, ...] | None = None
+    """Bands of the images that are trained on, by number from 1 or by name, in this order; those that fit where left
+    out, and what is chosen then is said."""
+    mask: Literal["auto", "none"] = "auto"
+    """Pixels of the images that hold data: those that the file says (auto), or all (none)."""
+    arch: dict[str, Any] = {"name": "unet"}
+    """Architecture as in a model card; that of `start` where left out."""
+    start: str | None = None
+    """Bundled name or model directory whose weights training starts from, but for the head where the number of classes
+    differs; `arch`, `resolution` and `unit` are its own where left out."""
+    statistics: Literal["start", "data"] | None = None
+    """Mean and std that pixels are scaled by: those of `start` or of the labelled pixels. None: those of `start` where
+    it has the same bands and pixel type."""
+    encoder_weights: str | None = None
+    """ResNet encoder: file with a state dict of torchvision or timm, or timm's name of weights that it downloads."""
+    train: tuple[Scenes, ...] = Field(min_length=1)
+    score: tuple[Scenes, ...] = ()
+    """Scored once, after training; nothing is chosen by these scores."""
+    validation: tuple[Scenes, ...] = Field(default=(), alias="validate")
+    """`validate` in the file: scored while training, by the path that users take. The averaged weights that were best
+    on these images are saved, without them those after the last step. They share no pixel with `train` and `score`."""
+    validate_every: int = Field(default=100, ge=1)
+    """Steps between validations; the last step is validated too."""
+    patience: int | None = Field(default=None, ge=1)
+    """Training ends after so many validations without a gain; without it all steps are taken."""
+    min_gain: float = Field(default=0.0, ge=0, lt=1)
+    """Gain of mean IoU (0 to 1) over the best so far that resets `patience`; smaller ones do not."""
+    steps: int = Field(default=1000, ge=1)
+    batch: int = Field(default=8, ge=1)
+    crop: int = Field(default=256, ge=16)
+    """Side of a training crop, in pixels at `resolution`; a multiple of the network's total stride."""
+    balance: float = Field(default=0.5, ge=0, le=1)
+    """Share of crops around a pixel of a class drawn evenly; the others lie evenly over the labelled ground."""
+    losses: dict[LossName, float] = {"cross_entropy": 1.0, "dice": 1.0}
+    """Weights of the losses that are summed."""
+    class_weights: tuple[float, ...] | Literal["balanced"] = ()
+    """Per class, for cross_entropy, focal and boundary; 1 where empty. `balanced`: one over the square root of the
+    class's share of the labelled pixels of `train`, scaled to a mean of 1."""
+    augment: Augment = Augment()
+    learning_rate: float = Field(default=2e-3, gt=0)
+    warmup: int = Field(default=50, ge=0)
+    """Steps in which the learning rate rises; it falls along a cosine afterwards."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    ema: float = Field(default=0.99, ge=0, lt=1)
+    """Share that the averaged weights keep at each step; the average is what is saved."""
+    seed: int = Field(default=0, ge=0)
+    device: str = "cpu"
+    """cpu, cuda, cuda:1 or auto."""
+    precision: Precision = "auto"
+    """Of the forward pass; auto is fp32 on the CPU, on a GPU bf16 or, where it has none, fp16 with scaled gradients."""
+    half: bool = True
+    """Store weights as float16; scores are those of the stored weights."""
+    checkpoint: int = Field(default=100, ge=1)
+    """Steps between checkpoints."""
+    tile: int = Field(default=512, ge=16)
+    """Tile size that the card suggests."""
+
+    def __init__(self, **values: Any) -> None:
+        """Check the values. Raises `UsageError` naming the first that is wrong."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UsageError(f"training configuration: {_sentence(error)}") from None
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) < len(classes):
+            raise ValueError("class names must differ")
+        return classes
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _one_text(cls, bands: object) -> object:
+        return tuple(word.strip() for word in bands.split(",")) if isinstance(bands, str) else bands
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _balanced(cls, weights: object) -> object:
+        if isinstance(weights, str) and weights != "balanced":
+            raise ValueError(f"{weights!r} is not known; give 'balanced' or a number per class")
+        return weights
+
+    @model_validator(mode="after")
+    def _stopping(self) -> TrainConfig:
+        if self.patience is not None and not self.validation:
+            raise ValueError("patience counts validations; name images under validate, or leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _classes_exist(self) -> TrainConfig:
+        count = len(self.classes)
+        if self.colors and len(self.colors) != count:
+            raise ValueError(f"colors has {len(self.colors)} values for {count} classes")
+        if wrong := [color for color in self.colors if not re.fullmatch(r"#[0-9a-fA-F]{6}", color)]:
+            raise ValueError(f"{wrong[0]!r} in colors is no colour; write it like '#1f77b4'")
+        if strangers := set(self.absent) - set(self.classes):
+            raise ValueError(f"absent names {min(strangers)!r}, which is none of {', '.join(self.classes)}")
+        for value in (*(self.values or {}).values(), *(() if self.other is None else (self.other,))):
+            if not 0 <= value < count:
+                raise ValueError(f"class {value} is not one of the {count} classes (0 to {count - 1})")
+        if isinstance(self.class_weights, tuple) and self.class_weights and len(self.class_weights) != count:
+            raise ValueError(f"class_weights has {len(self.class_weights)} values for {count} classes")
+        if self.start is not None and self.encoder_weights is not None:
+            raise ValueError("start and encoder_weights exclude each other: start has an encoder already")
+        if self.statistics == "start" and self.start is None:
+            raise ValueError("statistics 'start' needs start, the model whose statistics are kept")
+        if not self.losses or sum(self.losses.values()) <= 0:
+            raise ValueError("losses must name at least one with a weight above 0")
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainConfig:
+        """Read a YAML file; `${TILEPIPE_DATA}` in it is the environment's or ../shared/data. Raises `UsageError`."""
+        refuse_special(path, UsageError)
+        try:
+            values = read_yaml(path, expanded)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+            raise UsageError(f"{path} holds no configuration; it should start with 'name: ...'")
+        if (other := kind_of(values)) not in ("train", ""):
+            raise UsageError(f"{path} is no training but a file for another command; give: tilepipe {other} {path}")
+        try:
+            return cls(**values)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+
+
+def expanded(text: str) -> str:
+    """Return `text` with `${TILEPIPE_DATA}` replaced by the environment's value or ../shared/data."""
+    known = {DATA_VARIABLE: os.environ.get(DATA_VARIABLE, DATA_DEFAULT)}
+    return re.sub(r"\$\{(\w+)\}", lambda found: known.get(found[1], found[0]), text)
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        owners: dict[str, type[Strict]] = {"train": Scenes, "score": Scenes, "validate": Scenes, "augment": Augment}
+        owner = owners.get(where[0], TrainConfig) if len(where) > 1 else TrainConfig
+        return unknown("key", where[-1], [field.alias or name for name, field in owner.model_fields.items()])
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{'.'.join(where)}: {message}" if where else message

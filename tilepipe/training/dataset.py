@@ -1,0 +1,98 @@
+"""Ground: the data of a training, opened when first asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from copy import copy
+from functools import cached_property
+
+from tilepipe.errors import UsageError
+from tilepipe.training.config import TrainConfig
+from tilepipe.training.label_checks import check_classes, check_kept_apart, check_polygons, check_positions
+from tilepipe.training.pixel_size import common_pixel_size
+from tilepipe.training.sampling import Survey, seen_whole, survey
+from tilepipe.training.scenes import Scene, held, open_scenes
+from tilepipe.training.transfer import Origin
+
+
+class Ground:
+    """The scenes of a configuration and what they hold. Raises `InputError` and `UsageError` when they are opened."""
+
+    def __init__(self, config: TrainConfig, origin: Origin | None = None) -> None:
+        self.config = config
+        self._origin = origin or Origin()
+
+    @cached_property
+    def opened(self) -> list[Scene]:
+        """What is trained on, as it lies on the disk."""
+        return open_scenes(self.config.train, self.config)
+
+    @cached_property
+    def scenes(self) -> list[Scene]:
+        """What is trained on, small images in memory."""
+        return [held(scene) for scene in self.opened]
+
+    @cached_property
+    def validated(self) -> list[Scene]:
+        """What decides, while training, which weights are kept."""
+        return open_scenes(self.config.validation, self.config)
+
+    @cached_property
+    def scored(self) -> list[Scene]:
+        """What is scored at the end and decides nothing."""
+        return open_scenes(self.config.score, self.config)
+
+    @cached_property
+    def found(self) -> Survey:
+        """Counts of what is trained on, and the mean and std that pixels are scaled by."""
+        counted = survey(self.scenes, len(self.config.classes))
+        return self._origin.scaled(counted, self.scenes[0].source, self.config)
+
+    @property
+    def bands(self) -> int:
+        """Bands of the images."""
+        return self.opened[0].source.shape[0]
+
+    @cached_property
+    def pixel_size(self) -> tuple[float | None, str]:
+        """Pixel size that the card states, and why it states none; see `common_pixel_size`."""
+        return common_pixel_size(self.opened, self.config)
+
+    def content(self) -> str:
+        """Return a hash of the images and labels that decide the weights: of what they hold, wherever they lie."""
+        known = [[scene.identity() for scene in scenes] for scenes in (self.opened, self.validated)]
+        return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
+
+    def under(self, config: TrainConfig) -> Ground:
+        """Return the same images for another network, seed or budget; what was opened and counted is shared."""
+        _ = self.scenes, self.scored, self.found
+        other = copy(self)
+        other.config = config
+        return other
+
+    def check(self) -> list[str]:
+        """Open all and read their labels; return what is to be said of them, a sentence each.
+
+        Raises `UsageError` where validation shares pixels with training or scores, `InputError` where labels do not
+        fit.
+        """
+        for kind, others in (("score", self.scored), ("train", self.opened)):
+            for scene in self.validated:
+                for other in others:
+                    shared = scene.full & other.full
+                    if shared and scene.same_image(other):
+                        raise UsageError(
+                            f"validate and {kind} share rows {shared.y0} to {shared.y1} of {scene.name}; what chooses "
+                            f"the weights must not be what they are {'scored' if kind == 'score' else 'trained'} on, "
+                            "so give validate other rows or images"
+                        )
+        config, found = self.config, self.found
+        scenes = [*self.opened, *self.validated, *self.scored]
+        return [
+            *check_polygons(scenes),
+            *check_positions(scenes),
+            *check_classes(found.counts.sum(0), config, all(map(seen_whole, self.opened))),
+            *check_kept_apart(self.validated, config, "validate"),
+            *check_kept_apart(self.scored, config, "score"),
+        ]

@@ -1,0 +1,185 @@
+"""Do labels fit? Checked before the first step: every class has pixels, and polygons lie on their images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.errors import InputError, TilepipeError
+from tilepipe.sources.base import Source
+from tilepipe.sources.geojson import Features
+from tilepipe.sources.geojson_place import placed, points_of
+from tilepipe.sources.georeference import where
+from tilepipe.training.config import TrainConfig
+from tilepipe.training.polygon_labels import Layer, Polygons
+from tilepipe.training.raster_labels import Raster
+from tilepipe.training.scenes import IGNORE, Scene
+from tilepipe.training.validation import blocks, truth
+
+
+def check_polygons(scenes: Sequence[Scene]) -> list[str]:
+    """Return what is to be said of polygons beside their images.
+
+    Raises `InputError` where a file's polygons lie on none of the images that it labels: one file may label many.
+    """
+    said: list[str] = []
+    by_file: dict[str, dict[str, tuple[Scene, Polygons]]] = {}
+    for scene in scenes:
+        if isinstance(scene.labels, Polygons):
+            by_file.setdefault(scene.labels.file.path, {})[scene.name] = scene, scene.labels
+    for pairs in by_file.values():
+        scene, labels = next(iter(pairs.values()))
+        if labels.file.skipped:
+            said.append(labels.file.skipped)
+        if not labels.file.polygons:
+            said.append(f"{labels.file.path} holds no polygon; every pixel is of class 0")
+            continue
+        on = [int(_touching(s, p).sum()) for s, p in pairs.values()]
+        if not any(on):
+            raise _elsewhere(scene, labels)
+        if len(pairs) == 1 and on[0] < len(labels.file.polygons):
+            off = len(labels.file.polygons) - on[0]
+            said.append(
+                f"{off} of {len(labels.file.polygons)} polygons of {labels.file.path} lie off {scene.name}: "
+                f"{_both(scene, labels)}"
+            )
+    return said
+
+
+def check_positions(scenes: Sequence[Scene]) -> list[str]:
+    """Return which rasters say no position where their counterpart has one: those are compared pixel by pixel."""
+    silent: dict[str, str] = {}
+    for scene in scenes:
+        if isinstance(scene.labels, Raster):
+            labels, image = scene.labels.source, scene.whole
+            if not _has_place(labels) and _has_place(image):
+                silent[labels.name] = "the image's"
+            if not _has_place(image) and _has_place(labels):
+                silent[image.name] = "the label raster's"
+    name = next(iter(silent), "")
+    more = f" (so do {len(silent) - 1} more)" if len(silent) > 1 else ""
+    return [f"{name} says no position; its pixels are taken as {silent[name]}{more}"] if silent else []
+
+
+def _has_place(source: Source) -> bool:
+    return source.georeference is not None and source.georeference.transform is not None
+
+
+def _touching(scene: Scene, labels: Polygons) -> NDArray[np.bool_]:
+    """Return for each polygon whether its bounds meet the image."""
+    layers = [labels.objects, *([labels.area] if labels.area else [])]
+    y0, x0, y1, x1 = np.concatenate([layer.extents for layer in layers]).T
+    height, width = scene.whole.shape[1:]
+    return np.asarray((y1 > 0) & (x1 > 0) & (y0 < height) & (x0 < width))
+
+
+def _elsewhere(scene: Scene, labels: Polygons) -> InputError:
+    swapped = ""
+    if _lies_on(scene, _swapped(labels.file)):
+        swapped = " With x and y exchanged they would lie on it: GeoJSON has x, or the longitude, first."
+    elif scene.whole.georeference is None and (labels.objects.extents[:, 2] <= 0).all():
+        swapped = " Their rows are counted upwards from 0; rows count downwards."
+    return InputError(
+        f"the polygons of {labels.file.path} do not lie on {scene.name}: {_both(scene, labels)}.{swapped} "
+        "Check the CRS of both, or give the labels of this image"
+    )
+
+
+def _both(scene: Scene, labels: Polygons) -> str:
+    """Return both extents, in the coordinates of the image."""
+    points = np.concatenate([points_of(shape) for shape, _ in labels.objects.shapes + _area(labels).shapes])
+    (x0, y0), (x1, y1) = points.min(0), points.max(0)
+    height, width = scene.whole.shape[1:]
+    image = where(scene.whole.georeference, height, width) or f"x 0 to {width}, y 0 to {height} (pixels)"
+    return f"they cover x {x0:.9g} to {x1:.9g}, y {y0:.9g} to {y1:.9g}, the image {image}"
+
+
+def _area(labels: Polygons) -> Layer:
+    return labels.area or Layer.of([], labels.objects.to_map)
+
+
+def _swapped(file: Features) -> Features:
+    """Return the polygons with x and y exchanged."""
+
+    def turned(value: object) -> object:
+        if isinstance(value, list) and value and isinstance(value[0], list):
+            return [turned(part) for part in value]
+        return value[::-1] if isinstance(value, list) else value
+
+    return replace(
+        file,
+        polygons=tuple(
+            replace(feature, geometry={**feature.geometry, "coordinates": turned(feature.geometry["coordinates"])})
+            for feature in file.polygons
+        ),
+    )
+
+
+def _lies_on(scene: Scene, file: Features) -> bool:
+    labels = scene.labels
+    assert isinstance(labels, Polygons)
+    try:
+        shapes = [(geometry, 1) for geometry in placed(file, scene.whole.georeference, scene.name)]
+    except TilepipeError:  # the other way round there are no such coordinates
+        return False
+    return bool(_touching(scene, replace(labels, objects=Layer.of(shapes, labels.objects.to_map), area=None)).any())
+
+
+def check_classes(counts: NDArray[np.int64], config: TrainConfig, whole: bool) -> list[str]:
+    """Return the table of labelled pixels to train on; `counts` is per class.
+
+    Raises `InputError` where a class has none and `absent` does not say so; where images were not looked at `whole`,
+    that is said.
+    """
+    table = table_of(counts, config.classes)
+    empty = [name for name, count in zip(config.classes, counts, strict=True) if not count]
+    empty = [name for name in empty if name not in config.absent]
+    said = [f"labelled pixels to train on: {table}"]
+    if not empty:
+        return said
+    sentence = f"class {empty[0]!r} has no labelled pixel in the images to train on ({table})"
+    if not whole:
+        return [*said, f"{sentence}, as far as they were looked at"]
+    raise InputError(
+        f"{sentence}{_reason(config, config.classes.index(empty[0]))}. Check the labels, leave the class out of "
+        f"classes, or keep it without examples: absent: [{empty[0]}]"
+    )
+
+
+def _reason(config: TrainConfig, label: int) -> str:
+    """Return why a class may have no pixels, as far as the settings say it."""
+    values = [value for value, k in (config.values or {label: label}).items() if k == label]
+    ignored = [str(value) for value in values if value in config.ignore]
+    if ignored:
+        return f": its value {', '.join(ignored)} is under ignore"
+    if config.values is not None and not values and config.other != label:
+        return ": no value under values is of this class"
+    return ""
+
+
+def check_kept_apart(scenes: Sequence[Scene], config: TrainConfig, purpose: str) -> list[str]:
+    """Return the table of labelled pixels of images to validate or score on, each read once.
+
+    Raises `InputError` where they hold none.
+    """
+    if not scenes:
+        return []
+    counts = np.zeros(len(config.classes), np.int64)
+    for scene in scenes:
+        for box in blocks(scene.full):
+            labels = truth(scene, box)
+            counts += np.bincount(labels[labels != IGNORE], minlength=len(counts))
+    if not counts.any():
+        raise InputError(f"{scenes[0].name} and the other images to {purpose} on hold no labelled pixel")
+    said = f"labelled pixels to {purpose} on: {table_of(counts, config.classes)}"
+    empty = [name for name, count in zip(config.classes, counts, strict=True) if not count]
+    return [said + (f"; of {', '.join(empty)} there are none, so they have no IoU unless predicted" if empty else "")]
+
+
+def table_of(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
+    """Return pixels per class in words."""
+    total = max(int(counts.sum()), 1)
+    return ", ".join(f"{name} {int(n):,} ({n / total:.1%})" for name, n in zip(classes, counts, strict=True))

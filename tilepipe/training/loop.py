@@ -1,0 +1,234 @@
+"""The training loop, to be read from top to bottom."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import version
+from math import isfinite, isnan
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tilepipe.errors import UsageError, public
+from tilepipe.evaluation.metrics.confusion import Confusion
+from tilepipe.events import Event, Listener, silent
+from tilepipe.inference.device import resolve_device
+from tilepipe.models.formats.directory import save_model
+from tilepipe.models.model import Model
+from tilepipe.models.nets.zoo import build
+from tilepipe.models.probe.certificate_file import with_certificate
+from tilepipe.models.probe.procedure import probe_once
+from tilepipe.paths import refuse_inputs
+from tilepipe.training.augment import augmented
+from tilepipe.training.broken_loss import no_number
+from tilepipe.training.config import TrainConfig
+from tilepipe.training.curves import missing
+from tilepipe.training.dataset import Ground
+from tilepipe.training.log import log_files, write_log
+from tilepipe.training.losses import total_loss
+from tilepipe.training.progress import Progress
+from tilepipe.training.sampling import Sampler, class_weights
+from tilepipe.training.scenes import Scene, files_read
+from tilepipe.training.state import State, learning_rate, snapshot
+from tilepipe.training.threshold_baseline import best_threshold
+from tilepipe.training.transfer import Origin
+from tilepipe.training.validation import best, score, stopped
+
+LOG_EVERY = 10
+"""Steps per row of the log."""
+FILES = {"train", "validation", "score", "output", "start", "encoder_weights"}
+"""Settings that name files; the card names what they held."""
+
+
+@public
+def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
+    """Train a model as the configuration (or YAML file) says and return its directory.
+
+    Checkpoints and the log lie in `.<output>.training` beside the output; a run that was interrupted goes on there.
+    Raises `UsageError` for a wrong configuration or an output that exists, `InputError` for wrong images or labels.
+    """
+    config = config if isinstance(config, TrainConfig) else TrainConfig.load(config)
+    output = Path(config.output)
+    if output.exists():
+        raise UsageError(f"{output} exists; delete it or give another output")
+    folder = output.with_name(f".{output.name}.training")
+    refuse_inputs([output, folder], files_read(config))
+    origin = Origin.of(config)
+    ground = Ground(origin.completed(config), origin)
+    for said in ground.check():
+        listener(Event("labels", message=said))
+    config = ground.config
+    for note in (note for scene in ground.opened for note in scene.notes):
+        listener(Event("images", message=note))
+    if said := ground.pixel_size[1]:
+        listener(Event("images", message=said))
+    if said := missing():
+        listener(Event("train", message=said))
+    state = start(ground.scenes, config, origin)
+    state.data = ground.content()
+    if said := state.resume(folder, config):
+        listener(Event("train", state.step, config.steps, said))
+    train(state, ground, folder, listener)
+    model = finished(state, ground)
+    ended = f"stopped at step {state.step}, validation got no better; " if state.step < config.steps else ""
+    listener(Event("train", config.steps, config.steps, f"{ended}scoring on {len(ground.scored)} images"))
+    training = model.card.training | judged(model, ground.scenes, ground.scored, config.device)
+    model = with_certificate(Model(model.card.model_copy(update={"training": training}), model.module))
+    save_model(model, output, half=config.half, more=log_files(state, config))
+    shutil.rmtree(folder, ignore_errors=True)
+    return output
+
+
+def start(scenes: Sequence[Scene], config: TrainConfig, origin: Origin | None = None) -> State:
+    """Return the state before the first step: weights drawn by the seed, then those of the origin, where there is one.
+
+    The caller's generator is left alone.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        module = build(config.arch, scenes[0].source.shape[0], len(config.classes))
+    said = (origin or Origin.of(config)).begin(module, scenes[0].source, config)
+    stride = int(getattr(module, "stride", 1))
+    if config.crop % stride:
+        right = -(-config.crop // stride) * stride
+        raise UsageError(f"crop {config.crop} is not a multiple of the network's total stride {stride}; use {right}")
+    module = module.to(resolve_device(config.device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return State.new(module, config, said)
+
+
+def train(state: State, ground: Ground, folder: Path, listener: Listener) -> None:
+    """Take the remaining steps, or those until validation does not get better any more."""
+    config, found = ground.config, ground.found
+    sampler = Sampler(ground.scenes, found, config)
+    mean, std = (torch.tensor(values, dtype=torch.float32) for values in (found.mean, found.std))
+    device = next(state.module.parameters()).device
+    weights = class_weights(found, config)
+    weight = torch.tensor(weights, device=device) if weights else None
+    state.module.train()
+    context = halo(snapshot(state.average, ground, None).module, ground.bands) if config.validation else None
+    progress = Progress(state, config, listener)
+    while state.step < config.steps and not stopped(state.validations, config):
+        random = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
+        images, labels = augmented(*sampler.batch(state.step), std, config.augment, random)
+        images = (images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+        loss = step(state, images.to(device), labels.to(device), weight, config)
+        if not isfinite(loss):
+            places = [(ground.opened[k], box) for k, box in sampler.boxes(state.step)]
+            raise no_number(state.step, places, images, mean, std)
+        state.recent.append(loss)
+        if config.validation and (state.step % config.validate_every == 0 or state.step == config.steps):
+            validate(state, ground, context)
+            progress.validated()
+        last = state.step == config.steps or stopped(state.validations, config)
+        if state.step % LOG_EVERY == 0 or last:
+            loss, state.recent = sum(state.recent) / len(state.recent), []
+            state.log.append([state.step, learning_rate(state.step - 1, config), loss])
+            progress.stepped(loss)
+        if state.step % config.checkpoint == 0 or last:
+            state.save(folder, config)
+            write_log(state, config, folder)
+
+
+def step(state: State, images: Tensor, labels: Tensor, weight: Tensor | None, config: TrainConfig) -> float:
+    """Take one step on a normalised batch (B, C, H, W) with classes (B, H, W) and return its loss.
+
+    Where loss or gradient are no numbers nothing changes, and the answer is not finite.
+    """
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(state.step, config)
+    with torch.random.fork_rng(devices=[]), torch.autocast(images.device.type, state.half, enabled=bool(state.half)):
+        torch.manual_seed(config.seed * 1_000_003 + state.step)  # for dropout
+        logits = state.module(images.contiguous(memory_format=torch.channels_last))
+    loss = total_loss(config.losses, logits.float(), labels, weight)
+    value = float(loss.detach())
+    if not isfinite(value):
+        return value
+    state.optimizer.zero_grad(set_to_none=True)
+    state.scaler.scale(loss).backward()
+    state.scaler.unscale_(state.optimizer)
+    norm = float(torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.clip))
+    if not isfinite(norm) and not state.scaler.is_enabled():  # an enabled scaler leaves such a step out itself
+        return norm
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.step += 1
+    state.update_average(config.ema)
+    return value
+
+
+def validate(state: State, ground: Ground, context: int | None) -> None:
+    """Score the averaged weights, as they would be stored, and keep them if they are the best so far."""
+    confusion = score(snapshot(state.average, ground, context), ground.validated, ground.config.device)
+    state.validations.append([state.step, confusion.mean_iou, *confusion.iou])
+    if best(state.validations) == len(state.validations) - 1:
+        state.best = {name: tensor.detach().cpu().clone() for name, tensor in state.average.items()}
+
+
+def finished(state: State, ground: Ground) -> Model:
+    """Return the model of the best validated weights, or of the average after the last step, with its card."""
+    model = snapshot(state.best or state.average, ground, None)
+    card = model.card.model_copy(update={"halo": halo(model.module, ground.bands), "training": record(state, ground)})
+    return Model(card, model.module, model.name)
+
+
+def halo(module: nn.Module, bands: int) -> int | None:
+    """Return the context that a network needs on every side, None where none is enough."""
+    found = probe_once(module.eval(), bands, int(getattr(module, "stride", 1))).halo
+    return max(found) if found else None
+
+
+def record(state: State, ground: Ground) -> dict[str, Any]:
+    """Return what the card says about the training."""
+    config, counts = ground.config, ground.found.counts.sum(0).tolist()
+    validation: dict[str, Any] = {}
+    if state.validations:
+        chosen = state.validations[best(state.validations)]
+        iou = {n: round(value, 4) for n, value in zip(config.classes, chosen[2:], strict=True) if not isnan(value)}
+        validation = {
+            "images": [place(scene) for scene in ground.validated],
+            "best_step": int(chosen[0]),
+            "mean_iou": round(chosen[1], 4),
+            "iou": iou,
+            "stopped_at": state.step,
+        }
+    return {
+        "images": [Path(scene.name).name for scene in ground.scenes],
+        "pixels": dict(zip(config.classes, counts, strict=True)),
+        **state.origin,
+        "configuration": configured(config),
+        "final_loss": round(state.log[-1][2], 4),
+        **({"validation": validation} if validation else {}),
+        "software": {"tilepipe": version("tilepipe"), "torch": torch.__version__},
+    }
+
+
+def place(scene: Scene) -> str:
+    """Return the name of a scene's file and its part of it, in full-resolution pixels."""
+    return f"{Path(scene.name).name} {scene.full.to_list()}"
+
+
+def configured(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that differ from the defaults, but for files."""
+    return config.model_dump(mode="json", exclude_defaults=True, exclude=FILES)
+
+
+def judged(model: Model, scenes: Sequence[Scene], scored: Sequence[Scene], device: str = "cpu") -> dict[str, Any]:
+    """Return the model's scores beside those of the majority class and of the best threshold found on `scenes`."""
+    if not scored:
+        return {}
+    confusion = score(model, scored, device)
+    answers = {"model": confusion, "majority": confusion.majority()}
+    result: dict[str, Any] = {"scored_images": [place(scene) for scene in scored]}
+    if len(model.card.classes) == 2:
+        answers["threshold"], result["threshold_rule"] = best_threshold(scenes, scored)
+    result["scores"] = {name: figures(found, model.card.classes) for name, found in answers.items()}
+    return result
+
+
+def figures(confusion: Confusion, classes: Sequence[str]) -> dict[str, Any]:
+    """Return IoU per class, mean IoU and pixel accuracy, rounded to 4 digits."""
+    iou = {name: round(value, 4) for name, value in zip(classes, confusion.iou, strict=True)}
+    return {"iou": iou, "mean_iou": round(confusion.mean_iou, 4), "accuracy": round(confusion.accuracy, 4)}

@@ -1,0 +1,211 @@
+"""Where crops come from: a survey of the labels, then crops drawn from it, the same ones for the same step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the name everyone uses
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError
+from tilepipe.training.config import TrainConfig
+from tilepipe.training.polygon_labels import IGNORE, Polygons
+from tilepipe.training.scenes import Scene
+
+CELL = 64
+"""Side of the cells in which labels are counted, pixels at the training resolution."""
+MOST_CELLS = 1 << 16
+"""Cells of a scene that are looked at, 268 million pixels; of a larger one as many are drawn: it is not read whole."""
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What the training windows hold; read once, cell by cell."""
+
+    places: NDArray[np.int64]
+    """(cells, 3): scene, y, x of each cell's corner."""
+    counts: NDArray[np.int64]
+    """(cells, classes): labelled pixels of each class."""
+    mean: NDArray[np.float64]
+    """(bands,) of the labelled pixels, in the image's units."""
+    std: NDArray[np.float64]
+    """(bands,) of the labelled pixels; 1 where it would be 0."""
+
+
+def survey(scenes: Sequence[Scene], classes: int) -> Survey:
+    """Count the labels of all scenes. Raises `InputError` where bands or dtypes differ or nothing is labelled."""
+    _check_alike(scenes)
+    places, counts = [], []
+    total = np.zeros((3, scenes[0].source.shape[0]))  # pixels, sum, sum of squares per band
+    for k, scene in enumerate(scenes):
+        height, width = scene.window.shape
+        read = scene.pixels([0.0] * len(total[0])).read
+        for y, x in cells(scene):
+            box = Box(y, x, min(y + CELL, height), min(x + CELL, width))
+            label = scene.label(box)
+            if (label == IGNORE).all():
+                continue
+            image, valid = read(box)
+            label = np.where(valid, label, IGNORE)
+            pixels = image[:, label != IGNORE].astype(np.float64)
+            total += np.stack([np.full(len(pixels), pixels.shape[1]), pixels.sum(1), (pixels**2).sum(1)])
+            places.append((k, y, x))
+            counts.append(np.bincount(label[label != IGNORE], minlength=classes))
+    if not total[0, 0]:
+        raise InputError(f"{scenes[0].name} and the other training images hold no labelled pixel")
+    mean = total[1] / total[0]
+    std = np.sqrt(np.maximum(total[2] / total[0] - mean**2, 0))
+    return Survey(np.array(places), np.array(counts), rounded(mean), rounded(np.where(std > 0, std, 1.0)))
+
+
+def rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values to 9 significant digits, more than float32 holds: short in a card, the same there as here."""
+    return np.array([float(f"{value:.9g}") for value in values])
+
+
+def cells(scene: Scene) -> Iterator[tuple[int, int]]:
+    """Yield the corners of the cells to look at, by rows: all, or of a large scene an even draw and those of objects.
+
+    Of objects, the cell of a polygon's centre; with an area, cells are drawn from those that its polygons may touch.
+    """
+    rows, columns = (-(-side // CELL) for side in scene.window.shape)
+    if rows * columns <= MOST_CELLS:
+        chosen = np.arange(rows * columns)
+    else:
+        chosen = np.union1d(_some(_ground(scene, rows, columns)), _some(_centres(scene, rows, columns)))
+    yield from ((int(k) // columns * CELL, int(k) % columns * CELL) for k in chosen)
+
+
+def seen_whole(scene: Scene) -> bool:
+    """Return whether all cells of a scene are looked at."""
+    rows, columns = (-(-side // CELL) for side in scene.window.shape)
+    return rows * columns <= MOST_CELLS
+
+
+def _some(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return at most MOST_CELLS of `numbers`, always the same draw."""
+    if len(numbers) <= MOST_CELLS:
+        return numbers
+    return np.asarray(np.random.default_rng(0).choice(numbers, MOST_CELLS, replace=False))
+
+
+def _ground(scene: Scene, rows: int, columns: int) -> NDArray[np.int64]:
+    """Return the numbers of the cells that may hold labels."""
+    layer = scene.labels.area if isinstance(scene.labels, Polygons) else None
+    if layer is None:
+        return np.arange(rows * columns)
+    touched = np.zeros((rows, columns), bool)
+    for y0, x0, y1, x1 in _in_cells(scene, layer.extents):
+        touched[max(0, y0) : y1 + 1, max(0, x0) : x1 + 1] = True
+    return np.flatnonzero(touched)
+
+
+def _centres(scene: Scene, rows: int, columns: int) -> NDArray[np.int64]:
+    """Return the numbers of the cells with the centre of a polygon."""
+    if not isinstance(scene.labels, Polygons):
+        return np.zeros(0, np.int64)
+    extents = scene.labels.objects.extents
+    middles = (extents[:, :2] + extents[:, 2:]) / 2
+    y, x = _in_cells(scene, np.concatenate([middles, middles], 1))[:, :2].T
+    inside = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
+    return np.unique(y[inside] * columns + x[inside])
+
+
+def _in_cells(scene: Scene, extents: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return (n, 4) rows and columns of cells of (n, 4) positions in full-resolution pixels; may lie outside."""
+    pixels = extents / (scene.scale * 2) - np.array([scene.window.y0, scene.window.x0] * 2)
+    return np.asarray(np.floor(pixels / CELL), np.int64)
+
+
+def class_weights(found: Survey, config: TrainConfig) -> tuple[float, ...]:
+    """Return the weight of each class in the losses; empty where all are 1.
+
+    'balanced' is one over the square root of a class's share of the labelled pixels, scaled to a mean of 1 over the
+    classes that occur; the others have 1. (Inverse frequency itself lets a rare class drown the rest.)
+    """
+    if config.class_weights != "balanced":
+        return config.class_weights
+    counts = found.counts.sum(0)
+    raw = np.where(counts > 0, 1 / np.sqrt(np.maximum(counts, 1) / counts.sum()), 0.0)
+    scaled = np.where(counts > 0, raw / raw[counts > 0].mean(), 1.0)
+    return tuple(float(value) for value in scaled)
+
+
+def _check_alike(scenes: Sequence[Scene]) -> None:
+    first = scenes[0]
+    for scene in scenes:
+        if (scene.source.shape[0], scene.source.dtype) != (first.source.shape[0], first.source.dtype):
+            raise InputError(
+                f"{scene.name} has {scene.source.shape[0]} bands of {scene.source.dtype}, "
+                f"{first.name} has {first.source.shape[0]} of {first.source.dtype}; all images must be alike"
+            )
+
+
+class Sampler:
+    """Draws batches of crops. A batch depends on the seed and the step alone, not on the batches before."""
+
+    def __init__(self, scenes: Sequence[Scene], found: Survey, config: TrainConfig) -> None:
+        self._scenes, self._places, self._config = scenes, found.places, config
+        self._pixels = [scene.pixels(found.mean) for scene in scenes]
+        self._classes = np.flatnonzero(found.counts.sum(0))
+        self._by_class = found.counts / np.maximum(found.counts.sum(0), 1)  # (cells, classes)
+        self._by_area = found.counts.sum(1) / found.counts.sum()
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return crops (B, C, crop, crop) float32 in pixel units and classes (B, crop, crop) int64, -1 to ignore."""
+        crops = [self._crop(k, box) for k, box in self.boxes(step)]
+        return torch.stack([image for image, _ in crops]), torch.stack([label for _, label in crops])
+
+    def boxes(self, step: int) -> list[tuple[int, Box]]:
+        """Return where the crops of a batch lie: the number of the scene, and pixels of its window."""
+        random = np.random.default_rng([self._config.seed, step])
+        return [self._place(random) for _ in range(self._config.batch)]
+
+    def _place(self, random: np.random.Generator) -> tuple[int, Box]:
+        spread = np.log(self._config.augment.scale)
+        side = round(self._config.crop * float(np.exp(random.uniform(-spread, spread))))
+        k, y, x = self._centre(random)
+        return k, square_around(y, x, side, self._scenes[k].window.shape)
+
+    def _crop(self, k: int, box: Box) -> tuple[Tensor, Tensor]:
+        """Return a crop as prediction would see it; pixels without image data have no label."""
+        pixels, valid = self._pixels[k].read(box)
+        label = np.where(valid, self._scenes[k].label(box), IGNORE)
+        return resized(torch.from_numpy(pixels.astype(np.float32)), torch.from_numpy(label), self._config.crop)
+
+    def _centre(self, random: np.random.Generator) -> tuple[int, int, int]:
+        """Return a scene's number and a labelled pixel of it: of a class drawn evenly, or of any."""
+        wanted, chances = None, self._by_area
+        if random.random() < self._config.balance:
+            wanted = random.choice(self._classes)
+            chances = self._by_class[:, wanted]
+        k, y, x = self._places[random.choice(len(chances), p=chances)]
+        label = self._scenes[k].label(Box(y, x, y + CELL, x + CELL))
+        pixels = np.argwhere(label != IGNORE if wanted is None else label == wanted)
+        dy, dx = pixels[random.integers(len(pixels))]
+        return int(k), int(y + dy), int(x + dx)
+
+
+def square_around(y: int, x: int, side: int, shape: tuple[int, int]) -> Box:
+    """Return the square around (y, x), moved inside an image of `shape` where it fits, else centred on it."""
+
+    def first(centre: int, size: int) -> int:
+        return min(max(centre - side // 2, 0), size - side) if side <= size else (size - side) // 2
+
+    y0, x0 = first(y, shape[0]), first(x, shape[1])
+    return Box(y0, x0, y0 + side, x0 + side)
+
+
+def resized(image: Tensor, label: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Return (C, side, side) and (side, side): the image averaged or interpolated, labels by nearest neighbour."""
+    if image.shape[-1] == side:
+        return image, label
+    how: dict[str, Any] = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    image = F.interpolate(image[None], (side, side), **how)[0]
+    return image, F.interpolate(label[None, None].double(), (side, side), mode="nearest-exact")[0, 0].long()

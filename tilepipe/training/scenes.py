@@ -1,0 +1,216 @@
+"""Scene: an image and its labels at the training resolution, both read by box, of any size.
+
+Labels lie on the image's full-resolution pixels; at another resolution each pixel takes the label under its centre.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError
+from tilepipe.execution.pixels import Pixels
+from tilepipe.planning.region import image_data
+from tilepipe.sources.array import ArraySource
+from tilepipe.sources.band_choice import Reader, choose_bands
+from tilepipe.sources.bands import with_picked
+from tilepipe.sources.base import Source
+from tilepipe.sources.geojson import OTHER_FORMATS
+from tilepipe.sources.handles import content_sha256, stamp
+from tilepipe.sources.open import CHOICE, open_source
+from tilepipe.sources.resample import Resampled, at_resolution
+from tilepipe.sources.sample import fill_value, sample_of
+from tilepipe.training.config import Scenes, TrainConfig
+from tilepipe.training.part import Part
+from tilepipe.training.polygon_labels import IGNORE as IGNORE  # noqa: PLC0414 - others take it from here
+from tilepipe.training.polygon_labels import VECTORS, polygons
+from tilepipe.training.raster_labels import raster
+
+HELD_VALUES = 64 << 20
+"""Images with at most this many values (pixels x bands) at the training resolution are held in memory."""
+ReadLabels = Callable[[Box], NDArray[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One image with labels, confined to a window; boxes are relative to the window's corner."""
+
+    name: str
+    """Path of the image."""
+    source: Source
+    """The image at the training resolution, whole."""
+    window: Box
+    """Part of `source` that is trained on or scored."""
+    full: Box
+    """The same part in full-resolution pixels."""
+    labels: ReadLabels
+    """Classes of a box of full-resolution pixels inside the image, (height, width) int64, -1 to ignore."""
+    labels_identity: Callable[[], Any] = dict
+    """What decides the labels, by content; JSON types only."""
+    notes: tuple[str, ...] = ()
+    """What was chosen of a file that holds several images."""
+    choice: Mapping[str, int] = field(default_factory=dict)
+    """Which image and plane of a file that holds several: scene, z, t."""
+
+    def same_image(self, other: Scene) -> bool:
+        """Return whether both are of one image of one file."""
+        if os.path.realpath(self.name) != os.path.realpath(other.name):
+            return False
+        return all(self.choice.get(name, 0) == other.choice.get(name, 0) for name in CHOICE)
+
+    def image(self, box: Box) -> NDArray[Any]:
+        """Return what the file holds in `box`, (C, box.height, box.width); outside the window it is mirrored."""
+        return Part(self.source, self.window).read(box)
+
+    def pixels(self, mean: Iterable[float]) -> Pixels:
+        """Return the window as prediction reads an image: with `mean` (per band, image units) where it has no data."""
+        return Pixels(Part(self.source, self.window), tuple(float(value) for value in mean))
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the pixels and labels of this scene, by content; JSON types only."""
+        return {"image": self.source.identity(), "labels": self.labels_identity(), "window": self.window.to_list()}
+
+    def label(self, box: Box) -> NDArray[np.int64]:
+        """Return classes (box.height, box.width) int64; -1 outside the window, where ignored and where not valid."""
+        result = np.full(box.shape, IGNORE, np.int64)
+        inside = box & Box.of_shape(*self.window.shape)
+        if inside is not None:
+            part = inside.shift(self.window.y0, self.window.x0)
+            found = nearest(self.labels, part, self.scale)
+            valid = self.source.valid(part) if (found != IGNORE).any() else None  # where there are labels only
+            result[inside.slices_in(box)] = found if valid is None else np.where(valid, found, IGNORE)
+        return result
+
+    @property
+    def whole(self) -> Source:
+        """The image at full resolution."""
+        return self.source.source if isinstance(self.source, Resampled) else self.source
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """(y, x) full-resolution pixels per pixel of the training grid."""
+        return self.source.scale if isinstance(self.source, Resampled) else (1.0, 1.0)
+
+
+def nearest(read: ReadLabels, box: Box, scale: tuple[float, float]) -> NDArray[np.int64]:
+    """Return what `read` holds under the centre of each pixel of `box`, which is `scale` (y, x) of its pixels wide."""
+    y = ((np.arange(box.y0, box.y1) + 0.5) * scale[0]).astype(np.intp)
+    x = ((np.arange(box.x0, box.x1) + 0.5) * scale[1]).astype(np.intp)
+    hull = Box(int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1)
+    return read(hull)[(y - hull.y0)[:, None], (x - hull.x0)[None]]
+
+
+def open_scenes(entries: tuple[Scenes, ...], config: TrainConfig) -> list[Scene]:
+    """Open all scenes of a configuration, in the order of their names. Raises `InputError`, `UsageError`."""
+    return [_open(entry, image, label, config) for entry in entries for image, label in pairs(entry)]
+
+
+def pairs(entry: Scenes) -> list[tuple[Path, Path]]:
+    """Return the (image, label) files that an entry names. Raises `InputError` where one is not there."""
+    pattern = Path(entry.image)
+    images = sorted(pattern.parent.glob(pattern.name)) if set("*?") & set(pattern.name) else [pattern]
+    found = [(image, _label_path(entry.label, image)) for image in images]
+    labels = {label for _, label in found}  # a label raster may match the pattern too
+    found = [(image, label) for image, label in found if image not in labels]
+    missing = next((path for pair in found for path in pair if not path.exists()), None)
+    if missing or not found:
+        raise InputError(
+            f"{missing or entry.image} does not exist; paths in a training configuration start from the working "
+            "directory, and TILEPIPE_DATA names the folder of the data"
+        )
+    return found
+
+
+def files_read(config: TrainConfig) -> list[Path]:
+    """Return all files and folders that a training reads, those of its start among them. Raises `InputError`."""
+    entries = (*config.train, *config.validation, *config.score)
+    named = [Path(name) for name in (config.start, config.encoder_weights) if name and Path(name).exists()]
+    return [*(path for entry in entries for pair in pairs(entry) for path in pair), *named]
+
+
+def _label_path(label: str, image: Path) -> Path:
+    path = Path(label.replace("{stem}", image.stem))
+    return image.with_name(path.name) if path.parent == Path(".") else path
+
+
+def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene:
+    full = _image(image, entry, config)
+    _, height, width = full.shape
+    source = full if config.resolution is None else at_resolution(full, config.resolution, config.unit)
+    labels, identity = _labels(label, full, entry, config)
+    rows, columns = entry.rows or (0, height), entry.columns or (0, width)
+    window = Box(rows[0], columns[0], rows[1], columns[1])
+    if not Box.of_shape(height, width).contains(window):
+        raise UsageError(f"{image}: rows {rows}, columns {columns} are not inside its {height} x {width} pixels")
+    notes = (*getattr(full, "notes", ()), *_fill(full, config))
+    choice = getattr(full, "choice", {})
+    return Scene(str(image), source, _scaled(window, source, full), window, labels, identity, notes, choice)
+
+
+def _fill(image: Source, config: TrainConfig) -> Iterator[str]:
+    """Say where a value that looks like one for no data is trained on, as it would spoil the mean, too."""
+    if config.mask == "none" or image.dtype == np.uint8:
+        return
+    if found := fill_value(image, sample_of(image)):
+        remedy = f"gdal_edit.py -a_nodata {found.value:.9g} {image.name}"
+        yield found.said(image.name, remedy)
+
+
+def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tuple[ReadLabels, Callable[[], Any]]:
+    """Return the labels of an image, and what decides them."""
+    if path.suffix.lower() in (*VECTORS, *OTHER_FORMATS):
+        return polygons(path, image, entry, config.classes), partial(_sha256, path)
+    if entry.attribute or entry.area:
+        raise InputError(
+            f"{path} is read as a raster, which has no attribute and no area; give GeoJSON or leave them out"
+        )
+    found = raster(path, image, config)
+    if found.source.shape[1:] == image.shape[1:]:
+        return found, found.source.identity
+    scale = found.source.shape[1] / image.shape[1], found.source.shape[2] / image.shape[2]
+    return (lambda box: nearest(found, box, scale)), found.source.identity
+
+
+def _sha256(path: Path) -> str:
+    return content_sha256(stamp(path))
+
+
+def _image(path: Path, entry: Scenes, config: TrainConfig) -> Source:
+    """Open an image with the bands that are trained on: the rule is that of prediction, for a model still unknown."""
+    unit = "mpp" if config.unit == "um" else "resolution"
+    asked = {unit: entry.resolution, "scene": entry.scene, "z": entry.z, "t": entry.t}
+    opened = open_source(path, **{name: value for name, value in asked.items() if value is not None})
+    picked = choose_bands(opened, Reader(), config.bands, masked=config.mask != "none")
+    return image_data(with_picked(opened, picked), config.mask)
+
+
+def _scaled(window: Box, source: Source, full: Source) -> Box:
+    """Return the pixels of `source` that lie wholly in `window` of `full`."""
+    (_, height, width), (_, full_height, full_width) = source.shape, full.shape
+    y, x = height / full_height, width / full_width
+    return Box(math.ceil(window.y0 * y), math.ceil(window.x0 * x), int(window.y1 * y), int(window.x1 * x))
+
+
+def held(scene: Scene) -> Scene:
+    """Return the scene with its image in memory where it is small, so that crops need no decoding."""
+    if scene.source.shape[0] * scene.window.area > HELD_VALUES:
+        return scene
+    window = Box.of_shape(*scene.window.shape)
+    image, valid = scene.source.read(scene.window), scene.source.valid(scene.window)
+    labels = scene.label(window)
+    return Scene(
+        scene.name, ArraySource(image, valid=valid, name=scene.name), window, window, lambda b: _crop(labels, b)
+    )
+
+
+def _crop(array: NDArray[np.int64], box: Box) -> NDArray[np.int64]:
+    return array[box.y0 : box.y1, box.x0 : box.x1]

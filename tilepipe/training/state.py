@@ -1,0 +1,242 @@
+"""State: all that a training run changes, and checkpoints of it. Resuming continues bit for bit on the CPU."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tilepipe.errors import StorageError, UsageError
+from tilepipe.models.card import ModelCard
+from tilepipe.models.formats.directory import stored
+from tilepipe.models.model import Model
+from tilepipe.models.nets.zoo import build
+from tilepipe.models.precision import HALF
+from tilepipe.storage import cannot_write
+from tilepipe.text import json_of
+from tilepipe.training.config import TrainConfig
+from tilepipe.training.dataset import Ground
+
+Weights = dict[str, Tensor]
+CHECKPOINT, OLDER = "checkpoint.pt", "checkpoint.older.pt"
+_FREE = {
+    "output",
+    "score",
+    "name",
+    "description",
+    "license",
+    "colors",
+    "checkpoint",
+    "tile",
+    "start",
+    "encoder_weights",
+}
+"""Settings that may change between a run and its resumption: they do not touch the weights, or hashes tell."""
+
+
+@dataclass
+class State:
+    """Network, averaged weights, optimiser, and how far they are."""
+
+    module: nn.Module
+    """The network in training."""
+    average: Weights
+    """Running average of its weights and statistics: what is saved at the end."""
+    optimizer: torch.optim.Optimizer
+    half: torch.dtype | None
+    """Type that the forward pass computes in; None is float32."""
+    scaler: torch.amp.GradScaler
+    """Scales the loss in fp16, does nothing else."""
+    step: int = 0
+    """Steps done."""
+    log: list[list[float]] = field(default_factory=list)
+    """(step, learning rate, mean loss since the row before) per row."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """What the first weights were taken from, as the card says it; empty where the seed drew them."""
+    data: str = ""
+    """Hash of the images and labels trained and validated on."""
+    recent: list[float] = field(default_factory=list)
+    """Losses since the last row of the log."""
+    validations: list[list[float]] = field(default_factory=list)
+    """(step, mean IoU, IoU per class) per validation; nan for a class that does not occur."""
+    best: Weights | None = None
+    """The average at the best validation, on the CPU; None before the first."""
+
+    @classmethod
+    def new(cls, module: nn.Module, config: TrainConfig, origin: dict[str, Any] | None = None) -> State:
+        """Return the state before the first step: AdamW (Loshchilov 2019), decay on weights of two and more axes."""
+        decayed = [p for p in module.parameters() if p.ndim > 1]
+        plain = [p for p in module.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        device = next(module.parameters()).device
+        half = autocast_type(config.precision, device)
+        average = {k: t.detach().clone() for k, t in module.state_dict().items()}
+        return cls(module, average, optimizer, half, grad_scaler(half, device), origin=origin or {})
+
+    @torch.no_grad()
+    def update_average(self, keep: float) -> None:
+        """Move the average towards the weights; it follows faster in the first steps, and whole numbers are copied."""
+        keep = min(keep, (1 + self.step) / (10 + self.step))
+        for name, tensor in self.module.state_dict().items():
+            if tensor.is_floating_point():
+                self.average[name].lerp_(tensor, 1 - keep)
+            else:
+                self.average[name].copy_(tensor)
+
+    def save(self, folder: Path, config: TrainConfig) -> None:
+        """Write a checkpoint, whole or not at all, and keep the one before. Raises `StorageError`."""
+        kept = {
+            "config": fingerprint(config, self.origin),
+            "data": self.data,
+            "began": began(config),
+            **{name: getattr(self, name) for name in ("step", "log", "recent", "validations", "average", "best")},
+            **{name: getattr(self, name).state_dict() for name in ("module", "optimizer", "scaler")},
+        }
+        fresh = folder / f"{CHECKPOINT}.part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with fresh.open("wb") as file:
+                torch.save(kept, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if (folder / CHECKPOINT).exists():
+                (folder / CHECKPOINT).replace(folder / OLDER)
+            fresh.replace(folder / CHECKPOINT)
+        except OSError as error:
+            raise cannot_write(folder, error) from None
+
+    def resume(self, folder: Path, config: TrainConfig) -> str:
+        """Take over the newest checkpoint in `folder` that can be read, if there is one; return what is to be said.
+
+        A checkpoint of other images, labels or start model is left: training starts anew. Raises `UsageError` when it
+        is of another configuration, `StorageError` when none can be read.
+        """
+        problems = []
+        for path in (folder / CHECKPOINT, folder / OLDER):
+            if not path.exists():
+                continue
+            try:
+                kept = _read(path)
+            except StorageError as error:
+                problems.append(str(error))
+                continue
+            if said := self._other_content(kept, folder, config):
+                return " ".join([*problems, f"{said}; training starts anew"])
+            self._take(kept)
+            return f"{' '.join(problems)}; going on from step {self.step}" if problems else ""
+        if problems:
+            raise StorageError(f"{problems[0]}; delete {folder} to start anew")
+        return ""
+
+    def _other_content(self, kept: dict[str, Any], folder: Path, config: TrainConfig) -> str:
+        """Return what a checkpoint of the same settings was made of that is something else now; '' where nothing is."""
+        hashes = {key: {"sha256": json_of(kept["config"]).get(key)} for key in self.origin}
+        same = same_run(kept["config"], config, self.origin)
+        if not same and not (kept.get("began") == began(config) and same_run(kept["config"], config, hashes)):
+            raise UsageError(
+                f"{folder} holds the training run of another configuration; delete it to start anew, or change output"
+            )
+        if not same:
+            return f"{' and '.join(self.origin)} is not what the checkpoint of step {kept['step']} began with"
+        if kept.get("data") != self.data:
+            return f"the images or labels are not those of the checkpoint of step {kept['step']}"
+        return ""
+
+    def _take(self, kept: dict[str, Any]) -> None:
+        self.module.load_state_dict(kept["module"])
+        self.average = {k: kept["average"][k].to(t.device) for k, t in self.average.items()}
+        self.optimizer.load_state_dict(kept["optimizer"])
+        if kept.get("scaler"):
+            self.scaler.load_state_dict(kept["scaler"])
+        self.step, self.log, self.recent = kept["step"], kept["log"], kept.get("recent", [])
+        self.validations, self.best = kept.get("validations", []), kept.get("best")
+
+
+def began(config: TrainConfig) -> list[str | None]:
+    """Return the names of what weights start from; their hashes are in the fingerprint."""
+    return [config.start, config.encoder_weights]
+
+
+def fingerprint(config: TrainConfig, origin: dict[str, Any]) -> str:
+    """Return the settings that decide the weights, and the hashes of what they start from, as JSON text."""
+    hashes = {key: said["sha256"] for key, said in origin.items()}
+    return json.dumps({**config.model_dump(mode="json", exclude=_FREE), **hashes}, sort_keys=True)
+
+
+def same_run(kept: str, config: TrainConfig, origin: dict[str, Any]) -> bool:
+    """Return whether a fingerprint is that of `config`; settings younger than it must have their defaults."""
+    before, now = json_of(kept), json_of(fingerprint(config, origin))
+    changed = {*config.model_dump(exclude=_FREE, exclude_defaults=True), *origin}
+    return all(name in now and now[name] == value for name, value in before.items()) and changed <= set(before)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Return the rate of a step: a linear rise over `warmup` steps, then a cosine to zero (Loshchilov 2017)."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        kept: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        if not isinstance(kept, dict) or {"config", "step", "log", "module", "average", "optimizer"} - set(kept):
+            raise ValueError("parts are missing")
+    except Exception as error:  # torch.load raises whatever it meets in a damaged file
+        raise StorageError(f"{path} cannot be read ({_first_line(error)})") from None
+    return kept
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def snapshot(weights: Weights, ground: Ground, halo: int | None) -> Model:
+    """Return the model of `weights`, rounded as they are stored, with all of its card but the training record."""
+    config, found = ground.config, ground.found
+    with torch.random.fork_rng(devices=[]):  # start values must not disturb the caller's generator
+        module = build(config.arch, ground.bands, len(config.classes))
+    module.load_state_dict({k: stored(t, half=config.half) for k, t in weights.items()})
+    card = ModelCard(
+        name=config.name,
+        description=config.description,
+        license=config.license,
+        bands=ground.bands,
+        classes=config.classes,
+        colors=config.colors,
+        mean=found.mean.tolist(),
+        std=found.std.tolist(),
+        dtype=ground.opened[0].source.dtype.name,
+        resolution=ground.pixel_size[0],
+        unit=config.unit,
+        stride=int(getattr(module, "stride", 1)),
+        halo=halo,
+        tile=config.tile,
+        arch=config.arch,
+    )
+    return Model.owning(module, card, config.name)
+
+
+def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return the type that autocast uses for 'auto', 'fp32', 'bf16' or 'fp16'; None computes in float32.
+
+    'auto' is fp32 on the CPU and bf16 on a GPU, fp16 where the GPU has no bf16 of its own.
+    """
+    if precision != "auto":
+        return HALF[precision]
+    if device.type == "cpu":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def grad_scaler(half: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:
+    """Return what keeps small gradients from vanishing in fp16 (Micikevicius 2018, 1710.03740); does nothing else."""
+    return torch.amp.GradScaler(device.type, enabled=half is torch.float16)

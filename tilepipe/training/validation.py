@@ -1,0 +1,101 @@
+"""Scores of a model on scenes that it was not trained on, at full resolution: what is scored is what users get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.box import Box
+from tilepipe.evaluation.metrics.confusion import Confusion, confusion_matrix
+from tilepipe.execution.job import make_job
+from tilepipe.execution.region_labels import region_labels
+from tilepipe.models.model import Model
+from tilepipe.planning.receptive_field import stated
+from tilepipe.training.config import TrainConfig
+from tilepipe.training.scenes import IGNORE, Scene
+
+BLOCK = 2048
+"""Full-resolution pixels scored at once, per side."""
+
+
+def score(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> Confusion:
+    """Return the confusion of the model's labels over the scenes' windows, on full-resolution pixels.
+
+    The labels are those of `tilepipe.predict` with its own choice of tiles. Raises what that raises.
+    """
+    classes, nodata = len(model.card.classes), model.card.nodata
+    total = Confusion.zero(classes)
+    for scene in scenes:
+        for box in blocks(scene.full):
+            total += compared(predicted(model, scene, box, device), truth(scene, box), classes, nodata)
+    return total
+
+
+def predicted(model: Model, scene: Scene, box: Box, device: str = "cpu") -> NDArray[Any]:
+    """Return the model's labels of a full-resolution box, (height, width); the card's nodata where no image data is."""
+    known = model.card, stated(model.card)  # weights change between validations; the network was measured before
+    return region_labels(make_job(scene.whole, model, {"region": box, "device": device}, known), scene.whole)
+
+
+def compared(labels: NDArray[Any], true: NDArray[np.int64], classes: int, nodata: int | None = None) -> Confusion:
+    """Return the confusion of two maps; -1 in the truth is not scored, nor is `nodata` in the labels."""
+    return confusion_matrix(labels, true, classes, ignore=IGNORE, nodata=nodata)
+
+
+def blocks(window: Box, size: int | None = None) -> Iterator[Box]:
+    """Yield boxes of at most `size` (else BLOCK) pixels a side that cover a window."""
+    size = size or BLOCK
+    for y in range(window.y0, window.y1, size):
+        for x in range(window.x0, window.x1, size):
+            yield Box(y, x, min(y + size, window.y1), min(x + size, window.x1))
+
+
+def truth(scene: Scene, box: Box) -> NDArray[np.int64]:
+    """Return the classes of a full-resolution box; -1 where ignored or where the image is not valid."""
+    rows, columns = nearest(scene, box)
+    valid = scene.source.valid(hull(rows, columns))
+    labels = scene.labels(box)
+    return labels if valid is None else np.where(spread(valid, rows, columns), labels, IGNORE)
+
+
+def nearest(scene: Scene, box: Box) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return for each full-resolution row and column the pixel of the training grid that it lies in."""
+    (sy, sx), (_, height, width) = scene.scale, scene.source.shape
+    rows = ((np.arange(box.y0, box.y1) + 0.5) / sy).astype(np.intp)
+    columns = ((np.arange(box.x0, box.x1) + 0.5) / sx).astype(np.intp)
+    return np.minimum(rows, height - 1), np.minimum(columns, width - 1)
+
+
+def hull(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Box:
+    """Return the box that holds all these rows and columns, which rise."""
+    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+
+
+def spread(part: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Any]:
+    """Return `part`, which covers their hull, at the given rows and columns."""
+    return part[..., (rows - rows[0])[:, None], (columns - columns[0])[None]]
+
+
+Rows = Sequence[Sequence[float]]
+
+
+def best(rows: Rows) -> int:
+    """Return the index of the first row with the largest mean IoU; -1 without rows."""
+    return max(range(len(rows)), key=lambda k: rows[k][1], default=-1)
+
+
+def waited(rows: Rows, min_gain: float) -> int:
+    """Return how many validations have passed since the last that beat those before by more than `min_gain`."""
+    reached, passed = -1.0, 0
+    for row in rows:
+        gained = row[1] > reached + min_gain or reached < 0
+        reached, passed = (row[1], 0) if gained else (reached, passed + 1)
+    return passed
+
+
+def stopped(rows: Rows, config: TrainConfig) -> bool:
+    """Return whether training ends here because validation does not get better."""
+    return config.patience is not None and waited(rows, config.min_gain) >= config.patience
