@@ -41,7 +41,12 @@ DOORS = {
     "onnxruntime": ["models/formats/onnx.py"],
     "segmentation_models_pytorch": ["models/formats/smp.py"],
     "timm": ["models/formats/pretrained.py"],
-    "zarr": ["execution/store.py", "execution/statistics/statistics_array.py", "sources/zarr.py", "products/ome_zarr.py"],
+    "zarr": [
+        "execution/store.py",
+        "execution/statistics/statistics_array.py",
+        "sources/zarr.py",
+        "products/ome_zarr.py",
+    ],
     "dask": ["execution/executors/*.py", "execution/segment.py", "products/labels.py", "sources/*.py"],
     "distributed": ["execution/executors/*.py"],
     "click": ["cli/*.py"],

@@ -87,5 +87,5 @@ def test_damaged_files_are_named(text: str) -> None:
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, tilepipe.planning.certificate, tilepipe.probe; sys.exit('torch' in sys.modules)"
+    code = "import sys, tilepipe.planning.certificate, tilepipe.models.probe.result; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

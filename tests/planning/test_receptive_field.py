@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tilepipe.probe.run
 import torch
 from helpers.fakes import codes_model, noise, random_unet, whole_image
 from torch import Tensor, nn
 
 import tilepipe as tp
+import tilepipe.models.probe.procedure
 from tilepipe.box import Sides
 from tilepipe.errors import ModelError
 from tilepipe.models.formats.directory import save_model

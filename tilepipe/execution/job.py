@@ -9,11 +9,11 @@ from typing import TypeAlias, Unpack
 
 from tilepipe.errors import DeviceError, InputError, UsageError, public
 from tilepipe.events import Event, Listener, silent
-from tilepipe.given import checked
 from tilepipe.inference.device import resolve_device, resolve_precision
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.unread import open_model
+from tilepipe.planning.given import checked
 from tilepipe.planning.global_statistics import freeze
 from tilepipe.planning.image_fit import fitting
 from tilepipe.planning.memory import HEAPS, Needs, promises

@@ -20,12 +20,12 @@ from tilepipe.execution.keys import Keys, kept_plan
 from tilepipe.execution.publish import Outputs, finish_others
 from tilepipe.execution.region_labels import region_labels
 from tilepipe.execution.store import Store
-from tilepipe.given import checked
 from tilepipe.models.formats.directory import load_model
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.paths import files_in, refuse_inputs
 from tilepipe.planning.certificate import Certificate
+from tilepipe.planning.given import checked
 from tilepipe.planning.memory import format_bytes
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.settings import Choices, Settings

@@ -23,8 +23,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tilepipe.errors import UsageError
-from tilepipe.given import checked
 from tilepipe.paths import refuse_special
+from tilepipe.planning.given import checked
 from tilepipe.planning.settings import Settings
 from tilepipe.products.formats import files_of, output_paths
 from tilepipe.text import kind_of, nearest, read_yaml

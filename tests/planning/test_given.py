@@ -15,7 +15,7 @@ from torch import nn
 import tilepipe as tp
 from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.execution.batch.jobs_file import read_jobs
-from tilepipe.given import KINDS, checked
+from tilepipe.planning.given import KINDS, checked
 from tilepipe.planning.settings import Settings
 
 VALUES = [
