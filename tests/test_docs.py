@@ -65,6 +65,24 @@ def test_options_that_documents_and_messages_name_exist() -> None:
         assert named <= known, f"{page.name}: {named - known}"
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_that_the_map_of_the_code_names_are_there(page: str) -> None:
+    named = set(
+        re.findall(
+            r"`((?:tests/|tilepipe/|docs/)?[a-z_]+(?:/[a-z_]+)*(?:/|\.py|\.md))(?:::\w+)?`", (ROOT / page).read_text()
+        )
+    )
+    assert len(named) > 20
+    places = (ROOT, ROOT / "tilepipe", *(path for path in (ROOT / "tilepipe").iterdir() if path.is_dir()))
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
+def test_the_citation_names_this_version() -> None:
+    import tilepipe
+
+    assert f"version: {tilepipe.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 @pytest.mark.skipif(find_spec("sphinx") is None, reason="sphinx is not installed")
 def test_pages_are_built_without_a_warning(tmp_path: Path) -> None:
     from sphinx.cmd.build import main as build
