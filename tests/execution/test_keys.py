@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from execution.test_run import CODES, StopError, labels_of, segment, stop_at, work
 from helpers.fakes import noise, random_unet
 from hypothesis import given
 from hypothesis import strategies as st
-from test_run import CODES, StopError, labels_of, segment, stop_at, work
 
 import tilepipe as tp
 from tilepipe.box import Box

@@ -294,7 +294,7 @@ def test_some_tiles_failing_is_reported_and_tried_again_when_asked(window: str, 
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from test_run import segment
+from execution.test_run import segment
 from tilepipe.errors import StorageError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 for limit in sys.argv[2:]:

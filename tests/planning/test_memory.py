@@ -192,9 +192,10 @@ def test_decoded_rows_of_an_image_that_is_done_are_let_go(tmp_path: Path) -> Non
         file.write(pixels)
     held = []
     rows = geotiff.mine(os.getpid()).rows
+    before = rows.held_bytes  # of images that other tests have open
     segment(tmp_path / "a.tif", random_unet(), tmp_path / "o.tif", listener=lambda event: held.append(rows.held_bytes))
-    assert max(held) == pixels.nbytes
-    assert rows.held_bytes == 0
+    assert max(held) == before + pixels.nbytes
+    assert rows.held_bytes <= before
 
 
 def test_memory_asks_for_smaller_tiles_with_statistics_too() -> None:

@@ -12,9 +12,9 @@ import pytest
 import rasterio
 import tifffile
 import yaml
+from execution.test_run import StopError, stop_at
 from helpers.fakes import noise, random_unet
 from PIL import Image
-from test_run import StopError, stop_at
 
 import tilepipe as tp
 from tilepipe.box import Box

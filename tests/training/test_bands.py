@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from helpers.small_training import discs
-from train.conftest import Configure, Write
+from training.conftest import Configure, Write
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError

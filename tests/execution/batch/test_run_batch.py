@@ -66,7 +66,7 @@ class Api:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Api:
     fake = Api()
-    monkeypatch.setattr(run_batch, "api", fake)
+    monkeypatch.setattr(run_batch, "segment", fake)
     monkeypatch.setattr(run_batch, "look", lambda *_: None)
     monkeypatch.setattr(run_batch, "with_model_bands", lambda source, *_: source)
     monkeypatch.setattr(run_batch, "Keys", SimpleNamespace(of=fake.keys))

@@ -166,7 +166,7 @@ def test_saving_refuses_what_exists_and_what_could_not_be_loaded(model: Model, s
     with pytest.raises(ModelError, match="not one of tilepipe's architectures"):
         save_model(wrapped, tmp_path / "y.model")
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="cannot write"):
         save_model(model, tmp_path / "file" / "y.model")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "x.model"]
 
