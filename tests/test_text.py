@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field, ValidationError
 
-from tilepipe.text import clean, clean_line, json_of, kind_of, missing, read_yaml
+from tilepipe.text import clean, clean_line, json_of, kind_of, missing, read_yaml, wrong_value
 
 OBEYED = ["\x1b[31m", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x9b2J", "\r", "\x00", "\x7f", "\u202e", "\u2066"]
 
@@ -74,3 +75,31 @@ def test_commands_know_each_others_files() -> None:
     assert kind_of({"name": "n", "train": [], "classes": []}) == "train"
     assert kind_of({"name": "n", "mechanisms": {}, "sets": {}}) == "compare"
     assert kind_of({"model": "m"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({}, "images is missing"),
+        ({"images": 5}, "images needs a list, like [a, b]; it is 5"),
+        ({"images": ["a"], "scale": "big"}, "scale needs a number; it is 'big'"),
+        ({"images": ["a"], "steps": 1.5}, "steps needs a whole number; it is 1.5"),
+        ({"images": ["a"], "flip": "maybe"}, "flip needs true or false; it is 'maybe'"),
+        ({"images": ["a"], "name": 5}, "name needs text, in quotes if it looks like a number; it is 5"),
+        ({"images": ["a"], "parts": "x"}, "parts needs keys with values, like {a: 1}; it is 'x'"),
+        ({"images": ["a"], "steps": 0}, "steps: Input should be greater than or equal to 1"),
+        ({"images": ["a"], "name": ["x" * 300]}, "xxx..."),
+    ],
+)
+def test_what_a_value_of_a_settings_file_needs(fields: dict[str, object], sentence: str) -> None:
+    class File(BaseModel):
+        images: tuple[str, ...]
+        scale: float = 1
+        steps: int = Field(default=1, ge=1)
+        flip: bool = True
+        name: str = ""
+        parts: dict[str, int] = {}
+
+    with pytest.raises(ValidationError) as error:
+        File(**fields)  # type: ignore[arg-type]
+    assert wrong_value(error.value.errors()[0]).endswith(sentence)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,33 @@ def missing(path: str | Path) -> str:
     if close:
         return f"{path} does not exist; did you mean {folder / folded[close[0]]}?"
     return f"{path} does not exist; check the name, it is looked for in {folder.absolute()}"
+
+
+NEEDED = {
+    "missing": "is missing",
+    "tuple": "needs a list, like [a, b]",
+    "list": "needs a list, like [a, b]",
+    "dict": "needs keys with values, like {a: 1}",
+    "model": "needs keys with values, like {a: 1}",
+    "int": "needs a whole number",
+    "float": "needs a number",
+    "finite": "needs a number",
+    "string": "needs text, in quotes if it looks like a number",
+    "bool": "needs true or false",
+}
+"""What a value needs, by the first word of pydantic's name for what is wrong with it."""
+
+
+def wrong_value(problem: Mapping[str, Any]) -> str:
+    """Return what is wrong with a value in a file of settings, and what it needs, from one of pydantic's errors."""
+    said = str(problem["msg"]).removeprefix("Value error, ")
+    where, kind = ".".join(str(part) for part in problem["loc"]), str(problem["type"]).split("_")[0]
+    if kind not in NEEDED:
+        return f"{where}: {said}" if where else said
+    needed, given = NEEDED[kind], clean_line(repr(problem["input"]))
+    if kind == "missing":
+        return f"{where} {needed}"
+    return f"{where or 'it'} {needed}; it is {given if len(given) < LONGEST_NAME else given[:LONGEST_NAME] + '...'}"
 
 
 def json_of(text: str | bytes) -> Any:

@@ -41,7 +41,7 @@ def write(path: Path, values: object) -> Path:
         ({"validate": [{"image": "a", "lable": "b"}]}, r"validate\.0\.label|unknown key 'lable'; nearest is 'label'"),
         ({"patience": 3}, r"patience counts validations; name images under validate"),
         ({"class_weights": "equal"}, r"'equal' is not known; give 'balanced' or a number per class"),
-        ({"class_weights": ["a", "b"]}, r"class_weights.*valid number"),
+        ({"class_weights": ["a", "b"]}, r"class_weights.* needs a number"),
         ({"precision": "fp8"}, r"precision: "),
     ],
 )

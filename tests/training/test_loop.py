@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,18 @@ def test_what_is_scored_is_what_users_get(small: Configure, resolution: float | 
         labels = predict(scene.name, model, box, tile=64, tolerance=0, device="cpu")
         assert 0 < labels.mean() < 1
         np.testing.assert_array_equal(predicted(model, scene, box), labels)
+
+
+@pytest.mark.parametrize("room", [100, 20_000])
+def test_a_full_disk_is_no_bug_of_a_checkpoint(small: Configure, tmp_path: Path, room: int) -> None:
+    """A limit on the size of files stands for a full disk; torch speaks of an unexpected position there."""
+    config = small()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"m\.model.*free some space.*the same command goes on"):
+            fit(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.rglob("*.part"))
+    assert fit(config).exists()

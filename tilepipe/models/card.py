@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tilepipe.errors import ModelError
 from tilepipe.paths import refuse_special
+from tilepipe.text import wrong_value
 
 Output = Literal["logits", "probabilities", "labels"]
 """What a network gives: scores of any size, the result of a softmax or sigmoid, or finished labels."""
@@ -171,6 +172,4 @@ class ModelCard(BaseModel):
 
 
 def _first_problem(name: str, error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{name}: {where + ': ' if where else ''}{first['msg']}"
+    return f"{name}: {wrong_value(error.errors()[0])}"

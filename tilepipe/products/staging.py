@@ -96,6 +96,8 @@ def labels_from(
 ) -> LabelMap:
     """Return the LabelMap of a product from its `facts`; `array` is anything with its shape and dtype."""
     height, width = array.shape
+    if not all(isinstance(name, str) for name in said["classes"]):
+        raise ValueError("its classes are no names")
     return LabelMap(
         shape=(int(height), int(width)),
         dtype=np.dtype(array.dtype),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tilepipe.errors import UsageError
 from tilepipe.models.nets.arch import unknown
 from tilepipe.paths import refuse_special
-from tilepipe.text import kind_of, read_yaml
+from tilepipe.text import kind_of, read_yaml, wrong_value
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LossName = Literal["cross_entropy", "dice", "focal", "lovasz", "boundary"]
@@ -238,5 +238,4 @@ def _sentence(error: ValidationError) -> str:
         owners: dict[str, type[Strict]] = {"train": Scenes, "score": Scenes, "validate": Scenes, "augment": Augment}
         owner = owners.get(where[0], TrainConfig) if len(where) > 1 else TrainConfig
         return unknown("key", where[-1], [field.alias or name for name, field in owner.model_fields.items()])
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{'.'.join(where)}: {message}" if where else message
+    return wrong_value(first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,13 @@ class State:
             if (folder / CHECKPOINT).exists():
                 (folder / CHECKPOINT).replace(folder / OLDER)
             fresh.replace(folder / CHECKPOINT)
-        except OSError as error:
-            raise cannot_write(folder, error) from None
+        except (OSError, RuntimeError) as error:
+            with suppress(OSError):
+                fresh.unlink()
+            cause = error if isinstance(error, OSError) else error.__context__  # torch hides what the disk said
+            if not isinstance(cause, OSError):
+                raise
+            raise cannot_write(folder, cause) from None
 
     def resume(self, folder: Path, config: TrainConfig) -> str:
         """Take over the newest checkpoint in `folder` that can be read, if there is one; return what is to be said.

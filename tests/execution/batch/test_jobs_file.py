@@ -39,7 +39,7 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("images: [a.tif]\nmodle: m", "'modle' is unknown; did you mean 'model'?"),
         ("images: [a.tif]\nmodel: m\nzzz: 1", "known are images, model, of, output, settings"),
         ("images: []\nmodel: m", "images: "),
-        ("model: m", "images: Field required"),
+        ("model: m", "images is missing"),
         ("images: a.tif\nmodel: m\noutput: labels.tif", "{stem}"),
         ("images: a.tif\nmodel: m\noutput: '{stm}.tif'", "{stm} is not a field"),
         ("images: a.tif\nmodel: m\noutput: '{stem.__class__}.tif'", "is not a field"),

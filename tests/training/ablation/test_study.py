@@ -241,7 +241,7 @@ def test_speeds_are_the_least_of_turns() -> None:
     ("changes", "sentence"),
     [
         ({"mechanisms": {}}, "mechanisms: .*at least 1 item"),
-        ({"speed": 1}, "speed: extra inputs are not permitted"),
+        ({"speed": 1}, "speed: Extra inputs are not permitted"),
         ({"early": [15]}, "early step 15: give multiples of 10 below the 20 steps"),
         ({"early": [20]}, "early step 20: "),
         ({"common": {"start": "nuclei"}}, "a comparison starts from no model"),

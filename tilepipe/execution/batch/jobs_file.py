@@ -27,7 +27,7 @@ from tilepipe.paths import refuse_special
 from tilepipe.planning.given import checked
 from tilepipe.planning.settings import Settings
 from tilepipe.products.formats import files_of, output_paths
-from tilepipe.text import kind_of, nearest, read_yaml
+from tilepipe.text import kind_of, nearest, read_yaml, wrong_value
 from tilepipe.tiling.uncertainty import layer_names
 
 FIELDS = ("dir", "stem", "name")
@@ -211,4 +211,4 @@ def _first_problem(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return nearest(where, Jobs.model_fields)
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+    return wrong_value(first)

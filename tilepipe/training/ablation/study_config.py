@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from tilepipe.errors import UsageError
 from tilepipe.models.nets.zoo import build
-from tilepipe.text import kind_of, read_yaml
+from tilepipe.text import kind_of, read_yaml, wrong_value
 from tilepipe.training.config import Strict, TrainConfig, expanded
 from tilepipe.training.loop import LOG_EVERY
 
@@ -56,9 +56,7 @@ class CompareConfig(Strict):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise UsageError(f"comparison: {where}: {first['msg'].lower()}") from None
+            raise UsageError(f"comparison: {wrong_value(error.errors()[0])}") from None
 
     @classmethod
     def load(cls, path: str | Path) -> CompareConfig:
