@@ -27,6 +27,8 @@ def folder(image: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (here / "empty.tif").touch()
     (here / "page.tif").write_text("<!doctype html><title>404</title>")
     (here / "jobs.yaml").write_text("images: scene.tif\nmodel: tiny.model\nmodle: x\n")
+    masked = "images: scene.tif\nmodel: tiny.model\noutput: '{stem}.labels.tif'\nsettings: {mask: 'value:256'}\n"
+    (here / "masked.yaml").write_text(masked)
     (here / "train.yaml").write_text("name: n\noutput: o.model\nclasses: [a, b]\ntrain: []\n")
     (here / "deep.yaml").write_text("images: " + "[" * 5000)
     (here / "torn.onnx").write_bytes(b"no")
@@ -57,6 +59,10 @@ MISTAKES = [
     ("segment scene.tif -m buildigns", 5, "did you mean 'buildings'"),
     (S + "--mask tisue", 2, "did you mean 'tissue'"),
     (S + "--mask nowhere.geojson", 2, "does not exist"),
+    (S + "--mask value:256", 2, "whole numbers from 0 to 255 (uint8)"),
+    ("plan scene.tif -m tiny.model --mask value:-1", 2, "whole numbers from 0 to 255 (uint8)"),
+    ("plan scene.tif -m tiny.model --mask value:0.5", 2, "whole numbers from 0 to 255 (uint8)"),
+    ("batch run masked.yaml --dry-run", 3, "whole numbers from 0 to 255 (uint8)"),
     (S + "--region nowhere.geojson", 2, "does not exist"),
     (S + "--region scene.tif", 2, "GeoJSON"),
     (S + "--of geotif", 2, "cog"),

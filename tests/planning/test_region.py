@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.fakes import codes_model, job_for, plan_of
+from hypothesis import example, given
+from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 from rasterio.warp import transform_geom
@@ -242,3 +244,30 @@ def test_a_crs_that_the_file_names_is_honoured(name: str, code: int, tmp_path: P
     if code != 4326:
         with pytest.raises(UsageError, match=r"feature 1 holds x .*, which are no longitude and latitude"):
             resolve(image(WGS84), CARD, {name: path})  # type: ignore[misc]
+
+
+@given(st.sampled_from(["uint8", "int16", "uint16", "float32"]), st.floats(width=32) | st.integers(-70_000, 70_000))
+@example("uint8", 256)
+@example("uint8", 0.5)
+@example("uint8", float("nan"))
+@example("float32", float("nan"))
+def test_a_mask_is_a_value_that_pixels_can_have(dtype: str, value: float) -> None:
+    """Numpy's own conversion there and back is the judge."""
+    with np.errstate(all="ignore"):
+        held = np.isclose(np.array([value]).astype(dtype).astype(float), value, 0, 0, equal_nan=dtype == "float32")[0]
+    source = ArraySource(np.zeros((1, 4, 4), dtype))
+    if held:
+        assert float(resolve(source, CARD, {"mask": f"value:{value}"})[0].mask[6:]) == pytest.approx(value, nan_ok=True)
+    else:
+        with pytest.raises(UsageError, match="would mask nothing"):
+            resolve(source, CARD, {"mask": f"value:{value}"})
+
+
+@pytest.mark.parametrize(("dtype", "word"), [("float32", "1e39"), ("float32", "-1e39"), ("int16", "-32769")])
+def test_a_mask_beyond_the_range_is_refused(dtype: str, word: str) -> None:
+    with pytest.raises(UsageError, match="would mask nothing"):
+        tp.plan(np.zeros((1, 4, 4), dtype), codes_model(4), mask=f"value:{word}")
+
+
+def test_a_mask_of_the_lowest_float_as_gdal_writes_it_is_taken() -> None:
+    assert resolve(ArraySource(np.zeros((1, 4, 4), "float32")), CARD, {"mask": "value:-3.40282347e+38"})[1] is None

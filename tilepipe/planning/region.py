@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
+
+import numpy as np
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
@@ -61,7 +64,9 @@ def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tu
     if mask in ("auto", "none"):
         return Asked(box, str(mask)), None
     if str(mask).startswith(VALUE):
-        return Asked(box, f"{VALUE}{_value(str(mask)):.17g}"), None
+        value = _value(str(mask))
+        _check_held(source, value)
+        return Asked(box, f"{VALUE}{value:.17g}"), None
     if mask == "tissue":
         own = resolution_of(source, card, settings.get("pixel_size"))
         scale = card.resolution / own.y if card.resolution and own else 1.0
@@ -97,6 +102,23 @@ def _value(mask: str) -> float:
         return float(mask.removeprefix(VALUE))
     except ValueError:
         raise UsageError(f"mask {mask!r} names no value; write it like {VALUE}255") from None
+
+
+def _check_held(source: Source, value: float) -> None:
+    """Raise `UsageError` for a value that no pixel of the image can have: it would mask nothing."""
+    if source.dtype.kind in "iu":
+        known = np.iinfo(source.dtype)
+        held = value.is_integer() and known.min <= value <= known.max
+        can = f"holds whole numbers from {known.min} to {known.max} ({source.dtype})"
+    else:
+        with np.errstate(over="ignore"):
+            held = np.isfinite(source.dtype.type(value)) or not math.isfinite(value)
+        can = f"holds {source.dtype}, up to {np.finfo(source.dtype).max:g} either way"
+    if not held:
+        raise UsageError(
+            f"mask {VALUE}{value:.9g} would mask nothing: {source.name} {can}; "
+            f"give a value that its pixels can have, or leave --mask out"
+        )
 
 
 def image_data(source: Source, mask: str) -> Source:
