@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
 from ome_zarr_models.v05.labels import Labels
+from rasterio.crs import CRS
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
-from tilepipe.products.label_map import LabelMap, Legend, label_map_of
+from tilepipe.products.label_map import LabelMap, Legend, Measure, label_map_of
 from tilepipe.products.ome_zarr import CHUNK, MEMORY, read_ome_zarr, write_ome_zarr
-from tilepipe.sources.base import Resolution
+from tilepipe.sources.base import Georeference, Resolution
 
 LEGEND = Legend("nuclei / H&E", ("background", "tumour", "stroma"), ((9, 9, 9), (213, 94, 0), (0, 158, 115)), 255)
 
@@ -161,7 +163,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from tilepipe.products.ome_zarr import write_ome_zarr
-from tilepipe.products.label_map import LabelMap, Legend, label_map_of
+from tilepipe.products.label_map import LabelMap, Legend, Measure, label_map_of
 legend = Legend("noise", tuple("abcde"), ((1, 1, 1),) * 5, 255)
 def read(box):
     return np.random.default_rng(box.y0 * 99991 + box.x0).integers(0, 5, box.shape, dtype=np.uint8)
@@ -175,3 +177,30 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 def test_memory_is_bounded(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True)
     assert int(done.stdout) < MEMORY
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        None,
+        Georeference(CRS.from_epsg(32645).to_wkt(), (0.1, 0.2, 335000.1, 1 / 3, -0.3, 3058000.7)),
+        Georeference(None, (1e-9, 0.0, -54.123456789, 0.0, -8.9e-05, 1e300)),
+        Georeference(CRS.from_epsg(4326).to_wkt(), None, ((0.5, 1.0, 7.1, 50.2, 0.0),), (("LINE_OFF", "3"),)),
+    ],
+)
+@pytest.mark.parametrize("measure", [None, Measure(1 / 254, "margin")])
+def test_the_position_is_read_back_bit_for_bit(place: Any, measure: Any, tmp_path: Path) -> None:
+    legend = replace(LEGEND, measure=measure)
+    write_ome_zarr(label_map_of(np.zeros((4, 5), np.uint8), legend, georeference=place), tmp_path / "a.ome.zarr")
+    assert read_ome_zarr(tmp_path / "a.ome.zarr").georeference == place
+
+
+@pytest.mark.parametrize("transform", [[1, 2], [1, 0, float("nan"), 0, 1, 0], "north"])
+def test_a_position_that_is_none_is_refused(transform: Any, tmp_path: Path) -> None:
+    place = Georeference(None, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    write_ome_zarr(label_map_of(np.zeros((4, 5), np.uint8), LEGEND, georeference=place), tmp_path / "a.ome.zarr")
+    group = zarr.open_group(tmp_path / "a.ome.zarr", path="labels/nuclei_H_E", zarr_format=3)
+    said: Any = group.attrs["tilepipe"]
+    group.attrs["tilepipe"] = {**said, "georeference": {**said["georeference"], "transform": transform}}
+    with pytest.raises(InputError, match="no label map that tilepipe wrote"):
+        read_ome_zarr(tmp_path / "a.ome.zarr")

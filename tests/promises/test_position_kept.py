@@ -17,6 +17,7 @@ from rasterio.warp import transform_geom
 from rasterio.windows import Window
 
 import tilepipe as tp
+from tilepipe.execution.export import export
 
 PLACES = {
     "north up": ("EPSG:32645", Affine(0.3, 0, 335000.1, 0, -0.3, 3058000.7)),
@@ -45,6 +46,20 @@ def test_cog_has_the_very_crs_and_transform(raster: Path) -> None:
         assert labels.crs == image.crs
         assert labels.shape == image.shape
         assert (labels.read(1) == image.read(1)).all()
+
+
+def test_an_ome_zarr_keeps_crs_and_transform_for_every_format_made_of_it(raster: Path, tmp_path: Path) -> None:
+    made = tp.segment(raster, codes_model(4), tmp_path / "l.ome.zarr", window=(37, 21, 50, 60), tile=32, overlap=8)
+    tp.segment(raster, codes_model(4), tmp_path / "direct.tif", window=(37, 21, 50, 60), tile=32, overlap=8)
+    tp.segment(raster, codes_model(4), tmp_path / "direct.geojson", window=(37, 21, 50, 60), tile=32, overlap=8)
+    export(made.paths[0], tmp_path / "exported.tif")
+    export(made.paths[0], tmp_path / "exported.geojson")
+    with rasterio.open(tmp_path / "direct.tif") as direct, rasterio.open(tmp_path / "exported.tif") as exported:
+        assert exported.transform == direct.transform
+        assert exported.crs == direct.crs == rasterio.open(raster).crs
+        assert (exported.read(1) == direct.read(1)).all()
+    read = [json.loads((tmp_path / f"{name}.geojson").read_text())["features"] for name in ("direct", "exported")]
+    assert read[0] == read[1]
 
 
 def test_a_region_overlays_the_image(raster: Path, tmp_path: Path) -> None:

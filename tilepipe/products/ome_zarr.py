@@ -5,6 +5,9 @@
     <path>/labels/<name>/zarr.json      levels, colours, class names
     <path>/labels/<name>/0, 1, 2 ...    full resolution, then halved until a level fits one chunk
 
+The position on the earth (CRS, transform, control points) lies beside the names of classes in the attributes' key
+`tilepipe`: OME-Zarr has no words for it.
+
 An uncertainty layer is an image of its own: its levels lie at <path>/0, 1, 2 ... and are averages.
 
 There is no copy of the image in this product. A label image must lie under `labels/` of an image with as many levels,
@@ -13,7 +16,9 @@ so the root image points at the same arrays: valid for both readers, and no pixe
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +31,7 @@ from tilepipe.errors import InputError
 from tilepipe.products.label_map import LabelMap, Legend
 from tilepipe.products.pyramid import halved, halvings
 from tilepipe.products.staging import UNREADABLE, facts, labels_from, staged
+from tilepipe.sources.base import Georeference
 
 if TYPE_CHECKING:
     import zarr
@@ -60,14 +66,34 @@ def _label_group(labels: LabelMap, path: Path, levels: int) -> zarr.Group:
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", labels.legend.name).strip("._") or "labels"
     root = zarr.create_group(path, attributes={"ome": _image(labels, levels, f"labels/{name}/")})
     listing = root.create_group("labels", attributes={"ome": {"version": "0.5", "labels": [name]}})
-    said = {"ome": _label_image(labels, levels), "tilepipe": facts(labels)}
+    said = {"ome": _label_image(labels, levels), "tilepipe": _facts(labels)}
     return listing.create_group(name, attributes=said)
 
 
 def _layer_group(layer: LabelMap, path: Path, levels: int) -> zarr.Group:
     import zarr
 
-    return zarr.create_group(path, attributes={"ome": _image(layer, levels), "tilepipe": facts(layer)})
+    return zarr.create_group(path, attributes={"ome": _image(layer, levels), "tilepipe": _facts(layer)})
+
+
+def _facts(labels: LabelMap) -> dict[str, Any]:
+    """Return the facts of a product with its position on the earth, which OME-Zarr has no words for."""
+    return {**facts(labels), "georeference": asdict(labels.georeference) if labels.georeference else None}
+
+
+def _place(said: Any) -> Georeference | None:
+    """Return the position that `_facts` has written; None where there is none, as in older products."""
+    if said is None:
+        return None
+    transform, crs = said["transform"], said["crs"]
+    if transform is not None:
+        a, b, c, d, e, f = map(float, transform)
+        transform = (a, b, c, d, e, f)
+        if not all(map(math.isfinite, transform)):
+            raise ValueError(f"its transform {transform} is no position")
+    gcps = tuple((float(row), float(column), float(x), float(y), float(z)) for row, column, x, y, z in said["gcps"])
+    rpcs = tuple((str(name), str(value)) for name, value in said["rpcs"])
+    return Georeference(None if crs is None else str(crs), transform, gcps, rpcs)
 
 
 def read_ome_zarr(path: Path) -> LabelMap:
@@ -83,7 +109,7 @@ def read_ome_zarr(path: Path) -> LabelMap:
         array = group["0"]
         assert isinstance(array, zarr.Array)
         chunk = (int(array.chunks[0]), int(array.chunks[1]))
-        return labels_from(said, array, partial(_read, array), chunk, None)
+        return labels_from(said, array, partial(_read, array), chunk, _place(said.get("georeference")))
     except UNREADABLE as error:
         raise InputError(
             f"{path} is no label map that tilepipe wrote ({' '.join(str(error).split())}); "
