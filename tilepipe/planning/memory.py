@@ -167,6 +167,21 @@ def parse_bytes(text: str | int) -> int:
     return int(float(match[1]) * units[match[2] or ""])
 
 
+def limit_of(settings: Settings) -> int | None:
+    """Return the bytes that a run may take; None where nobody says.
+
+    Raises `UsageError` for a size that is none, and for a number without a unit that is less than 1 MiB: its unit is
+    missing.
+    """
+    asked = settings.get("memory")
+    if not asked:
+        return None
+    size, plain = parse_bytes(asked), str(asked).strip()
+    if 0 < size < MiB and plain.isdecimal():
+        raise UsageError(f"memory {plain} is {plain} bytes; write {plain}MiB for that many MiB")
+    return size
+
+
 def format_bytes(size: int) -> str:
     """Return '1.50 GiB' or '512 MiB', never less than `size`: what a message says must be enough where it is given."""
     return f"{-(-100 * size // (1 << 30)) / 100:.2f} GiB" if size >= 1 << 30 else f"{-(-size // MiB)} MiB"

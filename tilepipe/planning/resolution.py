@@ -25,6 +25,11 @@ def with_model_bands(source: Source, card: ModelCard, settings: Mapping[str, Any
     """
     reader = Reader(card.bands, card.band_names, card.name)
     picked = choose_bands(source, reader, settings.get("bands"), masked=settings.get("mask") != "none")
+    if settings.get("bands") is not None and len(picked.bands) != card.bands:
+        raise UsageError(
+            f"--bands names {len(picked.bands)} bands, model {card.name} reads {card.bands}; "
+            "name as many, in the order that the model was trained on"
+        )
     return with_picked(source, picked)
 
 

@@ -18,7 +18,7 @@ from tilepipe.errors import UsageError
 from tilepipe.inference.device import Compute
 from tilepipe.inference.profile.speed import Speeds, speeds, takes
 from tilepipe.models.card import ModelCard
-from tilepipe.planning.memory import Needs, Promise, parse_bytes, promises
+from tilepipe.planning.memory import Needs, Promise, limit_of, parse_bytes, promises
 from tilepipe.planning.resolution import check_fits, predicted_shape
 from tilepipe.planning.settings import MAX_COST, Settings, check_numbers
 from tilepipe.sources.base import Source
@@ -86,7 +86,7 @@ def choose_tile(
     check_fits(source, card)
     usual = choose_tiles(card, settings)
     shape = predicted_shape(source, card, settings.get("pixel_size"))
-    limit = parse_bytes(settings["memory"]) if settings.get("memory") else None
+    limit = limit_of(settings)
     many = promises(source, card, settings, compute, needs)
     if limit is not None and not _fits(many, replace(usual, block=usual.tile), limit):
         tile = _smaller(usual, card, settings, lambda cut: _fits(many, cut, limit) and takes(model, cut.tile, compute))
@@ -191,7 +191,6 @@ def _check(cut: Tiling) -> None:
         raise UsageError(f"window shape {cut.window!r} is not known; use auto, crop, {', '.join(sorted(PROFILES))}")
     _check_multiple("tile", cut.tile, cut.stride, "the model's total stride")
     twice = 2 if cut.window == "crop" else 1
-    _check_multiple("overlap", cut.overlap, twice * cut.stride, f"{twice} x the model's total stride", least=0)
     least = -(-cut.overlap * 32 // (31 * cut.stride)) * cut.stride
     most = cut.tile * 31 // 32 // (twice * cut.stride) * twice * cut.stride
     if cut.overlap > most:
@@ -199,6 +198,7 @@ def _check(cut: Tiling) -> None:
             f"overlap {cut.overlap} leaves too little of tile {cut.tile}; "
             f"use an overlap of at most {most} or a tile of at least {least}"
         )
+    _check_multiple("overlap", cut.overlap, twice * cut.stride, f"{twice} x the model's total stride", least=0)
 
 
 def _check_multiple(name: str, size: int, unit: int, what: str, least: int = 1) -> None:
@@ -222,7 +222,7 @@ def with_workers(plan: Plan, compute: Compute, promise: Promise, limit: str | in
 def _fit_memory(card: ModelCard, settings: Settings, promise: Promise) -> tuple[Tiling, Memory]:
     """Return the tiling and its memory promise, with smaller blocks where the `memory` setting asks for it."""
     tiling = choose_tiles(card, settings)
-    limit = parse_bytes(settings["memory"]) if settings.get("memory") else None
+    limit = limit_of(settings)
     while (memory := promise(tiling)).total > (limit or math.inf):
         if tiling.block <= tiling.tile:
             raise UsageError(
