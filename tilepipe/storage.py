@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,10 +81,18 @@ def append_line(path: Path, fields: dict[str, Any]) -> None:
             sync(path.parent, path.parent)
 
 
+def each_line(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield the lines of a log, one in memory at a time: None for one that is not what was written."""
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                if line != b"\n":
+                    yield unsealed(line)
+
+
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the lines of a log that are what was written, and how many others stand between or after them."""
-    lines = path.read_bytes().split(b"\n") if path.exists() else []
-    found = [unsealed(line) for line in lines if line]
+    found = list(each_line(path))
     whole = [fields for fields in found if fields is not None]
     return whole, len(found) - len(whole)
 
@@ -110,11 +118,12 @@ def sync_tree(path: Path) -> None:
     sync(path, path)
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Write a small file so that it is there whole or not at all. Raises `StorageError`."""
+def write_durably(path: Path, text: str | Iterable[str]) -> None:
+    """Write a file, from one text or several, so that it is there whole or not at all. Raises `StorageError`."""
     with storage_errors(path):
         part = path.with_name(path.name + ".part")
-        part.write_text(text, encoding="utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines([text] if isinstance(text, str) else text)
         sync(part, part)
         os.replace(part, path)
         sync(path, path.parent)

@@ -58,8 +58,8 @@ class Book:
         self.store = store
         self.listener = listener
         self._grid = plan.grid
-        self._blocks = list(plan.blocks())
-        self._known = set(self._blocks)
+        self._rows, self._columns = self._grid.block_ranges(plan.predicted_region)
+        self._count = len(self._rows) * len(self._columns)
         self._forget_damaged()
         self._tiles = sum(record.tiles for record in ledger.done.values())
         for block in ledger.done:
@@ -67,7 +67,7 @@ class Book:
 
     def missing(self) -> list[Index]:
         """Return the blocks that are not committed yet, row by row."""
-        return [block for block in self._blocks if block not in self.ledger.done]
+        return [block for block in self.plan.blocks() if block not in self.ledger.done]
 
     def ready(self, block: Index) -> bool:
         """Return whether the neighbours that a block waits for are committed."""
@@ -77,7 +77,7 @@ class Book:
         """Return the neighbours that wait for a block."""
         if not self._grid.blended:
             return []
-        return [near for near in self._grid.later(block) if near in self._known]
+        return [near for near in self._grid.later(block) if self._known(near)]
 
     def givers(self, block: Index) -> tuple[Record, ...]:
         """Return the ledger lines of the earlier neighbours that have written strips."""
@@ -90,7 +90,7 @@ class Book:
         for block in (record.block, *self._earlier(record.block)):
             self._drop_strips(block)
         self._tiles += record.tiles
-        done, total = len(self.ledger.done), len(self._blocks)
+        done, total = len(self.ledger.done), self._count
         self.listener(Event("predict", done, total, data={"tiles": self._tiles, "failed": len(record.failed)}))
 
     def _forget_damaged(self) -> None:
@@ -100,7 +100,7 @@ class Book:
         """
         done = self.ledger.done
         lost = {block for block, record in done.items() if not self._as_written(record)}
-        asked = [block for block in self._blocks if block not in done or block in lost]
+        asked = [block for block in self.plan.blocks() if block not in done or block in lost]
         while asked:
             for near in self._earlier(asked.pop()):
                 if near in done and near not in lost and not self.store.has_strips(done[near]):
@@ -110,10 +110,10 @@ class Book:
             self.ledger.forget(lost)
         if lost or self.ledger.damaged:
             text = f"{self.store.directory} was damaged: {len(lost) + self.ledger.damaged} blocks are computed again"
-            self.listener(Event("predict", len(done), len(self._blocks), text))
+            self.listener(Event("predict", len(done), self._count, text))
 
     def _as_written(self, record: Record) -> bool:
-        if record.block not in self._known or len(record.layers) != len(self.plan.layers):
+        if not self._known(record.block) or len(record.layers) != len(self.plan.layers):
             return False
         try:
             for layer, sha256 in zip(("", *self.plan.layers), (record.sha256, *record.layers), strict=True):
@@ -122,10 +122,13 @@ class Book:
             return False
         return True
 
+    def _known(self, block: Index) -> bool:
+        return block.row in self._rows and block.column in self._columns
+
     def _earlier(self, block: Index) -> list[Index]:
         if not self._grid.blended:
             return []
-        return [near for near in self._grid.earlier(block) if near in self._known]
+        return [near for near in self._grid.earlier(block) if self._known(near)]
 
     def _drop_strips(self, block: Index) -> None:
         if self._grid.blended and all(near in self.ledger.done for near in self.later(block)):
@@ -140,11 +143,10 @@ class Checked:
 
     def __init__(self, book: Book, layer: str = "") -> None:
         """`layer` is the name of an uncertainty layer; '' for labels."""
-        number = (*book.plan.layers,).index(layer) if layer else -1
-        records = book.ledger.done.items()
-        self._sha256 = {block: record.layers[number] if layer else record.sha256 for block, record in records}
+        self._number = (*book.plan.layers,).index(layer) if layer else -1
+        self._done = book.ledger.done
         self._store, self._grid, self._layer = book.store, book.plan.grid, layer
-        self._seen: dict[Index, list[tuple[int, ...] | None]] = {}
+        self._seen: dict[int, int] = {}
 
     def __call__(self, box: Box) -> NDArray[Any]:
         """Return the values of `box`. Raises `StorageError` where they are not what was committed."""
@@ -156,10 +158,12 @@ class Checked:
 
     def _check(self, block: Index) -> None:
         zone = self._grid.zone(block)
-        state = self._store.state(zone, self._layer)
-        if self._seen.get(block) == state:
+        number = block.row * self._grid.x.blocks + block.column
+        state = hash(tuple(self._store.state(zone, self._layer)))  # a word for each block is kept
+        if self._seen.get(number) == state:
             return
-        if block not in self._sha256:
+        if block not in self._done:
             raise StorageError(f"block {tuple(block)} is not in the ledger of {self._store.directory}; {AGAIN}")
-        self._store.check(zone, self._sha256[block], self._layer)
-        self._seen[block] = state
+        record = self._done[block]
+        self._store.check(zone, record.layers[self._number] if self._layer else record.sha256, self._layer)
+        self._seen[number] = state

@@ -152,7 +152,7 @@ def kept_job(full: Source, model: Model, settings: Settings, plan: Plan) -> Job:
     plan = replace(plan, source=full.name, model=card.name)
     if (settings.get("workers") or 0) != plan.compute.workers:
         compute = replace(plan.compute, workers=settings.get("workers") or 0)
-        promise = promises(full, card, settings, compute, _needs_of(plan, model))
+        promise = promises(full, card, settings, compute, _needs_of(plan, model), plan.region)
         plan = with_workers(plan, compute, promise, settings.get("memory"))
     image = image_data(full, plan.mask)
     wanted = Wanted(image, plan, area)

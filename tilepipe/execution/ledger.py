@@ -1,21 +1,27 @@
-"""Ledger: what is done, one line with a checksum per block."""
+"""Ledger: what is done, one line with a checksum per block; in memory a few words per block."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tilepipe.errors import StorageError
-from tilepipe.storage import append_line, read_lines, sealed, write_durably
+from tilepipe.storage import append_line, each_line, sealed, write_durably
 from tilepipe.tiling.grid import Index
 
 AGAIN = "give the same command again: what is damaged is computed again"
 """What a message about a damaged work directory ends with."""
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 """What Zarr raises for arrays that are not what was written."""
+_HEAD = struct.Struct("<IdBB")
+"""Tiles, seconds, number of layers, which sides have a strip."""
+_SIDES = ("right", "below", "corner")
+_HASH = 32
+"""Bytes of a sha256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +55,84 @@ class Record:
         return cls(**{**fields, **lists, "block": Index(*fields["block"])})
 
 
-def read_records(path: Path) -> tuple[dict[Index, Record], int]:
-    """Return the blocks of a ledger that may be at work, and how many of its lines are torn or damaged."""
-    lines, damaged = read_lines(path)
+class Records(MutableMapping[Index, Record]):
+    """Ledger lines by block, in the order they came, packed: a run may have a million."""
+
+    def __init__(self) -> None:
+        """Hold none."""
+        self._packed: dict[int, bytes | Record] = {}
+
+    def __getitem__(self, block: Index) -> Record:
+        """Return the line of a block. Raises KeyError."""
+        packed = self._packed[_number(block)]
+        return packed if isinstance(packed, Record) else _unpacked(Index(*block), packed)
+
+    def __setitem__(self, block: Index, record: Record) -> None:
+        """Take the line of a block."""
+        self._packed[_number(block)] = _packed(record) or record
+
+    def __delitem__(self, block: Index) -> None:
+        """Leave a block out. Raises KeyError."""
+        del self._packed[_number(block)]
+
+    def __contains__(self, block: object) -> bool:
+        """Return whether there is a line of a block."""
+        return isinstance(block, tuple) and _number(block) in self._packed
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both hold the same lines, in whatever order; equal lines are packed alike."""
+        return self._packed == other._packed if isinstance(other, Records) else dict(self.items()) == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __iter__(self) -> Iterator[Index]:
+        """Yield the blocks."""
+        return (Index(number >> 32, number & 0xFFFFFFFF) for number in self._packed)
+
+    def __len__(self) -> int:
+        """Return the number of blocks."""
+        return len(self._packed)
+
+
+def _number(block: tuple[int, ...]) -> int:
+    row, column = block
+    return row << 32 | column
+
+
+def _packed(record: Record) -> bytes | None:
+    """Return what `_unpacked` makes this record of; None where something is not as usual: a tile that failed."""
     try:
-        records = [Record.from_dict(fields) for fields in lines]
-    except (KeyError, TypeError):
-        raise StorageError(f"{path} was written by another version; remove {path.parent}") from None
-    return {record.block: record for record in records}, damaged
+        sides = sum(1 << k for k, side in enumerate(_SIDES) if side in record.strips)
+        hashes = [record.sha256, *record.layers, *(record.strips[side] for side in _SIDES if side in record.strips)]
+        content = _HEAD.pack(record.tiles, record.seconds, len(record.layers), sides)
+        content += b"".join(map(bytes.fromhex, hashes))
+        return content if _unpacked(record.block, content) == record else None
+    except (struct.error, ValueError, TypeError):
+        return None
+
+
+def _unpacked(block: Index, content: bytes) -> Record:
+    tiles, seconds, layers, sides = _HEAD.unpack_from(content)
+    places = range(_HEAD.size, len(content), _HASH)
+    first, *others = (content[at : at + _HASH].hex() for at in places)
+    there = [side for k, side in enumerate(_SIDES) if sides >> k & 1]
+    strips = dict(zip(there, others[layers:], strict=True))
+    return Record(block, first, tiles, (), seconds, tuple(others[:layers]), strips)
+
+
+def read_records(path: Path) -> tuple[Records, int]:
+    """Return the blocks of a ledger that may be at work, and how many of its lines are torn or damaged."""
+    records, damaged = Records(), 0
+    for fields in each_line(path):
+        if fields is None:
+            damaged += 1
+            continue
+        try:
+            record = Record.from_dict(fields)
+        except (KeyError, TypeError):
+            raise StorageError(f"{path} was written by another version; remove {path.parent}") from None
+        records[record.block] = record
+    return records, damaged
 
 
 class Ledger:
@@ -85,4 +161,4 @@ class Ledger:
 
     def _rewrite(self) -> None:
         lines = (json.dumps(sealed(record.to_dict())) + "\n" for record in self.done.values())
-        write_durably(self.path, "".join(lines))
+        write_durably(self.path, lines)

@@ -1,5 +1,6 @@
-"""Memory: the promise, computed before a run from the plan's numbers alone; it does not depend on height or width.
+"""Memory: the promise, computed before a run from the plan's numbers alone.
 
+It does not depend on the image's height or width, but for what is kept of blocks where there are many.
 Constants were measured as peak RSS of the process tree on Linux, x86-64, torch CPU; see docs/memory.md.
 """
 
@@ -12,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.inference.device import Compute
 from tilepipe.models.card import ModelCard
@@ -36,6 +38,14 @@ EXPORT = 224 * MiB
 
 HEAPS = 64 * MiB
 """What threads' heaps keep of maps of statistics, which are made and thrown away piece by piece."""
+FEW = 10_000
+"""Blocks of which what is kept lies within the slack of a process."""
+LINE = 512
+"""What the process that hands out the blocks keeps of each: its line of the ledger, and what it was compared with."""
+STRIPS = 320
+"""What it keeps beside that where blocks are blended."""
+LAYER = 192
+"""The same for each uncertainty layer."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +66,14 @@ class Memory:
     """The image, where it lies in memory whole."""
     statistics: int = 0
     """Taking statistics of windows, before prediction."""
+    ledger: int = 0
+    """What is kept of each block, where there are more than `FEW`."""
 
     @property
     def total(self) -> int:
         """The promise for the whole process tree; statistics, prediction and export come one after another."""
-        return self.processes + self.image + max(self.model + self.tiles + self.blocks, self.statistics, self.export)
+        kept = self.processes + self.image + self.ledger
+        return kept + max(self.model + self.tiles + self.blocks, self.statistics, self.export)
 
     def to_dict(self) -> dict[str, int]:
         """Return the parts and the total."""
@@ -108,6 +121,8 @@ class Load:
     """Uncertainty layers."""
     number: int = 4
     """Bytes of a number that the model takes and gives: 8 in fp64."""
+    count: int = 0
+    """Blocks of the run."""
 
     def promise(self, workers: int, in_flight: int) -> Memory:
         """Return the promise for `workers` processes beside this one, 0 for this one alone."""
@@ -131,6 +146,7 @@ class Load:
             export=EXPORT,
             image=self.held * (workers + 1),
             statistics=each * self._windows() if needs.windows else 0,
+            ledger=max(0, self.count - FEW) * (LINE + STRIPS * grid.blended + LAYER * len(self.layers)),
         )
 
     def _reading(self, pixels: int, at_once: int) -> int:
@@ -195,8 +211,10 @@ def _layers(settings: Settings, cut: Tiling) -> tuple[str, ...]:
     return check_blended(layer_names(settings.get("layers", ())), cut.window, cut.overlap)
 
 
-def promises(source: Source, card: ModelCard, settings: Settings, compute: Compute, needs: Needs) -> Promise:
-    """Return what tells the memory of a tiling of this image."""
+def promises(
+    source: Source, card: ModelCard, settings: Settings, compute: Compute, needs: Needs, region: Box | None = None
+) -> Promise:
+    """Return what tells the memory of a tiling of this image, or of a region of it; without one, of a few blocks."""
     predicted = predicted_shape(source, card, settings.get("pixel_size"))
     shrink = max(1.0, source.shape[1] / predicted[0]) * max(1.0, source.shape[2] / predicted[1])
 
@@ -207,7 +225,22 @@ def promises(source: Source, card: ModelCard, settings: Settings, compute: Compu
             batch=compute.batch, cache=getattr(source, "cache_bytes", CACHE), needs=needs,
             held=getattr(source, "held_bytes", 0),
             layers=_layers(settings, tiling), number=compute.itemsize,
+            count=_blocks_over(grid, region, source.shape[1:]) if region else 0,
         )  # fmt: skip
         return load.promise(compute.workers, compute.in_flight)
 
     return promise
+
+
+def _blocks_over(grid: Grid, region: Box, shape: tuple[int, int]) -> int:
+    """Return how many blocks a region of the full-resolution grid takes."""
+    (height, width), (full_height, full_width) = grid.shape, shape
+    rows, columns = grid.block_ranges(
+        Box(
+            region.y0 * height // full_height,
+            region.x0 * width // full_width,
+            -(-region.y1 * height // full_height),
+            -(-region.x1 * width // full_width),
+        )
+    )
+    return len(rows) * len(columns)

@@ -29,7 +29,7 @@ def make_plan(source: Source, card: ModelCard, asked: Asked, settings: Settings,
             f"model {card.name} gives labels and no probabilities, of which layers are made; leave --layers out"
         )
     compute = compute_of(settings, device)
-    tiling, memory = _fit_memory(card, settings, promises(source, card, settings, compute, needs))
+    tiling, memory = _fit_memory(card, settings, promises(source, card, settings, compute, needs, asked.region))
     picked: Picked = getattr(source, "picked", Picked())
     return Plan(
         source=source.name, picked=picked.bands, valid_band=picked.valid,

@@ -177,11 +177,15 @@ class Grid:
         return Box(y0, x0, y1, x1)
 
     def blocks_over(self, box: Box) -> Iterator[Index]:
-        """Yield the blocks that are needed for `box`: those that write its pixels or predict tiles for them."""
-        rows = self._needed(self.y, box.y0, box.y1)
+        """Yield the blocks that are needed for `box`, row by row."""
+        rows, columns = self.block_ranges(box)
         for row in rows:
-            for column in self._needed(self.x, box.x0, box.x1):
+            for column in columns:
                 yield Index(row, column)
+
+    def block_ranges(self, box: Box) -> tuple[range, range]:
+        """Return rows and columns of the blocks that write the pixels of `box` or predict tiles for them."""
+        return self._needed(self.y, box.y0, box.y1), self._needed(self.x, box.x0, box.x1)
 
     @staticmethod
     def _needed(axis: Axis, start: int, stop: int) -> range:
