@@ -31,6 +31,8 @@ def system(number: int) -> OSError:
         (system(errno.ENOLCK), 6, "local disk"),
         (system(errno.EIO), 6, "check the path and the disk"),
         (system(errno.ENOMEM), 7, "--memory"),
+        (system(errno.EAGAIN), 7, "ulimit -u"),
+        (RuntimeError("can't start new thread"), 7, "ulimit -u"),
         (MemoryError(), 7, "--memory"),
         (np._core._exceptions._ArrayMemoryError((9, 9), np.dtype("f8")), 7, "--memory"),  # type: ignore[attr-defined]
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7, "--memory"),

@@ -30,6 +30,8 @@ DEVICE_WORDS = ("cuda error", "cuda failure")
 """How torch and onnxruntime say that a device failed; a process cannot use it any more then."""
 DISK_WORDS = ("no space left", "failed to write", "write error", "error while writing", "disk full", "file too large")
 """How GDAL and libtiff say that a disk is full."""
+NO_THREAD = ("can't start new thread", "resource temporarily unavailable")
+"""How Python and the system say that a limit on threads, processes or address space is reached."""
 ZERO_BYTE = ("null byte", "null character")
 KEPT = "what is done is kept, the same command goes on"
 FREE_SPACE = f"free some space or choose an output on another disk; {KEPT}"
@@ -104,7 +106,7 @@ def ordinary(error: BaseException) -> TilepipeError | None:
     """Return the error of tilepipe that stands for an ordinary trouble; None for what is one already, or a bug."""
     if isinstance(error, TilepipeError | BrokenPipeError):
         return None
-    if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+    if isinstance(error, OSError) and error.errno not in (errno.ENOMEM, errno.EAGAIN):
         return StorageError(system_sentence(error))
     if isinstance(error, MemoryError | OSError | RuntimeError) or type(error).__module__.startswith("onnxruntime"):
         return _of_device(error)
@@ -116,6 +118,11 @@ def ordinary(error: BaseException) -> TilepipeError | None:
 
 
 def _of_device(error: BaseException) -> TilepipeError | None:
+    if _says(error, NO_THREAD):
+        return DeviceError(
+            f"no further thread or process may be started ({_line(error)}); raise the limits that 'ulimit -u' and "
+            f"'ulimit -v' print, or give fewer --workers; {KEPT}"
+        )
     if isinstance(error, MemoryError | OSError) or _says(error, NO_MEMORY):
         said = f" ({_line(error)})" if _line(error) else ""
         return DeviceError(f"memory ran out{said}; give less --memory, a smaller --tile or fewer --workers; {KEPT}")

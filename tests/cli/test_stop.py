@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a run cleanly, and the same command goes on."""
+"""SIGTERM and Ctrl-C end a run cleanly, and the same command goes on; a log that cannot be written ends none."""
 
 from __future__ import annotations
 
@@ -58,3 +58,29 @@ def test_a_stopped_run_goes_on(large: Path, model: Path, sent: signal.Signals, c
     whole = large.with_name("whole.tif")
     assert main(["segment", str(large), str(whole), *words, "-q"]) == 0
     assert output.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full", "<&- 2>&-"])
+def test_a_log_that_cannot_be_written_ends_no_run(image: Path, model: Path, closed: str) -> None:
+    if "full" in closed and not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    output = image.with_name("out.tif")
+    command = [sys.executable, "-m", "tilepipe", "segment", str(image), str(output), "-m", str(model)]
+    script = f'exec "$@" {closed}'
+    run = subprocess.run(["sh", "-c", script, "sh", *command], check=False, stdout=subprocess.PIPE, text=True)
+    assert (run.returncode, run.stdout) == (0, f"{output}\n")
+    assert main(["verify", str(output), "-q"]) == 0
+    command[4] = "missing.tif"
+    run = subprocess.run(["sh", "-c", script, "sh", *command], check=False, stdout=subprocess.PIPE, text=True)
+    assert (run.returncode, run.stdout) == (4, ""), "the code says why, where no log can"
+
+
+def test_what_libraries_print_never_gets_into_a_file_that_took_the_place_of_standard_error(image: Path) -> None:
+    code = (
+        "import os, sys; from tilepipe.cli.main import main; main(); file = open(sys.argv[2], 'w'); "
+        "os.write(2, b'remark'); print('lost', file=sys.stderr)"
+    )
+    script = 'exec "$@" 2>&-'
+    target = image.with_name("text")
+    subprocess.run(["sh", "-c", script, "sh", sys.executable, "-c", code, "--version", str(target)], check=True)
+    assert target.read_bytes() == b""

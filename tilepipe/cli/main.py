@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import sys
 import traceback
@@ -50,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with `arguments` (those of the process by default) and return the exit code."""
     if arguments is not None:
         return _ended(list(arguments))
+    say.open_streams()
     with own_stderr():
         return _ended(sys.argv[1:])
 
@@ -61,7 +61,7 @@ def _ended(words: list[str]) -> int:
             return _run([word for word in words if word != "--debug"])
     except BrokenPipeError:  # whoever read our output, 'head' for instance, has seen enough
         for stream in (sys.stdout, sys.stderr):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            say.mute(stream.fileno())
         return 128 + signal.SIGPIPE
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in words:

@@ -21,7 +21,7 @@ def own_stderr() -> Iterator[None]:
 
     -W or PYTHONWARNINGS shows what libraries remark.
     """
-    if sys.warnoptions or sys.stderr is None:  # None: it was closed, as by 2>&-
+    if sys.warnoptions:
         yield
         return
     warnings.simplefilter("ignore")

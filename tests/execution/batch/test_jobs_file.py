@@ -84,6 +84,12 @@ def test_outputs_beside_the_images_are_not_images_the_next_time(tmp_path: Path) 
     assert expand(jobs, tmp_path, frozenset({tmp_path / "gone.labels.tif"})) == first
 
 
+def test_an_image_that_would_be_its_own_output_is_never_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tif", "b.tiff")
+    with pytest.raises(UsageError, match=r"an output of .*a\.tif would be .*a\.tif, which is an image"):
+        expand(Jobs(images=("*.tif*",), model="m", output="{stem}.tif"), tmp_path)
+
+
 def test_a_listed_image_that_does_not_exist_stays_listed(tmp_path: Path) -> None:
     jobs = Jobs(images=("missing.tif",), model="m")
     assert expand(jobs, tmp_path)[0].image == tmp_path / "missing.tif"

@@ -127,7 +127,7 @@ def expand(jobs: Jobs, base: Path, products: frozenset[Path] = frozenset()) -> l
         listed |= set(images) if len(images) == 1 and images[0].name == Path(pattern).name else set()
         for image in images:
             found.setdefault(image, _job(jobs, base, image, start))
-    taken = {product for job in found.values() for product in job.products} | products
+    taken = {product for job in found.values() for product in job.products if product != job.image} | products
     chosen = [found[image] for image in sorted(found) if image in listed or image not in taken]
     if not chosen:
         raise UsageError(f"no image matches {', '.join(jobs.images)} in {base}; check 'images:', paths start there")
