@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 from tilepipe.errors import UsageError
@@ -12,7 +13,7 @@ from tilepipe.errors import UsageError
 class Box:
     """Half-open pixel rectangle [y0, y1) x [x0, x1); never empty, may lie outside an image.
 
-    Raises `UsageError` when it would be empty.
+    Raises `UsageError` when it would be empty, or where a number is not whole.
     """
 
     y0: int
@@ -25,11 +26,23 @@ class Box:
     """Column after the last."""
 
     def __post_init__(self) -> None:
+        if not type(self.y0) is type(self.x0) is type(self.y1) is type(self.x1) is int:
+            self._make_whole()
         if self.y1 <= self.y0 or self.x1 <= self.x0:
             raise UsageError(
                 f"region has no pixels: rows {self.y0} to {self.y1}, columns {self.x0} to {self.x1}; "
                 "give it at least one row and one column"
             )
+
+    def _make_whole(self) -> None:
+        """Take whole numbers of numpy as Python's."""
+        for name in ("y0", "x0", "y1", "x1"):
+            try:
+                object.__setattr__(self, name, index(getattr(self, name)))
+            except TypeError:
+                raise UsageError(
+                    f"region {name} {getattr(self, name)!r} is no whole number; rows and columns are counted in pixels"
+                ) from None
 
     @classmethod
     def of_shape(cls, height: int, width: int) -> Box:

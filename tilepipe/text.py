@@ -39,6 +39,11 @@ def clean_line(text: object) -> str:
     return clean(text).replace("\n", "\\u000a").replace("\t", " ")
 
 
+def comma_list(text: str) -> tuple[str, ...]:
+    """Return words that have commas between them."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return "'word' is unknown" with the nearest known word, for messages."""
     known = sorted(known)

@@ -49,6 +49,27 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(image: Path, model: Path, 
     assert [path.name for path in image.parent.iterdir()] == ["scene.tif"]
 
 
+@pytest.mark.parametrize(
+    ("output", "options"),
+    [
+        ("out.tif", ["--of", "tiff"]),
+        ("out.tif", ["--of", "geojson"]),
+        ("out.gpkg", []),
+        ("scene.tif", []),
+        ("out.geojson", ["--layers", "margin"]),
+    ],
+)
+def test_a_dry_run_refuses_the_outputs_that_the_run_refuses(
+    image: Path, model: Path, capsys: Out, output: str, options: list[str]
+) -> None:
+    command = ["segment", str(image), str(image.with_name(output)), "-m", str(model), "-q", *options]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert main([*command, "--dry-run"]) == 2
+    assert capsys.readouterr() == ("", said)
+    assert [path.name for path in image.parent.iterdir()] == ["scene.tif"]
+
+
 def test_a_plan_as_json_is_the_plan(image: Path, model: Path, capsys: Out) -> None:
     assert main(["plan", str(image), "-m", str(model), "--json", "--window", "10,20,100,50", "--memory", "8GiB"]) == 0
     plan = Plan.from_json(capsys.readouterr().out)

@@ -15,6 +15,7 @@ from torch import nn
 import tilepipe as tp
 from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.execution.batch.jobs_file import read_jobs
+from tilepipe.execution.export import export
 from tilepipe.planning.given import KINDS, checked
 from tilepipe.planning.settings import Settings
 
@@ -68,3 +69,33 @@ def test_a_jobs_file_with_a_value_of_another_kind_is_refused_before_the_first_im
         read_jobs(jobs)
     jobs.write_text(f"images: a.tif\nmodel: forest\nsettings: {{{name}: null}}\n")
     assert read_jobs(jobs).settings == {}
+
+
+def test_products_in_one_text_are_those_between_its_commas(model: tp.Model, tmp_path: Path) -> None:
+    assert checked({"of": "cog, geojson"})["of"] == ("cog", "geojson")
+    made = tp.segment(IMAGE, model, tmp_path / "a", of="cog,geojson")
+    assert [path.name for path in made.paths] == ["a.tif", "a.geojson"]
+    assert [path.name for path in export(tmp_path / "a.tif", tmp_path / "b", of="cog,geojson")] == [
+        "b.tif",
+        "b.geojson",
+    ]
+    jobs = tmp_path / "jobs.yaml"
+    jobs.write_text("images: a.tif\nmodel: forest\nof: cog, geojson\n")
+    assert read_jobs(jobs).of == ("cog", "geojson")
+
+
+def test_a_plan_refuses_a_product_that_is_not_known(model: tp.Model) -> None:
+    with pytest.raises(UsageError, match="product 'tiff' is not known; use cog"):
+        tp.plan(IMAGE, model, of=["cog", "tiff"])
+
+
+@pytest.mark.parametrize("region", [(10, 20, 60, 90), [10, 20, 60, 90], np.array([10, 20, 60, 90])])
+def test_four_whole_numbers_are_a_box(region: Any, model: tp.Model) -> None:
+    assert (tp.predict(IMAGE, model, region) == tp.predict(IMAGE, model)[10:60, 20:90]).all()
+    assert tp.plan(IMAGE, model, region=region).region == tp.Box(10, 20, 60, 90)
+
+
+@pytest.mark.parametrize("region", [(0, 0, 64), (0, 0, 64, 6.5), (0.0, 0, 64, 64), "0abc", {1, 2, 3, 4}, 5])
+def test_what_is_no_region_is_refused(region: Any, model: tp.Model) -> None:
+    with pytest.raises(UsageError):
+        tp.predict(IMAGE, model, region)

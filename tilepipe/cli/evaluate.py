@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from tilepipe.cli import say
-from tilepipe.cli.options import TALK, comma_list, given, with_options
+from tilepipe.cli.options import TALK, given, with_options
 from tilepipe.cli.progress_bar import progress
+from tilepipe.text import comma_list
 
 
 def values(text: str) -> dict[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from tilepipe.cli import say
-from tilepipe.cli.options import comma_list
+from tilepipe.text import comma_list
 
 
 @click.command()

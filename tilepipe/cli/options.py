@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from tilepipe.text import comma_list
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -52,11 +54,6 @@ def pixel_size(text: str) -> float:
             f"{text!r} is no number; give it alone, in micrometres for slides and metres for rasters: "
             f"{plain_size(text)}"
         ) from None
-
-
-def comma_list(text: str) -> tuple[str, ...]:
-    """Return words that have commas between them."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 MODEL = click.option("-m", "--model", required=True, help="A model directory or file, or the name of a bundled model.")

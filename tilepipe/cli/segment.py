@@ -29,13 +29,14 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
     A run that was interrupted goes on when the same command is given again. Prints the paths of what was written.
     """
     import tilepipe
+    from tilepipe.execution.segment import dry_run as planned
 
     mode, quiet, verbose, dry_run = (options.pop(name) for name in ("mode", "quiet", "verbose", "dry_run"))
     settings = given(options)
     if dry_run:
         say_notes(source, settings)
     if dry_run or verbose:
-        (say.out if dry_run else say.err)(tilepipe.plan(source, model, **settings))
+        (say.out if dry_run else say.err)(planned(source, model, output, **settings))
     if dry_run:
         return 0
     with progress(mode, quiet) as listener:

@@ -14,15 +14,16 @@ from tilepipe.paths import refuse_inputs
 from tilepipe.products.formats import LABELS, PRODUCTS, output_paths, touched
 from tilepipe.products.labels import open_label_file
 from tilepipe.storage import locked
+from tilepipe.text import comma_list
 
 
 @public
 def export(
-    labels: str | Path, output: str | Path, *, of: Sequence[str] | None = None, overwrite: bool = False
+    labels: str | Path, output: str | Path, *, of: str | Sequence[str] | None = None, overwrite: bool = False
 ) -> list[Path]:
     """Write a label map in other formats; return the new paths. Raises `UsageError` when one exists."""
     finished = open_label_file(Path(labels))
-    paths = output_paths(Path(output), list(of or ()))
+    paths = output_paths(Path(output), list(comma_list(of) if isinstance(of, str) else of or ()))
     if not paths:
         raise UsageError(f"{output} has no known suffix; name the format with --of {', '.join(PRODUCTS)}")
     outputs = Outputs(paths, overwrite)

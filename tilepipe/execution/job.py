@@ -26,6 +26,7 @@ from tilepipe.planning.resolution import predicted_shape, with_model_bands
 from tilepipe.planning.settings import Settings, check_numbers, compute_of
 from tilepipe.planning.tile_size import choose_tile, with_workers
 from tilepipe.planning.wanted import Wanted
+from tilepipe.products.formats import refuse_unknown
 from tilepipe.sources.base import Source
 from tilepipe.sources.foreign import Arrayed, Plain
 from tilepipe.sources.open import chosen, open_source
@@ -103,6 +104,7 @@ def job_of(
 ) -> tuple[Job, Source]:
     """Return the job, on the prediction grid, and the source at full resolution."""
     settings = checked(settings)
+    refuse_unknown(settings.get("of", ()))
     model, full = opened(source, model, settings)
     return make_job(full, model, settings, listener=listener), full
 

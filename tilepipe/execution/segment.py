@@ -104,9 +104,7 @@ def segment(
     model, full = opened(source, model, asked)
     for note in getattr(full, "notes", ()):
         listener(Event("plan", message=note))
-    paths = _output_paths(full, output, asked.get("of"))
-    outputs = Outputs(paths, bool(asked.get("overwrite")), layer_names(asked.get("layers", ())))
-    refuse_inputs(touched(outputs.files), _read(full, model.name, asked))
+    outputs = _outputs(full, model, output, asked)
     finish_others(outputs)
     size = getattr(full, "identity_bytes", 0)
     if size > SAID:
@@ -130,8 +128,23 @@ def segment(
 
 @public
 @identities_held()
+def dry_run(
+    source: Image, model: str | Path | Model, output: str | Path | None = None, **settings: Unpack[Settings]
+) -> Plan:
+    """Return the plan of `segment` with the same arguments, whose outputs are checked first. Nothing is written."""
+    asked = checked(settings)
+    model, full = opened(source, model, asked)
+    _outputs(full, model, output, asked)
+    return make_job(full, model, asked).plan
+
+
+@public
+@identities_held()
 def predict(
-    source: Image, model: str | Path | Model, region: Box | None = None, **choices: Unpack[Choices]
+    source: Image,
+    model: str | Path | Model,
+    region: Box | tuple[int, int, int, int] | None = None,
+    **choices: Unpack[Choices],
 ) -> NDArray[Any]:
     """Return the labels of a region, (height, width) uint8 or uint16, in memory: no store, no cluster.
 
@@ -147,6 +160,14 @@ def predict(
         if text.startswith("warning: "):
             warnings.warn(text.removeprefix("warning: "), stacklevel=3)
     return region_labels(job, full)
+
+
+def _outputs(source: Source, model: Model, output: str | Path | None, asked: Settings) -> Outputs:
+    """Return what a run writes. Raises `UsageError` where that cannot be written, or is read."""
+    paths = _output_paths(source, output, asked.get("of"))
+    outputs = Outputs(paths, bool(asked.get("overwrite")), layer_names(asked.get("layers", ())))
+    refuse_inputs(touched(outputs.files), _read(source, model.name, asked))
+    return outputs
 
 
 def _output_paths(source: Source, output: str | Path | None, of: Sequence[str] | None) -> dict[str, Path]:

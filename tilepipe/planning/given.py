@@ -15,6 +15,7 @@ from typing import Any, cast
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.planning.settings import Settings
+from tilepipe.text import comma_list
 
 
 def checked(settings: Settings) -> Settings:
@@ -37,6 +38,10 @@ def _checked(name: str, value: Any) -> Any:
     if not fits(value):
         said = repr(value)
         raise UsageError(f"{name} {said if len(said) < 80 else said[:80] + '...'} cannot be used; give {what}")
+    if name == "of" and isinstance(value, str):
+        return comma_list(value)
+    if name == "region" and not isinstance(value, str | Path | Box):
+        return Box(*value)
     return _plain(value)
 
 
@@ -97,11 +102,15 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "memory": (_or_word(_whole), "a size like 4GiB, or bytes"),
     "mask": (_file, "auto, none, tissue, value:255 or the path of a GeoJSON file"),
-    "region": (lambda value: _file(value) or isinstance(value, Box), "the path of a GeoJSON file or a Box"),
+    "region": (
+        lambda value: _file(value) or isinstance(value, Box) or _listed(_whole, 4)(value),
+        "the path of a GeoJSON file, a Box, or its four whole numbers: first row, first column, row and column after "
+        "the last",
+    ),
     "bounds": (_listed(_number, 4), "four numbers: left, bottom, right, top"),
     "window": (_listed(_whole, 4), "four whole numbers: column, row, width, height"),
     "bands": (_or_word(_listed(_number_or_word)), "numbers from 1, or names"),
-    "of": (_listed(_word), "a list of products, like ['cog', 'geojson']"),
+    "of": (_or_word(_listed(_word)), "a list of products, like ['cog', 'geojson']"),
     "layers": (_or_word(_listed(_word)), "a list of layers, like ['margin', 'entropy']"),
 }
 """By setting: what it may be, and how that is said. Others take whatever has a truth value, or say it themselves."""

@@ -45,7 +45,7 @@ def resolve(source: Source, card: ModelCard, settings: Settings) -> tuple[Asked,
             raise UsageError(f"the polygons of {region} say where to compute; leave out mask {settings['mask']}")
         area = _area(source, region)
         return Asked(area.box, _digest(area)), area
-    box = whole if region is None else region
+    box = whole if region is None else region if isinstance(region, Box) else Box(*region)
     if settings.get("bounds") is not None:
         box = window_of_bounds(source, settings["bounds"], settings.get("bounds_crs"))
     if settings.get("window") is not None:

@@ -29,8 +29,8 @@ class Choices(TypedDict, total=False):
     t: int
     """Which plane along t, from 0."""
 
-    of: Sequence[str]
-    """Products: cog, ome-zarr, geojson."""
+    of: str | Sequence[str]
+    """Products: cog, ome-zarr, geojson; a list, or with commas between."""
     bounds: tuple[float, float, float, float]
     """(left, bottom, right, top) in `bounds_crs`."""
     bounds_crs: str
@@ -87,8 +87,8 @@ class Choices(TypedDict, total=False):
 class Settings(Choices, total=False):
     """All that a user may choose. Everything has a default."""
 
-    region: Box | str | Path
-    """Pixels of the full-resolution grid, or a GeoJSON file of polygons."""
+    region: Box | tuple[int, int, int, int] | str | Path
+    """Pixels of the full-resolution grid, as a `Box` or its (y0, x0, y1, x1), or a GeoJSON file of polygons."""
 
 
 @dataclass(frozen=True)

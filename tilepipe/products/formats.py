@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,15 +82,20 @@ def product_of(path: Path) -> str | None:
     return next((product for product, p in PRODUCTS.items() if name.endswith((p.suffix, p.suffix + "f"))), None)
 
 
+def refuse_unknown(of: Iterable[str]) -> None:
+    """Raise `UsageError` for a product that is not known."""
+    for name in of:
+        if name not in PRODUCTS:
+            raise UsageError(f"product {name!r} is not known; use {', '.join(PRODUCTS)}")
+
+
 def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
     """Return the final path of each product `of`; `output` is a file of one of them, or a path without suffix.
 
     Raises `UsageError` for a product that is not known, an output that is none of them or one that ends like a file in
     a format that is not written.
     """
-    for name in of:
-        if name not in PRODUCTS:
-            raise UsageError(f"product {name!r} is not known; use {', '.join(PRODUCTS)}")
+    refuse_unknown(of)
     _refuse_ending(output, known=bool(of))
     main = product_of(output)
     if main is None:

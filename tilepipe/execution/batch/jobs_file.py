@@ -27,7 +27,7 @@ from tilepipe.paths import refuse_special
 from tilepipe.planning.given import checked
 from tilepipe.planning.settings import Settings
 from tilepipe.products.formats import files_of, output_paths
-from tilepipe.text import kind_of, nearest, read_yaml, wrong_value
+from tilepipe.text import comma_list, kind_of, nearest, read_yaml, wrong_value
 from tilepipe.tiling.uncertainty import layer_names
 
 FIELDS = ("dir", "stem", "name")
@@ -63,10 +63,15 @@ class Jobs(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict)
     """Of `tilepipe.segment`."""
 
-    @field_validator("images", "of", mode="before")
+    @field_validator("images", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("of", mode="before")
+    @classmethod
+    def _as_in_the_option(cls, value: Any) -> Any:
+        return comma_list(value) if isinstance(value, str) else value
 
     @field_validator("settings")
     @classmethod
