@@ -70,6 +70,20 @@ def test_a_missing_path_names_its_neighbour(tmp_path: Path) -> None:
     assert "characters" in missing("x" * 5000)
 
 
+@pytest.mark.parametrize(
+    ("there", "asked"), [("lines.geojson", "nope.geojson"), ("sure.tif", "nope.tif"), ("b.tif", "a.tif")]
+)
+def test_the_same_ending_makes_no_neighbour(there: str, asked: str, tmp_path: Path) -> None:
+    (tmp_path / there).touch()
+    assert "did you mean" not in missing(tmp_path / asked)
+
+
+@pytest.mark.parametrize(("there", "asked"), [("scene.tif", "scene.tiff"), ("scene.tif", "scene"), ("a.tif", "A.tif2")])
+def test_another_ending_leaves_a_neighbour(there: str, asked: str, tmp_path: Path) -> None:
+    (tmp_path / there).touch()
+    assert f"did you mean {tmp_path / there}?" in missing(tmp_path / asked)
+
+
 def test_commands_know_each_others_files() -> None:
     assert kind_of({"images": [], "model": "m"}) == "batch run"
     assert kind_of({"name": "n", "train": [], "classes": []}) == "train"

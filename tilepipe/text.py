@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -51,6 +51,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"{word!r} is unknown; " + (f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}")
 
 
+def alike(name: str, known: Iterable[str]) -> str | None:
+    """Return the file name most like `name`, None where none is: endings that are the same make no two names alike."""
+    folded = {other.casefold(): other for other in known}
+    stem, near = PurePath(name.casefold()).stem, {PurePath(other).stem for other in folded}
+    stems = set(difflib.get_close_matches(stem, near, n=len(near) or 1))
+    of_these = [other for other in folded if PurePath(other).stem in stems]
+    close = difflib.get_close_matches(name.casefold(), of_these, n=1)
+    return folded[close[0]] if close else None
+
+
 def missing(path: str | Path) -> str:
     """Return "path does not exist" with what is there under the nearest name, for messages."""
     path = Path(path)
@@ -66,10 +76,8 @@ def missing(path: str | Path) -> str:
         names = [entry.name for entry in folder.iterdir()][:10_000]
     except OSError:
         names = []
-    folded = {name.casefold(): name for name in names if not name.startswith(".")}
-    close = difflib.get_close_matches(path.name.casefold(), folded, n=1)
-    if close:
-        return f"{path} does not exist; did you mean {folder / folded[close[0]]}?"
+    if close := alike(path.name, (name for name in names if not name.startswith("."))):
+        return f"{path} does not exist; did you mean {folder / close}?"
     return f"{path} does not exist; check the name, it is looked for in {folder.absolute()}"
 
 

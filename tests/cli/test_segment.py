@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 from helpers.onnx_files import pointwise, save, write_card
+from PIL import Image
 
 from tilepipe.box import Box
 from tilepipe.cli.main import main
@@ -114,6 +115,15 @@ def test_info_of_an_image(image: Path, capsys: Out) -> None:
     out = capsys.readouterr().out
     assert "crs: WGS 84 / UTM zone 33N\n" in out
     assert "m/px (height x width)\n" in out
+
+
+def test_info_of_a_picture_has_a_line_for_each_fact(tmp_path: Path, capsys: Out) -> None:
+    Image.new("RGB", (7, 5)).save(tmp_path / "x.png")
+    assert main(["info", str(tmp_path / "x.png")]) == 0
+    out = capsys.readouterr().out
+    assert "height: 5\nwidth: 7\n" in out
+    assert "layout: picture\n" in out
+    assert "{" not in out
 
 
 def test_info_of_a_model(model: Path, capsys: Out) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import asdict
@@ -30,10 +31,17 @@ def info(target: str, trust_model: str | None, as_json: bool, **options: int | N
     if as_json:
         say.out(json.dumps(facts, indent=1))
         return
+    say.out("".join(_line(name, value) for name, value in facts.items()), nl=False)
+
+
+def _line(name: str, value: Any) -> str:
+    """Return a fact as YAML that begins a line of its own, whatever the others are."""
     import yaml
 
-    plain = {name: _text(value) for name, value in facts.items()}
-    say.out(yaml.safe_dump(plain, sort_keys=False, width=120, default_flow_style=None), nl=False)
+    dumper = yaml.SafeDumper(io.StringIO(), default_flow_style=None, sort_keys=False)
+    node: Any = dumper.represent_data({name: _text(value)})
+    node.flow_style = False
+    return str(yaml.serialize(node, Dumper=yaml.SafeDumper, width=120))
 
 
 def describe(target: str, trust_model: str | None = None, scene: dict[str, int] | None = None) -> dict[str, Any]:
@@ -111,7 +119,7 @@ def _layout(source: Any) -> str:
         return f"{vendor}, levels of " + ", ".join(f"{height} x {width}" for height, width in sizes)
     if (striped := getattr(source, "striped", None)) is not None:
         return "strips of full rows" if striped else "tiles"
-    return type(source).__name__
+    return "picture" if source.identity().get("reader") == "picture" else type(source).__name__
 
 
 def _run(directory: Path) -> dict[str, Any]:

@@ -212,3 +212,19 @@ def test_a_header_that_lies_about_sizes_takes_no_memory(saved: Path, entry: obje
     (saved / WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(ModelError, match="not a readable safetensors file"):
         load_model(saved)
+
+
+def test_a_model_in_the_same_folder_is_meant_before_a_bundled_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corrected.model").mkdir()
+    (tmp_path / "corrected.model" / "model.json").write_text("{}")
+    (tmp_path / "buildinks.tif").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"did you mean 'corrected\.model'\?"):
+        load_model("corected.model")
+    with pytest.raises(ModelError, match=r"did you mean 'buildings'\?"):
+        load_model("buildinks")
+    with pytest.raises(ModelError) as said:
+        load_model("zzz.model")
+    assert "did you mean" not in str(said.value)

@@ -28,7 +28,7 @@ from tilepipe.models.nets.zoo import build
 from tilepipe.models.output import bare
 from tilepipe.paths import refuse_special
 from tilepipe.storage import cannot_write
-from tilepipe.text import missing
+from tilepipe.text import alike, missing
 
 MAX_CARD_BYTES = 1 << 20
 _HOLDS = f"a model directory holds {CARD} and {WEIGHTS}"
@@ -129,14 +129,24 @@ def _locate(name: str) -> Path:
         return path
     load.refuse(path)
     names = bundled_models()
-    near = get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = _local(path) or next(iter(get_close_matches(name, names, n=1)), None)
+    hint = f"did you mean {near!r}? " if near else ""
     if path.exists():
         refuse_special(path, ModelError)
         raise ModelError(f"{name} is a file; a model is a directory with {CARD} and {WEIGHTS}, or an ONNX file")
     if not near:
         hint = f"{missing(name)}. " if path.suffix or len(path.parts) > 1 else ""
     raise ModelError(f"there is no model {name!r}: {hint}bundled are {', '.join(names)}; or give a model directory")
+
+
+def _local(path: Path) -> str | None:
+    """Return the model whose name is most like that of `path` in the same folder, None where none is."""
+    try:
+        beside = [entry for entry in path.parent.iterdir() if (entry / CARD).exists() or load.find(entry)]
+    except OSError:
+        return None
+    near = alike(path.name, (entry.name for entry in beside))
+    return str(path.with_name(near)) if near else None
 
 
 def _card(directory: Path) -> ModelCard:
