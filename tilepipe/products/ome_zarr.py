@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
@@ -93,6 +94,8 @@ def _place(said: Any) -> Georeference | None:
             raise ValueError(f"its transform {transform} is no position")
     gcps = tuple((float(row), float(column), float(x), float(y), float(z)) for row, column, x, y, z in said["gcps"])
     rpcs = tuple((str(name), str(value)) for name, value in said["rpcs"])
+    if crs is not None:
+        CRS.from_wkt(str(crs))  # damaged text is found here, not when a product is made of it
     return Georeference(None if crs is None else str(crs), transform, gcps, rpcs)
 
 
