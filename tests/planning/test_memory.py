@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import rasterio
+import tifffile
 import zarr
 from helpers.fakes import constant_model, global_model, noise, plan_of, random_unet
 from hypothesis import given
@@ -51,6 +52,11 @@ else:
     card = tp.ModelCard(bands=3, classes=["a", "b"], halo=1)
     net = torch.nn.Conv2d(3, 2, 3, padding=1)
 model = tp.Model.from_torch(net, card)
+if path.startswith("dask:"):  # computed in float64, read as float32 or uint8
+    import dask.array as da
+    _, dtype, chunk = path.split(":")
+    noise = da.random.default_rng(0).random((3, 6144, 6144), chunks=(3, int(chunk), int(chunk)))
+    path = (noise * 100).astype(dtype)
 print(tp.plan(path, model, **settings).memory.total, flush=True)
 tp.segment(path, model, out, **settings)
 """
@@ -70,7 +76,9 @@ def write_raster(path: Path, height: int, width: int = 0) -> Path:
     return path
 
 
-def promise_and_peak(path: Path, out: Path, norms: tuple[int, int] | None = None, **settings: Any) -> tuple[int, int]:
+def promise_and_peak(
+    path: Path | str, out: Path, norms: tuple[int, int] | None = None, **settings: Any
+) -> tuple[int, int]:
     """Run in a process of its own; return the promise and the peak RSS of its process tree, in bytes.
 
     The network is one convolution, or with `norms` two with instance norm: width of their maps, size of training crops.
@@ -180,6 +188,39 @@ def test_images_that_are_decoded_whole_stay_within_the_promise(kind: str, tmp_pa
         with rasterio.open(path, "w", driver="GTiff", **shape, **place, **layout) as file:
             file.write(pixels.transpose(2, 0, 1))
     promise, peak = promise_and_peak(path, tmp_path / "o.tif", tile=TILE, window=(0, 0, 2048, 1024), mask="none")
+    print(f"{kind}: promise, peak:", promise >> 20, peak >> 20)
+    assert peak <= promise
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("array", ["dask:float32:3072", "dask:uint8:3072", "dask:float32:640", "dask:uint8:6144"])
+def test_dask_arrays_stay_within_the_promise(array: str, tmp_path: Path) -> None:
+    promise, peak = promise_and_peak(array, tmp_path / "o.tif", tile=TILE, window=(0, 0, 1536, 1024))
+    print(f"{array}: promise, peak:", promise >> 20, peak >> 20)
+    assert peak <= promise
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["levels", "strips", "planes", "pages"])
+def test_ome_tiffs_stay_within_the_promise(kind: str, tmp_path: Path) -> None:
+    pixels = np.tile(np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8), (8, 8, 1))
+    said: dict[str, Any] = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    with tifffile.TiffWriter(tmp_path / "i.ome.tif", bigtiff=True, ome=True) as file:
+        if kind == "pages":
+            stack = np.broadcast_to(pixels[:1024, :1024].transpose(2, 0, 1), (40, 3, 1024, 1024))
+            file.write(stack, tile=(256, 256), photometric="minisblack", metadata={"axes": "ZCYX"})
+        elif kind == "planes":  # each one strip
+            plain: Any = {"rowsperstrip": 4096, "photometric": "minisblack", "metadata": {"axes": "CYX"}}
+            file.write(pixels.transpose(2, 0, 1), compression="deflate", **plain)
+        else:
+            cut: Any = {"tile": (2048, 2048)} if kind == "levels" else {"rowsperstrip": 16}
+            file.write(pixels, subifds=3, compression="deflate", photometric="rgb", metadata=said, **cut)
+            for k in (2, 4, 8):
+                file.write(pixels[::k, ::k], subfiletype=1, compression="deflate", photometric="rgb", **cut)
+    how: dict[str, Any] = {"z": 17} if kind == "pages" else {}
+    promise, peak = promise_and_peak(tmp_path / "i.ome.tif", tmp_path / "o.tif", tile=TILE, **how)
     print(f"{kind}: promise, peak:", promise >> 20, peak >> 20)
     assert peak <= promise
 

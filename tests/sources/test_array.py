@@ -3,6 +3,9 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from rasterio import Affine
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
+from tilepipe.sources import array as readers
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.band_choice import Reader, choose_bands
 from tilepipe.sources.bands import bands_of
@@ -408,3 +412,50 @@ def test_a_stated_transform_that_places_no_pixels_is_said_and_not_used(bad: floa
     assert source.georeference is not None
     assert source.georeference.transform is None
     assert "places no pixels" in source.notes[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_large_chunks_are_put_together_one_by_one(data: st.DataObject) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (4, 50, 60), dtype=np.uint8)
+    chunks = ((3, 1), data.draw(st.sampled_from([(50,), (7, 40, 3)])), data.draw(st.sampled_from([(60,), (20, 1, 39)])))
+    hidden = np.ma.masked_array(image, np.random.default_rng(1).random(image.shape) > 0.3)
+    top, left = data.draw(st.integers(0, 49)), data.draw(st.integers(0, 59))
+    box = Box(top, left, data.draw(st.integers(top + 1, 50)), data.draw(st.integers(left + 1, 60)))
+    for array in (image, hidden):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(readers, "LARGE_PIECE_BYTES", 0)
+            source = ArraySource(da.from_array(array, chunks=chunks))
+            found, valid = source.read(box), source.valid(box)
+        expected = ArraySource(array)
+        np.testing.assert_array_equal(found, expected.read(box))
+        assert (valid is None) == (expected.valid(box) is None)
+        if valid is not None:
+            np.testing.assert_array_equal(valid, expected.valid(box))
+
+
+def test_one_thread_computes_a_large_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "LARGE_PIECE_BYTES", 8 * 3 * 20 * 20 - 1)
+    busy, most = threading.Semaphore(4), []
+
+    def slow(block: Any) -> Any:
+        with busy:
+            most.append(4 - busy._value)
+            time.sleep(0.01)
+            return block + 1
+
+    source = ArraySource(da.zeros((3, 40, 40), chunks=(3, 20, 20), dtype=np.uint8).map_blocks(slow, dtype=np.uint8))
+    most.clear()
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(source.read, [Box(0, 0, 40, 40)] * 4))
+    assert all((part == 1).all() for part in parts)
+    assert (max(most), len(most)) == (1, 16)
+
+
+def test_large_chunks_count_with_what_they_are_made_of() -> None:
+    def cache(side: int, dtype: str) -> int:
+        return ArraySource(da.zeros((3, 8192, 8192), chunks=(3, side, side), dtype=dtype)).cache_bytes
+
+    assert cache(256, "uint8") == cache(512, "uint8") == readers.USUAL_BYTES
+    assert cache(2048, "uint8") == 3 * 2048 * 2048 * 2 * (8 + 1)
+    assert cache(4096, "float32") == 3 * 4096 * 4096 * 2 * (8 + 4)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
+import threading
+from collections.abc import Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +17,7 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
-from tilepipe.sources.checks import READERS, stated, usable
+from tilepipe.sources.checks import LARGE_PIECE_BYTES, READERS, stated, usable
 from tilepipe.sources.content import array_sha256, dask_sha256
 from tilepipe.sources.data_array import taken
 from tilepipe.sources.foreign import Taken, axes_checked, hidden, named_axes, plain, read_as, unmasked
@@ -20,6 +25,8 @@ from tilepipe.sources.georeference import ground_resolution
 
 USUAL_BYTES = 64 << 20
 """What a process takes beside the pixels where nothing large is computed."""
+WIDEST = 8
+"""Bytes of a value in between, before it becomes what is read: each step of a graph has one chunk and makes another."""
 
 
 class ArraySource:
@@ -87,7 +94,7 @@ class ArraySource:
         inside = box & Box.of_shape(*self.shape[1:])
         mask = None
         if inside is not None and self._valid is not None:
-            mask = np.asarray(_computed(self._valid[inside.slices_in(Box.of_shape(*self.shape[1:]))]))
+            mask = np.asarray(_computed(self._valid, inside.slices_in(Box.of_shape(*self.shape[1:]))))
         if inside is not None and self.dtype.kind == "f":
             finite = np.isfinite(self._inside(inside)).all(axis=0)
             mask = finite if mask is None else mask & finite
@@ -113,8 +120,9 @@ class ArraySource:
         """Memory that a process takes beside those: for a dask array, chunks that are computed."""
         if isinstance(self._array, np.ndarray):
             return USUAL_BYTES
-        chunk = math.prod(int(max(sizes)) for sizes in self._array.chunks) * self.dtype.itemsize
-        return max(USUAL_BYTES, int(READERS * 2 * chunk))
+        values = _largest_chunk(self._array)
+        at_once = 1 if values * WIDEST > LARGE_PIECE_BYTES else READERS
+        return max(USUAL_BYTES, at_once * values * 2 * (WIDEST + self.dtype.itemsize))
 
     @property
     def identity_bytes(self) -> int:
@@ -139,7 +147,7 @@ class ArraySource:
     def _inside(self, box: Box) -> NDArray[Any]:
         """Return the pixels of a box inside the image, a copy, in the dtype in which they are read."""
         rows, columns = box.slices_in(Box.of_shape(*self.shape[1:]))
-        part = _computed(self._array[:, rows, columns])
+        part = _computed(self._array, (slice(0, self.shape[0]), rows, columns))
         if isinstance(part, np.ma.MaskedArray):
             raise InputError(
                 f"{self.name} is computed as masked arrays, which it does not say; give map_blocks "
@@ -157,11 +165,50 @@ class ArraySource:
         return pixels
 
 
-def _computed(part: Any) -> Any:
-    """Return a numpy array, computed where `part` is lazy."""
-    if isinstance(part, np.ndarray):
-        return part
+def _computed(array: Any, where: tuple[slice, ...]) -> Any:
+    """Return a part of an array as numpy's, computed where it is lazy; large chunks one at a time in a process.
+
+    Anything but such an array, as masked ones are, is returned as soon as a chunk is.
+    """
+    if isinstance(array, np.ndarray):
+        return array[where]
+    if _largest_chunk(array) * WIDEST <= LARGE_PIECE_BYTES:
+        return _compute(array[where])
+    whole: list[Any] = []
+    cuts = [list(_cut(part, sizes)) for part, sizes in zip(where, array.chunks, strict=True)]
+    for chunk in itertools.product(*cuts):
+        with _alone(os.getpid()):
+            found = _compute(array[chunk])
+            if type(found) is not np.ndarray or found.shape != tuple(part.stop - part.start for part in chunk):
+                return found
+            whole.append(found.copy())  # a view would keep the whole chunk
+    for axis in reversed(range(array.ndim)):  # the last axis varies fastest
+        count = len(cuts[axis])
+        whole = [np.concatenate(whole[k : k + count], axis) for k in range(0, len(whole), count)]
+    return whole[0]
+
+
+def _cut(part: slice, sizes: tuple[int, ...]) -> Iterator[slice]:
+    """Yield the pieces of a range of pixels that lie in one chunk each; `sizes` are those of all chunks."""
+    ends = list(itertools.accumulate(sizes))
+    for start, end in zip([0, *ends], ends, strict=False):
+        if start < part.stop and part.start < end:
+            yield slice(max(start, part.start), min(end, part.stop))
+
+
+def _largest_chunk(array: Any) -> int:
+    """Return the number of values of the largest chunk of a dask array."""
+    return math.prod(int(max(sizes)) for sizes in array.chunks)
+
+
+def _compute(part: Any) -> Any:
     import dask
 
     with dask.config.set(scheduler="synchronous"):  # the caller's threads are the parallelism
         return part.compute()
+
+
+@lru_cache(maxsize=1)
+def _alone(process: int) -> threading.Lock:
+    """Return what one thread of this process holds while it computes a large chunk."""
+    return threading.Lock()
