@@ -1,4 +1,4 @@
-"""Box: a half-open pixel rectangle, y before x everywhere."""
+"""Box: a half-open pixel rectangle, y before x everywhere. Sides: a width in pixels for each of its sides."""
 
 from __future__ import annotations
 

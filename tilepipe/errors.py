@@ -1,4 +1,4 @@
-"""Every error a user can cause.
+"""Every error a user can cause, and what the system and libraries raise in ordinary trouble as one of these.
 
     TilepipeError                       exit code
     |-- UsageError       2   the question is wrong: a flag, a region, an output that exists

@@ -3,7 +3,7 @@
 A file is there whole or not at all (temporary name, fsync, rename, fsync of the folder), and what comes back is what
 was written: texts and lines carry a checksum, and one that does not match is as good as none. Logs are appended and
 fsynced; a line that a crash has torn, or that was damaged since, is left out and counted. Locks are per file and go
-with the process that holds them.
+with the process that holds them. What is kept between runs lies in one cache directory (`recall`, `keep`).
 """
 
 from __future__ import annotations

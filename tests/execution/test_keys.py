@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from execution.test_run import CODES, StopError, labels_of, segment, stop_at, work
 from helpers.fakes import noise, random_unet
+from helpers.small_runs import CODES, StopError, labels_of, segment, stop_at, work
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from execution.test_run import CODES, labels_of, segment, work
+from helpers.small_runs import CODES, labels_of, segment, work
 
 from tilepipe.errors import LockedError, StorageError, UsageError
 from tilepipe.events import Event

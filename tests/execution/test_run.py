@@ -7,14 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from helpers.fakes import codes_model, noise, random_unet, whole_image
+from helpers.fakes import noise, random_unet, whole_image
+from helpers.small_runs import CODES, StopError, files, labels_of, segment, stop_at, work
 from numpy.typing import NDArray
 
 import tilepipe as tp
@@ -24,44 +23,6 @@ from tilepipe.events import Event
 from tilepipe.execution import publish, run
 from tilepipe.sources.array import ArraySource
 from tilepipe.storage import locked
-
-CODES = np.random.default_rng(0).integers(0, 4, (90, 130), dtype=np.uint8)
-IMAGE = ArraySource(CODES)
-CUT: dict[str, Any] = {"tile": 32, "overlap": 8, "block": 40}
-
-
-def segment(output: Path, source: Any = IMAGE, listener: Any = lambda event: None, **settings: Any) -> Any:
-    return tp.segment(source, codes_model(4), output, listener=listener, **{**CUT, **settings})
-
-
-def labels_of(output: Path) -> NDArray[Any]:
-    return np.asarray(tp.open_labels(output))
-
-
-def work(output: Path) -> Path:
-    return output.with_name(f".{output.name}.tilepipe")
-
-
-def files(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Return (mtime, content) of every file below a folder."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
-
-
-class StopError(Exception):
-    """Stands for whatever interrupts a run."""
-
-
-def stop_at(stage: str, count: int = 1) -> Callable[[Event], None]:
-    seen = 0
-
-    def listen(event: Event) -> None:
-        nonlocal seen
-        seen += event.stage == stage
-        if event.stage == stage and seen == count:
-            raise StopError
-
-    return listen
 
 
 def test_a_second_run_computes_and_writes_nothing(tmp_path: Path) -> None:
@@ -294,7 +255,7 @@ def test_some_tiles_failing_is_reported_and_tried_again_when_asked(window: str, 
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from execution.test_run import segment
+from helpers.small_runs import segment
 from tilepipe.errors import StorageError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 for limit in sys.argv[2:]:

@@ -17,7 +17,7 @@ from rasterio.transform import Affine
 
 import tilepipe as tp
 from tilepipe.errors import InputError, ModelError, UsageError
-from tilepipe.execution import segment
+from tilepipe.execution.export import export
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Resolution
 
@@ -129,11 +129,11 @@ def test_wrong_names(raster: Path, tmp_path: Path) -> None:
 def test_export_to_other_formats(raster: Path) -> None:
     labels = tp.segment(raster, codes_model(4), **CUT).paths[0]
     before = labels.read_bytes()
-    made = segment.export(labels, labels.with_name("more"), of=["ome-zarr", "geojson"])
+    made = export(labels, labels.with_name("more"), of=["ome-zarr", "geojson"])
     assert [path.name for path in made] == ["more.ome.zarr", "more.geojson"]
     assert (np.asarray(tp.open_labels(made[0])) == CODES).all()
     assert json.loads(made[1].read_text())["type"] == "FeatureCollection"
-    back = segment.export(made[0], labels.with_name("back.tif"))
+    back = export(made[0], labels.with_name("back.tif"))
     assert (np.asarray(tp.open_labels(back[0])) == CODES).all()
     assert labels.read_bytes() == before
 
@@ -143,12 +143,12 @@ def test_export_replaces_only_when_told(raster: Path) -> None:
     output = labels.with_name("more.geojson")
     output.write_text("old")
     with pytest.raises(UsageError, match="exists"):
-        segment.export(labels, output)
+        export(labels, output)
     assert output.read_text() == "old"
-    segment.export(labels, output, overwrite=True)
+    export(labels, output, overwrite=True)
     assert json.loads(output.read_text())
     with pytest.raises(UsageError, match="is not written"):
-        segment.export(labels, labels.with_name("more.jpeg"))
+        export(labels, labels.with_name("more.jpeg"))
 
 
 def test_export_onto_itself_is_refused(raster: Path) -> None:
@@ -156,7 +156,7 @@ def test_export_onto_itself_is_refused(raster: Path) -> None:
     before = labels.read_bytes()
     for overwrite in (False, True):
         with pytest.raises(UsageError, match="which is read; give another output"):
-            segment.export(labels, labels, overwrite=overwrite)
+            export(labels, labels, overwrite=overwrite)
     assert labels.read_bytes() == before
 
 

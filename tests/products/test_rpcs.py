@@ -52,9 +52,9 @@ def pixels(path: Path) -> np.ndarray:
 def test_a_product_keeps_them_and_so_does_an_export(image: Path, tmp_path: Path) -> None:
     first = tp.segment(image, constant_model(0.3, 0.7), tmp_path / "out.tif").paths[0]
     np.testing.assert_allclose(pixels(first), pixels(image), atol=1e-6)
-    from tilepipe.execution import segment
+    from tilepipe.execution.export import export
 
-    again = segment.export(first, tmp_path / "again.tif")[0]
+    again = export(first, tmp_path / "again.tif")[0]
     np.testing.assert_allclose(pixels(again), pixels(image), atol=1e-6)
 
 

@@ -12,8 +12,8 @@ import pytest
 import rasterio
 import tifffile
 import yaml
-from execution.test_run import StopError, stop_at
 from helpers.fakes import noise, random_unet
+from helpers.small_runs import StopError, stop_at
 from PIL import Image
 
 import tilepipe as tp

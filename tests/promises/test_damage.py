@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from execution.test_run import StopError, stop_at
 from helpers.fakes import global_model, noise, random_unet
+from helpers.small_runs import StopError, stop_at
 
 import tilepipe as tp
 from tilepipe.box import Box

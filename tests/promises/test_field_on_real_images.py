@@ -27,7 +27,7 @@ import tilepipe as tp
 from tilepipe.evaluation.metrics.confusion import Confusion, confusion_matrix
 from tilepipe.evaluation.verify.recompute import Passes
 from tilepipe.evaluation.verify.seam_patches import shifted
-from tilepipe.execution import segment
+from tilepipe.execution.job import job_of
 from tilepipe.models.nets import zoo
 from tilepipe.models.nets.layers import ConvBlock
 
@@ -114,7 +114,7 @@ def measured(model: tp.Model, pairs: list[Pair], chosen: Any) -> Figures:
     for image, truth in pairs:
         labels = tp.predict(image, model, **chosen)
         total += confusion_matrix(labels, truth.astype(np.int64), 2, ignore=-1, nodata=None)
-        passes = Passes(segment.job_of(image, model, chosen)[0])
+        passes = Passes(job_of(image, model, chosen)[0])
         found = shifted(passes, 4, 0)
         passes.close()
         assert found is not None

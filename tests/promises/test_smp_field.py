@@ -17,7 +17,7 @@ from helpers.without_torchvision import load
 import tilepipe as tp
 from tilepipe.evaluation.verify.recompute import Passes
 from tilepipe.evaluation.verify.seam_patches import Difference, shifted
-from tilepipe.execution import segment
+from tilepipe.execution.job import job_of
 from tilepipe.sources.array import ArraySource
 
 LEVELS = {"encoder_depth": 3, "decoder_channels": [16, 8, 4]}
@@ -80,7 +80,7 @@ def even(model: tp.Model, image: Any) -> None:
 
 def moved(image: Any, model: tp.Model, **chosen: Any) -> Difference:
     """What changes when the grid moves by half a core."""
-    passes = Passes(segment.job_of(image, model, chosen)[0])  # type: ignore[arg-type]
+    passes = Passes(job_of(image, model, chosen)[0])  # type: ignore[arg-type]
     found = shifted(passes, 2, 0)
     passes.close()
     assert found is not None

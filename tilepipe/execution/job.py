@@ -13,7 +13,7 @@ from tilepipe.inference.device import resolve_device, resolve_precision
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.unread import open_model
-from tilepipe.planning.given import checked
+from tilepipe.planning.check_settings import checked
 from tilepipe.planning.global_statistics import freeze
 from tilepipe.planning.image_fit import fitting
 from tilepipe.planning.memory import HEAPS, Needs, promises
@@ -60,7 +60,7 @@ def make_job(
 ) -> Job:
     """Return the job for what is asked of an image at full resolution, every open choice made. Nothing is run.
 
-    `known` is what `reach.look` would find, where the caller need not have it measured.
+    `known` is what `receptive_field.look` would find, where the caller need not have it measured.
 
     Raises `InputError`, `ModelError`, `UsageError` or `DeviceError`.
     """

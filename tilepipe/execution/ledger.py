@@ -15,8 +15,6 @@ from tilepipe.tiling.grid import Index
 
 AGAIN = "give the same command again: what is damaged is computed again"
 """What a message about a damaged work directory ends with."""
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
-"""What Zarr raises for arrays that are not what was written."""
 _HEAD = struct.Struct("<IdBB")
 """Tiles, seconds, number of layers, which sides have a strip."""
 _SIDES = ("right", "below", "corner")

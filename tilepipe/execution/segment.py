@@ -14,47 +14,31 @@ from tilepipe.box import Box
 from tilepipe.errors import UsageError, public
 from tilepipe.events import Event, Listener, silent
 from tilepipe.execution import run
-from tilepipe.execution.export import export
-from tilepipe.execution.job import Image, Job, job_of, kept_job, make_job, opened, plan
+from tilepipe.execution.job import Image, Job, job_of, kept_job, make_job, opened
 from tilepipe.execution.keys import Keys, kept_plan
 from tilepipe.execution.publish import Outputs, finish_others
 from tilepipe.execution.region_labels import region_labels
 from tilepipe.execution.store import Store
-from tilepipe.models.formats.directory import load_model
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.paths import files_in, refuse_inputs
 from tilepipe.planning.certificate import Certificate
-from tilepipe.planning.given import checked
+from tilepipe.planning.check_settings import checked
 from tilepipe.planning.memory import format_bytes
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.settings import Choices, Settings
 from tilepipe.products.formats import LABELS, LOSSLESS, output_paths, touched
 from tilepipe.products.label_map import LabelMap
-from tilepipe.products.labels import Labels, Layer, open_labels, open_map
+from tilepipe.products.labels import Labels, Layer, open_map
 from tilepipe.sources.base import Source
 from tilepipe.sources.geotiff import rows_forgotten
-from tilepipe.sources.open import image_files, open_source
+from tilepipe.sources.open import image_files
 from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.wrapped import unwrapped
 from tilepipe.tiling.uncertainty import layer_names
 
 SAID = 1 << 30
 """Bytes of a dask array whose identity takes long enough to be said."""
-
-__all__ = [
-    "Labels",
-    "Layer",
-    "Result",
-    "Settings",
-    "export",
-    "load_model",
-    "open_labels",
-    "open_source",
-    "plan",
-    "predict",
-    "segment",
-]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Store: the work directory of a run. Labels and strips in Zarr, and the ledger that says what is done.
 
-    .<output>.tilepipe/lock             held while a run works here
-    .<output>.tilepipe/<key>/plan.json  what is computed
+    .<output>.tilepipe/<key>/plan.json      what is computed
                              ledger.jsonl   one line per committed block: the truth about what is done
                              run.zarr/labels, layers/<name>, strips/<row>.<column>/{right,below,corner}
                              run.json       at the end
@@ -27,9 +26,12 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from tilepipe.box import Box
 from tilepipe.errors import StorageError
-from tilepipe.execution.ledger import _DAMAGED, AGAIN, Record
+from tilepipe.execution.ledger import AGAIN, Record
 from tilepipe.storage import storage_errors, sync, write_durably
 from tilepipe.tiling.grid import Index
+
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+"""What Zarr raises for arrays that are not what was written."""
 
 
 class Store:
@@ -111,7 +113,7 @@ class Store:
     def _read(self, name: str, box: Box) -> NDArray[Any]:
         try:
             return np.asarray(self._array(name)[box.y0 : box.y1, box.x0 : box.x1])
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise StorageError(f"{self.root}/{name} is corrupt at {box}: {error}; {AGAIN}") from None
 
     def write_strip(self, block: Index, side: str, values: NDArray[np.int64]) -> str:
@@ -131,7 +133,7 @@ class Store:
         path = self._strips(block) / side
         try:
             values = np.asarray(zarr.open_array(path, mode="r")[:], dtype=np.int64)
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise StorageError(f"{path} is missing or corrupt: {error}; {AGAIN}") from None
         if _sha256_of_strip(values) != sha256:
             raise StorageError(f"{path} does not match its ledger; {AGAIN}")
@@ -210,7 +212,7 @@ def opened(path: Path) -> Any:
     """Return an array of a run. Raises `StorageError` when its metadata is missing or damaged."""
     try:
         return zarr.open_array(path, mode="r+")
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise StorageError(f"{path} is missing or corrupt: {error}; {AGAIN}") from None
 
 

@@ -1,4 +1,7 @@
-"""Device and precision that a run is asked for, by name. torch is imported only where it may know of a GPU."""
+"""Device: where and how a model runs, and what a run is asked for by name.
+
+torch is imported only where it may know of a GPU.
+"""
 
 from __future__ import annotations
 

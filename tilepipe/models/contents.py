@@ -29,7 +29,7 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), slice, r
 _STEPS, _DEPTH = 20_000, 24
 """Values that are looked at per attribute, and how deep; the rest is known by what the network answers alone."""
 _OWN = {*vars(nn.Module()), "_live"}
-"""Attributes that are looked at by name, and what `foreign.packaged` has opened: made from the file's bytes."""
+"""Attributes that are looked at by name, and what `formats.opaque` has opened: made from the file's bytes."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 

@@ -28,7 +28,7 @@ class Model:
     name: str = "python"
     """What messages call it: the directory it was loaded from, or 'python'."""
     certificate: str | None = None
-    """Text of certificate.json beside the network, not judged (`probe.certified` does it); None where it is not."""
+    """Text of certificate.json beside the network, not judged here (`probe.certificate_file`); None where it is not."""
 
     @classmethod
     def from_torch(

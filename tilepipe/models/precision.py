@@ -6,7 +6,8 @@ float32: TF32 and the bf16 that oneDNN may use in its place are off, whoever swi
 
 `torch.use_deterministic_algorithms` is left as the caller has it. In a forward pass it replaces bilinear up-sampling
 by a slow one for the sake of gradients that are not computed here, and refuses max-unpooling, whose indices do not
-collide when they come from max-pooling. What is not repeatable all the same is found out by measuring (`gauge`).
+collide when they come from max-pooling. What is not repeatable all the same is found out by measuring
+(`inference.profile.measure_reproducibility`).
 """
 
 from __future__ import annotations

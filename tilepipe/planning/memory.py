@@ -207,7 +207,8 @@ Promise = Callable[[Tiling], Memory]
 """Memory that a run with a tiling takes at most."""
 
 
-def _layers(settings: Settings, cut: Tiling) -> tuple[str, ...]:
+def layers_of(settings: Settings, cut: Tiling) -> tuple[str, ...]:
+    """Return the layers asked for. Raises `UsageError` where tiles that are cut like this cannot give them."""
     return check_blended(layer_names(settings.get("layers", ())), cut.window, cut.overlap)
 
 
@@ -224,7 +225,7 @@ def promises(
             classes=len(card.classes), bands=card.bands, itemsize=source.dtype.itemsize, grid=grid, shrink=shrink,
             batch=compute.batch, cache=getattr(source, "cache_bytes", CACHE), needs=needs,
             held=getattr(source, "held_bytes", 0),
-            layers=_layers(settings, tiling), number=compute.itemsize,
+            layers=layers_of(settings, tiling), number=compute.itemsize,
             count=_blocks_over(grid, region, source.shape[1:]) if region else 0,
         )  # fmt: skip
         return load.promise(compute.workers, compute.in_flight)

@@ -85,7 +85,7 @@ class Plan:
     holes: bool = False
     """Whether pixels without image data may leave less to compute, which reading the image shows."""
     fit: tuple[str, ...] = ()
-    """What does not quite fit between image and model; see `fit.check_fit`."""
+    """What does not quite fit between image and model; see `image_fit.check_fit`."""
 
     @property
     def grid(self) -> Grid:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tilepipe.errors import UsageError
 from tilepipe.models.card import ModelCard
-from tilepipe.planning.memory import Needs, _layers, promises
+from tilepipe.planning.memory import Needs, layers_of, promises
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.receptive_field import stated
 from tilepipe.planning.resolution import check_fits, output_shape, predicted_shape, resolution_of
 from tilepipe.planning.settings import Asked, Settings, check_numbers, compute_of
-from tilepipe.planning.tile_size import _fit_memory
+from tilepipe.planning.tile_size import fit_memory
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
 
@@ -29,7 +29,7 @@ def make_plan(source: Source, card: ModelCard, asked: Asked, settings: Settings,
             f"model {card.name} gives labels and no probabilities, of which layers are made; leave --layers out"
         )
     compute = compute_of(settings, device)
-    tiling, memory = _fit_memory(card, settings, promises(source, card, settings, compute, needs, asked.region))
+    tiling, memory = fit_memory(card, settings, promises(source, card, settings, compute, needs, asked.region))
     picked: Picked = getattr(source, "picked", Picked())
     return Plan(
         source=source.name, picked=picked.bands, valid_band=picked.valid,
@@ -37,5 +37,5 @@ def make_plan(source: Source, card: ModelCard, asked: Asked, settings: Settings,
         predicted=predicted, output=output_shape(shape, predicted, resolution, settings.get("resolution", "full")),
         region=asked.region, mask=asked.mask, tiling=tiling, compute=compute, classes=len(card.classes),
         label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
-        reach=stated(card), layers=_layers(settings, tiling),
+        reach=stated(card), layers=layers_of(settings, tiling),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Shapes: whether an image fits a model, at which pixel size it is predicted, and on which grid labels are kept."""
+"""Resolution: whether an image fits a model, at which pixel size it is predicted, and on which grid labels are kept."""
 
 from __future__ import annotations
 

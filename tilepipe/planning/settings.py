@@ -1,4 +1,4 @@
-"""Settings: all that a user may choose, and the checks of single values."""
+"""Settings: all that a user may choose, and the checks of single numbers."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ def with_workers(plan: Plan, compute: Compute, promise: Promise, limit: str | in
     return replace(plan, compute=compute, memory=memory)
 
 
-def _fit_memory(card: ModelCard, settings: Settings, promise: Promise) -> tuple[Tiling, Memory]:
+def fit_memory(card: ModelCard, settings: Settings, promise: Promise) -> tuple[Tiling, Memory]:
     """Return the tiling and its memory promise, with smaller blocks where the `memory` setting asks for it."""
     tiling = choose_tiles(card, settings)
     limit = limit_of(settings)

@@ -4,7 +4,7 @@ An uncertainty layer is written in the same way, with its scale instead of colou
 
 Block-aligned tiled GeoTIFFs are written first, one per level, then GDAL's COG driver copies them
 (https://gdal.org/drivers/raster/cog.html). The overviews are ours because GDAL's need memory for the width of the map.
-What is said beside the pixels is in `marks`.
+What is said beside the pixels is in `cog_tags`.
 """
 
 from __future__ import annotations

@@ -8,36 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
-from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
+from tilepipe.sources.base import Georeference, Source, read_reflected
 from tilepipe.sources.checks import usable
+from tilepipe.sources.wrapped import Wrapped
 
 
-class Part:
+class Part(Wrapped):
     """The pixels of `window` of `source` as a source of their own; boxes are relative to the window's corner."""
 
     def __init__(self, source: Source, window: Box) -> None:
-        self.source = source
+        super().__init__(source)
         self.window = window
-
-    @property
-    def name(self) -> str:
-        """As the source."""
-        return self.source.name
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(bands, height, width) of the window."""
         return (self.source.shape[0], *self.window.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """As the source."""
-        return self.source.dtype
-
-    @property
-    def resolution(self) -> Resolution | None:
-        """As the source."""
-        return self.source.resolution
 
     @property
     def georeference(self) -> Georeference | None:
@@ -53,10 +39,6 @@ class Part:
         inside = box & Box.of_shape(*self.window.shape)
         mask = None if inside is None else self.source.valid(self._whole(inside))
         return usable(mask, box, *self.window.shape)
-
-    def coarser(self, height: int, width: int) -> Source:
-        """Return itself."""
-        return self
 
     def identity(self) -> dict[str, Any]:
         """Return the source's identity and the window."""

@@ -1,4 +1,7 @@
-"""State: all that a training run changes, and checkpoints of it. Resuming continues bit for bit on the CPU."""
+"""State: all that a training run changes, checkpoints of it, and the model that it would give if it ended now.
+
+Resuming continues bit for bit on the CPU.
+"""
 
 from __future__ import annotations
 

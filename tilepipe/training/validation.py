@@ -1,4 +1,6 @@
-"""Scores of a model on scenes that it was not trained on, at full resolution: what is scored is what users get."""
+"""Validation: scores of a model on scenes that it was not trained on, at full resolution, as users get its labels; and
+what follows from the scores so far: the best one, and when to stop.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,10 +64,15 @@ class Api:
         return SimpleNamespace(paths=(output,), failed=self.failed)
 
 
+def _call(fake: Api, name: str, *args: Any, **keywords: Any) -> Any:
+    return getattr(fake, name)(*args, **keywords)  # as it is then: tests replace methods
+
+
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Api:
     fake = Api()
-    monkeypatch.setattr(run_batch, "segment", fake)
+    for name in ("load_model", "open_source", "plan", "segment"):
+        monkeypatch.setattr(run_batch, name, partial(_call, fake, name))
     monkeypatch.setattr(run_batch, "look", lambda *_: None)
     monkeypatch.setattr(run_batch, "with_model_bands", lambda source, *_: source)
     monkeypatch.setattr(run_batch, "Keys", SimpleNamespace(of=fake.keys))

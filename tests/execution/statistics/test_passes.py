@@ -16,10 +16,10 @@ from helpers.fakes import global_model, noise, open_book
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.events import silent
-from tilepipe.execution import segment
 from tilepipe.execution.block_queue import Queue, Work
 from tilepipe.execution.executors import dask, serial
 from tilepipe.execution.job import Job
+from tilepipe.execution.job import job_of as api_job
 from tilepipe.execution.statistics import passes
 from tilepipe.execution.statistics.provider import whole_so_far
 from tilepipe.execution.statistics.statistics_array import Vectors
@@ -36,7 +36,7 @@ def model() -> Model:
 
 
 def job_of(model: Model, directory: Path, source: Any = IMAGE, **settings: Any) -> Job:
-    job, _ = segment.job_of(source, model, {"tile": 64, "block": 64, "statistics": "field", **settings})  # type: ignore[typeddict-item]
+    job, _ = api_job(source, model, {"tile": 64, "block": 64, "statistics": "field", **settings})  # type: ignore[typeddict-item]
     return replace(job, directory=directory)
 
 

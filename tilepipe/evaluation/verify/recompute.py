@@ -19,7 +19,8 @@ from tilepipe.execution.job import Job
 from tilepipe.execution.statistics.provider import Around
 from tilepipe.inference.predictor import PROBABILITY_BITS, Predictor
 from tilepipe.inference.statistics.capture import Nodes
-from tilepipe.sources.base import Georeference, Resolution, Source
+from tilepipe.sources.base import Georeference, Source
+from tilepipe.sources.wrapped import Wrapped
 from tilepipe.tiling.blend import Sums
 from tilepipe.tiling.grid import Index
 from tilepipe.tiling.weights import UNITY
@@ -131,33 +132,19 @@ class MovedStatistics:
         return self.around.nodes(box.shift(self.dy, self.dx))
 
 
-class Moved:
+class Moved(Wrapped):
     """A source without its first rows and columns; what lies beyond its far edges is as it was."""
 
     def __init__(self, source: Source, dy: int, dx: int) -> None:
         """Leave out `dy` rows and `dx` columns."""
-        self.source, self.dy, self.dx = source, dy, dx
-
-    @property
-    def name(self) -> str:
-        """As the source."""
-        return self.source.name
+        super().__init__(source)
+        self.dy, self.dx = dy, dx
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(bands, height, width) of the rest."""
         bands, height, width = self.source.shape
         return bands, height - self.dy, width - self.dx
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """As the source."""
-        return self.source.dtype
-
-    @property
-    def resolution(self) -> Resolution | None:
-        """As the source."""
-        return self.source.resolution
 
     @property
     def georeference(self) -> Georeference | None:
@@ -171,10 +158,6 @@ class Moved:
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
         """As the source at the place meant."""
         return self.source.valid(box.shift(self.dy, self.dx))
-
-    def coarser(self, height: int, width: int) -> Source:
-        """Return itself."""
-        return self
 
     def identity(self) -> dict[str, Any]:
         """As the source, moved."""

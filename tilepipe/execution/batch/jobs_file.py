@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tilepipe.errors import UsageError
 from tilepipe.paths import refuse_special
-from tilepipe.planning.given import checked
+from tilepipe.planning.check_settings import checked
 from tilepipe.planning.settings import Settings
 from tilepipe.products.formats import files_of, output_paths
 from tilepipe.text import comma_list, kind_of, nearest, read_yaml, wrong_value

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from tilepipe.errors import TilepipeError, UsageError, ordinary, public
 from tilepipe.events import Event, Listener, silent
-from tilepipe.execution import segment
 from tilepipe.execution.batch.jobs_file import Job, Jobs, expand, output_folder, read_jobs
 from tilepipe.execution.batch.record import (
     DONE,
@@ -31,14 +30,17 @@ from tilepipe.execution.batch.record import (
     append_entry,
     read_entries,
 )
+from tilepipe.execution.job import plan
 from tilepipe.execution.keys import Keys
 from tilepipe.execution.publish import facts, is_same
+from tilepipe.execution.segment import segment
+from tilepipe.models.formats.directory import load_model
 from tilepipe.models.identity import identities_held
 from tilepipe.planning.receptive_field import look
 from tilepipe.planning.resolution import with_model_bands
 from tilepipe.planning.settings import Settings
 from tilepipe.products.labels import parses
-from tilepipe.sources.open import chosen
+from tilepipe.sources.open import chosen, open_source
 from tilepipe.storage import locked, storage_errors
 from tilepipe.text import nearest
 
@@ -123,7 +125,7 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
     jobs = _checked(path)
     near = path.parent / jobs.model
     trust = {"trust_model": jobs.settings["trust_model"]} if "trust_model" in jobs.settings else {}
-    model = segment.load_model(str(near) if near.exists() else jobs.model, **trust)
+    model = load_model(str(near) if near.exists() else jobs.model, **trust)
     look(model, listener)  # a model that no image can use stops the batch, not every image
     folder = output_folder(jobs, path.parent)
     if dry_run:
@@ -166,7 +168,7 @@ def _look(batch: Batch, job: Job, model: Model) -> Entry:
         key = _key(source, model, settings)
         done, edited = _is_done(batch, output, key), _is_edited(batch, output, key)
         if not (done or edited):
-            segment.plan(source, model, **settings)  # so that what would be refused is said
+            plan(source, model, **settings)  # so that what would be refused is said
     except Exception as error:
         return _failed(batch, job, error)
     return Entry(str(job.image), output, UNCHANGED if done else EDITED if edited else NEW, key)
@@ -198,7 +200,7 @@ def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
     settings = {**settings, "overwrite": _may_replace(batch, job) or batch.jobs.settings.get("overwrite", False)}
     with storage_errors(job.output.parent):
         job.output.parent.mkdir(parents=True, exist_ok=True)
-    result = segment.segment(source, model, job.output, listener=listener, **settings)
+    result = segment(source, model, job.output, listener=listener, **settings)
     files = {batch.below(path): facts(Path(path)) for path in result.paths}
     if result.failed:
         why = f"{len(result.failed)} tiles have no labels: {'; '.join(result.failed[:TILES_SAID])}"
@@ -209,7 +211,7 @@ def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
 def _opened(batch: Batch, job: Job, model: Model) -> tuple[Source, dict[str, Any]]:
     """Return an image with the bands that are read, and the other settings."""
     settings = batch.settings
-    source = with_model_bands(segment.open_source(job.image, **chosen(settings)), model.card, settings)
+    source = with_model_bands(open_source(job.image, **chosen(settings)), model.card, settings)
     return source, {name: value for name, value in settings.items() if name != "bands"}
 
 

@@ -1,4 +1,7 @@
-"""Level: how exactly a device keeps the promises about labels, in one precision; measured by `gauge`. No torch."""
+"""Level: how exactly a device keeps the promises about labels, in one precision.
+
+`measure_reproducibility` measures it; this knows no torch.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _SEEN: dict[str, tuple[int, ...] | str] = {}
 
 
 class _Names(Located):
-    """Notes the layers whose operations `models.statistics` knows."""
+    """Notes the layers whose operations `capture` knows."""
 
     def __init__(self, modules: tuple[nn.Module, ...]) -> None:
         super().__init__(modules)

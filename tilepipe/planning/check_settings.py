@@ -1,4 +1,4 @@
-"""Given: settings as they come from Python, a jobs file or the command line, each of a kind that can be meant.
+"""Settings as they come from Python, a jobs file or the command line, each of a kind that can be meant.
 
 What a number or word may be is checked where it is used; here a list in place of a word is refused, which would end in
 an error about Python's types there.

@@ -16,7 +16,7 @@ import tilepipe as tp
 from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.execution.batch.jobs_file import read_jobs
 from tilepipe.execution.export import export
-from tilepipe.planning.given import KINDS, checked
+from tilepipe.planning.check_settings import KINDS, checked
 from tilepipe.planning.settings import Settings
 
 VALUES = [
