@@ -145,8 +145,14 @@ def test_a_mask_inside_a_window(tmp_path: Path) -> None:
 
 def test_polygons_off_the_image_are_refused(tmp_path: Path) -> None:
     far = [[500, 500], [600, 500], [600, 600], [500, 500]]
-    with pytest.raises(UsageError, match="lies off"):
+    with pytest.raises(UsageError, match=r"lies off .*pixels, x before y"):
         resolve(image(), CARD, {"region": geojson(tmp_path, far)})
+    swapped = [[49.999, 7.001], [49.998, 7.001], [49.998, 7.002], [49.999, 7.001]]
+    for asked in ("region", "mask"):
+        with pytest.raises(UsageError, match=r"lies off .*longitude before latitude"):
+            resolve(image(WGS84), CARD, {asked: geojson(tmp_path, swapped)})
+    with pytest.raises(UsageError, match=r"lies off .*--bounds-crs"):
+        resolve(image(WGS84), CARD, {"bounds": (1, 2, 3, 4)})
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,8 @@ def window_of_bounds(source: Source, bounds: Sequence[float], crs: str | None = 
         if own is None:
             raise InputError(f"{source.name} has no CRS, so bounds in {crs} cannot be placed on it")
         xs, ys = _carried(xs, ys, _crs(crs), own)
-    return _cover(source, grid, xs, ys)
+    advice = "check the order left bottom right top; for longitude and latitude add --bounds-crs EPSG:4326"
+    return _cover(source, grid, xs, ys, advice)
 
 
 def _crs(name: str) -> CRS:
@@ -179,14 +180,13 @@ def _carried(xs: NDArray[Any], ys: NDArray[Any], crs: CRS, own: CRS) -> tuple[ND
     return np.asarray(found[0]), np.asarray(found[1])
 
 
-def _cover(source: Source, grid: Transform, xs: NDArray[Any], ys: NDArray[Any]) -> Box:
-    """Return the box that covers points of the image's CRS, cut to the image."""
+def _cover(source: Source, grid: Transform, xs: NDArray[Any], ys: NDArray[Any], advice: str) -> Box:
+    """Return the box that covers points of the image's CRS, cut to the image; `advice` is for points off the image."""
     columns, rows = pixels_at(grid, np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64))
     _, height, width = source.shape
     off = UsageError(
         f"the region (x {np.min(xs):.9g} to {np.max(xs):.9g}, y {np.min(ys):.9g} to {np.max(ys):.9g}) lies off "
-        f"{source.name} ({extent(grid, height, width)}), both in the image's CRS; "
-        "check the order left bottom right top; for longitude and latitude add --bounds-crs EPSG:4326"
+        f"{source.name} ({extent(grid, height, width)}), both in the image's CRS; {advice}"
     )
     if not (np.isfinite(columns).all() and np.isfinite(rows).all()):
         raise off
@@ -268,13 +268,17 @@ class Area:
         if known is None or known == Georeference(rpcs=known.rpcs):
             grid: Transform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
             self.geometries = given
+            advice = "coordinates on an image without a position are its pixels, x before y, at full resolution"
         else:
             grid, own = _grid(source)
             if own is None:
                 raise InputError(f"{source.name} has no CRS, so polygons cannot be placed on it")
             self.geometries = [_geometry(source.name, g, _crs(crs), own) for g in given]
+            advice = (
+                "GeoJSON has longitude before latitude, unless its crs member names another CRS: check order and CRS"
+            )
         points = np.asarray([p for g in self.geometries for p in _points(g["coordinates"])])
-        self.box = _cover(source, grid, points[:, 0], points[:, 1])
+        self.box = _cover(source, grid, points[:, 0], points[:, 1], advice)
         placed = [_on_grid(grid, g["coordinates"]) for g in self.geometries]
         kinds = [g["type"] for g in self.geometries]
         polygons = [
