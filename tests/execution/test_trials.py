@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from helpers.small_runs import StopError, stop_at
 from torch import Tensor, nn
 
 import tilepipe as tp
@@ -179,15 +180,8 @@ def test_memory_that_runs_out_or_a_broken_device_is_no_matter_of_a_tile(image: P
 
 
 def test_fail_tries_again_what_failed_in_a_run_that_was_stopped(image: Path, tmp_path: Path) -> None:
-    class StopError(Exception):
-        pass
-
-    def stop(event: Any) -> None:
-        if event.stage == "export":
-            raise StopError
-
     with pytest.raises(StopError):
-        tp.segment(image, model("raise"), tmp_path / "out.tif", listener=stop, **HARD)
+        tp.segment(image, model("raise"), tmp_path / "out.tif", listener=stop_at("export"), **HARD)
     with pytest.raises(ModelError, match="boom"):
         tp.segment(image, model("raise"), tmp_path / "out.tif", on_tile_error="fail", **HARD)
     assert not (tmp_path / "out.tif").exists()

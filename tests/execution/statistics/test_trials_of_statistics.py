@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.fakes import global_net
+from helpers.small_runs import StopError, stop_at
 from torch import Tensor, nn
 
 import tilepipe as tp
@@ -93,15 +94,8 @@ def test_a_window_is_tried_again_when_asked(asked: str, tmp_path: Path, monkeypa
 def test_fail_never_mixes_statistics_with_and_without_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that went on without a window is stopped; with `fail` the window is tried again, and then it works."""
 
-    class StopError(Exception):
-        pass
-
-    def stop(event: Any) -> None:
-        if event.stage == "export":
-            raise StopError
-
     with pytest.raises(StopError):
-        tp.segment(PIXELS, model("raise"), tmp_path / "out.tif", listener=stop, **CUT)
+        tp.segment(PIXELS, model("raise"), tmp_path / "out.tif", listener=stop_at("export"), **CUT)
     monkeypatch.setenv("WORKS", "1")
     result = tp.segment(PIXELS, model("raise"), tmp_path / "out.tif", on_tile_error="fail", **CUT)
     assert result.failed == []
