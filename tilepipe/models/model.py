@@ -89,13 +89,15 @@ class Model:
     def normalise(self, tiles: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return (x - mean) / std in `dtype` of tiles (B, bands, H, W) in the source's own units, on their device.
 
-        `dtype` is float32 where it is left out.
+        `dtype` is float32 when it is left out. The result is a copy, which a network may change in place.
         """
-        x = tiles.float() if dtype is None else tiles.to(dtype)
+        import torch
+
+        x = tiles.to(dtype or torch.float32, copy=True)
         if self.card.mean:
-            x = x - x.new_tensor(self.card.mean).view(1, -1, 1, 1)
+            x -= x.new_tensor(self.card.mean).view(1, -1, 1, 1)
         if self.card.std:
-            x = x / x.new_tensor(self.card.std).view(1, -1, 1, 1)
+            x /= x.new_tensor(self.card.std).view(1, -1, 1, 1)
         return x
 
     def sha256(self) -> str:

@@ -64,7 +64,7 @@ def _answers(model: Model, batches: list[Tensor]) -> list[Tensor]:
     """Return the model's answers; none where it does not take such batches."""
     try:
         with torch.no_grad():
-            return [model.module(batch) for batch in batches]
+            return [model.module(batch.clone()) for batch in batches]  # a network may change its input in place
     except Exception:  # whatever a stranger's module raises
         return []
 

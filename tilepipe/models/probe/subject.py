@@ -56,7 +56,7 @@ class Subject:
         """Return the model's output, same height and width as `x`. Raises `ModelError` for any other shape."""
         forward = self.forward64 if x.dtype == torch.float64 and self.forward64 else self.forward
         with _quiet(self.mode):
-            return _checked(forward(x), x)
+            return _checked(forward(x.clone()), x)  # a network may change its input in place
 
     def under(self, mode: Callable[[], TorchFunctionMode]) -> Subject:
         """Return the same subject with every call under a new function mode."""
