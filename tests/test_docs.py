@@ -14,7 +14,8 @@ import pytest
 from tilepipe.cli.main import main, root
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -65,13 +66,11 @@ def test_options_that_documents_and_messages_name_exist() -> None:
         assert named <= known, f"{page.name}: {named - known}"
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/decisions"])
 def test_files_that_the_map_of_the_code_names_are_there(page: str) -> None:
-    named = set(
-        re.findall(
-            r"`((?:tests/|tilepipe/|docs/)?[a-z_]+(?:/[a-z_]+)*(?:/|\.py|\.md))(?:::\w+)?`", (ROOT / page).read_text()
-        )
-    )
+    pages = [ROOT / page] if page.endswith(".md") else sorted((ROOT / page).glob("*.md"))
+    pattern = r"`((?:tests/|tilepipe/|docs/)?[a-z_]+(?:/[a-z_]+)*(?:/|\.py|\.md))(?:::\w+)?`"
+    named = {name for each in pages for name in re.findall(pattern, each.read_text())}
     assert len(named) > 20
     places = (ROOT, ROOT / "tilepipe", *(path for path in (ROOT / "tilepipe").iterdir() if path.is_dir()))
     assert [name for name in named if not any((place / name).exists() for place in places)] == []

@@ -95,16 +95,27 @@ def test_files_that_are_not_whole(ome: Callable[..., Path], noise: Any, tmp_path
         TiffSource(path).read(Box(0, 0, 200, 300))
 
 
+NAMESPACE = 'xmlns:OME="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
+
+
 @pytest.mark.parametrize(
-    ("xml", "expected"),
+    ("pixels", "expected"),
     [
-        ('<OME:Pixels PhysicalSizeX="0.5" PhysicalSizeY="0.25" SizeX="3">', Resolution(0.25, 0.5, "um")),
+        ('<Pixels PhysicalSizeX="0.5" PhysicalSizeY="0.25" SizeX="3"/>', Resolution(0.25, 0.5, "um")),
+        ('<OME:Pixels PhysicalSizeX="0.5" PhysicalSizeY="0.25"></OME:Pixels>', Resolution(0.25, 0.5, "um")),
         ('<Pixels PhysicalSizeX="0.5" PhysicalSizeXUnit="mm" PhysicalSizeY="2"/>', Resolution(2, 500, "um")),
+        ("<Pixels PhysicalSizeX='0.5' PhysicalSizeY = '0.5'/>", Resolution(0.5, 0.5, "um")),
+        ('<!-- <Pixels PhysicalSizeX="9" PhysicalSizeY="9"/> --><Pixels PhysicalSizeX="1" PhysicalSizeY="1"/>',
+         Resolution(1, 1, "um")),
+        ('<Pixels PhysicalSizeX="1" PhysicalSizeY="1" Name="a &gt; b"/>', Resolution(1, 1, "um")),
         ('<Pixels PhysicalSizeX="0.5"/>', None),
         ('<Pixels PhysicalSizeX="1" PhysicalSizeY="1" PhysicalSizeXUnit="pixel"/>', None),
         ('<Pixels PhysicalSizeX="0" PhysicalSizeY="0"/>', None),
+        ('<Pixels PhysicalSizeX="inf" PhysicalSizeY="nan"/>', None),
+        ('<Pixels PhysicalSizeX="1" PhysicalSizeY="1">', None),
         ("", None),
     ],
-)
-def test_pixel_size_of_ome_xml(xml: str, expected: Resolution | None) -> None:
-    assert physical_size(xml) == expected
+)  # fmt: skip
+def test_pixel_size_of_ome_xml(pixels: str, expected: Resolution | None) -> None:
+    assert physical_size(f"<OME {NAMESPACE}><Image>{pixels}</Image></OME>") == expected
+    assert physical_size("") is None

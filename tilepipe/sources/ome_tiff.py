@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
@@ -173,17 +174,15 @@ def _channels(name: str, level: Any, picks: Mapping[str, int | None]) -> list[in
 
 
 def physical_size(xml: str, image: int = 0, images: int = 1) -> Resolution | None:
-    """Return the pixel size of one of the `images` in OME-XML; None where either side is missing."""
-    found = list(re.finditer(r"<(?:\w+:)?Pixels\b[^>]*>", xml))
-    if images > 1 and len(found) != images:
-        return None  # some lie in other files: which is which is not known
-    pixels = found[image] if image < len(found) else None
-    size = {}
-    for axis in "YX":
-        text = pixels and re.search(rf'\bPhysicalSize{axis}="([^"]+)"', pixels.group())
-        unit = pixels and re.search(rf'\bPhysicalSize{axis}Unit="([^"]+)"', pixels.group())
-        try:
-            size[axis] = float(text.group(1)) * MICROMETRES[unit.group(1) if unit else "µm"] if text else 0.0
-        except (ValueError, KeyError):
-            return None
-    return Resolution(size["Y"], size["X"], "um") if size["Y"] > 0 and size["X"] > 0 else None
+    """Return the pixel size of one of the `images` in OME-XML; None if either side is missing or no number."""
+    try:
+        found = [pixels.attrib for pixels in ElementTree.fromstring(xml).iterfind("{*}Image/{*}Pixels")]
+        if images > 1 and len(found) != images:
+            return None  # some lie in other files: which is which is not known
+        y, x = (
+            float(found[image][f"PhysicalSize{axis}"]) * MICROMETRES[found[image].get(f"PhysicalSize{axis}Unit", "µm")]
+            for axis in "YX"
+        )
+    except (ElementTree.ParseError, LookupError, ValueError):
+        return None
+    return Resolution(y, x, "um") if 0 < y < math.inf and 0 < x < math.inf else None
