@@ -19,6 +19,7 @@ from rasterio.warp import transform_geom
 import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
+from tilepipe.events import Event
 from tilepipe.execution.block import Worker
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
@@ -78,6 +79,44 @@ def test_a_window_is_column_row_width_height() -> None:
 def test_bounds_are_left_bottom_right_top() -> None:
     asked, _ = resolve(image(WGS84), CARD, {"bounds": (7.001, 49.996, 7.003, 49.999)})
     assert asked.region == Box(10, 10, 40, 30)
+
+
+def test_bounds_that_reach_beyond_the_image_are_cut_and_said() -> None:
+    asked, _ = resolve(image(WGS84), CARD, {"bounds": (6.999, 49.996, 7.003, 50.002)})
+    assert asked.region == Box(0, 0, 40, 30)
+    assert [str(note) for note in asked.notes] == [
+        "warning: the bounds reach beyond array: rows -20 to 40, columns -10 to 30 are asked for, and of these rows 0 "
+        "to 40, columns 0 to 30 are in the image (50 %); only these can get labels"
+    ]
+    assert not resolve(image(WGS84), CARD, {"bounds": (7.0, 49.994, 7.008, 50.0)})[0].notes, "all of it, to the edge"
+
+
+@pytest.mark.parametrize("name", ["region", "mask"])
+def test_polygons_that_reach_beyond_the_image_are_cut_and_said(name: str, tmp_path: Path) -> None:
+    path = geojson(tmp_path, [[70.0, -10], [90, -10], [90, 30], [70, -10]])
+    asked, _ = resolve(image(), CARD, {name: path})  # type: ignore[misc]
+    assert asked.region == Box(0, 70, 30, 80)
+    (note,) = asked.notes
+    assert f"{path} reach beyond array: rows -10 to 30, columns 70 to 90 are asked for" in note.text
+    assert "rows 0 to 30, columns 70 to 80 are in the image (37.5 %)" in note.text
+    assert not resolve(image(), CARD, {name: geojson(tmp_path, RING)})[0].notes  # type: ignore[misc]
+
+
+def test_what_is_cut_is_said_by_the_plan_and_warned_of_in_python(tmp_path: Path) -> None:
+    model, source, beyond = codes_model(4), image(WGS84), (6.999, 49.996, 7.003, 49.999)
+    (said,) = tp.plan(source, model, bounds=beyond).fit
+    assert said.startswith("warning: the bounds reach beyond array")
+    with pytest.warns(UserWarning, match="the bounds reach beyond array") as found:
+        assert tp.predict(source, model, bounds=beyond).shape == (30, 30)
+    assert found[0].filename == __file__
+    heard: list[Event] = []
+    for _ in range(2):  # also when there is nothing left to do
+        with pytest.warns(UserWarning, match="the bounds reach beyond array") as found:
+            tp.segment(source, model, tmp_path / "o.tif", bounds=beyond)
+        assert found[0].filename == __file__
+        heard.clear()
+        tp.segment(source, model, tmp_path / "o.tif", bounds=beyond, listener=heard.append)
+        assert [event.message for event in heard].count(said) == 1
 
 
 @pytest.mark.parametrize("window", [(0, 0, 81, 60), (-1, 0, 5, 5), (80, 0, 1, 1), (0, 59, 1, 2)], ids=str)

@@ -91,7 +91,7 @@ def test_the_smallest_box_that_covers() -> None:
     source = image()
     assert window_of_bounds(source, (400000.6, 2999999.1, 400000.9, 2999999.4)) == Box(1, 1, 2, 2)
     assert window_of_bounds(source, (400000.4, 2999999.1, 400000.9, 2999999.6)) == Box(0, 0, 2, 2)
-    assert window_of_bounds(source, (399000, 2999990, 400001, 3000010)) == Box(0, 0, 20, 2), "cut to the image"
+    assert window_of_bounds(source, (399000, 2999990, 400001, 3000010)) == Box(-20, -2000, 20, 2), "beyond the image"
     assert window_of_bounds(source, (400000.7, 2999999.2, 400000.7001, 2999999.2001)) == Box(1, 1, 2, 2)
 
 

@@ -70,9 +70,9 @@ def make_job(
         listener(Event("plan", message=text))
     (card, reach), statistics = freeze(model, known or look(model, listener), full, settings)
     asked, area = resolve(full, card, settings)
-    if said := getattr(area, "skipped", ""):
-        listener(Event("plan", message=f"note: {said}"))
-        fit += (f"note: {said}",)
+    for finding in asked.notes:
+        listener(Event("plan", message=str(finding)))
+        fit += (str(finding),)
     image = image_data(full, asked.mask)
     device = resolve_device(settings.get("device", "auto"))
     settings = {**settings, "precision": resolve_precision(settings.get("precision", "auto"), device, model)}

@@ -76,15 +76,17 @@ def segment(
     model: str | Path | Model,
     output: str | Path | None = None,
     *,
-    listener: Listener = silent,
+    listener: Listener | None = None,
     **settings: Unpack[Settings],
 ) -> Result:
     """Segment an image, or the region asked for, into a label map on disk; runs, or resumes what was interrupted.
 
     Without `output` it lies beside the image as `<stem>.labels.tif` (slides: `.labels.ome.zarr` and `.labels.geojson`).
-    Raises `TilepipeError`; then an output that existed is as it was.
+    `listener` is told what the run says; without one, warnings are Python's warnings. Raises `TilepipeError`; then an
+    output that existed is as it was.
     """
-    asked = checked(settings)
+    asked, heard = checked(settings), listener is not None
+    listener = listener or silent
     model, full = opened(source, model, asked)
     for note in getattr(full, "notes", ()):
         listener(Event("plan", message=note))
@@ -99,6 +101,10 @@ def segment(
     request = run.Request(keys.request(asked), keys, outputs)
     kept = kept_plan(request.directory, request.key)
     job = kept_job(full, model, asked, kept) if kept else make_job(full, model, asked, listener=listener)
+    for text in job.plan.fit if kept else ():
+        listener(Event("plan", message=text))
+    if not heard:
+        _warn(job.plan, decorators=3)
     if job.plan.dear:
         listener(Event("plan", message=f"work: {job.plan.dear}"))
     if job.plan.reach.tolerance:
@@ -132,18 +138,23 @@ def predict(
 ) -> NDArray[Any]:
     """Return the labels of a region, (height, width) uint8 or uint16, in memory: no store, no cluster.
 
-    They equal the same crop of the full run with the same settings, bit for bit on the same device. Warns where the
-    image's pixels are more than twice as large as those of the model. Raises `InputError` where the image cannot be
-    read or does not fit, `ModelError` where the model fails on a tile.
+    They equal the same crop of the full run with the same settings, bit for bit on the same device. Warns if the
+    image's pixels are more than twice as large as those of the model, or if `bounds` reach beyond the image. Raises
+    `InputError` if the image cannot be read or does not fit, `ModelError` if the model fails on a tile.
     """
     if choices.get("layers"):
         raise UsageError("predict returns labels alone; use segment, with the same region, for layers")
     settings: Settings = {**choices, "region": region} if region is not None else {**choices}  # type: ignore[typeddict-item]
     job, full = job_of(source, model, settings)
-    for text in job.plan.fit:
-        if text.startswith("warning: "):
-            warnings.warn(text.removeprefix("warning: "), stacklevel=3)
+    _warn(job.plan, decorators=2)
     return region_labels(job, full)
+
+
+def _warn(plan: Plan, *, decorators: int) -> None:
+    """Say what is likely wrong as Python's warnings, at the line that called a public function."""
+    for text in plan.fit:
+        if text.startswith("warning: "):
+            warnings.warn(text.removeprefix("warning: "), stacklevel=3 + decorators)
 
 
 def _outputs(source: Source, model: Model, output: str | Path | None, asked: Settings) -> Outputs:

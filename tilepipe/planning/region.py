@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.models.card import ModelCard
+from tilepipe.planning.image_fit import Finding
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.resolution import resolution_of
 from tilepipe.planning.settings import Asked, Settings
@@ -36,27 +39,45 @@ def resolve(source: Source, card: ModelCard, settings: Settings) -> tuple[Asked,
     Raises `UsageError`, `InputError`.
     """
     whole = Box.of_shape(*source.shape[1:])
-    asked = [name for name in ("region", "bounds", "window") if settings.get(name) is not None]
-    if len(asked) > 1:
-        raise UsageError(f"{' and '.join(asked)} are both given; name the part of the image in one way")
+    ways = [name for name in ("region", "bounds", "window") if settings.get(name) is not None]
+    if len(ways) > 1:
+        raise UsageError(f"{' and '.join(ways)} are both given; name the part of the image in one way")
     region = settings.get("region")
     if isinstance(region, str | Path):
         if settings.get("mask", "auto") != "auto":
             raise UsageError(f"the polygons of {region} say where to compute; leave out mask {settings['mask']}")
-        area = _area(source, region)
-        return Asked(area.box, _digest(area)), area
+        return _inside(source, region, whole)
+    notes: tuple[Finding, ...] = ()
     box = whole if region is None else region if isinstance(region, Box) else Box(*region)
     if settings.get("bounds") is not None:
-        box = window_of_bounds(source, settings["bounds"], settings.get("bounds_crs"))
+        wanted = window_of_bounds(source, settings["bounds"], settings.get("bounds_crs"))
+        box, notes = _cut(source, wanted, "the bounds reach", "warning")
     if settings.get("window") is not None:
         column, row, width, height = settings["window"]
         box = Box(row, column, row + height, column + width)
     if not whole.contains(box):
         raise UsageError(
-            f"region rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} is not inside {source.name}, "
-            f"which has {whole.height} rows and {whole.width} columns"
+            f"region {_rows(box)} is not inside {source.name}, which has {whole.height} rows and {whole.width} columns"
         )
-    return _masked(source, card, box, settings)
+    asked, area = _masked(source, card, box, settings)
+    return replace(asked, notes=notes + asked.notes), area
+
+
+def _cut(source: Source, box: Box, reach: str, severity: Literal["note", "warning"]) -> tuple[Box, tuple[Finding, ...]]:
+    """Return the part of a box that lies in the image, and what to say when that is not all of it."""
+    inside = box & Box.of_shape(*source.shape[1:])
+    assert inside is not None, "what does not meet the image is refused before"
+    if inside == box:
+        return box, ()
+    said = (
+        f"{reach} beyond {source.name}: {_rows(box)} are asked for, and of these {_rows(inside)} are in the image "
+        f"({100 * inside.area / box.area:.3g} %); only these can get labels"
+    )
+    return inside, (Finding(severity, said),)
+
+
+def _rows(box: Box) -> str:
+    return f"rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
 
 
 def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tuple[Asked, Mask | None]:
@@ -74,11 +95,19 @@ def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tu
         return Asked(box, f"tissue+{margin:g}"), tissue(source, margin)
     if not Path(mask).suffix and not Path(mask).exists():
         raise UsageError(f"mask {nearest(str(mask), MASKS)}, and there is no GeoJSON file of that name")
-    area = _area(source, mask)
-    inside = area.box & box
+    return _inside(source, mask, box)
+
+
+def _inside(source: Source, path: str | Path, box: Box) -> tuple[Asked, Area]:
+    """Return what is asked for with polygons: those of a GeoJSON file, and of them what lies in `box`."""
+    area = _area(source, path)
+    around, notes = _cut(source, area.box, f"the polygons of {path} reach", "note")
+    inside = around & box
     if inside is None:
-        raise UsageError(f"the polygons of {mask} lie outside the region {box.to_list()} that is asked for")
-    return Asked(inside, _digest(area)), area
+        raise UsageError(f"the polygons of {path} lie outside the region {box.to_list()} that is asked for")
+    if area.skipped:
+        notes += (Finding("note", area.skipped),)
+    return Asked(inside, _digest(area), notes), area
 
 
 def _area(source: Source, path: str | Path) -> Area:

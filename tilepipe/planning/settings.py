@@ -12,6 +12,7 @@ from typing import Any, Literal, TypedDict
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.inference.device import Compute, usual_batch
+from tilepipe.planning.image_fit import Finding
 
 TOLERANCE = 0.01
 """Difference in probability that is accepted where exact labels cost more than `MAX_COST`."""
@@ -99,6 +100,8 @@ class Asked:
     """Pixels of the full-resolution grid."""
     mask: str
     """What is image data, or which of it gets a label, as in `Plan.mask`."""
+    notes: tuple[Finding, ...] = ()
+    """What the user should know of it, as that a part of it lies beyond the image."""
 
 
 def compute_of(settings: Settings, device: str) -> Compute:

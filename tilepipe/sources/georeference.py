@@ -142,10 +142,10 @@ def _grid(source: Source) -> tuple[Transform, CRS | None]:
 
 
 def window_of_bounds(source: Source, bounds: Sequence[float], crs: str | None = None) -> Box:
-    """Return the smallest box of whole pixels that covers `bounds` (left, bottom, right, top), cut to the image.
+    """Return the smallest box of whole pixels that covers `bounds` (left, bottom, right, top).
 
-    `crs` is that of the bounds, default the image's own. Raises `UsageError` where they do not meet the image or are no
-    bounds, `InputError` where the image has no affine position.
+    The box may reach beyond the image. `crs` is the CRS of the bounds, the image's own by default. Raises `UsageError`
+    if they do not meet the image or are no bounds, `InputError` if the image has no affine position.
     """
     grid, own = _grid(source)
     left, bottom, right, top = (float(value) for value in bounds)
@@ -181,7 +181,7 @@ def _carried(xs: NDArray[Any], ys: NDArray[Any], crs: CRS, own: CRS) -> tuple[ND
 
 
 def _cover(source: Source, grid: Transform, xs: NDArray[Any], ys: NDArray[Any], advice: str) -> Box:
-    """Return the box that covers points of the image's CRS, cut to the image; `advice` is for points off the image."""
+    """Return the box that covers points of the image's CRS and meets the image; `advice` is for points off it."""
     columns, rows = pixels_at(grid, np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64))
     _, height, width = source.shape
     off = UsageError(
@@ -193,8 +193,8 @@ def _cover(source: Source, grid: Transform, xs: NDArray[Any], ys: NDArray[Any], 
     # a millionth of a pixel of rounding must not add a row or column
     y0, x0 = math.floor(rows.min() + 1e-6), math.floor(columns.min() + 1e-6)
     y1, x1 = math.ceil(rows.max() - 1e-6), math.ceil(columns.max() - 1e-6)
-    found = Box(y0, x0, max(y1, y0 + 1), max(x1, x0 + 1)) & Box.of_shape(height, width)
-    if found is None:
+    found = Box(y0, x0, max(y1, y0 + 1), max(x1, x0 + 1))
+    if found & Box.of_shape(height, width) is None:
         raise off
     return found
 
@@ -279,6 +279,7 @@ class Area:
             )
         points = np.asarray([p for g in self.geometries for p in _points(g["coordinates"])])
         self.box = _cover(source, grid, points[:, 0], points[:, 1], advice)
+        """The box around the polygons; it may reach beyond the image."""
         placed = [_on_grid(grid, g["coordinates"]) for g in self.geometries]
         kinds = [g["type"] for g in self.geometries]
         polygons = [
