@@ -17,7 +17,10 @@ from tilepipe.events import Listener
 if TYPE_CHECKING:
     from tilepipe.planning.settings import Settings
 
-SAMPLES = Path(__file__).parents[2] / "pipelines" / "sample"
+INSTALLED = Path(__file__).parents[1] / "sample"
+REPOSITORY = Path(__file__).parents[2] / "pipelines" / "sample"
+SAMPLES = INSTALLED if INSTALLED.exists() else REPOSITORY
+"""Folder of the sample images: the wheel has copies of them, a copy of the repository has the images themselves."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def demo(output: str, mode: str, quiet: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for one in DEMOS:
         if not (SAMPLES / one.image).exists():
-            raise UsageError(f"{SAMPLES / one.image} is missing; the demo runs in a copy of the repository")
+            raise UsageError(f"{SAMPLES / one.image} is missing; install tilepipe again")
         with progress(mode, quiet) as listener:
             for path in make(one, SAMPLES / one.image, folder, listener):
                 say.out_line(path)
