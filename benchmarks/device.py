@@ -29,8 +29,8 @@ from torch import Tensor, nn
 import tilepipe as tp
 from tilepipe.inference.device import Compute, resolve_device, usual_batch
 from tilepipe.inference.predictor import Predictor, device_versions
-from tilepipe.inference.profile.measure_reproducibility import Setting, distances, measure_level
-from tilepipe.inference.profile.reproducibility import Level
+from tilepipe.inference.profile.measure_reproducibility import Setting, distances, measure_reproducibility
+from tilepipe.inference.profile.reproducibility import Reproducibility
 from tilepipe.models.nets.zoo import build
 
 
@@ -156,7 +156,7 @@ def row(name: str, model: tp.Model, tile: int, compute: Compute, rounds: int) ->
             other = Predictor(changed, shape, batch=how.batch, device=how.device, precision=how.precision)
             faster = ratio(base, other, rounds)
             plain = distances(base.logits(tiles), other.logits(tiles))
-            found = measure_level(changed, Setting(shape, model.card.stride, model.card.halo, how, "uint8"))
+            found = measure_reproducibility(changed, Setting(shape, model.card.stride, model.card.halo, how, "uint8"))
             crop = region_is_crop(changed, tile, how)
         except Exception as error:  # a compiler that is not there, a device that is too small
             yield f"| {name} | {variant.name} | not run: {type(error).__name__} | | | | | |"
@@ -164,7 +164,7 @@ def row(name: str, model: tp.Model, tile: int, compute: Compute, rounds: int) ->
         yield f"| {name} | {variant.name} | {faster:.2f} | {cells(found, plain)} | {yes(crop)} |"
 
 
-def cells(level: Level, plain: tuple[float, float]) -> str:
+def cells(level: Reproducibility, plain: tuple[float, float]) -> str:
     """Return what a level says, and the difference to fp32, as cells."""
     amounts = [(level.gap, level.flips), plain]
     texts = ["-" if worst is None else f"{worst:.1e}, {share or 0:.1e}" for worst, share in amounts]

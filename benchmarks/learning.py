@@ -23,7 +23,7 @@ from tilepipe.training.config import TrainConfig
 from tilepipe.training.fit_classical import WINDOW, WINDOWS, as_model
 from tilepipe.training.scenes import IGNORE, Scene, open_scenes
 from tilepipe.training.threshold_baseline import best_threshold
-from tilepipe.training.validation import compared, hull, nearest, spread, truth
+from tilepipe.training.validation import compared, hull, spread, training_pixels, truth
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 CLUSTERS = {"threshold": (2, 3, 4, 5), "watershed": (2, 3, 4, 5)}
@@ -45,7 +45,7 @@ def score(model: tp.Model, scenes: Sequence[Scene]) -> Confusion:
     """Return the confusion on full-resolution pixels of the scored windows; each image goes through tiles."""
     total = Confusion.zero(len(model.card.classes))
     for scene in scenes:
-        rows, columns = nearest(scene, scene.full)
+        rows, columns = training_pixels(scene, scene.full)
         part = hull(rows, columns)
         labels = tp.predict(scene.source, model, part, resolution="model")
         total += compared(spread(labels, rows, columns), truth(scene, scene.full), len(model.card.classes))

@@ -44,7 +44,7 @@ def comma_list(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "'word' is unknown" with the nearest known word, for messages."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1)

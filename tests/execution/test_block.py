@@ -12,7 +12,7 @@ import pytest
 import rasterio
 import tifffile
 import torch
-from helpers.fakes import codes_model, job_for, noise, open_book, random_unet, run_labels
+from helpers.fakes import codes_model, job_for, noise, open_queue, random_unet, run_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
-from tilepipe.execution.block import Worker
+from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.executors import serial
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
@@ -56,8 +56,8 @@ def test_unreadable_tiles_cost_their_own_pixels_only(window: str, blind: bool, t
     source = Flaky(CODES)
     source.blind = blind
     job = job_for(source, codes_model(4), tmp_path, tile=32, overlap=8, block=50, window_shape=window)
-    grid, book = job.plan.grid, open_book(job)
-    serial.run(job, book)
+    grid, queue = job.plan.grid, open_queue(job)
+    serial.run(job, queue)
     lost = np.zeros(CODES.shape, bool)
     damaged = [tile for tile in job.plan.tiles() if grid.tile_box(tile) & source.broken]
     for tile in damaged:
@@ -65,15 +65,15 @@ def test_unreadable_tiles_cost_their_own_pixels_only(window: str, blind: bool, t
         assert part is not None
         lost[part.slices_in(WHOLE)] = True
     assert 0 < lost.sum() < CODES.size / 2
-    assert (book.store.read_labels(WHOLE) == np.where(lost, 255, CODES)).all()
-    failed = [problem for record in book.ledger.done.values() for problem in record.failed]
+    assert (queue.store.read_labels(WHOLE) == np.where(lost, 255, CODES)).all()
+    failed = [problem for record in queue.ledger.done.values() for problem in record.failed]
     assert failed == ["damaged near row 50"] * len(damaged)
-    assert sum(record.tiles for record in book.ledger.done.values()) == job.plan.tile_count - len(damaged)
+    assert sum(record.tiles for record in queue.ledger.done.values()) == job.plan.tile_count - len(damaged)
 
 
 @pytest.mark.parametrize("window", ["crop", "hann"])
 def test_a_region_in_memory_tells_of_unreadable_tiles(window: str) -> None:
-    worker = Worker(job_for(Flaky(CODES), codes_model(4), tile=32, overlap=8, window_shape=window))
+    worker = BlockWorker(job_for(Flaky(CODES), codes_model(4), tile=32, overlap=8, window_shape=window))
     labels, tally = worker.region()
     worker.close()
     assert tally.failed
@@ -86,10 +86,10 @@ def test_a_pixel_under_a_thousand_tiles(tmp_path: Path) -> None:
     codes = CODES[:64, :64]
     job = job_for(ArraySource(codes), codes_model(4), tmp_path, tile=32, overlap=31, window_shape="hann", block=40)
     assert len(list(job.plan.grid.tiles_over(Box(32, 32, 33, 33)))) == 1024
-    book = open_book(job)
-    serial.run(job, book)
-    assert (book.store.read_labels(Box(32, 32, 33, 33)) == codes[32, 32]).all()
-    assert (book.store.read_labels(Box(0, 0, 64, 64)) != 255).all()
+    queue = open_queue(job)
+    serial.run(job, queue)
+    assert (queue.store.read_labels(Box(32, 32, 33, 33)) == codes[32, 32]).all()
+    assert (queue.store.read_labels(Box(0, 0, 64, 64)) != 255).all()
 
 
 class Listening(nn.Module):
@@ -108,7 +108,7 @@ def seen_by_model(source: ArraySource, mean: tuple[float, ...], **settings: Any)
     """Return the one tile that the model was given, in the source's units."""
     card = ModelCard(bands=source.shape[0], classes=["a", "b"], mean=mean)
     module = Listening()
-    worker = Worker(job_for(source, Model.owning(module, card), tile=64, **settings))
+    worker = BlockWorker(job_for(source, Model.owning(module, card), tile=64, **settings))
     worker.region()
     worker.close()
     (tile,) = module.seen
@@ -193,7 +193,7 @@ def test_the_next_tile_is_read_while_this_one_is_predicted() -> None:
             return torch.zeros(len(x), 2, *x.shape[2:])
 
     model = Model.from_torch(Waiting(), ModelCard(bands=1, classes=["a", "b"], halo=4))
-    worker = Worker(job_for(source, model, tile=32, overlap=8))
+    worker = BlockWorker(job_for(source, model, tile=32, overlap=8))
     begun.append(True)
     worker.region()
     worker.close()
@@ -218,7 +218,7 @@ def test_blocks_on_disk_equal_the_region_in_memory(
     cut = {"tile": tile, "overlap": overlap, "window_shape": window, "block": block}
     model, image = random_unet(depth=1, width=2), noise(height, width, seed=height)
     labels = run_labels(image, model, tmp_path_factory.mktemp("run"), **cut)  # type: ignore[arg-type]
-    worker = Worker(job_for(image, model, **cut))  # type: ignore[arg-type]
+    worker = BlockWorker(job_for(image, model, **cut))  # type: ignore[arg-type]
     expected, _ = worker.region()
     worker.close()
     assert (labels == expected).all()
@@ -265,11 +265,11 @@ def test_a_corrupt_tile_of_a_real_file(make: Any, window: str, tmp_path: Path) -
     region = bad.pad(64)
     cut = {"tile": 64, "overlap": 24, "block": 100, "window_shape": window}
     job = job_for(source, random_unet(depth=1), tmp_path / "run", region=region, **cut)
-    book = open_book(job)
-    serial.run(job, book)
-    labels = book.store.read_labels(region)
+    queue = open_queue(job)
+    serial.run(job, queue)
+    labels = queue.store.read_labels(region)
     assert (labels[bad.slices_in(region)] == 255).all()
-    failed = [problem for record in book.ledger.done.values() for problem in record.failed]
+    failed = [problem for record in queue.ledger.done.values() for problem in record.failed]
     assert 4 <= len(failed) < job.plan.tile_count
     assert path.name in failed[0]
     near = np.zeros(region.shape, bool)

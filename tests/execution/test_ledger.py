@@ -57,13 +57,13 @@ def test_records_are_a_dict_of_what_came(came: list[Record]) -> None:
 @given(st.lists(RECORDS, max_size=5, unique_by=lambda record: record.block))
 def test_what_is_appended_is_read_again(tmp_path_factory: pytest.TempPathFactory, came: list[Record]) -> None:
     path = tmp_path_factory.mktemp("ledger") / "ledger.jsonl"
-    book = Ledger(path)
+    ledger = Ledger(path)
     for record in came:
-        book.append(record)
-    assert read_records(path) == (book.done, 0)
-    assert dict(book.done) == {record.block: record for record in came}
-    book.forget([record.block for record in came[:1]])
-    assert read_records(path) == (book.done, 0)
+        ledger.append(record)
+    assert read_records(path) == (ledger.done, 0)
+    assert dict(ledger.done) == {record.block: record for record in came}
+    ledger.forget([record.block for record in came[:1]])
+    assert read_records(path) == (ledger.done, 0)
 
 
 @pytest.mark.parametrize("blended", [False, True])
@@ -73,14 +73,14 @@ def test_what_is_kept_is_less_than_promised(
 ) -> None:
     """Twice: at the end the ledger on disk is compared with it."""
     monkeypatch.setattr(ledger, "append_line", lambda path, fields: None)
-    count, book, again = 20_000, Ledger(tmp_path / "none"), Records()
+    count, kept_ledger, again = 20_000, Ledger(tmp_path / "none"), Records()
     hashes = iter(hashlib.sha256(b"%d" % k).hexdigest() for k in range(count * 10))
     tracemalloc.start()
     for k in range(count):
         strips = {side: next(hashes) for side in ("right", "below", "corner")} if blended else {}
         found = tuple(next(hashes) for _ in range(layers))
-        book.append(Record(Index(k // 300, k % 300), next(hashes), 4, (), 0.25, found, strips))
-        again[Index(k // 300, k % 300)] = book.done[Index(k // 300, k % 300)]
+        kept_ledger.append(Record(Index(k // 300, k % 300), next(hashes), 4, (), 0.25, found, strips))
+        again[Index(k // 300, k % 300)] = kept_ledger.done[Index(k // 300, k % 300)]
     kept = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert kept <= count * (LINE + STRIPS * blended + LAYER * layers)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tilepipe.box import Box
 from tilepipe.events import silent
-from tilepipe.execution.block_queue import Book
+from tilepipe.execution.block_queue import BlockQueue
 from tilepipe.execution.executors import serial
 from tilepipe.execution.job import Job, left_of
 from tilepipe.execution.ledger import Ledger
@@ -28,7 +28,7 @@ from tilepipe.planning.memory import Needs
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.planner import make_plan
 from tilepipe.planning.receptive_field import MEASURED, Reach
-from tilepipe.planning.region import image_data, on_prediction_grid, resolve
+from tilepipe.planning.region import image_data, on_prediction_grid, resolve_region
 from tilepipe.planning.settings import Settings
 from tilepipe.planning.wanted import Wanted
 from tilepipe.sources.array import ArraySource
@@ -89,7 +89,7 @@ def job_for(source: Source, model: Model, directory: Path | None = None, **setti
     """Return the job of the public functions for a card that is right, on the CPU unless a device is named."""
     device = settings.pop("device", "cpu")
     chosen = Settings(**settings)
-    asked, area = resolve(source, model.card, chosen)
+    asked, area = resolve_region(source, model.card, chosen)
     plan = make_plan(source, model.card, asked, chosen, device=device, needs=Needs(1000, 100))
     plan = replace(plan, reach=Reach(plan.reach.sides, MEASURED) if plan.reach.sides else plan.reach)
     image = image_data(source, plan.mask)
@@ -97,22 +97,26 @@ def job_for(source: Source, model: Model, directory: Path | None = None, **setti
     return Job(plan, on_prediction_grid(image, plan), model, Wanted(image, plan, area), directory)
 
 
-def open_book(job: Job, listener: Any = silent) -> Book:
+def open_queue(job: Job, listener: Any = silent) -> BlockQueue:
     assert job.directory is not None
     plan = job.plan
     zone = plan.grid.y.zone, plan.grid.x.zone
     store = Store.create(job.directory, plan.predicted, zone, plan.label_dtype, plan.nodata, plan.layers)
-    return Book(plan, Ledger(job.directory / "ledger.jsonl"), store, listener)
+    return BlockQueue(plan, Ledger(job.directory / "ledger.jsonl"), store, listener)
 
 
 def run_labels(
-    source: Source, model: Model, directory: Path, engine: Callable[[Job, Book], None] = serial.run, **settings: Any
+    source: Source,
+    model: Model,
+    directory: Path,
+    engine: Callable[[Job, BlockQueue], None] = serial.run,
+    **settings: Any,
 ) -> np.ndarray:
     """Run a job in `directory` and return the labels of the whole prediction grid."""
     job = job_for(source, model, directory, **settings)
-    book = open_book(job)
-    engine(job, book)
-    return book.store.read_labels(Box.of_shape(*job.plan.predicted))
+    queue = open_queue(job)
+    engine(job, queue)
+    return queue.store.read_labels(Box.of_shape(*job.plan.predicted))
 
 
 def noise(height: int, width: int, bands: int = 3, seed: int = 0) -> ArraySource:

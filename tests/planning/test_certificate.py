@@ -11,7 +11,7 @@ import pytest
 
 from tilepipe.box import Sides
 from tilepipe.errors import StorageError
-from tilepipe.inference.profile.reproducibility import Level
+from tilepipe.inference.profile.reproducibility import Reproducibility
 from tilepipe.planning.certificate import Certificate, Mode
 from tilepipe.tiling.tiling import cost_factor
 
@@ -43,11 +43,11 @@ def test_sentences_carry_the_numbers() -> None:
 
 
 def test_promises_go_no_further_than_the_level_that_was_measured() -> None:
-    exact = replace(EXACT, level=Level("cpu", "fp32", True, True, 0.0, 0.0))
+    exact = replace(EXACT, level=Reproducibility("cpu", "fp32", True, True, 0.0, 0.0))
     first, _, third = exact.sentences
     assert "do not depend on how the image was cut: tiles of" in first
     assert "a larger pass differs by nothing" in third
-    rough = replace(EXACT, precision="bf16", level=Level("A GPU", "bf16", True, True, 4e-3, 5e-6, 0.02, 6e-4))
+    rough = replace(EXACT, precision="bf16", level=Reproducibility("A GPU", "bf16", True, True, 4e-3, 5e-6, 0.02, 6e-4))
     first, _, third = rough.sentences
     assert "do not depend on how the image was cut, but for rounding: tiles of" in first
     assert third == (

@@ -62,7 +62,7 @@ def test_a_thumbnail_is_refused_before_anything_is_planned(monkeypatch: pytest.M
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("planned")
 
-    monkeypatch.setattr("tilepipe.execution.job.look", never)
+    monkeypatch.setattr("tilepipe.execution.job.measure_receptive_field", never)
     thumbnail = image(28.97)
     with pytest.raises(
         InputError, match=r"28\.97 x 28\.97 um/px.*0\.5 um/px.*57\.9 times.*--pixel-size.*--force-resolution"

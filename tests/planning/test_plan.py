@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import constant_model, job_for, noise, open_book, plan_of
+from helpers.fakes import constant_model, job_for, noise, open_queue, plan_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ from tilepipe.execution.executors import serial
 from tilepipe.inference.device import Compute
 from tilepipe.planning.certify import certificate_of
 from tilepipe.planning.plan import Plan
-from tilepipe.planning.resolution import nearest
+from tilepipe.planning.resolution import nearest_pixel
 from tilepipe.tiling.statistics_grid import Statistics
 from tilepipe.tiling.tiling import Tiling
 
@@ -132,8 +132,8 @@ def test_the_key_changes_with_image_and_weights_but_not_with_names_or_memory() -
 def test_nearest_is_the_pixel_under_the_centre(size: int, of: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, of - 1))
     centre = (index + Fraction(1, 2)) * Fraction(size, of)
-    assert nearest(index, size, of) == int(centre)
-    assert 0 <= nearest(index, size, of) < size
+    assert nearest_pixel(index, size, of) == int(centre)
+    assert 0 <= nearest_pixel(index, size, of) < size
 
 
 @settings(max_examples=150, deadline=None)
@@ -191,7 +191,7 @@ def test_the_disk_promise_holds_for_strips_that_do_not_compress(tmp_path: Path) 
         y, x = job.plan.grid.y, job.plan.grid.x
         most = max(most, len(alive) * 8 * 3 * (y.zone * (x.tile - 1) + (y.tile - 1) * (x.zone + x.tile - 1)))
 
-    serial.run(job, open_book(job, look))
+    serial.run(job, open_queue(job, look))
     assert most > 0
     assert job.plan.disk() >= most + 4 * image.shape[1] * image.shape[2]
 
@@ -220,12 +220,12 @@ def test_one_tile_is_exact_whatever_the_window(height: int, width: int) -> None:
 def test_work_beyond_that_of_tiles_overlapping_by_half_is_said() -> None:
     """128 px with a halo of 32: steps of 64 in both, but crop tiles begin a halo earlier."""
     image = np.zeros((1, 192, 192), np.uint8)
-    dear = plan_of_array(image, tile=128, overlap=64, window_shape="crop")
-    assert dear.work == 9 * 128**2 / 192**2
-    assert dear.half == 4 * 128**2 / 192**2
-    assert "4.00 x one pass over the region is more than the 1.78" in dear.dear
-    assert dear.dear in str(dear)
-    assert plan_of_array(image, tile=128, overlap=16, window_shape="crop").dear == ""
-    assert plan_of_array(image, tile=192, overlap=64, window_shape="crop").dear == "", "one tile"
-    said = certificate_of(dear, constant_model(0.5, 0.5)).sentences[1]
+    costly = plan_of_array(image, tile=128, overlap=64, window_shape="crop")
+    assert costly.work == 9 * 128**2 / 192**2
+    assert costly.baseline_work == 4 * 128**2 / 192**2
+    assert "4.00 x one pass over the region is more than the 1.78" in costly.costly
+    assert costly.costly in str(costly)
+    assert plan_of_array(image, tile=128, overlap=16, window_shape="crop").costly == ""
+    assert plan_of_array(image, tile=192, overlap=64, window_shape="crop").costly == "", "one tile"
+    said = certificate_of(costly, constant_model(0.5, 0.5)).sentences[1]
     assert "4.00 times the work of one pass, more than the 1.78 of tiles that overlap by half" in said

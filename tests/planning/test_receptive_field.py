@@ -65,12 +65,12 @@ def test_it_is_measured_once_for_the_same_weights(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys.modules["tilepipe.models.probe.procedure"], "_run", lambda *_: calls.append(1) or answer)
     said: list[str] = []
     for _ in range(2):
-        assert receptive_field.look(model, lambda event: said.append(event.message))[0].halo == 2
+        assert receptive_field.measure_receptive_field(model, lambda event: said.append(event.message))[0].halo == 2
     assert len(calls) == 1
     assert said == ["measuring the model's stride and reach"]
     with torch.no_grad():
         model.module[0].weight[0, 0, 0, 0] += 1
-    receptive_field.look(model)
+    receptive_field.measure_receptive_field(model)
     assert len(calls) == 2
 
 
@@ -117,8 +117,8 @@ def test_a_measure_that_takes_too_long_confirms_nothing(monkeypatch: pytest.Monk
     net = nn.Sequential(nn.Conv2d(3, 2, 3, padding=150, dilation=150))
     says = {halo: tp.Model.from_torch(net, tp.ModelCard(bands=3, classes=["a", "b"], halo=halo)) for halo in (90, 150)}
     with pytest.raises(ModelError, match="the card says halo 90, measured reach is at least 96"):
-        receptive_field.look(says[90])
-    card, found = receptive_field.look(says[150])
+        receptive_field.measure_receptive_field(says[90])
+    card, found = receptive_field.measure_receptive_field(says[150])
     assert (card.halo, found.sides, found.measured) == (150, Sides(150, 150, 150, 150), False)
     assert "wider windows take too long to measure" in found.known
 

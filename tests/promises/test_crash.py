@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from helpers.fakes import job_for, noise, open_book, random_unet
+from helpers.fakes import job_for, noise, open_queue, random_unet
 
 from tilepipe.box import Box
 from tilepipe.execution.executors import dask, serial
@@ -29,15 +29,15 @@ KILLS = 20
 def work(directory: Path, cut: str, ready: Any) -> None:
     """What the killed process does: run or resume."""
     job = job_for(noise(*SHAPE), random_unet(), directory, **CUTS[cut])
-    book = open_book(job)
+    queue = open_queue(job)
     ready.set()
-    dask.run(job, book)
+    dask.run(job, queue)
 
 
 @pytest.mark.parametrize("cut", sorted(CUTS))
 def test_killed_at_random_moments(cut: str, tmp_path: Path) -> None:
     job = job_for(noise(*SHAPE), random_unet(), tmp_path / "truth", **CUTS[cut])
-    serial.run(job, open_book(job))
+    serial.run(job, open_queue(job))
     truth = _digest(tmp_path / "truth", cut)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
@@ -82,7 +82,7 @@ def _killed(context: Any, directory: Path, cut: str, after: float | None) -> Out
 
 def _digest(directory: Path, cut: str) -> str:
     job = job_for(noise(*SHAPE), random_unet(), directory, **CUTS[cut])
-    book = open_book(job)
-    assert not book.missing()
-    labels = book.store.read_labels(Box.of_shape(*SHAPE))
+    queue = open_queue(job)
+    assert not queue.missing()
+    labels = queue.store.read_labels(Box.of_shape(*SHAPE))
     return hashlib.sha256(labels.tobytes()).hexdigest()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.fakes import job_for, open_book
+from helpers.fakes import job_for, open_queue
 from torch import Tensor, nn
 
 from tilepipe.box import Box
@@ -49,7 +49,7 @@ def counting() -> Model:
 def test_each_tile_once(window: str, engine: object, coordinates: ArraySource, tmp_path: Path) -> None:
     cut = {"tile": 40, "overlap": 16, "window_shape": window, "block": 100, "batch": 3}
     job = job_for(coordinates, counting(), tmp_path, **cut)
-    engine(job, open_book(job))  # type: ignore[operator]
+    engine(job, open_queue(job))  # type: ignore[operator]
     grid = job.plan.grid
     wanted = {(grid.tile_box(tile).y0, grid.tile_box(tile).x0) for tile in job.plan.tiles()}
     assert set(SEEN) == wanted
@@ -69,11 +69,11 @@ def test_only_the_missing_ones_on_resume(window: str, coordinates: ArraySource, 
 
     for _ in range(3):
         with pytest.raises(StopError):
-            serial.run(job, open_book(job, stop))
+            serial.run(job, open_queue(job, stop))
     before = sum(SEEN.values())
-    book = open_book(job)
-    missing = sum(len(job.plan.tiles_of(block)) for block in book.missing())
-    serial.run(job, book)
+    queue = open_queue(job)
+    missing = sum(len(job.plan.tiles_of(block)) for block in queue.missing())
+    serial.run(job, queue)
     assert sum(SEEN.values()) == before + missing == job.plan.tile_count
     assert set(SEEN.values()) == {1}
 
@@ -83,12 +83,12 @@ def test_tiles_without_image_data_are_not_predicted(coordinates: ArraySource, tm
     valid[200:210, 30:60] = True
     source = ArraySource(coordinates.read(_all()), valid=valid)
     job = job_for(source, counting(), tmp_path, tile=40, overlap=16, window_shape="crop", block=100)
-    book = open_book(job)
-    serial.run(job, book)
+    queue = open_queue(job)
+    serial.run(job, queue)
     grid = job.plan.grid
     wanted = sum(valid[grid.kept_box(tile).slices_in(_all())].any() for tile in job.plan.tiles())
     assert sum(SEEN.values()) == wanted < job.plan.tile_count
-    assert (book.store.read_labels(_all()) == np.where(valid, 0, 255)).all()
+    assert (queue.store.read_labels(_all()) == np.where(valid, 0, 255)).all()
 
 
 def _all() -> Box:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 import tilepipe as tp
 from tilepipe.events import Event
-from tilepipe.execution.block_queue import Book
+from tilepipe.execution.block_queue import BlockQueue
 from tilepipe.execution.executors import dask, serial
 from tilepipe.execution.job import Job
 from tilepipe.inference.device import Compute
 from tilepipe.inference.predictor import Predictor
-from tilepipe.inference.profile.measure_reproducibility import Setting, measure_level
+from tilepipe.inference.profile.measure_reproducibility import Setting, measure_reproducibility
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.models.nets.zoo import build
@@ -116,7 +116,7 @@ def test_every_pixel_type(dtype: str) -> None:
 def test_level(precision: str) -> None:
     model = tp.load_model("forest")
     compute = Compute(DEVICE, precision, 8, 0)
-    level = measure_level(model, Setting((256, 256), model.card.stride, model.card.halo, compute, "uint8"))
+    level = measure_reproducibility(model, Setting((256, 256), model.card.stride, model.card.halo, compute, "uint8"))
     assert level.repeatable
     assert level.independent
     assert level.device == torch.cuda.get_device_name(0)
@@ -148,7 +148,7 @@ def test_every_network_is_repeatable(arch: dict[str, Any]) -> None:
     torch.manual_seed(0)
     net = build(arch, 3, 4).eval()
     card = ModelCard(bands=3, classes=["a", "b", "c", "d"], stride=int(net.stride))
-    level = measure_level(
+    level = measure_reproducibility(
         Model.from_torch(net, card), Setting((256, 256), card.stride, None, Compute(DEVICE, "fp32", 4, 0))
     )
     assert level.repeatable
@@ -225,9 +225,9 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bytes(tmp_path: Path) -> 
         if event.done == 2:
             raise Pulled
 
-    def two_blocks(job: Job, book: Book) -> None:
-        book.listener = listener
-        serial.run(job, book)
+    def two_blocks(job: Job, queue: BlockQueue) -> None:
+        queue.listener = listener
+        serial.run(job, queue)
 
     with pytest.raises(Pulled):
         run_labels(image, model, tmp_path / "again", two_blocks, **cut)

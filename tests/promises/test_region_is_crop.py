@@ -27,7 +27,7 @@ import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.evaluation.verify.verify import verify
-from tilepipe.execution.block import Worker
+from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.job import make_job
 from tilepipe.execution.region_labels import region_labels
 from tilepipe.models.model import Model
@@ -300,7 +300,7 @@ def test_the_plan_counts_the_tiles_that_a_run_predicts(
     if job is None:  # the area lies between the centres of larger pixels
         assert output != "full"
         return
-    worker = Worker(job)
+    worker = BlockWorker(job)
     predicted = worker.region()[1].tiles
     worker.close()
     assert job.plan.left is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import job_for, noise, open_book, random_unet, run_labels
+from helpers.fakes import job_for, noise, open_queue, random_unet, run_labels
 
 from tilepipe.box import Box
 from tilepipe.execution.executors import dask, serial
@@ -90,7 +90,7 @@ def test_strips_follow_a_row_of_blocks_not_the_image(tmp_path: Path) -> None:
         strips = tmp_path / "run.zarr" / "strips"
         most = max(most, sum(1 for _ in strips.iterdir()) if strips.exists() else 0)
 
-    serial.run(job, open_book(job, look))
+    serial.run(job, open_queue(job, look))
     assert 3 <= most <= 4 + 2
 
 
@@ -115,28 +115,28 @@ def test_resume_computes_only_what_is_missing(truth: Any, image: ArraySource, tm
         return listen
 
     for _ in range(50):
-        book = open_book(job, stop_after(3))
-        before = set(book.ledger.done)
+        queue = open_queue(job, stop_after(3))
+        before = set(queue.ledger.done)
         try:
-            serial.run(job, book)
+            serial.run(job, queue)
         except _StopError:
-            computed += set(book.ledger.done) - before
+            computed += set(queue.ledger.done) - before
             continue
-        computed += set(book.ledger.done) - before
+        computed += set(queue.ledger.done) - before
         break
     assert sorted(computed) == sorted(job.plan.blocks())
-    assert sha256(open_book(job).store.read_labels(source_box(image))) == expected
+    assert sha256(open_queue(job).store.read_labels(source_box(image))) == expected
 
 
 def test_a_torn_ledger_line_is_computed_again(truth: Any, image: ArraySource, tmp_path: Path) -> None:
     cut, expected = truth
     job = job_for(image, random_unet(), tmp_path, **cut)
-    serial.run(job, open_book(job))
+    serial.run(job, open_queue(job))
     ledger = tmp_path / "ledger.jsonl"
     whole = ledger.read_bytes()
     ledger.write_bytes(whole[:-20])
-    book = open_book(job)
+    queue = open_queue(job)
     if cut is CROP:
-        assert len(book.missing()) == 1
-    serial.run(job, book)  # with the earlier blocks whose strips are gone
-    assert sha256(book.store.read_labels(source_box(image))) == expected
+        assert len(queue.missing()) == 1
+    serial.run(job, queue)  # with the earlier blocks whose strips are gone
+    assert sha256(queue.store.read_labels(source_box(image))) == expected

@@ -83,7 +83,7 @@ def test_nothing_is_said_of_one_image(tmp_path: Path) -> None:
         file.write_mask(np.full((200, 300), 255, np.uint8))
         file.build_overviews([2, 4], Resampling.nearest)
     source: Any = open_source(path)
-    assert (source.notes, source.choice) == ((), {})
+    assert (source.notes, source.selected) == ((), {})
     assert open_source(path, scene=0).identity() == source.identity()
 
 

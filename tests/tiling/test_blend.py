@@ -1,4 +1,4 @@
-"""Sums against plain arithmetic on the whole image, cut into blocks in any order."""
+"""Blended sums against plain arithmetic on the whole image, cut into blocks in any order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
-from tilepipe.tiling.blend import SIDES, Kept, Sums, strip_boxes
+from tilepipe.tiling.blend import SIDES, BlendCanvas, CropCanvas, strip_boxes
 from tilepipe.tiling.grid import Grid, Index, make_axis
 from tilepipe.tiling.weights import PROFILES, weights
 
@@ -31,7 +31,7 @@ def test_blocks_with_strips_equal_the_whole(
     overlap = min(overlap, tile - 1)
     grid = Grid(*(make_axis(n, tile, overlap, stride=1, crop=False, zone=zone) for n in (height, width)))
     rng = np.random.default_rng(seed)
-    whole = Sums(grid, Box.of_shape(height, width), shape, classes=3)
+    whole = BlendCanvas(grid, Box.of_shape(height, width), shape, classes=3)
     tiles = {t: rng.integers(0, 1 << 24, (3, *grid.tile_shape), dtype=np.int32) for t in grid.tiles_over(whole.area)}
     for index, values in tiles.items():
         whole.add(index, values)
@@ -40,7 +40,7 @@ def test_blocks_with_strips_equal_the_whole(
     for block in grid.blocks_over(whole.area):
         region = grid.zone(block)
         area = Box(region.y0, region.x0, min(region.y1 + tile, height), min(region.x1 + tile, width))
-        own = Sums(grid, area, shape, classes=3)
+        own = BlendCanvas(grid, area, shape, classes=3)
         for index in grid.tiles_of(block):
             own.add(index, tiles[index])
         for side, (di, dj) in SIDES.items():
@@ -70,7 +70,7 @@ def _brute_force(grid: Grid, tiles: dict[Index, np.ndarray], shape: str) -> np.n
 
 def test_ties_go_to_the_lowest_class() -> None:
     grid = _one_tile(2)
-    sums = Sums(grid, Box(0, 0, 2, 2), "hann", classes=3)
+    sums = BlendCanvas(grid, Box(0, 0, 2, 2), "hann", classes=3)
     sums.add(Index(0, 0), np.full((3, 2, 2), 1 << 22, np.int32))
     assert (sums.labels(sums.area) == 0).all()
 
@@ -78,7 +78,7 @@ def test_ties_go_to_the_lowest_class() -> None:
 def test_labels_do_not_copy_the_sums() -> None:
     """Part of the memory promise: beside the sums, a few planes, however many classes there are."""
     axis = make_axis(600, 64, 32, stride=1, crop=False, zone=256)
-    sums = Sums(Grid(axis, axis), Box(0, 0, 300, 300), "hann", classes=40)
+    sums = BlendCanvas(Grid(axis, axis), Box(0, 0, 300, 300), "hann", classes=40)
     sums.values[:] = np.random.default_rng(0).integers(0, 1000, sums.values.shape)
     box = Box(0, 0, 256, 256)
     tracemalloc.start()
@@ -92,7 +92,7 @@ def test_labels_do_not_copy_the_sums() -> None:
 @pytest.mark.parametrize("failures", [1, 100])
 def test_a_failed_tile_is_nodata_whatever_else_is_added(failures: int) -> None:
     grid = Grid(_one_tile(4).y, make_axis(6, 4, 2, stride=1, crop=False, zone=1))
-    sums = Sums(grid, Box(0, 0, 4, 6), "linear", classes=2)
+    sums = BlendCanvas(grid, Box(0, 0, 4, 6), "linear", classes=2)
     for _ in range(failures):
         sums.fail(Index(0, 0))
     for tile in (Index(0, 0), Index(0, 1)):
@@ -103,7 +103,7 @@ def test_a_failed_tile_is_nodata_whatever_else_is_added(failures: int) -> None:
 def test_kept_pixels_come_from_their_tile_and_the_rest_is_nodata() -> None:
     axis = make_axis(20, 8, 4, stride=1, crop=True, zone=1)
     grid = Grid(axis, axis)
-    kept = Kept(grid, Box(2, 2, 11, 11), "uint16", 65535)
+    kept = CropCanvas(grid, Box(2, 2, 11, 11), "uint16", 65535)
     for row, column in ((0, 0), (1, 1)):
         kept.add(Index(row, column), np.full((8, 8), row, np.uint16))
     labels = kept.labels(Box(3, 3, 9, 9))

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import codes_model, job_for, noise, open_book, random_unet, run_labels
+from helpers.fakes import codes_model, job_for, noise, open_queue, random_unet, run_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
-from tilepipe.execution.block import Worker
+from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.executors import dask, serial
 from tilepipe.execution.job import Job
 from tilepipe.sources.array import ArraySource
@@ -100,13 +100,13 @@ def image() -> ArraySource:
     return ArraySource(noise(HEIGHT, WIDTH).read(WHOLE), valid=valid)
 
 
-def layers_of(book: Any) -> dict[str, NDArray[Any]]:
-    return {name: book.store.read_layer(name, WHOLE) for name in book.plan.layers}
+def layers_of(queue: Any) -> dict[str, NDArray[Any]]:
+    return {name: queue.store.read_layer(name, WHOLE) for name in queue.plan.layers}
 
 
 def brute_force(job: Job) -> dict[str, NDArray[np.float64]]:
     """Return the layers of the whole image from all of its tiles, in float64."""
-    grid, worker = job.plan.grid, Worker(job)
+    grid, worker = job.plan.grid, BlockWorker(job)
     shape = (job.plan.classes, grid.y.padded, grid.x.padded)
     blend, squared = np.zeros(shape), np.zeros(shape)
     for tile in grid.tiles_over(WHOLE):
@@ -129,9 +129,9 @@ def truth(request: Any, image: ArraySource, tmp_path_factory: Any) -> tuple[dict
     """A run by blocks, block after block, and its layers."""
     cut = request.param
     job = job_for(image, random_unet(), tmp_path_factory.mktemp("serial"), **cut)
-    book = open_book(job)
-    serial.run(job, book)
-    return cut, {**layers_of(book), "labels": book.store.read_labels(WHOLE)}
+    queue = open_queue(job)
+    serial.run(job, queue)
+    return cut, {**layers_of(queue), "labels": queue.store.read_labels(WHOLE)}
 
 
 def test_layers_of_a_run_are_those_of_all_tiles_in_float64(truth: Any, image: ArraySource) -> None:
@@ -159,9 +159,9 @@ def test_any_block_size_in_any_order(truth: Any, image: ArraySource, tmp_path: P
         return random.Random(block).sample(blocks, len(blocks))
 
     job = job_for(image, random_unet(), tmp_path, **{**cut, "block": block})
-    book = open_book(job)
-    partial(dask.run, order=shuffled)(job, book)
-    assert all((values == expected[name]).all() for name, values in layers_of(book).items())
+    queue = open_queue(job)
+    partial(dask.run, order=shuffled)(job, queue)
+    assert all((values == expected[name]).all() for name, values in layers_of(queue).items())
 
 
 class _StopError(Exception):
@@ -177,19 +177,19 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_layers(truth: Any, image: Ar
     job = job_for(image, random_unet(), tmp_path, **cut)
     for _ in range(3):
         with pytest.raises(_StopError):
-            serial.run(job, open_book(job, stop))
-    book = open_book(job)
-    assert len(book.ledger.done) == 3
-    serial.run(job, book)
-    assert all((values == expected[name]).all() for name, values in layers_of(book).items())
+            serial.run(job, open_queue(job, stop))
+    queue = open_queue(job)
+    assert len(queue.ledger.done) == 3
+    serial.run(job, queue)
+    assert all((values == expected[name]).all() for name, values in layers_of(queue).items())
 
 
 def test_a_changed_layer_is_found_before_a_run_goes_on(image: ArraySource, tmp_path: Path) -> None:
     job = job_for(image, random_unet(), tmp_path, **CROP)
-    book = open_book(job)
-    serial.run(job, book)
-    book.store.write_layer("entropy", Box(0, 0, 1, 1), np.zeros((1, 1), np.uint8))
-    assert Index(0, 0) not in open_book(job).ledger.done  # it is computed again
+    queue = open_queue(job)
+    serial.run(job, queue)
+    queue.store.write_layer("entropy", Box(0, 0, 1, 1), np.zeros((1, 1), np.uint8))
+    assert Index(0, 0) not in open_queue(job).ledger.done  # it is computed again
 
 
 @pytest.mark.parametrize("cut", [CROP, HANN], ids=["crop", "hann"])
@@ -202,16 +202,16 @@ def test_tiles_that_cannot_be_read_are_nodata_in_layers_too(cut: dict[str, Any],
 
     pixels = np.random.default_rng(0).integers(0, 4, (HEIGHT, WIDTH), dtype=np.uint8)
     job = job_for(Flaky(pixels), codes_model(4), tmp_path, **cut)
-    book = open_book(job)
-    serial.run(job, book)
-    failed = book.store.read_labels(WHOLE) == 255
+    queue = open_queue(job)
+    serial.run(job, queue)
+    failed = queue.store.read_labels(WHOLE) == 255
     assert 0 < failed.sum() < pixels.size / 2
-    for values in layers_of(book).values():
+    for values in layers_of(queue).values():
         assert ((values == VOID) == failed).all()
 
 
 def test_nothing_is_computed_that_was_not_asked_for(image: ArraySource, monkeypatch: Any) -> None:
-    worker = Worker(job_for(image, random_unet(), **{**CROP, "layers": ()}))
+    worker = BlockWorker(job_for(image, random_unet(), **{**CROP, "layers": ()}))
     monkeypatch.setattr(worker.predictor, "probabilities", None)
     worker.region()
     worker.close()
@@ -231,7 +231,7 @@ def test_disagreement_where_tiles_are_not_blended(image: ArraySource) -> None:
 
 def test_one_tile_agrees_with_itself(tmp_path: Path) -> None:
     job = job_for(noise(30, 40), random_unet(), tmp_path, **HANN)
-    book = open_book(job)
-    serial.run(job, book)
-    assert not book.store.read_layer("disagreement", Box(0, 0, 30, 40)).any()
-    assert book.store.read_layer("margin", Box(0, 0, 30, 40)).any()
+    queue = open_queue(job)
+    serial.run(job, queue)
+    assert not queue.store.read_layer("disagreement", Box(0, 0, 30, 40)).any()
+    assert queue.store.read_layer("margin", Box(0, 0, 30, 40)).any()

@@ -20,7 +20,7 @@ from tilepipe.box import Box
 from tilepipe.models.formats.directory import load_model
 from tilepipe.sources.open import open_source
 from tilepipe.training.config import TrainConfig
-from tilepipe.training.dataset import Ground
+from tilepipe.training.dataset import Dataset
 from tilepipe.training.loop import fit
 from tilepipe.training.sampling import Sampler
 from tilepipe.training.scenes import held, open_scenes
@@ -102,12 +102,12 @@ def test_training_gives_the_network_what_prediction_gives_it(
     entry = {"image": str(image), "label": str(write("l.png", LABEL)), "resolution": 0.5}
     side = SIDE if resolution is None else 30
     config = configure(train=[entry], crop=side, batch=1, augment=STILL, resolution=resolution)
-    ground = Ground(config)
-    crop, labels = Sampler(ground.scenes, ground.found, config).batch(0)
+    dataset = Dataset(config)
+    crop, labels = Sampler(dataset.scenes, dataset.found, config).batch(0)
 
     module = Seen()
     module.inputs.clear()
-    statistics = {"mean": ground.found.mean.tolist(), "std": ground.found.std.tolist()}
+    statistics = {"mean": dataset.found.mean.tolist(), "std": dataset.found.std.tolist()}
     card = tp.ModelCard(bands=3, classes=["a", "b"], halo=0, resolution=resolution, **statistics)
     model = tp.Model.from_torch(module, card)
     source = open_source(image, resolution=0.5)
@@ -125,7 +125,7 @@ def test_training_gives_the_network_what_prediction_gives_it(
 def test_statistics_are_of_image_data_only(write: Write, configure: Configure, tmp_path: Path, kind: str) -> None:
     image = KINDS[kind](write, tmp_path)
     entry = {"image": str(image), "label": str(write("l.png", LABEL))}
-    found = Ground(configure(train=[entry])).found
+    found = Dataset(configure(train=[entry])).found
     data = (BYTES if open_source(image).dtype == np.uint8 else FLOATS)[:, ~HOLE].astype(np.float64)
     np.testing.assert_allclose(found.mean, data.mean(1), rtol=1e-5)
     np.testing.assert_allclose(found.std, data.std(1), rtol=1e-5)

@@ -22,7 +22,7 @@ from tilepipe.errors import InputError, UsageError
 from tilepipe.events import Event
 from tilepipe.training import sampling
 from tilepipe.training.config import TrainConfig
-from tilepipe.training.dataset import Ground
+from tilepipe.training.dataset import Dataset
 from tilepipe.training.loop import fit
 from tilepipe.training.scenes import open_scenes
 
@@ -106,7 +106,7 @@ def test_nodata_that_is_a_class_is_asked_about(entry: Any, configure: Configure)
         classes(configure(train=masks))
     np.testing.assert_array_equal(classes(configure(train=masks, values={0: 0, 1: 1})), LABEL)
     with pytest.raises(InputError, match=r"class 'a' has no labelled pixel .*: its value 0 is under ignore"):
-        Ground(configure(train=masks, ignore=[0])).check()
+        Dataset(configure(train=masks, ignore=[0])).check()
     np.testing.assert_array_equal(classes(configure(train=masks, values={1: 1})), np.where(LABEL == 1, 1, -1))
 
 
@@ -146,13 +146,13 @@ def test_the_same_place_in_other_words_is_read(entry: Any, configure: Configure,
 def test_a_mask_without_position_is_taken_pixel_by_pixel(entry: Any, configure: Configure) -> None:
     np.testing.assert_array_equal(classes(configure(train=[entry(name="l.png")])), LABEL)
     assert (
-        Ground(configure(train=[entry(name="l.png")]))
+        Dataset(configure(train=[entry(name="l.png")]))
         .check()[0]
         .endswith("l.png says no position; its pixels are taken as the image's")
     )
     lost = configure(train=[entry(image={"crs": None, "transform": None})])
     np.testing.assert_array_equal(classes(lost), LABEL)
-    assert "i.tif says no position; its pixels are taken as the label raster's" in Ground(lost).check()[0]
+    assert "i.tif says no position; its pixels are taken as the label raster's" in Dataset(lost).check()[0]
 
 
 @pytest.mark.parametrize(
@@ -226,12 +226,12 @@ def test_degrees_on_an_image_without_crs_are_refused(
     image = str(write("i.tif", IMAGE, crs=None, transform=transform))
     entry = {"image": image, "label": written(tmp_path / "p.geojson", HOUSE)}
     with pytest.raises(InputError, match=r"do not lie on .*i\.tif: they cover x 84\.9"):
-        Ground(configure(train=[entry])).check()
+        Dataset(configure(train=[entry])).check()
 
 
 def test_polygons_that_lie_off_in_part_are_said(write: Write, configure: Configure, tmp_path: Path) -> None:
     entry = {"image": str(write("i.tif", IMAGE, **UTM)), "label": written(tmp_path / "p.geojson", HOUSE, AWAY)}
-    said = " ".join(Ground(configure(train=[entry])).check())
+    said = " ".join(Dataset(configure(train=[entry])).check())
     assert "1 of 2 polygons of" in said
     assert "they cover x 300010 to 300530" in said
     assert "labelled pixels to train on: a 3,696 (90.2%), b 400 (9.8%)" in said
@@ -244,7 +244,7 @@ def test_one_file_may_label_many_images(write: Write, configure: Configure, tmp_
         write("1.tif", IMAGE, **{**UTM, "transform": from_origin(3e5 + 64, 3e6, 1, 1)}),
     ]
     config = configure(train=[{"image": str(path), "label": label} for path in images])
-    assert Ground(config).check() == ["labelled pixels to train on: a 7,792 (95.1%), b 400 (4.9%)"]
+    assert Dataset(config).check() == ["labelled pixels to train on: a 7,792 (95.1%), b 400 (4.9%)"]
 
 
 def test_a_class_without_a_labelled_pixel_is_refused_or_named(entry: Any, configure: Configure) -> None:
@@ -261,7 +261,7 @@ def test_a_class_without_a_labelled_pixel_is_refused_or_named(entry: Any, config
 def test_in_a_large_image_a_class_may_be_missed(entry: Any, configure: Configure, monkeypatch: Any) -> None:
     monkeypatch.setattr(sampling, "MOST_CELLS", 0)
     monkeypatch.setattr(sampling, "_some", lambda numbers: numbers)
-    said = Ground(configure(classes=("a", "b", "c"), train=[entry()])).check()
+    said = Dataset(configure(classes=("a", "b", "c"), train=[entry()])).check()
     assert said[-1].endswith("as far as they were looked at")
 
 
@@ -274,14 +274,14 @@ def test_labels_to_score_on_are_read_before_the_first_step(entry: Any, configure
             fit(configure(**SMALL, train=[good], score=[score], ignore=[9]), events.append)
         assert not any(event.stage == "train" for event in events)
     score = {"image": good["image"], "label": str(write("s.tif", LABEL * 0, **UTM))}
-    said = Ground(configure(train=[good], score=[score])).check()
+    said = Dataset(configure(train=[good], score=[score])).check()
     assert said[-1].endswith("of b there are none, so they have no IoU unless predicted")
 
 
 def test_the_sidecar_of_a_label_is_part_of_its_content(entry: Any, configure: Configure) -> None:
     labels = entry(LABEL + 1, nodata=7)
     config = configure(train=[labels], values={1: 0, 2: 1})
-    before = Ground(config).content()
+    before = Dataset(config).content()
     with rasterio.open(labels["label"], "r+") as file:
         file.nodata = 2
-    assert Ground(config).content() != before
+    assert Dataset(config).content() != before

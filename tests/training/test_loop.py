@@ -178,7 +178,7 @@ def test_scores_are_those_of_the_whole_image(small: Configure, monkeypatch: pyte
         logits = model.module(model.normalise(torch.from_numpy(scene.source.read(whole)[None])))
     labels = logits[0].argmax(0).numpy()
     np.testing.assert_array_equal(predicted(model, scene, whole), labels)
-    monkeypatch.setattr("tilepipe.training.validation.BLOCK", 27)
+    monkeypatch.setattr("tilepipe.training.validation.VALIDATED_BLOCK", 27)
     confusion = score(model, [scene])
     truth = discs(seed=1)[1]
     wanted = [[int(((truth == t) & (labels == p)).sum()) for p in (0, 1)] for t in (0, 1)]

@@ -18,7 +18,7 @@ from tilepipe.events import Event
 from tilepipe.models.card import ModelCard
 from tilepipe.sources.array import ArraySource
 from tilepipe.training.config import TrainConfig
-from tilepipe.training.dataset import Ground
+from tilepipe.training.dataset import Dataset
 from tilepipe.training.loop import fit
 
 
@@ -55,7 +55,7 @@ def config(folder: Path, *sizes: Any, **more: Any) -> TrainConfig:
 def test_the_card_has_the_pixel_size_of_the_images(
     tmp_path: Path, sizes: tuple[Any, ...], more: dict[str, Any], found: float | None, words: str
 ) -> None:
-    size, said = Ground(config(tmp_path, *sizes, **more)).pixel_size
+    size, said = Dataset(config(tmp_path, *sizes, **more)).pixel_size
     assert size == (None if found is None else pytest.approx(found, rel=2e-3))
     assert re.search(words, said)
     assert bool(said) == (found is None)

@@ -11,7 +11,7 @@ from helpers.small_training import Stop, discs, stopped_at, weights
 from tilepipe.models.formats.directory import load_model
 from tilepipe.training import loop
 from tilepipe.training.config import TrainConfig
-from tilepipe.training.dataset import Ground
+from tilepipe.training.dataset import Dataset
 from tilepipe.training.loop import fit, start, step
 from tilepipe.training.state import autocast_type
 
@@ -43,19 +43,19 @@ def test_the_network_computes_in_half_and_keeps_its_weights_whole(
     small: Configure, precision: str, half: torch.dtype
 ) -> None:
     config = small(precision=precision)
-    state, seen = start(Ground(config).scenes, config), set[torch.dtype]()
+    state, seen = start(Dataset(config).scenes, config), set[torch.dtype]()
     state.module.register_forward_hook(lambda module, inputs, logits: seen.add(logits.dtype))
     loss = step(state, *batch(), None, config)
     assert seen == {half}
     assert {t.dtype for t in state.average.values() if t.is_floating_point()} == {torch.float32}
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in state.module.parameters())
-    whole = start(Ground(config).scenes, small())
+    whole = start(Dataset(config).scenes, small())
     assert loss == pytest.approx(step(whole, *batch(), None, small()), rel=2e-2)
 
 
 def test_fp16_scales_the_loss_and_leaves_out_a_step_that_overflows(small: Configure, tmp_path: Path) -> None:
     config = small(precision="fp16")
-    state = start(Ground(config).scenes, config)
+    state = start(Dataset(config).scenes, config)
     before = {k: t.clone() for k, t in state.module.state_dict().items() if "weight" in k}
     state.scaler.load_state_dict({**state.scaler.state_dict(), "scale": 1e38})
     step(state, *batch(), None, config)
@@ -65,7 +65,7 @@ def test_fp16_scales_the_loss_and_leaves_out_a_step_that_overflows(small: Config
     step(state, *batch(), None, config)
     assert any(not torch.equal(state.module.state_dict()[k], t) for k, t in before.items() if t.ndim > 1)
     state.save(tmp_path / "c", config)
-    other = start(Ground(config).scenes, config)
+    other = start(Dataset(config).scenes, config)
     assert other.resume(tmp_path / "c", config) == ""
     assert other.scaler.state_dict() == state.scaler.state_dict()
 

@@ -15,7 +15,7 @@ import zarr
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.training.config import TrainConfig
-from tilepipe.training.dataset import Ground
+from tilepipe.training.dataset import Dataset
 from tilepipe.training.loop import fit
 from tilepipe.training.scenes import Scene, held, open_scenes
 
@@ -277,11 +277,11 @@ def test_one_image_of_a_file_that_holds_several(write: Write, configure: Configu
     first, second = open_scenes(configure(train=both).train, configure(train=both))
     assert first.identity() != second.identity()
     assert not first.same_image(second)
-    ground = Ground(configure(train=both[:1], validate=both[1:]))
-    assert any("validate" in said for said in ground.check())
+    dataset = Dataset(configure(train=both[:1], validate=both[1:]))
+    assert any("validate" in said for said in dataset.check())
     largest = {"image": str(path), "label": label}  # the first, as both are as large
     with pytest.raises(UsageError, match="validate and train share rows 0 to 40"):
-        Ground(configure(train=both[:1], validate=[largest])).check()
+        Dataset(configure(train=both[:1], validate=[largest])).check()
     with pytest.raises(UsageError, match="scene=0 to scene=1; scene=2"):
         only(configure(train=[{"image": str(path), "label": label, "scene": 2}]))
 

@@ -27,11 +27,11 @@ MODELS = (".model", ".onnx", ".ts", ".torchscript", ".pt", ".pt2", ".pth", ".ckp
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def info(target: str, trust_model: str | None, as_json: bool, **options: int | None) -> None:
     """Print what an image, a model (directory, file or bundled name) or a run (its work directory) is."""
-    facts = describe(target, trust_model, given(options))
+    described = describe(target, trust_model, given(options))
     if as_json:
-        say.out(json.dumps(facts, indent=1))
+        say.out(json.dumps(described, indent=1))
         return
-    say.out("".join(_line(name, value) for name, value in facts.items()), nl=False)
+    say.out("".join(_line(name, value) for name, value in described.items()), nl=False)
 
 
 def _line(name: str, value: Any) -> str:
@@ -45,7 +45,7 @@ def _line(name: str, value: Any) -> str:
 
 
 def describe(target: str, trust_model: str | None = None, scene: dict[str, int] | None = None) -> dict[str, Any]:
-    """Return facts of JSON types; `scene` picks one image of a file. Raises `InputError` or `ModelError`."""
+    """Return described of JSON types; `scene` picks one image of a file. Raises `InputError` or `ModelError`."""
     path = Path(target)
     if runs := [plan.parent for pattern in ("plan.json", "*/plan.json") for plan in path.glob(pattern)]:
         return _run(max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns))

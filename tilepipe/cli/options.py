@@ -100,7 +100,9 @@ SETTINGS = (
         help="Of norms and poolings over the whole image: from a fixed grid (field), the whole image, or each tile's.",
     ),
     click.option(
-        "--tolerance", type=click.FloatRange(0, 1), help="Difference in probability accepted where exact is too dear."
+        "--tolerance",
+        type=click.FloatRange(0, 1),
+        help="Difference in probability accepted if exact labels cost too much.",
     ),
     click.option("--max-cost", type=click.FloatRange(min=1), help="Work over that of one pass that exact may cost."),
     click.option(

@@ -13,8 +13,8 @@ import numpy as np
 from tilepipe.errors import UsageError
 from tilepipe.inference.device import Compute, resolve_device, resolve_precision, usual_batch
 from tilepipe.inference.predictor import Predictor
-from tilepipe.inference.profile.measure_reproducibility import Setting, known_level
-from tilepipe.inference.profile.reproducibility import Level
+from tilepipe.inference.profile.measure_reproducibility import Setting, known_reproducibility
+from tilepipe.inference.profile.reproducibility import Reproducibility
 from tilepipe.models.card import ModelCard
 from tilepipe.models.contents import network_sha256
 from tilepipe.models.facts import CARD, CERTIFICATE
@@ -48,7 +48,7 @@ class ModelCheck:
     """Where the card contradicts what was measured: tiles would show."""
     notes: tuple[str, ...]
     """What else is worth knowing."""
-    level: Level
+    level: Reproducibility
     """How exactly the device keeps promises about tiles of this model."""
     weights: str
     """sha256 of the network that was measured."""
@@ -115,7 +115,7 @@ def check_model(
     notes = (*found.notes, *(("the layers of the file cannot be seen: no checkerboard lint",) if packed else ()))
     findings = () if packed else tuple(lint(model.module))
     halo = max(found.halo) if found.halo else None
-    level = known_level(model, Setting((side, side), stride, halo, compute, card.dtype or "float32"))
+    level = known_reproducibility(model, Setting((side, side), stride, halo, compute, card.dtype or "float32"))
     assert level is not None
     weights = network_sha256(model.module)
     problems = tuple(f"{problem}; correct the card, or let --write do it" for problem in contradictions(card, found))

@@ -17,13 +17,13 @@ from tilepipe.errors import InputError
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.ledger import Record
 from tilepipe.execution.pixels import Pixels
-from tilepipe.execution.statistics.provider import Around, around_of
+from tilepipe.execution.statistics.provider import StatisticsProvider, provider_of
 from tilepipe.execution.store import Store
 from tilepipe.execution.trials import Call, Found, Trials
 from tilepipe.inference.predictor import Predictor
-from tilepipe.inference.statistics.capture import Frozen
+from tilepipe.inference.statistics.capture import FixedStatistics
 from tilepipe.planning.plan import Plan
-from tilepipe.tiling.blend import SIDES, Canvas, Coded, Kept, Sums, strip_boxes
+from tilepipe.tiling.blend import SIDES, BlendCanvas, Canvas, CropCanvas, CropLayerCanvas, strip_boxes
 from tilepipe.tiling.grid import Index
 from tilepipe.tiling.uncertainty import VOID
 
@@ -38,11 +38,11 @@ class Tally:
     """Could not be read or predicted, and why."""
 
 
-class Worker:
+class BlockWorker:
     """Works on the blocks of one job in one process; `run` may be called from several threads."""
 
-    def __init__(self, job: Job, around: Around | None = None) -> None:
-        """Move the model to its device and open the store; `around` is where statistics come from if not from `job`."""
+    def __init__(self, job: Job, statistics: StatisticsProvider | None = None) -> None:
+        """Move the model to its device and open the store; `statistics` come from `job` if not given."""
         plan, how = job.plan, job.plan.compute
         self.job = job
         self.predictor = Predictor(
@@ -51,7 +51,7 @@ class Worker:
         self.store = Store(job.directory) if job.directory else None
         self.image = Pixels(job.source, job.model.card.mean or (0.0,) * plan.bands)
         stop = job.on_tile_error == FAIL
-        self.around = around or around_of(plan, job.model, self.image, job.directory, stop=stop)
+        self.statistics = statistics or provider_of(plan, job.model, self.image, job.directory, stop=stop)
         self._trials = Trials(job.model, plan, stop=stop)
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
 
@@ -75,7 +75,7 @@ class Worker:
         area = _grown(zone, max(grid.tile_shape) if grid.blended else 0, grid.shape)
         canvas = self._gather(plan.tiles_of(block), area, tally)
         strips: dict[str, str] = {}
-        if isinstance(canvas, Sums):
+        if isinstance(canvas, BlendCanvas):
             strips = self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
         labels = canvas.labels(zone)
         labels[~self.wanted(zone)] = plan.nodata
@@ -98,7 +98,9 @@ class Worker:
     def _gather(self, tiles: Iterable[Index], area: Box, tally: Tally) -> Canvas:
         """Predict `tiles` and collect what they say about `area`; tiles without a wanted pixel are left out."""
         plan, canvas = self.job.plan, _canvas(self.job.plan, area)
-        predict = self.predictor.probabilities if isinstance(canvas, Sums | Coded) else self.predictor.labels
+        predict = (
+            self.predictor.probabilities if isinstance(canvas, BlendCanvas | CropLayerCanvas) else self.predictor.labels
+        )
         for group in self._read_ahead(_batched(self._useful(tiles, area), plan.compute.batch)):
             for tile, values in self._values(predict, group):
                 if isinstance(values, str):
@@ -156,11 +158,13 @@ class Worker:
         """Return pixels as the model sees them; those without image data are its mean. Raises `InputError`."""
         return self.image.read(box)[0]
 
-    def under(self, boxes: Iterable[Box]) -> Frozen | None:
+    def under(self, boxes: Iterable[Box]) -> FixedStatistics | None:
         """Return what puts statistics in when the model runs on tiles at `boxes`; None where it takes its own."""
-        return Frozen([self.around.nodes(box) for box in boxes]) if self.around else None
+        return FixedStatistics([self.statistics.nodes(box) for box in boxes]) if self.statistics else None
 
-    def _exchange_strips(self, block: Index, sums: Sums, strips_from: Iterable[Record], *, own: bool) -> dict[str, str]:
+    def _exchange_strips(
+        self, block: Index, canvas: BlendCanvas, strips_from: Iterable[Record], *, own: bool
+    ) -> dict[str, str]:
         """Write this block's strips, if it has any of its `own`, and add those of its earlier neighbours.
 
         Returns the sha256 of its own by side.
@@ -169,13 +173,13 @@ class Worker:
         grid = self.job.plan.grid
         reach = max(grid.tile_shape) - 1
         boxes = strip_boxes(grid.zone(block), reach, grid.shape) if own else {}
-        written = {side: self.store.write_strip(block, side, sums.at(box)) for side, box in boxes.items()}
-        givers = {record.block: record for record in strips_from}
+        written = {side: self.store.write_strip(block, side, canvas.at(box)) for side, box in boxes.items()}
+        dependencies = {record.block: record for record in strips_from}
         for side, (rows, columns) in SIDES.items():
             near = Index(block.row - rows, block.column - columns)
-            if near in givers:
+            if near in dependencies:
                 box = strip_boxes(grid.zone(near), reach, grid.shape)[side]
-                sums.at(box)[:] += self.store.read_strip(near, side, givers[near].strips[side])
+                canvas.at(box)[:] += self.store.read_strip(near, side, dependencies[near].strips[side])
         return written
 
 
@@ -183,8 +187,12 @@ def _canvas(plan: Plan, area: Box) -> Canvas:
     """Return what collects labels over `area`: their own, or from probabilities where they are blended or coded."""
     grid, dtype = plan.grid, plan.label_dtype
     if grid.blended:
-        return Sums(grid, area, plan.tiling.window, classes=plan.classes, dtype=dtype, layers=plan.layers)
-    return Coded(grid, area, dtype, plan.nodata, plan.layers) if plan.layers else Kept(grid, area, dtype, plan.nodata)
+        return BlendCanvas(grid, area, plan.tiling.window, classes=plan.classes, dtype=dtype, layers=plan.layers)
+    return (
+        CropLayerCanvas(grid, area, dtype, plan.nodata, plan.layers)
+        if plan.layers
+        else CropCanvas(grid, area, dtype, plan.nodata)
+    )
 
 
 def _grown(zone: Box, reach: int, shape: tuple[int, int]) -> Box:

@@ -1,4 +1,4 @@
-"""Book: which blocks of a run are done, ready or still needed, and whether they are what was committed."""
+"""BlockQueue: which blocks of a run are done, ready or still needed, and whether they are what was committed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tilepipe.tiling.grid import Index
 
 
 class Work(Protocol):
-    """What a process does for the blocks, or other units, of a book."""
+    """What a process does for the blocks, or other units, of a queue."""
 
     def run(self, block: Index, strips_from: Iterable[Record] = ()) -> Record:
         """Do one and return its line for the ledger."""
@@ -38,14 +38,14 @@ class Queue(Protocol):
     def later(self, block: Index) -> list[Index]:
         """Return the units that wait for this one, among others."""
 
-    def givers(self, block: Index) -> tuple[Record, ...]:
+    def dependencies(self, block: Index) -> tuple[Record, ...]:
         """Return the ledger lines of the units that have left something for this one."""
 
     def commit(self, record: Record) -> None:
         """Take down that a unit is done."""
 
 
-class Book:
+class BlockQueue:
     """Commits blocks to the ledger, in an order that has a block's earlier neighbours first."""
 
     def __init__(self, plan: Plan, ledger: Ledger, store: Store, listener: Listener) -> None:
@@ -79,7 +79,7 @@ class Book:
             return []
         return [near for near in self._grid.later(block) if self._known(near)]
 
-    def givers(self, block: Index) -> tuple[Record, ...]:
+    def dependencies(self, block: Index) -> tuple[Record, ...]:
         """Return the ledger lines of the earlier neighbours that have written strips."""
         records = (self.ledger.done[near] for near in self._earlier(block))
         return tuple(record for record in records if record.strips)
@@ -141,11 +141,11 @@ class Checked:
     A block is hashed when it is read first, and again when its file has changed since.
     """
 
-    def __init__(self, book: Book, layer: str = "") -> None:
+    def __init__(self, queue: BlockQueue, layer: str = "") -> None:
         """`layer` is the name of an uncertainty layer; '' for labels."""
-        self._number = (*book.plan.layers,).index(layer) if layer else -1
-        self._done = book.ledger.done
-        self._store, self._grid, self._layer = book.store, book.plan.grid, layer
+        self._number = (*queue.plan.layers,).index(layer) if layer else -1
+        self._done = queue.ledger.done
+        self._store, self._grid, self._layer = queue.store, queue.plan.grid, layer
         self._seen: dict[int, int] = {}
 
     def __call__(self, box: Box) -> NDArray[Any]:

@@ -14,14 +14,14 @@ from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.unread import open_model
 from tilepipe.planning.check_settings import checked
-from tilepipe.planning.global_statistics import freeze
+from tilepipe.planning.global_statistics import fix_global_statistics
 from tilepipe.planning.image_fit import fitting
 from tilepipe.planning.memory import HEAPS, Needs, promises
 from tilepipe.planning.plan import Left, Plan
 from tilepipe.planning.planner import make_plan
-from tilepipe.planning.receptive_field import Known, look
-from tilepipe.planning.reduced_halo import afford
-from tilepipe.planning.region import image_data, on_prediction_grid, resolve
+from tilepipe.planning.receptive_field import Known, measure_receptive_field
+from tilepipe.planning.reduced_halo import reduced_halo
+from tilepipe.planning.region import image_data, on_prediction_grid, resolve_region
 from tilepipe.planning.resolution import predicted_shape, with_model_bands
 from tilepipe.planning.settings import Settings, check_numbers, compute_of
 from tilepipe.planning.tile_size import choose_tile, with_workers
@@ -60,7 +60,7 @@ def make_job(
 ) -> Job:
     """Return the job for what is asked of an image at full resolution, every open choice made. Nothing is run.
 
-    `known` is what `receptive_field.look` would find, where the caller need not have it measured.
+    `known` is what `measure_receptive_field` would find, where the caller need not have it measured.
 
     Raises `InputError`, `ModelError`, `UsageError` or `DeviceError`.
     """
@@ -68,8 +68,9 @@ def make_job(
     fit = () if known else tuple(str(finding) for finding in fitting(full, model.card, settings))
     for text in fit:
         listener(Event("plan", message=text))
-    (card, reach), statistics = freeze(model, known or look(model, listener), full, settings)
-    asked, area = resolve(full, card, settings)
+    known = known or measure_receptive_field(model, listener)
+    (card, reach), statistics = fix_global_statistics(model, known, full, settings)
+    asked, area = resolve_region(full, card, settings)
     for finding in asked.notes:
         listener(Event("plan", message=str(finding)))
         fit += (str(finding),)
@@ -84,7 +85,7 @@ def make_job(
     needs = _needs(model, sum(statistics.values) if statistics else 0, windows, compute.dtype)
     settings, why = choose_tile(model, card, full, settings, compute, needs)
     if not statistics:
-        settings, tolerance = afford(model, card, image, settings, device)
+        settings, tolerance = reduced_halo(model, card, image, settings, device)
     made = make_plan(full, card, asked, settings, device=device, needs=needs)
     made = replace(made, reach=replace(reach, tolerance=tolerance), statistics=statistics, why=why, fit=fit)
     made = replace(made, left=left_of(Wanted(image, made, area)), holes=not getattr(image, "complete", False))
@@ -150,7 +151,7 @@ def kept_job(full: Source, model: Model, settings: Settings, plan: Plan) -> Job:
             "name another one with --device, which begins anew"
         ) from None
     card = model.card.model_copy(update={"halo": plan.tiling.halo, "stride": plan.tiling.stride})
-    _, area = resolve(full, card, settings)
+    _, area = resolve_region(full, card, settings)
     plan = replace(plan, source=full.name, model=card.name)
     if (settings.get("workers") or 0) != plan.compute.workers:
         compute = replace(plan.compute, workers=settings.get("workers") or 0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.models.card import ModelCard
 from tilepipe.planning.plan import Plan
-from tilepipe.planning.resolution import nearest
+from tilepipe.planning.resolution import nearest_pixel
 from tilepipe.planning.wanted import Wanted
 from tilepipe.products.label_map import LabelMap, Legend, Measure
 from tilepipe.sources.base import Georeference, Resolution, Source
@@ -44,8 +44,8 @@ def label_map(
         labels = labels[(rows - rows[0])[:, None], (columns - columns[0])[None, :]]
         if wanted is None:
             return np.asarray(labels)
-        void = plan.nodata if nodata is None else nodata
-        return np.asarray(np.where(wanted.labelled(box), labels, labels.dtype.type(void)))
+        outside = labels.dtype.type(plan.nodata if nodata is None else nodata)
+        return np.asarray(np.where(wanted.labelled(box), labels, outside))
 
     return LabelMap(
         shape=region.shape, dtype=np.dtype(plan.label_dtype), read=read_output,
@@ -66,7 +66,7 @@ def layer_map(
 
 
 def _under(start: int, stop: int, size: int, of: int) -> NDArray[np.int64]:
-    return np.asarray(nearest(np.arange(start, stop), size, of), dtype=np.int64)  # type: ignore[arg-type]
+    return np.asarray(nearest_pixel(np.arange(start, stop), size, of), dtype=np.int64)  # type: ignore[arg-type]
 
 
 def _resolution(resolution: Resolution | None, scale: tuple[float, float]) -> Resolution | None:

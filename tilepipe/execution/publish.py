@@ -31,7 +31,7 @@ RECORD = "run.json"
 STAGED = "products"
 """Folder of a work directory that holds products not in place yet."""
 
-Facts = dict[str, Any]
+FileState = dict[str, Any]
 """What tells whether a product is still the one that was written: files, bytes, mtime_ns and, when staged, sha256."""
 
 
@@ -86,21 +86,21 @@ def as_written(record: dict[str, Any], path: Path) -> bool:
     return path.name in record["products"] and is_same(path, record["products"][path.name])
 
 
-def is_same(path: Path, known: Facts) -> bool:
-    """Return whether a file or folder has these facts; its content counts where only its time is another."""
+def is_same(path: Path, known: FileState) -> bool:
+    """Return whether a file or folder has this state; its content counts where only its time is another."""
     now = seen(path)
     if now is None or any(now[name] != known.get(name) for name in ("files", "bytes")):
         return False
     return bool(now["mtime_ns"] == known["mtime_ns"] or ("sha256" in known and sha256_of(path) == known["sha256"]))
 
 
-def refuse_existing(outputs: Outputs, record: dict[str, Any] | None = None) -> dict[str, Facts]:
-    """Return the facts of what is at the final paths and may be replaced, by name.
+def refuse_existing(outputs: Outputs, record: dict[str, Any] | None = None) -> dict[str, FileState]:
+    """Return the state of what is at the final paths and may be replaced, by name.
 
     Products as `record` (run.json) says are the run's own, and what it was replacing may be replaced. Raises
     `UsageError` where something else exists and may not be replaced, or the folder does not exist.
     """
-    found: dict[str, Facts] = {}
+    found: dict[str, FileState] = {}
     for product, path in ((file.product, file.path) for file in outputs.files):
         if not path.parent.is_dir():
             raise UsageError(f"folder {path.parent} does not exist; make it first")
@@ -143,13 +143,13 @@ def refuse_foreign(path: Path, record: dict[str, Any]) -> None:
 
 def _is_known(path: Path, record: dict[str, Any]) -> bool:
     known = [of[path.name] for of in (record["products"], record["replaces"]) if path.name in of]
-    return any(is_same(path, facts) for facts in known)
+    return any(is_same(path, state) for state in known)
 
 
 def write_products(
     maps: dict[str, LabelMap], outputs: Outputs, directory: Path, listener: Listener
-) -> dict[str, Facts]:
-    """Write products inside `directory`, durably; return their facts by name. `maps` are labels and layers by name."""
+) -> dict[str, FileState]:
+    """Write products inside `directory`, durably; return their state by name. `maps` are labels and layers by name."""
     fresh = directory / STAGED
     with storage_errors(fresh):
         shutil.rmtree(fresh, ignore_errors=True)
@@ -163,7 +163,7 @@ def write_products(
             file.path.name: [end for end in SIDECARS if (fresh / (file.path.name + end)).exists()]
             for file in outputs.files
         }
-        return {name: {**facts(fresh / name), "beside": beside} for name, beside in there.items()}
+        return {name: {**state_of(fresh / name), "beside": beside} for name, beside in there.items()}
 
 
 def is_whole(directory: Path, record: dict[str, Any]) -> bool:
@@ -264,12 +264,12 @@ def rename2(old: Path, new: Path, flag: int) -> bool:
     raise OSError(number, os.strerror(number), str(new))
 
 
-def facts(path: Path) -> Facts:
+def state_of(path: Path) -> FileState:
     """Return what tells later whether a product is still the one that was written."""
     return {**(seen(path) or {}), "sha256": sha256_of(path)}
 
 
-def seen(path: Path) -> Facts | None:
+def seen(path: Path) -> FileState | None:
     """Return number, size and latest change of a file, or of a folder's files; None where there is nothing."""
     try:
         stats = [file.stat() if file.exists() else file.lstat() for file in _files(path)]

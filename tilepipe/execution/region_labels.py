@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
-from tilepipe.execution.block import Worker
+from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.output_grid import label_map
 from tilepipe.sources.base import Source
@@ -20,7 +20,7 @@ def region_labels(job: Job, full: Source) -> NDArray[Any]:
     Raises `InputError` where the image cannot be read, `ModelError` where the model fails: a region has no list of
     tiles without labels.
     """
-    worker = Worker(replace(job, on_tile_error=FAIL))
+    worker = BlockWorker(replace(job, on_tile_error=FAIL))
     try:
         labels, _ = worker.region()
     finally:

@@ -22,7 +22,7 @@ from typing import Any
 
 from tilepipe.errors import InputError, LockedError, ModelError, StorageError
 from tilepipe.events import Event, Listener
-from tilepipe.execution.block_queue import Book, Checked
+from tilepipe.execution.block_queue import BlockQueue, Checked
 from tilepipe.execution.elapsed import timed
 from tilepipe.execution.executors import dask
 from tilepipe.execution.job import FAIL, Job
@@ -44,7 +44,7 @@ from tilepipe.execution.statistics.provider import FIELD
 from tilepipe.execution.store import Store, drop_arrays
 from tilepipe.execution.trials import MODEL_FAILS
 from tilepipe.planning.certificate import Certificate
-from tilepipe.planning.certify import certificate_of, level_of, read_certificate, write_certificate
+from tilepipe.planning.certify import certificate_of, read_certificate, reproducibility_of, write_certificate
 from tilepipe.planning.memory import give_back
 from tilepipe.planning.plan import FORMAT
 from tilepipe.products.formats import LABELS, LOSSLESS
@@ -134,28 +134,28 @@ def _published(job: Job, full: Source, request: Request, listener: Listener, sch
 
 
 def _computed(
-    job: Job, full: Source, request: Request, listener: Listener, predicted: Callable[..., tuple[Book, list[str]]]
+    job: Job, full: Source, request: Request, listener: Listener, predicted: Callable[..., tuple[BlockQueue, list[str]]]
 ) -> dict[str, Any]:
     """Compute what is missing and write the products inside the work directory; return what run.json says of them."""
     directory, outputs = request.directory, request.outputs
-    book, failed = predicted(job, request, listener)
-    products = write_products(_maps(job, full, book), outputs, directory, listener)
-    _refuse_changed(full, request, book)
-    certificate = certificate_of(job.plan, job.model, level_of(job.plan, job.model))
+    queue, failed = predicted(job, request, listener)
+    products = write_products(_maps(job, full, queue), outputs, directory, listener)
+    _refuse_changed(full, request, queue)
+    certificate = certificate_of(job.plan, job.model, reproducibility_of(job.plan, job.model))
     write_certificate(certificate, directory)
     return {
-        **_record(job, book, certificate),
+        **_record(job, queue, certificate),
         "key": request.keys.run(job.plan),
         "request": request.key,
         "products": products,
         "contents": {file.path.name: file.content for file in outputs.files},
-        "choice": getattr(full, "choice", {}),
+        "choice": getattr(full, "selected", {}),
         "failed": failed,
         "published": False,
     }
 
 
-def _refuse_changed(full: Source, request: Request, book: Book) -> None:
+def _refuse_changed(full: Source, request: Request, queue: BlockQueue) -> None:
     """Raise when the image or the work directory is no longer what the labels were made of."""
     directory = request.directory
     if not request.keys.still(full):
@@ -166,7 +166,7 @@ def _refuse_changed(full: Source, request: Request, book: Book) -> None:
         )
     try:
         read_plan(directory)
-        same = read_records(book.ledger.path) == (book.ledger.done, 0)
+        same = read_records(queue.ledger.path) == (queue.ledger.done, 0)
     except StorageError:
         same = False
     if not same:
@@ -178,9 +178,9 @@ def maps_of(job: Job, full: Source, store: Store) -> dict[str, LabelMap]:
     return _read_by(job, full, lambda name: store.read_labels if name == LABELS else partial(store.read_layer, name))
 
 
-def _maps(job: Job, full: Source, book: Book) -> dict[str, LabelMap]:
+def _maps(job: Job, full: Source, queue: BlockQueue) -> dict[str, LabelMap]:
     """The same for a run that has just been computed: every block is compared with its ledger line."""
-    return _read_by(job, full, lambda name: Checked(book, "" if name == LABELS else name))
+    return _read_by(job, full, lambda name: Checked(queue, "" if name == LABELS else name))
 
 
 def _read_by(job: Job, full: Source, reader: Callable[[str], Read]) -> dict[str, LabelMap]:
@@ -199,7 +199,7 @@ def certificate(job: Job, directory: Path) -> Certificate:
 
 def _predicted(
     job: Job, request: Request, listener: Listener, scheduler: str | None, *, again: bool
-) -> tuple[Book, list[str]]:
+) -> tuple[BlockQueue, list[str]]:
     """Compute the blocks that are missing; with `again` all of them, as a run that ended had tiles that failed.
 
     Also returns what could not be read or predicted, of windows and tiles, and why.
@@ -217,16 +217,16 @@ def _predicted(
     ledger = Ledger(directory / "ledger.jsonl")
     if job.on_tile_error == FAIL and (failed := _failed_in(ledger.path)):
         ledger.forget(failed)  # they are tried again
-    book = Book(plan, ledger, store, listener)
-    dask.run(job, book, scheduler)
+    queue = BlockQueue(plan, ledger, store, listener)
+    dask.run(job, queue, scheduler)
     give_back()
-    records = book.ledger.done.values()
+    records = queue.ledger.done.values()
     problems = [problem for record in records for problem in record.failed]
     if problems and not any(record.tiles for record in records):
         store.drop()  # so that the next run tries them all again
         did = "predicted" if _refused(problems[0]) is ModelError else "read"
         raise _refused(problems[0])(f"none of {len(problems)} tiles could be {did}; the first: {problems[0]}")
-    return book, [*windows, *problems]
+    return queue, [*windows, *problems]
 
 
 def _refused(problem: str) -> type[InputError | ModelError]:
@@ -239,8 +239,8 @@ def _failed_in(ledger: Path) -> list[Index]:
     return [block for block, record in read_records(ledger)[0].items() if record.failed]
 
 
-def _record(job: Job, book: Book, certificate: Certificate) -> dict[str, Any]:
-    plan, records = job.plan, book.ledger.done.values()
+def _record(job: Job, queue: BlockQueue, certificate: Certificate) -> dict[str, Any]:
+    plan, records = job.plan, queue.ledger.done.values()
     return {
         "format": FORMAT,
         "source": _absolute(plan.source),

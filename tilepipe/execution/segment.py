@@ -105,8 +105,8 @@ def segment(
         listener(Event("plan", message=text))
     if not heard:
         _warn(job.plan, decorators=3)
-    if job.plan.dear:
-        listener(Event("plan", message=f"work: {job.plan.dear}"))
+    if job.plan.costly:
+        listener(Event("plan", message=f"work: {job.plan.costly}"))
     if job.plan.reach.tolerance:
         listener(Event("plan", message=f"seams: {job.plan.seams}"))
     record = run.execute(job, full, request, listener, asked.get("scheduler"))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.errors import ModelError
-from tilepipe.inference.statistics.capture import Frozen
+from tilepipe.inference.statistics.capture import FixedStatistics
 from tilepipe.models.model import Model
 from tilepipe.models.probe.sample_tiles import made_up_tiles
 from tilepipe.planning.plan import Plan
@@ -20,9 +20,9 @@ MODEL_FAILS = "the model fails in "
 
 Found = NDArray[Any] | str
 """Values of a tile, or why there are none."""
-Call = Callable[[NDArray[Any], Frozen | None], NDArray[Any]]
+Call = Callable[[NDArray[Any], FixedStatistics | None], NDArray[Any]]
 """From tiles (n, bands, height, width), and what puts statistics in, to values for each."""
-Under = Callable[[Sequence[Box]], Frozen | None]
+Under = Callable[[Sequence[Box]], FixedStatistics | None]
 """From the boxes of tiles to what puts statistics in when the model runs on them."""
 
 
@@ -62,7 +62,7 @@ class Trials:
             return problem
         return found
 
-    def _can_work(self, call: Call, like: NDArray[Any], under: Frozen | None) -> bool:
+    def _can_work(self, call: Call, like: NDArray[Any], under: FixedStatistics | None) -> bool:
         """Return whether the model has worked on a tile, or works on one made up: else all of the run would fail."""
         if not self._works:
             height, width = like.shape[1:]

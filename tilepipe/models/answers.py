@@ -50,14 +50,14 @@ def identified(model: Model, card: str, how: Asking) -> tuple[str, str]:
     """Return a model's identity, and why it has none; see `identity.identify`."""
     contents = Contents(model.module)
     if contents.known:
-        return _sha256([VERSION, card, contents.parts]), ""
+        return _sha256_of_json([VERSION, card, contents.parts]), ""
     answers = _Answers(model, how)
     after = Contents(model.module).parts
     memory = _MEMORY.setdefault(model.module, set())
     memory |= {part for part in {*contents.parts, *after} if contents.parts.get(part) != after.get(part)}
     parts = {part: value for part, value in contents.parts.items() if part not in memory}
     asked = [how.device, how.precision, *answers.hashes]
-    return _sha256([VERSION, card, parts, asked, uuid4().hex if answers.trouble else ""]), answers.trouble
+    return _sha256_of_json([VERSION, card, parts, asked, uuid4().hex if answers.trouble else ""]), answers.trouble
 
 
 class _Answers:
@@ -142,8 +142,8 @@ def _multiple(size: int, unit: int) -> int:
     return -(-size // unit) * unit
 
 
-def _sha256(facts: Sequence[Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def _sha256_of_json(parts: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from tilepipe.box import Sides
 from tilepipe.errors import StorageError
-from tilepipe.inference.profile.reproducibility import Level
+from tilepipe.inference.profile.reproducibility import Reproducibility
 from tilepipe.text import json_of
 from tilepipe.tiling.tiling import cost_factor
 
@@ -50,7 +50,7 @@ class Certificate:
     """Pixels that the model saw per pixel asked for, edges and all; None: that of tiles inside the image."""
     half: float | None = None
     """What `work` would have been for tiles of this size that overlap by half; None where it is not known."""
-    level: Level | None = None
+    level: Reproducibility | None = None
     """How exactly `device` keeps promises in `precision`; None where it was not measured."""
     statistics: str = ""
     """FIELD only: 'field' where statistics come from windows of a fixed grid, 'whole' where of the whole image."""
@@ -114,7 +114,7 @@ class Certificate:
             fields.pop("cost"), fields.pop("sentences")
             for side in ("reach", "halo"):
                 fields[side] = None if fields[side] is None else Sides(**fields[side])
-            fields["level"] = Level(**fields["level"]) if fields.get("level") else None
+            fields["level"] = Reproducibility(**fields["level"]) if fields.get("level") else None
             return cls(**fields)
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
             raise StorageError(f"{name} does not hold a certificate; run tilepipe verify again to make one") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.box import Sides
-from tilepipe.inference.profile.reproducibility import Level
+from tilepipe.inference.profile.reproducibility import Reproducibility
 from tilepipe.planning.certificate import Certificate, Mode
 from tilepipe.planning.plan import Plan
 from tilepipe.storage import read_json, write_json
@@ -22,7 +22,7 @@ from dataclasses import replace
 from tilepipe.errors import TilepipeError
 from tilepipe.inference.device import resolve_device
 from tilepipe.inference.predictor import device_versions
-from tilepipe.inference.profile.measure_reproducibility import Setting, known_level
+from tilepipe.inference.profile.measure_reproducibility import Setting, known_reproducibility
 from tilepipe.models.model import Model
 
 CERTIFICATE = "certificate.json"
@@ -36,7 +36,7 @@ def versions_of(plan: Plan, model: Model) -> dict[str, str]:
     return {**found, **device_versions(plan.compute.device), "weights": model.sha256()}
 
 
-def certificate_of(plan: Plan, model: Model, level: Level | None = None) -> Certificate:
+def certificate_of(plan: Plan, model: Model, level: Reproducibility | None = None) -> Certificate:
     """Return what is known about seams of this plan, before anything is checked, on a device of this level."""
     cut = plan.tiling
     whole = plan.grid.y.count == plan.grid.x.count == 1
@@ -53,7 +53,7 @@ def certificate_of(plan: Plan, model: Model, level: Level | None = None) -> Cert
         known=plan.reach.known,
         whole=whole,
         work=round(plan.work, 4),
-        half=round(plan.half, 4),
+        half=round(plan.baseline_work, 4),
         level=level,
         statistics=plan.statistics.kind if plan.statistics else "",
     )
@@ -78,7 +78,7 @@ def read_certificate(directory: Path) -> Certificate:
     return Certificate.from_json(json.dumps(read_json(path)), str(path))
 
 
-def level_of(plan: Plan, model: Model, *, measure: bool | None = None) -> Level | None:
+def reproducibility_of(plan: Plan, model: Model, *, measure: bool | None = None) -> Reproducibility | None:
     """Return the level of a plan's device, precision, tile and batch; None where it is unknown.
 
     It is measured unless that was done before: by default not for fp32 on a CPU, where it would take more time than a
@@ -90,5 +90,5 @@ def level_of(plan: Plan, model: Model, *, measure: bool | None = None) -> Level 
         measure = (compute.device, compute.precision) != ("cpu", "fp32")
     with suppress(TilepipeError):
         resolve_device(compute.device)
-        return known_level(model, setting, measure=measure)
+        return known_reproducibility(model, setting, measure=measure)
     return None

@@ -1,4 +1,4 @@
-"""Frozen: whether a run holds the statistics of a model's global operations fixed, and where it takes them from."""
+"""Whether a run holds the statistics of a model's global operations fixed, and where it takes them from."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ WINDOW = 256
 CHOICES = ("auto", "field", "whole", "tile")
 
 
-def freeze(model: Model, known: Known, source: Source, settings: Settings) -> tuple[Known, Statistics | None]:
+def fix_global_statistics(
+    model: Model, known: Known, source: Source, settings: Settings
+) -> tuple[Known, Statistics | None]:
     """Return card and reach as they are with statistics held fixed, and where these come from; None where they are not.
 
-    `known` is what `look` has found. 'auto' holds them fixed where the image is cut, every global operation can be
+    `known` is what `measure_receptive_field` found. 'auto' holds them fixed where the image is cut, every global operation can be
     replaced and the context costs no more than `max_cost`; 'field' and 'whole' insist. Raises `UsageError` where that
     is not possible.
     """

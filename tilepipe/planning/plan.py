@@ -1,4 +1,4 @@
-"""Plan: everything that is decided before a run. Frozen, printable, JSON round trip; nothing live, no torch."""
+"""Plan: everything that is decided before a run. Immutable, printable, JSON round trip; nothing live, no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tilepipe.errors import TilepipeError
 from tilepipe.inference.device import Compute
 from tilepipe.planning.memory import Memory, format_bytes
 from tilepipe.planning.receptive_field import Reach
-from tilepipe.planning.resolution import nearest
+from tilepipe.planning.resolution import nearest_pixel
 from tilepipe.text import json_of
 from tilepipe.tiling.grid import Grid, Index
 from tilepipe.tiling.statistics_grid import Statistics, nodes_of
@@ -97,7 +97,7 @@ class Plan:
         """Pixels of the prediction grid that decide the labels of the region."""
         out = self.output_region
         rows, columns = (
-            (nearest(start, size, of), nearest(stop - 1, size, of) + 1)
+            (nearest_pixel(start, size, of), nearest_pixel(stop - 1, size, of) + 1)
             for (start, stop), size, of in zip(
                 ((out.y0, out.y1), (out.x0, out.x1)), self.predicted, self.output, strict=True
             )
@@ -179,7 +179,7 @@ class Plan:
         return self.nodes.area * self.windows.y.tile * self.windows.x.tile / self.predicted_region.area
 
     @property
-    def half(self) -> float:
+    def baseline_work(self) -> float:
         """What `work` would be if tiles of this size overlapped by half: what is usual with blended tiles."""
         cut = self.tiling
         return self._work(replace(cut, overlap=cut.tile // 2 // cut.stride * cut.stride, window="gaussian"))
@@ -190,13 +190,13 @@ class Plan:
         return len(rows) * len(columns) * grid.y.tile * grid.x.tile / region.area
 
     @property
-    def dear(self) -> str:
+    def costly(self) -> str:
         """A sentence for work that is more than that of tiles which overlap by half; '' where it is not."""
         work = self._work(self.tiling) + self.statistics_work  # of the region, as `half` is
-        if work <= self.half:
+        if work <= self.baseline_work:
             return ""
         return (
-            f"{work:.2f} x one pass over the region is more than the {self.half:.2f} of tiles of "
+            f"{work:.2f} x one pass over the region is more than the {self.baseline_work:.2f} of tiles of "
             f"{self.tiling.tile} px that overlap by half; larger tiles may cost less"
         )
 
@@ -268,7 +268,7 @@ class Plan:
         if self.reach.tolerance:
             return (
                 f"at most about {self.reach.tolerance:g} in probability, measured on windows of the image; an overlap "
-                f"of {2 * self.tiling.halo} would be exact and is too dear for tiles of {self.tiling.tile}"
+                f"of {2 * self.tiling.halo} would be exact and costs too much for tiles of {self.tiling.tile}"
             )
         return f"not certified: an overlap of {2 * self.tiling.halo} with crop windows would be exact"
 
@@ -287,7 +287,7 @@ class Plan:
             **self._about_statistics(),
             "blocks": f"{blocks} of {size(grid.y.zone, grid.x.zone)}",
             **({"size": self.why} if self.why else {}),
-            "work": self.dear or f"{self.work:.2f} x one pass over the region",
+            "work": self.costly or f"{self.work:.2f} x one pass over the region",
             "device": f"{how.device}, {how.precision}, batches of {how.batch}, {how.workers or 'no'} worker processes",
             "memory": f"at most {format_bytes(self.memory.total)}",
             "disk": f"at most {format_bytes(self.disk())}",

@@ -6,15 +6,17 @@ from tilepipe.errors import UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.planning.memory import Needs, layers_of, promises
 from tilepipe.planning.plan import Plan
-from tilepipe.planning.receptive_field import stated
+from tilepipe.planning.receptive_field import reach_of_card
 from tilepipe.planning.resolution import check_fits, output_shape, predicted_shape, resolution_of
-from tilepipe.planning.settings import Asked, Settings, check_numbers, compute_of
+from tilepipe.planning.settings import RegionRequest, Settings, check_numbers, compute_of
 from tilepipe.planning.tile_size import fit_memory
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
 
 
-def make_plan(source: Source, card: ModelCard, asked: Asked, settings: Settings, *, device: str, needs: Needs) -> Plan:
+def make_plan(
+    source: Source, card: ModelCard, asked: RegionRequest, settings: Settings, *, device: str, needs: Needs
+) -> Plan:
     """Return the plan for what is `asked` of `source`.
 
     `device` is resolved ('cpu', 'cuda:0'); `needs` is what the model takes in memory. Raises `InputError` when the
@@ -37,5 +39,5 @@ def make_plan(source: Source, card: ModelCard, asked: Asked, settings: Settings,
         predicted=predicted, output=output_shape(shape, predicted, resolution, settings.get("resolution", "full")),
         region=asked.region, mask=asked.mask, tiling=tiling, compute=compute, classes=len(card.classes),
         label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
-        reach=stated(card), layers=layers_of(settings, tiling),
+        reach=reach_of_card(card), layers=layers_of(settings, tiling),
     )  # fmt: skip

@@ -43,7 +43,7 @@ Known = tuple[ModelCard, Reach]
 """A model's card with stride and halo as they are used, and its reach."""
 
 
-def stated(card: ModelCard, why: str = "") -> Reach:
+def reach_of_card(card: ModelCard, why: str = "") -> Reach:
     """Return the reach that a card states, or that it states none; `why` says why it was not measured."""
     if card.halo is None:
         return Reach(None, f"how far the model sees cannot be measured: {why}") if why else Reach()
@@ -51,7 +51,7 @@ def stated(card: ModelCard, why: str = "") -> Reach:
     return Reach(Sides(*4 * (card.halo,)), f"as far as the model's card says that it sees, not measured{reason}")
 
 
-def look(model: Model, listener: Listener = silent) -> Known:
+def measure_receptive_field(model: Model, listener: Listener = silent) -> Known:
     """Return the model's card with stride and halo as measured, and its reach.
 
     They come from the certificate beside the network, where it is of these weights, else from a probe: seconds on a
@@ -63,13 +63,13 @@ def look(model: Model, listener: Listener = silent) -> Known:
     card = model.card
     found = _probed(model, listener)
     if isinstance(found, str):
-        return card, stated(card, found)
+        return card, reach_of_card(card, found)
     wrong = contradictions(card, found) if card.halo is not None or card.stride > 1 else ()
     if wrong:
         raise ModelError(f"{model.name}: {wrong[0]}; {_remedy(model, found)}")
     stride = found.stride or card.stride
     if found.reach is None and card.halo is not None:
-        return card.model_copy(update={"stride": stride}), stated(card, " ".join(found.notes))
+        return card.model_copy(update={"stride": stride}), reach_of_card(card, " ".join(found.notes))
     halo = max(found.halo) if found.halo else None
     return card.model_copy(update={"stride": stride, "halo": halo}), reach_of_probe(found)
 

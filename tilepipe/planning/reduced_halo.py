@@ -33,7 +33,9 @@ DRAWS = 25
 _MEASURED: dict[str, EdgeErrors | None] = {}
 
 
-def afford(model: Model, card: ModelCard, source: Source, settings: Settings, device: str) -> tuple[Settings, float]:
+def reduced_halo(
+    model: Model, card: ModelCard, source: Source, settings: Settings, device: str
+) -> tuple[Settings, float]:
     """Return settings with an overlap that keeps within `max_cost`, and the tolerance that it was chosen for.
 
     Both are as they were, with tolerance 0, where the overlap is the user's own, exact labels are cheap enough, or the

@@ -17,14 +17,14 @@ from tilepipe.models.card import ModelCard
 from tilepipe.planning.image_fit import Finding
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.resolution import resolution_of
-from tilepipe.planning.settings import Asked, Settings
+from tilepipe.planning.settings import RegionRequest, Settings
 from tilepipe.sources.base import Source
 from tilepipe.sources.geojson import read_geojson
 from tilepipe.sources.geojson_place import LON_LAT, frame
 from tilepipe.sources.georeference import Area, window_of_bounds
 from tilepipe.sources.mask import Mask, Masked, tissue
 from tilepipe.sources.resample import Resampled
-from tilepipe.text import nearest
+from tilepipe.text import did_you_mean
 
 VALUE = "value:"
 """Beginning of a mask that names the value of pixels without image data, as in value:255."""
@@ -33,7 +33,7 @@ CONTEXT = 64
 """Pixels of the model's grid by which tissue is grown where the model's reach is unknown."""
 
 
-def resolve(source: Source, card: ModelCard, settings: Settings) -> tuple[Asked, Mask | None]:
+def resolve_region(source: Source, card: ModelCard, settings: Settings) -> tuple[RegionRequest, Mask | None]:
     """Return what is asked for, and the area of full-resolution pixels that get a label, where that is not all.
 
     Raises `UsageError`, `InputError`.
@@ -80,25 +80,25 @@ def _rows(box: Box) -> str:
     return f"rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
 
 
-def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tuple[Asked, Mask | None]:
+def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tuple[RegionRequest, Mask | None]:
     mask = settings.get("mask", "auto")
     if mask in ("auto", "none"):
-        return Asked(box, str(mask)), None
+        return RegionRequest(box, str(mask)), None
     if str(mask).startswith(VALUE):
         value = _value(str(mask))
         _check_held(source, value)
-        return Asked(box, f"{VALUE}{value:.17g}"), None
+        return RegionRequest(box, f"{VALUE}{value:.17g}"), None
     if mask == "tissue":
         own = resolution_of(source, card, settings.get("pixel_size"))
         scale = card.resolution / own.y if card.resolution and own else 1.0
         margin = scale * (card.halo or CONTEXT)
-        return Asked(box, f"tissue+{margin:g}"), tissue(source, margin)
+        return RegionRequest(box, f"tissue+{margin:g}"), tissue(source, margin)
     if not Path(mask).suffix and not Path(mask).exists():
-        raise UsageError(f"mask {nearest(str(mask), MASKS)}, and there is no GeoJSON file of that name")
+        raise UsageError(f"mask {did_you_mean(str(mask), MASKS)}, and there is no GeoJSON file of that name")
     return _inside(source, mask, box)
 
 
-def _inside(source: Source, path: str | Path, box: Box) -> tuple[Asked, Area]:
+def _inside(source: Source, path: str | Path, box: Box) -> tuple[RegionRequest, Area]:
     """Return what is asked for with polygons: those of a GeoJSON file, and of them what lies in `box`."""
     area = _area(source, path)
     around, notes = _cut(source, area.box, f"the polygons of {path} reach", "note")
@@ -107,7 +107,7 @@ def _inside(source: Source, path: str | Path, box: Box) -> tuple[Asked, Area]:
         raise UsageError(f"the polygons of {path} lie outside the region {box.to_list()} that is asked for")
     if area.skipped:
         notes += (Finding("note", area.skipped),)
-    return Asked(inside, _digest(area), notes), area
+    return RegionRequest(inside, _digest(area), notes), area
 
 
 def _area(source: Source, path: str | Path) -> Area:

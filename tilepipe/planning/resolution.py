@@ -98,6 +98,6 @@ def output_shape(
     return max(1, round(shape[0] * resolution.y / size)), max(1, round(shape[1] * resolution.x / size))
 
 
-def nearest(index: int, size: int, of: int) -> int:
+def nearest_pixel(index: int, size: int, of: int) -> int:
     """Return the pixel of a grid of `size` pixels under the centre of pixel `index` of a grid of `of` pixels."""
     return (2 * index + 1) * size // (2 * of)

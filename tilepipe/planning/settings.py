@@ -93,7 +93,7 @@ class Settings(Choices, total=False):
 
 
 @dataclass(frozen=True)
-class Asked:
+class RegionRequest:
     """Which part of an image is asked for."""
 
     region: Box

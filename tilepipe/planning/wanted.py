@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.planning.plan import Left, Plan
-from tilepipe.planning.resolution import nearest
+from tilepipe.planning.resolution import nearest_pixel
 from tilepipe.sources.base import Source
 from tilepipe.sources.mask import Mask, OnGrid, quarters, readable
 from tilepipe.sources.resample import Resampled
@@ -145,7 +145,7 @@ def _decided(start: int, stop: int, size: int, of: int) -> tuple[int, int, NDArr
     """Return the output pixels [first, last) of an axis that prediction pixels [start, stop) decide, and where those
     of each begin; of a finer prediction grid it is the one output pixel that each lies in."""
     if size >= of:
-        index = np.array([nearest(k, of, size) for k in range(start, stop)])
+        index = np.array([nearest_pixel(k, of, size) for k in range(start, stop)])
         return int(index[0]), int(index[-1]) + 1, index - index[0]
     begins = -((size - 2 * of * np.arange(start, stop + 1, dtype=np.int64)) // (2 * size))
     return int(begins[0]), int(begins[-1]), begins[:-1] - begins[0]

@@ -35,7 +35,7 @@ from tilepipe.errors import InputError, StorageError
 from tilepipe.products.cog_tags import Counts, mark, side_file
 from tilepipe.products.label_map import LabelMap
 from tilepipe.products.pyramid import halved, halvings
-from tilepipe.products.staging import UNREADABLE, facts, labels_from, reason, staged
+from tilepipe.products.staging import UNREADABLE, facts_of_labels, labels_from, reason, staged
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.georeference import georeference_of
 from tilepipe.text import json_of
@@ -47,7 +47,7 @@ except ImportError:  # pragma: no cover
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """What rasterio raises for GDAL."""
-BLOCK = 512
+TIFF_BLOCK = 512
 """Side of a TIFF tile, in pixels."""
 CACHE = 64 * 2**20
 """GDAL's block cache while a COG is written, in bytes; the default of 5 % of the RAM grows with the machine."""
@@ -58,7 +58,7 @@ MEMORY = 128 * 2**20
 the map: 87 MB for uint8, 106 MB for uint16."""
 TAG = "TILEPIPE"
 COG_OPTIONS = {
-    **{"COMPRESS": "DEFLATE", "BLOCKSIZE": BLOCK, "BIGTIFF": "IF_SAFER", "NUM_THREADS": THREADS},
+    **{"COMPRESS": "DEFLATE", "BLOCKSIZE": TIFF_BLOCK, "BIGTIFF": "IF_SAFER", "NUM_THREADS": THREADS},
     **{"OVERVIEWS": "FORCE_USE_EXISTING"},
 }
 
@@ -92,7 +92,7 @@ def read_cog(path: Path) -> LabelMap:
             if said is None:
                 raise InputError(f"{path} is a TIFF but not a label map of tilepipe: it has no {TAG} tag")
             place = georeference_of(file)
-            return labels_from(said, _Grid(file), partial(_read, str(path)), (BLOCK * 2, BLOCK * 2), place)
+            return labels_from(said, _Grid(file), partial(_read, str(path)), (TIFF_BLOCK * 2, TIFF_BLOCK * 2), place)
     except (*GDAL_ERRORS, *UNREADABLE) as error:
         raise InputError(f"{path} cannot be opened as a label map: {reason(error)}") from error
 
@@ -128,8 +128,8 @@ def _window(box: Box) -> Window:
 
 def _boxes(labels: LabelMap) -> Iterator[Box]:
     """Yield boxes of whole TIFF blocks, about as large as what the label map stores together."""
-    side = -(-max(labels.block) // BLOCK) * BLOCK
-    yield from labels.boxes(min(side, 8 * BLOCK))
+    side = -(-max(labels.block) // TIFF_BLOCK) * TIFF_BLOCK
+    yield from labels.boxes(min(side, 8 * TIFF_BLOCK))
 
 
 def _write_flat(labels: LabelMap, path: Path) -> list[int]:
@@ -141,7 +141,7 @@ def _write_flat(labels: LabelMap, path: Path) -> list[int]:
             file.gcps = [GroundControlPoint(*point) for point in place.gcps], _crs(place)
         if place and place.rpcs:
             file.update_tags(ns="RPC", **dict(place.rpcs))
-        file.update_tags(**{TAG: json.dumps(facts(labels))})
+        file.update_tags(**{TAG: json.dumps(facts_of_labels(labels))})
         for box in _boxes(labels):
             pixels = np.ascontiguousarray(labels.read(box))
             sums.append(zlib.crc32(pixels.data))
@@ -157,7 +157,7 @@ def _profile(labels: LabelMap) -> dict[str, Any]:
     place = labels.georeference or Georeference()
     profile = {
         **{"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": labels.dtype.name},
-        **{"nodata": labels.legend.nodata, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK},
+        **{"nodata": labels.legend.nodata, "tiled": True, "blockxsize": TIFF_BLOCK, "blockysize": TIFF_BLOCK},
         **{"compress": "DEFLATE", "zlevel": 1, "sparse_ok": True, "bigtiff": "IF_SAFER", "num_threads": THREADS},
     }
     if place.transform is not None:
@@ -170,7 +170,7 @@ def _profile(labels: LabelMap) -> dict[str, Any]:
 def _with_overviews(flat: Path, labels: LabelMap) -> Path:
     """Write the overviews as files beside `flat`; return a VRT that names them all."""
     # The overviews of a map one pixel wide would be as wide as itself, which validators refuse.
-    shapes = halvings(labels.shape, BLOCK) if labels.shape[1] > 1 else [labels.shape]
+    shapes = halvings(labels.shape, TIFF_BLOCK) if labels.shape[1] > 1 else [labels.shape]
     plain = replace(labels, georeference=None)
     finer, overviews = flat, ""
     for level, shape in enumerate(shapes[1:], start=1):
@@ -188,7 +188,7 @@ def _with_overviews(flat: Path, labels: LabelMap) -> Path:
 def _write_halved(finer: Path, coarser: Path, labels: LabelMap) -> None:
     with rasterio.open(finer) as source, rasterio.open(coarser, "w", **_profile(labels)) as file:
         whole = Box.of_shape(source.height, source.width)
-        for box in labels.boxes(2 * BLOCK):
+        for box in labels.boxes(2 * TIFF_BLOCK):
             covers = Box(2 * box.y0, 2 * box.x0, 2 * box.y1, 2 * box.x1) & whole
             assert covers is not None
             file.write(halved(source.read(1, window=_window(covers)), labels.legend), 1, window=_window(box))

@@ -31,7 +31,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.products.label_map import LabelMap, Legend
 from tilepipe.products.pyramid import halved, halvings
-from tilepipe.products.staging import UNREADABLE, facts, labels_from, staged
+from tilepipe.products.staging import UNREADABLE, facts_of_labels, labels_from, staged
 from tilepipe.sources.base import Georeference
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def _layer_group(layer: LabelMap, path: Path, levels: int) -> zarr.Group:
 
 
 def _facts(labels: LabelMap) -> dict[str, Any]:
-    """Return the facts of a product with its position on the earth, which OME-Zarr has no words for."""
-    return {**facts(labels), "georeference": asdict(labels.georeference) if labels.georeference else None}
+    """Return the facts_of_labels of a product with its position on the earth, which OME-Zarr has no words for."""
+    return {**facts_of_labels(labels), "georeference": asdict(labels.georeference) if labels.georeference else None}
 
 
 def _place(said: Any) -> Georeference | None:

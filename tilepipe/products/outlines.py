@@ -20,7 +20,7 @@ from tilepipe.box import Box
 from tilepipe.products.label_map import LabelMap
 from tilepipe.tiling.border_merge import Regions
 
-BLOCK = 1024
+PART = 1024
 """Side in pixels of the square that is traced at once."""
 
 Floats = NDArray[np.float64]
@@ -40,7 +40,7 @@ class Outline:
         return abs(signed_area(self.rings[0])) - sum(abs(signed_area(ring)) for ring in self.rings[1:])
 
 
-def outlines(labels: LabelMap, block: int = BLOCK) -> Iterator[Outline]:
+def outlines(labels: LabelMap, block: int = PART) -> Iterator[Outline]:
     """Yield the 4-connected regions of each class, nodata left out, and class 0 when it is called 'background'."""
     (height, width), regions = labels.shape, Regions()
     waiting: dict[int, Outline] = {}

@@ -129,7 +129,7 @@ def _decimals(place: Place, shape: tuple[int, int]) -> int:
 
 def _features(labels: LabelMap, dialect: _Dialect) -> Iterator[dict[str, Any]]:
     found = outlines(labels)
-    while some := list(islice(found, 4096)):  # placed together because a call of PROJ is dear
+    while some := list(islice(found, 4096)):  # placed together because a call of PROJ is slow
         if dialect.crs:
             some = [replace(one, rings=[_with_corners_every(STEP, ring) for ring in one.rings]) for one in some]
         placed = np.round(dialect.place(np.concatenate([ring for one in some for ring in one.rings])), dialect.decimals)

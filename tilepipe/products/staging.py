@@ -1,4 +1,4 @@
-"""What every exporter shares: staging beside the target, and the facts a product carries to be opened again."""
+"""What every exporter shares: staging beside the target, and the facts that a product carries to be opened again."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _flush(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def facts(labels: LabelMap) -> dict[str, Any]:
+def facts_of_labels(labels: LabelMap) -> dict[str, Any]:
     """Return what pixels and georeference do not say, for `labels_from`; JSON types only."""
     legend, resolution = labels.legend, labels.resolution
     return {
@@ -94,7 +94,7 @@ def labels_from(
     block: tuple[int, int],
     georeference: Georeference | None,
 ) -> LabelMap:
-    """Return the LabelMap of a product from its `facts`; `array` is anything with its shape and dtype."""
+    """Return the LabelMap of a product from its `facts_of_labels`; `array` is anything with its shape and dtype."""
     height, width = array.shape
     if not all(isinstance(name, str) for name in said["classes"]):
         raise ValueError("its classes are no names")

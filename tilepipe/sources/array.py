@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
-from tilepipe.sources.checks import LARGE_PIECE_BYTES, READERS, stated, usable
+from tilepipe.sources.checks import LARGE_PIECE_BYTES, READERS, given_resolution, usable
 from tilepipe.sources.content import array_sha256, dask_sha256
 from tilepipe.sources.data_array import taken
 from tilepipe.sources.foreign import Taken, axes_checked, hidden, named_axes, plain, read_as, unmasked
@@ -65,7 +65,7 @@ class ArraySource:
         self.name = name
         self.axes_named, self.file_bands, self.notes = known.named, known.bands, known.notes
         self.georeference = georeference or known.georeference
-        self.resolution = stated(resolution, "m") or ground_resolution(known.georeference, *self.shape[1:])
+        self.resolution = given_resolution(resolution, "m") or ground_resolution(known.georeference, *self.shape[1:])
         if self._valid is not None and self._valid.shape != self.shape[1:]:
             raise InputError(f"{name}: the valid mask is {self._valid.shape}, the image {self.shape[1:]} pixels")
 

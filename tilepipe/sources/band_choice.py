@@ -9,7 +9,17 @@ import numpy as np
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
-from tilepipe.sources.bands import UNDEFINED, Asked, Band, Picked, bands_of, listed, numbers_of, two_values, with_bands
+from tilepipe.sources.bands import (
+    UNDEFINED,
+    Band,
+    BandNames,
+    Picked,
+    bands_of,
+    listed,
+    numbers_of,
+    two_values,
+    with_bands,
+)
 from tilepipe.sources.base import Source
 
 RGB = ("red", "green", "blue")
@@ -31,7 +41,7 @@ class Reader:
     """Name of the model, for messages."""
 
 
-def choose_bands(source: Source, reader: Reader, asked: Asked | None = None, *, masked: bool = True) -> Picked:
+def choose_bands(source: Source, reader: Reader, asked: BandNames | None = None, *, masked: bool = True) -> Picked:
     """Return the bands of `source` to read: those asked for, or those that fit the reader.
 
     Beside the bands that are read, one that is flagged as alpha, or undefined beside red, green and blue, and that

@@ -26,7 +26,7 @@ _COLOURS = {
 }
 _COLOUR_OF = {word: colour for colour, words in _COLOURS.items() for word in words}
 
-Asked = str | Sequence[int | str]
+BandNames = str | Sequence[int | str]
 """Bands that a user names: '1,2,3', 'R,G,B', [3, 2, 1] or ['nir', 'red']."""
 
 
@@ -72,7 +72,7 @@ def listed(bands: Sequence[Band]) -> str:
     return ", ".join(f"{number} {band}" for number, band in enumerate(bands, 1))
 
 
-def numbers_of(name: str, asked: Asked, bands: Sequence[Band]) -> tuple[int, ...]:
+def numbers_of(name: str, asked: BandNames, bands: Sequence[Band]) -> tuple[int, ...]:
     """Return the numbers of the bands that a user names by number or by name, in that order. Raises `UsageError`."""
     words = asked.split(",") if isinstance(asked, str) else list(asked)
     numbers = tuple(_number(name, word, bands) for word in words)

@@ -70,7 +70,7 @@ def decoding_bytes(piece: int, stored: int = 0) -> int:
     return max(0, need - SPARE_BYTES)
 
 
-def stated(size: Resolution | float | tuple[float, float] | None, unit: str) -> Resolution | None:
+def given_resolution(size: Resolution | float | tuple[float, float] | None, unit: str) -> Resolution | None:
     """Return a pixel size given by a person, one number or (y, x) in `unit`. Raises `UsageError` unless positive."""
     if size is None:
         return None

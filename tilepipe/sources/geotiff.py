@@ -33,9 +33,9 @@ from tilepipe.sources.checks import (
     check_dtype,
     check_size,
     decoding_bytes,
+    given_resolution,
     is_lossy,
     pick_scene,
-    stated,
     usable,
 )
 from tilepipe.sources.checks import pick_bands as named_bands
@@ -170,13 +170,13 @@ class GeoTiffSource:
             self._describe(dataset, bands, allow_palette)
             self.lossy = is_lossy(dataset)
             self.georeference: Georeference | None = georeference_of(dataset)
-            self.resolution = stated(resolution, "m") or ground_resolution(self.georeference, *self.shape[1:])
+            self.resolution = given_resolution(resolution, "m") or ground_resolution(self.georeference, *self.shape[1:])
             if self.resolution is None and self.georeference is None:
                 self.resolution = printed_resolution(dataset.tags())
 
     def _choose(self, scene: int | None) -> None:
         """Take one image of a file that holds several."""
-        self.choice: dict[str, int] = {}
+        self.selected: dict[str, int] = {}
         self.notes: tuple[str, ...] = ()
         if self.directory is not None or self._driver != "GTiff":
             return
@@ -191,7 +191,7 @@ class GeoTiffSource:
                     sizes.append(("page", int(dataset.height), int(dataset.width)))
         number, self.notes = pick_scene(self.name, scene, sizes)
         if len(sizes) > 1:
-            self.choice = {"scene": number}
+            self.selected = {"scene": number}
         if number:
             self._target = pages[number]
 
@@ -299,7 +299,7 @@ class GeoTiffSource:
             "dtype": self.dtype.name,
             "bands": list(self._bands),
             "directory": self.directory,
-            "scene": self.choice.get("scene"),
+            "scene": self.selected.get("scene"),
             "georeference": self.georeference and asdict(self.georeference),
             "nodata": [None if value is None else repr(value) for value in self._nodatas],
             "mask": self._mask,

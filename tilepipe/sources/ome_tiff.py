@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source
-from tilepipe.sources.checks import pick, pick_bands, pick_scene, stated
+from tilepipe.sources.checks import given_resolution, pick, pick_bands, pick_scene
 from tilepipe.sources.geotiff import GeoTiffSource, TiffPage
 from tilepipe.sources.handles import stamp
 
@@ -108,8 +108,10 @@ class TiffSource(Planes):
         known = stamp(path)
         made = _layout(str(path), known.path, scene, {"Z": z, "T": t})
         planes, sizes, self.notes = made.planes, made.sizes, made.notes
-        self.choice = {name: value for name, value in (("scene", made.scene), ("z", z), ("t", t)) if value is not None}
-        found = stated(mpp, "um") or made.resolution
+        self.selected = {
+            name: value for name, value in (("scene", made.scene), ("z", z), ("t", t)) if value is not None
+        }
+        found = given_resolution(mpp, "um") or made.resolution
         picked = pick_bands(str(path), bands, len(planes[0]))
         self.levels: list[Planes] = []
         for level, (height, width) in zip(planes, sizes, strict=True):

@@ -15,7 +15,7 @@ from tilepipe.sources.array import ArraySource
 from tilepipe.sources.bands import bands_of, numbers_of, with_bands
 from tilepipe.sources.base import Source
 from tilepipe.sources.beside import TIFF_MAGIC
-from tilepipe.sources.checks import stated
+from tilepipe.sources.checks import given_resolution
 from tilepipe.sources.chunks import is_zarr
 from tilepipe.sources.foreign import Arrayed, is_array, no_image
 from tilepipe.sources.geotiff import GeoTiffSource
@@ -48,7 +48,7 @@ def open_source(what: str | Path | Source | NDArray[Any] | da.Array | Arrayed, *
     options = {name: value for name, value in options.items() if value is not None or name not in CHOICE}
     arrays = is_array(what)
     if not (arrays or isinstance(what, str | Path)):
-        known = getattr(what, "choice", {})
+        known = getattr(what, "selected", {})
         if other := [name for name in CHOICE if name in options and options[name] != known.get(name)]:
             raise UsageError(f"{', '.join(other)} pick an image of a file; give them where the source is opened")
         if not isinstance(what, Source):
@@ -60,7 +60,7 @@ def open_source(what: str | Path | Source | NDArray[Any] | da.Array | Arrayed, *
     if kind not in (GeoTiffSource, PictureSource):
         options.pop("allow_palette", None)  # other kinds have no palettes
     if "mpp" in options and kind not in (SlideSource, TiffSource):
-        options["resolution"] = stated(options.pop("mpp"), "um")
+        options["resolution"] = given_resolution(options.pop("mpp"), "um")
     named = options.pop("bands") if _by_name(options.get("bands")) else None
     try:
         source: Source = kind(what, **options)

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
-from tilepipe.sources.checks import READERS, SPARE_BYTES, check_size, stated, usable
+from tilepipe.sources.checks import READERS, SPARE_BYTES, check_size, given_resolution, usable
 from tilepipe.sources.companions import check_companions, slide_files
 from tilepipe.sources.handles import Handles, content_sha256, stamp, unchanged
 
 SLIDE_CACHE_BYTES = 64 << 20
 """OpenSlide's cache of decoded tiles, for all slides and threads of a process."""
-BLOCK = 512
+DECODED_BLOCK = 512
 """Levels above 0 are read in blocks of this size on a fixed grid, so a pixel never depends on the box asked."""
 BLOCKS_PER_THREAD = 32
 """Blocks of levels a thread keeps: at most 32 x 512 x 512 x 4 bytes (colours, mask) = 32 MiB."""
@@ -75,7 +75,7 @@ class SlideSource:
         try:
             with openslide.OpenSlide(self._stamp.path) as slide:
                 self._describe(slide)
-                self.resolution = stated(mpp, "um") or micrometres(slide.properties)
+                self.resolution = given_resolution(mpp, "um") or micrometres(slide.properties)
         except openslide.OpenSlideError as error:
             raise InputError(f"{self.name} cannot be opened as a slide: {error}") from error
         check_size(self.name, self.shape)
@@ -107,7 +107,7 @@ class SlideSource:
     @property
     def cache_bytes(self) -> int:
         """Memory that the reader keeps in a process beyond the pixels it returns, with one thread reading levels."""
-        blocks = BLOCKS_PER_THREAD * BLOCK * BLOCK * 4
+        blocks = BLOCKS_PER_THREAD * DECODED_BLOCK * DECODED_BLOCK * 4
         return SLIDE_CACHE_BYTES + blocks + max(0, READERS * self._tile_pixels * TILE_COPIES - SPARE_BYTES)
 
     @property
@@ -275,9 +275,9 @@ class SlideLevel:
         colours = np.empty((3, *box.shape), dtype=np.uint8)
         mask = np.ones(box.shape, dtype=np.bool_)
         level = Box.of_shape(*self.shape[1:])
-        for y in range(box.y0 // BLOCK * BLOCK, box.y1, BLOCK):
-            for x in range(box.x0 // BLOCK * BLOCK, box.x1, BLOCK):
-                block = Box(y, x, y + BLOCK, x + BLOCK) & level
+        for y in range(box.y0 // DECODED_BLOCK * DECODED_BLOCK, box.y1, DECODED_BLOCK):
+            for x in range(box.x0 // DECODED_BLOCK * DECODED_BLOCK, box.x1, DECODED_BLOCK):
+                block = Box(y, x, y + DECODED_BLOCK, x + DECODED_BLOCK) & level
                 part = block and block & box
                 if block is None or part is None:
                     continue

@@ -61,9 +61,9 @@ class Wrapped:
         return tuple(getattr(self.source, "notes", ()))
 
     @property
-    def choice(self) -> dict[str, int]:
+    def selected(self) -> dict[str, int]:
         """Scene, z and t that were picked, as far as there are several."""
-        return dict(getattr(self.source, "choice", {}))
+        return dict(getattr(self.source, "selected", {}))
 
     @property
     def cache_bytes(self) -> int:

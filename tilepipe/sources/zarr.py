@@ -27,9 +27,9 @@ from tilepipe.sources.checks import (
     check_dtype,
     check_size,
     decoding_bytes,
+    given_resolution,
     pick,
     pick_bands,
-    stated,
     usable,
 )
 from tilepipe.sources.chunks import MARKERS, Chunks, is_zarr
@@ -79,9 +79,9 @@ class ZarrSource:
             "t": pick(self.name, "t", t, _planes(whole, axes, "t")),
         }
         given = {"scene": number if several > 1 else None, "z": z, "t": t}
-        self.choice = {name: value for name, value in given.items() if value is not None}
+        self.selected = {name: value for name, value in given.items() if value is not None}
         self._bands = pick_bands(self.name, bands, _planes(whole, axes, "c"))
-        self.resolution = stated(resolution, "m") or found
+        self.resolution = given_resolution(resolution, "m") or found
         for level in self._levels:
             level.check()
 
@@ -345,7 +345,9 @@ def _pixel_size(
     units = {letter: axes[letters.index(letter)].get("unit") for letter in "yx"}
     for unit, known in (("um", MICROMETRES), ("m", METRES)):
         if scales and units["y"] in known and units["x"] in known:
-            return stated(Resolution(size["y"] * known[units["y"]], size["x"] * known[units["x"]], unit), unit)
+            return given_resolution(
+                Resolution(size["y"] * known[units["y"]], size["x"] * known[units["x"]], unit), unit
+            )
     return None
 
 

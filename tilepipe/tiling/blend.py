@@ -1,6 +1,7 @@
 """Blend: from the tiles' results to labels. Pure numpy.
 
-`Kept` is for crop windows: each pixel is decided by one tile; `Coded` also keeps how sure that tile was. `Sums` is for
+`CropCanvas` is for crop windows: each pixel is decided by one tile; `CropLayerCanvas` also keeps how sure that tile
+was. `BlendCanvas` is for
 blended windows: exact weighted sums of probabilities in int64 (a probability has 24 bits, the windows of both axes 12
 bits each), so nothing is rounded and the order of additions cannot matter. What goes beyond a block's zone are strips
 for its later neighbours.
@@ -41,7 +42,7 @@ class Canvas(Protocol):
         """Return the codes of an uncertainty layer at `box`; of no meaning where the labels are nodata."""
 
 
-class Kept:
+class CropCanvas:
     """Labels over `area`, each pixel from the tile that keeps it; nodata until then."""
 
     def __init__(self, grid: Grid, area: Box, dtype: str, nodata: int) -> None:
@@ -68,7 +69,7 @@ class Kept:
         return np.full(box.shape, VOID, np.uint8)
 
 
-class Coded(Kept):
+class CropLayerCanvas(CropCanvas):
     """Labels and uncertainty layers over `area`, each pixel from the probabilities of the tile that keeps it."""
 
     def __init__(self, grid: Grid, area: Box, dtype: str, nodata: int, layers: tuple[str, ...]) -> None:
@@ -92,7 +93,7 @@ class Coded(Kept):
         return np.asarray(self.codes[name][box.slices_in(self.area)])
 
 
-class Sums:
+class BlendCanvas:
     """Weighted sums of probabilities over `area`, (classes, area.height, area.width) int64.
 
     For the layer 'disagreement' a plane more: the weighted sums of the tiles' squares.

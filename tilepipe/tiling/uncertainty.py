@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import UsageError
-from tilepipe.text import nearest
+from tilepipe.text import did_you_mean
 
 Planes = NDArray[np.integer[Any]]
 """(classes, height, width) int32 or int64."""
@@ -60,7 +60,7 @@ def layer_names(wanted: str | Sequence[str]) -> tuple[str, ...]:
     names = [name.strip() for name in wanted.split(",")] if isinstance(wanted, str) else list(wanted)
     for name in names:
         if name not in LAYERS:
-            raise UsageError(f"layer {nearest(name, LAYERS)}")
+            raise UsageError(f"layer {did_you_mean(name, LAYERS)}")
     return tuple(name for name in LAYERS if name in names)
 
 

@@ -5,7 +5,7 @@ data      Scene: image and labels at the training resolution, read by box
 sampling  a survey of the labels, and the crops drawn from it
 augment   random changes of crops, as functions of tensors
 losses    cross-entropy, Dice, focal, Lovasz, boundary
-ground    all scenes of a configuration, opened when first asked for
+dataset    all scenes of a configuration, opened when first asked for
 precision what the forward pass computes in
 state     weights, their average, optimiser; checkpoints that continue bit for bit
 snapshot  the model that training would give if it ended now

@@ -1,4 +1,4 @@
-"""Ground: the data of a training, opened when first asked for."""
+"""Dataset: the data of a training, opened when first asked for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tilepipe.training.scenes import Scene, held, open_scenes
 from tilepipe.training.transfer import Origin
 
 
-class Ground:
+class Dataset:
     """The scenes of a configuration and what they hold. Raises `InputError` and `UsageError` when they are opened."""
 
     def __init__(self, config: TrainConfig, origin: Origin | None = None) -> None:
@@ -64,7 +64,7 @@ class Ground:
         known = [[scene.identity() for scene in scenes] for scenes in (self.opened, self.validated)]
         return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
 
-    def under(self, config: TrainConfig) -> Ground:
+    def under(self, config: TrainConfig) -> Dataset:
         """Return the same images for another network, seed or budget; what was opened and counted is shared."""
         _ = self.scenes, self.scored, self.found
         other = copy(self)

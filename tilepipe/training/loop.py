@@ -26,7 +26,7 @@ from tilepipe.training.augment import augmented
 from tilepipe.training.broken_loss import no_number
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.curves import missing
-from tilepipe.training.dataset import Ground
+from tilepipe.training.dataset import Dataset
 from tilepipe.training.log import log_files, write_log
 from tilepipe.training.losses import total_loss
 from tilepipe.training.progress import Progress
@@ -57,25 +57,25 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     folder = output.with_name(f".{output.name}.training")
     refuse_inputs([output, folder], files_read(config))
     origin = Origin.of(config)
-    ground = Ground(origin.completed(config), origin)
-    for said in ground.check():
+    dataset = Dataset(origin.completed(config), origin)
+    for said in dataset.check():
         listener(Event("labels", message=said))
-    config = ground.config
-    for note in (note for scene in ground.opened for note in scene.notes):
+    config = dataset.config
+    for note in (note for scene in dataset.opened for note in scene.notes):
         listener(Event("images", message=note))
-    if said := ground.pixel_size[1]:
+    if said := dataset.pixel_size[1]:
         listener(Event("images", message=said))
     if said := missing():
         listener(Event("train", message=said))
-    state = start(ground.scenes, config, origin)
-    state.data = ground.content()
+    state = start(dataset.scenes, config, origin)
+    state.data = dataset.content()
     if said := state.resume(folder, config):
         listener(Event("train", state.step, config.steps, said))
-    train(state, ground, folder, listener)
-    model = finished(state, ground)
+    train(state, dataset, folder, listener)
+    model = finished(state, dataset)
     ended = f"stopped at step {state.step}, validation got no better; " if state.step < config.steps else ""
-    listener(Event("train", config.steps, config.steps, f"{ended}scoring on {len(ground.scored)} images"))
-    training = model.card.training | judged(model, ground.scenes, ground.scored, config.device)
+    listener(Event("train", config.steps, config.steps, f"{ended}scoring on {len(dataset.scored)} images"))
+    training = model.card.training | judged(model, dataset.scenes, dataset.scored, config.device)
     model = with_certificate(Model(model.card.model_copy(update={"training": training}), model.module))
     save_model(model, output, half=config.half, more=log_files(state, config))
     shutil.rmtree(folder, ignore_errors=True)
@@ -99,16 +99,16 @@ def start(scenes: Sequence[Scene], config: TrainConfig, origin: Origin | None = 
     return State.new(module, config, said)
 
 
-def train(state: State, ground: Ground, folder: Path, listener: Listener) -> None:
+def train(state: State, dataset: Dataset, folder: Path, listener: Listener) -> None:
     """Take the remaining steps, or those until validation does not get better any more."""
-    config, found = ground.config, ground.found
-    sampler = Sampler(ground.scenes, found, config)
+    config, found = dataset.config, dataset.found
+    sampler = Sampler(dataset.scenes, found, config)
     mean, std = (torch.tensor(values, dtype=torch.float32) for values in (found.mean, found.std))
     device = next(state.module.parameters()).device
     weights = class_weights(found, config)
     weight = torch.tensor(weights, device=device) if weights else None
     state.module.train()
-    context = halo(snapshot(state.average, ground, None).module, ground.bands) if config.validation else None
+    context = halo(snapshot(state.average, dataset, None).module, dataset.bands) if config.validation else None
     progress = Progress(state, config, listener)
     while state.step < config.steps and not stopped(state.validations, config):
         random = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
@@ -116,11 +116,11 @@ def train(state: State, ground: Ground, folder: Path, listener: Listener) -> Non
         images = (images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
         loss = step(state, images.to(device), labels.to(device), weight, config)
         if not isfinite(loss):
-            places = [(ground.opened[k], box) for k, box in sampler.boxes(state.step)]
+            places = [(dataset.opened[k], box) for k, box in sampler.boxes(state.step)]
             raise no_number(state.step, places, images, mean, std)
         state.recent.append(loss)
         if config.validation and (state.step % config.validate_every == 0 or state.step == config.steps):
-            validate(state, ground, context)
+            validate(state, dataset, context)
             progress.validated()
         last = state.step == config.steps or stopped(state.validations, config)
         if state.step % LOG_EVERY == 0 or last:
@@ -159,18 +159,18 @@ def step(state: State, images: Tensor, labels: Tensor, weight: Tensor | None, co
     return value
 
 
-def validate(state: State, ground: Ground, context: int | None) -> None:
+def validate(state: State, dataset: Dataset, context: int | None) -> None:
     """Score the averaged weights, as they would be stored, and keep them if they are the best so far."""
-    confusion = score(snapshot(state.average, ground, context), ground.validated, ground.config.device)
+    confusion = score(snapshot(state.average, dataset, context), dataset.validated, dataset.config.device)
     state.validations.append([state.step, confusion.mean_iou, *confusion.iou])
     if best(state.validations) == len(state.validations) - 1:
         state.best = {name: tensor.detach().cpu().clone() for name, tensor in state.average.items()}
 
 
-def finished(state: State, ground: Ground) -> Model:
+def finished(state: State, dataset: Dataset) -> Model:
     """Return the model of the best validated weights, or of the average after the last step, with its card."""
-    model = snapshot(state.best or state.average, ground, None)
-    card = model.card.model_copy(update={"halo": halo(model.module, ground.bands), "training": record(state, ground)})
+    model = snapshot(state.best or state.average, dataset, None)
+    card = model.card.model_copy(update={"halo": halo(model.module, dataset.bands), "training": record(state, dataset)})
     return Model(card, model.module, model.name)
 
 
@@ -180,22 +180,22 @@ def halo(module: nn.Module, bands: int) -> int | None:
     return max(found) if found else None
 
 
-def record(state: State, ground: Ground) -> dict[str, Any]:
+def record(state: State, dataset: Dataset) -> dict[str, Any]:
     """Return what the card says about the training."""
-    config, counts = ground.config, ground.found.counts.sum(0).tolist()
+    config, counts = dataset.config, dataset.found.counts.sum(0).tolist()
     validation: dict[str, Any] = {}
     if state.validations:
         chosen = state.validations[best(state.validations)]
         iou = {n: round(value, 4) for n, value in zip(config.classes, chosen[2:], strict=True) if not isnan(value)}
         validation = {
-            "images": [place(scene) for scene in ground.validated],
+            "images": [place(scene) for scene in dataset.validated],
             "best_step": int(chosen[0]),
             "mean_iou": round(chosen[1], 4),
             "iou": iou,
             "stopped_at": state.step,
         }
     return {
-        "images": [Path(scene.name).name for scene in ground.scenes],
+        "images": [Path(scene.name).name for scene in dataset.scenes],
         "pixels": dict(zip(config.classes, counts, strict=True)),
         **state.origin,
         "configuration": configured(config),
@@ -224,11 +224,11 @@ def judged(model: Model, scenes: Sequence[Scene], scored: Sequence[Scene], devic
     result: dict[str, Any] = {"scored_images": [place(scene) for scene in scored]}
     if len(model.card.classes) == 2:
         answers["threshold"], result["threshold_rule"] = best_threshold(scenes, scored)
-    result["scores"] = {name: figures(found, model.card.classes) for name, found in answers.items()}
+    result["scores"] = {name: scores_of(found, model.card.classes) for name, found in answers.items()}
     return result
 
 
-def figures(confusion: Confusion, classes: Sequence[str]) -> dict[str, Any]:
+def scores_of(confusion: Confusion, classes: Sequence[str]) -> dict[str, Any]:
     """Return IoU per class, mean IoU and pixel accuracy, rounded to 4 digits."""
     iou = {name: round(value, 4) for name, value in zip(classes, confusion.iou, strict=True)}
     return {"iou": iou, "mean_iou": round(confusion.mean_iou, 4), "accuracy": round(confusion.accuracy, 4)}

@@ -58,14 +58,14 @@ class Scene:
     """What decides the labels, by content; JSON types only."""
     notes: tuple[str, ...] = ()
     """What was chosen of a file that holds several images."""
-    choice: Mapping[str, int] = field(default_factory=dict)
+    selected: Mapping[str, int] = field(default_factory=dict)
     """Which image and plane of a file that holds several: scene, z, t."""
 
     def same_image(self, other: Scene) -> bool:
         """Return whether both are of one image of one file."""
         if os.path.realpath(self.name) != os.path.realpath(other.name):
             return False
-        return all(self.choice.get(name, 0) == other.choice.get(name, 0) for name in CHOICE)
+        return all(self.selected.get(name, 0) == other.selected.get(name, 0) for name in CHOICE)
 
     def image(self, box: Box) -> NDArray[Any]:
         """Return what the file holds in `box`, (C, box.height, box.width); outside the window it is mirrored."""
@@ -85,7 +85,7 @@ class Scene:
         inside = box & Box.of_shape(*self.window.shape)
         if inside is not None:
             part = inside.shift(self.window.y0, self.window.x0)
-            found = nearest(self.labels, part, self.scale)
+            found = read_nearest(self.labels, part, self.scale)
             valid = self.source.valid(part) if (found != IGNORE).any() else None  # where there are labels only
             result[inside.slices_in(box)] = found if valid is None else np.where(valid, found, IGNORE)
         return result
@@ -101,7 +101,7 @@ class Scene:
         return self.source.scale if isinstance(self.source, Resampled) else (1.0, 1.0)
 
 
-def nearest(read: ReadLabels, box: Box, scale: tuple[float, float]) -> NDArray[np.int64]:
+def read_nearest(read: ReadLabels, box: Box, scale: tuple[float, float]) -> NDArray[np.int64]:
     """Return what `read` holds under the centre of each pixel of `box`, which is `scale` (y, x) of its pixels wide."""
     y = ((np.arange(box.y0, box.y1) + 0.5) * scale[0]).astype(np.intp)
     x = ((np.arange(box.x0, box.x1) + 0.5) * scale[1]).astype(np.intp)
@@ -152,8 +152,8 @@ def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene
     if not Box.of_shape(height, width).contains(window):
         raise UsageError(f"{image}: rows {rows}, columns {columns} are not inside its {height} x {width} pixels")
     notes = (*getattr(full, "notes", ()), *_fill(full, config))
-    choice = getattr(full, "choice", {})
-    return Scene(str(image), source, _scaled(window, source, full), window, labels, identity, notes, choice)
+    selected = getattr(full, "selected", {})
+    return Scene(str(image), source, _scaled(window, source, full), window, labels, identity, notes, selected)
 
 
 def _fill(image: Source, config: TrainConfig) -> Iterator[str]:
@@ -168,7 +168,7 @@ def _fill(image: Source, config: TrainConfig) -> Iterator[str]:
 def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tuple[ReadLabels, Callable[[], Any]]:
     """Return the labels of an image, and what decides them."""
     if path.suffix.lower() in (*VECTORS, *OTHER_FORMATS):
-        return polygons(path, image, entry, config.classes), partial(_sha256, path)
+        return polygons(path, image, entry, config.classes), partial(_content_of_file, path)
     if entry.attribute or entry.area:
         raise InputError(
             f"{path} is read as a raster, which has no attribute and no area; give GeoJSON or leave them out"
@@ -177,10 +177,10 @@ def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tu
     if found.source.shape[1:] == image.shape[1:]:
         return found, found.source.identity
     scale = found.source.shape[1] / image.shape[1], found.source.shape[2] / image.shape[2]
-    return (lambda box: nearest(found, box, scale)), found.source.identity
+    return (lambda box: read_nearest(found, box, scale)), found.source.identity
 
 
-def _sha256(path: Path) -> str:
+def _content_of_file(path: Path) -> str:
     return content_sha256(stamp(path))
 
 

@@ -25,7 +25,7 @@ from tilepipe.models.precision import HALF
 from tilepipe.storage import cannot_write
 from tilepipe.text import json_of
 from tilepipe.training.config import TrainConfig
-from tilepipe.training.dataset import Ground
+from tilepipe.training.dataset import Dataset
 
 Weights = dict[str, Tensor]
 CHECKPOINT, OLDER = "checkpoint.pt", "checkpoint.older.pt"
@@ -208,23 +208,23 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def snapshot(weights: Weights, ground: Ground, halo: int | None) -> Model:
+def snapshot(weights: Weights, dataset: Dataset, halo: int | None) -> Model:
     """Return the model of `weights`, rounded as they are stored, with all of its card but the training record."""
-    config, found = ground.config, ground.found
+    config, found = dataset.config, dataset.found
     with torch.random.fork_rng(devices=[]):  # start values must not disturb the caller's generator
-        module = build(config.arch, ground.bands, len(config.classes))
+        module = build(config.arch, dataset.bands, len(config.classes))
     module.load_state_dict({k: stored(t, half=config.half) for k, t in weights.items()})
     card = ModelCard(
         name=config.name,
         description=config.description,
         license=config.license,
-        bands=ground.bands,
+        bands=dataset.bands,
         classes=config.classes,
         colors=config.colors,
         mean=found.mean.tolist(),
         std=found.std.tolist(),
-        dtype=ground.opened[0].source.dtype.name,
-        resolution=ground.pixel_size[0],
+        dtype=dataset.opened[0].source.dtype.name,
+        resolution=dataset.pixel_size[0],
         unit=config.unit,
         stride=int(getattr(module, "stride", 1)),
         halo=halo,

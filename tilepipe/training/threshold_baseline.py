@@ -15,7 +15,7 @@ from skimage.color import rgb2hed
 from tilepipe.box import Box
 from tilepipe.evaluation.metrics.confusion import Confusion
 from tilepipe.training.scenes import IGNORE, Scene
-from tilepipe.training.validation import blocks, compared, hull, nearest, spread, truth
+from tilepipe.training.validation import blocks, compared, hull, spread, training_pixels, truth
 
 CUTS = 200
 """Thresholds tried per feature."""
@@ -48,7 +48,7 @@ def best_threshold(scenes: Sequence[Scene], scored: Sequence[Scene]) -> tuple[Co
     total = Confusion.zero(2)
     for scene in scored:
         for box in blocks(scene.full):
-            rows, columns = nearest(scene, box)
+            rows, columns = training_pixels(scene, box)
             part = hull(rows, columns)
             values = known[rule.feature](scene.source.read(part).reshape(scene.source.shape[0], -1).astype(np.float64))
             labels = ((values > rule.cut) == rule.above).astype(np.uint8).reshape(part.shape)

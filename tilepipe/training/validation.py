@@ -15,11 +15,11 @@ from tilepipe.evaluation.metrics.confusion import Confusion, confusion_matrix
 from tilepipe.execution.job import make_job
 from tilepipe.execution.region_labels import region_labels
 from tilepipe.models.model import Model
-from tilepipe.planning.receptive_field import stated
+from tilepipe.planning.receptive_field import reach_of_card
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.scenes import IGNORE, Scene
 
-BLOCK = 2048
+VALIDATED_BLOCK = 2048
 """Full-resolution pixels scored at once, per side."""
 
 
@@ -38,7 +38,7 @@ def score(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> Confusi
 
 def predicted(model: Model, scene: Scene, box: Box, device: str = "cpu") -> NDArray[Any]:
     """Return the model's labels of a full-resolution box, (height, width); the card's nodata where no image data is."""
-    known = model.card, stated(model.card)  # weights change between validations; the network was measured before
+    known = model.card, reach_of_card(model.card)  # weights change between validations; the network was measured before
     return region_labels(make_job(scene.whole, model, {"region": box, "device": device}, known), scene.whole)
 
 
@@ -48,8 +48,8 @@ def compared(labels: NDArray[Any], true: NDArray[np.int64], classes: int, nodata
 
 
 def blocks(window: Box, size: int | None = None) -> Iterator[Box]:
-    """Yield boxes of at most `size` (else BLOCK) pixels a side that cover a window."""
-    size = size or BLOCK
+    """Yield boxes of at most `size` (else VALIDATED_BLOCK) pixels a side that cover a window."""
+    size = size or VALIDATED_BLOCK
     for y in range(window.y0, window.y1, size):
         for x in range(window.x0, window.x1, size):
             yield Box(y, x, min(y + size, window.y1), min(x + size, window.x1))
@@ -57,13 +57,13 @@ def blocks(window: Box, size: int | None = None) -> Iterator[Box]:
 
 def truth(scene: Scene, box: Box) -> NDArray[np.int64]:
     """Return the classes of a full-resolution box; -1 where ignored or where the image is not valid."""
-    rows, columns = nearest(scene, box)
+    rows, columns = training_pixels(scene, box)
     valid = scene.source.valid(hull(rows, columns))
     labels = scene.labels(box)
     return labels if valid is None else np.where(spread(valid, rows, columns), labels, IGNORE)
 
 
-def nearest(scene: Scene, box: Box) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def training_pixels(scene: Scene, box: Box) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return for each full-resolution row and column the pixel of the training grid that it lies in."""
     (sy, sx), (_, height, width) = scene.scale, scene.source.shape
     rows = ((np.arange(box.y0, box.y1) + 0.5) / sy).astype(np.intp)

@@ -86,7 +86,9 @@ def test_any_product_of_a_run_stands_for_it(name: str, model: tp.Model, tmp_path
 def measured_as(monkeypatch: pytest.MonkeyPatch, halo: int) -> None:
     """Let what is measured be another halo than is right."""
     reach = Reach(Sides(halo, halo, halo, halo), MEASURED)
-    monkeypatch.setattr(job, "look", lambda model, *_: (model.card.model_copy(update={"halo": halo}), reach))
+    monkeypatch.setattr(
+        job, "measure_receptive_field", lambda model, *_: (model.card.model_copy(update={"halo": halo}), reach)
+    )
 
 
 def test_a_halo_that_is_too_small_is_found(model: tp.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

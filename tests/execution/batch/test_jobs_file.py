@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilepipe.errors import UsageError
-from tilepipe.execution.batch.jobs_file import Job, Jobs, expand, output_folder, read_jobs, safe_name
+from tilepipe.execution.batch.jobs_file import BatchItem, Jobs, expand, output_folder, read_jobs, safe_name
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
 
@@ -21,7 +21,7 @@ def touch(root: Path, *names: str) -> None:
         (root / name).touch()
 
 
-def outputs(jobs: list[Job], root: Path) -> dict[str, str]:
+def outputs(jobs: list[BatchItem], root: Path) -> dict[str, str]:
     return {str(j.image.relative_to(root)): str(j.output.relative_to(root)) for j in jobs}
 
 

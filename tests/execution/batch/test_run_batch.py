@@ -73,7 +73,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Api:
     fake = Api()
     for name in ("load_model", "open_source", "plan", "segment"):
         monkeypatch.setattr(run_batch, name, partial(_call, fake, name))
-    monkeypatch.setattr(run_batch, "look", lambda *_: None)
+    monkeypatch.setattr(run_batch, "measure_receptive_field", lambda *_: None)
     monkeypatch.setattr(run_batch, "with_model_bands", lambda source, *_: source)
     monkeypatch.setattr(run_batch, "Keys", SimpleNamespace(of=fake.keys))
     return fake

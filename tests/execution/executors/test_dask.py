@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from distributed import BlockWorker as DaskWorker
 from distributed import Client, LocalCluster, Scheduler
-from distributed import Worker as DaskWorker
-from helpers.fakes import job_for, noise, open_book, random_unet, run_labels
+from helpers.fakes import job_for, noise, open_queue, random_unet, run_labels
 from torch import nn
 
 from tilepipe.box import Box
 from tilepipe.errors import DeviceError, ModelError, UsageError
-from tilepipe.execution.block import Worker
-from tilepipe.execution.block_queue import Book
+from tilepipe.execution.block import BlockWorker
+from tilepipe.execution.block_queue import BlockQueue
 from tilepipe.execution.executors import dask
 from tilepipe.execution.ledger import Record
 from tilepipe.models.card import ModelCard
@@ -69,7 +69,7 @@ def processes() -> set[int]:
 def test_no_port_is_open_while_a_run_works_in_this_process(tmp_path: Path) -> None:
     before, seen = listeners({os.getpid()}), []
     job = job_for(noise(200, 200), random_unet(), tmp_path, **CUT)
-    dask.run(job, open_book(job, lambda event: seen.append(listeners({os.getpid()}))))
+    dask.run(job, open_queue(job, lambda event: seen.append(listeners({os.getpid()}))))
     assert seen
     assert all(found == before for found in seen)
 
@@ -80,12 +80,12 @@ def test_nothing_of_a_cluster_is_left_after_a_run(tmp_path: Path) -> None:
     try:
         for name in ("first", "second"):
             job = job_for(noise(100, 100), random_unet(), tmp_path / name, **CUT)
-            dask.run(job, open_book(job))
+            dask.run(job, open_queue(job))
     finally:
         logging.disable(logging.NOTSET)
     gc.collect()
     kinds = [type(kept) for kept in gc.get_objects()]  # isinstance would ask each object for its class
-    left = [kind.__name__ for kind in kinds if issubclass(kind, Scheduler | DaskWorker | Worker)]
+    left = [kind.__name__ for kind in kinds if issubclass(kind, Scheduler | DaskWorker | BlockWorker)]
     assert left == []
     assert [folder for folder in sys.path_importer_cache if "dask-scratch-space" in folder] == []
 
@@ -93,7 +93,7 @@ def test_nothing_of_a_cluster_is_left_after_a_run(tmp_path: Path) -> None:
 def test_workers_listen_on_loopback_only(tmp_path: Path) -> None:
     seen: list[str] = []
     job = job_for(noise(200, 200), random_unet(), tmp_path, workers=2, **CUT)
-    dask.run(job, open_book(job, lambda event: seen.extend(listeners(processes()))))
+    dask.run(job, open_queue(job, lambda event: seen.extend(listeners(processes()))))
     assert seen
     assert set(seen) == {"0100007F"}
 
@@ -104,7 +104,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from helpers.fakes import noise, random_unet, run_labels
 from tilepipe.execution.executors import dask
-from tilepipe.execution.block_queue import Book
+from tilepipe.execution.block_queue import BlockQueue
 print("script runs", flush=True)
 labels = run_labels(noise(200, 200), random_unet(), Path({work!r}), dask.run, tile=96, overlap=64, workers=1)
 print(labels.shape)
@@ -193,8 +193,8 @@ def test_a_running_scheduler_by_address(tmp_path: Path) -> None:
     ):
         address = cluster.scheduler_address
 
-        def on_it(job: Any, book: Any) -> None:
-            dask.run(job, book, address)
+        def on_it(job: Any, queue: Any) -> None:
+            dask.run(job, queue, address)
 
         found = run_labels(image, model, tmp_path / "remote", on_it, **CUT)  # type: ignore[arg-type]
     assert (found == expected).all()
@@ -204,7 +204,7 @@ def test_a_running_scheduler_by_address(tmp_path: Path) -> None:
 def test_a_scheduler_on_the_open_network_is_refused(address: str, tmp_path: Path) -> None:
     job = job_for(noise(100, 100), random_unet(), tmp_path)
     with pytest.raises(UsageError, match="tls://"):
-        dask.run(job, open_book(job), address)
+        dask.run(job, open_queue(job), address)
 
 
 class NotANumber(nn.Module):
@@ -217,23 +217,23 @@ def test_a_model_that_returns_nan_stops_the_run_with_one_sentence(workers: int, 
     model = Model.from_torch(NotANumber(), ModelCard(bands=3, classes=["a", "b"], halo=0))
     job = job_for(noise(100, 100), model, tmp_path, workers=workers, tile=64)
     with pytest.raises(ModelError, match="NaN"):
-        dask.run(job, open_book(job))
+        dask.run(job, open_queue(job))
 
 
 def test_tasks_carry_coordinates_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No pixels, no weights: a task and its result stay below a few hundred bytes, whatever a block holds."""
-    sizes, submit, commit = [], Client.submit, Book.commit
+    sizes, submit, commit = [], Client.submit, BlockQueue.commit
 
     def measured(self: Client, function: Any, *args: Any, **how: Any) -> Any:
         sizes.append(len(pickle.dumps((function, args))))
         return submit(self, function, *args, **how)
 
-    def weighed(self: Book, record: Record) -> None:
+    def weighed(self: BlockQueue, record: Record) -> None:
         sizes.append(len(pickle.dumps(record)))
         commit(self, record)
 
     monkeypatch.setattr(Client, "submit", measured)
-    monkeypatch.setattr(Book, "commit", weighed)
+    monkeypatch.setattr(BlockQueue, "commit", weighed)
     run_labels(noise(300, 300), random_unet(), tmp_path, dask.run, **CUT)  # type: ignore[arg-type]
     assert len(sizes) >= 8
     assert max(sizes) < 600
@@ -262,10 +262,10 @@ def test_a_worker_with_other_code_is_refused_before_its_first_block(change: str,
             with Client(cluster.scheduler_address) as client:
                 client.wait_for_workers(1, timeout=120)
             job = job_for(noise(100, 100), random_unet(), tmp_path / "run", tile=64)
-            book = open_book(job)
+            queue = open_queue(job)
             with pytest.raises(DeviceError, match=r"worker tcp://127\.0\.0\.1.* but this run has tilepipe .*sources"):
-                dask.run(job, book, cluster.scheduler_address)
-            assert not book.ledger.done
+                dask.run(job, queue, cluster.scheduler_address)
+            assert not queue.ledger.done
         finally:
             worker.kill()
             worker.wait()
@@ -284,7 +284,7 @@ def test_a_worker_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
             killed.append(children[0].pid)
             children[0].kill()
 
-    book = open_book(job, kill)
-    dask.run(job, book)
+    queue = open_queue(job, kill)
+    dask.run(job, queue)
     assert killed
-    assert (book.store.read_labels(Box.of_shape(300, 300)) == expected).all()
+    assert (queue.store.read_labels(Box.of_shape(300, 300)) == expected).all()

@@ -14,7 +14,7 @@ from tilepipe.tiling.grid import Index
 
 
 class Counted:
-    """A book over rows x columns blocks that counts how often it is asked whether one is ready."""
+    """A queue over rows x columns blocks that counts how often it is asked whether one is ready."""
 
     def __init__(self, rows: int, columns: int, *, blended: bool) -> None:
         self.blocks = [Index(row, column) for row in range(rows) for column in range(columns)]
@@ -35,14 +35,14 @@ class Counted:
     def later(self, block: Index) -> list[Index]:
         return self.near(block, 1)
 
-    def givers(self, block: Index) -> tuple[Record, ...]:
+    def dependencies(self, block: Index) -> tuple[Record, ...]:
         return ()
 
     def commit(self, record: Record) -> None:
         self.done.add(record.block)
 
 
-def work(book: Counted, front: Front, in_flight: int, chance: random.Random) -> list[Index]:
+def work(queue: Counted, front: Front, in_flight: int, chance: random.Random) -> list[Index]:
     """Commit all blocks, those in hand in any order; return them as they were taken."""
     taken: list[Index] = []
     running: list[Index] = []
@@ -50,20 +50,20 @@ def work(book: Counted, front: Front, in_flight: int, chance: random.Random) -> 
         found = front.take(in_flight - len(running))
         taken, running = taken + found, running + found
         block = running.pop(chance.randrange(len(running)))
-        book.commit(Record(block, "", 1))
+        queue.commit(Record(block, "", 1))
         front.committed(block)
     return taken
 
 
-def searched(book: Counted, pending: list[Index], in_flight: int, chance: random.Random) -> list[Index]:
+def searched(queue: Counted, pending: list[Index], in_flight: int, chance: random.Random) -> list[Index]:
     """Return the same by looking through all that is pending every time."""
     taken: list[Index] = []
     running: list[Index] = []
     while pending or running:
-        found = [block for block in pending if book.ready(block)][: in_flight - len(running)]
+        found = [block for block in pending if queue.ready(block)][: in_flight - len(running)]
         pending = [block for block in pending if block not in found]
         taken, running = taken + found, running + found
-        book.commit(Record(running.pop(chance.randrange(len(running))), "", 1))
+        queue.commit(Record(running.pop(chance.randrange(len(running))), "", 1))
     return taken
 
 
@@ -74,13 +74,13 @@ SIDES = st.integers(1, 6)
 def test_the_order_is_that_of_a_search_through_all(
     rows: int, columns: int, blended: bool, in_flight: int, seed: int, done: set[int]
 ) -> None:
-    books = [Counted(rows, columns, blended=blended) for _ in range(2)]
-    for book in books:  # a resumed run: some blocks are done
-        book.done = {block for number, block in enumerate(book.blocks) if number in done}
-    pending = books[0].missing()
+    queues = [Counted(rows, columns, blended=blended) for _ in range(2)]
+    for queue in queues:  # a resumed run: some blocks are done
+        queue.done = {block for number, block in enumerate(queue.blocks) if number in done}
+    pending = queues[0].missing()
     random.Random(seed).shuffle(pending)
-    expected = searched(books[0], list(pending), in_flight, random.Random(seed))
-    assert work(books[1], Front(books[1], pending), in_flight, random.Random(seed)) == expected
+    expected = searched(queues[0], list(pending), in_flight, random.Random(seed))
+    assert work(queues[1], Front(queues[1], pending), in_flight, random.Random(seed)) == expected
     assert set(expected) == set(pending)
 
 
@@ -89,7 +89,7 @@ def test_the_order_is_that_of_a_search_through_all(
 def test_a_block_is_looked_at_a_bounded_number_of_times(blended: bool, looks: int, in_flight: int) -> None:
     """Once, and again for each of the three neighbours that it may wait for; so the cost per block is flat."""
     for side in (8, 64):
-        book = Counted(side, side, blended=blended)
-        work(book, Front(book, book.missing()), in_flight, random.Random(0))
-        assert len(book.done) == side * side
-        assert book.asked <= looks * side * side
+        queue = Counted(side, side, blended=blended)
+        work(queue, Front(queue, queue.missing()), in_flight, random.Random(0))
+        assert len(queue.done) == side * side
+        assert queue.asked <= looks * side * side

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from distributed import Client
-from helpers.fakes import job_for, noise, open_book, random_unet
+from helpers.fakes import job_for, noise, open_queue, random_unet
 
 from tilepipe.errors import DeviceError, UsageError
 from tilepipe.execution.executors import dask, scheduler_watch
@@ -49,7 +49,7 @@ def test_no_worker_is_said(cluster: Any, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(scheduler_watch, "LOOK", 0.3)
     job = job_for(noise(100, 100), random_unet(), tmp_path, **CUT)
     with pytest.raises(DeviceError, match="dask worker tcp://"):
-        dask.run(job, open_book(job), cluster[0])
+        dask.run(job, open_queue(job), cluster[0])
 
 
 def test_a_scheduler_that_dies_ends_the_run(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,11 +61,11 @@ def test_a_scheduler_that_dies_ends_the_run(cluster: Any, tmp_path: Path, monkey
     with Client(address) as client:
         client.wait_for_workers(1, timeout=60)
     job = job_for(noise(300, 300), random_unet(), tmp_path / "run", **CUT)
-    book = open_book(job, lambda event: started[0].kill())
+    queue = open_queue(job, lambda event: started[0].kill())
     with pytest.raises(DeviceError, match="the same command"):
-        dask.run(job, book, address)
-    assert 1 <= len(book.ledger.done) < len(list(job.plan.blocks()))
-    dask.run(job, open_book(job))  # goes on without it
+        dask.run(job, queue, address)
+    assert 1 <= len(queue.ledger.done) < len(list(job.plan.blocks()))
+    dask.run(job, open_queue(job))  # goes on without it
 
 
 def test_a_scheduler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,4 +75,4 @@ def test_a_scheduler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setattr(dask, "CONNECT", "2s")
     with pytest.raises(UsageError, match="no Dask scheduler answers"):
-        dask.run(job, open_book(job), address)
+        dask.run(job, open_queue(job), address)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import global_model, noise, open_book
+from helpers.fakes import global_model, noise, open_queue
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
@@ -41,10 +41,10 @@ def job_of(model: Model, directory: Path, source: Any = IMAGE, **settings: Any) 
 
 
 def labels_of(job: Job, engine: Any) -> str:
-    book = open_book(job)
+    queue = open_queue(job)
     passes.take_statistics(job, engine, silent)
-    engine(job, book)
-    return hashlib.sha256(book.store.read_labels(Box.of_shape(*job.plan.predicted)).tobytes()).hexdigest()
+    engine(job, queue)
+    return hashlib.sha256(queue.store.read_labels(Box.of_shape(*job.plan.predicted)).tobytes()).hexdigest()
 
 
 @pytest.mark.parametrize("statistics", ["field", "whole"])
@@ -88,12 +88,12 @@ class Stopping:
     def __init__(self, after: int) -> None:
         self.after, self.done = after, 0
 
-    def __call__(self, job: Job, book: Queue, *, make: Callable[[Job], Work]) -> None:
+    def __call__(self, job: Job, queue: Queue, *, make: Callable[[Job], Work]) -> None:
         worker = make(job)
-        for unit in book.missing():
+        for unit in queue.missing():
             if self.done == self.after:
                 raise Stop
-            book.commit(worker.run(unit))
+            queue.commit(worker.run(unit))
             self.done += 1
 
 

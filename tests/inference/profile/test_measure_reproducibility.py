@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 import tilepipe as tp
 from tilepipe.inference.device import Compute
-from tilepipe.inference.profile import measure_reproducibility
-from tilepipe.inference.profile.measure_reproducibility import Setting, known_level, measure_level
+from tilepipe.inference.profile import measure_reproducibility as module
+from tilepipe.inference.profile.measure_reproducibility import Setting, known_reproducibility, measure_reproducibility
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
-from tilepipe.planning.certify import level_of
+from tilepipe.planning.certify import reproducibility_of
 
 CPU = Compute("cpu", "fp32", 1, 0)
 SMALL = Setting((32, 48), 4, 8, CPU)
@@ -80,27 +80,27 @@ def batches(size: int) -> Setting:
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 5])
 def test_nothing_is_found_where_nothing_is(batch: int) -> None:
-    level = measure_level(odd(), batches(batch))
+    level = measure_reproducibility(odd(), batches(batch))
     assert level.exact
     assert (level.gap, level.flips, level.rounding) == (0, 0, None)
     assert (level.device, level.precision) == ("cpu", "fp32")
 
 
 def test_another_answer_to_the_same_tile() -> None:
-    assert not measure_level(odd(Restless), SMALL).repeatable
+    assert not measure_reproducibility(odd(Restless), SMALL).repeatable
 
 
 @pytest.mark.parametrize("kind", [ByPlace, ByCompany])
 def test_another_answer_in_another_batch(kind: type[Odd]) -> None:
-    level = measure_level(odd(kind), batches(3))
+    level = measure_reproducibility(odd(kind), batches(3))
     assert level.repeatable
     assert not level.independent
-    assert measure_level(odd(kind), SMALL).independent  # one tile has no company
+    assert measure_reproducibility(odd(kind), SMALL).independent  # one tile has no company
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_another_answer_in_a_larger_pass(batch: int) -> None:
-    level = measure_level(odd(ByShape), batches(batch))
+    level = measure_reproducibility(odd(ByShape), batches(batch))
     assert level.repeatable
     assert level.independent
     expected = 0.5 * ((48 - 44) / 48 if batch == 1 else 1) / 4  # the slope of a sigmoid is 1/4 at most
@@ -113,7 +113,7 @@ def test_another_answer_in_a_larger_pass(batch: int) -> None:
 @pytest.mark.parametrize("batch", [1, 4])
 def test_the_larger_pass_takes_no_more_than_a_batch(batch: int) -> None:
     model = odd()
-    measure_level(model, batches(batch))
+    measure_reproducibility(model, batches(batch))
     shapes = model.module.shapes  # type: ignore[union-attr]
     most = batch * 32 * 48
     assert max(n * h * w for n, _, h, w in shapes) == most
@@ -122,7 +122,7 @@ def test_the_larger_pass_takes_no_more_than_a_batch(batch: int) -> None:
 
 @pytest.mark.parametrize("setting", [replace(SMALL, halo=None), replace(SMALL, halo=28)])
 def test_without_full_context_there_is_nothing_to_compare(setting: Setting) -> None:
-    level = measure_level(odd(), setting)
+    level = measure_reproducibility(odd(), setting)
     assert (level.gap, level.flips) == (None, None)
     assert level.repeatable
 
@@ -134,12 +134,12 @@ class Fixed(Odd):
 
 
 def test_models_of_one_shape_have_no_larger_pass() -> None:
-    assert measure_level(odd(Fixed), SMALL).gap is None
+    assert measure_reproducibility(odd(Fixed), SMALL).gap is None
 
 
 def test_fp64_is_told_from_fp32() -> None:
     setting = Setting((96, 96), 4, 32, replace(CPU, precision="fp64"), "uint8")
-    level = measure_level(random_unet(), setting)
+    level = measure_reproducibility(random_unet(), setting)
     assert level.repeatable
     assert level.gap is not None
     assert level.gap < 1e-12
@@ -150,8 +150,8 @@ def test_fp64_is_told_from_fp32() -> None:
 
 def test_bf16_is_told_from_fp32() -> None:
     model, setting = random_unet(), Setting((96, 96), 4, 32, CPU, "uint8")
-    plain = measure_level(model, setting)
-    rough = measure_level(model, replace(setting, compute=replace(CPU, precision="bf16")))
+    plain = measure_reproducibility(model, setting)
+    rough = measure_reproducibility(model, replace(setting, compute=replace(CPU, precision="bf16")))
     assert plain.repeatable
     assert rough.repeatable
     assert plain.rounding is None
@@ -171,13 +171,15 @@ def test_statistics_that_a_run_holds_fixed_are_held(kind: str, batch: int, stati
     """With a tile's own statistics no context is enough; with those of a grid the run's is."""
     model = global_model(kind)
     plan = tp.plan(noise(300, 400), model, tile=192, statistics=statistics, batch=batch)
-    level = level_of(plan, model, measure=True)
+    level = reproducibility_of(plan, model, measure=True)
     assert level is not None
     assert level.repeatable
     assert level.independent
     assert level.gap is not None
     assert level.gap < 1e-5
-    live = measure_level(model, Setting((192, 192), plan.tiling.stride, plan.tiling.halo, plan.compute, plan.dtype))
+    live = measure_reproducibility(
+        model, Setting((192, 192), plan.tiling.stride, plan.tiling.halo, plan.compute, plan.dtype)
+    )
     assert live.gap is not None
     assert live.gap > 1e-3
 
@@ -188,17 +190,17 @@ def test_measured_once_per_process_and_machine(empty: Path, monkeypatch: pytest.
     )  # its own calls would count too
     model = odd()
     shapes = model.module.shapes  # type: ignore[union-attr]
-    assert known_level(model, SMALL, measure=False) is None
+    assert known_reproducibility(model, SMALL, measure=False) is None
     assert not shapes
-    level, calls = known_level(model, SMALL), len(shapes)
-    assert known_level(model, SMALL) == level
-    measure_reproducibility._KNOWN.clear()  # another process
-    assert known_level(model, SMALL, measure=False) == level
+    level, calls = known_reproducibility(model, SMALL), len(shapes)
+    assert known_reproducibility(model, SMALL) == level
+    module._KNOWN.clear()  # another process
+    assert known_reproducibility(model, SMALL, measure=False) == level
     assert len(shapes) == calls
-    measure_reproducibility._KNOWN.clear()
+    module._KNOWN.clear()
     (kept,) = empty.iterdir()
     kept.write_text("{")
-    assert known_level(model, SMALL) == level
+    assert known_reproducibility(model, SMALL) == level
     assert len(shapes) == 2 * calls
 
 
@@ -215,23 +217,23 @@ def others() -> list[Any]:
 
 @pytest.mark.parametrize("case", range(5))
 def test_whatever_matters_is_in_the_key(case: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    known_level(odd(), SMALL)
-    assert known_level(odd(), SMALL, measure=False) is not None
-    assert known_level(*others()[case], measure=False) is None
+    known_reproducibility(odd(), SMALL)
+    assert known_reproducibility(odd(), SMALL, measure=False) is not None
+    assert known_reproducibility(*others()[case], measure=False) is None
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    assert known_level(odd(), SMALL, measure=False) is None
+    assert known_reproducibility(odd(), SMALL, measure=False) is None
 
 
 def test_large_tiles_are_not_measured_whole_on_a_cpu() -> None:
     large = replace(SMALL, tile=(2048, 700), stride=8, halo=600)
-    assert measure_reproducibility._small_enough(large).tile == (672, 672)
-    assert measure_reproducibility._small_enough(replace(large, halo=8)).tile == (256, 256)
-    assert measure_reproducibility._small_enough(SMALL) == SMALL
+    assert module._small_enough(large).tile == (672, 672)
+    assert module._small_enough(replace(large, halo=8)).tile == (256, 256)
+    assert module._small_enough(SMALL) == SMALL
 
 
 def test_a_device_that_is_not_there_has_no_level() -> None:
     plan = plan_of(noise(64, 64), random_unet())
-    assert level_of(replace(plan, compute=replace(plan.compute, device="cuda:99")), random_unet()) is None
+    assert reproducibility_of(replace(plan, compute=replace(plan.compute, device="cuda:99")), random_unet()) is None
 
 
 def test_runs_measure_where_it_matters_and_verify_does_always(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tilepipe.box import Box
 from tilepipe.errors import ModelError
 from tilepipe.inference.statistics.capture import (
-    Frozen,
+    FixedStatistics,
     Nodes,
     Operation,
     Reached,
@@ -56,7 +56,7 @@ def test_a_field_of_one_window_is_the_live_network(kind: str) -> None:
     live = under(net, recorder, x)
     tile, windows = Box(0, 0, SIDE, SIDE), windows_of((SIDE, SIDE), SIDE, 4)
     nodes = [Nodes(tile, windows, Box(0, 0, 1, 1), weighted(values)) for values in recorder.values()]
-    frozen = under(net, Frozen(nodes), x)
+    frozen = under(net, FixedStatistics(nodes), x)
     assert float((live[0] - live[1]).abs().max()) > 1e-2
     assert float((frozen - live).abs().max()) < 1e-4 * float(live.std())
 

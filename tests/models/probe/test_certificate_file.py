@@ -49,7 +49,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_a_directory_says_the_reach_per_side(directory: Path, measured: list[int]) -> None:
-    card, found = receptive_field.look(load_model(directory))
+    card, found = receptive_field.measure_receptive_field(load_model(directory))
     assert found == receptive_field.Reach(Sides(1, 2, 3, 4), "measured")
     assert (card.stride, card.halo) == (4, 4), "what was measured, not the card's 24"
     assert not measured
@@ -80,14 +80,14 @@ def test_what_is_damaged_or_stale_is_measured_again(
     damage(directory / CERTIFICATE)
     model = load_model(directory)
     assert certified(model) is None
-    assert receptive_field.look(model)[1].sides == Sides(5, 5, 5, 5)
+    assert receptive_field.measure_receptive_field(model)[1].sides == Sides(5, 5, 5, 5)
     assert measured == [1]
     assert certified(with_certificate(model)) == Probe(4, Sides(5, 5, 5, 5))
 
 
 def test_without_one_it_is_measured(directory: Path, measured: list[int]) -> None:
     (directory / CERTIFICATE).unlink()
-    card, found = receptive_field.look(load_model(directory))
+    card, found = receptive_field.measure_receptive_field(load_model(directory))
     assert (card.halo, found) == (8, receptive_field.Reach(Sides(5, 5, 5, 5), "measured")), "not the card's 24"
     assert measured == [1]
 
@@ -97,7 +97,7 @@ def test_a_card_that_contradicts_its_certificate_is_refused(directory: Path, mea
     (directory / CARD).write_text(json.dumps({**card, "halo": 0}))
     command = f"right are stride 4 and halo 4, which `tilepipe model check {directory} --write` writes"
     with pytest.raises(ModelError, match=re.escape(command)):
-        receptive_field.look(load_model(directory))
+        receptive_field.measure_receptive_field(load_model(directory))
     assert not measured
 
 
@@ -115,7 +115,7 @@ def test_a_model_that_cannot_be_measured_has_none(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TILEPIPE_CACHE", "")
     stale = replace(random_unet(seed=3), certificate="{}")
     assert with_certificate(stale).certificate is None
-    card, found = receptive_field.look(stale)
+    card, found = receptive_field.measure_receptive_field(stale)
     assert (card, found.sides, found.measured) == (stale.card, Sides(24, 24, 24, 24), False)
     assert found.known == "as far as the model's card says that it sees, not measured (RuntimeError in the model)"
 

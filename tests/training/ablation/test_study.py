@@ -20,11 +20,11 @@ from tilepipe.models.nets.zoo import build
 from tilepipe.models.probe.upsampling_lint import lint
 from tilepipe.training.ablation import study as module
 from tilepipe.training.ablation.results import Results
-from tilepipe.training.ablation.scores import answer, figures, lines, sheet, speeds, windows
+from tilepipe.training.ablation.scores import answer, figures_of_model, lines, sheet, speeds, windows
 from tilepipe.training.ablation.study import compare
 from tilepipe.training.ablation.study_config import CompareConfig, Run
 from tilepipe.training.ablation.table import markdown, summary
-from tilepipe.training.dataset import Ground
+from tilepipe.training.dataset import Dataset
 from tilepipe.training.loop import start
 from tilepipe.training.state import snapshot
 from tilepipe.training.validation import predicted, score
@@ -84,16 +84,16 @@ def saved(write: Write, tmp_path: Path) -> Save:
     return _saved
 
 
-def untrained(path: Path, mechanism: str = "nearest", halo: int = 32) -> tuple[Any, Ground]:
+def untrained(path: Path, mechanism: str = "nearest", halo: int = 32) -> tuple[Any, Dataset]:
     """Return the model of a run before its first step, with a head that says both classes, and its data."""
     training = CompareConfig.load(path).training(Run("discs", mechanism, 0))
-    ground = Ground(training)
-    model = snapshot(start(ground.scenes, training).average, ground, halo)
+    dataset = Dataset(training)
+    model = snapshot(start(dataset.scenes, training).average, dataset, halo)
     with torch.no_grad():
-        image = torch.from_numpy(ground.scored[0].source.read(Box(0, 0, 64, 64))[None])
+        image = torch.from_numpy(dataset.scored[0].source.read(Box(0, 0, 64, 64))[None])
         logits = model.module(model.normalise(image))
         model.module.head.bias[1] += (logits[:, 0] - logits[:, 1]).median()
-    return model, ground
+    return model, dataset
 
 
 @pytest.mark.usefixtures("known_halo")
@@ -170,7 +170,7 @@ def test_the_same_run_gives_the_same_figures(saved: Save, tmp_path: Path) -> Non
 
 def test_all_mechanisms_start_from_the_same_encoder_and_see_the_same_crops(saved: Save) -> None:
     config = CompareConfig.load(saved())
-    states = [start(Ground(config.training(run)).scenes, config.training(run)) for run in config.runs]
+    states = [start(Dataset(config.training(run)).scenes, config.training(run)) for run in config.runs]
     encoders = [state.module.encoder.state_dict() for state in states]  # deconv 0, deconv 1, nearest 0, nearest 1
     name = next(iter(encoders[0]))
     assert torch.equal(encoders[0][name], encoders[2][name])
@@ -182,16 +182,16 @@ def test_all_mechanisms_start_from_the_same_encoder_and_see_the_same_crops(saved
 
 def test_labels_and_scores_are_those_of_the_tiled_path(saved: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     common = {"steps": 20, "crop": 32, "resolution": 0.8}  # the images have 0.5 m
-    model, ground = untrained(saved(common=common))
-    monkeypatch.setattr("tilepipe.training.validation.BLOCK", 24)
-    for scene in ground.scored:
+    model, dataset = untrained(saved(common=common))
+    monkeypatch.setattr("tilepipe.training.validation.VALIDATED_BLOCK", 24)
+    for scene in dataset.scored:
         found = answer(model, scene)
         np.testing.assert_array_equal(found.labels, predicted(model, scene, scene.full))
         assert found.probabilities.shape == (2, *found.area.shape)
         np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-6)
     assert 0 < found.labels.mean() < 1
-    confusion = score(model, ground.scored)
-    measured = figures(model, ground.scored, 2)
+    confusion = score(model, dataset.scored)
+    measured = figures_of_model(model, dataset.scored, 2)
     assert measured["mean_iou"] == pytest.approx(confusion.mean_iou)
     assert measured["iou"] == pytest.approx(confusion.iou[1])
 

@@ -35,7 +35,7 @@ OFFSET = 1 << 15  # so that int16 values have an index too
 UNKNOWN = -1
 
 
-class Asked(TypedDict, total=False):
+class MapOptions(TypedDict, total=False):
     """How two maps are compared. Everything has a default."""
 
     classes: Sequence[str]
@@ -60,8 +60,8 @@ class _Raw:
     shape: tuple[int, int]
     read: Callable[[Box], NDArray[Any]]
     valid: Callable[[Box], NDArray[np.bool_] | None]
-    void: frozenset[int]
-    """Values that are no label."""
+    without_label: frozenset[int]
+    """Values of pixels that have no label."""
     georeference: Georeference | None = None
     classes: tuple[str, ...] = ()
     nodata: float | None = None
@@ -69,12 +69,12 @@ class _Raw:
 
 
 @dataclass(frozen=True)
-class _Coded:
-    """A label map in class numbers; `void` where there is none."""
+class _ClassMap:
+    """A label map in class numbers; `nodata` where there is no label."""
 
     raw: _Raw
     table: NDArray[np.int32]
-    void: int
+    nodata: int
     remedy: str
     nodata_is_label: bool = False
     """Whether the value that the file says to be nodata was named as a label."""
@@ -89,7 +89,7 @@ class _Coded:
         labels = self.table[index]
         if valid is not None:
             meant = values == self.raw.nodata if self.nodata_is_label else False
-            labels = np.where(valid | meant, labels, self.void)
+            labels = np.where(valid | meant, labels, self.nodata)
         if (unknown := labels == UNKNOWN).any():
             value = int(values[unknown][0])
             raise InputError(f"{self.raw.name} holds the value {value}, which is no class; {self.remedy}")
@@ -97,14 +97,14 @@ class _Coded:
 
 
 @public
-def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **asked: Unpack[Asked]) -> Evaluation:
+def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **asked: Unpack[MapOptions]) -> Evaluation:
     """Compare a prediction with the truth on the same grid; neither is read whole.
 
     Returns the figures: print `.table()`, or take `.to_json()`. Raises `InputError` where the grids differ or a value
     is no class, `UsageError` where no class is named or the page exists.
     """
-    if unknown := set(asked) - set(Asked.__annotations__):
-        raise UsageError(f"setting {min(unknown)!r} is not known; use {', '.join(sorted(Asked.__annotations__))}")
+    if unknown := set(asked) - set(MapOptions.__annotations__):
+        raise UsageError(f"setting {min(unknown)!r} is not known; use {', '.join(sorted(MapOptions.__annotations__))}")
     page = Path(asked["page"]) if asked.get("page") else None
     if page is not None:
         refuse_inputs([page], [Path(what) for what in (prediction, truth) if isinstance(what, str | Path)])
@@ -118,26 +118,28 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
             f"{first.name} does not name its classes; name them all with --classes, in order of the values"
         )
     _check_nodata(first, second, len(classes), asked)
-    void = 255 if len(classes) <= 255 else 65535
-    said = _table(asked.get("values"), second.void, void, len(classes))
+    nodata = 255 if len(classes) <= 255 else 65535
+    said = _table(asked.get("values"), second.without_label, nodata, len(classes))
     maps = (
-        _Coded(first, _table(None, first.void, void, len(classes)), void, "name all classes with --classes"),
-        _Coded(
+        _ClassMap(
+            first, _table(None, first.without_label, nodata, len(classes)), nodata, "name all classes with --classes"
+        ),
+        _ClassMap(
             second,
             said,
-            void,
+            nodata,
             "say which with --values VALUE:CLASS, or leave it out with --ignore",
             second.nodata in (asked.get("values") or {}),
         ),
     )
-    result = compare(*maps, Terms(classes, ignore=void, nodata=void, width=asked.get("width", 2.0)), listener)
+    result = compare(*maps, Terms(classes, ignore=nodata, nodata=nodata, width=asked.get("width", 2.0)), listener)
     _check_ignored(result, second, asked)
     if page is not None:
         _write_page(result, maps, page)
     return result
 
 
-def _check_nodata(first: _Raw, second: _Raw, classes: int, asked: Asked) -> None:
+def _check_nodata(first: _Raw, second: _Raw, classes: int, asked: MapOptions) -> None:
     """Raise `InputError` where a file says that the value of a class is nodata, and nobody says what is meant."""
     same = ",".join(f"{k}:{k}" for k in range(classes))
     for raw, remedy in (
@@ -153,7 +155,7 @@ def _check_nodata(first: _Raw, second: _Raw, classes: int, asked: Asked) -> None
             )
 
 
-def _check_ignored(result: Evaluation, truth: _Raw, asked: Asked) -> None:
+def _check_ignored(result: Evaluation, truth: _Raw, asked: MapOptions) -> None:
     """Raise `InputError` where the value that is left out by itself is all of a class: a mask of 0 and 255."""
     counts = result.confusion.matrix.sum(axis=1)
     left_out = result.shape[0] * result.shape[1] - result.confusion.pixels - result.confusion.unpredicted
@@ -167,13 +169,15 @@ def _check_ignored(result: Evaluation, truth: _Raw, asked: Asked) -> None:
     )
 
 
-def _table(values: Mapping[int, int] | None, no_label: frozenset[int], void: int, classes: int) -> NDArray[np.int32]:
+def _table(
+    values: Mapping[int, int] | None, without_label: frozenset[int], nodata: int, classes: int
+) -> NDArray[np.int32]:
     """Return the class by value + OFFSET, UNKNOWN where it has none. What `values` names is a label in any case."""
     table = np.full(OFFSET + (1 << 16) + 1, UNKNOWN, np.int32)
     table[OFFSET : OFFSET + classes] = range(classes) if values is None else UNKNOWN
-    for value in no_label:
+    for value in without_label:
         if -OFFSET < value < 1 << 16:
-            table[value + OFFSET] = void
+            table[value + OFFSET] = nodata
     for value, label in (values or {}).items():
         if not 0 <= label < classes:
             raise UsageError(f"value {value} cannot be class {label}: there are {classes}, 0 to {classes - 1}")
@@ -183,33 +187,33 @@ def _table(values: Mapping[int, int] | None, no_label: frozenset[int], void: int
     return table
 
 
-def _open(what: Map, no_label: set[int]) -> _Raw:
+def _open(what: Map, without_label: set[int]) -> _Raw:
     path = str(what) if isinstance(what, str | Path) else ""
     if isinstance(what, str | Path):
         what = _open_file(Path(what))
     if isinstance(what, Labels):
         what = what.map
     if isinstance(what, LabelMap):
-        legend, void = what.legend, frozenset(no_label | {what.legend.nodata})
-        return _Raw(path or legend.name, what.shape, what.read, _everywhere, void, what.georeference, legend.classes)
+        legend, without = what.legend, frozenset(without_label | {what.legend.nodata})
+        return _Raw(path or legend.name, what.shape, what.read, _everywhere, without, what.georeference, legend.classes)
     if isinstance(what, np.ndarray):
-        return _of_array(what, frozenset(no_label))
+        return _of_array(what, frozenset(without_label))
     if what.shape[0] != 1:
         raise InputError(
             f"{what.name} has {what.shape[0]} bands of {what.dtype}; labels are one band of whole numbers: "
             "gdal_translate -b 1 writes the first band, rasterio's or GDAL's rasterize burns polygons"
         )
     source, shape = what, (what.shape[1], what.shape[2])
-    void, nodata = frozenset(no_label), getattr(what, "nodata", None)
+    without, nodata = frozenset(without_label), getattr(what, "nodata", None)
     read = partial(whole_numbers, source)
-    return _Raw(source.name, shape, read, source.valid, void, source.georeference, nodata=nodata)
+    return _Raw(source.name, shape, read, source.valid, without, source.georeference, nodata=nodata)
 
 
-def _of_array(array: NDArray[Any], void: frozenset[int]) -> _Raw:
+def _of_array(array: NDArray[Any], without_label: frozenset[int]) -> _Raw:
     if array.ndim != 2 or array.dtype.kind not in "uib":
         raise InputError(f"an array of {array.shape} {array.dtype} is no label map; give (height, width) whole numbers")
     shape = array.shape[0], array.shape[1]
-    return _Raw("array", shape, lambda box: array[box.y0 : box.y1, box.x0 : box.x1], _everywhere, void)
+    return _Raw("array", shape, lambda box: array[box.y0 : box.y1, box.x0 : box.x1], _everywhere, without_label)
 
 
 def _everywhere(box: Box) -> None:
@@ -242,7 +246,7 @@ def _check_page(page: Path, overwrite: bool) -> None:
         raise UsageError(f"folder {page.parent} does not exist; make it first")
 
 
-def _write_page(result: Evaluation, maps: tuple[_Coded, _Coded], page: Path) -> None:
+def _write_page(result: Evaluation, maps: tuple[_ClassMap, _ClassMap], page: Path) -> None:
     fresh = page.with_name(f".{page.name}.{uuid4().hex[:8]}")
     try:
         write_page(result, *maps, fresh)

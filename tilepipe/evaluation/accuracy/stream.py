@@ -41,7 +41,7 @@ class Readable(Protocol):
 
 
 @dataclass
-class _Sums:
+class _Totals:
     """What is added up over bands."""
 
     confusion: Confusion
@@ -92,11 +92,11 @@ def read_pair(prediction: Readable, truth: Readable, terms: Terms, box: Box) -> 
     return pair(*labels, len(terms.classes), ignore=terms.ignore, nodata=terms.nodata)
 
 
-def _zero(terms: Terms, height: int, width: int) -> _Sums:
+def _zero(terms: Terms, height: int, width: int) -> _Totals:
     classes = len(terms.classes)
     empty = pair(np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.uint8), classes, ignore=0)
     cells = -(-height // _cell(height, width)), -(-width // _cell(height, width))
-    return _Sums(
+    return _Totals(
         confusion=Confusion.zero(classes),
         coarse=Confusion.zero(classes),
         boundaries=tuple(boundary_of(empty, width) for width in terms.widths),
@@ -107,7 +107,7 @@ def _zero(terms: Terms, height: int, width: int) -> _Sums:
     )
 
 
-def _add_band(sums: _Sums, prediction: Readable, truth: Readable, terms: Terms, band: Box) -> None:
+def _add_band(sums: _Totals, prediction: Readable, truth: Readable, terms: Terms, band: Box) -> None:
     around = max(margin(width) for width in terms.widths)
     whole = Box.of_shape(*prediction.shape)
     outer = band.pad(around) & whole
@@ -130,7 +130,7 @@ def _add_band(sums: _Sums, prediction: Readable, truth: Readable, terms: Terms, 
     _add_cells(sums.wrong, scored & (inner.prediction != inner.truth), band.y0, _cell(*prediction.shape))
 
 
-def _add_block(sums: _Sums, maps: Pair, terms: Terms, place: tuple[Box, Box]) -> None:
+def _add_block(sums: _Totals, maps: Pair, terms: Terms, place: tuple[Box, Box]) -> None:
     """Add outlines and the ideal coarse map of one block; `place` is its box and that of `maps`."""
     block, outer = place
     parts = []

@@ -44,7 +44,7 @@ def ideal(maps: Pair, stride: int) -> Pair:
     """
     if stride < 1:
         raise UsageError(f"a feature stride of {stride} pixels: give 1 or more")
-    truth, void = maps.masked().truth, np.uint16(maps.classes)
+    truth, nodata = maps.masked().truth, np.uint16(maps.classes)
     rows, columns = np.arange(0, truth.shape[0], stride), np.arange(0, truth.shape[1], stride)
     most = np.zeros((rows.size, columns.size), np.int64)
     winner = np.zeros((rows.size, columns.size), np.uint16)
@@ -53,7 +53,7 @@ def ideal(maps: Pair, stride: int) -> Pair:
         winner[votes > most] = label
         np.maximum(votes, most, out=most)
     fine = winner.repeat(stride, 0).repeat(stride, 1)[: truth.shape[0], : truth.shape[1]]
-    return Pair(np.where(truth < void, fine, void), truth, maps.classes)
+    return Pair(np.where(truth < nodata, fine, nodata), truth, maps.classes)
 
 
 def coarseness(

@@ -66,7 +66,7 @@ class ComponentCounter:
     def __init__(self, classes: int, smallest: int = 16) -> None:
         if smallest < 1:
             raise UsageError(f"smallest component of {smallest} pixels: give 1 or more")
-        self._void, self._smallest = classes, smallest
+        self._nodata, self._smallest = classes, smallest
         self._fronts: list[_Front] = []
         self._pairs = np.zeros((3, 0), np.int64)  # numbers in prediction and truth, pixels in common
         self._count, self._small = [0, 0], [0, 0]
@@ -80,7 +80,7 @@ class ComponentCounter:
         if self._fronts and self._fronts[0].labels.size != grids[0].shape[1]:
             raise UsageError(f"a band {grids[0].shape[1]} px wide after one {self._fronts[0].labels.size} px wide")
         fronts = self._fronts or [_Front(grid[0], np.full(grid.shape[1], -1), np.zeros(0, np.int64)) for grid in grids]
-        joined = [_join(front, grid, self._void) for front, grid in zip(fronts, grids, strict=True)]
+        joined = [_join(front, grid, self._nodata) for front, grid in zip(fronts, grids, strict=True)]
         (old_p, new_p, size_p), (old_t, new_t, size_t) = joined
         common = _overlaps(new_p, new_t)
         kept = np.stack([old_p[self._pairs[0]], old_t[self._pairs[1]], self._pairs[2]])
@@ -127,12 +127,12 @@ def components_of(maps: Pair, smallest: int = 16) -> Components:
     return counter.result()
 
 
-def _join(front: _Front, grid: Ints, void: int) -> tuple[Ints, Ints, Ints]:
+def _join(front: _Front, grid: Ints, nodata: int) -> tuple[Ints, Ints, Ints]:
     """Number the components of `grid` together with those of the front that they continue.
 
     Returns the front's new numbers, the grid's numbers (-1 without a label), and the sizes by new number.
     """
-    found = np.asarray(label(grid, background=void, connectivity=1), np.int64) - 1
+    found = np.asarray(label(grid, background=nodata, connectivity=1), np.int64) - 1
     old, new = front.sizes.size, int(found.max()) + 1
     touching = (front.labels == grid[0]) & (front.numbers >= 0) & (found[0] >= 0)
     edges = front.numbers[touching], old + found[0][touching]

@@ -34,8 +34,8 @@ class Pair:
         scored = self.scored()
         if scored.all():
             return self
-        void = np.uint16(self.classes)
-        return Pair(np.where(scored, self.prediction, void), np.where(scored, self.truth, void), self.classes)
+        nodata = np.uint16(self.classes)
+        return Pair(np.where(scored, self.prediction, nodata), np.where(scored, self.truth, nodata), self.classes)
 
     def crop(self, rows: slice, columns: slice) -> Pair:
         """Return the part of both maps in `rows` and `columns`."""
@@ -59,10 +59,10 @@ def pair(
     return Pair(_codes(prediction, classes, nodata, "prediction"), _codes(truth, classes, ignore, "truth"), classes)
 
 
-def _codes(labels: Labels, classes: int, void: int | None, what: str) -> NDArray[np.uint16]:
+def _codes(labels: Labels, classes: int, nodata: int | None, what: str) -> NDArray[np.uint16]:
     if labels.dtype.kind not in "uib":
         raise InputError(f"{what} holds {labels.dtype}, not class numbers; give an integer label map")
-    empty = np.zeros(labels.shape, bool) if void is None else labels == void
+    empty = np.zeros(labels.shape, bool) if nodata is None else labels == nodata
     wrong = ~empty & ((labels < 0) | (labels >= classes))
     if wrong.any():
         raise InputError(

@@ -48,8 +48,8 @@ def flips(left: NDArray[Any], right: NDArray[Any], nodata: int | None = 255) -> 
     """Return where two label maps of one shape differ; pixels that are `nodata` in both are left out."""
     if left.shape != right.shape:
         raise UsageError(f"maps of {left.shape} and {right.shape} cannot be compared")
-    void = np.zeros(left.shape, bool) if nodata is None else (left == nodata) & (right == nodata)
-    return Flips(int(np.count_nonzero(~void)), int(np.count_nonzero((left != right) & ~void)))
+    empty = np.zeros(left.shape, bool) if nodata is None else (left == nodata) & (right == nodata)
+    return Flips(int(np.count_nonzero(~empty)), int(np.count_nonzero((left != right) & ~empty)))
 
 
 def total_variation(p: NDArray[Any], q: NDArray[Any]) -> Floats:

@@ -11,7 +11,7 @@ from tilepipe.errors import InputError, ModelError, StorageError, UsageError
 from tilepipe.execution.job import Job
 from tilepipe.execution.keys import read_plan
 from tilepipe.execution.publish import RECORD
-from tilepipe.execution.statistics.provider import Around, Same, whole_so_far
+from tilepipe.execution.statistics.provider import Constant, StatisticsProvider, whole_so_far
 from tilepipe.execution.store import Store
 from tilepipe.inference.device import resolve_device
 from tilepipe.models.formats.directory import load_model
@@ -20,7 +20,7 @@ from tilepipe.models.model import Model
 from tilepipe.planning.certificate import Certificate
 from tilepipe.planning.certify import certificate_of, read_certificate
 from tilepipe.planning.plan import Plan
-from tilepipe.planning.region import image_data, on_prediction_grid, resolve
+from tilepipe.planning.region import image_data, on_prediction_grid, resolve_region
 from tilepipe.planning.settings import Settings
 from tilepipe.planning.wanted import Wanted
 from tilepipe.products.formats import LABELS, LOSSLESS, product_of
@@ -98,7 +98,7 @@ def _wrote(record: Path, name: str) -> bool:
     return False
 
 
-def _choice(run: Run, image: Any) -> dict[str, int]:
+def _selected(run: Run, image: Any) -> dict[str, int]:
     """Return which image of a file the run was made from, where a file is what is opened."""
     return run.record.get("choice", {}) if image is None or isinstance(image, str | Path) else {}
 
@@ -110,7 +110,7 @@ def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dic
     something must be named, `InputError` where image, model or polygons are not those of the run.
     """
     named_image = _named(image, run.record["source"], "array", "image")
-    opened = open_source(named_image, **_choice(run, image))
+    opened = open_source(named_image, **_selected(run, image))
     full = with_picked(opened, Picked(run.plan.picked, run.plan.valid_band))
     if not isinstance(model, Model):
         named = _named(model, run.record["model"], "python", "model")
@@ -128,7 +128,7 @@ def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dic
     by_file = plan.mask.startswith("area:")
     if by_file and not settings.get("mask"):
         raise UsageError("the run computed inside polygons; name their file with --mask")
-    asked, area = resolve(full, card, Settings(mask=settings["mask"] if by_file else plan.mask))
+    asked, area = resolve_region(full, card, Settings(mask=settings["mask"] if by_file else plan.mask))
     if asked.mask != plan.mask:
         raise InputError(f"the polygons of {settings['mask']} are not those of the run; name the same file")
     if settings.get("device"):
@@ -139,7 +139,7 @@ def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dic
     return Job(plan, on_prediction_grid(image, plan), model, Wanted(image, plan, area))
 
 
-def around_run(run: Run) -> Around | None:
+def provider_of_run(run: Run) -> StatisticsProvider | None:
     """Return the statistics of the whole image that a run has kept; None where there are none or they are taken again.
 
     Raises `StorageError`.
@@ -148,7 +148,7 @@ def around_run(run: Run) -> Around | None:
     if statistics is None or statistics.kind != "whole":
         return None
     known = whole_so_far(run.directory)
-    return Same(run.plan, known) if len(known) == sum(statistics.values) else None
+    return Constant(run.plan, known) if len(known) == sum(statistics.values) else None
 
 
 def claim(run: Run, model: Model) -> Certificate:

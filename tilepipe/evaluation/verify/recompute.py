@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError, ModelError
 from tilepipe.evaluation.metrics.seams import total_variation
-from tilepipe.execution.block import Worker
+from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.job import Job
-from tilepipe.execution.statistics.provider import Around
+from tilepipe.execution.statistics.provider import StatisticsProvider
 from tilepipe.inference.predictor import PROBABILITY_BITS, Predictor
 from tilepipe.inference.statistics.capture import Nodes
 from tilepipe.sources.base import Georeference, Source
 from tilepipe.sources.wrapped import Wrapped
-from tilepipe.tiling.blend import Sums
+from tilepipe.tiling.blend import BlendCanvas
 from tilepipe.tiling.grid import Index
 from tilepipe.tiling.weights import UNITY
 
@@ -33,14 +33,14 @@ ONE = float(1 << PROBABILITY_BITS)
 class Passes:
     """Computes probabilities of boxes of the prediction grid, inside the image."""
 
-    def __init__(self, job: Job, around: Around | None = None, *, lenient: bool = False) -> None:
-        """Move the model to its device; `around` gives its statistics, those of the job's own image by default.
+    def __init__(self, job: Job, statistics: StatisticsProvider | None = None, *, lenient: bool = False) -> None:
+        """Move the model to its device; `statistics` gives its statistics, those of the job's own image by default.
 
         `lenient` is for a run with tiles that failed: `attempt` leaves out what needs a tile that fails.
         """
         self.job, self.lenient = job, lenient
         self.grid = job.plan.grid
-        self.worker = Worker(replace(job, directory=None), around)
+        self.worker = BlockWorker(replace(job, directory=None), statistics)
 
     def attempt(self) -> AbstractContextManager[None]:
         """Return what ends a comparison without an error where a tile cannot be read or predicted, if `lenient`."""
@@ -60,7 +60,7 @@ class Passes:
         kept = np.zeros((classes, *box.shape))
         sums = None
         if self.grid.blended:
-            sums = Sums(self.grid, box, self.job.plan.tiling.window, classes=classes)
+            sums = BlendCanvas(self.grid, box, self.job.plan.tiling.window, classes=classes)
         seen: dict[Index, tuple[Box, Probabilities]] = {}
         for tile, values in self._tiles(box):
             if sums is not None:
@@ -123,13 +123,13 @@ def moved(job: Job, dy: int, dx: int) -> Job:
 class MovedStatistics:
     """The statistics of an image for tiles of the same image without its first rows and columns."""
 
-    def __init__(self, around: Around, dy: int, dx: int) -> None:
+    def __init__(self, statistics: StatisticsProvider, dy: int, dx: int) -> None:
         """Leave out `dy` rows and `dx` columns."""
-        self.around, self.dy, self.dx = around, dy, dx
+        self.statistics, self.dy, self.dx = statistics, dy, dx
 
     def nodes(self, box: Box) -> Nodes:
         """Return the statistics around a tile, at the place meant."""
-        return self.around.nodes(box.shift(self.dy, self.dx))
+        return self.statistics.nodes(box.shift(self.dy, self.dx))
 
 
 class Moved(Wrapped):

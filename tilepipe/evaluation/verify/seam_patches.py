@@ -152,8 +152,8 @@ def shifted(passes: Passes, count: int, seed: int) -> Difference | None:
     y0, x0 = max(region.y0, dy + margin if dy else 0), max(region.x0, dx + margin if dx else 0)
     if y0 >= region.y1 or x0 >= region.x1:
         return None
-    around = passes.worker.around
-    statistics = MovedStatistics(around, dy, dx) if around else None
+    own = passes.worker.statistics
+    statistics = MovedStatistics(own, dy, dx) if own else None
     other = Passes(moved(passes.job, dy, dx), statistics, lenient=passes.lenient)
     found = NONE
     try:

@@ -55,7 +55,9 @@ def check_stored(run: Run) -> Stored:
         if store is not None or run.files(name):
             read = _reader(run, store, name)
             sha256 = {block: (record.sha256, *record.layers)[k] for block, record in last.items()}
-            wrong[name] = {block for block, wanted in sha256.items() if _sha256(read, plan.grid.zone(block)) != wanted}
+            wrong[name] = {
+                block for block, wanted in sha256.items() if _sha256_on_disk(read, plan.grid.zone(block)) != wanted
+            }
     where = "work directory" if store is not None else run.products[0].name
     blocks = sorted(set().union(*wrong.values()))
     return Stored(where, len(last), tuple((b.row, b.column) for b in blocks), tuple(n for n in wrong if wrong[n]))
@@ -101,7 +103,7 @@ def _reader(run: Run, store: Store | None, name: str) -> Callable[[Box], NDArray
     return read
 
 
-def _sha256(read: Callable[[Box], NDArray[Any]], zone: Box) -> str:
+def _sha256_on_disk(read: Callable[[Box], NDArray[Any]], zone: Box) -> str:
     try:
         return hashlib.sha256(np.ascontiguousarray(read(zone)).tobytes()).hexdigest()
     except (StorageError, InputError):

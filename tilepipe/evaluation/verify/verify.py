@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from tilepipe.errors import InputError, StorageError, UsageError, public
 from tilepipe.evaluation.metrics.seams import Flips, SeamExcess
 from tilepipe.evaluation.verify.comb import comb_test, lines_of, open_lines
-from tilepipe.evaluation.verify.finished_run import Run, around_run, claim, find_run, reopen
+from tilepipe.evaluation.verify.finished_run import Run, claim, find_run, provider_of_run, reopen
 from tilepipe.evaluation.verify.recompute import Passes
 from tilepipe.evaluation.verify.seam_patches import Window, check_window, noise_of, places, shifted
 from tilepipe.evaluation.verify.stored import Keeper, check_products, check_stored
@@ -27,7 +27,7 @@ from tilepipe.events import Event, Listener, silent
 from tilepipe.execution.job import Job
 from tilepipe.paths import refuse_inputs
 from tilepipe.planning.certificate import Certificate
-from tilepipe.planning.certify import level_of, versions_of, write_certificate
+from tilepipe.planning.certify import reproducibility_of, versions_of, write_certificate
 from tilepipe.text import missing
 
 if TYPE_CHECKING:
@@ -132,9 +132,9 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
     if count < 1:
         return found
     listener(Event("verify", message="what the device's arithmetic does"))
-    level = level_of(job.plan, job.model, measure=True)
+    level = reproducibility_of(job.plan, job.model, measure=True)
     claimed = replace(claimed, device=job.plan.compute.device, level=level)
-    passes = Passes(job, around_run(run), lenient=bool(run.record["failed"]))
+    passes = Passes(job, provider_of_run(run), lenient=bool(run.record["failed"]))
     try:
         windows, again = _windows(run, passes, (count, seed), listener)
         limit = _limit(claimed, passes, windows)

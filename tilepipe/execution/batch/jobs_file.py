@@ -27,7 +27,7 @@ from tilepipe.paths import refuse_special
 from tilepipe.planning.check_settings import checked
 from tilepipe.planning.settings import Settings
 from tilepipe.products.formats import files_of, output_paths
-from tilepipe.text import comma_list, kind_of, nearest, read_yaml, wrong_value
+from tilepipe.text import comma_list, did_you_mean, kind_of, read_yaml, wrong_value
 from tilepipe.tiling.uncertainty import layer_names
 
 FIELDS = ("dir", "stem", "name")
@@ -36,7 +36,7 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchItem:
     """One image of a batch and where its labels go."""
 
     image: Path
@@ -119,13 +119,13 @@ def output_folder(jobs: Jobs, base: Path) -> Path:
     return (base / _split(jobs.output)[0]).resolve()
 
 
-def expand(jobs: Jobs, base: Path, products: frozenset[Path] = frozenset()) -> list[Job]:
-    """Return one `Job` per image, sorted by image.
+def expand(jobs: Jobs, base: Path, products: frozenset[Path] = frozenset()) -> list[BatchItem]:
+    """Return one `BatchItem` per image, sorted by image.
 
     `base` is the folder that relative paths start from; `products` are files that earlier runs wrote, which globs do
     not take for images. Raises `UsageError` when there is no image, two images share an output or one is an output.
     """
-    found: dict[Path, Job] = {}
+    found: dict[Path, BatchItem] = {}
     listed: set[Path] = set()
     for pattern in jobs.images:
         start, images = _matches(base, pattern)
@@ -173,7 +173,7 @@ def _matches(base: Path, pattern: str) -> tuple[Path, list[Path]]:
     return start, [start / name for name in glob.glob(str(Path(*parts[wild[0] :])), root_dir=start, recursive=True)]
 
 
-def _job(jobs: Jobs, base: Path, image: Path, start: Path) -> Job:
+def _job(jobs: Jobs, base: Path, image: Path, start: Path) -> BatchItem:
     below = "/".join(safe_name(part) for part in image.parent.relative_to(start).parts) or "."
     names = {"dir": below, "stem": safe_name(image.stem), "name": safe_name(image.name)}
     folder = output_folder(jobs, base)
@@ -184,13 +184,13 @@ def _job(jobs: Jobs, base: Path, image: Path, start: Path) -> Job:
     if not products:
         raise UsageError(f"{output.name} says no product; end the template with .tif or name the products in 'of'")
     files = files_of(products, layer_names(jobs.settings.get("layers", ())))
-    return Job(image, output, tuple(file.path for file in files))
+    return BatchItem(image, output, tuple(file.path for file in files))
 
 
-def _refuse_collisions(jobs: list[Job]) -> None:
+def _refuse_collisions(jobs: list[BatchItem]) -> None:
     images = {path for job in jobs for path in (job.image, job.image.resolve())}
     inodes = {(found.st_dev, found.st_ino) for job in jobs if (found := _stat(job.image))}
-    taken: dict[str, Job] = {}
+    taken: dict[str, BatchItem] = {}
     for job in jobs:
         for product in job.products:
             found = _stat(product)
@@ -215,5 +215,5 @@ def _first_problem(error: ValidationError) -> str:
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt field explains a missing one
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return nearest(where, Jobs.model_fields)
+        return did_you_mean(where, Jobs.model_fields)
     return wrong_value(first)

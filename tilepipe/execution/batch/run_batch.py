@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilepipe.errors import TilepipeError, UsageError, ordinary, public
 from tilepipe.events import Event, Listener, silent
-from tilepipe.execution.batch.jobs_file import Job, Jobs, expand, output_folder, read_jobs
+from tilepipe.execution.batch.jobs_file import BatchItem, Jobs, expand, output_folder, read_jobs
 from tilepipe.execution.batch.record import (
     DONE,
     EDITED,
@@ -32,17 +32,17 @@ from tilepipe.execution.batch.record import (
 )
 from tilepipe.execution.job import plan
 from tilepipe.execution.keys import Keys
-from tilepipe.execution.publish import facts, is_same
+from tilepipe.execution.publish import is_same, state_of
 from tilepipe.execution.segment import segment
 from tilepipe.models.formats.directory import load_model
 from tilepipe.models.identity import identities_held
-from tilepipe.planning.receptive_field import look
+from tilepipe.planning.receptive_field import measure_receptive_field
 from tilepipe.planning.resolution import with_model_bands
 from tilepipe.planning.settings import Settings
 from tilepipe.products.labels import parses
 from tilepipe.sources.open import chosen, open_source
 from tilepipe.storage import locked, storage_errors
-from tilepipe.text import nearest
+from tilepipe.text import did_you_mean
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
@@ -89,7 +89,7 @@ class Batch:
                 settings[name] = str(file)
         return {**settings, "of": self.jobs.of} if self.jobs.of else settings
 
-    def images(self) -> list[Job]:
+    def images(self) -> list[BatchItem]:
         """Return what is to be done, checked for collisions. Raises `UsageError`."""
         products = frozenset(self.folder / name for entry in self.known.values() for name in entry.files)
         return expand(self.jobs, self.path.parent, products)
@@ -126,11 +126,11 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
     near = path.parent / jobs.model
     trust = {"trust_model": jobs.settings["trust_model"]} if "trust_model" in jobs.settings else {}
     model = load_model(str(near) if near.exists() else jobs.model, **trust)
-    look(model, listener)  # a model that no image can use stops the batch, not every image
+    measure_receptive_field(model, listener)  # a model that no image can use stops the batch, not every image
     folder = output_folder(jobs, path.parent)
     if dry_run:
         batch = Batch.load(path, jobs)
-        return Report(folder, tuple(_look(batch, job, model) for job in batch.images()))
+        return Report(folder, tuple(_examine(batch, job, model) for job in batch.images()))
     with _alone(folder):
         batch = Batch.load(path, jobs)
         todo = batch.images()
@@ -156,11 +156,11 @@ def _checked(path: Path) -> Jobs:
     known = set(Settings.__annotations__) - {"of"}
     for name in jobs.settings:
         if name not in known:
-            raise UsageError(f"{path}: settings: {nearest(name, known)}")
+            raise UsageError(f"{path}: settings: {did_you_mean(name, known)}")
     return jobs
 
 
-def _look(batch: Batch, job: Job, model: Model) -> Entry:
+def _examine(batch: Batch, job: BatchItem, model: Model) -> Entry:
     """Return what would become of an image: 'unchanged', 'failed', or 'new' for work to do."""
     output = batch.below(job.output)
     try:
@@ -174,7 +174,7 @@ def _look(batch: Batch, job: Job, model: Model) -> Entry:
     return Entry(str(job.image), output, UNCHANGED if done else EDITED if edited else NEW, key)
 
 
-def _process(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
+def _process(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> Entry:
     """Do one image and record it; of what goes wrong with it only Ctrl-C comes out."""
     start = time.monotonic()
     try:
@@ -189,7 +189,7 @@ def _process(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
     return entry
 
 
-def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
+def _segment(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> Entry:
     output, (source, settings) = batch.below(job.output), _opened(batch, job, model)
     key = _key(source, model, settings)
     entry = Entry(str(job.image), output, UNCHANGED, key, batch.jobs.of)
@@ -201,14 +201,14 @@ def _segment(batch: Batch, job: Job, model: Model, listener: Listener) -> Entry:
     with storage_errors(job.output.parent):
         job.output.parent.mkdir(parents=True, exist_ok=True)
     result = segment(source, model, job.output, listener=listener, **settings)
-    files = {batch.below(path): facts(Path(path)) for path in result.paths}
+    files = {batch.below(path): state_of(Path(path)) for path in result.paths}
     if result.failed:
         why = f"{len(result.failed)} tiles have no labels: {'; '.join(result.failed[:TILES_SAID])}"
         return replace(entry, status=PARTIAL, files=files, message=why)
     return replace(entry, status=DONE, files=files)
 
 
-def _opened(batch: Batch, job: Job, model: Model) -> tuple[Source, dict[str, Any]]:
+def _opened(batch: Batch, job: BatchItem, model: Model) -> tuple[Source, dict[str, Any]]:
     """Return an image with the bands that are read, and the other settings."""
     settings = batch.settings
     source = with_model_bands(open_source(job.image, **chosen(settings)), model.card, settings)
@@ -221,7 +221,7 @@ def _key(source: Source, model: Model, given: dict[str, Any]) -> str:
     return Keys.of(source, model, settings).request(settings)
 
 
-def _failed(batch: Batch, job: Job, error: Exception) -> Entry:
+def _failed(batch: Batch, job: BatchItem, error: Exception) -> Entry:
     """Return the entry of an image that failed; it keeps the files of an earlier success, which stay where they are."""
     output = batch.below(job.output)
     files = batch.known[output].files if output in batch.known else {}
@@ -248,7 +248,7 @@ def _is_edited(batch: Batch, output: str, key: str) -> bool:
     return all((batch.folder / name).exists() and parses(batch.folder / name) for name in entry.files)
 
 
-def _may_replace(batch: Batch, job: Job) -> bool:
+def _may_replace(batch: Batch, job: BatchItem) -> bool:
     """Return whether each of an image's outputs is free, or there as an earlier batch wrote it."""
     entry = batch.known.get(batch.below(job.output))
     files = entry.files if entry else {}

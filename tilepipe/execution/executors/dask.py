@@ -23,7 +23,7 @@ import distributed.core
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, wait
 
 from tilepipe.errors import DeviceError, UsageError
-from tilepipe.execution.block import Worker
+from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.block_queue import Queue, Work
 from tilepipe.execution.executors import scheduler_watch
 from tilepipe.execution.executors.code import code_here
@@ -59,19 +59,19 @@ class _JobPlugin(WorkerPlugin):
 
 def run(
     job: Job,
-    book: Queue,
+    queue: Queue,
     scheduler: str | None = None,
     order: Callable[[list[Index]], list[Index]] = list,
     *,
-    make: Callable[[Job], Work] = Worker,
+    make: Callable[[Job], Work] = BlockWorker,
 ) -> None:
-    """Compute the blocks that are missing in the book, in `order` as far as earlier neighbours allow.
+    """Compute the blocks that are missing in the queue, in `order` as far as earlier neighbours allow.
 
     `make` gives a process its worker, for blocks or for units of another kind. Uses `job.plan.compute.workers`
     processes (0: threads of this process), or the scheduler at an address. Raises what a block raises; finished blocks
     stay committed.
     """
-    front = Front(book, order(book.missing()))
+    front = Front(queue, order(queue.missing()))
     if not front:
         return
     key = uuid.uuid4().hex
@@ -80,10 +80,10 @@ def run(
         here, running = code_here(), dict[Any, Index]()
         while front or running:
             for block in front.take(in_flight - len(running)):
-                running[client.submit(_run_block, key, block, book.givers(block), here, pure=False)] = block
+                running[client.submit(_run_block, key, block, queue.dependencies(block), here, pure=False)] = block
             for future in _finished(client, list(running)):
                 block = running.pop(future)
-                book.commit(_result(future, block))
+                queue.commit(_result(future, block))
                 front.committed(block)
 
 
@@ -95,17 +95,17 @@ def _finished(client: Client, running: list[Any]) -> Iterable[Any]:
             ended: Iterable[Any] = wait(running, timeout=scheduler_watch.LOOK, return_when="FIRST_COMPLETED").done
             return ended
         except TimeoutError:
-            watch.look()
+            watch.check()
         except (*scheduler_watch.ENDED, OSError) as error:
             raise scheduler_watch.scheduler_gone(client, error) from None
 
 
-def _run_block(key: str, block: Index, givers: tuple[Record, ...], code: str) -> Record | None:
+def _run_block(key: str, block: Index, dependencies: tuple[Record, ...], code: str) -> Record | None:
     """Compute a block; return None where the model raised `KeyboardInterrupt`, which would end Dask's own loop."""
     if code != code_here():  # a worker that has joined since
         raise DeviceError(_other_code(f"a worker on {platform.node()}", code_here(), code))
     try:
-        return _WORKERS[key].run(Index(*block), givers)
+        return _WORKERS[key].run(Index(*block), dependencies)
     except KeyboardInterrupt:
         return None
 

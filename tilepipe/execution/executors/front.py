@@ -17,8 +17,8 @@ class Front:
     it waits for is committed.
     """
 
-    def __init__(self, book: Queue, blocks: Sequence[Index]) -> None:
-        self._book = book
+    def __init__(self, queue: Queue, blocks: Sequence[Index]) -> None:
+        self._queue = queue
         self._blocks = blocks
         self._next = 0
         """Place in `blocks` that was not looked at yet."""
@@ -36,9 +36,9 @@ class Front:
         return list(islice(self._ready(), most))
 
     def committed(self, block: Index) -> None:
-        """Release what has waited for `block` and need not wait any more; to be called once the book has it."""
-        for later in self._book.later(block):
-            if later in self._waiting and self._book.ready(later):
+        """Release what has waited for `block` and need not wait any more; to be called once the queue has it."""
+        for later in self._queue.later(block):
+            if later in self._waiting and self._queue.ready(later):
                 heappush(self._released, self._waiting.pop(later))
 
     def _ready(self) -> Iterator[Index]:
@@ -47,7 +47,7 @@ class Front:
         while self._next < len(self._blocks):
             block, place = self._blocks[self._next], self._next
             self._next += 1
-            if self._book.ready(block):
+            if self._queue.ready(block):
                 yield block
             else:
                 self._waiting[block] = place

@@ -26,7 +26,7 @@ class Watch:
         self.client = client
         self._well = time.monotonic()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Raise `DeviceError` when there has been nobody to compute for longer than `PATIENCE`."""
         away = self.client.status != "running"
         if not away and self._workers():

@@ -25,7 +25,7 @@ from tilepipe.execution.pixels import Pixels
 from tilepipe.execution.statistics.provider import (
     FIELD,
     WHOLE,
-    Sums,
+    MomentSums,
     Windows,
     field_boxes,
     field_columns,
@@ -39,14 +39,14 @@ from tilepipe.tiling.grid import Index
 
 
 class Engine(Protocol):
-    """Runs what is missing in a book."""
+    """Runs what is missing in a queue."""
 
-    def __call__(self, job: Job, book: Queue, *, make: Callable[[Job], Work]) -> None:
+    def __call__(self, job: Job, queue: Queue, *, make: Callable[[Job], Work]) -> None:
         """`make` gives the worker of a process."""
 
 
 class Units:
-    """A book over the chunks of an array of vectors; none waits for another."""
+    """A queue over the chunks of an array of vectors; none waits for another."""
 
     def __init__(self, vectors: Vectors, boxes: dict[Index, Box], listener: Listener, message: str) -> None:
         """Compare what is there with its ledger; `boxes` are what each unit writes, damaged ones are done again."""
@@ -81,7 +81,7 @@ class Units:
         """Return nothing."""
         return []
 
-    def givers(self, block: Index) -> tuple[Record, ...]:
+    def dependencies(self, block: Index) -> tuple[Record, ...]:
         """Return nothing."""
         return ()
 
@@ -140,10 +140,10 @@ class SumsUnit(_Unit):
         assert job.directory is not None
         assert job.plan.statistics is not None
         self.known = read_whole(job.directory, sum(job.plan.statistics.values[:number]))
-        self.sums = Sums(self.plan, job.model, self.image)
+        self.sums = MomentSums(self.plan, job.model, self.image)
 
     def take(self, unit: Index) -> tuple[Box, Any, tuple[str, ...]]:
-        """See `Sums.of_block`."""
+        """See `MomentSums.of_block`."""
         return _one(unit), self.sums.of_block(unit, self.known)[None, None], ()
 
 
@@ -168,11 +168,11 @@ def take_statistics(job: Job, engine: Engine, listener: Listener) -> list[str]:
         return []
     grid, columns = plan.windows, field_columns(plan)
     shape = grid.y.count, grid.x.count, sum(plan.statistics.values) + 1
-    book = Units(
+    queue = Units(
         Vectors.create(directory, FIELD, shape, columns, plan.compute.dtype), field_boxes(plan), listener, "statistics"
     )
-    engine(job, book, make=FieldUnit)
-    return [problem for record in book.ledger.done.values() for problem in record.failed]
+    engine(job, queue, make=FieldUnit)
+    return [problem for record in queue.ledger.done.values() for problem in record.failed]
 
 
 def _take_sums(job: Job, engine: Engine, listener: Listener, of: tuple[Path, int, int]) -> None:

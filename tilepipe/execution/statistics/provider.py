@@ -1,4 +1,4 @@
-"""Around: the statistics that the model's global operations take at a tile, from a grid fixed to the image.
+"""StatisticsProvider: the statistics that the model's global operations take at a tile, from a grid fixed to the image.
 
 A run takes them once, before its tiles (see `passes`), and keeps them on disk. A region takes those that its tiles need
 when they need them, in the same way and with the same batch shape, so they are the same.
@@ -21,7 +21,7 @@ from tilepipe.execution.pixels import Pixels
 from tilepipe.execution.statistics.statistics_array import Vectors
 from tilepipe.execution.trials import Trials
 from tilepipe.inference.predictor import Predictor
-from tilepipe.inference.statistics.capture import Frozen, Nodes, Recorder, Summer, added_up
+from tilepipe.inference.statistics.capture import FixedStatistics, Nodes, Recorder, Summer, added_up
 from tilepipe.models.model import Model
 from tilepipe.planning.plan import Plan
 from tilepipe.storage import read_json
@@ -56,7 +56,7 @@ def field_boxes(plan: Plan) -> dict[Index, Box]:
     return found
 
 
-class Around(Protocol):
+class StatisticsProvider(Protocol):
     """Where statistics come from."""
 
     def nodes(self, box: Box) -> Nodes:
@@ -97,7 +97,7 @@ class Windows:
                     found[k] = np.append(values, weight)
         return found, failed
 
-    def _observed(self, tiles: NDArray[Any], _under: Frozen | None) -> NDArray[np.floating]:
+    def _observed(self, tiles: NDArray[Any], _under: FixedStatistics | None) -> NDArray[np.floating]:
         """Return the statistics of each window, (n, values)."""
         recorder = Recorder()
         self.predictor.observe(tiles, recorder)
@@ -122,7 +122,7 @@ class Windows:
                 yield k, pixels, float(valid.mean())
 
 
-class Live:
+class OnDemand:
     """Statistics taken when they are needed, each once, in memory."""
 
     def __init__(self, windows: Windows) -> None:
@@ -140,7 +140,7 @@ class Live:
         return Nodes(box, self.windows.grid, at, values.reshape(*at.shape, -1))
 
 
-class Kept:
+class Stored:
     """Statistics that a run has on disk."""
 
     def __init__(self, plan: Plan, directory: Path) -> None:
@@ -164,7 +164,7 @@ class Kept:
         return np.asarray(np.concatenate(parts, axis=1)[:, at.x0 - first : at.x1 - first])
 
 
-class Same:
+class Constant:
     """Statistics of the whole image, the same for every tile."""
 
     def __init__(self, plan: Plan, values: NDArray[np.float64]) -> None:
@@ -177,7 +177,7 @@ class Same:
         return Nodes(box, self.grid, Box.of_shape(1, 1), self.values)
 
 
-class Sums:
+class MomentSums:
     """Adds up what an operation sees over the cores of tiles, the operations before it held fixed."""
 
     def __init__(self, plan: Plan, model: Model, image: Pixels) -> None:
@@ -195,7 +195,7 @@ class Sums:
         Raises `InputError` where a tile cannot be read, `ModelError` where the model fails on one: the statistics would
         not be those of the whole image.
         """
-        grid, found, same = self.plan.grid, list[Any](), Same(self.plan, known)
+        grid, found, same = self.plan.grid, list[Any](), Constant(self.plan, known)
         cores = {grid.tile_box(tile): grid.kept_box(tile) for tile in grid.tiles_of(block)}
         boxes = iter(cores)
 
@@ -210,7 +210,7 @@ class Sums:
         total: NDArray[np.float64] = np.stack(found).sum(0)
         return total
 
-    def _summed(self, tiles: NDArray[Any], summer: Frozen | None) -> NDArray[np.float64]:
+    def _summed(self, tiles: NDArray[Any], summer: FixedStatistics | None) -> NDArray[np.float64]:
         """Return what the operation sees over the cores of tiles, (n, values + 2)."""
         assert isinstance(summer, Summer)
         self.predictor.observe(tiles, summer)
@@ -222,7 +222,7 @@ class Sums:
 
 def whole_image(plan: Plan, model: Model, image: Pixels) -> NDArray[np.float64]:
     """Return the statistics of the whole image, (values,): one pass over its tiles per operation."""
-    known, sums = np.zeros(0), Sums(plan, model, image)
+    known, sums = np.zeros(0), MomentSums(plan, model, image)
     blocks = list(plan.grid.blocks_over(Box.of_shape(*plan.predicted)))
     for _ in plan.statistics.values if plan.statistics else ():
         known = np.append(known, added_up(np.stack([sums.of_block(block, known) for block in blocks])))
@@ -245,7 +245,9 @@ def read_whole(directory: Path, count: int) -> NDArray[np.float64]:
     return known[:count]
 
 
-def around_of(plan: Plan, model: Model, image: Pixels, directory: Path | None, *, stop: bool = False) -> Around | None:
+def provider_of(
+    plan: Plan, model: Model, image: Pixels, directory: Path | None, *, stop: bool = False
+) -> StatisticsProvider | None:
     """Return where statistics come from: the run's own where it has a directory; None for tiles that take their own.
 
     With `stop` the first window raises that fails when it is taken.
@@ -254,5 +256,5 @@ def around_of(plan: Plan, model: Model, image: Pixels, directory: Path | None, *
         return None
     if plan.statistics.kind == "whole":
         count = sum(plan.statistics.values)
-        return Same(plan, read_whole(directory, count) if directory else whole_image(plan, model, image))
-    return Kept(plan, directory) if directory else Live(Windows(plan, model, image, stop=stop))
+        return Constant(plan, read_whole(directory, count) if directory else whole_image(plan, model, image))
+    return Stored(plan, directory) if directory else OnDemand(Windows(plan, model, image, stop=stop))

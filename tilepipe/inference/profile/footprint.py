@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tilepipe.box import Box
-from tilepipe.inference.statistics.capture import Frozen, Nodes
+from tilepipe.inference.statistics.capture import FixedStatistics, Nodes
 from tilepipe.models.facts import Facts
 from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
@@ -97,7 +97,7 @@ def _statistics(size: int, values: int, dtype: str) -> AbstractContextManager[An
     if not values:
         return nullcontext()
     box, windows = Box.of_shape(size, size), windows_of((size, size), size, 1)
-    return Frozen([Nodes(box, windows, Box.of_shape(1, 1), np.ones((1, 1, values + 1), dtype))])
+    return FixedStatistics([Nodes(box, windows, Box.of_shape(1, 1), np.ones((1, 1, values + 1), dtype))])
 
 
 def facts_of(model: Model) -> Facts | None:

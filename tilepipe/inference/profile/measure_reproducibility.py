@@ -24,8 +24,8 @@ from tilepipe.box import Box
 from tilepipe.errors import StorageError
 from tilepipe.inference.device import Compute
 from tilepipe.inference.predictor import Predictor, device_versions
-from tilepipe.inference.profile.reproducibility import Level
-from tilepipe.inference.statistics.capture import Frozen, Recorder
+from tilepipe.inference.profile.reproducibility import Reproducibility
+from tilepipe.inference.statistics.capture import FixedStatistics, Recorder
 from tilepipe.inference.statistics.held import hold
 from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
@@ -36,7 +36,7 @@ from tilepipe.tiling.statistics_grid import Statistics
 VERSION = 1  # of the procedure; raise it when results change
 SIDE, CORE = 256, 64
 """Pixels: largest side on a CPU, where it decides how long measuring takes, unless a halo and a core need more."""
-_KNOWN: dict[str, Level] = {}
+_KNOWN: dict[str, Reproducibility] = {}
 
 
 @dataclass(frozen=True)
@@ -57,48 +57,48 @@ class Setting:
     """Where the run takes statistics of global operations from; None where it holds none fixed."""
 
 
-def known_level(model: Model, setting: Setting, *, measure: bool = True) -> Level | None:
+def known_reproducibility(model: Model, setting: Setting, *, measure: bool = True) -> Reproducibility | None:
     """Return the level that was kept for a setting; where none was, measure and keep it if asked to."""
     setting = _small_enough(setting)
-    facts = [
+    settled = [
         VERSION,
         model_identity(model, setting.compute.device, setting.compute.precision),
         repr(setting),
         surroundings(),
         device_versions(setting.compute.device),
     ]
-    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps(settled).encode()).hexdigest()
     name, directory = f"level-{key[:32]}.json", storage.cache_directory()
     if key not in _KNOWN:
         with suppress(StorageError):
-            _KNOWN[key] = Level.from_json(storage.recall(name, directory) or "")
+            _KNOWN[key] = Reproducibility.from_json(storage.recall(name, directory) or "")
     if key not in _KNOWN and measure:
-        _KNOWN[key] = measure_level(model, setting)
+        _KNOWN[key] = measure_reproducibility(model, setting)
         storage.keep(name, _KNOWN[key].to_json(), directory)
     return _KNOWN.get(key)
 
 
-def measure_level(model: Model, setting: Setting) -> Level:
+def measure_reproducibility(model: Model, setting: Setting) -> Reproducibility:
     """Measure a level. Raises `DeviceError` where the device is too small, `ModelError` where the model fails."""
     how = setting.compute
     tiles = made_up_tiles(model.card, how.batch, setting.tile, setting.dtype)
-    gauge = _Gauge(model, setting, tiles)
-    first = gauge.logits()
-    repeatable = all(np.array_equal(gauge.logits(), first) for _ in range(1 if how.device == "cpu" else 3))
+    measurement = _Measurement(model, setting, tiles)
+    first = measurement.logits()
+    repeatable = all(np.array_equal(measurement.logits(), first) for _ in range(1 if how.device == "cpu" else 3))
     independent = True
     if how.batch > 1:
-        turned = gauge.logits(slice(None, None, -1))[::-1]
-        independent = np.array_equal(turned, first) and np.array_equal(gauge.logits(slice(1))[0], first[0])
-    gap = gauge.larger(first)
+        turned = measurement.logits(slice(None, None, -1))[::-1]
+        independent = np.array_equal(turned, first) and np.array_equal(measurement.logits(slice(1))[0], first[0])
+    gap = measurement.larger(first)
     rounding: tuple[float | None, float | None] = None, None
     if how.precision != "fp32":
         plain = replace(setting, compute=replace(how, precision="fp32"))
-        rounding = distances(_Gauge(model, plain, tiles).logits(), first)
+        rounding = distances(_Measurement(model, plain, tiles).logits(), first)
     name = device_versions(how.device).get("device", "cpu")
-    return Level(name, how.precision, repeatable, independent, *gap, *rounding)
+    return Reproducibility(name, how.precision, repeatable, independent, *gap, *rounding)
 
 
-class _Gauge:
+class _Measurement:
     """Calls a model on tiles that lie two to a row, as the run would: with statistics held fixed where it does that."""
 
     def __init__(self, model: Model, setting: Setting, tiles: NDArray[Any]) -> None:
@@ -147,7 +147,7 @@ class _Gauge:
         answers = _predictor(self.model, setting, place.shape).logits(tile[None], self._under([place]))
         return np.asarray(answers[0])
 
-    def _under(self, places: list[Box]) -> Frozen | None:
+    def _under(self, places: list[Box]) -> FixedStatistics | None:
         return self.held.under(places) if self.held else None
 
 

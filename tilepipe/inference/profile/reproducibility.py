@@ -1,4 +1,4 @@
-"""Level: how exactly a device keeps the promises about labels, in one precision.
+"""Reproducibility: how exactly a device keeps the promises about labels, in one precision.
 
 `measure_reproducibility` measures it; this knows no torch.
 """
@@ -13,7 +13,7 @@ from tilepipe.text import json_of
 
 
 @dataclass(frozen=True)
-class Level:
+class Reproducibility:
     """What was measured on a few tiles of one model, tile shape and batch size. Distances are total variation, 0 to 1.
 
     On a device that is neither repeatable nor independent a resumed run may differ from one that was not interrupted.
@@ -58,7 +58,7 @@ class Level:
         return json.dumps(asdict(self), sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Level:
+    def from_json(cls, text: str) -> Reproducibility:
         """Parse `to_json`'s text. Raises `StorageError`."""
         try:
             return cls(**json_of(text))

@@ -98,8 +98,8 @@ def _key(model: Model, sizes: Sequence[int], compute: Compute) -> str:
 
     how = [compute.device, compute.precision, compute.batch, threads(), _processor(), device_versions(compute.device)]
     identity = model_identity(model, compute.device, compute.precision)
-    facts = [identity, list(sizes), how, version("torch"), version("tilepipe")]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    settled = [identity, list(sizes), how, version("torch"), version("tilepipe")]
+    return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()
 
 
 def _processor() -> list[str | int | None]:

@@ -1,8 +1,8 @@
 """Operations that mix a whole tile (instance and group norm, mean pooling): their statistics taken, or put in.
 
 Torch functions are caught as they are called, so any module can be run like this. `Recorder` takes the statistics of
-live tiles, `Frozen` puts those of a field in their place (interpolated at each feature pixel, so that a pooled vector
-becomes a map, see `spread`), `Summer` adds up what one operation sees and stops there.
+live tiles, `FixedStatistics` puts those of a field in their place (interpolated at each feature pixel, so that a
+pooled vector becomes a map, see `spread`), `Summer` adds up what one operation sees and stops there.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class Nodes:
         return found
 
 
-class Frozen(Mode):
+class FixedStatistics(Mode):
     """Runs a model with the statistics of a field in place of its tiles' own; one `Nodes` per tile of the batch."""
 
     def __init__(self, tiles: Sequence[Nodes]) -> None:
@@ -207,8 +207,8 @@ class Frozen(Mode):
         return out if met.groups else out.as_subclass(Spread)
 
 
-class Summer(Frozen):
-    """Frozen up to the operation that the statistics do not reach, whose moments over the tiles' cores it adds up."""
+class Summer(FixedStatistics):
+    """Statistics fixed up to the operation that they do not reach, whose moments over the tiles' cores it adds up."""
 
     def __init__(self, tiles: Sequence[Nodes], cores: Sequence[Box]) -> None:
         super().__init__(tiles)

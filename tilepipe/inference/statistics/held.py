@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
-from tilepipe.inference.statistics.capture import Frozen, Nodes
+from tilepipe.inference.statistics.capture import FixedStatistics, Nodes
 from tilepipe.tiling.grid import Grid
 from tilepipe.tiling.statistics_grid import Statistics
 
@@ -23,10 +23,10 @@ class Held:
     values: NDArray[np.floating]
     """(rows, columns, values + 1) of the windows; the last is what they weigh."""
 
-    def under(self, places: Sequence[Box]) -> Frozen:
+    def under(self, places: Sequence[Box]) -> FixedStatistics:
         """Return what puts them into tiles at these places."""
         every = Box.of_shape(*self.values.shape[:2])
-        return Frozen([Nodes(place, self.windows, every, self.values) for place in places])
+        return FixedStatistics([Nodes(place, self.windows, every, self.values) for place in places])
 
 
 def hold(statistics: Statistics, found: NDArray[np.floating], shape: tuple[int, int], stride: int) -> Held:

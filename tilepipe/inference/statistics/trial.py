@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tilepipe.box import Box, Sides
 from tilepipe.errors import ModelError
-from tilepipe.inference.statistics.capture import Frozen, Nodes, Recorder, operation
+from tilepipe.inference.statistics.capture import FixedStatistics, Nodes, Recorder, operation
 from tilepipe.models.probe.global_layers import FREEZABLE, Located
 from tilepipe.models.probe.probe_cache import cache_key
 from tilepipe.models.probe.result import Probe
@@ -94,7 +94,7 @@ class _Fixed:
     def __call__(self, x: Tensor) -> Tensor:
         side, box = max(x.shape[2:]), Box.of_shape(*x.shape[2:])
         nodes = Nodes(box, windows_of(box.shape, side, 1), Box.of_shape(1, 1), self.values)
-        return self.subject.under(lambda: Frozen([nodes]))(x)
+        return self.subject.under(lambda: FixedStatistics([nodes]))(x)
 
 
 def _stays_local(fixed: _Fixed, reach: Sides) -> bool:

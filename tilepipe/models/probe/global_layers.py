@@ -161,7 +161,7 @@ class Watch(Located):
         return self.findings.global_ops.setdefault(key, kind)
 
 
-class Freeze(Located):
+class FixGlobals(Located):
     """Runs a model with local stand-ins: norms pass their input on, pooled values are one, corners are not aligned."""
 
     def __init__(self, modules: tuple[nn.Module, ...], findings: Findings) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from tilepipe.errors import ModelError, public
 from tilepipe.events import Event, Listener, silent
-from tilepipe.models.probe.global_layers import Findings, Freeze, watch
+from tilepipe.models.probe.global_layers import Findings, FixGlobals, watch
 from tilepipe.models.probe.probe_cache import cache_key, keep, recall
 from tilepipe.models.probe.result import Probe
 from tilepipe.models.probe.steadiness import refuse_unsteady
@@ -93,7 +93,7 @@ def _global(subject: Subject, findings: Findings, declared: int | None) -> dict[
     if "attention" in findings.global_ops.values():
         measured = Measured(declared, None, 0, 0)  # no local stand-in
     else:
-        frozen = subject.under(lambda: Freeze(subject.modules, findings))
+        frozen = subject.under(lambda: FixGlobals(subject.modules, findings))
         measured = measure(frozen, declared, bool(findings.swallowed))
     return {
         "stride": measured.stride,

@@ -23,11 +23,11 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.models.probe.upsampling_lint import lint
 from tilepipe.training.scenes import IGNORE, Scene
-from tilepipe.training.validation import blocks, hull, nearest, spread, truth
+from tilepipe.training.validation import blocks, hull, spread, training_pixels, truth
 
 WINDOW, WINDOWS = 256, 12
 """Side and largest number per scene of the windows whose spectrum is taken, pixels of the training grid."""
-BLOCK = 1024
+SCORED_BLOCK = 1024
 """Pixels of the training grid predicted at once, per side, without their halo."""
 SIDE, ROUNDS = 512, 9
 """Side of the tile that is timed, and how often."""
@@ -49,11 +49,11 @@ class Answer:
 
 def answer(model: Model, scene: Scene) -> Answer:
     """Return labels and probabilities of a scene's window, by tiles with their whole halo as real context."""
-    rows, columns = nearest(scene, scene.full)
+    rows, columns = training_pixels(scene, scene.full)
     area = hull(rows, columns)
     found = np.empty((len(model.card.classes), *area.shape), np.float32)
     winners = np.empty(area.shape, np.uint8)
-    for box in blocks(area, BLOCK):
+    for box in blocks(area, SCORED_BLOCK):
         tile = tile_around(box, scene.source.shape[1:], model.card)
         with torch.inference_mode():
             logits = model.module(model.normalise(torch.from_numpy(scene.source.read(tile)[None])))[0]
@@ -72,7 +72,7 @@ def tile_around(box: Box, shape: tuple[int, int], card: ModelCard) -> Box:
     return inside
 
 
-def figures(model: Model, scenes: Sequence[Scene], width: float) -> dict[str, Any]:
+def figures_of_model(model: Model, scenes: Sequence[Scene], width: float) -> dict[str, Any]:
     """Return the model's figures over all scenes together; foreground is every class but the first.
 
     Labels are compared at full resolution, outlines `width` pixels wide; checkerboards are those of the probabilities

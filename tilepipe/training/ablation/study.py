@@ -20,10 +20,10 @@ from tilepipe.models.model import Model
 from tilepipe.models.nets.zoo import build
 from tilepipe.training.ablation.gallery import crop_of, save
 from tilepipe.training.ablation.results import Results, machine
-from tilepipe.training.ablation.scores import agreement, answer, figures, speeds, truth_lines, unevenness
+from tilepipe.training.ablation.scores import agreement, answer, figures_of_model, speeds, truth_lines, unevenness
 from tilepipe.training.ablation.study_config import CompareConfig, Run
 from tilepipe.training.ablation.table import write_summary
-from tilepipe.training.dataset import Ground
+from tilepipe.training.dataset import Dataset
 from tilepipe.training.loop import halo, start, train
 from tilepipe.training.scenes import Scene
 from tilepipe.training.state import snapshot
@@ -40,47 +40,47 @@ def compare(path: str | Path, out: str | Path | None = None, listener: Listener 
     config.check()
     results = Results(Path(out) if out is not None else Path(path).with_suffix(""))
     results.check({(run.set, run.mechanism, run.seed): config.fingerprint(run) for run in config.runs})
-    grounds = {run.set: Ground(config.training(run)) for run in config.runs}
+    datasets = {run.set: Dataset(config.training(run)) for run in config.runs}
     missing = {run.set for run in config.runs if results.run((run.set, run.mechanism, run.seed)) is None}
-    for name, ground in grounds.items():
-        for said in ground.check() if name in missing else ():  # finished runs need no data
+    for name, dataset in datasets.items():
+        for said in dataset.check() if name in missing else ():  # finished runs need no data
             listener(Event("labels", message=f"{name}: {said}"))
         if not results.reference(name):
-            results.add({"set": name, "reference": baselines(ground)})
-            pictured(ground, results.folder, name)
+            results.add({"set": name, "reference": baselines(dataset)})
+            pictured(dataset, results.folder, name)
     halos: dict[str, int] = {}
     for number, run in enumerate(config.runs):
         listener(Event("compare", number, len(config.runs), str(run)))
         if results.run((run.set, run.mechanism, run.seed)) is None:
-            results.add(trained(config, run, grounds[run.set], halos, results.folder))
+            results.add(trained(config, run, datasets[run.set], halos, results.folder))
     if set(results.timing()["speeds"]) != set(config.mechanisms):
-        results.add({"set": "", "speeds": timed(config, grounds), "machine": machine()})
+        results.add({"set": "", "speeds": timed(config, datasets), "machine": machine()})
     listener(Event("compare", len(config.runs), len(config.runs), "summary"))
     return write_summary(config, results)
 
 
-def trained(config: CompareConfig, run: Run, ground: Ground, halos: dict[str, int], folder: Path) -> dict[str, Any]:
+def trained(config: CompareConfig, run: Run, dataset: Dataset, halos: dict[str, int], folder: Path) -> dict[str, Any]:
     """Train and measure one run and return its line; `halos` keeps what was found per network."""
     training = config.training(run)
-    ground = ground.under(training)
-    state = start(ground.scenes, training)
+    dataset = dataset.under(training)
+    state = start(dataset.scenes, training)
     overlap, first = unevenness(state.module)
     if run.mechanism not in halos:
-        halos[run.mechanism] = context(state.module, ground.bands)
+        halos[run.mechanism] = context(state.module, dataset.bands)
     checkpoints: dict[str, Any] = {}
 
-    def look(event: Event) -> None:
+    def show(event: Event) -> None:
         if state.step not in (*config.early, training.steps):
             return
-        model = snapshot(state.average, ground, halos[run.mechanism])
-        found = figures(model, ground.scored, config.width)
+        model = snapshot(state.average, dataset, halos[run.mechanism])
+        found = figures_of_model(model, dataset.scored, config.width)
         checkpoints[str(state.step)] = {**found, "imbalance": unevenness(model.module)[1]}
         if (state.step, run.seed) == (min(config.early, default=0), config.seeds[0]):
-            save(crop(model, ground.scored[0]), folder, run.set, run.mechanism)
+            save(crop(model, dataset.scored[0]), folder, run.set, run.mechanism)
 
     begin = perf_counter()
     with TemporaryDirectory(dir=folder) as checkpoint:
-        train(state, ground, Path(checkpoint), look)
+        train(state, dataset, Path(checkpoint), show)
     return {
         "set": run.set,
         "mechanism": run.mechanism,
@@ -110,9 +110,9 @@ def crop(model: Model, scene: Scene) -> NDArray[np.float32]:
     return foreground
 
 
-def pictured(ground: Ground, folder: Path, name: str) -> None:
+def pictured(dataset: Dataset, folder: Path, name: str) -> None:
     """Keep the image and the truth of the crop that pictures show."""
-    scene = ground.scored[0]
+    scene = dataset.scored[0]
     box = crop_of(scene)
     label = scene.label(box.shift(-scene.window.y0, -scene.window.x0))
     if scene.source.dtype == np.uint8 and scene.source.shape[0] == 3:
@@ -120,26 +120,26 @@ def pictured(ground: Ground, folder: Path, name: str) -> None:
     save((label > 0).astype(np.float32), folder, name, "truth")
 
 
-def baselines(ground: Ground) -> dict[str, Any]:
+def baselines(dataset: Dataset) -> dict[str, Any]:
     """Return what needs no network: the commonest class, the best threshold, the spectrum of the truth."""
-    confusion = Confusion.zero(len(ground.config.classes))
-    for scene in ground.scored:
+    confusion = Confusion.zero(len(dataset.config.classes))
+    for scene in dataset.scored:
         labels = truth(scene, scene.full)
-        confusion += compared(np.zeros(labels.shape, np.uint8), labels, len(ground.config.classes))
+        confusion += compared(np.zeros(labels.shape, np.uint8), labels, len(dataset.config.classes))
     found = {"the commonest class": agreement(confusion.majority())}
-    if len(ground.config.classes) == 2:
-        best, rule = best_threshold(ground.scenes, ground.scored)
+    if len(dataset.config.classes) == 2:
+        best, rule = best_threshold(dataset.scenes, dataset.scored)
         found[f"the best threshold, {rule}"] = agreement(best)
-    stride = build(ground.config.arch, ground.bands, len(ground.config.classes)).stride
-    return {**found, "truth": truth_lines(ground.scored, len(ground.config.classes), stride)}
+    stride = build(dataset.config.arch, dataset.bands, len(dataset.config.classes)).stride
+    return {**found, "truth": truth_lines(dataset.scored, len(dataset.config.classes), stride)}
 
 
-def timed(config: CompareConfig, grounds: Mapping[str, Ground]) -> dict[str, float]:
+def timed(config: CompareConfig, datasets: Mapping[str, Dataset]) -> dict[str, float]:
     """Return the processor seconds per million pixels of each mechanism's network, for the first set's images."""
-    name, ground = next(iter(grounds.items()))
+    name, dataset = next(iter(datasets.items()))
     with torch.random.fork_rng(devices=[]):
         networks = {
-            mechanism: build(config.training(Run(name, mechanism, config.seeds[0])).arch, ground.bands, 2)
+            mechanism: build(config.training(Run(name, mechanism, config.seeds[0])).arch, dataset.bands, 2)
             for mechanism in config.mechanisms
         }
-    return speeds(networks, ground.bands)
+    return speeds(networks, dataset.bands)
