@@ -31,9 +31,9 @@ def fix_global_statistics(
 ) -> tuple[Known, Statistics | None]:
     """Return card and reach as they are with statistics held fixed, and where these come from; None where they are not.
 
-    `known` is what `measure_receptive_field` found. 'auto' holds them fixed where the image is cut, every global operation can be
-    replaced and the context costs no more than `max_cost`; 'field' and 'whole' insist. Raises `UsageError` where that
-    is not possible.
+    `known` is what `measure_receptive_field` found. 'auto' holds them fixed where the image is cut, every global
+    operation can be replaced and the context costs no more than `max_cost`; 'field' and 'whole' insist. Raises
+    `UsageError` where that is not possible.
     """
     wanted = settings.get("statistics", "auto")
     if wanted not in CHOICES:
