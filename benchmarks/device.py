@@ -147,13 +147,13 @@ def ratio(base: Predictor, other: Predictor, rounds: int) -> float:
 def row(name: str, model: tp.Model, tile: int, compute: Compute, rounds: int) -> Iterator[str]:
     """Yield a line of the table per variant of a model."""
     shape = tile, tile
-    base = Predictor(model, shape, batch=compute.batch, device=compute.device)
+    base = Predictor(model, shape, compute)
     tiles = image(tile, tile)[None]
     for variant in variants(compute.device):
         changed = replace(model, module=variant.change(model.module).eval())
         how = replace(compute, precision=variant.precision)
         try:
-            other = Predictor(changed, shape, batch=how.batch, device=how.device, precision=how.precision)
+            other = Predictor(changed, shape, how)
             faster = ratio(base, other, rounds)
             plain = distances(base.logits(tiles), other.logits(tiles))
             found = measure_reproducibility(changed, Setting(shape, model.card.stride, model.card.halo, how, "uint8"))

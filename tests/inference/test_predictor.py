@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tilepipe.errors import DeviceError, ModelError, UsageError
-from tilepipe.inference.device import resolve_device, resolve_precision
+from tilepipe.inference.device import Compute, resolve_device, resolve_precision
 from tilepipe.inference.predictor import Predictor
 from tilepipe.models.card import ModelCard
 from tilepipe.models.function import from_function
 from tilepipe.models.model import Model
+
+CPU = Compute()
 
 
 class Bands(nn.Module):
@@ -41,7 +43,7 @@ def logits_of(*pixel: float) -> np.ndarray:
 
 @pytest.mark.parametrize("pixel", [(1, 5, 5), (0, 2, 2), (-3, -1, -1)])
 def test_ties_go_to_the_lowest_class(pixel: tuple[float, ...]) -> None:
-    predictor = Predictor(bands(3), (2, 2))
+    predictor = Predictor(bands(3), (2, 2), CPU)
     assert (predictor.labels(logits_of(*pixel)) == 1).all()
     assert (predictor.probabilities(logits_of(*pixel)).argmax(1) == 1).all()
 
@@ -54,7 +56,7 @@ def test_ties_go_to_the_lowest_class(pixel: tuple[float, ...]) -> None:
 def test_probabilities_are_24_bits_and_keep_the_argmax(logits: list[float], nearly: bool) -> None:
     if nearly:  # the next float above: softmax of both rounds to the same
         logits = [*logits, float(np.nextafter(np.float32(max(logits)), np.float32(200)))]
-    predictor = Predictor(bands(len(logits)), (2, 2))
+    predictor = Predictor(bands(len(logits)), (2, 2), CPU)
     tiles = logits_of(*logits)
     found = predictor.probabilities(tiles)
     assert found.dtype == np.int32
@@ -67,21 +69,21 @@ def test_probabilities_are_24_bits_and_keep_the_argmax(logits: list[float], near
 
 
 def test_more_than_255_classes_are_uint16() -> None:
-    predictor = Predictor(bands(300), (2, 2))
+    predictor = Predictor(bands(300), (2, 2), CPU)
     labels = predictor.labels(logits_of(*range(300)))
     assert (labels.dtype, labels.max()) == (np.uint16, 299)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 def test_every_pixel_type(dtype: str) -> None:
-    predictor = Predictor(bands(2, mean=[10, 20], std=[2, 4]), (2, 2))
+    predictor = Predictor(bands(2, mean=[10, 20], std=[2, 4]), (2, 2), CPU)
     for label, pixel in enumerate(((14, 24), (12, 28))):  # 2 and 1 standard deviations, 1 and 2
         tiles = np.broadcast_to(np.array(pixel, dtype)[None, :, None, None], (1, 2, 2, 2))
         assert (predictor.labels(tiles) == label).all()
 
 
 def test_large_uint16_values_are_not_wrapped() -> None:
-    predictor = Predictor(bands(2), (2, 2))
+    predictor = Predictor(bands(2), (2, 2), CPU)
     tiles = np.array([40000, 30000], np.uint16)[None, :, None, None] * np.ones((1, 2, 2, 2), np.uint16)
     assert (predictor.labels(tiles) == 0).all()
 
@@ -91,7 +93,7 @@ def test_large_uint16_values_are_not_wrapped() -> None:
 def test_a_tile_does_not_depend_on_its_company(call: str, precision: str) -> None:
     model = random_unet()
     tiles = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 48), dtype=np.uint8)
-    predictor = Predictor(model, (32, 48), batch=4, precision=precision)
+    predictor = Predictor(model, (32, 48), Compute(precision=precision, batch=4))
     together = getattr(predictor, call)(tiles)
     for k in range(4):
         alone = getattr(predictor, call)(tiles[k : k + 1])
@@ -101,7 +103,7 @@ def test_a_tile_does_not_depend_on_its_company(call: str, precision: str) -> Non
 
 
 def test_threads_get_their_own_results() -> None:
-    predictor = Predictor(random_unet(), (32, 32))
+    predictor = Predictor(random_unet(), (32, 32), CPU)
     tiles = np.random.default_rng(1).integers(0, 256, (12, 1, 3, 32, 32), dtype=np.uint8)
     expected = [predictor.probabilities(tile) for tile in tiles]
     with ThreadPoolExecutor(4) as pool:
@@ -111,8 +113,8 @@ def test_threads_get_their_own_results() -> None:
 
 def test_bf16_runs_on_a_cpu_and_is_close() -> None:
     tiles = np.random.default_rng(2).integers(0, 256, (1, 3, 64, 64), dtype=np.uint8)
-    exact = Predictor(random_unet(), (64, 64)).probabilities(tiles) / (1 << 24)
-    rough = Predictor(random_unet(), (64, 64), precision="bf16").probabilities(tiles) / (1 << 24)
+    exact = Predictor(random_unet(), (64, 64), CPU).probabilities(tiles) / (1 << 24)
+    rough = Predictor(random_unet(), (64, 64), Compute(precision="bf16")).probabilities(tiles) / (1 << 24)
     assert np.abs(rough - exact).max() > 0
     assert np.abs(rough - exact).mean() < 0.05
 
@@ -120,14 +122,14 @@ def test_bf16_runs_on_a_cpu_and_is_close() -> None:
 def test_fp64_is_torchs_own_and_leaves_the_model_alone() -> None:
     model = random_unet()
     tiles = np.random.default_rng(3).integers(0, 256, (1, 3, 64, 64), dtype=np.uint8)
-    found = Predictor(model, (64, 64), precision="fp64").logits(tiles)
+    found = Predictor(model, (64, 64), Compute(precision="fp64")).logits(tiles)
     assert next(model.module.parameters()).dtype == torch.float32
     with torch.no_grad():
         x = (torch.from_numpy(tiles).double() - 127) / 60
         truth = copy.deepcopy(model.module).double()(x).numpy()
     assert found.dtype == np.float64
     assert np.abs(found - truth).max() < 1e-12
-    assert np.abs(Predictor(model, (64, 64)).logits(tiles) - truth).max() > 1e-8
+    assert np.abs(Predictor(model, (64, 64), CPU).logits(tiles) - truth).max() > 1e-8
 
 
 @pytest.mark.parametrize("call", ["labels", "probabilities"])
@@ -139,7 +141,7 @@ def test_classes_that_fp32_cannot_tell_apart(call: str) -> None:
     model = Model.from_torch(Barely(), ModelCard(bands=1, classes=["a", "b"]))
     tiles = np.ones((1, 1, 2, 2), np.uint8)
     for precision, label in (("fp32", 0), ("fp64", 1)):
-        found = getattr(Predictor(model, (2, 2), precision=precision), call)(tiles)
+        found = getattr(Predictor(model, (2, 2), Compute(precision=precision)), call)(tiles)
         assert ((found if call == "labels" else found.argmax(1)) == label).all()
 
 
@@ -164,21 +166,23 @@ class Single(nn.Module):
 def test_a_model_that_does_not_take_fp64_is_one_sentence(how: str) -> None:
     model = Model.from_torch(Single(how), ModelCard(bands=2, classes=["a", "b"]), "my.model")
     tiles = np.ones((1, 2, 4, 4), np.uint8)
-    Predictor(model, (4, 4)).labels(tiles)
+    Predictor(model, (4, 4), CPU).labels(tiles)
     with pytest.raises(ModelError, match=r"my\.model (fails|gives float32) .*fp64.*; use precision fp32$"):
-        Predictor(model, (4, 4), precision="fp64").labels(tiles)
+        Predictor(model, (4, 4), Compute(precision="fp64")).labels(tiles)
 
 
 def test_layer_norm_and_constants_in_fp64() -> None:
     model = Model.from_torch(Single("norm"), ModelCard(bands=2, classes=["a", "b"]))
-    assert Predictor(model, (4, 4), precision="fp64").logits(np.ones((1, 2, 4, 4), np.uint8)).dtype == np.float64
+    assert (
+        Predictor(model, (4, 4), Compute(precision="fp64")).logits(np.ones((1, 2, 4, 4), np.uint8)).dtype == np.float64
+    )
 
 
 def test_a_model_that_holds_what_cannot_be_copied_runs_in_fp64() -> None:
     net = nn.Conv2d(2, 2, 1)
     net.lock = threading.Lock()  # type: ignore[assignment]
     model = Model.from_torch(net, ModelCard(bands=2, classes=["a", "b"]), "my.model")
-    logits = Predictor(model, (4, 4), precision="fp64").logits(np.ones((1, 2, 4, 4), np.uint8))
+    logits = Predictor(model, (4, 4), Compute(precision="fp64")).logits(np.ones((1, 2, 4, 4), np.uint8))
     assert logits.dtype == np.float64
 
 
@@ -198,7 +202,7 @@ class Spoilt(nn.Module):
 def test_logits_that_are_no_numbers_are_refused(value: float, call: str) -> None:
     model = Model.from_torch(Spoilt(value), ModelCard(bands=2, classes=["a", "b"]), "my.model")
     with pytest.raises(ModelError, match=r"my\.model returned NaN or infinite logits"):
-        getattr(Predictor(model, (2, 2)), call)(logits_of(0, 1))
+        getattr(Predictor(model, (2, 2), CPU), call)(logits_of(0, 1))
 
 
 class Contrast(nn.Module):
@@ -211,8 +215,8 @@ class Contrast(nn.Module):
 def test_the_padding_of_a_batch_is_not_held_against_a_model() -> None:
     model = Model.from_torch(Contrast(), ModelCard(bands=2, classes=["a", "b"]))
     tiles = np.random.default_rng(0).random((1, 2, 4, 4), dtype=np.float32)
-    labels = Predictor(model, (4, 4), batch=3).labels(tiles)
-    assert (labels == Predictor(model, (4, 4), batch=1).labels(tiles)).all()
+    labels = Predictor(model, (4, 4), Compute(batch=3)).labels(tiles)
+    assert (labels == Predictor(model, (4, 4), Compute(batch=1)).labels(tiles)).all()
 
 
 class Cut(nn.Module):
@@ -223,7 +227,7 @@ class Cut(nn.Module):
 def test_a_wrong_output_shape_names_both() -> None:
     model = Model.from_torch(Cut(), ModelCard(bands=2, classes=["a", "b"]))
     with pytest.raises(ModelError, match=r"\(1, 1, 2, 2\) for an input of \(1, 2, 4, 4\).*\(1, 2, 4, 4\)"):
-        Predictor(model, (4, 4)).labels(np.zeros((1, 2, 4, 4), np.uint8))
+        Predictor(model, (4, 4), CPU).labels(np.zeros((1, 2, 4, 4), np.uint8))
 
 
 class Greedy(nn.Module):
@@ -234,7 +238,7 @@ class Greedy(nn.Module):
 def test_too_little_device_memory_is_one_sentence() -> None:
     model = Model.from_torch(Greedy(), ModelCard(bands=2, classes=["a", "b"]))
     with pytest.raises(DeviceError, match=r"cpu cannot hold batches of \(1, 2, 4, 4\); give a smaller"):
-        Predictor(model, (4, 4)).labels(np.zeros((1, 2, 4, 4), np.uint8))
+        Predictor(model, (4, 4), CPU).labels(np.zeros((1, 2, 4, 4), np.uint8))
 
 
 def test_devices() -> None:

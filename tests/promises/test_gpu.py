@@ -108,7 +108,7 @@ class Bands(nn.Module):
 def test_every_pixel_type(dtype: str) -> None:
     model = Model.from_torch(Bands(), ModelCard(bands=2, classes=["a", "b"]))
     tiles = np.random.default_rng(0).integers(0, 100, (3, 2, 16, 16)).astype(dtype)
-    found = Predictor(model, (16, 16), batch=4, device=DEVICE).labels(tiles)
+    found = Predictor(model, (16, 16), Compute(DEVICE, batch=4)).labels(tiles)
     assert (found == tiles.argmax(1)).all()
 
 
@@ -174,7 +174,7 @@ def test_fp32_is_fp32_whatever_the_caller_has_set() -> None:
         truth = net.double()(torch.from_numpy(tiles).double()).numpy()
     net.float()
     errors = {
-        precision: np.abs(Predictor(model, (64, 64), device=DEVICE, precision=precision).logits(tiles) - truth).max()
+        precision: np.abs(Predictor(model, (64, 64), Compute(DEVICE, precision)).logits(tiles) - truth).max()
         for precision in ("fp32", "tf32")
     }
     assert errors["fp32"] < 1e-5

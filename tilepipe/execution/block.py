@@ -43,11 +43,8 @@ class BlockWorker:
 
     def __init__(self, job: Job, statistics: StatisticsProvider | None = None) -> None:
         """Move the model to its device and open the store; `statistics` come from `job` if not given."""
-        plan, how = job.plan, job.plan.compute
-        self.job = job
-        self.predictor = Predictor(
-            job.model, plan.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
-        )
+        self.job, plan = job, job.plan
+        self.predictor = Predictor(job.model, plan.grid.tile_shape, plan.compute)
         self.store = Store(job.directory) if job.directory else None
         self.image = Pixels(job.source, job.model.card.mean or (0.0,) * plan.bands)
         stop = job.on_tile_error == FAIL

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,6 @@ from tilepipe.errors import DeviceError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
-from dataclasses import dataclass
 
 PRECISIONS = ("fp32", "tf32", "fp64", "bf16", "fp16")
 _ONLY_ON_CUDA = ("tf32", "fp16")
@@ -73,13 +73,13 @@ def _built_for_gpus() -> bool:
 class Compute:
     """Where and how the model runs."""
 
-    device: str
+    device: str = "cpu"
     """'cpu' or 'cuda:i'."""
-    precision: str
+    precision: str = "fp32"
     """'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'."""
-    batch: int
+    batch: int = 1
     """Tiles that the model sees at once."""
-    workers: int
+    workers: int = 0
     """Worker processes; 0 computes in this process."""
 
     @property

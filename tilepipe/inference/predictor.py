@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from tilepipe.errors import DeviceError, ModelError, TilepipeError, ordinary
+from tilepipe.inference.device import Compute
 from tilepipe.inference.statistics.capture import Mode, Reached
 from tilepipe.models.model import Model
 from tilepipe.models.output import misfit
@@ -44,20 +45,18 @@ def use_threads(count: int) -> None:
 class Predictor:
     """Runs one model on one device; `labels` and `probabilities` may be called from any thread, one at a time runs."""
 
-    def __init__(
-        self, model: Model, tile_shape: tuple[int, int], *, batch: int = 1, device: str = "cpu", precision: str = "fp32"
-    ) -> None:
-        """Bring the model to `device` ('cpu' or 'cuda:i'); `tile_shape` is (height, width) of every tile.
+    def __init__(self, model: Model, tile_shape: tuple[int, int], compute: Compute) -> None:
+        """Bring the model to the device of `compute`; `tile_shape` is (height, width) of every tile.
 
         Raises `ModelError` where it cannot be copied for fp64.
         """
         self.model = model
-        self.input_shape = (batch, model.card.bands, *tile_shape)
-        self.device = torch.device(device)
-        self.precision = precision
-        self.dtype = dtype_of(precision)
+        self.input_shape = (compute.batch, model.card.bands, *tile_shape)
+        self.device = torch.device(compute.device)
+        self.precision = compute.precision
+        self.dtype = dtype_of(compute.precision)
         with self._in_one_sentence():
-            self._module = on_device(model.module, self.device, precision)
+            self._module = on_device(model.module, self.device, self.precision)
 
     def labels(self, tiles: NDArray[Any], under: Mode | None = None) -> NDArray[Any]:
         """Return the class with the largest logit, ties to the lowest, (n, height, width) uint8 or uint16.

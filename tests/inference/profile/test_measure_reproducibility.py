@@ -26,7 +26,7 @@ SMALL = Setting((32, 48), 4, 8, CPU)
 @pytest.fixture(autouse=True)
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own, in the process and on disk."""
-    monkeypatch.setattr(measure_reproducibility, "_KNOWN", {})
+    monkeypatch.setattr(module, "_KNOWN", {})
     monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -185,9 +185,7 @@ def test_statistics_that_a_run_holds_fixed_are_held(kind: str, batch: int, stati
 
 
 def test_measured_once_per_process_and_machine(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        measure_reproducibility, "model_identity", lambda model, *_: model.sha256()
-    )  # its own calls would count too
+    monkeypatch.setattr(module, "model_identity", lambda model, *_: model.sha256())  # its own calls would count too
     model = odd()
     shapes = model.module.shapes  # type: ignore[union-attr]
     assert known_reproducibility(model, SMALL, measure=False) is None

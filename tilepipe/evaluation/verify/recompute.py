@@ -91,8 +91,7 @@ class Passes:
             for start, stop, edge in zip((box.y0, box.x0), (box.y1, box.x1), edges, strict=True)
         ]
         window = Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
-        plan = self.job.plan
-        one = Predictor(self.job.model, window.shape, device=plan.compute.device, precision=plan.compute.precision)
+        one = Predictor(self.job.model, window.shape, replace(self.job.plan.compute, batch=1))
         values = one.probabilities(self.worker.pixels(window)[None], self.worker.under([window]))[0]
         return np.asarray(values[:, *box.slices_in(window)] / ONE)
 

@@ -73,9 +73,7 @@ class Windows:
         self.image, self.batch, self.dtype = image, how.batch, how.dtype
         self.values = sum(plan.statistics.values) if plan.statistics else 0
         self.trials = Trials(model, plan, stop=stop)
-        self.predictor = Predictor(
-            model, self.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
-        )
+        self.predictor = Predictor(model, self.grid.tile_shape, how)
 
     def take(self, windows: Sequence[Index]) -> tuple[NDArray[np.floating], list[str]]:
         """Return the statistics and the weight of each window, (n, values + 1), and which failed and why.
@@ -182,12 +180,9 @@ class MomentSums:
 
     def __init__(self, plan: Plan, model: Model, image: Pixels) -> None:
         """Move the model to its device."""
-        how = plan.compute
         self.plan, self.image = plan, image
         self.trials = Trials(model, plan, stop=True)
-        self.predictor = Predictor(
-            model, plan.grid.tile_shape, batch=how.batch, device=how.device, precision=how.precision
-        )
+        self.predictor = Predictor(model, plan.grid.tile_shape, plan.compute)
 
     def of_block(self, block: Index, known: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sums for the operation after those whose statistics are known; see `Summer`.

@@ -106,7 +106,7 @@ class _Measurement:
         height, width = setting.tile
         corners = [(k // 2 * height, k % 2 * width) for k in range(len(tiles))]
         self.places = [Box(y, x, y + height, x + width) for y, x in corners]
-        self.predictor, self.held = _predictor(model, setting, setting.tile), None
+        self.predictor, self.held = Predictor(model, setting.tile, setting.compute), None
         if setting.statistics:
             recorder = Recorder()
             self.predictor.observe(tiles, recorder)
@@ -143,9 +143,8 @@ class _Measurement:
 
     def _one(self, tile: NDArray[Any], place: Box, batch: int) -> NDArray[np.floating]:
         """Return what the model says of a tile of another shape, (classes, height, width)."""
-        setting = replace(self.setting, compute=replace(self.setting.compute, batch=batch))
-        answers = _predictor(self.model, setting, place.shape).logits(tile[None], self._under([place]))
-        return np.asarray(answers[0])
+        predictor = Predictor(self.model, place.shape, replace(self.setting.compute, batch=batch))
+        return np.asarray(predictor.logits(tile[None], self._under([place]))[0])
 
     def _under(self, places: list[Box]) -> FixedStatistics | None:
         return self.held.under(places) if self.held else None
@@ -160,11 +159,6 @@ def distances(p: NDArray[np.floating], q: NDArray[np.floating]) -> tuple[float, 
 
 def _probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(scipy.special.softmax(logits.astype(np.float64), axis=0))
-
-
-def _predictor(model: Model, setting: Setting, shape: tuple[int, int]) -> Predictor:
-    how = setting.compute
-    return Predictor(model, shape, batch=how.batch, device=how.device, precision=how.precision)
 
 
 def _small_enough(setting: Setting) -> Setting:

@@ -62,7 +62,7 @@ def seconds(model: Model, size: int, compute: Compute) -> float:
     """Return what one batch of tiles takes: on a CPU in processor time, so that other programs count less."""
     from tilepipe.inference.predictor import Predictor
 
-    predictor = Predictor(model, (size, size), batch=compute.batch, device=compute.device, precision=compute.precision)
+    predictor = Predictor(model, (size, size), compute)
     tiles = np.zeros((1, model.card.bands, size, size), model.card.dtype or "uint8")
     clock = process_time if compute.device == "cpu" else perf_counter
     began = clock()
