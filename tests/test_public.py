@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import doctest
+import shutil
 import subprocess
 import sys
+from inspect import cleandoc
 from pathlib import Path
 
 import pytest
 
 import tilepipe
+
+ROOT = Path(__file__).parents[1]
 
 PUBLIC = [
     "Box",
@@ -41,9 +47,37 @@ def test_all_is_exactly_the_public_names() -> None:
     assert dir(tilepipe) == sorted([*PUBLIC, "__version__"])
 
 
+def examples_of(name: str) -> list[doctest.DocTest]:
+    """The examples in the docstrings of a public name and of its methods."""
+    found = doctest.DocTestFinder().find(getattr(tilepipe, name), name, module=False, globs={})
+    return [test for test in found if test.examples]
+
+
 @pytest.mark.parametrize("name", PUBLIC)
-def test_every_public_name_is_there_and_documented(name: str) -> None:
-    assert (getattr(tilepipe, name).__doc__ or "").strip()
+def test_every_public_name_has_an_example_that_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "pipelines" / "sample", tmp_path / "pipelines" / "sample")
+    monkeypatch.chdir(tmp_path)
+    examples = examples_of(name)
+    assert name in {test.name for test in examples}
+    for test in examples:
+        assert doctest.DocTestRunner().run(test).failed == 0, capsys.readouterr().out
+
+
+def test_no_example_stands_where_it_is_not_run() -> None:
+    run_here = {cleandoc(test.docstring) for name in PUBLIC for test in examples_of(name)}
+    for path in Path(tilepipe.__file__).parent.rglob("*.py"):
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, kinds)]
+        for text in filter(None, map(ast.get_docstring, nodes)):
+            assert ">>>" not in text or text in run_here, f"{path}: {text[:60]}"
+
+
+def test_every_public_name_has_a_page() -> None:
+    pages = {page.stem: page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")}
+    for name in PUBLIC:
+        assert f":: tilepipe.{name}\n" in pages[name]
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

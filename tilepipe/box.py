@@ -11,9 +11,20 @@ from tilepipe.errors import UsageError
 
 @dataclass(frozen=True, slots=True, order=True)
 class Box:
-    """Half-open pixel rectangle [y0, y1) x [x0, x1); never empty, may lie outside an image.
+    """A rectangle of pixels: rows y0 to y1 and columns x0 to x1. The last row and the last column are not included.
 
-    Raises `UsageError` when it would be empty, or where a number is not whole.
+    Rows come before columns everywhere. A box is never empty. It may lie partly or wholly outside an image.
+
+    Raises:
+        UsageError: The box would be empty, or a number is not whole.
+
+    Example:
+        >>> import tilepipe as tp
+        >>> box = tp.Box(0, 10, 100, 210)
+        >>> box.shape, box.area
+        ((100, 200), 20000)
+        >>> box & tp.Box(50, 0, 400, 60)
+        Box(y0=50, x0=10, y1=100, x1=60)
     """
 
     y0: int
@@ -70,7 +81,7 @@ class Box:
         return self.height * self.width
 
     def __and__(self, other: Box) -> Box | None:
-        """Return what both cover, or None where they do not meet."""
+        """Return the box that both cover, or None if they do not meet."""
         y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
         y1, x1 = min(self.y1, other.y1), min(self.x1, other.x1)
         return Box(y0, x0, y1, x1) if y0 < y1 and x0 < x1 else None

@@ -55,9 +55,21 @@ SENTENCES = {
 
 
 class TilepipeError(Exception):
-    """Base of every error that a user can cause; `exit_code` is what the command line ends with."""
+    """Base class of every error that a user can cause. Catch this one to catch them all.
+
+    The message says in one to three sentences what is wrong, with the numbers, and what to do next.
+
+    Example:
+        >>> import tilepipe as tp
+        >>> try:
+        ...     tp.Box(10, 0, 10, 5)
+        ... except tp.TilepipeError as error:
+        ...     print(error.exit_code, error)
+        2 region has no pixels: rows 10 to 10, columns 0 to 5; give it at least one row and one column
+    """
 
     exit_code = 1
+    """What the command line ends with."""
 
 
 class UsageError(TilepipeError):

@@ -96,7 +96,28 @@ def make_job(
 @public
 @identities_held()
 def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings]) -> Plan:
-    """Return what `segment` would do: tiles, blocks, memory, disk. Nothing is run or written."""
+    """Return what `segment` would do: tiles, blocks, memory, disk, and what is known about seams.
+
+    Nothing is labelled and nothing is written beside the image. A model that was not measured before is measured, and
+    the result is kept in the cache directory.
+
+    Args:
+        source: The image: a path, a `Source`, or an array of shape (bands, height, width) or (height, width).
+        model: The name of a bundled model, the path of a model, or a `Model`.
+        **settings: See `Settings`. They have the names of the command line's options.
+
+    Returns:
+        The plan. `print(plan)` shows it as a table; sizes are in pixels, memory is in bytes.
+
+    Raises:
+        TilepipeError: As `segment` does, for everything that can be known before a run.
+
+    Example:
+        >>> import tilepipe as tp
+        >>> plan = tp.plan("pipelines/sample/Amazon_24_20.tif", "forest", tile=256)
+        >>> plan.tile_count, plan.exact
+        (9, True)
+    """
     return job_of(source, model, settings)[0].plan
 
 

@@ -79,11 +79,39 @@ def segment(
     listener: Listener | None = None,
     **settings: Unpack[Settings],
 ) -> Result:
-    """Segment an image, or the region asked for, into a label map on disk; runs, or resumes what was interrupted.
+    """Segment an image into a label map on disk. A run that was interrupted goes on if it is called again.
 
-    Without `output` it lies beside the image as `<stem>.labels.tif` (slides: `.labels.ome.zarr` and `.labels.geojson`).
-    `listener` is told what the run says; without one, warnings are Python's warnings. Raises `TilepipeError`; then an
-    output that existed is as it was.
+    Nothing stands under the output's name before it is complete. After an error, an output that existed is as it was.
+
+    Args:
+        source: The image: a path, a `Source`, or an array of shape (bands, height, width) or (height, width).
+        model: The name of a bundled model, the path of a model, or a `Model`.
+        output: Path of the label map. If it is left out, the labels go beside the image as `<stem>.labels.tif`, for
+            slides as `<stem>.labels.ome.zarr` and `<stem>.labels.geojson`.
+        listener: Is called with each `Event` of the run: its stage, how much of it is done, and a message. If it is
+            left out, warnings are Python's warnings.
+        **settings: See `Settings`. They have the names of the command line's options.
+
+    Returns:
+        The paths of the products, the lazy labels, the plan and the certificate. Labels are (height, width) uint8, or
+        uint16 for more than 255 classes.
+
+    Raises:
+        UsageError: A setting is wrong, the region has no pixels, or the output exists.
+        InputError: The image is missing, damaged, does not fit the model, or changed during the run.
+        ModelError: The model is refused, or fails on every tile.
+        StorageError: The disk is full or cannot be written.
+        DeviceError: The device is not there, or its memory ran out.
+        LockedError: Another run works on the same output.
+
+    Example:
+        >>> import tilepipe as tp
+        >>> image = "pipelines/sample/Amazon_24_20.tif"
+        >>> result = tp.segment(image, "forest", "corner.tif", window=(0, 0, 200, 100))
+        >>> result.labels.shape, result.labels.classes
+        ((100, 200), ('other', 'forest'))
+        >>> result.certificate.mode
+        'EXACT'
     """
     asked, heard = checked(settings), listener is not None
     listener = listener or silent
@@ -136,11 +164,33 @@ def predict(
     region: Box | tuple[int, int, int, int] | None = None,
     **choices: Unpack[Choices],
 ) -> NDArray[Any]:
-    """Return the labels of a region, (height, width) uint8 or uint16, in memory: no store, no cluster.
+    """Return the labels of a region as an array in memory. Nothing is written.
 
-    They equal the same crop of the full run with the same settings, bit for bit on the same device. Warns if the
-    image's pixels are more than twice as large as those of the model, or if `bounds` reach beyond the image. Raises
-    `InputError` if the image cannot be read or does not fit, `ModelError` if the model fails on a tile.
+    The labels equal the same crop of the full run with the same settings, bit for bit on the same device. A warning is
+    given if the image's pixels are more than twice as large as those of the model, or if `bounds` reach beyond the
+    image.
+
+    Args:
+        source: The image: a path, a `Source`, or an array of shape (bands, height, width) or (height, width).
+        model: The name of a bundled model, the path of a model, or a `Model`.
+        region: Full-resolution pixels, as a `Box` or its (y0, x0, y1, x1). All of the image if it is left out.
+        **choices: See `Choices`. They have the names of the command line's options.
+
+    Returns:
+        Labels from 0, (height, width) uint8, or uint16 for more than 255 classes. Pixels without image data are 255 or
+        65535.
+
+    Raises:
+        UsageError: A setting is wrong, or the region has no pixels or lies outside the image.
+        InputError: The image cannot be read, or does not fit the model.
+        ModelError: The model is refused, or fails on a tile.
+        DeviceError: The device is not there, or its memory ran out.
+
+    Example:
+        >>> import tilepipe as tp
+        >>> labels = tp.predict("pipelines/sample/Amazon_24_20.tif", "forest", tp.Box(0, 0, 64, 96))
+        >>> labels.shape, labels.dtype
+        ((64, 96), dtype('uint8'))
     """
     if choices.get("layers"):
         raise UsageError("predict returns labels alone; use segment, with the same region, for layers")

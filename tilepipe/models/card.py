@@ -31,7 +31,19 @@ DEFAULT_COLORS = ("#d9d9d9", "#d55e00", "#009e73", "#0072b2", "#f0e442", "#cc79a
 
 
 class ModelCard(BaseModel):
-    """What a model expects (bands, scaling, resolution) and what its classes are called."""
+    """What a model expects (bands, scaling, pixel size) and what its classes are called: the file `model.json`.
+
+    Only `bands` and `classes` must be given. A card cannot be changed: `card.model_copy(update={...})` makes another.
+
+    Raises:
+        ModelError: A field has a wrong value, is out of its range, or is not known.
+
+    Example:
+        >>> import tilepipe as tp
+        >>> card = tp.ModelCard(bands=1, classes=["background", "building"], mean=[90], std=[40])
+        >>> card.label_dtype, card.nodata
+        ('uint8', 255)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

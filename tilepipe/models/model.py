@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network with its card. Can be pickled when its module can."""
+    """A network with its card, ready for `segment`, `predict`, `plan` and `probe`.
+
+    `tp.Model.from_torch` makes a model of a torch module, and `tp.load_model` reads one from disk. A model can be
+    pickled if its module can.
+
+    Example:
+        >>> import torch
+        >>> import tilepipe as tp
+        >>> module = torch.nn.Conv2d(3, 2, kernel_size=3, padding=1)
+        >>> model = tp.Model.from_torch(module, tp.ModelCard(bands=3, classes=["dark", "bright"]))
+        >>> model.parameters
+        56
+    """
 
     facts: ClassVar[Facts | None] = None
     """What is known without the network, where that has not been read (`unread.Unread`)."""
@@ -40,14 +52,22 @@ class Model:
         output: Output | None = None,
         key: str | int | None = None,
     ) -> Model:
-        """Wrap a copy of any torch module, in eval mode and float32 on the CPU; what you gave stays as it is.
+        """Wrap a copy of a torch module, in eval mode and float32 on the CPU. The module itself stays as it is.
 
-        So later changes of the module do not change the model: wrap it again. What cannot be copied (a session of a
-        runtime, an open file) is shared. `output` says what the module gives ('logits', 'probabilities' or 'labels'),
-        `key` under which name or at which place of a dict, tuple or object; where they are left out, here and in the
-        card, one made-up tile shows it. Raises `ModelError` when it is no module, when a parameter has no values, when
-        the card's stride does not fit the module's own `stride`, when the card names one class only, and for outputs
-        that cannot be read.
+        Later changes of the module do not change the model: wrap the module again. What cannot be copied (a session of
+        a runtime, an open file) is shared.
+
+        Args:
+            module: Maps (B, bands, H, W) float32 to (B, classes, H, W) of the same height and width.
+            card: What the module expects. `mean` and `std` of the card scale the pixels first.
+            name: What messages call the model.
+            output: What the module gives: 'logits', 'probabilities' or 'labels'. If it is left out here and in the
+                card, one made-up tile shows it.
+            key: Name or place of the scores, if the module gives a dict, a tuple or an object.
+
+        Raises:
+            ModelError: It is no module, a parameter has no values, the card's stride does not fit the module's own
+                `stride`, the card names one class only, or the output cannot be read.
         """
         from torch import nn
 

@@ -203,5 +203,24 @@ def parses(path: Path) -> bool:
 
 @public
 def open_labels(path: str | Path) -> Labels:
-    """Open a label map that tilepipe has written (COG or OME-Zarr), lazily. Raises `InputError`."""
+    """Open a label map that tilepipe has written. Pixels are read when they are asked for.
+
+    Args:
+        path: A COG or an OME-Zarr folder.
+
+    Returns:
+        Labels of shape (height, width), uint8 or uint16, with class names, colours and position.
+
+    Raises:
+        InputError: There is no such file, or tilepipe did not write it.
+
+    Example:
+        >>> import tilepipe as tp
+        >>> result = tp.segment("pipelines/sample/Amazon_24_20.tif", "forest", "corner.tif", window=(0, 0, 200, 100))
+        >>> labels = tp.open_labels("corner.tif")
+        >>> labels.shape, labels.dtype, labels.legend.nodata
+        ((100, 200), dtype('uint8'), 255)
+        >>> labels[:50, 10:20].shape
+        (50, 10)
+    """
     return Labels(open_label_file(Path(path)))

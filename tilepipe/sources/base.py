@@ -46,7 +46,36 @@ class Georeference:
 
 @runtime_checkable
 class Source(Protocol):
-    """An image that can be read by box."""
+    """An image that can be read box by box.
+
+    `tp.open_source` makes a source of a file or an array. Any object with these attributes and methods is a source too,
+    and is accepted wherever a path is. It must be picklable, and `read` is called from several threads.
+
+    Example:
+        >>> import numpy as np
+        >>> import tilepipe as tp
+        >>> class Ramp:
+        ...     name = "ramp"
+        ...     shape = (1, 1000, 2000)
+        ...     dtype = np.dtype("uint8")
+        ...     resolution = georeference = None
+        ...
+        ...     def read(self, box):
+        ...         return np.tile(np.arange(box.x0, box.x1).astype("uint8"), (1, box.height, 1))
+        ...
+        ...     def valid(self, box):
+        ...         return None
+        ...
+        ...     def coarser(self, height, width):
+        ...         return self
+        ...
+        ...     def identity(self):
+        ...         return {"reader": "ramp"}
+        >>> isinstance(Ramp(), tp.Source)
+        True
+        >>> tp.open_source(Ramp()).read(tp.Box(0, 7, 1, 10))
+        array([[[7, 8, 9]]], dtype=uint8)
+    """
 
     @property
     def name(self) -> str:

@@ -36,14 +36,36 @@ CHOICE = ("scene", "z", "t")
 
 @public
 def open_source(what: str | Path | Source | NDArray[Any] | da.Array | Arrayed, **options: Any) -> Source:
-    """Return a source for a path, an array (bands, height, width), or a source (returned as it is).
+    """Open an image and return it as a `Source`. Only what is needed to describe the image is read.
 
-    Arrays are numpy, dask, torch, zarr or xarray ones; what is taken how is said in `ArraySource`.
-    `options` are those of the source that fits: `bands` (numbers from 1, or names: "R,G,B"), `resolution`,
-    `allow_driver`, `allow_palette` for rasters, `mpp` (micrometres per pixel) for slides, `scene` for files of several
-    images, `z` and `t` for Zarr and OME-TIFF, `valid` and `name` for arrays. What was chosen by itself is said in the
-    source's `notes`.
-    Raises `InputError` where there is no image or none that is read, `UsageError` for an option that does not fit.
+    Args:
+        what: A path, an array of shape (bands, height, width) or (height, width), or a source, which is returned as it
+            is. Arrays are those of numpy, dask, torch, zarr or xarray.
+        **options: Options of the kind of image:
+
+            - `bands`: numbers from 1, or names ("R,G,B");
+            - `scene`: which image of a file that holds several, from 0;
+            - `z`, `t`: which plane of an OME-TIFF or a Zarr, from 0;
+            - `resolution`: size of a pixel in metres, for rasters;
+            - `mpp`: micrometres per pixel, for slides;
+            - `allow_driver`: name of the GDAL driver to use, such as "VRT"; `allow_palette`: read colours as numbers;
+            - `valid`, `name`: which pixels of an array hold image data, (height, width) bool; what messages call it.
+
+    Returns:
+        A source with pixels of shape (bands, height, width) and type uint8, uint16, int16 or float32. Its `notes` tell
+        the choices that were made for the caller.
+
+    Raises:
+        InputError: There is no image at the path, or it cannot be read.
+        UsageError: An option does not fit this kind of image.
+
+    Example:
+        >>> import tilepipe as tp
+        >>> image = tp.open_source("pipelines/sample/Amazon_24_20.tif")
+        >>> image.shape, image.dtype
+        ((3, 512, 512), dtype('uint8'))
+        >>> image.read(tp.Box(0, 0, 100, 200)).shape
+        (3, 100, 200)
     """
     options = {name: value for name, value in options.items() if value is not None or name not in CHOICE}
     arrays = is_array(what)

@@ -45,10 +45,39 @@ FILES = {"train", "validation", "score", "output", "start", "encoder_weights"}
 
 @public
 def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
-    """Train a model as the configuration (or YAML file) says and return its directory.
+    """Train a model as a configuration says, and return its model directory.
 
-    Checkpoints and the log lie in `.<output>.training` beside the output; a run that was interrupted goes on there.
-    Raises `UsageError` for a wrong configuration or an output that exists, `InputError` for wrong images or labels.
+    Checkpoints and the log lie in `.<output>.training` beside the output, and a training that was interrupted goes on
+    from there.
+
+    Args:
+        config: A `TrainConfig`, or the path of a YAML file with its fields.
+        listener: Is called with each `Event`: the step, the loss, the time that is left.
+
+    Returns:
+        The path of the model directory, which `load_model` and `segment` take.
+
+    Raises:
+        UsageError: The configuration is wrong, or the output exists.
+        InputError: An image or its labels cannot be read, or do not fit each other.
+        DeviceError: The device is not there, or its memory ran out.
+
+    Example:
+        >>> import tilepipe as tp
+        >>> from tilepipe.training.config import TrainConfig
+        >>> image, truth = "pipelines/sample/Amazon_24_20.tif", "pipelines/sample/truth.tif"
+        >>> result = tp.segment(image, "forest", truth)  # labels to learn from: here those of another model
+        >>> config = TrainConfig(
+        ...     name="tiny",
+        ...     output="tiny.model",
+        ...     classes=("other", "forest"),
+        ...     train=[{"image": image, "label": truth}],
+        ...     arch={"name": "unet", "width": 2, "depth": 1},
+        ...     steps=2,
+        ...     crop=32,
+        ... )
+        >>> tp.load_model(tp.fit(config)).card.classes
+        ('other', 'forest')
     """
     config = config if isinstance(config, TrainConfig) else TrainConfig.load(config)
     output = Path(config.output)

@@ -98,10 +98,29 @@ class _ClassMap:
 
 @public
 def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **asked: Unpack[MapOptions]) -> Evaluation:
-    """Compare a prediction with the truth on the same grid; neither is read whole.
+    """Compare a label map with the truth. Both lie on the same grid, and neither is read whole.
 
-    Returns the figures: print `.table()`, or take `.to_json()`. Raises `InputError` where the grids differ or a value
-    is no class, `UsageError` where no class is named or the page exists.
+    Args:
+        prediction: A path, labels, a source of one band, or an array of whole numbers, (height, width).
+        truth: The same. It may come from another program.
+        listener: Is called with each `Event`: how many blocks are done.
+        **asked: See `MapOptions`: class names, values of the truth, the value that is not scored, a page to write.
+
+    Returns:
+        The figures. `.table()` is text to print, and `.to_json()` holds all figures as JSON types.
+
+    Raises:
+        InputError: The grids differ, or a value is no class.
+        UsageError: No class is named, or the page exists.
+
+    Example:
+        >>> import numpy as np
+        >>> import tilepipe as tp
+        >>> truth = np.array([[0, 0, 1, 1]], np.uint8)
+        >>> prediction = np.array([[0, 1, 1, 1]], np.uint8)
+        >>> scores = tp.evaluate(prediction, truth, classes=["other", "forest"])
+        >>> scores.confusion.accuracy, scores.confusion.iou[0]
+        (0.75, 0.5)
     """
     if unknown := set(asked) - set(MapOptions.__annotations__):
         raise UsageError(f"setting {min(unknown)!r} is not known; use {', '.join(sorted(MapOptions.__annotations__))}")

@@ -73,12 +73,33 @@ def verify(
     listener: Listener = silent,
     **options: Unpack[Options],
 ) -> Verification:
-    """Check a finished run against its certificate: seams, the tile grid's influence, what is on disk.
+    """Check a finished run against its certificate: seams, the influence of the tile grid, and what is on disk.
 
-    `run` is what `segment` returned, one of its products or its work directory; `image` and `model` are needed where
-    they were given from Python or have moved. What was measured is added to the run's `certificate.json`. With `tile`
-    any label map (COG, OME-Zarr, GeoTIFF, PNG of one band) is tested for lines where its tiles met, without image or
-    model. Memory holds a few tiles and one block. Raises `InputError`, `UsageError`, `ModelError`.
+    What was measured is added to the run's `certificate.json`. Memory holds a few tiles and one block.
+
+    Args:
+        run: What `segment` returned, the path of one of its products, or its work directory. If `tile` is given, any
+            label map (COG, OME-Zarr, GeoTIFF, PNG of one band) is tested for lines where its tiles met, without image
+            and model.
+        image: The image, if it was given as an array or has moved.
+        model: The model, if it was given from Python or has moved.
+        listener: Is called with each `Event`: what is checked now.
+        **options: See `Options`.
+
+    Returns:
+        The figures. `.holds` says whether everything that was claimed is so, and `.problems` says what is not.
+
+    Raises:
+        InputError: There is no run or label map at the path, or the image is not that of the run.
+        ModelError: The model is not that of the run.
+        UsageError: An option is not known or does not fit.
+
+    Example:
+        >>> import tilepipe as tp
+        >>> result = tp.segment("pipelines/sample/Amazon_24_20.tif", "forest", "corner.tif", window=(0, 0, 200, 100))
+        >>> found = tp.verify(result, windows=1)
+        >>> found.holds, found.problems
+        (True, ())
     """
     unknown = sorted(set(options) - set(Options.__annotations__))
     if unknown:

@@ -36,10 +36,24 @@ _HOLDS = f"a model directory holds {CARD} and {WEIGHTS}"
 
 @public
 def load_model(name_or_path: str | Path, *, trust_model: str | None = None) -> Model:
-    """Load a bundled model by name, or a model directory or file by path. Raises `ModelError`.
+    """Load a model from disk.
 
-    Files of other kinds (ONNX, TorchScript, .pt2, segmentation-models-pytorch) are those of
-    `tilepipe.models.formats.load`; the kinds that run code need `trust_model`, 'sha256:' and the hash of the very file.
+    Args:
+        name_or_path: The name of a bundled model, a model directory, a `save_pretrained` folder of
+            segmentation-models-pytorch, or an ONNX, TorchScript or .pt2 file.
+        trust_model: 'sha256:' and the hash of the file. It is needed for TorchScript and .pt2, which run code.
+
+    Returns:
+        The model, on the CPU in float32.
+
+    Raises:
+        ModelError: There is no such model, its tensors do not fit its card, or it would run code and is not trusted.
+
+    Example:
+        >>> import tilepipe as tp
+        >>> model = tp.load_model("forest")
+        >>> model.card.classes, model.card.resolution, model.card.unit
+        (('other', 'forest'), 10.0, 'm')
     """
     directory = _locate(str(name_or_path))
     other = load.find(directory)

@@ -145,17 +145,31 @@ def probe(
     declared_stride: int | None = None,
     cache: Path | None = None,
 ) -> Probe:
-    """Measure total stride, reach per side and global operations of a model from (B, bands, H, W) to (B, K, H, W).
+    """Measure the total stride of a network, its reach per side, and the operations that mix the whole tile.
 
-    A module is copied to the CPU and called on about 50 small windows; the caller's own is not changed. Any other
-    callable is called as it is, with CPU tensors. `declared_stride` is what the card says; the result is a multiple of
-    it. Both numbers are taken from the card of a `Model` where they are left out. `cache` is a directory that keeps the
-    results of modules (not of plain callables, whose identity is unknown).
+    A module is copied to the CPU and called on about 50 small windows; the caller's own module is not changed.
 
-    Raises `ModelError` for a model that is random, stateful, in training mode, depends on the other tiles of a batch,
-    gives NaN, or does not give an output of the input's height and width.
+    Args:
+        forward: A `Model`, a torch module, or a function. It maps (B, bands, H, W) float32 to (B, classes, H, W). A
+            function is called as it is, with tensors on the CPU.
+        bands: Bands that are read; those of the card if `forward` is a `Model`.
+        declared_stride: Total stride in pixels that the card says. The result is a multiple of it.
+        cache: A directory that keeps the results of modules. Results of functions are not kept.
+
+    Returns:
+        Stride and reach in pixels. `reach` is None if no context is enough.
+
+    Raises:
+        ModelError: The model is random, keeps state, is in training mode, depends on the other tiles of a batch, gives
+            NaN, or its output has another height and width than its input.
+
+    Example:
+        >>> import torch
+        >>> import tilepipe as tp
+        >>> found = tp.probe(torch.nn.Conv2d(3, 2, kernel_size=5, padding=2).eval(), bands=3)
+        >>> found.stride, found.reach
+        (1, Sides(top=2, bottom=2, left=2, right=2))
     """
-
     card: Any = getattr(forward, "card", None)
     if bands is None and card is None:
         raise ModelError(
