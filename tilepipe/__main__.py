@@ -1,7 +1,23 @@
-"""The command line as a module: `python -m tilepipe` is `tilepipe`."""
+"""The command line as a process: `tilepipe`, and `python -m tilepipe`, which is the same."""
 
+import os
+import signal
 import sys
 
-from tilepipe.cli.main import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line and return its exit code.
+
+    While it is being imported Ctrl-C ends the process at once: nothing is open yet, and nothing is to be said.
+    """
+    interrupt = signal.getsignal(signal.SIGINT)
+    if interrupt is signal.default_int_handler:  # not where whoever started the process has it ignored
+        signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+    from tilepipe.cli.main import main as command_line
+
+    signal.signal(signal.SIGINT, interrupt)
+    return command_line()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,31 @@ def test_what_libraries_print_never_gets_into_a_file_that_took_the_place_of_stan
     target = image.with_name("text")
     subprocess.run(["sh", "-c", script, "sh", sys.executable, "-c", code, "--version", str(target)], check=True)
     assert target.read_bytes() == b""
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored
+sys.meta_path.insert(0, Interrupts())
+if sys.argv[2] == "module":
+    runpy.run_module("tilepipe", run_name="__main__")
+module, name = sys.argv[2].split(":")
+sys.exit(getattr(__import__(module, fromlist=[name]), name)())
+"""
+
+
+@pytest.mark.parametrize("imported", ["tilepipe.cli", "click", "tilepipe.errors", "tilepipe.cli.main"])
+@pytest.mark.parametrize("start", ["module", "script"])
+def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(imported: str, start: str) -> None:
+    """The script is the one that pyproject.toml names."""
+    if start == "script":
+        start = tomllib.loads(Path("pyproject.toml").read_text())["project"]["scripts"]["tilepipe"]
+    command = [sys.executable, "-c", INTERRUPTED, imported, start]
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "")
