@@ -17,6 +17,7 @@ from helpers.fakes import codes_model, constant_model
 import tilepipe as tp
 from tilepipe.cli.main import main
 from tilepipe.errors import InputError, UsageError
+from tilepipe.execution.export import export
 from tilepipe.paths import refuse_inputs, refuse_special
 from tilepipe.products.formats import output_paths
 
@@ -177,3 +178,39 @@ def test_no_command_waits_for_a_pipe(command: str, tmp_path: Path, capsys: pytes
     more = {"export": ["o.tif"], "evaluate": [str(pipe)], "segment": ["o.tif", "-m", "forest"]}.get(command, [])
     assert main([*command.split(), str(pipe), *more]) in (2, 4)
     assert "is a named pipe and no file" in capsys.readouterr().err
+
+
+def test_a_work_directory_stands_for_the_output_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    image, output = write_image(tmp_path / "in.tif"), Path("out.tif")
+    tp.segment(image, MODEL, output)
+    outer = Path(".out.tif.tilepipe")
+    (inner,) = outer.iterdir()
+    for run in (outer, inner, inner.resolve()):
+        tp.open_labels(run)
+        assert main(["info", str(run)]) == 0
+        assert tp.evaluate(run, output, classes=["a", "b"]).confusion.accuracy == 1
+        assert tp.evaluate(output, run, classes=["a", "b"]).confusion.accuracy == 1
+        export(run, "x.geojson", overwrite=True)
+        for name in ("out.tif", "out.geojson/../out.tif"):
+            with pytest.raises(UsageError, match="which is read; give another output"):
+                export(run, name, overwrite=True)
+        with pytest.raises(InputError, match=r"is the work directory of a run and no image; .* its labels \S*out.tif$"):
+            tp.plan(run, MODEL)
+
+
+def test_a_work_directory_without_its_output_says_what_to_type(tmp_path: Path) -> None:
+    work = tmp_path / ".out.tif.tilepipe" / "0123456789abcdef"
+    work.mkdir(parents=True)
+    for run in (work.parent, work):
+        for call in (lambda run=run: export(run, tmp_path / "x.geojson"), lambda run=run: tp.evaluate(run, run)):
+            with pytest.raises(
+                InputError, match=r"is the work directory of a run, .*out\.tif is not there; .* goes on"
+            ):
+                call()
+        with pytest.raises(InputError, match="is the work directory of a run and no image"):
+            tp.plan(run, MODEL)
+    hidden = tmp_path / ".tilepipe"
+    hidden.mkdir()
+    with pytest.raises(InputError, match="is no label map"):
+        export(hidden, tmp_path / "x.geojson")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tilepipe.errors import InputError, TilepipeError, UsageError
 
+_WORK = ".tilepipe"
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -47,6 +48,38 @@ def refuse_inputs(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -
             found = next(path for path in real.parents if path in folders)
         if found is not None:
             raise UsageError(f"{output} would be written over {found}, which is read; give another output")
+
+
+def work_directory(output: Path) -> Path:
+    """Return where the run of an output works: `.OUTPUT.tilepipe` beside it."""
+    return output.with_name(f".{output.name}{_WORK}")
+
+
+def output_of_run(path: str | Path) -> Path | None:
+    """Return the output of a run if `path` is its work directory or lies in it; None if it does not.
+
+    Only names are looked at.
+    """
+    absolute = Path(os.path.abspath(path))
+    for folder in (absolute, *absolute.parents):
+        if folder.name.startswith(".") and folder.name.endswith(_WORK) and folder.name != _WORK:
+            output = folder.with_name(folder.name.removeprefix(".").removesuffix(_WORK))
+            return output if Path(path).is_absolute() else Path(os.path.relpath(output))
+    return None
+
+
+def labels_file(path: str | Path) -> Path:
+    """Return the output of a run if `path` is its work directory, else `path` as it is.
+
+    Raises `InputError` if the run has not written its output.
+    """
+    output = output_of_run(path) if os.path.isdir(path) else None
+    if output is not None and not output.exists():
+        raise InputError(
+            f"{path} is the work directory of a run, and its output {output} is not there; if it has not finished, "
+            "give the command of the run again, it goes on; else name the labels where they are"
+        )
+    return Path(path) if output is None else output
 
 
 def files_in(path: str | Path) -> Iterator[Path]:

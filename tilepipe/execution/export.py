@@ -10,7 +10,7 @@ from pathlib import Path
 from tilepipe.errors import UsageError, public
 from tilepipe.events import silent
 from tilepipe.execution.publish import Outputs, put_in_place, refuse_existing, write_products
-from tilepipe.paths import refuse_inputs
+from tilepipe.paths import labels_file, refuse_inputs
 from tilepipe.products.formats import LABELS, PRODUCTS, output_paths, touched
 from tilepipe.products.labels import open_label_file
 from tilepipe.storage import locked
@@ -21,8 +21,12 @@ from tilepipe.text import comma_list
 def export(
     labels: str | Path, output: str | Path, *, of: str | Sequence[str] | None = None, overwrite: bool = False
 ) -> list[Path]:
-    """Write a label map in other formats; return the new paths. Raises `UsageError` when one exists."""
-    finished = open_label_file(Path(labels))
+    """Write a label map, or that of a run (its work directory), in other formats; return the new paths.
+
+    Raises `UsageError` when one exists, `InputError` when there are no labels to read.
+    """
+    labels = labels_file(labels)
+    finished = open_label_file(labels)
     paths = output_paths(Path(output), list(comma_list(of) if isinstance(of, str) else of or ()))
     if not paths:
         raise UsageError(f"{output} has no known suffix; name the format with --of {', '.join(PRODUCTS)}")

@@ -23,6 +23,7 @@ from typing import Any
 
 from tilepipe.errors import StorageError, TilepipeError, UsageError
 from tilepipe.events import Event, Listener
+from tilepipe.paths import work_directory
 from tilepipe.products.formats import PRODUCTS, SIDECARS, File, files_of
 from tilepipe.products.label_map import LabelMap
 from tilepipe.storage import locked, read_json, storage_errors, sync, sync_tree, write_json
@@ -55,7 +56,7 @@ class Outputs:
     def work(self) -> Path:
         """Work directory of this output; the same in whatever order products are named."""
         first = self.paths[next(name for name in PRODUCTS if name in self.paths)]
-        return first.with_name(f".{first.name}.tilepipe")
+        return work_directory(first)
 
     @property
     def locks(self) -> list[Path]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
-from tilepipe.paths import refuse_special
+from tilepipe.paths import labels_file, refuse_special
 from tilepipe.products.cog import read_cog, write_cog
 from tilepipe.products.label_map import LabelMap, Legend
 from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr
@@ -37,8 +37,11 @@ def open_label_file(path: str | Path) -> LabelMap:
 
 
 def open_map(path: str | Path) -> LabelMap:
-    """Open labels or a layer in a COG or an OME-Zarr folder that tilepipe wrote. Raises `InputError`."""
-    path = Path(path)
+    """Open labels or a layer in a COG or an OME-Zarr folder that tilepipe wrote, or the output of a run.
+
+    A run is named by its work directory. Raises `InputError`.
+    """
+    path = labels_file(path)
     if not path.exists():
         raise InputError(missing(path))
     refuse_special(path)

@@ -116,7 +116,7 @@ def read_ome_zarr(path: Path) -> LabelMap:
     except UNREADABLE as error:
         raise InputError(
             f"{path} is no label map that tilepipe wrote ({' '.join(str(error).split())}); "
-            "name one that it wrote, or a run"
+            "name one that it wrote, or the work directory of a run (.OUTPUT.tilepipe)"
         ) from error
 
 

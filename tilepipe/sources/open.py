@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UsageError, public
-from tilepipe.paths import refuse_special
+from tilepipe.paths import output_of_run, refuse_special
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.bands import bands_of, numbers_of, with_bands
 from tilepipe.sources.base import Source
@@ -141,6 +141,10 @@ def _kind(name: str, path: Path) -> type:
             from tilepipe.sources.zarr import ZarrSource  # the library takes as long to import as all others here
 
             return ZarrSource
+        if output := output_of_run(path):
+            raise InputError(
+                f"{name} is the work directory of a run and no image; name the image of the run, or its labels {output}"
+            )
         if (path / "model.json").exists():
             raise InputError(f"{name} is a model and no image; give: tilepipe segment IMAGE -m {name}")
         raise InputError(f"{name} is a folder and no Zarr image; name a file in it, for DICOM any file of the slide")

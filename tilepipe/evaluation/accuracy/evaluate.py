@@ -20,7 +20,7 @@ from tilepipe.evaluation.accuracy.page import write_page
 from tilepipe.evaluation.accuracy.stream import evaluate as compare
 from tilepipe.evaluation.accuracy.terms import Terms
 from tilepipe.events import Listener, silent
-from tilepipe.paths import refuse_inputs
+from tilepipe.paths import labels_file, refuse_inputs
 from tilepipe.products.label_map import LabelMap
 from tilepipe.products.labels import Labels, open_label_file
 from tilepipe.sources.base import Georeference, Source
@@ -124,6 +124,7 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
     """
     if unknown := set(asked) - set(MapOptions.__annotations__):
         raise UsageError(f"setting {min(unknown)!r} is not known; use {', '.join(sorted(MapOptions.__annotations__))}")
+    prediction, truth = (labels_file(what) if isinstance(what, str | Path) else what for what in (prediction, truth))
     page = Path(asked["page"]) if asked.get("page") else None
     if page is not None:
         refuse_inputs([page], [Path(what) for what in (prediction, truth) if isinstance(what, str | Path)])

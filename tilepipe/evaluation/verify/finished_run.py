@@ -17,6 +17,7 @@ from tilepipe.inference.device import resolve_device
 from tilepipe.models.formats.directory import load_model
 from tilepipe.models.identity import identify
 from tilepipe.models.model import Model
+from tilepipe.paths import work_directory
 from tilepipe.planning.certificate import Certificate
 from tilepipe.planning.certify import certificate_of, read_certificate
 from tilepipe.planning.plan import Plan
@@ -75,7 +76,7 @@ def find_run(path: Path) -> Run | None:
 
     Raises `InputError` when the run has not finished.
     """
-    beside = path.with_name(f".{path.name}.tilepipe")
+    beside = work_directory(path)
     runs = [
         plan.parent for where in (path, beside) for name in ("plan.json", "*/plan.json") for plan in where.glob(name)
     ]
