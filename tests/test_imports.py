@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom upwards. A module may import from its own room and from rooms on lower floors. Rooms on one floor are
 # siblings: they do not know each other.
 FLOORS = [
-    ["errors", "events", "text"],
+    ["errors", "events", "text", "arrays"],
     ["storage", "box", "paths"],
     ["models", "tiling", "sources"],
     ["inference", "products"],
@@ -42,8 +42,7 @@ DOORS = {
     "segmentation_models_pytorch": ["models/formats/smp.py"],
     "timm": ["models/formats/pretrained.py"],
     "zarr": [
-        "execution/store.py",
-        "execution/statistics/statistics_array.py",
+        "execution/durable_array.py",
         "sources/zarr.py",
         "products/ome_zarr.py",
     ],

@@ -65,7 +65,7 @@ def test_unreadable_tiles_cost_their_own_pixels_only(window: str, blind: bool, t
         assert part is not None
         lost[part.slices_in(WHOLE)] = True
     assert 0 < lost.sum() < CODES.size / 2
-    assert (queue.store.read_labels(WHOLE) == np.where(lost, 255, CODES)).all()
+    assert (queue.store.labels.read(WHOLE) == np.where(lost, 255, CODES)).all()
     failed = [problem for record in queue.ledger.done.values() for problem in record.failed]
     assert failed == ["damaged near row 50"] * len(damaged)
     assert sum(record.tiles for record in queue.ledger.done.values()) == job.plan.tile_count - len(damaged)
@@ -88,8 +88,8 @@ def test_a_pixel_under_a_thousand_tiles(tmp_path: Path) -> None:
     assert len(list(job.plan.grid.tiles_over(Box(32, 32, 33, 33)))) == 1024
     queue = open_queue(job)
     serial.run(job, queue)
-    assert (queue.store.read_labels(Box(32, 32, 33, 33)) == codes[32, 32]).all()
-    assert (queue.store.read_labels(Box(0, 0, 64, 64)) != 255).all()
+    assert (queue.store.labels.read(Box(32, 32, 33, 33)) == codes[32, 32]).all()
+    assert (queue.store.labels.read(Box(0, 0, 64, 64)) != 255).all()
 
 
 class Listening(nn.Module):
@@ -267,7 +267,7 @@ def test_a_corrupt_tile_of_a_real_file(make: Any, window: str, tmp_path: Path) -
     job = job_for(source, random_unet(depth=1), tmp_path / "run", region=region, **cut)
     queue = open_queue(job)
     serial.run(job, queue)
-    labels = queue.store.read_labels(region)
+    labels = queue.store.labels.read(region)
     assert (labels[bad.slices_in(region)] == 255).all()
     failed = [problem for record in queue.ledger.done.values() for problem in record.failed]
     assert 4 <= len(failed) < job.plan.tile_count

@@ -16,19 +16,21 @@ from hypothesis import strategies as st
 
 from tilepipe.box import Box
 from tilepipe.errors import LockedError, StorageError
+from tilepipe.execution.durable_array import Layout
 from tilepipe.execution.ledger import Ledger, Record
 from tilepipe.execution.store import Store, drop_arrays
 from tilepipe.storage import locked, storage_errors, write_durably
 from tilepipe.tiling.grid import Index
 
 SHAPE, CHUNK = (70, 100), (32, 40)
+LAYOUT = Layout(SHAPE, CHUNK, "uint8", 255)
 ZONE = Box(32, 40, 64, 80)
 LABELS = np.random.default_rng(0).integers(0, 5, ZONE.shape, dtype=np.uint8)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store.create(tmp_path / "run", SHAPE, CHUNK, "uint8", 255)
+    return Store.create(tmp_path / "run", LAYOUT)
 
 
 def chunks(store: Store) -> list[str]:
@@ -55,8 +57,8 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_labels_come_back_and_the_rest_is_nodata(store: Store) -> None:
-    store.write_labels(ZONE, LABELS)
-    whole = store.read_labels(Box.of_shape(*SHAPE))
+    store.labels.write(LABELS, ZONE)
+    whole = store.labels.read(Box.of_shape(*SHAPE))
     assert (whole[ZONE.slices_in(Box.of_shape(*SHAPE))] == LABELS).all()
     assert (whole != 255).sum() == ZONE.area
     assert chunks(store) == ["1/1"], "one chunk, one writer"
@@ -65,31 +67,31 @@ def test_labels_come_back_and_the_rest_is_nodata(store: Store) -> None:
 def test_the_last_zone_may_take_a_little_more(store: Store) -> None:
     zone = Box(32, 40, 70, 100)
     labels = np.ones(zone.shape, np.uint8)
-    store.write_labels(zone, labels)
+    store.labels.write(labels, zone)
     assert chunks(store) == ["1/1", "1/2", "2/1", "2/2"]
-    assert (store.read_labels(zone) == 1).all()
+    assert (store.labels.read(zone) == 1).all()
 
 
 def test_nodata_alone_is_not_stored_but_known(store: Store) -> None:
-    digest = store.write_labels(ZONE, np.full(ZONE.shape, 255, np.uint8))
+    digest = store.labels.write(np.full(ZONE.shape, 255, np.uint8), ZONE)
     assert chunks(store) == []
-    store.check(ZONE, digest)
+    store.labels.checked(digest, ZONE)
 
 
 def test_uint16(tmp_path: Path) -> None:
-    store = Store.create(tmp_path, SHAPE, CHUNK, "uint16", 65535)
-    store.write_labels(ZONE, LABELS.astype(np.uint16) + 300)
-    assert (store.read_labels(ZONE) == LABELS.astype(np.uint16) + 300).all()
-    assert (store.read_labels(Box(0, 0, 5, 5)) == 65535).all()
+    store = Store.create(tmp_path, Layout(SHAPE, CHUNK, "uint16", 65535))
+    store.labels.write(LABELS.astype(np.uint16) + 300, ZONE)
+    assert (store.labels.read(ZONE) == LABELS.astype(np.uint16) + 300).all()
+    assert (store.labels.read(Box(0, 0, 5, 5)) == 65535).all()
 
 
 def test_data_is_durable_before_the_ledger_says_so(tmp_path: Path, synced: list[str]) -> None:
     """Each new file, and each folder between it and the run's, before the ledger line."""
-    store = Store.create(tmp_path / "run", SHAPE, CHUNK, "uint8", 255)
+    store = Store.create(tmp_path / "run", LAYOUT)
     made = len(synced)
     run = str(tmp_path / "run")
     assert {f"{run}/run.zarr/labels/zarr.json", f"{run}/run.zarr/labels", f"{run}/run.zarr", run} <= set(synced)
-    store.write_labels(ZONE, LABELS)
+    store.labels.write(LABELS, ZONE)
     store.write_strip(Index(0, 0), "right", np.ones((2, 3, 4), np.int64))
     Ledger(tmp_path / "run" / "ledger.jsonl").append(record())
     ledger = synced.index(f"{run}/ledger.jsonl")
@@ -102,24 +104,24 @@ def test_data_is_durable_before_the_ledger_says_so(tmp_path: Path, synced: list[
 
 
 def test_opening_again_keeps_everything(store: Store) -> None:
-    digest = store.write_labels(ZONE, LABELS)
+    digest = store.labels.write(LABELS, ZONE)
     Ledger(store.directory / "ledger.jsonl").append(record())
-    again = Store.create(store.directory, SHAPE, CHUNK, "uint8", 255)
-    again.check(ZONE, digest)
+    again = Store.create(store.directory, LAYOUT)
+    again.labels.checked(digest, ZONE)
     assert len(Ledger(store.directory / "ledger.jsonl").done) == 1
 
 
 def test_a_ledger_without_arrays_is_begun_anew(store: Store) -> None:
     Ledger(store.directory / "ledger.jsonl").append(record())
     shutil.rmtree(store.root)
-    Store.create(store.directory, SHAPE, CHUNK, "uint8", 255)
+    Store.create(store.directory, LAYOUT)
     assert Ledger(store.directory / "ledger.jsonl").done == {}
 
 
 @pytest.mark.parametrize("left", ["nothing", "half"])
 def test_dropping_is_all_or_nothing(store: Store, left: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies while the arrays are removed leaves none that the next run would believe."""
-    store.write_labels(ZONE, LABELS)
+    store.labels.write(LABELS, ZONE)
     if left == "half":
         monkeypatch.setattr(shutil, "rmtree", lambda path, **how: None)
     store.drop()
@@ -130,22 +132,22 @@ def test_dropping_is_all_or_nothing(store: Store, left: str, monkeypatch: pytest
 
 
 def test_lost_and_changed_labels_are_noticed(store: Store) -> None:
-    digest = store.write_labels(ZONE, LABELS)
-    store.check(ZONE, digest)
+    digest = store.labels.write(LABELS, ZONE)
+    store.labels.checked(digest, ZONE)
     (store.root / "labels" / "c" / "1" / "1").unlink()
     with pytest.raises(StorageError, match="does not match its ledger"):
-        store.check(ZONE, digest)
+        store.labels.checked(digest, ZONE)
 
 
 @pytest.mark.parametrize("spoil", ["flip", "cut", "empty"])
 def test_corrupt_labels_are_an_error_that_says_what_to_do(store: Store, spoil: str) -> None:
-    store.write_labels(ZONE, LABELS)
+    store.labels.write(LABELS, ZONE)
     chunk = store.root / "labels" / "c" / "1" / "1"
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
     chunk.write_bytes({"flip": bytes(content), "cut": bytes(content[: len(content) // 2]), "empty": b""}[spoil])
     with pytest.raises(StorageError, match=r"labels is corrupt at .*; give the same command again"):
-        store.read_labels(ZONE)
+        store.labels.read(ZONE)
 
 
 @pytest.mark.parametrize("values", [np.arange(24) - 12, np.zeros(24), np.full(24, -(1 << 60)), np.full(24, 1 << 60)])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tilepipe.box import Box
 from tilepipe.events import silent
 from tilepipe.execution.block_queue import BlockQueue
+from tilepipe.execution.durable_array import Layout
 from tilepipe.execution.executors import serial
 from tilepipe.execution.job import Job, left_of
 from tilepipe.execution.ledger import Ledger
@@ -101,7 +102,7 @@ def open_queue(job: Job, listener: Any = silent) -> BlockQueue:
     assert job.directory is not None
     plan = job.plan
     zone = plan.grid.y.zone, plan.grid.x.zone
-    store = Store.create(job.directory, plan.predicted, zone, plan.label_dtype, plan.nodata, plan.layers)
+    store = Store.create(job.directory, Layout(plan.predicted, zone, plan.label_dtype, plan.nodata), plan.layers)
     return BlockQueue(plan, Ledger(job.directory / "ledger.jsonl"), store, listener)
 
 
@@ -116,7 +117,7 @@ def run_labels(
     job = job_for(source, model, directory, **settings)
     queue = open_queue(job)
     engine(job, queue)
-    return queue.store.read_labels(Box.of_shape(*job.plan.predicted))
+    return queue.store.labels.read(Box.of_shape(*job.plan.predicted))
 
 
 def noise(height: int, width: int, bands: int = 3, seed: int = 0) -> ArraySource:

@@ -84,5 +84,5 @@ def _digest(directory: Path, cut: str) -> str:
     job = job_for(noise(*SHAPE), random_unet(), directory, **CUTS[cut])
     queue = open_queue(job)
     assert not queue.missing()
-    labels = queue.store.read_labels(Box.of_shape(*SHAPE))
+    labels = queue.store.labels.read(Box.of_shape(*SHAPE))
     return hashlib.sha256(labels.tobytes()).hexdigest()

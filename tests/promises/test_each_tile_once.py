@@ -88,7 +88,7 @@ def test_tiles_without_image_data_are_not_predicted(coordinates: ArraySource, tm
     grid = job.plan.grid
     wanted = sum(valid[grid.kept_box(tile).slices_in(_all())].any() for tile in job.plan.tiles())
     assert sum(SEEN.values()) == wanted < job.plan.tile_count
-    assert (queue.store.read_labels(_all()) == np.where(valid, 0, 255)).all()
+    assert (queue.store.labels.read(_all()) == np.where(valid, 0, 255)).all()
 
 
 def _all() -> Box:

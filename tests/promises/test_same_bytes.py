@@ -125,7 +125,7 @@ def test_resume_computes_only_what_is_missing(truth: Any, image: ArraySource, tm
         computed += set(queue.ledger.done) - before
         break
     assert sorted(computed) == sorted(job.plan.blocks())
-    assert sha256(open_queue(job).store.read_labels(source_box(image))) == expected
+    assert sha256(open_queue(job).store.labels.read(source_box(image))) == expected
 
 
 def test_a_torn_ledger_line_is_computed_again(truth: Any, image: ArraySource, tmp_path: Path) -> None:
@@ -139,4 +139,4 @@ def test_a_torn_ledger_line_is_computed_again(truth: Any, image: ArraySource, tm
     if cut is CROP:
         assert len(queue.missing()) == 1
     serial.run(job, queue)  # with the earlier blocks whose strips are gone
-    assert sha256(queue.store.read_labels(source_box(image))) == expected
+    assert sha256(queue.store.labels.read(source_box(image))) == expected

@@ -101,7 +101,7 @@ def image() -> ArraySource:
 
 
 def layers_of(queue: Any) -> dict[str, NDArray[Any]]:
-    return {name: queue.store.read_layer(name, WHOLE) for name in queue.plan.layers}
+    return {name: queue.store.array(name).read(WHOLE) for name in queue.plan.layers}
 
 
 def brute_force(job: Job) -> dict[str, NDArray[np.float64]]:
@@ -131,7 +131,7 @@ def truth(request: Any, image: ArraySource, tmp_path_factory: Any) -> tuple[dict
     job = job_for(image, random_unet(), tmp_path_factory.mktemp("serial"), **cut)
     queue = open_queue(job)
     serial.run(job, queue)
-    return cut, {**layers_of(queue), "labels": queue.store.read_labels(WHOLE)}
+    return cut, {**layers_of(queue), "labels": queue.store.labels.read(WHOLE)}
 
 
 def test_layers_of_a_run_are_those_of_all_tiles_in_float64(truth: Any, image: ArraySource) -> None:
@@ -188,7 +188,7 @@ def test_a_changed_layer_is_found_before_a_run_goes_on(image: ArraySource, tmp_p
     job = job_for(image, random_unet(), tmp_path, **CROP)
     queue = open_queue(job)
     serial.run(job, queue)
-    queue.store.write_layer("entropy", Box(0, 0, 1, 1), np.zeros((1, 1), np.uint8))
+    queue.store.array("entropy").write(np.zeros((1, 1), np.uint8), Box(0, 0, 1, 1))
     assert Index(0, 0) not in open_queue(job).ledger.done  # it is computed again
 
 
@@ -204,7 +204,7 @@ def test_tiles_that_cannot_be_read_are_nodata_in_layers_too(cut: dict[str, Any],
     job = job_for(Flaky(pixels), codes_model(4), tmp_path, **cut)
     queue = open_queue(job)
     serial.run(job, queue)
-    failed = queue.store.read_labels(WHOLE) == 255
+    failed = queue.store.labels.read(WHOLE) == 255
     assert 0 < failed.sum() < pixels.size / 2
     for values in layers_of(queue).values():
         assert ((values == VOID) == failed).all()
@@ -233,5 +233,5 @@ def test_one_tile_agrees_with_itself(tmp_path: Path) -> None:
     job = job_for(noise(30, 40), random_unet(), tmp_path, **HANN)
     queue = open_queue(job)
     serial.run(job, queue)
-    assert not queue.store.read_layer("disagreement", Box(0, 0, 30, 40)).any()
-    assert queue.store.read_layer("margin", Box(0, 0, 30, 40)).any()
+    assert not queue.store.array("disagreement").read(Box(0, 0, 30, 40)).any()
+    assert queue.store.array("margin").read(Box(0, 0, 30, 40)).any()

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Labels, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
+from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.ledger import Record
-from tilepipe.execution.pixels import Pixels
 from tilepipe.execution.statistics.provider import StatisticsProvider, provider_of
 from tilepipe.execution.store import Store
 from tilepipe.execution.trials import Call, Found, Trials
@@ -46,13 +46,13 @@ class BlockWorker:
         self.job, plan = job, job.plan
         self.predictor = Predictor(job.model, plan.grid.tile_shape, plan.compute)
         self.store = Store(job.directory) if job.directory else None
-        self.image = Pixels(job.source, job.model.card.mean or (0.0,) * plan.bands)
+        self.image = FilledImage(job.source, job.model.card.mean or (0.0,) * plan.bands)
         stop = job.on_tile_error == FAIL
         self.statistics = statistics or provider_of(plan, job.model, self.image, job.directory, stop=stop)
         self._trials = Trials(job.model, plan, stop=stop)
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
 
-    def region(self) -> tuple[NDArray[Any], Tally]:
+    def region(self) -> tuple[Labels, Tally]:
         """Return the labels of the plan's region on the prediction grid, in memory."""
         plan, tally = self.job.plan, Tally()
         area = plan.predicted_region
@@ -76,7 +76,7 @@ class BlockWorker:
             strips = self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
         labels = canvas.labels(zone)
         labels[~self.wanted(zone)] = plan.nodata
-        sha256 = self.store.write_labels(zone, labels)
+        sha256 = self.store.labels.write(labels, zone)
         layers = self._write_layers(zone, canvas, labels != plan.nodata)
         seconds = round(time.monotonic() - start, 3)
         return Record(block, sha256, tally.tiles, tuple(tally.failed), seconds, layers, strips)
@@ -86,7 +86,7 @@ class BlockWorker:
         assert self.store is not None
         layers = self.job.plan.layers
         found = ((name, np.where(labelled, canvas.layer(name, zone), np.uint8(VOID))) for name in layers)
-        return tuple(self.store.write_layer(name, zone, codes) for name, codes in found)
+        return tuple(self.store.array(name).write(codes, zone) for name, codes in found)
 
     def close(self) -> None:
         """Stop the reading threads."""
@@ -151,7 +151,7 @@ class BlockWorker:
                 raise
             return str(error)
 
-    def pixels(self, box: Box) -> NDArray[Any]:
+    def pixels(self, box: Box) -> Pixels:
         """Return pixels as the model sees them; those without image data are its mean. Raises `InputError`."""
         return self.image.read(box)[0]
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
-from numpy.typing import NDArray
-
+from tilepipe.arrays import Labels
 from tilepipe.box import Box
 from tilepipe.errors import StorageError
 from tilepipe.events import Event, Listener
 from tilepipe.execution.ledger import AGAIN, Ledger, Record
 from tilepipe.execution.store import Store
 from tilepipe.planning.plan import Plan
+from tilepipe.products.formats import LABELS
 from tilepipe.tiling.grid import Index
 
 
@@ -116,8 +116,8 @@ class BlockQueue:
         if not self._known(record.block) or len(record.layers) != len(self.plan.layers):
             return False
         try:
-            for layer, sha256 in zip(("", *self.plan.layers), (record.sha256, *record.layers), strict=True):
-                self.store.check(self._grid.zone(record.block), sha256, layer)
+            for name, sha256 in zip((LABELS, *self.plan.layers), record.hashes, strict=True):
+                self.store.array(name).checked(sha256, self._grid.zone(record.block))
         except StorageError:
             return False
         return True
@@ -141,29 +141,28 @@ class Checked:
     A block is hashed when it is read first, and again when its file has changed since.
     """
 
-    def __init__(self, queue: BlockQueue, layer: str = "") -> None:
-        """`layer` is the name of an uncertainty layer; '' for labels."""
-        self._number = (*queue.plan.layers,).index(layer) if layer else -1
-        self._done = queue.ledger.done
-        self._store, self._grid, self._layer = queue.store, queue.plan.grid, layer
+    def __init__(self, queue: BlockQueue, name: str = LABELS) -> None:
+        """`name` is that of an uncertainty layer, or `LABELS`."""
+        self._number = (LABELS, *queue.plan.layers).index(name)
+        self._done, self._grid = queue.ledger.done, queue.plan.grid
+        self._array = queue.store.array(name)
         self._seen: dict[int, int] = {}
 
-    def __call__(self, box: Box) -> NDArray[Any]:
+    def __call__(self, box: Box) -> Labels:
         """Return the values of `box`. Raises `StorageError` where they are not what was committed."""
         y, x = self._grid.y, self._grid.x
         for row in range(min(box.y0 // y.zone, y.blocks - 1), min(y.blocks, -(-box.y1 // y.zone))):
             for column in range(min(box.x0 // x.zone, x.blocks - 1), min(x.blocks, -(-box.x1 // x.zone))):
                 self._check(Index(row, column))
-        return self._store.read_layer(self._layer, box) if self._layer else self._store.read_labels(box)
+        return self._array.read(box)
 
     def _check(self, block: Index) -> None:
         zone = self._grid.zone(block)
         number = block.row * self._grid.x.blocks + block.column
-        state = hash(tuple(self._store.state(zone, self._layer)))  # a word for each block is kept
+        state = hash(tuple(self._array.state(zone)))  # a word for each block is kept
         if self._seen.get(number) == state:
             return
         if block not in self._done:
-            raise StorageError(f"block {tuple(block)} is not in the ledger of {self._store.directory}; {AGAIN}")
-        record = self._done[block]
-        self._store.check(zone, record.layers[self._number] if self._layer else record.sha256, self._layer)
+            raise StorageError(f"block {tuple(block)} is not in the ledger of {self._array.run}; {AGAIN}")
+        self._array.checked(self._done[block].hashes[self._number], zone)
         self._seen[number] = state

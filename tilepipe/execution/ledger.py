@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tilepipe.errors import StorageError
-from tilepipe.storage import append_line, each_line, sealed, write_durably
+from tilepipe.storage import append_line, each_line, sealed, storage_errors, sync, write_durably
 from tilepipe.tiling.grid import Index
 
 AGAIN = "give the same command again: what is damaged is computed again"
@@ -41,6 +41,11 @@ class Record:
 
     strips: dict[str, str] = field(default_factory=dict)
     """sha256 of what the block has left for its later neighbours, by side."""
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """sha256 of the labels and of each layer."""
+        return self.sha256, *self.layers
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields of the ledger line; JSON types."""
@@ -131,6 +136,14 @@ def read_records(path: Path) -> tuple[Records, int]:
             raise StorageError(f"{path} was written by another version; remove {path.parent}") from None
         records[record.block] = record
     return records, damaged
+
+
+def begin_anew(path: Path) -> None:
+    """Remove a ledger whose arrays are not there, durably: it counts for nothing. Raises `StorageError`."""
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        sync(path.parent, path.parent)
 
 
 class Ledger:

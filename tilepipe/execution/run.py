@@ -23,6 +23,7 @@ from typing import Any
 from tilepipe.errors import InputError, LockedError, ModelError, StorageError
 from tilepipe.events import Event, Listener
 from tilepipe.execution.block_queue import BlockQueue, Checked
+from tilepipe.execution.durable_array import Layout
 from tilepipe.execution.elapsed import timed
 from tilepipe.execution.executors import dask
 from tilepipe.execution.job import FAIL, Job
@@ -175,12 +176,12 @@ def _refuse_changed(full: Source, request: Request, queue: BlockQueue) -> None:
 
 def maps_of(job: Job, full: Source, store: Store) -> dict[str, LabelMap]:
     """Return the labels and the layers that a store holds, by name, on the output grid."""
-    return _read_by(job, full, lambda name: store.read_labels if name == LABELS else partial(store.read_layer, name))
+    return _read_by(job, full, lambda name: store.array(name).read)
 
 
 def _maps(job: Job, full: Source, queue: BlockQueue) -> dict[str, LabelMap]:
     """The same for a run that has just been computed: every block is compared with its ledger line."""
-    return _read_by(job, full, lambda name: Checked(queue, "" if name == LABELS else name))
+    return _read_by(job, full, partial(Checked, queue))
 
 
 def _read_by(job: Job, full: Source, reader: Callable[[str], Read]) -> dict[str, LabelMap]:
@@ -209,7 +210,7 @@ def _predicted(
         drop_arrays(directory)  # labels were made of statistics that lack a window
         (directory / RECORD).unlink(missing_ok=True)
     chunk = plan.grid.y.zone, plan.grid.x.zone
-    store = Store.create(directory, plan.predicted, chunk, plan.label_dtype, plan.nodata, plan.layers)
+    store = Store.create(directory, Layout(plan.predicted, chunk, plan.label_dtype, plan.nodata), plan.layers)
     write_plan(directory, plan, request.key)
     job = replace(job, directory=directory.absolute())  # a worker has its own working folder
     windows = take_statistics(job, partial(dask.run, scheduler=scheduler), listener)

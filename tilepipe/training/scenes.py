@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
-from tilepipe.execution.pixels import Pixels
+from tilepipe.execution.filled_image import FilledImage
 from tilepipe.planning.region import image_data
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.band_choice import Reader, choose_bands
@@ -71,9 +71,9 @@ class Scene:
         """Return what the file holds in `box`, (C, box.height, box.width); outside the window it is mirrored."""
         return Part(self.source, self.window).read(box)
 
-    def pixels(self, mean: Iterable[float]) -> Pixels:
+    def pixels(self, mean: Iterable[float]) -> FilledImage:
         """Return the window as prediction reads an image: with `mean` (per band, image units) where it has no data."""
-        return Pixels(Part(self.source, self.window), tuple(float(value) for value in mean))
+        return FilledImage(Part(self.source, self.window), tuple(float(value) for value in mean))
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the pixels and labels of this scene, by content; JSON types only."""

@@ -287,4 +287,4 @@ def test_a_worker_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
     queue = open_queue(job, kill)
     dask.run(job, queue)
     assert killed
-    assert (queue.store.read_labels(Box.of_shape(300, 300)) == expected).all()
+    assert (queue.store.labels.read(Box.of_shape(300, 300)) == expected).all()

@@ -22,7 +22,7 @@ from tilepipe.execution.job import Job
 from tilepipe.execution.job import job_of as api_job
 from tilepipe.execution.statistics import passes
 from tilepipe.execution.statistics.provider import whole_so_far
-from tilepipe.execution.statistics.statistics_array import Vectors
+from tilepipe.execution.statistics.statistics_array import open_statistics
 from tilepipe.models.model import Model
 from tilepipe.sources.array import ArraySource
 
@@ -44,7 +44,7 @@ def labels_of(job: Job, engine: Any) -> str:
     queue = open_queue(job)
     passes.take_statistics(job, engine, silent)
     engine(job, queue)
-    return hashlib.sha256(queue.store.read_labels(Box.of_shape(*job.plan.predicted)).tobytes()).hexdigest()
+    return hashlib.sha256(queue.store.labels.read(Box.of_shape(*job.plan.predicted)).tobytes()).hexdigest()
 
 
 @pytest.mark.parametrize("statistics", ["field", "whole"])
@@ -54,7 +54,7 @@ def test_engines_give_the_same_bytes(model: Model, statistics: str, tmp_path: Pa
         labels = labels_of(job, engine)
         if statistics == "whole":
             return labels, whole_so_far(tmp_path / name).tobytes()
-        return labels, Vectors(tmp_path / name, "field").read(Box(0, 0, 3, 5)).tobytes()
+        return labels, open_statistics(tmp_path / name, "field").read(Box(0, 0, 3, 5)).tobytes()
 
     wanted = found("serial", serial.run)
     assert found("threads", dask.run) == wanted
@@ -119,7 +119,7 @@ def test_windows_that_cannot_be_read_count_for_nothing(model: Model, tmp_path: P
     job = job_of(model, tmp_path, Flaky(PIXELS))
     problems = passes.take_statistics(job, serial.run, silent)
     assert problems
-    values = Vectors(tmp_path, "field").read(Box(0, 0, 3, 5))
+    values = open_statistics(tmp_path, "field").read(Box(0, 0, 3, 5))
     assert ((values[..., -1] == np.float32(2.0**-20)) == (values[..., 0] == 1)).all()
     assert (values[..., -1] < 1).sum() == len(problems)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ def check_stored(run: Run) -> Stored:
     for k, name in enumerate((LABELS, *plan.layers)):
         if store is not None or run.files(name):
             read = _reader(run, store, name)
-            sha256 = {block: (record.sha256, *record.layers)[k] for block, record in last.items()}
+            sha256 = {block: record.hashes[k] for block, record in last.items()}
             wrong[name] = {
                 block for block, wanted in sha256.items() if _sha256_on_disk(read, plan.grid.zone(block)) != wanted
             }
@@ -90,7 +89,7 @@ def _opened(run: Run) -> LabelMap | None:
 def _reader(run: Run, store: Store | None, name: str) -> Callable[[Box], NDArray[Any]]:
     """Return what reads the labels or a layer in boxes of the prediction grid; raises `StorageError`, `InputError`."""
     if store is not None:
-        return store.read_labels if name == LABELS else partial(store.read_layer, name)
+        return store.array(name).read
     kept, region = run.kept(name), run.plan.output_region
 
     def read(zone: Box) -> NDArray[Any]:
@@ -134,7 +133,7 @@ class Keeper:
     def _read(self, box: Box, again: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the labels that were kept of `box`, and those computed again for the same pixels."""
         if self.store is not None:
-            return self.store.read_labels(box), again
+            return self.store.labels.read(box), again
         if self.labels is None:
             raise InputError("the product cannot be opened")
         plan, region = self.run.plan, self.run.plan.output_region

@@ -9,19 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tilepipe.arrays import Array
 from tilepipe.box import Box
 from tilepipe.errors import StorageError
 from tilepipe.events import Event, Listener
 from tilepipe.execution.block_queue import Queue, Work
+from tilepipe.execution.durable_array import DurableArray, Layout
+from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.job import FAIL, Job
-from tilepipe.execution.ledger import Record
-from tilepipe.execution.pixels import Pixels
+from tilepipe.execution.ledger import Ledger, Record
 from tilepipe.execution.statistics.provider import (
     FIELD,
     WHOLE,
@@ -32,7 +32,7 @@ from tilepipe.execution.statistics.provider import (
     read_whole,
     whole_so_far,
 )
-from tilepipe.execution.statistics.statistics_array import Vectors
+from tilepipe.execution.statistics.statistics_array import create_statistics, open_statistics
 from tilepipe.inference.statistics.capture import added_up
 from tilepipe.storage import write_json
 from tilepipe.tiling.grid import Index
@@ -46,21 +46,23 @@ class Engine(Protocol):
 
 
 class Units:
-    """A queue over the chunks of an array of vectors; none waits for another."""
+    """A queue over the chunks of an array of statistics; none waits for another."""
 
-    def __init__(self, vectors: Vectors, boxes: dict[Index, Box], listener: Listener, message: str) -> None:
+    def __init__(
+        self, array: DurableArray, ledger: Ledger, boxes: dict[Index, Box], listener: Listener, message: str
+    ) -> None:
         """Compare what is there with its ledger; `boxes` are what each unit writes, damaged ones are done again."""
-        self.vectors, self.boxes, self.listener, self.message = vectors, boxes, listener, message
-        self.ledger = vectors.ledger()
+        self.array, self.ledger = array, ledger
+        self.boxes, self.listener, self.message = boxes, listener, message
         lost = [unit for unit in self.ledger.done if unit not in boxes or not self._as_written(unit)]
         if lost:
             self.ledger.forget(lost)
         if lost or self.ledger.damaged:
             listener(Event("statistics", message="statistics kept on disk were damaged; they are taken again"))
 
-    def read(self, unit: Index) -> NDArray[Any]:
+    def read(self, unit: Index) -> Array:
         """Return what a unit has written. Raises `StorageError` when it is something else by now."""
-        return self.vectors.checked(self.boxes[unit], self.ledger.done[unit].sha256)
+        return self.array.checked(self.ledger.done[unit].sha256, self.boxes[unit])
 
     def _as_written(self, unit: Index) -> bool:
         try:
@@ -98,16 +100,16 @@ class _Unit:
     def __init__(self, job: Job, name: str) -> None:
         assert job.directory is not None
         self.plan = job.plan
-        self.vectors = Vectors(job.directory, name)
-        self.image = Pixels(job.source, job.model.card.mean or (0.0,) * job.plan.bands)
+        self.array = open_statistics(job.directory, name)
+        self.image = FilledImage(job.source, job.model.card.mean or (0.0,) * job.plan.bands)
 
     def run(self, block: Index, strips_from: Iterable[Record] = ()) -> Record:
         """Take the statistics of a unit, write them and return the line for the ledger."""
         start = time.monotonic()
         box, values, failed = self.take(block)
-        return Record(block, self.vectors.write(box, values), box.area, failed, round(time.monotonic() - start, 3))
+        return Record(block, self.array.write(values, box), box.area, failed, round(time.monotonic() - start, 3))
 
-    def take(self, unit: Index) -> tuple[Box, Any, tuple[str, ...]]:
+    def take(self, unit: Index) -> tuple[Box, Array, tuple[str, ...]]:
         """Return where a unit is kept, its values, and what failed."""
         raise NotImplementedError
 
@@ -124,7 +126,7 @@ class FieldUnit(_Unit):
         self.boxes = field_boxes(self.plan)
         self.windows = Windows(self.plan, job.model, self.image, stop=job.on_tile_error == FAIL)
 
-    def take(self, unit: Index) -> tuple[Box, Any, tuple[str, ...]]:
+    def take(self, unit: Index) -> tuple[Box, Array, tuple[str, ...]]:
         """See `Windows.take`."""
         box = self.boxes[unit]
         values, failed = self.windows.take([Index(box.y0, column) for column in range(box.x0, box.x1)])
@@ -142,7 +144,7 @@ class SumsUnit(_Unit):
         self.known = read_whole(job.directory, sum(job.plan.statistics.values[:number]))
         self.sums = MomentSums(self.plan, job.model, self.image)
 
-    def take(self, unit: Index) -> tuple[Box, Any, tuple[str, ...]]:
+    def take(self, unit: Index) -> tuple[Box, Array, tuple[str, ...]]:
         """See `MomentSums.of_block`."""
         return _one(unit), self.sums.of_block(unit, self.known)[None, None], ()
 
@@ -163,31 +165,30 @@ def take_statistics(job: Job, engine: Engine, listener: Listener) -> list[str]:
     if plan.statistics is None:
         return []
     if plan.statistics.kind == "whole":
-        for number, values in enumerate(plan.statistics.values):
-            _take_sums(job, engine, listener, (directory, number, values))
+        for number in range(len(plan.statistics.values)):
+            _take_sums(job, engine, listener, number)
         return []
     grid, columns = plan.windows, field_columns(plan)
-    shape = grid.y.count, grid.x.count, sum(plan.statistics.values) + 1
-    queue = Units(
-        Vectors.create(directory, FIELD, shape, columns, plan.compute.dtype), field_boxes(plan), listener, "statistics"
-    )
+    values = sum(plan.statistics.values) + 1
+    layout = Layout((grid.y.count, grid.x.count, values), (1, columns, values), plan.compute.dtype)
+    queue = Units(*create_statistics(directory, FIELD, layout), field_boxes(plan), listener, "statistics")
     engine(job, queue, make=FieldUnit)
     return [problem for record in queue.ledger.done.values() for problem in record.failed]
 
 
-def _take_sums(job: Job, engine: Engine, listener: Listener, of: tuple[Path, int, int]) -> None:
-    """Make one pass over the whole image and add its statistics to those that are known."""
-    directory, number, values = of
-    statistics, grid = job.plan.statistics, job.plan.grid
+def _take_sums(job: Job, engine: Engine, listener: Listener, number: int) -> None:
+    """Make one pass over the whole image for operation `number`; add its statistics to those that are known."""
+    directory, statistics, grid = job.directory, job.plan.statistics, job.plan.grid
+    assert directory is not None
     assert statistics is not None
     known, before = whole_so_far(directory), sum(statistics.values[:number])
     if len(known) > before:
         return
     blocks = {block: _one(block) for block in grid.blocks_over(Box.of_shape(*grid.shape))}
-    shape = grid.y.blocks, grid.x.blocks, values + 2
-    vectors = Vectors.create(directory, sums_name(number), shape, 1, "float64")
+    sums = statistics.values[number] + 2
+    layout = Layout((grid.y.blocks, grid.x.blocks, sums), (1, 1, sums), "float64")
     message = f"statistics of layer {number + 1} of {len(statistics.values)}"
-    units = Units(vectors, blocks, listener, message)
+    units = Units(*create_statistics(directory, sums_name(number), layout), blocks, listener, message)
     engine(job, units, make=partial(SumsUnit, number=number))
     found = added_up(np.concatenate([units.read(block)[0] for block in blocks]))
     write_json(directory / WHOLE, {"values": np.append(known, found).tolist()})

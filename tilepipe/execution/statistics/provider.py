@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, ModelError, StorageError
+from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.ledger import AGAIN, read_records
-from tilepipe.execution.pixels import Pixels
-from tilepipe.execution.statistics.statistics_array import Vectors
+from tilepipe.execution.statistics.statistics_array import open_statistics
 from tilepipe.execution.trials import Trials
 from tilepipe.inference.predictor import Predictor
 from tilepipe.inference.statistics.capture import FixedStatistics, Nodes, Recorder, Summer, added_up
@@ -66,7 +66,7 @@ class StatisticsProvider(Protocol):
 class Windows:
     """Takes statistics of windows of the image, live."""
 
-    def __init__(self, plan: Plan, model: Model, image: Pixels, *, stop: bool = False) -> None:
+    def __init__(self, plan: Plan, model: Model, image: FilledImage, *, stop: bool = False) -> None:
         """Move the model to its device; with `stop` the first window that fails raises."""
         how = plan.compute
         self.grid, self.stop = plan.windows, stop
@@ -143,7 +143,7 @@ class Stored:
 
     def __init__(self, plan: Plan, directory: Path) -> None:
         """Open them; the pass that takes them comes before the tiles."""
-        self.grid, self.vectors = plan.windows, Vectors(directory, FIELD)
+        self.grid, self.array = plan.windows, open_statistics(directory, FIELD)
         self.units, self.columns = field_boxes(plan), field_columns(plan)
         self.done, _ = read_records(directory / f"{FIELD}.jsonl")
 
@@ -156,8 +156,8 @@ class Stored:
         """Return the columns of `at` of one row of windows, (1, at.width, values + 1)."""
         chunks = [Index(row, k) for k in range(at.x0 // self.columns, -(-at.x1 // self.columns))]
         if missing := [unit for unit in chunks if unit not in self.done]:
-            raise StorageError(f"the statistics at {tuple(missing[0])} are not in {self.vectors.directory}; {AGAIN}")
-        parts = [self.vectors.checked(self.units[unit], self.done[unit].sha256) for unit in chunks]
+            raise StorageError(f"the statistics at {tuple(missing[0])} are not in {self.array.run}; {AGAIN}")
+        parts = [self.array.checked(self.done[unit].sha256, self.units[unit]) for unit in chunks]
         first = self.units[chunks[0]].x0
         return np.asarray(np.concatenate(parts, axis=1)[:, at.x0 - first : at.x1 - first])
 
@@ -178,7 +178,7 @@ class Constant:
 class MomentSums:
     """Adds up what an operation sees over the cores of tiles, the operations before it held fixed."""
 
-    def __init__(self, plan: Plan, model: Model, image: Pixels) -> None:
+    def __init__(self, plan: Plan, model: Model, image: FilledImage) -> None:
         """Move the model to its device."""
         self.plan, self.image = plan, image
         self.trials = Trials(model, plan, stop=True)
@@ -215,7 +215,7 @@ class MomentSums:
         return found
 
 
-def whole_image(plan: Plan, model: Model, image: Pixels) -> NDArray[np.float64]:
+def whole_image(plan: Plan, model: Model, image: FilledImage) -> NDArray[np.float64]:
     """Return the statistics of the whole image, (values,): one pass over its tiles per operation."""
     known, sums = np.zeros(0), MomentSums(plan, model, image)
     blocks = list(plan.grid.blocks_over(Box.of_shape(*plan.predicted)))
@@ -241,7 +241,7 @@ def read_whole(directory: Path, count: int) -> NDArray[np.float64]:
 
 
 def provider_of(
-    plan: Plan, model: Model, image: Pixels, directory: Path | None, *, stop: bool = False
+    plan: Plan, model: Model, image: FilledImage, directory: Path | None, *, stop: bool = False
 ) -> StatisticsProvider | None:
     """Return where statistics come from: the run's own where it has a directory; None for tiles that take their own.
 

@@ -1,18 +1,17 @@
-"""Pixels of a job's image as the model sees them."""
+"""The image of a job as the model sees it."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
 from tilepipe.sources.base import Source, read_reflected
 from tilepipe.sources.mask import readable
 
 
-class Pixels:
+class FilledImage:
     """The image on the prediction grid, with the model's mean where it holds no data. Safe under threads."""
 
     def __init__(self, source: Source, mean: tuple[float, ...]) -> None:
@@ -20,7 +19,7 @@ class Pixels:
         self.source = source
         self._fill = _fill(mean, source.dtype)
 
-    def read(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def read(self, box: Box) -> tuple[Pixels, NDArray[np.bool_]]:
         """Return (bands, height, width), mirrored beyond the image, and where that is data. Raises `InputError`."""
         pixels = self.source.read(box)
         valid = self.seen(box)
@@ -39,7 +38,7 @@ class Pixels:
         return readable(self.source.valid, box)
 
 
-def _fill(mean: tuple[float, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _fill(mean: tuple[float, ...], dtype: DType) -> Pixels:
     """Return per band what stands for pixels without image data: the model's mean, as far as the dtype holds it."""
     if dtype.kind == "f":
         return np.array(mean, dtype)

@@ -1,0 +1,134 @@
+"""Durable arrays: the Zarr arrays of a run, with one guarantee for all of them.
+
+When `write` returns, its values stay, whatever happens next: Zarr writes a chunk to a temporary name and renames it,
+then the chunk and the folders above it, up to the run's, are fsynced. The sha256 that `write` returns belongs into a
+ledger, and `checked` returns the values of this sha256 or raises. Each chunk has one writer; a chunk that holds the
+fill value alone is not stored. Safe under threads and processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+
+from tilepipe.arrays import Array
+from tilepipe.box import Box
+from tilepipe.errors import StorageError
+from tilepipe.execution.ledger import AGAIN
+from tilepipe.storage import storage_errors, sync, write_durably
+
+if TYPE_CHECKING:
+    from zarr.core.buffer import Buffer
+
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+"""What Zarr raises for arrays that are not what was written."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an array lies in Zarr: all that its metadata says."""
+
+    shape: tuple[int, ...]
+    """Of the array."""
+    chunk: tuple[int, ...]
+    """Shape of a chunk."""
+    dtype: str
+    """Of its values."""
+    fill: int = 0
+    """Value where nothing is stored."""
+
+    def metadata(self) -> str:
+        """Return the content of zarr.json: a pure function of the layout."""
+        files: dict[str, Buffer] = {}
+        zarr.create_array(
+            zarr.storage.MemoryStore(files), shape=self.shape, chunks=self.chunk, dtype=self.dtype,
+            fill_value=self.fill, serializer=BytesCodec(), compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        )  # fmt: skip
+        return files["zarr.json"].to_bytes().decode()
+
+
+class DurableArray:
+    """An array of two or three axes; a box is a part of the first two and all of the third."""
+
+    def __init__(self, path: Path, run: Path) -> None:
+        """Open the array at `path` in the work directory `run`. Raises `StorageError` if its metadata are damaged."""
+        self.path, self.run = path, run
+        try:
+            self._zarr: zarr.Array[Any] = zarr.open_array(path, mode="r+")
+        except DAMAGED as error:
+            raise StorageError(f"{path} is missing or corrupt: {error}; {AGAIN}") from None
+
+    @classmethod
+    def create(cls, path: Path, run: Path, layout: Layout) -> Self:
+        """Make an array, or open it if it is there; its metadata, if damaged, are put right."""
+        file, wanted = path / "zarr.json", layout.metadata()
+        with storage_errors(path):
+            if not file.exists() or file.read_bytes() != wanted.encode():
+                path.mkdir(parents=True, exist_ok=True)
+                write_durably(file, wanted)
+                sync(path, run.parent)
+        return cls(path, run)
+
+    def write(self, values: Array, box: Box | None = None) -> str:
+        """Write the values of `box`, or of the whole array, durably; return their sha256."""
+        with storage_errors(self.path):
+            self._zarr[_slices(box)] = values
+            for chunk in self._chunks(box):
+                if chunk.exists():
+                    sync(chunk, self.run)
+        return _sha256(values, box)
+
+    def read(self, box: Box | None = None) -> Array:
+        """Return the values of `box`, or of the whole array. Raises `StorageError` on corrupt data."""
+        try:
+            return np.asarray(self._zarr[_slices(box)])
+        except DAMAGED as error:
+            raise StorageError(f"{self.path} is corrupt{_at(box)}: {error}; {AGAIN}") from None
+
+    def checked(self, sha256: str, box: Box | None = None) -> Array:
+        """Return the values of `box`, or of the whole array. Raises `StorageError` when they are not of this sha256."""
+        values = self.read(box)
+        if _sha256(values, box) != sha256:
+            raise StorageError(f"{self.path} does not match its ledger{_at(box)}; {AGAIN}")
+        return values
+
+    def state(self, box: Box) -> list[tuple[int, ...] | None]:
+        """Return what changes when the files of a box are written again; None for one that is not there."""
+        return [_state(file) for file in self._chunks(box)]
+
+    def _chunks(self, box: Box | None) -> list[Path]:
+        """Return the files of the chunks that a box lies in, whether they are there or not."""
+        (tall, wide, *_), box = self._zarr.chunks, box or Box.of_shape(*self._zarr.shape[:2])
+        rows, columns = range(box.y0 // tall, -(-box.y1 // tall)), range(box.x0 // wide, -(-box.x1 // wide))
+        rest = ("0",) * (self._zarr.ndim - 2)
+        return [self.path.joinpath("c", str(row), str(column), *rest) for row in rows for column in columns]
+
+
+def _slices(box: Box | None) -> tuple[slice, ...]:
+    return (slice(box.y0, box.y1), slice(box.x0, box.x1)) if box else (slice(None),)
+
+
+def _sha256(values: Array, box: Box | None) -> str:
+    """Return the hash of the values; of a whole array that of its shape too, which nobody else knows."""
+    found = hashlib.sha256(b"" if box else f"{values.shape}".encode())
+    found.update(np.ascontiguousarray(values).data)
+    return found.hexdigest()
+
+
+def _at(box: Box | None) -> str:
+    return f" at {box}" if box else ""
+
+
+def _state(file: Path) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
