@@ -7,6 +7,7 @@ from collections import Counter
 import click
 
 from tilepipe.cli import say
+from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import TALK, with_options
 from tilepipe.cli.progress_bar import progress
 
@@ -28,10 +29,10 @@ def batch() -> None:
     """One model over many images, from a jobs file; cron or a systemd timer starts it."""
 
 
-@batch.command()
+@batch.command(cls=Command)
 @click.argument("jobs", type=click.Path())
 @with_options(*TALK)
-@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 def run(jobs: str, mode: str, quiet: bool, dry_run: bool) -> int:
     """Run the YAML file JOBS; images that are done are left alone. Prints one line per image: status, image, output."""
     from tilepipe.execution.batch.run_batch import run as run_batch

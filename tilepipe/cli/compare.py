@@ -5,13 +5,16 @@ from __future__ import annotations
 import click
 
 from tilepipe.cli import say
+from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import TALK, with_options
 from tilepipe.cli.progress_bar import progress
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("config", type=click.Path())
-@click.option("--out", type=click.Path(), metavar="FOLDER", help="Where results go; CONFIG without .yaml by default.")
+@option(
+    "--out", type=click.Path(), metavar="FOLDER", show_default="CONFIG without .yaml", help="Where results are written."
+)
 @with_options(*TALK)
 def compare(config: str, out: str | None, mode: str, quiet: bool) -> None:
     """Train and measure decoder mechanisms as the YAML file CONFIG says; prints the table's path.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tilepipe.cli import say
+from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import TALK, with_options
 from tilepipe.cli.progress_bar import progress
 from tilepipe.errors import UsageError
@@ -43,8 +44,8 @@ DEMOS = (
 )
 
 
-@click.command()
-@click.option("-o", "--output", default="demo-output", show_default=True, help="Folder for what it makes.")
+@click.command(cls=Command)
+@option("-o", "--output", default="demo-output", show_default=True, help="Folder for what it makes.")
 @with_options(*TALK)
 def demo(output: str, mode: str, quiet: bool) -> None:
     """Segment a real aerial image and part of a real slide; prints where label maps and pictures are."""

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tilepipe.cli import say
+from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import TALK, given, with_options
 from tilepipe.cli.progress_bar import progress
 from tilepipe.text import comma_list
@@ -22,17 +23,17 @@ def values(text: str) -> dict[int, int]:
         raise click.BadParameter(f"{text!r} is not a list like 1:0,2:1 (value in the file:class)") from None
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("prediction")
 @click.argument("truth")
+@option("--classes", type=comma_list, metavar="LIST", show_default="those of PREDICTION", help="Class names in order.")
+@option("--ignore", type=int, metavar="N", show_default="255", help="Value of TRUTH that is not scored.")
+@option("--values", type=values, metavar="LIST", help="Class of each value of TRUTH: VALUE:CLASS,...")
+@option("--width", type=float, metavar="PX", show_default="2", help="Distance in pixels up to which outlines agree.")
+@option("--page", type=click.Path(), metavar="FILE.html", help="Write a page with pictures.")
+@option("--overwrite", is_flag=True, help="Replace an existing page.")
+@option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_options(*TALK)
-@click.option("--classes", type=comma_list, metavar="LIST", help="Class names; the prediction's own by default.")
-@click.option("--ignore", type=int, metavar="N", help="Value of the truth that is not scored.  [default: 255]")
-@click.option("--values", type=values, metavar="LIST", help="What values of the truth mean: VALUE:CLASS,...")
-@click.option("--width", type=float, metavar="PX", help="Width at which outlines are compared.  [default: 2]")
-@click.option("--page", type=click.Path(), help="Write a page with pictures here.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing page.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def evaluate(prediction: str, truth: str, mode: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """Score the label map PREDICTION against TRUTH, a label raster or picture on the same grid."""
     from tilepipe.evaluation.accuracy.evaluate import evaluate as compare

@@ -5,14 +5,21 @@ from __future__ import annotations
 import click
 
 from tilepipe.cli import say
+from tilepipe.cli.help import Command, option
 from tilepipe.text import comma_list
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("labels", metavar="LABELS|RUN")
 @click.argument("output")
-@click.option("--of", type=comma_list, metavar="LIST", help="Products; what OUTPUT's ending says by default.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@option(
+    "--of",
+    type=comma_list,
+    metavar="LIST",
+    show_default="by the ending of OUTPUT",
+    help="Products to write: cog, ome-zarr, geojson.",
+)
+@option("--overwrite", is_flag=True, help="Replace an existing output.")
 def export(labels: str, output: str, of: tuple[str, ...] | None, overwrite: bool) -> None:
     """Write labels, or those of a run, as another product. Prints the paths of what was written."""
     from tilepipe.execution.export import export as export_labels

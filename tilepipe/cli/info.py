@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from tilepipe.cli import say
+from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import SCENE, TRUST, given, with_options
 from tilepipe.errors import TilepipeError
 from tilepipe.paths import refuse_special
@@ -20,11 +21,11 @@ MODELS = (".model", ".onnx", ".ts", ".torchscript", ".pt", ".pt2", ".pth", ".ckp
 """Suffixes of models; what holds weights only is refused with what to do instead."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("target", metavar="IMAGE|MODEL|RUN")
 @TRUST
 @with_options(*SCENE)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(target: str, trust_model: str | None, as_json: bool, **options: int | None) -> None:
     """Print what an image, a model (directory, file or bundled name) or a run (its work directory) is."""
     described = describe(target, trust_model, given(options))

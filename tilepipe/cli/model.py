@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tilepipe.cli import say
+from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import PRECISIONS, TRUST, given
 
 MODEL_REFUSED = 5
@@ -18,13 +19,13 @@ def model() -> None:
     """What a model is, whether its card is right, and models of others."""
 
 
-@model.command()
+@model.command(cls=Command)
 @click.argument("name", metavar="MODEL")
 @TRUST
-@click.option("--device", help="Where its arithmetic is measured: cpu (the default), cuda or cuda:1.")
-@click.option("--precision", type=PRECISIONS, help="In which its arithmetic is measured; auto is fp32.")
-@click.option("--write", is_flag=True, help="Write stride and halo as measured into the model's card.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@option("--device", help="Where its arithmetic is measured: cpu (the default), cuda or cuda:1.")
+@option("--precision", type=PRECISIONS, help="In which its arithmetic is measured; auto is fp32.")
+@option("--write", is_flag=True, help="Write stride and halo as measured into the model's card.")
+@option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(name: str, write: bool, as_json: bool, **options: Any) -> int:
     """Measure MODEL's total stride, reach and global layers, and look for checkerboards in its weights.
 
@@ -43,10 +44,10 @@ def check(name: str, write: bool, as_json: bool, **options: Any) -> int:
     return MODEL_REFUSED if found.problems and not write else 0
 
 
-@model.command()
+@model.command(cls=Command)
 @click.argument("name", metavar="MODEL")
 @TRUST
-@click.option("--json", "as_json", is_flag=True, help="As JSON: a model.json to start from.")
+@option("--json", "as_json", is_flag=True, help="Print JSON: a model.json to start from.")
 def card(name: str, trust_model: str | None, as_json: bool) -> None:
     """Print the card of MODEL: bands, classes, scaling, resolution, training."""
     from tilepipe.models.formats.directory import load_model
@@ -59,13 +60,13 @@ def card(name: str, trust_model: str | None, as_json: bool) -> None:
         say.out_line(f"{field:<12}  {_text(value)}")
 
 
-@model.command()
+@model.command(cls=Command)
 @click.argument("source", metavar="IN")
 @click.argument("output", metavar="OUT")
-@click.option("--card", type=click.Path(), help="Card of the new model, like model.json; the one beside IN by default.")
-@click.option("--arch", help="Network of a state dict, where the card names none, like '{name: unet, width: 16}'.")
+@option("--card", type=click.Path(), help="Card of the new model, like model.json; the one beside IN by default.")
+@option("--arch", help="Network of a state dict, where the card names none, like '{name: unet, width: 16}'.")
 @TRUST
-@click.option("--overwrite", is_flag=True, help="Replace an existing model directory.")
+@option("--overwrite", is_flag=True, help="Replace an existing model directory.")
 def convert(source: str, output: str, arch: str | None, **options: Any) -> None:
     """Make the model directory OUT of a state dict, an ONNX, TorchScript or .pt2 file, or a save_pretrained folder."""
     from tilepipe.models.formats.convert import convert as make

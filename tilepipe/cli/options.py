@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from tilepipe.cli.help import expert, option
 from tilepipe.text import comma_list
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -56,116 +57,176 @@ def pixel_size(text: str) -> float:
         ) from None
 
 
-MODEL = click.option("-m", "--model", required=True, help="A model directory or file, or the name of a bundled model.")
+MODEL = option(
+    "-m", "--model", required=True, metavar="MODEL", help="Model directory or file, or the name of a bundled model."
+)
 
 PRECISIONS = click.Choice(["auto", "fp64", "fp32", "tf32", "bf16", "fp16"])
 
-TRUST = click.option(
-    "--trust-model", metavar="sha256:HASH", help="Load a file that can run code, if it is exactly the one of this hash."
-)
+_TRUST = {
+    "metavar": "sha256:HASH",
+    "help": "Load a model file that can run code, if this is its hash.",
+}
+TRUST = option("--trust-model", **_TRUST)
+
+IMAGE, PART, TILES, MACHINE = "Image", "Part of the image", "Tiles and exactness", "Machine"
 
 SCENE = (
-    click.option("--scene", type=click.IntRange(min=0), metavar="N", help="Which image of a file of several, from 0."),
-    click.option("--z", type=click.IntRange(min=0), metavar="N", help="Which plane along z, from 0."),
-    click.option("--t", type=click.IntRange(min=0), metavar="N", help="Which plane along t, from 0."),
+    expert(
+        IMAGE, "--scene", type=click.IntRange(min=0), metavar="N", help="Image of a file that holds several, from 0."
+    ),
+    expert(IMAGE, "--z", type=click.IntRange(min=0), metavar="N", help="Plane along z, from 0."),
+    expert(IMAGE, "--t", type=click.IntRange(min=0), metavar="N", help="Plane along t, from 0."),
 )
 
 SETTINGS = (
-    *SCENE,
-    click.option("--of", type=comma_list, metavar="LIST", help="Products: cog, ome-zarr, geojson."),
-    click.option(
-        "--bounds",
-        type=four_numbers(float),
-        metavar="'L B R T'",
-        help="Region in map coordinates.",
-    ),
-    click.option("--bounds-crs", help="CRS of --bounds, for instance EPSG:4326; the image's own by default."),
-    click.option("--bands", metavar="LIST", help="Bands to read: numbers from 1, or names (R,G,B); those that fit."),
-    click.option("--window", type=four_numbers(int), metavar="COL,ROW,W,H", help="Region in pixels."),
-    click.option("--region", metavar="FILE", help="Region: the polygons of a GeoJSON file."),
-    click.option(
-        "--tile", type=word_or(int, "auto"), metavar="N|auto", help="Tile size, pixels of the prediction grid."
-    ),
-    click.option(
-        "--overlap", type=word_or(int, "auto"), metavar="N|auto", help="What neighbouring tiles share, pixels."
-    ),
-    click.option(
-        "--window-shape",
-        type=click.Choice(["auto", "crop", "constant", "gaussian", "hann", "linear"]),
-        help="How tiles are blended where they overlap.",
-    ),
-    click.option(
-        "--statistics",
-        type=click.Choice(["auto", "field", "whole", "tile"]),
-        help="Of norms and poolings over the whole image: from a fixed grid (field), the whole image, or each tile's.",
-    ),
-    click.option(
-        "--tolerance",
-        type=click.FloatRange(0, 1),
-        help="Difference in probability accepted if exact labels cost too much.",
-    ),
-    click.option("--max-cost", type=click.FloatRange(min=1), help="Work over that of one pass that exact may cost."),
-    click.option(
-        "--resolution",
-        type=word_or(float, "full", "model"),
-        metavar="full|model|R",
-        help="Pixel size of the labels: the image's (full), the model's, or a number.",
-    ),
-    click.option(
-        "--pixel-size",
-        type=pixel_size,
-        metavar="NUMBER",
-        help="Pixel size of the image, where the file does not say it right: um for slides, m for rasters.",
-    ),
-    click.option(
-        "--force-resolution",
-        is_flag=True,
-        default=None,
-        help="Run also where the image's pixels are more than 8 times as large as those of the model.",
-    ),
-    click.option(
+    option("--of", type=comma_list, metavar="LIST", help="Products to write: cog, ome-zarr, geojson."),
+    option("--region", metavar="FILE", help="Compute only inside these polygons (GeoJSON)."),
+    option("--bounds", type=four_numbers(float), metavar="'L B R T'", help="Compute only this box of map coordinates."),
+    option("--window", type=four_numbers(int), metavar="COL,ROW,W,H", help="Compute only this box of pixels."),
+    option(
         "--mask",
-        help="What is image data: auto (what the file says), none (every pixel), value:255 (not where all bands hold "
-        "that value). Or which of it gets a label: tissue, or the polygons of a GeoJSON file.",
+        metavar="MASK",
+        show_default="auto",
+        help="Image data: auto (as the file says), none (all), value:255 (other values). Or what gets a label: tissue, "
+        "or a GeoJSON file.",
     ),
-    click.option(
+    option("--bands", metavar="LIST", help="Bands to read, by number or name: 4,3,2 or R,G,B."),
+    option(
         "--layers",
         type=comma_list,
         multiple=True,
         callback=lambda _context, _option, lists: tuple(chain(*lists)) or None,
         metavar="LIST",
-        help="Uncertainty written beside the labels: margin, entropy, disagreement (of blended tiles).",
+        help="Uncertainty to write: margin, entropy, disagreement.",
     ),
-    click.option("--device", help="auto, cpu, cuda or cuda:1."),
-    click.option(
+    option("--device", metavar="DEVICE", show_default="auto", help="cpu, cuda or cuda:1."),
+    option("--memory", metavar="SIZE", help="Stay within this memory, for instance 4GiB."),
+    option("--workers", type=click.IntRange(min=1), metavar="N", help="Compute in N worker processes."),
+    *SCENE,
+    expert(
+        IMAGE,
+        "--pixel-size",
+        type=pixel_size,
+        metavar="NUMBER",
+        help="Pixel size of the image, if the file does not say it: micrometres for slides, metres for rasters.",
+    ),
+    expert(
+        IMAGE,
+        "--force-resolution",
+        is_flag=True,
+        default=None,
+        help="Accept pixels more than 8 times as large as those of the model.",
+    ),
+    expert(PART, "--bounds-crs", metavar="CRS", show_default="the image's", help="CRS of --bounds, like EPSG:4326."),
+    expert(
+        PART,
+        "--resolution",
+        type=word_or(float, "full", "model"),
+        metavar="full|model|R",
+        show_default="full",
+        help="Pixel size of the labels: that of the image (full), that of the model, or a number.",
+    ),
+    expert(
+        TILES,
+        "--tile",
+        type=word_or(int, "auto"),
+        metavar="N|auto",
+        show_default="auto",
+        help="Side of a tile in pixels of the model's grid.",
+    ),
+    expert(
+        TILES,
+        "--overlap",
+        type=word_or(int, "auto"),
+        metavar="N|auto",
+        show_default="auto",
+        help="Pixels that neighbouring tiles share.",
+    ),
+    expert(
+        TILES,
+        "--window-shape",
+        type=click.Choice(["auto", "crop", "constant", "gaussian", "hann", "linear"]),
+        metavar="SHAPE",
+        show_default="auto",
+        help="How tiles are combined: crop keeps the centre of each; constant, gaussian, hann and linear blend.",
+    ),
+    expert(
+        TILES,
+        "--statistics",
+        type=click.Choice(["auto", "field", "whole", "tile"]),
+        metavar="SOURCE",
+        show_default="auto",
+        help="Source of the statistics of instance norm, group norm and global pooling: a grid fixed to the image "
+        "(field), the whole image, or each tile.",
+    ),
+    expert(
+        TILES,
+        "--max-cost",
+        type=click.FloatRange(min=1),
+        metavar="NUMBER",
+        show_default="4",
+        help="Largest computing cost accepted for exact labels, as a multiple of one pass over the image.",
+    ),
+    expert(
+        TILES,
+        "--tolerance",
+        type=click.FloatRange(0, 1),
+        metavar="NUMBER",
+        show_default="0.01",
+        help="Difference in probability that is accepted if exact labels cost more.",
+    ),
+    expert(
+        MACHINE,
         "--precision",
         type=PRECISIONS,
-        help="Of the model; auto is fp32. fp64 takes longer and rounds no label; tf32 and fp16 need a CUDA device.",
+        metavar="NAME",
+        show_default="fp32",
+        help="Arithmetic of the model: fp32, fp64 (labels do not depend on the tiling for any weights; slower), bf16, "
+        "and on CUDA devices tf32 and fp16.",
     ),
-    click.option("--batch", type=click.IntRange(min=1), help="Tiles per model call."),
-    click.option("--block", type=click.IntRange(min=1), help="Wanted size of a block, the unit of work, in pixels."),
-    TRUST,
-    click.option("--memory", help="Memory to stay within, for instance 4GiB."),
-    click.option(
+    expert(
+        MACHINE,
+        "--batch",
+        type=click.IntRange(min=1),
+        metavar="N",
+        show_default="by device",
+        help="Tiles in one call of the model.",
+    ),
+    expert(
+        MACHINE,
+        "--block",
+        type=click.IntRange(min=1),
+        metavar="N",
+        show_default="1024",
+        help="Side of a block in pixels. A block is the unit of work that is kept if a run is interrupted.",
+    ),
+    expert(
+        MACHINE,
         "--on-tile-error",
         type=click.Choice(["nodata", "fail"]),
-        help="A tile that cannot be read or predicted: its pixels get no label and it is listed (nodata), or the run "
-        "ends (fail).",
+        metavar="nodata|fail",
+        show_default="nodata",
+        help="If a tile cannot be read or predicted: leave its pixels without a label and list it (nodata), or end the "
+        "run (fail).",
     ),
-    click.option("--workers", type=click.IntRange(min=1), help="Worker processes; in this process by default."),
-    click.option("--scheduler", help="Address of a running Dask scheduler, for instance tls://host:8786."),
+    expert(
+        MACHINE, "--scheduler", metavar="ADDRESS", help="Address of a running Dask scheduler, like tls://host:8786."
+    ),
+    expert(MACHINE, "--trust-model", **_TRUST),
 )
 
 TALK = (
-    click.option(
+    option(
         "--progress",
         "mode",
         type=click.Choice(["auto", "plain", "json", "none"]),
         default="auto",
+        metavar="KIND",
         show_default=True,
-        help="A bar on a terminal and plain lines elsewhere, or JSON lines, or nothing; on standard error.",
+        help="A bar on a terminal and lines elsewhere (auto), or plain, json or none.",
     ),
-    click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+    option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
 )
 
 
@@ -173,8 +234,8 @@ def with_options(*options: Callable[[Function], Function]) -> Callable[[Function
     """Return a decorator that adds `options` in the order given."""
 
     def decorate(function: Function) -> Function:
-        for option in reversed(options):
-            function = option(function)
+        for each in reversed(options):
+            function = each(function)
         return function
 
     return decorate

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from tilepipe.cli import say
+from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import MODEL, SETTINGS, TALK, given, with_options
 from tilepipe.cli.progress_bar import progress
 
@@ -15,13 +16,13 @@ SHOWN = 10
 """Failed tiles that are listed on standard error."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="INPUT")
 @click.argument("output", required=False)
 @with_options(MODEL, *SETTINGS, *TALK)
-@click.option("-v", "--verbose", is_flag=True, help="Print the plan before the run.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@option("-v", "--verbose", is_flag=True, help="Print the plan before the run.")
+@option("--overwrite", is_flag=True, help="Replace an existing output.")
+@option("--dry-run", is_flag=True, help="Print the plan and stop.")
 def segment(source: str, output: str | None, model: str, **options: Any) -> int:
     """Segment INPUT into a label map.
 
@@ -62,10 +63,10 @@ def say_notes(source: str, settings: dict[str, Any]) -> None:
         say.err_line(note)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="INPUT")
 @with_options(MODEL, *SETTINGS)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(source: str, model: str, as_json: bool, **options: Any) -> None:
     """Print what segmenting INPUT would take: tiles, memory, disk. Runs nothing, writes nothing."""
     from tilepipe.execution.job import plan as planned

@@ -7,26 +7,28 @@ from typing import Any
 import click
 
 from tilepipe.cli import say
-from tilepipe.cli.options import TALK, given, with_options
+from tilepipe.cli.help import Command, expert, option
+from tilepipe.cli.options import TALK, TRUST, given, with_options
 from tilepipe.cli.progress_bar import progress
 
 DOES_NOT_HOLD = 3
+OTHERS = "A label map that another program made"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("target", metavar="RUN|LABELS")
-@click.option("--image", help="The run's image, where it is no longer where it was.")
-@click.option("-m", "--model", help="The run's model, where it is no longer where it was.")
-@click.option("--mask", help="The GeoJSON file of the run's polygons, where it had one.")
-@click.option("--windows", type=click.IntRange(min=0), help="Windows to compute again; 8 by default, 0 for none.")
-@click.option("--seed", type=int, help="Of the windows' random places; 0 by default.")
-@click.option("--device", help="Where to compute; the run's own device by default.")
-@click.option("--trust-model", metavar="sha256:...", help="As in tilepipe segment.")
-@click.option("--tile", type=click.IntRange(min=1), help="Tile side of a label map that another program made.")
-@click.option("--step", type=click.IntRange(min=1), help="Distance of its tiles; --tile by default.")
-@click.option("--stride", type=click.IntRange(min=1), help="Total stride of its model, where known.")
-@click.option("--picture", metavar="FILE.png", help="Draw where the windows lie and what they show.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@option("--image", metavar="FILE", help="The image of the run, if it was moved.")
+@option("-m", "--model", metavar="MODEL", help="The model of the run, if it was moved.")
+@option("--mask", metavar="FILE", help="The GeoJSON file of the polygons of the run, if it was moved.")
+@option("--windows", type=click.IntRange(min=0), metavar="N", show_default="8", help="Places to compute again.")
+@option("--seed", type=int, metavar="N", show_default="0", help="Seed of the random places.")
+@option("--picture", metavar="FILE.png", help="Draw where the places lie and what was found there.")
+@option("--device", metavar="DEVICE", show_default="that of the run", help="cpu, cuda or cuda:1.")
+@option("--json", "as_json", is_flag=True, help="Print JSON.")
+@expert(OTHERS, "--tile", type=click.IntRange(min=1), metavar="N", help="Side of its tiles.")
+@expert(OTHERS, "--step", type=click.IntRange(min=1), metavar="N", show_default="--tile", help="Distance of its tiles.")
+@expert(OTHERS, "--stride", type=click.IntRange(min=1), metavar="N", help="Total stride of its model, if known.")
+@TRUST
 @with_options(*TALK)
 def verify(target: str, image: str | None, model: str | None, **options: Any) -> int:
     """Check a finished run against its certificate, or any label map for lines where its tiles met.

@@ -1,0 +1,65 @@
+"""Help fits a screen, names every option once with its default, and hides what only experts need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from tilepipe.cli.help import Command, Option
+from tilepipe.cli.main import main, root
+from tilepipe.planning.settings import Settings
+
+SCREEN = 40
+"""Lines of 80 characters that are read without scrolling."""
+
+
+def commands(group: click.Group = root, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*above, name))
+        else:
+            yield (*above, name), command
+
+
+COMMANDS = dict(commands())
+
+
+def shown(words: tuple[str, ...], flag: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main([*words, flag]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_fits_a_screen(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(words, "--help", capsys).splitlines()
+    assert len(lines) <= SCREEN
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_option_is_explained_once(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    command = COMMANDS[words]
+    assert isinstance(command, Command)
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    assert all(isinstance(option, Option) and option.help for option in options)
+    few = shown(words, "--help", capsys)
+    every = shown(words, "--help-all", capsys) if "--help-all" in few else few
+    for option in options:
+        name = f"  {option.opts[-1]}" if len(option.opts) == 1 else ", ".join(option.opts)
+        assert every.count(f"{name} ") + every.count(f"{name}\n") == 1
+        assert (f"{name} " in few or f"{name}\n" in few) != getattr(option, "expert", False)
+
+
+def test_settings_say_their_defaults_and_no_other_program_s_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(shown(("segment",), "--help-all", capsys).split())
+    for words in ("[default: auto]", "[default: 4]", "[default: 1024]", "[default: nodata]", "[required]"):
+        assert words in text
+    assert "[default: (" not in text
+    assert "x>=" not in text
+
+
+def test_every_setting_of_python_is_an_option() -> None:
+    names = {parameter.name for parameter in COMMANDS["segment",].params}
+    assert set(Settings.__annotations__) - names == set()

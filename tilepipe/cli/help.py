@@ -1,0 +1,82 @@
+"""Help that fits a screen: common options first, those of experts behind `--help-all`, both in named groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+COMMON = "Options"
+"""Group of options that name none; always shown."""
+
+
+class Option(click.Option):
+    """An option of a group; one for experts is shown by `--help-all` only."""
+
+    def __init__(self, *words: Any, group: str = COMMON, expert: bool = False, **fields: Any) -> None:
+        """Take what `click.Option` takes, and beside it the group's name."""
+        super().__init__(*words, **fields)
+        self.group, self.expert = group, expert
+
+    def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
+        """Return what stands in brackets: the default in plain words, or that the option must be given."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default
+        return extra
+
+
+class Command(click.Command):
+    """A command whose help shows its options in groups."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the parameters, with `--help-all` last where there is an option for experts."""
+        found = super().get_params(ctx)
+        if any(isinstance(parameter, Option) and parameter.expert for parameter in found):
+            found.append(_HELP_ALL)
+        return found
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a list of options for each group, in the order in which groups first appear; the common one first."""
+        groups: dict[str, list[tuple[str, str]]] = {COMMON: []}
+        for parameter in self.get_params(ctx):
+            if getattr(parameter, "expert", False) and not ctx.meta.get(_SHOW_ALL):
+                continue
+            row = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if row is not None:
+                groups.setdefault(getattr(parameter, "group", COMMON), []).append(row)
+        for name, rows in groups.items():
+            with formatter.section(name):
+                formatter.write_dl(rows, col_max=26)
+
+
+def option(*words: Any, **fields: Any) -> Decorator:
+    """Return the decorator that adds an `Option`."""
+    return click.option(*words, cls=Option, **fields)
+
+
+def expert(group: str, *words: Any, **fields: Any) -> Decorator:
+    """Return the decorator that adds an `Option` which only `--help-all` shows, among those of `group`."""
+    return option(*words, group=group, expert=True, **fields)
+
+
+def _show_all(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        context.meta[_SHOW_ALL] = True
+        click.echo(context.get_help(), color=context.color)
+        context.exit()
+
+
+_SHOW_ALL = "tilepipe.help_all"
+_HELP_ALL = click.Option(
+    ["--help-all"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_all,
+    help="Show every option and exit.",
+)
