@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -311,3 +312,18 @@ def test_a_full_disk_is_called_so_whatever_gdal_says(
     assert ("the disk is full" in str(error.value), "XML" in str(error.value)) == (free == 0, free > 0)
     assert "the same command goes on" in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_compressed_with_loss_afterwards_are_refused(tmp_path: Path) -> None:
+    labels = labels_like((300, 400))
+    write_cog(label_map_of(labels, LEGEND, georeference=PLACES["north-up"]), tmp_path / "a.tif")
+    for error, lossy in ((0, False), (2, True)):
+        path = tmp_path / f"{error}.tif"
+        rasterio.shutil.copy(tmp_path / "a.tif", path, driver="GTiff", compress="LERC", MAX_Z_ERROR=error)
+        with rasterio.open(path) as file:
+            assert bool((file.read(1) != labels).any()) == lossy
+        if lossy:
+            with pytest.raises(InputError, match="compressed with loss after tilepipe wrote it"):
+                read_cog(path)
+        else:
+            assert (read_cog(path).read(Box(0, 0, 300, 400)) == labels).all()

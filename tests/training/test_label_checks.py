@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import pytest
 import rasterio
@@ -20,6 +21,8 @@ from rasterio.warp import transform_geom
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.events import Event
+from tilepipe.sources.ome_tiff import is_ome_tiff
+from tilepipe.sources.open import open_source
 from tilepipe.training import sampling
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.dataset import Dataset
@@ -69,7 +72,7 @@ def test_labels_in_zarr_are_read(entry: Any, configure: Configure, tmp_path: Pat
     np.testing.assert_array_equal(classes(configure(train=[entry() | label])), LABEL)
 
 
-@pytest.mark.parametrize("name", ["l.jpg", "l.tif"])
+@pytest.mark.parametrize("name", ["l.jpg", "l.tif", "lerc.tif", "l.ome.tif", "l.zarr"])
 def test_labels_that_were_compressed_with_loss_are_refused(
     entry: Any, configure: Configure, tmp_path: Path, name: str
 ) -> None:
@@ -79,6 +82,28 @@ def test_labels_that_were_compressed_with_loss_are_refused(
         Image.fromarray(label).save(tmp_path / name)
         found = np.asarray(Image.open(tmp_path / name))
         given = entry() | {"label": str(tmp_path / name)}
+    elif name == "l.ome.tif":
+        given = entry(label, compress="JPEG", BIGTIFF="NO")
+        described = (
+            '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+            f'DimensionOrder="XYCZT" Type="uint8" SizeX="{SIDE}" SizeY="{SIDE}" SizeC="1" SizeZ="1" SizeT="1">'
+            "<TiffData/></Pixels></Image></OME>"
+        )
+        with rasterio.open(given["label"], "r+") as file:
+            file.update_tags(TIFFTAG_IMAGEDESCRIPTION=described)
+        given["label"] = str(Path(given["label"]).rename(tmp_path / name))
+        assert is_ome_tiff(Path(given["label"]))
+        found = np.asarray(open_source(given["label"]).read(WHOLE))[0]
+    elif name == "l.zarr":
+        label = label.astype(np.float32)
+        rounding = numcodecs.BitRound(keepbits=0)
+        array = zarr.create_array(str(tmp_path / name), data=label, zarr_format=2, filters=[rounding])
+        found = np.asarray(array[:])
+        given = entry() | {"label": str(tmp_path / name)}
+    elif name == "lerc.tif":
+        given = entry(label, compress="LERC", MAX_Z_ERROR=2)
+        with rasterio.open(given["label"]) as file:
+            found = file.read(1)
     else:
         given = entry(label, compress="JPEG")
         with rasterio.open(given["label"]) as file:

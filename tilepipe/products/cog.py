@@ -38,6 +38,7 @@ from tilepipe.products.pyramid import halved, halvings
 from tilepipe.products.staging import UNREADABLE, facts_of_labels, labels_from, reason, staged
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.georeference import georeference_of
+from tilepipe.sources.lossy import is_lossy
 from tilepipe.text import json_of
 
 try:  # what GDAL raises where rasterio does not translate it
@@ -91,6 +92,11 @@ def read_cog(path: Path) -> LabelMap:
             said = json_of(file.tags().get(TAG, "null"))
             if said is None:
                 raise InputError(f"{path} is a TIFF but not a label map of tilepipe: it has no {TAG} tag")
+            if is_lossy(file, str(path)):
+                raise InputError(
+                    f"{path} was compressed with loss after tilepipe wrote it, so its values are no longer the labels; "
+                    "give the labels as they were before"
+                )
             place = georeference_of(file)
             return labels_from(said, _Grid(file), partial(_read, str(path)), (TIFF_BLOCK * 2, TIFF_BLOCK * 2), place)
     except (*GDAL_ERRORS, *UNREADABLE) as error:

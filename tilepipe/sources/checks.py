@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -132,9 +131,3 @@ def usable(mask: NDArray[np.bool_] | None, box: Box, height: int, width: int) ->
     if inside is not None:
         full[inside.slices_in(box)] = True if mask is None else mask
     return full
-
-
-def is_lossy(dataset: Any) -> bool:
-    """Return whether pixels are not exactly those that were written, as far as GDAL says."""
-    stored = dataset.tags(ns="IMAGE_STRUCTURE")
-    return "JPEG" in stored.get("COMPRESSION", "") or stored.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSY")

@@ -30,6 +30,8 @@ SUMS = ("crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3")
 COMPRESSORS = ("blosc", "zstd", "lz4", "gzip", "zlib", "bz2", "lzma")
 ARRANGE = ("bytes", "endian", "transpose")
 FILTERS = ("delta", "shuffle", "fixedscaleoffset", "quantize", "bitround", "astype", "packbits")
+LOSSY = {"fixedscaleoffset", "quantize", "bitround"}
+"""Filters that round."""
 EMPTY = (1 << 64) - 1
 """Offset and size of a chunk that its shard does not hold."""
 HEAD = 32
@@ -83,6 +85,11 @@ class Chunks:
         self._limit = most * (8 if set(self._codecs) & set(FILTERS) else 1) + (64 << 10)
         for file in (folder, *(folder / name for name in ("zarr.json", ".zarray", ".zattrs"))):
             self._check_inside(file)
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the values may differ from those that were written."""
+        return bool(LOSSY & set(self._codecs))
 
     def _check_codecs(self) -> None:
         known = (*SUMS, *COMPRESSORS, *ARRANGE, *FILTERS)

@@ -34,13 +34,13 @@ from tilepipe.sources.checks import (
     check_size,
     decoding_bytes,
     given_resolution,
-    is_lossy,
     pick_scene,
     usable,
 )
 from tilepipe.sources.checks import pick_bands as named_bands
 from tilepipe.sources.georeference import georeference_of, ground_resolution
 from tilepipe.sources.handles import Handles, content_sha256, stamp, unchanged
+from tilepipe.sources.lossy import is_lossy
 from tilepipe.sources.strip_cache import ROW_CACHE_BYTES, RowCache, band_rows
 
 GDAL_CACHE_BYTES = 64 << 20
@@ -168,7 +168,7 @@ class GeoTiffSource:
         with gdal(self.name, "opened"), open_dataset(self._target, allow_driver) as dataset:
             check_links(self.name, dataset)
             self._describe(dataset, bands, allow_palette)
-            self.lossy = is_lossy(dataset)
+            self.lossy = is_lossy(dataset, self._stamp.path)
             self.georeference: Georeference | None = georeference_of(dataset)
             self.resolution = given_resolution(resolution, "m") or ground_resolution(self.georeference, *self.shape[1:])
             if self.resolution is None and self.georeference is None:

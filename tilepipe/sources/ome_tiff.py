@@ -54,6 +54,11 @@ class Planes:
         return self.pages[0].dtype
 
     @property
+    def lossy(self) -> bool:
+        """Whether the pixels may differ from those that were written."""
+        return any(page.lossy for page in self.pages)
+
+    @property
     def cache_bytes(self) -> int:
         """Memory that the reader keeps in a process beyond the pixels it returns."""
         return max(page.cache_bytes for page in self.pages)

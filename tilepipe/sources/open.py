@@ -109,9 +109,9 @@ def of_labels(source: Source) -> Source:
     """Return a source of labels. Raises `InputError` where its file holds several images, or keeps no exact values."""
     if getattr(source, "lossy", False):
         raise InputError(
-            f"{source.name} is compressed with loss, as JPEG is, which changes the numbers of classes where they meet; "
-            "give the labels as they were before, in PNG or TIFF. A mask of two classes can be cut again: "
-            f"gdal_calc.py -A {source.name} --calc 'A>127' --type Byte --outfile mask.tif"
+            f"{source.name} is compressed with loss (JPEG, LERC with MAX_Z_ERROR), which changes the numbers of "
+            "classes where they meet; give the labels as they were before, in PNG or TIFF. A mask of two classes can "
+            f"be cut again: gdal_calc.py -A {source.name} --calc 'A>127' --type Byte --outfile mask.tif"
         )
     if notes := getattr(source, "notes", ()):
         raise InputError(

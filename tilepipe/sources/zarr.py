@@ -96,6 +96,11 @@ class ZarrSource:
         return self._levels[0].dtype
 
     @property
+    def lossy(self) -> bool:
+        """Whether the pixels may differ from those that were written."""
+        return self._levels[0].chunks.lossy
+
+    @property
     def georeference(self) -> Georeference | None:
         """None."""
         return None

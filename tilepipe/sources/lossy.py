@@ -1,0 +1,59 @@
+"""Whether a raster holds exactly the values that were written, by what the file says of its compression."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+
+HEAD = 256
+"""Bytes that hold the header of a piece compressed by LERC."""
+
+
+def is_lossy(dataset: Any, path: str) -> bool:
+    """Return whether the values of a TIFF, opened by rasterio from `path`, may differ from those that were written.
+
+    LERC keeps whole numbers exactly while the error that it allows is below 1, and fractions only if none is allowed.
+    """
+    stored = dataset.tags(ns="IMAGE_STRUCTURE")
+    compression = stored.get("COMPRESSION", "")
+    if "LERC" in compression:
+        exact = np.dtype(dataset.dtypes[0]).kind in "iu"
+        error = max(_number(stored.get("MAX_Z_ERROR", "0")), _error_of_first_piece(dataset, path))
+        return error >= 1 if exact else error > 0
+    return "JPEG" in compression or stored.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSY")
+
+
+def _error_of_first_piece(dataset: Any, path: str) -> float:
+    """Return the largest error that LERC was allowed, by the header of the first piece: not all programs state it.
+
+    0.0 if the piece is not stored, or lies in Zstandard, which is not unpacked here.
+    """
+    offset, size = (dataset.get_tag_item(f"BLOCK_{word}_0_0", "TIFF", 1) for word in ("OFFSET", "SIZE"))
+    if not offset or not size or not int(size):
+        return 0.0
+    with open(path, "rb") as file:
+        file.seek(int(offset))
+        piece = file.read(min(int(size), HEAD))
+    if piece[:1] == b"\x78":  # zlib
+        piece = zlib.decompressobj().decompress(piece, HEAD)
+    return error_of_lerc(piece)
+
+
+def error_of_lerc(piece: bytes) -> float:
+    """Return the largest error that a piece of Lerc2 states (https://github.com/Esri/lerc), else 0.0."""
+    if not piece.startswith(b"Lerc2 "):
+        return 0.0
+    version = int.from_bytes(piece[6:10], "little")
+    counts = 6 + (version >= 4) + 2 * (version >= 6)
+    at = 10 + 4 * (version >= 3) + 4 * counts
+    return float(struct.unpack_from("<d", piece, at)[0]) if len(piece) >= at + 8 else 0.0
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
