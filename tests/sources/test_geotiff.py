@@ -23,6 +23,7 @@ from tilepipe.sources import checks
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.geotiff import GDAL_CACHE_BYTES, GeoTiffSource, gdal
 from tilepipe.sources.handles import HANDLES_PER_THREAD
+from tilepipe.sources.open import open_source
 from tilepipe.sources.strip_cache import ROW_CACHE_BYTES
 
 UTM = {"crs": "EPSG:32645", "transform": rasterio.Affine(0.5, 0, 400000, 0, -0.5, 3000000)}
@@ -308,6 +309,22 @@ def test_palette_is_refused_unless_indices_are_wanted(geotiff: Write, noise: Any
     with pytest.raises(InputError, match=r"p\.tif has a colour palette.*gdal_translate -expand rgb"):
         GeoTiffSource(path)
     np.testing.assert_array_equal(GeoTiffSource(path, allow_palette=True).read(Box(0, 0, 40, 50)), image)
+
+
+@pytest.mark.parametrize("stored", [{}, {"photometric": "MINISWHITE"}, {"compress": "CCITTFAX4"}])
+def test_images_of_one_bit_are_read_as_rasterio_reads_them(geotiff: Write, noise: Any, stored: dict[str, str]) -> None:
+    """GDAL gives them a palette of black and white that the file does not have."""
+    image = noise((1, 40, 50)) % 2
+    path = geotiff(image, nbits=1, **stored, **UTM)
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(), image)
+        assert file.colorinterp == (ColorInterp.palette,)
+    source = open_source(path)
+    np.testing.assert_array_equal(source.read(Box(0, 0, 40, 50)), image)
+    assert (source.dtype, source.valid(Box(0, 0, 40, 50))) == (np.uint8, None)
+    coloured = geotiff(image, "c.tif", lambda d: d.write_colormap(1, {0: (9, 0, 0, 255), 1: (0, 9, 0, 255)}), nbits=1)
+    with pytest.raises(InputError, match="has a colour palette"):
+        open_source(coloured)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "uint32", "float64", "complex64"])

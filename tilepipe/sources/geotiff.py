@@ -139,7 +139,8 @@ class GeoTiffSource:
     non-finite floats decide `valid`. `resolution` overrides the pixel size in metres. `allow_driver` opens with another
     GDAL driver, for instance "VRT": only for files you trust, as they may name others. `allow_palette` is for label
     rasters: indices of a palette are read as they are, and numbers of any type. `scene` picks one of several images
-    (pages that are no overviews) from 0, by default the largest, which `notes` says.
+    (pages that are no overviews) from 0, by default the largest, which `notes` says. Pixels of one bit are 0 and 1, as
+    they are stored.
     Raises `InputError` for files that are missing, truncated, no TIFF, of another dtype, or stored in too large pieces.
     """
 
@@ -198,7 +199,7 @@ class GeoTiffSource:
     def _describe(self, dataset: Any, bands: Sequence[int] | None, allow_palette: bool) -> None:
         """Take over shape, dtype, layout and the kind of mask from the open file, or refuse it."""
         self._bands = pick_bands(self.name, dataset, bands)
-        if ColorInterp.palette in dataset.colorinterp and not allow_palette:
+        if ColorInterp.palette in dataset.colorinterp and not allow_palette and not _is_one_bit(dataset):
             raise InputError(
                 f"{self.name} has a colour palette: its pixels are numbers of colours, not colours. "
                 "Convert it: gdal_translate -expand rgb in.tif out.tif"
@@ -373,6 +374,13 @@ def pick_bands(name: str, dataset: Any, bands: Sequence[int] | None) -> list[int
         ]
         return found or list(dataset.indexes)
     return list(named_bands(name, bands, dataset.count))
+
+
+def _is_one_bit(dataset: Any) -> bool:
+    """Return whether the palette is the black and white that GDAL gives to every image of one bit: it has values."""
+    if dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") != "1":
+        return False
+    return {tuple(dataset.colormap(1)[value][:3]) for value in (0, 1)} == {(0, 0, 0), (255, 255, 255)}
 
 
 def mask_kind(dataset: Any, bands: Sequence[int]) -> str:
