@@ -50,41 +50,44 @@ class ModelCard(BaseModel):
     format: Literal[1] = 1
     """Version of this format."""
     name: str = "model"
-    """Short name, used for products."""
+    """Short name, which products carry."""
     description: str = ""
     """One or two sentences for people."""
     bands: int = Field(ge=1, le=4096)
-    """Bands that the model reads."""
+    """Number of bands that the model reads."""
     band_names: tuple[str, ...] = ()
     """Names of the bands in the order in which the model reads them, as files call them: red, green, blue, nir."""
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names by label value, from 0."""
     colors: tuple[str, ...] = ()
-    """'#rrggbb' per class; a default palette where empty."""
+    """Colours '#rrggbb', one per class; a default palette if empty."""
     output: Output | None = None
-    """What the network gives; found by its last operation and on a made-up tile where empty."""
+    """What the network gives: 'logits', 'probabilities' or 'labels'; if None, its last operation and a made-up tile
+    show it."""
     key: str | int | None = None
-    """Where the scores lie in a network that returns several things; found by name and shape where empty."""
+    """Name or place of the scores in a network that returns several things; if None, they are found by name and
+    shape."""
     mean: tuple[float, ...] = ()
-    """Per band, in the source's own pixel units; 0 where empty."""
+    """Means, one per band, in the image's own pixel units; 0 if empty."""
     std: tuple[float, ...] = ()
-    """Per band, in the source's own pixel units; 1 where empty."""
+    """Standard deviations, one per band, in the image's own pixel units; 1 if empty."""
     dtype: Literal["uint8", "uint16", "int16", "float32"] | None = None
-    """Pixel type it was trained on; another one is refused. None takes any."""
+    """Pixel type that the model was trained on; an image of another type is refused. None takes any type."""
     resolution: float | None = Field(default=None, ge=FINEST, le=COARSEST, allow_inf_nan=False)
-    """Pixel size it was trained at, in `unit`; None takes the image's own."""
+    """Pixel size that the model was trained at, in `unit`; None takes the image's own."""
     unit: Literal["m", "um"] = "m"
     """Unit of `resolution`: metres on the ground, micrometres in the specimen."""
     stride: int = Field(default=1, ge=1, le=MAX_STRIDE)
-    """Total stride S: tile origins and sizes are multiples of it."""
+    """Total stride in pixels: tile origins and sizes are multiples of it."""
     halo: int | None = Field(default=None, ge=0, le=MAX_TILE)
-    """Reach rounded up to a multiple of `stride`, in pixels; None when unknown or unbounded."""
+    """Reach rounded up to a multiple of `stride`, in pixels; None if it is unknown or unbounded."""
     tile: int | None = Field(default=None, ge=1, le=MAX_TILE)
     """Suggested tile size in pixels of the prediction grid."""
     arch: dict[str, Any] | None = None
-    """Architecture of ours: {'name': 'unet', ...its parameters}; None for a model wrapped from Python."""
+    """Architecture of one of our networks: {'name': 'unet', ...its parameters}; None for a model wrapped from
+    Python."""
     license: str = ""
-    """Of the weights."""
+    """Licence of the weights."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Training record: data, configuration, scores."""
 

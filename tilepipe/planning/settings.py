@@ -21,75 +21,78 @@ MAX_COST = 4.0
 
 
 class Choices(TypedDict, total=False):
-    """What a user may choose beside the region; the command line's names with underscores."""
+    """Settings beside the region. They have the names of the command line's options, and each has a default."""
 
     scene: int
-    """Which image of a file that holds several, from 0; the largest by default."""
+    """Image of a file that holds several, counted from 0; the largest by default."""
     z: int
-    """Which plane along z, from 0."""
+    """Plane along z, counted from 0."""
     t: int
-    """Which plane along t, from 0."""
+    """Plane along t, counted from 0."""
 
     of: str | Sequence[str]
-    """Products: cog, ome-zarr, geojson; a list, or with commas between."""
+    """Products: 'cog', 'ome-zarr', 'geojson'; a list, or one text with commas between them."""
     bounds: tuple[float, float, float, float]
-    """(left, bottom, right, top) in `bounds_crs`."""
+    """Region as (left, bottom, right, top) in map coordinates of `bounds_crs`."""
     bounds_crs: str
-    """Of `bounds`; the image's own when left out."""
+    """CRS of `bounds`, such as 'EPSG:4326'; the image's own by default."""
     bands: str | Sequence[int | str]
-    """Bands to read, by number from 1 or by name: "1,2,3", "R,G,B"; those that fit the model when left out."""
+    """Bands to read, by number from 1 or by name: "1,2,3", "R,G,B"; those that fit the model by default."""
     window: tuple[int, int, int, int]
-    """(column, row, width, height) in pixels, as GDAL's -srcwin."""
+    """Region as (column, row, width, height) in full-resolution pixels, as GDAL's -srcwin."""
     tile: int | Literal["auto"]
-    """Tile size in pixels of the prediction grid."""
+    """Side of a tile in pixels of the prediction grid."""
     overlap: int | Literal["auto"]
-    """Pixels that neighbouring tiles share."""
+    """Overlap of neighbouring tiles in pixels of the prediction grid."""
     window_shape: str
-    """auto, crop, constant, gaussian, hann or linear."""
+    """Weights of a tile's pixels: 'auto', 'crop', 'constant', 'gaussian', 'hann' or 'linear'."""
     statistics: str
-    """Where those of operations over the whole image come from: auto, field (a fixed grid), whole (image) or tile."""
+    """Source of the statistics of norms and poolings over the whole image: 'auto', 'field' (a grid fixed to the
+    image), 'whole' (the whole image) or 'tile' (each tile)."""
     tolerance: float
-    """Difference in probability accepted where exact labels cost more than max_cost; 0: exact at any cost."""
+    """Change of a probability (0 to 1) that is accepted if exact labels cost more than `max_cost`; 0 asks for exact
+    labels at any cost. 0.01 by default."""
     max_cost: float
-    """Work over that of one pass that exact labels may cost; 4 by default."""
+    """Largest computing cost of exact labels, as a multiple of one pass over the image; 4 by default."""
     resolution: str | float
-    """Grid of the labels: full, model, or a pixel size."""
+    """Grid of the labels: 'full' (the image's own), 'model', or a pixel size in the model's unit."""
     pixel_size: float
-    """Pixel size of the image in the model's unit, where the file does not say or says it wrong."""
+    """Pixel size of the image in the model's unit, if the file does not say it or says it wrong."""
     force_resolution: bool
-    """Run also where the image's pixels are more than 8 times as large as those of the model."""
+    """Whether an image is run whose pixels are more than 8 times as large as those of the model."""
     mask: str | Path
-    """What is image data: auto (what the file declares), none (every pixel) or value:255 (all but that value). Or which
-    of it gets a label: tissue, or a GeoJSON file of polygons."""
+    """Pixels that are image data: 'auto' (what the file declares), 'none' (every pixel), 'value:255' (all but those
+    of this value). Or pixels that get a label: 'tissue', or the path of a GeoJSON file of polygons."""
     device: str
-    """auto, cpu, cuda or cuda:0."""
+    """Device: 'auto', 'cpu', 'cuda' or 'cuda:0'."""
     precision: str
-    """auto (fp32), fp64, fp32, tf32, bf16 or fp16."""
+    """Precision: 'auto' (fp32), 'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'."""
     batch: int
-    """Tiles that the model sees at once."""
+    """Number of tiles that the model is given at once."""
     block: int
-    """Wanted size of a block in pixels."""
+    """Wanted side of a block in pixels of the prediction grid."""
     memory: str | int
-    """Most bytes that the run may take, like 4GiB."""
+    """Largest memory of the run in bytes, or with a unit: '4GiB'."""
     workers: int
-    """Worker processes; 0 computes in this process."""
+    """Number of worker processes; 0 computes in this process."""
     scheduler: str
     """Address of a running Dask scheduler."""
     trust_model: str
-    """'sha256:' and the hash of a model file that can run code, which is loaded then."""
+    """'sha256:' and the hash of a model file that can run code; exactly this file is loaded."""
     on_tile_error: str
-    """What a tile that cannot be read or predicted does: nodata (its pixels get no label, and it is listed) or fail."""
+    """What happens if a tile cannot be read or predicted: 'nodata' leaves its pixels without a label and lists it,
+    'fail' ends the run."""
     overwrite: bool
-    """Replace an output that exists."""
+    """Whether an output that exists is replaced."""
     layers: str | Sequence[str]
-    """Uncertainty layers to write beside the labels: margin, entropy, disagreement."""
+    """Uncertainty layers to write beside the labels: 'margin', 'entropy', 'disagreement'."""
 
 
 class Settings(Choices, total=False):
-    """All that a user may choose. Everything has a default."""
+    """All settings of a run: those of `Choices`, and the region."""
 
     region: Box | tuple[int, int, int, int] | str | Path
-    """Pixels of the full-resolution grid, as a `Box` or its (y0, x0, y1, x1), or a GeoJSON file of polygons."""
+    """Region in full-resolution pixels: a `Box`, its (y0, x0, y1, x1), or the path of a GeoJSON file of polygons."""
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,11 @@ class TrainConfig(Strict):
     name: str
     """Short name of the model."""
     description: str = ""
+    """One or two sentences for people."""
     license: str = ""
+    """Licence of the weights."""
     output: str
-    """Model directory to write, for instance buildings.model; refused when it exists."""
+    """Path of the model directory to write, such as buildings.model; training is refused if it exists."""
     classes: tuple[str, ...] = Field(min_length=2)
     """Class names by label value, from 0."""
     absent: tuple[str, ...] = ()
@@ -85,8 +87,8 @@ class TrainConfig(Strict):
     colors: tuple[str, ...] = ()
     """'#rrggbb' per class; also what the colours of label rasters with three bands mean."""
     values: dict[int, int] | None = None
-    """Class of each value in the label rasters; None where values are classes already. A value named here is a label
-    also where the raster says that it is nodata."""
+    """Class of each value in the label rasters; None if the values are classes already. A value that is named here
+    is a label, even if the raster calls it nodata."""
     other: int | None = None
     """Class of all values that `values` does not name; None refuses them."""
     ignore: tuple[int, ...] = ()
@@ -94,13 +96,14 @@ class TrainConfig(Strict):
     resolution: float | None = Field(default=None, gt=0)
     """Pixel size to train at, in `unit`; None takes each image's own."""
     unit: Literal["m", "um"] = "m"
+    """Unit of pixel sizes: 'm' (metres on the ground) or 'um' (micrometres in the specimen)."""
     bands: tuple[int | str, ...] | None = None
-    """Bands of the images that are trained on, by number from 1 or by name, in this order; those that fit where left
-    out, and what is chosen then is said."""
+    """Bands of the images that are trained on, by number from 1 or by name, in this order. By default those that
+    fit are taken, and training says which."""
     mask: Literal["auto", "none"] = "auto"
     """Pixels of the images that hold data: those that the file says (auto), or all (none)."""
     arch: dict[str, Any] = {"name": "unet"}
-    """Architecture as in a model card; that of `start` where left out."""
+    """Architecture as in a model card; that of `start` by default."""
     start: str | None = None
     """Bundled name or model directory whose weights training starts from, but for the head where the number of classes
     differs; `arch`, `resolution` and `unit` are its own where left out."""
@@ -110,6 +113,7 @@ class TrainConfig(Strict):
     encoder_weights: str | None = None
     """ResNet encoder: file with a state dict of torchvision or timm, or timm's name of weights that it downloads."""
     train: tuple[Scenes, ...] = Field(min_length=1)
+    """Images to train on, with their labels."""
     score: tuple[Scenes, ...] = ()
     """Scored once, after training; nothing is chosen by these scores."""
     validation: tuple[Scenes, ...] = Field(default=(), alias="validate")
@@ -122,7 +126,9 @@ class TrainConfig(Strict):
     min_gain: float = Field(default=0.0, ge=0, lt=1)
     """Gain of mean IoU (0 to 1) over the best so far that resets `patience`; smaller ones do not."""
     steps: int = Field(default=1000, ge=1)
+    """Number of steps."""
     batch: int = Field(default=8, ge=1)
+    """Number of crops per step."""
     crop: int = Field(default=256, ge=16)
     """Side of a training crop, in pixels at `resolution`; a multiple of the network's total stride."""
     balance: float = Field(default=0.5, ge=0, le=1)
@@ -133,15 +139,19 @@ class TrainConfig(Strict):
     """Per class, for cross_entropy, focal and boundary; 1 where empty. `balanced`: one over the square root of the
     class's share of the labelled pixels of `train`, scaled to a mean of 1."""
     augment: Augment = Augment()
+    """Random changes of the crops."""
     learning_rate: float = Field(default=2e-3, gt=0)
+    """Largest learning rate; AdamW uses it."""
     warmup: int = Field(default=50, ge=0)
     """Steps in which the learning rate rises; it falls along a cosine afterwards."""
     weight_decay: float = Field(default=1e-2, ge=0)
+    """Weight decay of AdamW."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     ema: float = Field(default=0.99, ge=0, lt=1)
     """Share that the averaged weights keep at each step; the average is what is saved."""
     seed: int = Field(default=0, ge=0)
+    """Seed of the start weights, the crops and the augmentation."""
     device: str = "cpu"
     """cpu, cuda, cuda:1 or auto."""
     precision: Precision = "auto"

@@ -36,20 +36,20 @@ UNKNOWN = -1
 
 
 class MapOptions(TypedDict, total=False):
-    """How two maps are compared. Everything has a default."""
+    """Options of `evaluate`. Each has a default."""
 
     classes: Sequence[str]
-    """Class names by label value; those of the prediction where it was made by tilepipe."""
+    """Class names by label value; those of the prediction by default, if tilepipe made it."""
     ignore: int | None
     """Value of the truth that is not scored, 255 by default; None scores every value."""
     width: float
-    """Width in pixels of boundary F1, Boundary IoU and trimap IoU."""
+    """Width in pixels of boundary F1, Boundary IoU and trimap IoU; 2 by default."""
     values: Mapping[int, int]
-    """Label value by value of the truth file; the same numbers by default."""
+    """Label value by value of the truth; the same numbers by default."""
     page: str | Path
-    """Where to write a page with pictures."""
+    """Path of an HTML page with pictures to write."""
     overwrite: bool
-    """Replace a page that exists."""
+    """Whether a page that exists is replaced."""
 
 
 @dataclass(frozen=True)

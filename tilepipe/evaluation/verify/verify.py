@@ -42,26 +42,26 @@ WINDOWS = 8
 
 
 class Options(TypedDict, total=False):
-    """What may be chosen; the command line's names with underscores."""
+    """Options of `verify`. They have the names of the command line's options."""
 
     windows: int
-    """Windows to compare; 8 by default, 0 checks only what is on disk."""
+    """Number of patches to compare; 8 by default, and 0 checks only what is on disk."""
     seed: int
-    """Of the random places; 0 by default."""
+    """Seed of the random places; 0 by default."""
     mask: str | Path
-    """GeoJSON file of the run's polygons, where it had one."""
+    """Path of the GeoJSON file of the run's polygons, if the run had one."""
     device: str
-    """Where to compute; the run's own device by default."""
+    """Device that computes; the run's own by default."""
     trust_model: str
     """As in `segment`."""
     tile: int
-    """Tile side of a label map that no run is known of."""
+    """Side of a tile in pixels, for a label map that no run is known of."""
     step: int
-    """Distance of its tiles; the tile side by default."""
+    """Distance between the origins of its tiles in pixels; the side of a tile by default."""
     stride: int
-    """Total stride of its model, where known."""
+    """Total stride of its model in pixels, if it is known."""
     picture: str | Path
-    """PNG to write: where the windows lie and what they show."""
+    """Path of a PNG to write. It shows the places of the patches and their differences."""
 
 
 @public
