@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+
+from tilepipe.text import JSON
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Event:
     """Units in all; 0 when unknown."""
     message: str = ""
     """One sentence for people; may be empty."""
-    data: dict[str, Any] = field(default_factory=dict)
+    data: JSON = field(default_factory=dict)
     """Figures for machines; JSON types only."""
 
 

@@ -16,12 +16,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from tilepipe.errors import LockedError, StorageError, system_sentence
+from tilepipe.text import JSON
 
 CHECK = "check"
 """Field of a JSON object that holds the checksum of the others."""
@@ -29,13 +30,13 @@ DIGITS = 16
 """Hexadecimal digits of a checksum."""
 
 
-def sealed(fields: dict[str, Any]) -> dict[str, Any]:
+def sealed(fields: Mapping[str, object]) -> JSON:
     """Return JSON fields with their checksum as the last one."""
     plain = {name: value for name, value in fields.items() if name != CHECK}
     return {**plain, CHECK: _checksum(plain)}
 
 
-def unsealed(text: str | bytes) -> dict[str, Any] | None:
+def unsealed(text: str | bytes) -> JSON | None:
     """Return the fields of a JSON object that `sealed` made; None when they are not what was written."""
     try:
         fields = json.loads(text)
@@ -45,16 +46,16 @@ def unsealed(text: str | bytes) -> dict[str, Any] | None:
         return None
 
 
-def _checksum(fields: dict[str, Any]) -> str:
+def _checksum(fields: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
-def write_json(path: Path, fields: dict[str, Any]) -> None:
+def write_json(path: Path, fields: Mapping[str, object]) -> None:
     """Write JSON fields with their checksum, durably and at once. Raises `StorageError`."""
     write_durably(path, json.dumps(sealed(fields), indent=1) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> JSON:
     """Return what `write_json` wrote. Raises `StorageError` where it is missing or damaged."""
     try:
         found = unsealed(path.read_bytes())
@@ -65,7 +66,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def append_line(path: Path, fields: dict[str, Any]) -> None:
+def append_line(path: Path, fields: Mapping[str, object]) -> None:
     """Add a line with its checksum and make it durable; a torn line before it is left alone. Raises `StorageError`."""
     with storage_errors(path):
         created = not path.exists()
@@ -81,7 +82,7 @@ def append_line(path: Path, fields: dict[str, Any]) -> None:
             sync(path.parent, path.parent)
 
 
-def each_line(path: Path) -> Iterator[dict[str, Any] | None]:
+def each_line(path: Path) -> Iterator[JSON | None]:
     """Yield the lines of a log, one in memory at a time: None for one that is not what was written."""
     if path.exists():
         with path.open("rb") as file:
@@ -90,7 +91,7 @@ def each_line(path: Path) -> Iterator[dict[str, Any] | None]:
                     yield unsealed(line)
 
 
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+def read_lines(path: Path) -> tuple[list[JSON], int]:
     """Return the lines of a log that are what was written, and how many others stand between or after them."""
     found = list(each_line(path))
     whole = [fields for fields in found if fields is not None]
@@ -180,7 +181,7 @@ def _lock(path: Path) -> Iterator[None]:
                 return
 
 
-def _take(file: Any, path: Path) -> None:
+def _take(file: IO[str], path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -194,7 +195,7 @@ def _take(file: Any, path: Path) -> None:
         ) from None
 
 
-def _same(file: Any, path: Path) -> bool:
+def _same(file: IO[str], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but tab and line feed: escapes, bells, carriage returns
@@ -22,6 +25,8 @@ UNSAFE = re.compile(
     "\u202a-\u202e\u2066-\u2069"  # what turns the direction of the text that follows
     "\ud800-\udfff\ufffe\uffff]"  # halves of characters (file names that are no UTF-8), no characters
 )
+JSON: TypeAlias = dict[str, Any]
+"""A JSON object: what stands under its names is checked by those who read it."""
 LONGEST_NAME = 200
 """Characters of a name that was not found; beyond that a message would be all name."""
 
@@ -96,7 +101,7 @@ NEEDED = {
 """What a value needs, by the first word of pydantic's name for what is wrong with it."""
 
 
-def wrong_value(problem: Mapping[str, Any]) -> str:
+def wrong_value(problem: ErrorDetails) -> str:
     """Return what is wrong with a value in a file of settings, and what it needs, from one of pydantic's errors."""
     said = str(problem["msg"]).removeprefix("Value error, ")
     where, kind = ".".join(str(part) for part in problem["loc"]), str(problem["type"]).split("_")[0]
@@ -130,7 +135,7 @@ KEYS = {"batch run": ("images", "output", "settings"), "train": ("train", "class
 """Keys by which the YAML files of commands are told apart."""
 
 
-def kind_of(fields: dict[str, Any]) -> str:
+def kind_of(fields: JSON) -> str:
     """Return the command whose YAML file this is, by its keys; '' where they fit none or several."""
     found = {command: sum(key in fields for key in keys) for command, keys in KEYS.items()}
     best = max(found, key=lambda command: found[command])

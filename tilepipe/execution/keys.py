@@ -16,7 +16,7 @@ import os
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError, TilepipeError
@@ -28,6 +28,7 @@ from tilepipe.sources.base import Source
 from tilepipe.sources.content import identity_of
 from tilepipe.sources.open import image_files
 from tilepipe.storage import read_json, write_json
+from tilepipe.text import JSON
 from tilepipe.tiling.uncertainty import layer_names
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 PLAN = "plan.json"
 LEFT_OUT = {"overwrite", "on_tile_error", "scheduler", "workers", "trust_model", "of"}
 """Settings that change neither a label nor a choice of the plan."""
-DEFAULTS: dict[str, Any] = {"mask": "auto", "resolution": "full", "workers": 0} | dict.fromkeys(
+DEFAULTS: JSON = {"mask": "auto", "resolution": "full", "workers": 0} | dict.fromkeys(
     ("tile", "overlap", "window_shape", "statistics", "device", "precision"), "auto"
 )
 """What a setting is when nobody says: giving it changes nothing."""
@@ -49,7 +50,7 @@ Stamp = tuple[int, int, int, int, int]
 class Keys:
     """Identities of an image and a model, as they were when a command began."""
 
-    image: dict[str, Any]
+    image: JSON
     """The source's identity."""
     stamps: dict[str, Stamp | None]
     """State of each of the image's files, taken before they were hashed."""
@@ -102,16 +103,16 @@ def _stamps(full: Source) -> dict[str, Stamp | None]:
     return found
 
 
-def _as_given(settings: Settings) -> dict[str, Any]:
+def _as_given(settings: Settings) -> JSON:
     """Return what a user asks for in one form, as JSON: defaults left out, files by their content."""
-    asked: dict[str, Any] = {**settings}
+    asked: JSON = {**settings}
     if asked.get("layers"):
         asked["layers"] = layer_names(asked["layers"])
     given = {name: _plain(value) for name, value in asked.items() if name not in LEFT_OUT and value is not None}
     return {name: value for name, value in given.items() if value != DEFAULTS.get(name, [])}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Box):
         return value.to_list()
     if isinstance(value, str | Path) and Path(value).is_file():

@@ -7,10 +7,10 @@ import struct
 from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tilepipe.errors import StorageError
 from tilepipe.storage import append_line, each_line, sealed, storage_errors, sync, write_durably
+from tilepipe.text import JSON
 from tilepipe.tiling.grid import Index
 
 AGAIN = "give the same command again: what is damaged is computed again"
@@ -47,14 +47,14 @@ class Record:
         """sha256 of the labels and of each layer."""
         return self.sha256, *self.layers
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSON:
         """Return the fields of the ledger line; JSON types."""
         return asdict(self) | {"block": list(self.block)}
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Record:
+    def from_dict(cls, fields: JSON) -> Record:
         """Return the record of a ledger line's fields. Raises KeyError or TypeError when they are of another kind."""
-        lists: dict[str, Any] = {name: tuple(fields[name]) for name in ("failed", "layers") if name in fields}
+        lists: JSON = {name: tuple(fields[name]) for name in ("failed", "layers") if name in fields}
         return cls(**{**fields, **lists, "block": Index(*fields["block"])})
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Labels
 from tilepipe.box import Box
 from tilepipe.models.card import ModelCard
 from tilepipe.planning.plan import Plan
@@ -19,7 +19,7 @@ from tilepipe.sources.base import Georeference, Resolution, Source
 from tilepipe.sources.georeference import moved_rpcs
 from tilepipe.tiling.uncertainty import LAYERS, STEPS, VOID
 
-Read = Callable[[Box], NDArray[Any]]
+Read = Callable[[Box], Labels]
 
 
 def label_map(
@@ -34,7 +34,7 @@ def label_map(
     scale = plan.shape[0] / plan.output[0], plan.shape[1] / plan.output[1]
     block = zone.y.zone * plan.output[0] // plan.predicted[0], zone.x.zone * plan.output[1] // plan.predicted[1]
 
-    def read_output(box: Box) -> NDArray[Any]:
+    def read_output(box: Box) -> Labels:
         box = box.shift(region.y0, region.x0)
         if plan.output == plan.predicted:
             return read(box)

@@ -13,27 +13,23 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tilepipe.errors import StorageError, TilepipeError, UsageError
+from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.events import Event, Listener
+from tilepipe.execution.file_state import FileState, is_same, seen, sha256_of, state_of
+from tilepipe.execution.run_record import RECORD, RunRecord, as_written, read_record
 from tilepipe.paths import work_directory
 from tilepipe.products.formats import PRODUCTS, SIDECARS, File, files_of
 from tilepipe.products.label_map import LabelMap
-from tilepipe.storage import locked, read_json, storage_errors, sync, sync_tree, write_json
+from tilepipe.storage import locked, storage_errors, sync, sync_tree, write_json
 
-RECORD = "run.json"
 STAGED = "products"
 """Folder of a work directory that holds products not in place yet."""
-
-FileState = dict[str, Any]
-"""What tells whether a product is still the one that was written: files, bytes, mtime_ns and, when staged, sha256."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +60,7 @@ class Outputs:
         return [file.path.with_name(f".{file.path.name}.lock") for file in self.files]
 
 
-def read_record(directory: Path) -> dict[str, Any] | None:
-    """Return run.json of a work directory; None where it is missing or not what was written."""
-    try:
-        record = read_json(directory / RECORD)
-    except StorageError:
-        return None
-    return record if {"products", "replaces", "published", "failed"} <= record.keys() else None
-
-
-def is_published(record: dict[str, Any], outputs: Outputs) -> bool:
+def is_published(record: RunRecord, outputs: Outputs) -> bool:
     """Return whether all products are in place as run.json says: to the byte for somebody who asks to overwrite."""
     if not record["published"] or not all(as_written(record, file.path) for file in outputs.files):
         return False
@@ -82,20 +69,7 @@ def is_published(record: dict[str, Any], outputs: Outputs) -> bool:
     )
 
 
-def as_written(record: dict[str, Any], path: Path) -> bool:
-    """Return whether a product is the one that run.json speaks of."""
-    return path.name in record["products"] and is_same(path, record["products"][path.name])
-
-
-def is_same(path: Path, known: FileState) -> bool:
-    """Return whether a file or folder has this state; its content counts where only its time is another."""
-    now = seen(path)
-    if now is None or any(now[name] != known.get(name) for name in ("files", "bytes")):
-        return False
-    return bool(now["mtime_ns"] == known["mtime_ns"] or ("sha256" in known and sha256_of(path) == known["sha256"]))
-
-
-def refuse_existing(outputs: Outputs, record: dict[str, Any] | None = None) -> dict[str, FileState]:
+def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[str, FileState]:
     """Return the state of what is at the final paths and may be replaced, by name.
 
     Products as `record` (run.json) says are the run's own, and what it was replacing may be replaced. Raises
@@ -118,7 +92,7 @@ def refuse_existing(outputs: Outputs, record: dict[str, Any] | None = None) -> d
     return found
 
 
-def _why_not_known(path: Path, outputs: Outputs, record: dict[str, Any] | None) -> str:
+def _why_not_known(path: Path, outputs: Outputs, record: RunRecord | None) -> str:
     """Return why a product of a finished run is not taken for one, for messages; '' where no run wrote it."""
     if record and path.name in record["products"]:
         return " and was changed since tilepipe wrote it"
@@ -133,7 +107,7 @@ def _refuse_orphans(path: Path) -> None:
             raise UsageError(f"{beside} exists without {path.name}; use --overwrite to replace it, or another output")
 
 
-def refuse_foreign(path: Path, record: dict[str, Any]) -> None:
+def refuse_foreign(path: Path, record: RunRecord) -> None:
     """Raise `UsageError` when something is at `path` that was not there, or was different, when the run began."""
     if os.path.lexists(path) and not _is_known(path, record):
         raise UsageError(
@@ -142,7 +116,7 @@ def refuse_foreign(path: Path, record: dict[str, Any]) -> None:
         )
 
 
-def _is_known(path: Path, record: dict[str, Any]) -> bool:
+def _is_known(path: Path, record: RunRecord) -> bool:
     known = [of[path.name] for of in (record["products"], record["replaces"]) if path.name in of]
     return any(is_same(path, state) for state in known)
 
@@ -167,7 +141,7 @@ def write_products(
         return {name: {**state_of(fresh / name), "beside": beside} for name, beside in there.items()}
 
 
-def is_whole(directory: Path, record: dict[str, Any]) -> bool:
+def is_whole(directory: Path, record: RunRecord) -> bool:
     """Return whether each product is staged or in place: putting them in place can be finished."""
     folder, staged = directory.parent.parent, directory / STAGED
     return all(
@@ -175,7 +149,7 @@ def is_whole(directory: Path, record: dict[str, Any]) -> bool:
     )
 
 
-def put_in_place(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
+def put_in_place(directory: Path, record: RunRecord) -> RunRecord:
     """Rename what is staged onto its final paths, one after the other; return run.json, which now says so.
 
     Raises `UsageError`, with nothing renamed, where something foreign is in the way.
@@ -263,31 +237,3 @@ def rename2(old: Path, new: Path, flag: int) -> bool:
     if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
         return False
     raise OSError(number, os.strerror(number), str(new))
-
-
-def state_of(path: Path) -> FileState:
-    """Return what tells later whether a product is still the one that was written."""
-    return {**(seen(path) or {}), "sha256": sha256_of(path)}
-
-
-def seen(path: Path) -> FileState | None:
-    """Return number, size and latest change of a file, or of a folder's files; None where there is nothing."""
-    try:
-        stats = [file.stat() if file.exists() else file.lstat() for file in _files(path)]
-    except OSError:
-        return None
-    latest = max((s.st_mtime_ns for s in stats), default=0)
-    return {"files": len(stats), "bytes": sum(s.st_size for s in stats), "mtime_ns": latest}
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hash of a file, or that of a folder's files with their names."""
-    if path.is_dir():
-        names = "".join(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n" for file in _files(path))
-        return hashlib.sha256(names.encode()).hexdigest()
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

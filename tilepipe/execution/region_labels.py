@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-from numpy.typing import NDArray
-
+from tilepipe.arrays import Labels
 from tilepipe.box import Box
 from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.job import FAIL, Job
@@ -14,7 +12,7 @@ from tilepipe.execution.output_grid import label_map
 from tilepipe.sources.base import Source
 
 
-def region_labels(job: Job, full: Source) -> NDArray[Any]:
+def region_labels(job: Job, full: Source) -> Labels:
     """Return the labels of the job's region on its output grid, (height, width) uint8 or uint16, in memory.
 
     Raises `InputError` where the image cannot be read, `ModelError` where the model fails: a region has no list of

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tilepipe.errors import InputError, LockedError, ModelError, StorageError
 from tilepipe.events import Event, Listener
@@ -30,16 +29,8 @@ from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.keys import Keys, kept_plan, read_plan, write_plan
 from tilepipe.execution.ledger import AGAIN, Ledger, read_records
 from tilepipe.execution.output_grid import Read, label_map, layer_map
-from tilepipe.execution.publish import (
-    RECORD,
-    Outputs,
-    is_published,
-    is_whole,
-    put_in_place,
-    read_record,
-    refuse_existing,
-    write_products,
-)
+from tilepipe.execution.publish import Outputs, is_published, is_whole, put_in_place, refuse_existing, write_products
+from tilepipe.execution.run_record import RECORD, RunRecord, load_record, read_record
 from tilepipe.execution.statistics.passes import take_statistics
 from tilepipe.execution.statistics.provider import FIELD
 from tilepipe.execution.store import Store, drop_arrays
@@ -51,7 +42,8 @@ from tilepipe.planning.plan import FORMAT
 from tilepipe.products.formats import LABELS, LOSSLESS
 from tilepipe.products.label_map import LabelMap
 from tilepipe.sources.base import Source
-from tilepipe.storage import locked, read_json, write_json
+from tilepipe.storage import locked, write_json
+from tilepipe.text import JSON
 from tilepipe.tiling.grid import Index
 
 KEY_LENGTH = 16
@@ -75,7 +67,7 @@ class Request:
         return self.outputs.work / self.key[:KEY_LENGTH]
 
 
-def finished(request: Request) -> dict[str, Any] | None:
+def finished(request: Request) -> RunRecord | None:
     """Return run.json when this very run is complete and its products are still as they were written, else None.
 
     One with tiles that failed is not complete for somebody who asks to overwrite: they are tried again.
@@ -86,13 +78,13 @@ def finished(request: Request) -> dict[str, Any] | None:
     return record if is_published(record, request.outputs) else None
 
 
-def own_record(request: Request) -> dict[str, Any] | None:
+def own_record(request: Request) -> RunRecord | None:
     """Return run.json of this request, or None where it has not come that far."""
     record = read_record(request.directory)
     return record if record and record.get("request") == request.key else None
 
 
-def execute(job: Job, full: Source, request: Request, listener: Listener, scheduler: str | None) -> dict[str, Any]:
+def execute(job: Job, full: Source, request: Request, listener: Listener, scheduler: str | None) -> JSON:
     """Compute what is missing, write the products, publish them; return what run.json says.
 
     `job.source` is the image on the prediction grid, `full` at full resolution. Raises `TilepipeError`; then the
@@ -114,11 +106,12 @@ def execute(job: Job, full: Source, request: Request, listener: Listener, schedu
             message = ""
         if not record["failed"] and LOSSLESS & set(request.outputs.paths):
             drop_arrays(directory)
-        listener(Event("done", message=message, data=record))
-        return record
+        said = dict(record)
+        listener(Event("done", message=message, data=said))
+        return said
 
 
-def _published(job: Job, full: Source, request: Request, listener: Listener, scheduler: str | None) -> dict[str, Any]:
+def _published(job: Job, full: Source, request: Request, listener: Listener, scheduler: str | None) -> RunRecord:
     """Compute what is missing and put the products in place; return run.json."""
     directory, before = request.directory, own_record(request)
     replaces = refuse_existing(request.outputs, before)  # another run may have ended since
@@ -131,12 +124,12 @@ def _published(job: Job, full: Source, request: Request, listener: Listener, sch
         again = bool((before or {}).get("failed"))
         record = _computed(job, full, request, listener, partial(_predicted, scheduler=scheduler, again=again))
         write_json(directory / RECORD, record | {"replaces": replaces, "elapsed_seconds": elapsed()})
-    return put_in_place(directory, read_json(directory / RECORD))
+    return put_in_place(directory, load_record(directory))
 
 
 def _computed(
     job: Job, full: Source, request: Request, listener: Listener, predicted: Callable[..., tuple[BlockQueue, list[str]]]
-) -> dict[str, Any]:
+) -> RunRecord:
     """Compute what is missing and write the products inside the work directory; return what run.json says of them."""
     directory, outputs = request.directory, request.outputs
     queue, failed = predicted(job, request, listener)
@@ -240,7 +233,7 @@ def _failed_in(ledger: Path) -> list[Index]:
     return [block for block, record in read_records(ledger)[0].items() if record.failed]
 
 
-def _record(job: Job, queue: BlockQueue, certificate: Certificate) -> dict[str, Any]:
+def _record(job: Job, queue: BlockQueue, certificate: Certificate) -> RunRecord:
     plan, records = job.plan, queue.ledger.done.values()
     return {
         "format": FORMAT,

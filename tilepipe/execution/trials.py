@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tilepipe.arrays import Array, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import ModelError
 from tilepipe.inference.statistics.capture import FixedStatistics
@@ -18,9 +17,9 @@ from tilepipe.planning.plan import Plan
 MODEL_FAILS = "the model fails in "
 """Beginning of the sentence about a tile that was read but not predicted."""
 
-Found = NDArray[Any] | str
+Found = Array | str
 """Values of a tile, or why there are none."""
-Call = Callable[[NDArray[Any], FixedStatistics | None], NDArray[Any]]
+Call = Callable[[Pixels, FixedStatistics | None], Array]
 """From tiles (n, bands, height, width), and what puts statistics in, to values for each."""
 Under = Callable[[Sequence[Box]], FixedStatistics | None]
 """From the boxes of tiles to what puts statistics in when the model runs on them."""
@@ -34,7 +33,7 @@ class Trials:
         self._model, self._plan, self._stop = model, plan, stop
         self._works = False
 
-    def of(self, call: Call, pixels: Sequence[NDArray[Any]], boxes: Sequence[Box], under: Under) -> list[Found]:
+    def of(self, call: Call, pixels: Sequence[Pixels], boxes: Sequence[Box], under: Under) -> list[Found]:
         """Return the values of each tile at `boxes`, or where and why the model fails on it.
 
         Raises `ModelError` where the model works on no tile at all: on none so far, and not on a made-up one either.
@@ -50,9 +49,9 @@ class Trials:
         self._works = True
         return found
 
-    def _again(self, call: Call, pixels: NDArray[Any], box: Box, under: Under) -> Found:
+    def _again(self, call: Call, pixels: Pixels, box: Box, under: Under) -> Found:
         try:
-            found: NDArray[Any] = call(pixels[None], under([box]))[0]
+            found: Array = call(pixels[None], under([box]))[0]
         except ModelError as error:
             if not self._can_work(call, pixels, under([box])):
                 raise
@@ -62,7 +61,7 @@ class Trials:
             return problem
         return found
 
-    def _can_work(self, call: Call, like: NDArray[Any], under: FixedStatistics | None) -> bool:
+    def _can_work(self, call: Call, like: Pixels, under: FixedStatistics | None) -> bool:
         """Return whether the model has worked on a tile, or works on one made up: else all of the run would fail."""
         if not self._works:
             height, width = like.shape[1:]

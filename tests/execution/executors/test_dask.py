@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from distributed import BlockWorker as DaskWorker
+from distributed import Worker as DaskWorker
 from distributed import Client, LocalCluster, Scheduler
 from helpers.fakes import job_for, noise, open_queue, random_unet, run_labels
 from torch import nn

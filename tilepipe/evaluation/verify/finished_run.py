@@ -10,7 +10,7 @@ from typing import Any
 from tilepipe.errors import InputError, ModelError, StorageError, UsageError
 from tilepipe.execution.job import Job
 from tilepipe.execution.keys import read_plan
-from tilepipe.execution.publish import RECORD
+from tilepipe.execution.run_record import RunRecord, load_record
 from tilepipe.execution.statistics.provider import Constant, StatisticsProvider, whole_so_far
 from tilepipe.execution.store import Store
 from tilepipe.inference.device import resolve_device
@@ -30,7 +30,6 @@ from tilepipe.products.labels import open_map
 from tilepipe.sources.bands import Picked, with_picked
 from tilepipe.sources.content import identity_of
 from tilepipe.sources.open import open_source
-from tilepipe.storage import read_json
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Run:
     """Its work directory, that of one run key."""
     plan: Plan
     """What was computed."""
-    record: dict[str, Any]
+    record: RunRecord
     """What run.json says."""
 
     @property
@@ -85,7 +84,7 @@ def find_run(path: Path) -> Run | None:
         return None
     directory = max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns)
     try:
-        return Run(directory.resolve(), read_plan(directory).plan, read_json(directory / RECORD))
+        return Run(directory.resolve(), read_plan(directory).plan, load_record(directory))
     except StorageError as error:
         raise InputError(
             f"{directory} holds no finished run: {error}. Give the command of the run again, it goes on"
@@ -95,7 +94,7 @@ def find_run(path: Path) -> Run | None:
 def _wrote(record: Path, name: str) -> bool:
     """Return whether a product of this name is one of a finished run, by its run.json."""
     with suppress(StorageError):
-        return name in read_json(record)["contents"]
+        return name in load_record(record.parent)["contents"]
     return False
 
 

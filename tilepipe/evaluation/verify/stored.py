@@ -14,8 +14,8 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError
 from tilepipe.evaluation.metrics.seams import Flips
 from tilepipe.evaluation.verify.finished_run import Run
+from tilepipe.execution.file_state import FileState, seen, sha256_of
 from tilepipe.execution.ledger import read_records
-from tilepipe.execution.publish import seen, sha256_of
 from tilepipe.execution.store import Store
 from tilepipe.planning.wanted import Wanted
 from tilepipe.products.formats import LABELS
@@ -69,7 +69,7 @@ def check_products(run: Run) -> tuple[str, ...]:
         path = folder / name
         if not path.exists():
             found.append(f"{name} is gone")
-        elif (seen(path) or {}).get("bytes") != known["bytes"] or sha256_of(path) != known["sha256"]:
+        elif (seen(path) or FileState()).get("bytes") != known["bytes"] or sha256_of(path) != known["sha256"]:
             found.append(f"{name} was changed since it was written" if parses(path) else f"{name} is damaged")
         # programs add statistics to these files: that they are there is all that can be asked
         found += [f"{name}{end} is gone" for end in known["beside"] if not (folder / (name + end)).exists()]

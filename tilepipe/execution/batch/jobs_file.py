@@ -18,7 +18,6 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -27,7 +26,7 @@ from tilepipe.paths import refuse_special
 from tilepipe.planning.check_settings import checked
 from tilepipe.planning.settings import Settings
 from tilepipe.products.formats import files_of, output_paths
-from tilepipe.text import comma_list, did_you_mean, kind_of, read_yaml, wrong_value
+from tilepipe.text import JSON, comma_list, did_you_mean, kind_of, read_yaml, wrong_value
 from tilepipe.tiling.uncertainty import layer_names
 
 FIELDS = ("dir", "stem", "name")
@@ -60,22 +59,22 @@ class Jobs(BaseModel):
     """Template, relative to the jobs file."""
     of: tuple[str, ...] = ()
     """Products; what the output's name says where empty."""
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: JSON = Field(default_factory=dict)
     """Of `tilepipe.segment`."""
 
     @field_validator("images", mode="before")
     @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
+    def _one_is_a_list(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
     @field_validator("of", mode="before")
     @classmethod
-    def _as_in_the_option(cls, value: Any) -> Any:
+    def _as_in_the_option(cls, value: object) -> object:
         return comma_list(value) if isinstance(value, str) else value
 
     @field_validator("settings")
     @classmethod
-    def _of_the_right_kind(cls, settings: dict[str, Any]) -> dict[str, Any]:
+    def _of_the_right_kind(cls, settings: JSON) -> JSON:
         known = {name: value for name, value in settings.items() if name in Settings.__annotations__}
         unknown = {name: value for name, value in settings.items() if name not in known}  # said by the batch
         return {**unknown, **checked(Settings(**known))}  # type: ignore[typeddict-item]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from tilepipe.execution.file_state import FileState
 from tilepipe.storage import append_line, read_lines
 
 DONE, PARTIAL, FAILED, UNCHANGED, EDITED, NEW = "done", "partial", "failed", "unchanged", "edited", "new"
@@ -27,7 +27,7 @@ class Entry:
     """Request key: changes with the image's content, the model and the settings."""
     of: tuple[str, ...] = ()
     """Products asked for."""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, FileState] = field(default_factory=dict)
     """{'files', 'bytes', 'mtime_ns', 'sha256'} of each product by its path below the output folder."""
     error: str = ""
     """Class of the error, where it failed."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tilepipe.errors import TilepipeError, UsageError, ordinary, public
 from tilepipe.events import Event, Listener, silent
@@ -30,9 +30,9 @@ from tilepipe.execution.batch.record import (
     append_entry,
     read_entries,
 )
+from tilepipe.execution.file_state import is_same, state_of
 from tilepipe.execution.job import plan
 from tilepipe.execution.keys import Keys
-from tilepipe.execution.publish import is_same, state_of
 from tilepipe.execution.segment import segment
 from tilepipe.models.formats.directory import load_model
 from tilepipe.models.identity import identities_held
@@ -42,7 +42,7 @@ from tilepipe.planning.settings import Settings
 from tilepipe.products.labels import parses
 from tilepipe.sources.open import chosen, open_source
 from tilepipe.storage import locked, storage_errors
-from tilepipe.text import did_you_mean
+from tilepipe.text import JSON, did_you_mean
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
@@ -81,7 +81,7 @@ class Batch:
         return self.folder / f"{self.path.stem}.jsonl"
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> JSON:
         """Keyword arguments of `tilepipe.segment`; files named there are relative to the jobs file."""
         settings = dict(self.jobs.settings)
         for name in ("mask", "region"):
@@ -208,14 +208,14 @@ def _segment(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> 
     return replace(entry, status=DONE, files=files)
 
 
-def _opened(batch: Batch, job: BatchItem, model: Model) -> tuple[Source, dict[str, Any]]:
+def _opened(batch: Batch, job: BatchItem, model: Model) -> tuple[Source, JSON]:
     """Return an image with the bands that are read, and the other settings."""
     settings = batch.settings
     source = with_model_bands(open_source(job.image, **chosen(settings)), model.card, settings)
     return source, {name: value for name, value in settings.items() if name != "bands"}
 
 
-def _key(source: Source, model: Model, given: dict[str, Any]) -> str:
+def _key(source: Source, model: Model, given: JSON) -> str:
     """Return the request key: a hash of the image's content, the model and the settings; it takes no plan."""
     settings: Settings = {**given}  # type: ignore[typeddict-item]
     return Keys.of(source, model, settings).request(settings)

@@ -12,15 +12,14 @@ import platform
 import sys
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 from urllib.parse import urlsplit
 
 import dask
 import distributed.core
-from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, wait
+from distributed import Client, Future, KilledWorker, LocalCluster, Worker, WorkerPlugin, wait
 
 from tilepipe.errors import DeviceError, UsageError
 from tilepipe.execution.block import BlockWorker
@@ -37,6 +36,8 @@ from tilepipe.tiling.grid import Index
 
 CONNECT = "30s"
 """How long a scheduler may take to answer at first."""
+Task = Future[Record | None]
+"""A block that is computed somewhere; None when the model was interrupted."""
 _WORKERS: dict[str, Work] = {}
 """Live workers of this process by job; tasks find theirs here."""
 
@@ -48,11 +49,11 @@ class _JobPlugin(WorkerPlugin):
         self.name = f"tilepipe-{key}"
         self.key, self.make, self.threads = key, make, threads
 
-    def setup(self, worker: Any) -> None:
+    def setup(self, worker: Worker) -> None:
         use_threads(self.threads)
         _WORKERS[self.key] = self.make()
 
-    def teardown(self, worker: Any) -> None:
+    def teardown(self, worker: Worker) -> None:
         with rows_forgotten():
             _drop_worker(self.key)
 
@@ -77,7 +78,7 @@ def run(
     key = uuid.uuid4().hex
     with _client(job, key, scheduler, partial(make, job)) as client:
         in_flight = job.plan.compute.in_flight if scheduler is None else 2 * max(1, len(client.nthreads()))
-        here, running = code_here(), dict[Any, Index]()
+        here, running = code_here(), dict[Task, Index]()
         while front or running:
             for block in front.take(in_flight - len(running)):
                 running[client.submit(_run_block, key, block, queue.dependencies(block), here, pure=False)] = block
@@ -87,12 +88,12 @@ def run(
                 front.committed(block)
 
 
-def _finished(client: Client, running: list[Any]) -> Iterable[Any]:
+def _finished(client: Client, running: list[Task]) -> Iterable[Task]:
     """Return the tasks that have ended, one at least. Raises `DeviceError` when there is nobody left to compute."""
     watch = scheduler_watch.Watch(client)
     while True:
         try:
-            ended: Iterable[Any] = wait(running, timeout=scheduler_watch.LOOK, return_when="FIRST_COMPLETED").done
+            ended: Iterable[Task] = wait(running, timeout=scheduler_watch.LOOK, return_when="FIRST_COMPLETED").done
             return ended
         except TimeoutError:
             watch.check()
@@ -126,7 +127,7 @@ def _other_code(who: str, there: object, here: str) -> str:
     )
 
 
-def _result(future: Any, block: Index) -> Record:
+def _result(future: Task, block: Index) -> Record:
     try:
         record: Record | None = future.result()
     except scheduler_watch.ENDED as error:
@@ -197,7 +198,7 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
         _forget_cluster()
 
 
-def _started(options: dict[str, Any]) -> LocalCluster:
+def _started(options: Mapping[str, object]) -> LocalCluster:
     """Start a cluster, however slow the disk is: where warnings are errors, a remark on that would end the run."""
     with warnings.catch_warnings(), deaf_to_ctrl_c():
         warnings.filterwarnings("ignore", "Creating scratch directories")
@@ -211,9 +212,9 @@ def _forget_cluster() -> None:
     """
     for folder in [name for name in sys.path_importer_cache if not os.path.exists(name)]:
         sys.path_importer_cache.pop(folder, None)
-    cache: Any = getattr(distributed.core, "_expects_comm", None)
-    if hasattr(cache, "cache_clear"):  # nothing of it is documented: where it is gone, there is nothing to clear
-        cache.cache_clear()
+    cache = getattr(distributed.core, "_expects_comm", None)
+    if clear := getattr(cache, "cache_clear", None):  # it is not documented: where it is gone, nothing is to be cleared
+        clear()
 
 
 def _refuse_open_network(scheduler: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
-from typing import Any
 
+from distributed import Client
 from distributed.comm.core import CommClosedError
 
 from tilepipe.errors import DeviceError
@@ -22,7 +22,7 @@ PATIENCE = 60.0
 class Watch:
     """Notices how long the scheduler of a client has been away or without workers."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Client) -> None:
         self.client = client
         self._well = time.monotonic()
 
@@ -48,7 +48,7 @@ class Watch:
             return 0
 
 
-def scheduler_gone(client: Any, error: BaseException | None = None) -> DeviceError:
+def scheduler_gone(client: Client, error: BaseException | None = None) -> DeviceError:
     """Return the error for a scheduler that does not answer any more."""
     said = f" ({' '.join(str(error).split())[:120]})" if error is not None and str(error) else ""
     return DeviceError(
@@ -57,5 +57,5 @@ def scheduler_gone(client: Any, error: BaseException | None = None) -> DeviceErr
     )
 
 
-def _address(client: Any) -> str:
+def _address(client: Client) -> str:
     return str(getattr(client.scheduler, "address", "") or "")

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from typing import Any
 
 import dask
 
@@ -53,7 +52,7 @@ def deaf_to_ctrl_c() -> Iterator[None]:
 def main_hidden() -> Iterator[None]:
     """Keep worker processes from running the user's script again, which multiprocessing does unless it is guarded."""
     main = sys.modules["__main__"]
-    hidden: dict[str, Any] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+    hidden: dict[str, object] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
     main.__spec__ = None
     try:
         yield

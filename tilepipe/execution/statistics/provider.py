@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError, ModelError, StorageError
 from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.ledger import AGAIN, read_records
 from tilepipe.execution.statistics.statistics_array import open_statistics
-from tilepipe.execution.trials import Trials
+from tilepipe.execution.trials import Found, Trials
 from tilepipe.inference.predictor import Predictor
 from tilepipe.inference.statistics.capture import FixedStatistics, Nodes, Recorder, Summer, added_up
 from tilepipe.models.model import Model
@@ -95,7 +96,7 @@ class Windows:
                     found[k] = np.append(values, weight)
         return found, failed
 
-    def _observed(self, tiles: NDArray[Any], _under: FixedStatistics | None) -> NDArray[np.floating]:
+    def _observed(self, tiles: Pixels, _under: FixedStatistics | None) -> NDArray[np.floating]:
         """Return the statistics of each window, (n, values)."""
         recorder = Recorder()
         self.predictor.observe(tiles, recorder)
@@ -104,7 +105,7 @@ class Windows:
             raise ModelError(f"{self.predictor.model.name} gives NaN or infinite statistics")
         return found
 
-    def _read(self, windows: Sequence[Index], failed: list[str]) -> Iterator[tuple[int, NDArray[np.generic], float]]:
+    def _read(self, windows: Sequence[Index], failed: list[str]) -> Iterator[tuple[int, Pixels, float]]:
         for k, window in enumerate(windows):
             box = self.grid.tile_box(window)
             if not self.image.seen(box).any():
@@ -190,7 +191,7 @@ class MomentSums:
         Raises `InputError` where a tile cannot be read, `ModelError` where the model fails on one: the statistics would
         not be those of the whole image.
         """
-        grid, found, same = self.plan.grid, list[Any](), Constant(self.plan, known)
+        grid, found, same = self.plan.grid, list[Found](), Constant(self.plan, known)
         cores = {grid.tile_box(tile): grid.kept_box(tile) for tile in grid.tiles_of(block)}
         boxes = iter(cores)
 
@@ -205,7 +206,7 @@ class MomentSums:
         total: NDArray[np.float64] = np.stack(found).sum(0)
         return total
 
-    def _summed(self, tiles: NDArray[Any], summer: FixedStatistics | None) -> NDArray[np.float64]:
+    def _summed(self, tiles: Pixels, summer: FixedStatistics | None) -> NDArray[np.float64]:
         """Return what the operation sees over the cores of tiles, (n, values + 2)."""
         assert isinstance(summer, Summer)
         self.predictor.observe(tiles, summer)
