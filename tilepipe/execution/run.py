@@ -31,8 +31,8 @@ from tilepipe.execution.ledger import AGAIN, Ledger, read_records
 from tilepipe.execution.output_grid import Read, label_map, layer_map
 from tilepipe.execution.publish import Outputs, is_published, is_whole, put_in_place, refuse_existing, write_products
 from tilepipe.execution.run_record import RECORD, RunRecord, load_record, read_record
+from tilepipe.execution.statistics.field import FIELD
 from tilepipe.execution.statistics.passes import take_statistics
-from tilepipe.execution.statistics.provider import FIELD
 from tilepipe.execution.store import Store, drop_arrays
 from tilepipe.execution.trials import MODEL_FAILS
 from tilepipe.planning.certificate import Certificate

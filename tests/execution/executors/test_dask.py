@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from distributed import Worker as DaskWorker
 from distributed import Client, LocalCluster, Scheduler
+from distributed import Worker as DaskWorker
 from helpers.fakes import job_for, noise, open_queue, random_unet, run_labels
 from torch import nn
 

@@ -21,8 +21,8 @@ from tilepipe.execution.executors import dask, serial
 from tilepipe.execution.job import Job
 from tilepipe.execution.job import job_of as api_job
 from tilepipe.execution.statistics import passes
-from tilepipe.execution.statistics.provider import whole_so_far
 from tilepipe.execution.statistics.statistics_array import open_statistics
+from tilepipe.execution.statistics.whole_image import whole_so_far
 from tilepipe.models.model import Model
 from tilepipe.sources.array import ArraySource
 

@@ -11,7 +11,8 @@ from tilepipe.errors import InputError, ModelError, StorageError, UsageError
 from tilepipe.execution.job import Job
 from tilepipe.execution.keys import read_plan
 from tilepipe.execution.run_record import RunRecord, load_record
-from tilepipe.execution.statistics.provider import Constant, StatisticsProvider, whole_so_far
+from tilepipe.execution.statistics.provider import StatisticsProvider
+from tilepipe.execution.statistics.whole_image import Constant, whole_so_far
 from tilepipe.execution.store import Store
 from tilepipe.inference.device import resolve_device
 from tilepipe.models.formats.directory import load_model

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from tilepipe.errors import TilepipeError, UsageError, ordinary, public
 from tilepipe.events import Event, Listener, silent
-from tilepipe.execution.batch.jobs_file import BatchItem, Jobs, expand, output_folder, read_jobs
+from tilepipe.execution.batch.batch import Batch
+from tilepipe.execution.batch.jobs_file import BatchItem, Jobs, output_folder, read_jobs
 from tilepipe.execution.batch.record import (
     DONE,
     EDITED,
@@ -28,9 +29,8 @@ from tilepipe.execution.batch.record import (
     UNCHANGED,
     Entry,
     append_entry,
-    read_entries,
 )
-from tilepipe.execution.file_state import is_same, state_of
+from tilepipe.execution.file_state import state_of
 from tilepipe.execution.job import plan
 from tilepipe.execution.keys import Keys
 from tilepipe.execution.segment import segment
@@ -39,7 +39,6 @@ from tilepipe.models.identity import identities_held
 from tilepipe.planning.receptive_field import measure_receptive_field
 from tilepipe.planning.resolution import with_model_bands
 from tilepipe.planning.settings import Settings
-from tilepipe.products.labels import parses
 from tilepipe.sources.open import chosen, open_source
 from tilepipe.storage import locked, storage_errors
 from tilepipe.text import JSON, did_you_mean
@@ -51,52 +50,6 @@ if TYPE_CHECKING:
 
 TILES_SAID = 3
 """Failed tiles that the record of an image names."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A jobs file and what earlier batches did with it."""
-
-    path: Path
-    """Of the jobs file."""
-    jobs: Jobs
-    """Its content."""
-    known: dict[str, Entry]
-    """Last entry of each output, by its path below the output folder."""
-
-    @classmethod
-    def load(cls, path: Path, jobs: Jobs) -> Batch:
-        """Read the record of earlier batches."""
-        record = output_folder(jobs, path.parent) / f"{path.stem}.jsonl"
-        return cls(path, jobs, {entry.output: entry for entry in read_entries(record)})
-
-    @property
-    def folder(self) -> Path:
-        """All outputs lie in it."""
-        return output_folder(self.jobs, self.path.parent)
-
-    @property
-    def record(self) -> Path:
-        """JSON lines, one per image processed."""
-        return self.folder / f"{self.path.stem}.jsonl"
-
-    @property
-    def settings(self) -> JSON:
-        """Keyword arguments of `tilepipe.segment`; files named there are relative to the jobs file."""
-        settings = dict(self.jobs.settings)
-        for name in ("mask", "region"):
-            if (file := self.path.parent / str(settings.get(name, ""))).is_file():
-                settings[name] = str(file)
-        return {**settings, "of": self.jobs.of} if self.jobs.of else settings
-
-    def images(self) -> list[BatchItem]:
-        """Return what is to be done, checked for collisions. Raises `UsageError`."""
-        products = frozenset(self.folder / name for entry in self.known.values() for name in entry.files)
-        return expand(self.jobs, self.path.parent, products)
-
-    def below(self, path: str | Path) -> str:
-        """Return a path as it is recorded."""
-        return Path(path).resolve().relative_to(self.folder).as_posix()
 
 
 @dataclass(frozen=True)
@@ -166,7 +119,7 @@ def _examine(batch: Batch, job: BatchItem, model: Model) -> Entry:
     try:
         source, settings = _opened(batch, job, model)
         key = _key(source, model, settings)
-        done, edited = _is_done(batch, output, key), _is_edited(batch, output, key)
+        done, edited = batch.is_done(output, key), batch.is_edited(output, key)
         if not (done or edited):
             plan(source, model, **settings)  # so that what would be refused is said
     except Exception as error:
@@ -193,11 +146,11 @@ def _segment(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> 
     output, (source, settings) = batch.below(job.output), _opened(batch, job, model)
     key = _key(source, model, settings)
     entry = Entry(str(job.image), output, UNCHANGED, key, batch.jobs.of)
-    if _is_done(batch, output, key):
+    if batch.is_done(output, key):
         return entry
-    if _is_edited(batch, output, key):
+    if batch.is_edited(output, key):
         return replace(entry, status=EDITED)
-    settings = {**settings, "overwrite": _may_replace(batch, job) or batch.jobs.settings.get("overwrite", False)}
+    settings = {**settings, "overwrite": batch.may_replace(job) or batch.jobs.settings.get("overwrite", False)}
     with storage_errors(job.output.parent):
         job.output.parent.mkdir(parents=True, exist_ok=True)
     result = segment(source, model, job.output, listener=listener, **settings)
@@ -228,32 +181,6 @@ def _failed(batch: Batch, job: BatchItem, error: Exception) -> Entry:
     error = ordinary(error) or error
     message = str(error) if isinstance(error, TilepipeError) else f"unexpected, a bug: {error}"
     return Entry(str(job.image), output, FAILED, files=files, error=type(error).__name__, message=message)
-
-
-def _is_done(batch: Batch, output: str, key: str) -> bool:
-    """Return whether the record says that these labels were made, and they are still what was written."""
-    entry = batch.known.get(output)
-    if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, batch.jobs.of):
-        return False
-    return all(is_same(batch.folder / name, known) for name, known in entry.files.items())
-
-
-def _is_edited(batch: Batch, output: str, key: str) -> bool:
-    """Return whether these labels were made, are all there and can be read, but somebody has changed them since."""
-    entry = batch.known.get(output)
-    if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, batch.jobs.of):
-        return False
-    if batch.jobs.settings.get("overwrite", False):
-        return False
-    return all((batch.folder / name).exists() and parses(batch.folder / name) for name in entry.files)
-
-
-def _may_replace(batch: Batch, job: BatchItem) -> bool:
-    """Return whether each of an image's outputs is free, or there as an earlier batch wrote it."""
-    entry = batch.known.get(batch.below(job.output))
-    files = entry.files if entry else {}
-    there = [batch.below(path) for path in job.products if path.exists()]
-    return all(name in files and is_same(batch.folder / name, files[name]) for name in there)
 
 
 def _sentence(entry: Entry) -> str:

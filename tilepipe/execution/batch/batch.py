@@ -1,0 +1,81 @@
+"""Batch: a jobs file, what earlier batches did with it, and whether that is still as they left it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tilepipe.execution.batch.jobs_file import BatchItem, Jobs, expand, output_folder
+from tilepipe.execution.batch.record import DONE, Entry, read_entries
+from tilepipe.execution.file_state import is_same
+from tilepipe.products.labels import parses
+from tilepipe.text import JSON
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A jobs file and what earlier batches did with it."""
+
+    path: Path
+    """Of the jobs file."""
+    jobs: Jobs
+    """Its content."""
+    known: dict[str, Entry]
+    """Last entry of each output, by its path below the output folder."""
+
+    @classmethod
+    def load(cls, path: Path, jobs: Jobs) -> Batch:
+        """Read the record of earlier batches."""
+        record = output_folder(jobs, path.parent) / f"{path.stem}.jsonl"
+        return cls(path, jobs, {entry.output: entry for entry in read_entries(record)})
+
+    @property
+    def folder(self) -> Path:
+        """All outputs lie in it."""
+        return output_folder(self.jobs, self.path.parent)
+
+    @property
+    def record(self) -> Path:
+        """JSON lines, one per image processed."""
+        return self.folder / f"{self.path.stem}.jsonl"
+
+    @property
+    def settings(self) -> JSON:
+        """Keyword arguments of `tilepipe.segment`; files named there are relative to the jobs file."""
+        settings = dict(self.jobs.settings)
+        for name in ("mask", "region"):
+            if (file := self.path.parent / str(settings.get(name, ""))).is_file():
+                settings[name] = str(file)
+        return {**settings, "of": self.jobs.of} if self.jobs.of else settings
+
+    def images(self) -> list[BatchItem]:
+        """Return what is to be done, checked for collisions. Raises `UsageError`."""
+        products = frozenset(self.folder / name for entry in self.known.values() for name in entry.files)
+        return expand(self.jobs, self.path.parent, products)
+
+    def below(self, path: str | Path) -> str:
+        """Return a path as it is recorded."""
+        return Path(path).resolve().relative_to(self.folder).as_posix()
+
+    def is_done(self, output: str, key: str) -> bool:
+        """Return whether the record says that these labels were made, and they are still what was written."""
+        entry = self.known.get(output)
+        if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, self.jobs.of):
+            return False
+        return all(is_same(self.folder / name, known) for name, known in entry.files.items())
+
+    def is_edited(self, output: str, key: str) -> bool:
+        """Return whether these labels were made, are all there and can be read, but somebody has changed them since."""
+        entry = self.known.get(output)
+        if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, self.jobs.of):
+            return False
+        if self.jobs.settings.get("overwrite", False):
+            return False
+        return all((self.folder / name).exists() and parses(self.folder / name) for name in entry.files)
+
+    def may_replace(self, job: BatchItem) -> bool:
+        """Return whether each of an image's outputs is free, or there as an earlier batch wrote it."""
+        entry = self.known.get(self.below(job.output))
+        files = entry.files if entry else {}
+        there = [self.below(path) for path in job.products if path.exists()]
+        return all(name in files and is_same(self.folder / name, files[name]) for name in there)

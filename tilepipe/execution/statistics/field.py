@@ -1,0 +1,101 @@
+"""The field of statistics: what the windows of a grid that is fixed to the image say, taken from the image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.arrays import Pixels
+from tilepipe.box import Box
+from tilepipe.errors import InputError, ModelError
+from tilepipe.execution.filled_image import FilledImage
+from tilepipe.execution.trials import Trials
+from tilepipe.inference.predictor import Predictor
+from tilepipe.inference.statistics.capture import FixedStatistics, Recorder
+from tilepipe.models.model import Model
+from tilepipe.planning.plan import Plan
+from tilepipe.tiling.grid import Index
+
+FIELD = "field"
+"""Name of the array of statistics."""
+CHUNK = 1 << 18
+"""Most values in a chunk of a field, which is a unit of work."""
+LEAST = 2.0**-20
+"""Weight of a window without image data, with statistics 1: nothing where another window has a say, and no NaN."""
+
+
+def field_columns(plan: Plan) -> int:
+    """Return how many windows of a row a unit of a field holds."""
+    assert plan.statistics is not None
+    return min(plan.windows.x.count, max(1, CHUNK // (sum(plan.statistics.values) + 1)))
+
+
+def field_boxes(plan: Plan) -> dict[Index, Box]:
+    """Return the windows of each unit of a field, a chunk of its array, as far as the region needs them."""
+    nodes, columns, found = plan.nodes, field_columns(plan), {}
+    for row in range(nodes.y0, nodes.y1):
+        for chunk in range(nodes.x0 // columns, -(-nodes.x1 // columns)):
+            box = Box(row, chunk * columns, row + 1, (chunk + 1) * columns) & nodes
+            assert box is not None
+            found[Index(row, chunk)] = box
+    return found
+
+
+class Windows:
+    """Takes statistics of windows of the image, live."""
+
+    def __init__(self, plan: Plan, model: Model, image: FilledImage, *, stop: bool = False) -> None:
+        """Move the model to its device; with `stop` the first window that fails raises."""
+        how = plan.compute
+        self.grid, self.stop = plan.windows, stop
+        self.image, self.batch, self.dtype = image, how.batch, how.dtype
+        self.values = sum(plan.statistics.values) if plan.statistics else 0
+        self.trials = Trials(model, plan, stop=stop)
+        self.predictor = Predictor(model, self.grid.tile_shape, how)
+
+    def take(self, windows: Sequence[Index]) -> tuple[NDArray[np.floating], list[str]]:
+        """Return the statistics and the weight of each window, (n, values + 1), and which failed and why.
+
+        The weight is the share of pixels that hold image data; windows without any, that cannot be read, or that the
+        model fails on, count for nothing.
+        """
+        found = np.ones((len(windows), self.values + 1), self.dtype)
+        found[:, -1] = LEAST
+        failed: list[str] = []
+        rest = self._read(windows, failed)
+        while group := list(islice(rest, self.batch)):
+            boxes = [self.grid.tile_box(windows[k]) for k, _, _ in group]
+            seen = self.trials.of(self._observed, [pixels for _, pixels, _ in group], boxes, lambda _: None)
+            for (k, _, weight), values in zip(group, seen, strict=True):
+                if isinstance(values, str):
+                    failed.append(values)
+                else:
+                    found[k] = np.append(values, weight)
+        return found, failed
+
+    def _observed(self, tiles: Pixels, _under: FixedStatistics | None) -> NDArray[np.floating]:
+        """Return the statistics of each window, (n, values)."""
+        recorder = Recorder()
+        self.predictor.observe(tiles, recorder)
+        found = recorder.values()[: len(tiles)]  # the batch may be filled up
+        if not np.isfinite(found).all():
+            raise ModelError(f"{self.predictor.model.name} gives NaN or infinite statistics")
+        return found
+
+    def _read(self, windows: Sequence[Index], failed: list[str]) -> Iterator[tuple[int, Pixels, float]]:
+        for k, window in enumerate(windows):
+            box = self.grid.tile_box(window)
+            if not self.image.seen(box).any():
+                continue
+            try:
+                pixels, valid = self.image.read(box)
+            except InputError as error:
+                if self.stop:
+                    raise
+                failed.append(str(error))
+                continue
+            if valid.any():
+                yield k, pixels, float(valid.mean())
