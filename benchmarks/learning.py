@@ -69,7 +69,7 @@ def sample(scenes: Sequence[Scene]) -> Sample:
 
 def squares(scene: Scene) -> list[tp.Box]:
     """Return the squares of a scene's window that hold a label."""
-    height, width = scene.window.shape
+    height, width = scene.region.shape
     ys, xs = range(0, height - WINDOW + 1, WINDOW), range(0, width - WINDOW + 1, WINDOW)
     boxes = [tp.Box(y, x, y + WINDOW, x + WINDOW) for y in ys for x in xs]
     return [box for box in boxes if (scene.label(box) != IGNORE).any()]

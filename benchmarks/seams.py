@@ -78,7 +78,7 @@ def measure(scene: Scene, pixels: NDArray[Any], whole: NDArray[Any], model: tp.M
     moved = flips(labels[half[0] + y :, half[1] + x :], again[y:, x:])
     everything, classes = tp.Box.of_shape(*labels.shape), len(model.card.classes)
     confusion = compared(
-        labels[scene.window.slices_in(everything)], scene.label(tp.Box.of_shape(*scene.window.shape)), classes
+        labels[scene.region.slices_in(everything)], scene.label(tp.Box.of_shape(*scene.region.shape)), classes
     )
     return Found(plan.tile_count * grid.y.tile * grid.x.tile, flips(labels, whole), moved, confusion)
 

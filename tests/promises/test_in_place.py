@@ -69,7 +69,7 @@ def test_what_cannot_be_measured_and_what_is_called_before_a_run(case: str) -> N
     refuse_on_tiles(inplace)
     assert identify(inplace, "cpu", "fp32").trouble == ""
     subject = adopt(inplace.module, 3, 1)
-    x = subject.window(subject.quantum, subject.quantum)
+    x = subject.noise(subject.quantum, subject.quantum)
     before = x.clone()
     subject(x)
     assert torch.equal(x, before)

@@ -34,8 +34,8 @@ def config(**changes: Any) -> TrainConfig:
 def test_survey_counts_every_labelled_pixel_once() -> None:
     scenes = [scene(), scene(40, 64), scene(65, 33)]
     found = survey(scenes, 2)
-    images = [s.image(Box.of_shape(*s.window.shape)) for s in scenes]
-    labels = [s.label(Box.of_shape(*s.window.shape)) for s in scenes]
+    images = [s.image(Box.of_shape(*s.region.shape)) for s in scenes]
+    labels = [s.label(Box.of_shape(*s.region.shape)) for s in scenes]
     flat = np.concatenate([i[:, label >= 0] for i, label in zip(images, labels, strict=True)], axis=1)
     assert found.counts.sum(0).tolist() == [sum(int((label == k).sum()) for label in labels) for k in (0, 1)]
     np.testing.assert_allclose(found.mean, flat.mean(1), rtol=1e-8)
@@ -48,7 +48,7 @@ def test_survey_counts_every_labelled_pixel_once() -> None:
 def test_balanced_weights_are_the_square_root_of_those_of_scikit_learn() -> None:
     scenes = [scene(share=0.05), scene(40, 64, share=0.5)]
     found, three = survey(scenes, 3), config(classes=("a", "b", "c"), class_weights="balanced")
-    labels = np.concatenate([s.label(Box.of_shape(*s.window.shape)).ravel() for s in scenes])
+    labels = np.concatenate([s.label(Box.of_shape(*s.region.shape)).ravel() for s in scenes])
     wanted = np.sqrt(compute_class_weight("balanced", classes=np.array([0, 1]), y=labels[labels >= 0]))
     weights = class_weights(found, three)
     assert weights == pytest.approx((*wanted / wanted.mean(), 1.0))
@@ -60,7 +60,7 @@ def test_survey_refuses_images_that_are_not_alike_or_not_labelled() -> None:
     with pytest.raises(InputError, match="3 bands of uint8, s has 2 of uint8"):
         survey([scene(), scene(bands=3)], 2)
     empty = scene()
-    nothing = Scene("n", empty.source, empty.window, empty.full, lambda b: np.full(b.shape, -1, np.int64))
+    nothing = Scene("n", empty.source, empty.region, empty.full, lambda b: np.full(b.shape, -1, np.int64))
     with pytest.raises(InputError, match="no labelled pixel"):
         survey([nothing], 2)
 

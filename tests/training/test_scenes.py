@@ -116,7 +116,7 @@ def test_at_another_resolution_pixels_are_averaged_and_labels_taken_at_centres(
 ) -> None:
     entry = {"image": str(write("i.tif", IMAGE)), "label": str(write("l.tif", LABEL)), "rows": [10, 30]}
     scene = only(configure(train=[entry], resolution=1.0))  # 0.5 m in the file
-    assert scene.window.shape == (10, 28)
+    assert scene.region.shape == (10, 28)
     means = IMAGE[:, 10:30].reshape(3, 10, 2, 28, 2).mean((2, 4))
     box = Box(0, 0, 10, 28)
     assert np.abs(scene.image(box) - means).max() <= 0.51
@@ -131,7 +131,7 @@ def test_holding_a_scene_in_memory_changes_nothing(
 ) -> None:
     entry = {"image": str(write("i.tif", IMAGE)), "label": str(write("l.tif", LABEL)), "rows": [5, 33]}
     scene = only(configure(train=[entry], resolution=resolution))
-    box = Box.of_shape(*scene.window.shape).pad(6)
+    box = Box.of_shape(*scene.region.shape).pad(6)
     np.testing.assert_array_equal(held(scene).image(box), scene.image(box))
     np.testing.assert_array_equal(held(scene).label(box), scene.label(box))
     with rasterio.open(scene.name) as file:

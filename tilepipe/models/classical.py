@@ -140,9 +140,9 @@ class Growing:
 def fit(
     name: str, sample: NDArray[Any], clusters: int = 2, truth: NDArray[Any] | None = None, classes: int | None = None
 ) -> Classical:
-    """Fit a method of `METHODS` on `sample`, (windows, bands, height, width) in the image's own units.
+    """Fit a method of `METHODS` on `sample`, (patches, bands, height, width) in the image's own units.
 
-    With `truth`, (windows, height, width), each cluster takes one of the `classes`; labels outside [0, classes)
+    With `truth`, (patches, height, width), each cluster takes one of the `classes`; labels outside [0, classes)
     are left out. Without, cluster k is class k, dark to bright. Raises `UsageError` for a method or number that
     cannot be, `InputError` where the sample has too few colours.
     """
@@ -152,13 +152,13 @@ def fit(
         raise UsageError(f"{clusters} clusters for {name}: give 2 to 5 (threshold, watershed) or 2 to 64")
     bands = np.moveaxis(np.asarray(sample, np.float64), 1, 0)
     mean, std = _tuple(bands.mean((1, 2, 3))), _tuple(np.maximum(bands.std((1, 2, 3)), 1e-9))
-    smooth = np.stack([_smooth(_standard(window, mean, std)) for window in sample])
+    smooth = np.stack([_smooth(_standard(patch, mean, std)) for patch in sample])
     method = METHODS[name](smooth, clusters)
     identity = tuple(range(clusters))
     if truth is None:
         return Classical(name, mean, std, method, identity, clusters)
     classes = classes or int(truth.max()) + 1
-    found = np.stack([method.scores(window).argmax(0) for window in smooth])
+    found = np.stack([method.scores(patch).argmax(0) for patch in smooth])
     known = (truth >= 0) & (truth < classes)
     votes = np.zeros((clusters, classes), np.int64)
     np.add.at(votes, (found[known], truth[known].astype(np.intp)), 1)
@@ -188,7 +188,7 @@ def _fit_threshold(x: Floats, clusters: int) -> Threshold:
 
 
 def _fit_watershed(x: Floats, clusters: int) -> Watershed:
-    edges = np.stack([sobel(window.mean(0)) for window in x])
+    edges = np.stack([sobel(patch.mean(0)) for patch in x])
     return Watershed(_levels(x, clusters), float(np.quantile(edges, 0.25)))
 
 
@@ -198,7 +198,7 @@ def _fit_kmeans(x: Floats, clusters: int) -> Kmeans:
 
 def _fit_slic(x: Floats, clusters: int) -> Kmeans:
     side = 12
-    means = np.stack([_superpixel_means(window, side) for window in x])
+    means = np.stack([_superpixel_means(patch, side) for patch in x])
     return Kmeans(_centres(means, clusters), side)
 
 

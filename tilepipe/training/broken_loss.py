@@ -46,9 +46,9 @@ def no_number(
 
 
 def in_full_pixels(scene: Scene, box: Box) -> Box:
-    """Return the full-resolution pixels that a box of a scene's window lies on, cut to the window."""
-    inside = (box & Box.of_shape(*scene.window.shape)) or box
-    part, (y, x) = inside.shift(scene.window.y0, scene.window.x0), scene.scale
+    """Return the full-resolution pixels that a box of a scene's region lies on, cut to the region."""
+    inside = (box & Box.of_shape(*scene.region.shape)) or box
+    part, (y, x) = inside.shift(scene.region.y0, scene.region.x0), scene.scale
     return Box(int(part.y0 * y), int(part.x0 * x), math.ceil(part.y1 * y), math.ceil(part.x1 * x))
 
 

@@ -16,7 +16,7 @@ from tilepipe.models.model import Model
 from tilepipe.sources.base import Source
 
 WINDOW, WINDOWS = 128, 16
-"""Side in pixels and largest number of the windows that parameters are fitted on, spread over the image."""
+"""Side in pixels and largest number of the patches that parameters are fitted on, spread over the image."""
 
 
 class Truth(Protocol):
@@ -33,11 +33,11 @@ class Truth(Protocol):
 def classical_model(
     source: Source, method: str, classes: tuple[str, ...], *, clusters: int | None = None, truth: Truth | None = None
 ) -> Model:
-    """Fit a classical method on windows of `source` and return it as a model with the named classes.
+    """Fit a classical method on patches of `source` and return it as a model with the named classes.
 
     `method` is one of `tilepipe.models.classical.METHODS`. Without `truth` the classes are the clusters, dark to
     bright; with it there may be more `clusters`, and each takes the class that suits it best. Raises `InputError`
-    where the image has no valid window, or the maps differ in size.
+    where the image has no valid patch, or the maps differ in size.
     """
     if truth is not None and tuple(truth.shape) != source.shape[1:]:
         raise InputError(f"truth is {tuple(truth.shape)} pixels, the image {source.shape[1:]}; give one on its grid")
@@ -56,7 +56,7 @@ def as_model(fitted: Classical, classes: tuple[str, ...], bands: int) -> Model:
 
 
 def _windows(source: Source) -> list[Box]:
-    """Return windows of one size, spread over the image, that hold image data only."""
+    """Return patches of one size, spread over the image, that hold image data only."""
     _, height, width = source.shape
     side = min(WINDOW, height, width)
     places = [
@@ -67,7 +67,5 @@ def _windows(source: Source) -> list[Box]:
     tried = places[:: -(-len(places) // (4 * WINDOWS))]
     valid = [box for box in tried if (mask := source.valid(box)) is None or mask.all()]
     if not valid:
-        raise InputError(
-            f"{source.name}: no window of {side} x {side} pixels without nodata; a classical fit needs one"
-        )
+        raise InputError(f"{source.name}: no patch of {side} x {side} pixels without nodata; a classical fit needs one")
     return valid[:: -(-len(valid) // WINDOWS)]

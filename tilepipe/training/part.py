@@ -1,4 +1,4 @@
-"""Part: a window of a source that mirrors at its own edges, so that nothing beyond the window is seen."""
+"""Part: a region of a source that mirrors at its own edges, so that nothing beyond the region is seen."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tilepipe.sources.wrapped import Wrapped
 
 
 class Part(Wrapped):
-    """The pixels of `window` of `source` as a source of their own; boxes are relative to the window's corner."""
+    """The pixels of `region` of `source` as a source of their own; boxes are relative to the region's corner."""
 
-    def __init__(self, source: Source, window: Box) -> None:
+    def __init__(self, source: Source, region: Box) -> None:
         super().__init__(source)
-        self.window = window
+        self.region = region
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(bands, height, width) of the window."""
-        return (self.source.shape[0], *self.window.shape)
+        """(bands, height, width) of the region."""
+        return (self.source.shape[0], *self.region.shape)
 
     @property
     def georeference(self) -> Georeference | None:
@@ -31,18 +31,18 @@ class Part(Wrapped):
         return None
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return the pixels of `box`, (bands, box.height, box.width), mirrored outside the window."""
-        return read_reflected(box, *self.window.shape, lambda inside: self.source.read(self._whole(inside)))
+        """Return the pixels of `box`, (bands, box.height, box.width), mirrored outside the region."""
+        return read_reflected(box, *self.region.shape, lambda inside: self.source.read(self._whole(inside)))
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
         """Return True where a pixel holds image data, (box.height, box.width), False outside; None when all do."""
-        inside = box & Box.of_shape(*self.window.shape)
+        inside = box & Box.of_shape(*self.region.shape)
         mask = None if inside is None else self.source.valid(self._whole(inside))
-        return usable(mask, box, *self.window.shape)
+        return usable(mask, box, *self.region.shape)
 
     def identity(self) -> dict[str, Any]:
-        """Return the source's identity and the window."""
-        return {"reader": "part", "window": self.window.to_list(), "of": self.source.identity()}
+        """Return the source's identity and the region."""
+        return {"reader": "part", "window": self.region.to_list(), "of": self.source.identity()}
 
     def _whole(self, box: Box) -> Box:
-        return box.shift(self.window.y0, self.window.x0)
+        return box.shift(self.region.y0, self.region.x0)

@@ -26,7 +26,7 @@ MOST_CELLS = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What the training windows hold; read once, cell by cell."""
+    """What the training regions hold; read once, cell by cell."""
 
     places: NDArray[np.int64]
     """(cells, 3): scene, y, x of each cell's corner."""
@@ -44,7 +44,7 @@ def survey(scenes: Sequence[Scene], classes: int) -> Survey:
     places, counts = [], []
     total = np.zeros((3, scenes[0].source.shape[0]))  # pixels, sum, sum of squares per band
     for k, scene in enumerate(scenes):
-        height, width = scene.window.shape
+        height, width = scene.region.shape
         read = scene.pixels([0.0] * len(total[0])).read
         for y, x in cells(scene):
             box = Box(y, x, min(y + CELL, height), min(x + CELL, width))
@@ -74,7 +74,7 @@ def cells(scene: Scene) -> Iterator[tuple[int, int]]:
 
     Of objects, the cell of a polygon's centre; with an area, cells are drawn from those that its polygons may touch.
     """
-    rows, columns = (-(-side // CELL) for side in scene.window.shape)
+    rows, columns = (-(-side // CELL) for side in scene.region.shape)
     if rows * columns <= MOST_CELLS:
         chosen = np.arange(rows * columns)
     else:
@@ -84,7 +84,7 @@ def cells(scene: Scene) -> Iterator[tuple[int, int]]:
 
 def seen_whole(scene: Scene) -> bool:
     """Return whether all cells of a scene are looked at."""
-    rows, columns = (-(-side // CELL) for side in scene.window.shape)
+    rows, columns = (-(-side // CELL) for side in scene.region.shape)
     return rows * columns <= MOST_CELLS
 
 
@@ -119,7 +119,7 @@ def _centres(scene: Scene, rows: int, columns: int) -> NDArray[np.int64]:
 
 def _in_cells(scene: Scene, extents: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return (n, 4) rows and columns of cells of (n, 4) positions in full-resolution pixels; may lie outside."""
-    pixels = extents / (scene.scale * 2) - np.array([scene.window.y0, scene.window.x0] * 2)
+    pixels = extents / (scene.scale * 2) - np.array([scene.region.y0, scene.region.x0] * 2)
     return np.asarray(np.floor(pixels / CELL), np.int64)
 
 
@@ -163,7 +163,7 @@ class Sampler:
         return torch.stack([image for image, _ in crops]), torch.stack([label for _, label in crops])
 
     def boxes(self, step: int) -> list[tuple[int, Box]]:
-        """Return where the crops of a batch lie: the number of the scene, and pixels of its window."""
+        """Return where the crops of a batch lie: the number of the scene, and pixels of its region."""
         random = np.random.default_rng([self._config.seed, step])
         return [self._place(random) for _ in range(self._config.batch)]
 
@@ -171,7 +171,7 @@ class Sampler:
         spread = np.log(self._config.augment.scale)
         side = round(self._config.crop * float(np.exp(random.uniform(-spread, spread))))
         k, y, x = self._centre(random)
-        return k, square_around(y, x, side, self._scenes[k].window.shape)
+        return k, square_around(y, x, side, self._scenes[k].region.shape)
 
     def _crop(self, k: int, box: Box) -> tuple[Tensor, Tensor]:
         """Return a crop as prediction would see it; pixels without image data have no label."""

@@ -42,13 +42,13 @@ ReadLabels = Callable[[Box], NDArray[np.int64]]
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One image with labels, confined to a window; boxes are relative to the window's corner."""
+    """One image with labels, confined to a region; boxes are relative to the region's corner."""
 
     name: str
     """Path of the image."""
     source: Source
     """The image at the training resolution, whole."""
-    window: Box
+    region: Box
     """Part of `source` that is trained on or scored."""
     full: Box
     """The same part in full-resolution pixels."""
@@ -68,23 +68,23 @@ class Scene:
         return all(self.selected.get(name, 0) == other.selected.get(name, 0) for name in CHOICE)
 
     def image(self, box: Box) -> NDArray[Any]:
-        """Return what the file holds in `box`, (C, box.height, box.width); outside the window it is mirrored."""
-        return Part(self.source, self.window).read(box)
+        """Return what the file holds in `box`, (C, box.height, box.width); outside the region it is mirrored."""
+        return Part(self.source, self.region).read(box)
 
     def pixels(self, mean: Iterable[float]) -> FilledImage:
-        """Return the window as prediction reads an image: with `mean` (per band, image units) where it has no data."""
-        return FilledImage(Part(self.source, self.window), tuple(float(value) for value in mean))
+        """Return the region as prediction reads an image: with `mean` (per band, image units) where it has no data."""
+        return FilledImage(Part(self.source, self.region), tuple(float(value) for value in mean))
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the pixels and labels of this scene, by content; JSON types only."""
-        return {"image": self.source.identity(), "labels": self.labels_identity(), "window": self.window.to_list()}
+        return {"image": self.source.identity(), "labels": self.labels_identity(), "window": self.region.to_list()}
 
     def label(self, box: Box) -> NDArray[np.int64]:
-        """Return classes (box.height, box.width) int64; -1 outside the window, where ignored and where not valid."""
+        """Return classes (box.height, box.width) int64; -1 outside the region, where ignored and where not valid."""
         result = np.full(box.shape, IGNORE, np.int64)
-        inside = box & Box.of_shape(*self.window.shape)
+        inside = box & Box.of_shape(*self.region.shape)
         if inside is not None:
-            part = inside.shift(self.window.y0, self.window.x0)
+            part = inside.shift(self.region.y0, self.region.x0)
             found = read_nearest(self.labels, part, self.scale)
             valid = self.source.valid(part) if (found != IGNORE).any() else None  # where there are labels only
             result[inside.slices_in(box)] = found if valid is None else np.where(valid, found, IGNORE)
@@ -148,12 +148,12 @@ def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene
     source = full if config.resolution is None else at_resolution(full, config.resolution, config.unit)
     labels, identity = _labels(label, full, entry, config)
     rows, columns = entry.rows or (0, height), entry.columns or (0, width)
-    window = Box(rows[0], columns[0], rows[1], columns[1])
-    if not Box.of_shape(height, width).contains(window):
+    region = Box(rows[0], columns[0], rows[1], columns[1])
+    if not Box.of_shape(height, width).contains(region):
         raise UsageError(f"{image}: rows {rows}, columns {columns} are not inside its {height} x {width} pixels")
     notes = (*getattr(full, "notes", ()), *_fill(full, config))
     selected = getattr(full, "selected", {})
-    return Scene(str(image), source, _scaled(window, source, full), window, labels, identity, notes, selected)
+    return Scene(str(image), source, _scaled(region, source, full), region, labels, identity, notes, selected)
 
 
 def _fill(image: Source, config: TrainConfig) -> Iterator[str]:
@@ -193,22 +193,22 @@ def _image(path: Path, entry: Scenes, config: TrainConfig) -> Source:
     return image_data(with_picked(opened, picked), config.mask)
 
 
-def _scaled(window: Box, source: Source, full: Source) -> Box:
-    """Return the pixels of `source` that lie wholly in `window` of `full`."""
+def _scaled(region: Box, source: Source, full: Source) -> Box:
+    """Return the pixels of `source` that lie wholly in `region` of `full`."""
     (_, height, width), (_, full_height, full_width) = source.shape, full.shape
     y, x = height / full_height, width / full_width
-    return Box(math.ceil(window.y0 * y), math.ceil(window.x0 * x), int(window.y1 * y), int(window.x1 * x))
+    return Box(math.ceil(region.y0 * y), math.ceil(region.x0 * x), int(region.y1 * y), int(region.x1 * x))
 
 
 def held(scene: Scene) -> Scene:
     """Return the scene with its image in memory where it is small, so that crops need no decoding."""
-    if scene.source.shape[0] * scene.window.area > HELD_VALUES:
+    if scene.source.shape[0] * scene.region.area > HELD_VALUES:
         return scene
-    window = Box.of_shape(*scene.window.shape)
-    image, valid = scene.source.read(scene.window), scene.source.valid(scene.window)
-    labels = scene.label(window)
+    region = Box.of_shape(*scene.region.shape)
+    image, valid = scene.source.read(scene.region), scene.source.valid(scene.region)
+    labels = scene.label(region)
     return Scene(
-        scene.name, ArraySource(image, valid=valid, name=scene.name), window, window, lambda b: _crop(labels, b)
+        scene.name, ArraySource(image, valid=valid, name=scene.name), region, region, lambda b: _crop(labels, b)
     )
 
 

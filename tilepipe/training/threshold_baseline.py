@@ -76,7 +76,7 @@ def _ratio(i: int, j: int, pixels: Pixels) -> Pixels:
 def _sample(scenes: Sequence[Scene]) -> tuple[Pixels, NDArray[np.int64]]:
     pixels, labels = [], []
     for scene in scenes:
-        height, width = scene.window.shape
+        height, width = scene.region.shape
         rows = max(1, min(height, SAMPLE // width))
         for y in np.linspace(0, height - 1, rows).astype(int):
             line = Box(int(y), 0, int(y) + 1, width)

@@ -24,7 +24,7 @@ VALIDATED_BLOCK = 2048
 
 
 def score(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> Confusion:
-    """Return the confusion of the model's labels over the scenes' windows, on full-resolution pixels.
+    """Return the confusion of the model's labels over the scenes' regions, on full-resolution pixels.
 
     The labels are those of `tilepipe.predict` with its own choice of tiles. Raises what that raises.
     """
@@ -47,12 +47,12 @@ def compared(labels: NDArray[Any], true: NDArray[np.int64], classes: int, nodata
     return confusion_matrix(labels, true, classes, ignore=IGNORE, nodata=nodata)
 
 
-def blocks(window: Box, size: int | None = None) -> Iterator[Box]:
-    """Yield boxes of at most `size` (else VALIDATED_BLOCK) pixels a side that cover a window."""
+def blocks(region: Box, size: int | None = None) -> Iterator[Box]:
+    """Yield boxes of at most `size` (else VALIDATED_BLOCK) pixels a side that cover a region."""
     size = size or VALIDATED_BLOCK
-    for y in range(window.y0, window.y1, size):
-        for x in range(window.x0, window.x1, size):
-            yield Box(y, x, min(y + size, window.y1), min(x + size, window.x1))
+    for y in range(region.y0, region.y1, size):
+        for x in range(region.x0, region.x1, size):
+            yield Box(y, x, min(y + size, region.y1), min(x + size, region.x1))
 
 
 def truth(scene: Scene, box: Box) -> NDArray[np.int64]:

@@ -280,7 +280,7 @@ def test_operations_that_swallow_nan_are_found_by_finite_draws() -> None:
         (lambda x: x / 0, "NaN or infinity"),
         (lambda x: x[..., 1:], r"\(1, 3, 384, 383\) for \(1, 3, 384, 384\)"),
         (lambda x: {"logits": x}, "returns dict"),
-        (lambda x: x @ torch.ones(7, 7), "fails on a 384 x 384 window"),
+        (lambda x: x @ torch.ones(7, 7), "fails on a 384 x 384 input"),
         (lambda x: x.reshape(1, 3, *x.shape[2:]), "not a batch of two"),
     ],
 )

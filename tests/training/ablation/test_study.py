@@ -20,7 +20,7 @@ from tilepipe.models.nets.zoo import build
 from tilepipe.models.probe.upsampling_lint import lint
 from tilepipe.training.ablation import study as module
 from tilepipe.training.ablation.results import Results
-from tilepipe.training.ablation.scores import answer, figures_of_model, lines, sheet, speeds, windows
+from tilepipe.training.ablation.scores import answer, figures_of_model, lines, patches, sheet, speeds
 from tilepipe.training.ablation.study import compare
 from tilepipe.training.ablation.study_config import CompareConfig, Run
 from tilepipe.training.ablation.table import markdown, summary
@@ -221,9 +221,9 @@ def test_a_checkerboard_is_found_at_its_stride_and_only_there() -> None:
         lines([(noise[:, :20, :20], Box(0, 0, 20, 20))], [2])
 
 
-def test_windows_lie_inside_and_start_at_multiples_of_the_stride() -> None:
+def test_patches_lie_inside_and_start_at_multiples_of_the_stride() -> None:
     areas = [Box(3, 5, 603, 905), Box(0, 0, 70, 300), Box(1237, 0, 1798, 1355)]
-    found = list(windows(areas, 8))
+    found = list(patches(areas, 8))
     assert {k for k, _ in found} == {0, 1, 2}
     assert {window.shape for _, window in found} == {(70, 70)}
     assert all(areas[k].contains(window) and window.y0 % 8 == window.x0 % 8 == 0 for k, window in found)

@@ -20,7 +20,7 @@ from tilepipe.evaluation.metrics.pair import Pair
 from tilepipe.storage import cannot_write
 from tilepipe.text import clean
 
-_SIDE = 512  # pixels a side of the window whose outlines are drawn
+_SIDE = 512  # pixels a side of the patch whose outlines are drawn
 _GREY, _WHITE, _RED, _BLUE, _GREEN, _PINK = (
     np.array(color)
     for color in ((200, 200, 200), (255, 255, 255), (200, 0, 0), (0, 70, 200), (0, 130, 60), (255, 215, 215))
@@ -40,14 +40,14 @@ def escape(text: str) -> str:
 
 
 def write_page(evaluation: Evaluation, prediction: Readable, truth: Readable, path: Path) -> None:
-    """Write the page to a new `path`; the maps are read once more for one window of outlines.
+    """Write the page to a new `path`; the maps are read once more for one patch of outlines.
 
     Text is escaped, pictures are inline PNGs, and the page's policy forbids every other source.
     Raises `StorageError` where it cannot be written.
     """
-    window = worst_window(evaluation)
-    maps = read_pair(prediction, truth, evaluation.terms, window)
-    place = f"Rows {window.y0} to {window.y1}, columns {window.x0} to {window.x1}"
+    patch = worst_patch(evaluation)
+    maps = read_pair(prediction, truth, evaluation.terms, patch)
+    place = f"Rows {patch.y0} to {patch.y1}, columns {patch.x0} to {patch.x1}"
     parts = [
         "<h1>Prediction against truth</h1>",
         _table(evaluation.rows()),
@@ -101,8 +101,8 @@ def boundary_map(maps: Pair, width: float) -> NDArray[np.uint8]:
     return out.astype(np.uint8)
 
 
-def worst_window(evaluation: Evaluation) -> Box:
-    """Return the window of at most 512 x 512 pixels, on a grid of that size, with the most wrong pixels."""
+def worst_patch(evaluation: Evaluation) -> Box:
+    """Return the patch of at most 512 x 512 pixels, on a grid of that size, with the most wrong pixels."""
     (height, width), view = evaluation.shape, evaluation.overview
     cells = max(_SIDE // view.cell, 1)
     rows, columns = np.arange(0, view.wrong.shape[0], cells), np.arange(0, view.wrong.shape[1], cells)

@@ -26,7 +26,7 @@ _BAND_PIXELS = 2**22  # of a band that is read at once
 _COMPONENT_PIXELS = 2**20  # whose components are numbered at once
 _COLUMNS = 1024  # of a block whose outlines are counted: small enough for the processor's cache
 _OVERVIEW = 1024  # cells on the longer side of the error map
-_WINDOW, _WINDOWS = 256, 24  # side and largest number of the windows whose spectrum is taken
+_PATCH, _PATCHES = 256, 24  # side and largest number of the patches whose spectrum is taken
 
 
 class Readable(Protocol):
@@ -159,16 +159,16 @@ def _add_cells(cells: NDArray[np.int64], mask: NDArray[np.bool_], y0: int, cell:
 
 
 def _spectra(prediction: Readable, truth: Readable, terms: Terms) -> list[tuple[Spectrum, Spectrum]]:
-    """Return the spectra of both maps over the same windows, spread over the map, for every stride that fits."""
+    """Return the spectra of both maps over the same patches, spread over the map, for every stride that fits."""
     height, width = prediction.shape
-    side = min(_WINDOW, height, width)
+    side = min(_PATCH, height, width)
     strides = [s for s in terms.strides if side >= 16 * s]
     if not strides:
         return []
-    rows, columns = range(0, height - side + 1, _WINDOW), range(0, width - side + 1, _WINDOW)
+    rows, columns = range(0, height - side + 1, _PATCH), range(0, width - side + 1, _PATCH)
     places = [Box(y, x, y + side, x + side) for y in rows for x in columns]
     found: dict[int, tuple[Spectrum, Spectrum]] = {}
-    for box in places[:: -(-len(places) // _WINDOWS)]:
+    for box in places[:: -(-len(places) // _PATCHES)]:
         maps = read_pair(prediction, truth, terms, box).masked()
         hot = one_hot(maps.prediction, maps.classes), one_hot(maps.truth, maps.classes)
         for s in strides:

@@ -43,12 +43,12 @@ class Checkerboard:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Sums over windows of one size, from which a `Checkerboard` follows; spectra of one stride and size add."""
+    """Sums over patches of one size, from which a `Checkerboard` follows; spectra of one stride and size add."""
 
     stride: int
     """The up-sampling factor looked for, in pixels."""
     power: Floats
-    """|FFT|^2 of the windowed residual, summed over channels and windows, (height, width), zero frequency first."""
+    """|FFT|^2 of the windowed residual, summed over channels and patches, (height, width), zero frequency first."""
     phases: Floats
     """Sum of the residual per channel and phase, (channels, stride, stride)."""
     squares: float
@@ -59,7 +59,7 @@ class Spectrum:
     def __add__(self, other: Spectrum) -> Spectrum:
         if (self.stride, self.power.shape, self.phases.shape) != (other.stride, other.power.shape, other.phases.shape):
             raise UsageError(
-                f"spectra of stride {self.stride} and {other.stride}, windows {self.power.shape} and "
+                f"spectra of stride {self.stride} and {other.stride}, patches {self.power.shape} and "
                 f"{other.power.shape} cannot be added"
             )
         return Spectrum(
@@ -71,7 +71,7 @@ class Spectrum:
         )
 
     def checkerboard(self) -> Checkerboard:
-        """Return the figures of all windows added."""
+        """Return the figures of all patches added."""
         rms = np.sqrt(self.squares / self.samples)
         if rms < _SILENT:
             return Checkerboard(self.stride, 0.0, 0.0, 0.0)
@@ -101,18 +101,16 @@ class Spectrum:
 
 
 def spectrum_of(y: NDArray[Any], stride: int) -> Spectrum:
-    """Return the spectrum of one window, (channels, height, width): probabilities or one-hot labels.
+    """Return the spectrum of one patch, (channels, height, width): probabilities or one-hot labels.
 
-    The window starts at a multiple of `stride` of the map; rows and columns beyond a multiple of it are left out.
+    The patch starts at a multiple of `stride` of the map; rows and columns beyond a multiple of it are left out.
     Raises `UsageError` where a side is shorter than 16 x `stride`, too short to tell a line from its surroundings.
     """
     if stride < 2:
         raise UsageError(f"a checkerboard of stride {stride}: give 2 or more")
     channels, height, width = y.shape
     if min(height, width) < 16 * stride:
-        raise UsageError(
-            f"a window of {height} x {width} px for stride {stride}: give at least {16 * stride} px a side"
-        )
+        raise UsageError(f"a patch of {height} x {width} px for stride {stride}: give at least {16 * stride} px a side")
     height, width = height // stride * stride, width // stride * stride
     whole = np.asarray(y[:, :height, :width], np.float64)
     residual = whole - gaussian_filter(whole, (0, stride, stride))

@@ -1,4 +1,4 @@
-"""One picture of a verification: where the windows lie in the image, and the differences in each."""
+"""One picture of a verification: where the patches lie in the image, and the differences in each."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tilepipe.box import Box
-from tilepipe.evaluation.verify.seam_patches import Window
+from tilepipe.evaluation.verify.seam_patches import Patch
 from tilepipe.evaluation.verify.verification import Verification
 from tilepipe.execution.job import Job
 from tilepipe.sources.resample import Resampled
 
 SIDE, SMALL, GAP = 720, 128, 8
-"""Pixels: longest side of the image, side of a window's maps, space between."""
+"""Pixels: longest side of the image, side of a patch's maps, space between."""
 FAINTEST, STRONGEST = -7.0, 0.0
 """Powers of ten that white and red stand for in the maps."""
 GOOD, BAD = (0, 114, 178), (213, 94, 0)
@@ -28,9 +28,9 @@ LEGEND = (
 
 
 def draw(found: Verification, job: Job, path: Path) -> None:
-    """Write a PNG: the image with its windows (orange where labels flip), then each window's differences.
+    """Write a PNG: the image with its patches (orange where labels flip), then each patch's differences.
 
-    Left map of a window: tiles against one centred pass. Right map: neighbouring tiles against each other, grey where
+    Left map of a patch: tiles against one centred pass. Right map: neighbouring tiles against each other, grey where
     only one tile sees a pixel. White is 1e-7 and less in probability, red is 1, logarithmic.
     """
     overview = _overview(found, job)
@@ -40,12 +40,12 @@ def draw(found: Verification, job: Job, path: Path) -> None:
     page.paste(overview, (0, 0))
     pen = ImageDraw.Draw(page)
     pen.text((4, overview.height + 2), LEGEND, fill="black")
-    for k, window in enumerate(found.windows):
+    for k, patch in enumerate(found.windows):
         x = overview.width + GAP + (k // columns) * (2 * SMALL + 2 * GAP)
         y = (k % columns) * (SMALL + GAP + 12)
-        flips = window.whole.flips
-        pen.text((x, y), f"{k + 1} {window.place}: {flips.different} of {flips.pixels} flip", fill=_colour(window))
-        for j, values in enumerate((window.gap, window.mismatch)):
+        flips = patch.whole.flips
+        pen.text((x, y), f"{k + 1} {patch.place}: {flips.different} of {flips.pixels} flip", fill=_colour(patch))
+        for j, values in enumerate((patch.gap, patch.mismatch)):
             page.paste(_map(values), (x + j * (SMALL + 2), y + 12))
     page.save(path)
 
@@ -59,16 +59,16 @@ def _overview(found: Verification, job: Job) -> Image.Image:
     grey = np.clip((pixels - low) * (255 / max(high - low, 1e-9)), 0, 255)
     picture = Image.fromarray(np.nan_to_num(grey).astype(np.uint8).transpose(1, 2, 0).copy())
     pen = ImageDraw.Draw(picture)
-    for k, window in enumerate(found.windows):
-        box = window.box
+    for k, patch in enumerate(found.windows):
+        box = patch.box
         corners = (box.x0 * w / width, box.y0 * h / height, box.x1 * w / width, box.y1 * h / height)
-        pen.rectangle(corners, outline=_colour(window), width=2)
-        pen.text((corners[0] + 3, corners[1] + 2), str(k + 1), fill=_colour(window))
+        pen.rectangle(corners, outline=_colour(patch), width=2)
+        pen.text((corners[0] + 3, corners[1] + 2), str(k + 1), fill=_colour(patch))
     return picture
 
 
-def _colour(window: Window) -> tuple[int, int, int]:
-    return BAD if window.whole.flips.different else GOOD
+def _colour(patch: Patch) -> tuple[int, int, int]:
+    return BAD if patch.whole.flips.different else GOOD
 
 
 def _map(values: NDArray[Any]) -> Image.Image:

@@ -90,10 +90,10 @@ class Passes:
             (max(0, start - context) // stride * stride, min(-(-(stop + context) // stride) * stride, edge))
             for start, stop, edge in zip((box.y0, box.x0), (box.y1, box.x1), edges, strict=True)
         ]
-        window = Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
-        one = Predictor(self.job.model, window.shape, replace(self.job.plan.compute, batch=1))
-        values = one.probabilities(self.worker.pixels(window)[None], self.worker.under([window]))[0]
-        return np.asarray(values[:, *box.slices_in(window)] / ONE)
+        patch = Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+        one = Predictor(self.job.model, patch.shape, replace(self.job.plan.compute, batch=1))
+        values = one.probabilities(self.worker.pixels(patch)[None], self.worker.under([patch]))[0]
+        return np.asarray(values[:, *box.slices_in(patch)] / ONE)
 
     def valid(self, box: Box) -> NDArray[np.bool_]:
         """Return where `box` is asked for and holds image data."""

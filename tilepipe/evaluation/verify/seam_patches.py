@@ -1,4 +1,4 @@
-"""Windows on seams and block borders, compared with one centred pass; and regions on a grid moved by half a core."""
+"""Patches on seams and block borders, compared with one centred pass; and regions on a grid moved by half a core."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tilepipe.tiling.grid import Axis
 CORE = 96
 """About how many pixels around a seam are compared, per side of the square."""
 DRAWS = 20
-"""Places tried for a window that holds image data."""
+"""Places tried for a patch that holds image data."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ NONE = Difference(Flips(0, 0), 0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Window:
-    """One window around a seam."""
+class Patch:
+    """One patch around a seam."""
 
     box: Box
     """Its pixels, on the prediction grid."""
@@ -76,8 +76,8 @@ def context_of(passes: Passes) -> int:
     return 2 * cut.halo if cut.halo is not None else max(cut.tile // 2 - CORE // 2, 0)
 
 
-def check_window(passes: Passes, box: Box, place: str) -> tuple[Window, NDArray[Any]]:
-    """Compute a window as tiles and as one pass, and compare; also the tiles' labels, as the run has them."""
+def check_patch(passes: Passes, box: Box, place: str) -> tuple[Patch, NDArray[Any]]:
+    """Compute a patch as tiles and as one pass, and compare; also the tiles' labels, as the run has them."""
     valid = passes.valid(box)
     tiled, mismatch = passes.tiled(box)
     whole, gap = difference(tiled, passes.whole(box, context_of(passes)), valid)
@@ -86,7 +86,7 @@ def check_window(passes: Passes, box: Box, place: str) -> tuple[Window, NDArray[
     far = float(mismatch[seen].max()) if seen.any() else 0.0
     between = Difference(Flips(int(seen.sum()), 0), far, float(mismatch[seen].sum()))
     labels = np.where(valid, tiled.argmax(0), passes.job.plan.nodata).astype(passes.job.plan.label_dtype)
-    return Window(box, place, whole, between, gap, mismatch), labels
+    return Patch(box, place, whole, between, gap, mismatch), labels
 
 
 def noise_of(passes: Passes, box: Box) -> float:
@@ -101,9 +101,9 @@ def noise_of(passes: Passes, box: Box) -> float:
 
 
 def places(passes: Passes, count: int, seed: int) -> Iterator[tuple[Box, str]]:
-    """Yield up to `count` windows: seams between rows, between columns, and block borders, in turn, at random.
+    """Yield up to `count` patches: seams between rows, between columns, and block borders, in turn, at random.
 
-    A run of one tile has none of these: its windows lie anywhere inside, so that its labels are compared all the same.
+    A run of one tile has none of these: its patches lie anywhere inside, so that its labels are compared all the same.
     """
     random, plan = Random(seed), passes.job.plan
     region, grid = plan.predicted_region, passes.grid

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tilepipe.evaluation.metrics.seams import Flips, SeamExcess
-from tilepipe.evaluation.verify.seam_patches import NONE, Difference, Window
+from tilepipe.evaluation.verify.seam_patches import NONE, Difference, Patch
 from tilepipe.evaluation.verify.stored import Stored
 from tilepipe.planning.certificate import Certificate
 
@@ -25,8 +25,8 @@ class Verification:
     """What the run claims; None for a label map alone."""
     limit: float = LIMIT
     """Largest difference in probability that the claim allows."""
-    windows: tuple[Window, ...] = ()
-    """Windows on seams and block borders against one centred pass."""
+    windows: tuple[Patch, ...] = ()
+    """Patches on seams and block borders against one centred pass."""
     shifted: Difference | None = None
     """The same pixels with the grid moved by half a core: grid-shift flips."""
     again: Flips | None = None
@@ -42,13 +42,13 @@ class Verification:
 
     @property
     def whole(self) -> Difference:
-        """All windows against their centred passes."""
-        return sum((window.whole for window in self.windows), NONE)
+        """All patches against their centred passes."""
+        return sum((patch.whole for patch in self.windows), NONE)
 
     @property
     def neighbours(self) -> Difference:
-        """Neighbouring tiles against each other, all windows."""
-        return sum((window.neighbours for window in self.windows), NONE)
+        """Neighbouring tiles against each other, all patches."""
+        return sum((patch.neighbours for patch in self.windows), NONE)
 
     @property
     def error(self) -> float | None:
@@ -61,7 +61,7 @@ class Verification:
         if self.certificate is None:
             return f"nothing was compared: {self.seams}" if self.seams and not self.seams.enough else ""
         if self.again is not None and not self.again.pixels:
-            where = f"{len(self.windows)} windows" if self.windows else "the places that were tried"
+            where = f"{len(self.windows)} places" if self.windows else "the places that were tried"
             return f"no label was compared with one computed again: {where} hold no image data with labels on disk"
         if self.again is None and not (self.stored and self.stored.blocks):
             return "nothing was compared: give --windows 8 to compute labels again"
@@ -102,10 +102,10 @@ class Verification:
         if self.certificate and self.certificate.level:
             rows.append(("arithmetic", self.certificate.level.sentence))
         if self.windows:
-            rows.append((f"{len(self.windows)} windows", f"{_text(self.whole)}, against one centred pass"))
+            rows.append((f"{len(self.windows)} places", f"{_text(self.whole)}, against one centred pass"))
             between = self.neighbours
             overlap = f"where two tiles see a pixel they differ by {between.mean:.1e} in the mean"
-            alone = "no pixel of these windows is seen by two tiles"
+            alone = "no pixel of these places is seen by two tiles"
             seen = f"{overlap}, {between.worst:.1e} at most" if between.flips.pixels else alone
             rows.append(("neighbours", seen))
         if self.shifted:
@@ -133,7 +133,7 @@ class Verification:
             "problems": list(self.problems),
             "limit": self.limit,
             "certificate": json.loads(self.certificate.to_json()) if self.certificate else None,
-            "windows": [_window(window) for window in self.windows],
+            "windows": [_patch(patch) for patch in self.windows],
             "whole": _figures(self.whole) if self.windows else None,
             "neighbours": _figures(self.neighbours) if self.windows else None,
             "shifted": _figures(self.shifted) if self.shifted else None,
@@ -157,5 +157,5 @@ def _figures(d: Difference) -> dict[str, Any]:
     return {**asdict(d.flips), "share": d.flips.share, "mean": d.mean, "worst": d.worst}
 
 
-def _window(window: Window) -> dict[str, Any]:
-    return {"box": window.box.to_list(), "place": window.place, **_figures(window.whole)}
+def _patch(patch: Patch) -> dict[str, Any]:
+    return {"box": patch.box.to_list(), "place": patch.place, **_figures(patch.whole)}

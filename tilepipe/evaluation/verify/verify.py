@@ -2,7 +2,7 @@
 
 find     from a path to a run, its image and its model
 passes   parts of a run computed again: as tiles, on a moved grid, by one centred pass
-windows  windows on seams and block borders, grid-shift flips
+patches  patches on seams and block borders, grid-shift flips
 stored   what is on disk, against the ledger and against labels computed again
 lines    the comb test of any label map
 result   the figures and what they mean; picture: where they were taken
@@ -20,7 +20,7 @@ from tilepipe.evaluation.metrics.seams import Flips, SeamExcess
 from tilepipe.evaluation.verify.comb import comb_test, lines_of, open_lines
 from tilepipe.evaluation.verify.finished_run import Run, claim, find_run, provider_of_run, reopen
 from tilepipe.evaluation.verify.recompute import Passes
-from tilepipe.evaluation.verify.seam_patches import Window, check_window, noise_of, places, shifted
+from tilepipe.evaluation.verify.seam_patches import Patch, check_patch, noise_of, places, shifted
 from tilepipe.evaluation.verify.stored import Keeper, check_products, check_stored
 from tilepipe.evaluation.verify.verification import LIMIT, Verification
 from tilepipe.events import Event, Listener, silent
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "Verification", "verify"]
 
-WINDOWS = 8
-"""Windows that are compared with a centred pass; a quarter as many squares are computed on a moved grid."""
+PATCHES = 8
+"""Patches that are compared with a centred pass; a quarter as many squares are computed on a moved grid."""
 
 
 class Options(TypedDict, total=False):
@@ -144,7 +144,7 @@ def _lines_alone(path: Path, options: Options) -> Verification:
 
 
 def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verification:
-    count, seed = options.get("windows", WINDOWS), options.get("seed", 0)
+    count, seed = options.get("windows", PATCHES), options.get("seed", 0)
     claimed = claim(run, job.model)
     listener(Event("verify", message="what is on disk"))
     found = Verification(
@@ -157,29 +157,29 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
     claimed = replace(claimed, device=job.plan.compute.device, level=level)
     passes = Passes(job, provider_of_run(run), lenient=bool(run.record["failed"]))
     try:
-        windows, again = _windows(run, passes, (count, seed), listener)
-        limit = _limit(claimed, passes, windows)
+        patches, again = _patches(run, passes, (count, seed), listener)
+        limit = _limit(claimed, passes, patches)
         listener(Event("verify", message="the grid moved by half a core"))
         gsf = shifted(passes, max(1, count // 4), seed)
     finally:
         passes.close()
     same = versions_of(job.plan, job.model).items() >= _that_matter(run).items()
     same = same and job.plan.compute == run.plan.compute
-    return replace(found, certificate=claimed, windows=windows, limit=limit, shifted=gsf, again=again, comparable=same)
+    return replace(found, certificate=claimed, windows=patches, limit=limit, shifted=gsf, again=again, comparable=same)
 
 
-def _windows(
+def _patches(
     run: Run, passes: Passes, drawn: tuple[int, int], listener: Listener
-) -> tuple[tuple[Window, ...], Flips | None]:
-    """Return the windows, and labels on disk against those computed again around them."""
-    keeper, windows, again = Keeper(run, passes.job.wanted), [], Flips(0, 0)
+) -> tuple[tuple[Patch, ...], Flips | None]:
+    """Return the patches, and labels on disk against those computed again around them."""
+    keeper, patches, again = Keeper(run, passes.job.wanted), [], Flips(0, 0)
     for box, place in places(passes, *drawn):
         with passes.attempt():
-            window, labels = check_window(passes, box, place)
-            windows.append(window)
+            patch, labels = check_patch(passes, box, place)
+            patches.append(patch)
             again += keeper.compare(box, labels)
-        listener(Event("verify", len(windows), drawn[0]))
-    return tuple(windows), again
+        listener(Event("verify", len(patches), drawn[0]))
+    return tuple(patches), again
 
 
 def _that_matter(run: Run) -> dict[str, str]:
@@ -188,7 +188,7 @@ def _that_matter(run: Run) -> dict[str, str]:
     return {name: versions[name] for name in ("torch", "device", "cuda", "cudnn") if name in versions}
 
 
-def _limit(claimed: Certificate, passes: Passes, windows: tuple[Window, ...]) -> float:
+def _limit(claimed: Certificate, passes: Passes, patches: tuple[Patch, ...]) -> float:
     """Return the largest difference that the claim allows: a fixed one for fp32 on a CPU and for fp64, whose rounding
     is far below it, else four times the arithmetic's own."""
     if claimed.mode == "TOLERANCE":
@@ -196,9 +196,9 @@ def _limit(claimed: Certificate, passes: Passes, windows: tuple[Window, ...]) ->
     if claimed.precision == "fp64" or (claimed.device, claimed.precision) == ("cpu", "fp32"):
         return LIMIT
     rounding = []
-    for window in windows[:4]:
+    for patch in patches[:4]:
         with passes.attempt():
-            rounding.append(4 * noise_of(passes, window.box))
+            rounding.append(4 * noise_of(passes, patch.box))
     return max([LIMIT, *rounding])
 
 

@@ -68,7 +68,7 @@ def _tried(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...] | str
 
 def _put_in(subject: Subject, found: Probe, reach: Sides) -> tuple[int, ...] | str:
     side = -(-WINDOW // subject.quantum) * subject.quantum
-    x = subject.window(side, side)
+    x = subject.noise(side, side)
     names, recorder = _Names(subject.modules), Recorder()
     with names:
         live = subject.under(lambda: recorder)(x)
@@ -105,7 +105,7 @@ def _stays_local(fixed: _Fixed, reach: Sides) -> bool:
     quantum = fixed.subject.quantum
     cut = (max(reach) // quantum + 1) * quantum
     for axis in AXES:
-        x = fixed.subject.window(*((quantum, cut + quantum) if axis == 3 else (cut + quantum, quantum)))
+        x = fixed.subject.noise(*((quantum, cut + quantum) if axis == 3 else (cut + quantum, quantum)))
         changed = x.clone()
         far = changed.narrow(axis, cut, quantum)
         far *= 1e3  # for operations that swallow NaN

@@ -1,6 +1,6 @@
 """Which operations make a model global: watch every torch function of one forward pass while part of the input is NaN.
 
-An operation that turns partly NaN into all NaN in a window wide enough mixes the whole image; the layer it runs in is
+An operation that turns partly NaN into all NaN in an input wide enough mixes the whole image; the layer it runs in is
 known from hooks. So functional code is found like modules are, and a global layer needs no entry in a list of classes.
 """
 
@@ -38,7 +38,7 @@ class Findings:
     global_ops: dict[Key, str] = field(default_factory=dict)
     """Kind of each operation that is global for certain."""
     wide_ops: dict[Key, str] = field(default_factory=dict)
-    """Operations that covered the watched window but may be local in a wider one."""
+    """Operations that covered the watched input but may be local in a wider one."""
     unsteady: dict[Key, str] = field(default_factory=dict)
     """Batch norm and dropout in training mode."""
     swallowed: dict[Key, str] = field(default_factory=dict)
@@ -155,7 +155,7 @@ class Watch(Located):
     def _spread(self, key: Key, shrinks: bool) -> str:
         kind = KINDS.get(key[1], "")
         if not kind or (kind == "image pooling" and not shrinks):
-            self.findings.wide_ops.setdefault(key, f"{key[1]} over the whole window")
+            self.findings.wide_ops.setdefault(key, f"{key[1]} over the whole input")
             return ""
         self._pooled = key if kind == "image pooling" else self._pooled
         return self.findings.global_ops.setdefault(key, kind)
@@ -183,12 +183,12 @@ class FixGlobals(Located):
 
 
 def watch(subject: Subject) -> Findings:
-    """Watch four passes, NaN in the quarter of the window at each side in turn, and return what was found."""
+    """Watch four passes, NaN in the quarter of the input at each side in turn, and return what was found."""
     mode = Watch(subject.modules)
     watched = subject.under(lambda: mode)
     short, long = subject.quantum, 4 * subject.quantum
     for rows, columns in ((short, long), (long, short)):
-        x = subject.window(rows, columns)
+        x = subject.noise(rows, columns)
         for far in (False, True):
             tainted = x.clone()
             axis = 3 if columns == long else 2

@@ -123,7 +123,7 @@ def _evidence(subject: Subject, measured: Measured) -> dict[str, Any]:
     return {
         **stopped,
         "stride_precision": str(subject.dtype).removeprefix("torch."),
-        "window": measured.window,
+        "window": measured.side,
         "draws_per_side": measured.draws,
         "black_box": subject.black_box,
     }
@@ -147,7 +147,7 @@ def probe(
 ) -> Probe:
     """Measure the total stride of a network, its reach per side, and the operations that mix the whole tile.
 
-    A module is copied to the CPU and called on about 50 small windows; the caller's own module is not changed.
+    A module is copied to the CPU and called on about 50 small inputs; the caller's own module is not changed.
 
     Args:
         forward: A `Model`, a torch module, or a function. It maps (B, bands, H, W) float32 to (B, classes, H, W). A

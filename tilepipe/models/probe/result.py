@@ -13,7 +13,7 @@ from tilepipe.text import json_of
 
 
 class ProbeError(ModelError):
-    """The model takes none of the windows that measuring needs; nothing is said about it."""
+    """The model takes none of the inputs that measuring needs; nothing is said about it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Probe:
     seconds: float = 0.0
     """Time that the probe took."""
     evidence: Mapping[str, Any] = field(default_factory=dict)
-    """How it was measured: precision, window sizes, draws; JSON types only."""
+    """How it was measured: precision, input sizes, draws; JSON types only."""
 
     @property
     def local(self) -> bool:

@@ -28,10 +28,10 @@ def refuse_unsteady(subject: Subject, findings: Findings) -> None:
             "statistics."
         )
     side = subject.quantum
-    x, other = subject.window(side, side), subject.window(side, side, seed=7)
+    x, other = subject.noise(side, side), subject.noise(side, side, seed=7)
     answers = [subject(x) for _ in range(CALLS)]
     _refuse_random(answers)
-    x, other = (window.to(subject.dtype) for window in (x, other))  # in fp32, rounding differs from batch to batch
+    x, other = (noise.to(subject.dtype) for noise in (x, other))  # in fp32, rounding differs from batch to batch
     try:
         beside = subject(torch.cat((x, other)))
     except Exception as error:  # whatever a stranger's model raises

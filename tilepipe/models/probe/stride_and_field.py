@@ -19,9 +19,9 @@ from torch import Tensor
 from tilepipe.box import Sides
 from tilepipe.models.probe.subject import Subject
 
-LARGEST_WINDOW = 8192  # px; a model that reaches across half of it is called global
+LARGEST_INPUT = 8192  # px; a model that reaches across half of it is called global
 LARGEST_STRIDE = 384  # px; every power of two to 128 and three times it
-PATIENCE = 60.0  # s of processor time, whatever else runs, that one more doubling of the window may take
+PATIENCE = 60.0  # s of processor time, whatever else runs, that one more doubling of the input may take
 LONGER = (1, 3, 10)  # quanta that a strip is made longer by, to see whether its size alone changes answers
 TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-10}  # of an output's spread; fp32 first, a cheap no
 AXES = (3, 2)  # columns, rows of (B, C, H, W)
@@ -34,7 +34,7 @@ class Measured:
 
     stride: int | None
     reach: Sides | None
-    window: int
+    side: int
     """Length of the longest strip in pixels."""
     draws: int
     """Replacements tried per side."""
@@ -49,41 +49,42 @@ def measure(subject: Subject, declared: int | None, many: bool) -> Measured:
 
     `many` adds finite draws, for models that may hide NaN.
     """
-    rough, window = rough_reach(subject)
+    rough, side = rough_reach(subject)
     stride = total_stride(subject, rough, declared)
     if rough is None:
-        early = 2 * window <= LARGEST_WINDOW
-        least = window // 2 - subject.quantum
+        early = 2 * side <= LARGEST_INPUT
+        least = side // 2 - subject.quantum
         note = f"every output within {least} px of a cut depends on it"
-        note += "; wider windows take too long to measure" if early else ""
-        return Measured(stride, None, window, 1, note, least if early else None)
+        note += "; wider inputs take too long to measure" if early else ""
+        return Measured(stride, None, side, 1, note, least if early else None)
     if stride is None:
-        return Measured(None, None, window, 1, "outputs depend on the position, whatever the shift up to 384 px")
+        return Measured(None, None, side, 1, "outputs depend on the position, whatever the shift up to 384 px")
     while True:
-        sides, window, draws = reach(subject, stride, rough, many)
-        if max(sides) + stride <= window // 2:
+        sides, side, draws = reach(subject, stride, rough, many)
+        if max(sides) + stride <= side // 2:
             if any(_grows(subject, axis, stride, sides) for axis in AXES):
-                return Measured(stride, None, window, draws, "outputs depend on the size of the window")
-            return Measured(stride, sides, window, draws)
-        if window >= LARGEST_WINDOW:
-            return Measured(stride, None, window, draws, f"the reach grows with the window up to {window} px")
-        rough = window
+                return Measured(stride, None, side, draws, "outputs depend on the size of the input")
+            return Measured(stride, sides, side, draws)
+        if side >= LARGEST_INPUT:
+            return Measured(stride, None, side, draws, f"the reach grows with the input up to {side} px")
+        rough = side
 
 
 def rough_reach(subject: Subject) -> tuple[int | None, int]:
-    """Return the reach over all sides (None where unbounded) and the window that it took, by doubling from 4 quanta.
+    """Return the reach over all sides (None if it has no bound) and the side of the input that it took.
 
-    Cuts at a multiple of the quantum; the result is within one total stride of the true one.
+    The side is doubled from 4 quanta on, and cuts lie at multiples of the quantum. The result is within one total
+    stride of the true reach.
     """
-    window, found = 4 * subject.quantum, 0
+    side, found = 4 * subject.quantum, 0
     while True:
         began = process_time()
-        found = max(max(_both(subject, axis, subject.quantum, window // 2, _nan)) for axis in AXES)
-        if found < window // 2 - subject.quantum:
-            return found, window
-        if 2 * window > LARGEST_WINDOW or 2 * (process_time() - began) > PATIENCE:
-            return None, window
-        window *= 2
+        found = max(max(_both(subject, axis, subject.quantum, side // 2, _nan)) for axis in AXES)
+        if found < side // 2 - subject.quantum:
+            return found, side
+        if 2 * side > LARGEST_INPUT or 2 * (process_time() - began) > PATIENCE:
+            return None, side
+        side *= 2
 
 
 def reach(subject: Subject, stride: int, rough: int, many: bool) -> tuple[Sides, int, int]:
@@ -130,7 +131,7 @@ def _footprint_moves(subject: Subject, rough: int, shift: int) -> bool:
     half = -(-(rough + 2 * shift + 8) // subject.quantum) * subject.quantum
 
     def spoiled(axis: int, at: int) -> Tensor:
-        x = subject.window(*((subject.quantum, 2 * half) if axis == 3 else (2 * half, subject.quantum)))
+        x = subject.noise(*((subject.quantum, 2 * half) if axis == 3 else (2 * half, subject.quantum)))
         x.narrow(axis, at, 1).fill_(torch.nan)
         return subject(x).isnan().amax(dim=(0, 1, 5 - axis)).nonzero()
 
@@ -144,15 +145,15 @@ def _first_shift(subject: Subject, axis: int, margin: int, candidates: list[int]
     fp32 first, a cheap no; then the model's best type. At least 64 columns are compared.
     """
     longest = max(candidates)
-    window = -(-(2 * margin + longest + 64) // subject.quantum) * subject.quantum
+    side = -(-(2 * margin + longest + 64) // subject.quantum) * subject.quantum
     tolerances = TOLERANCES if subject.dtype == torch.float64 else {torch.float32: 2e-6}
-    shape = (subject.quantum, window + longest) if axis == 3 else (window + longest, subject.quantum)
+    shape = (subject.quantum, side + longest) if axis == 3 else (side + longest, subject.quantum)
 
     def output(dtype: torch.dtype, shift: int) -> Tensor:
-        return subject(subject.window(*shape, dtype).narrow(axis, shift, window).contiguous()).double()
+        return subject(subject.noise(*shape, dtype).narrow(axis, shift, side).contiguous()).double()
 
     def equal(shift: int, dtype: torch.dtype) -> bool:
-        kept, y = window - 2 * margin - shift, base(dtype)
+        kept, y = side - 2 * margin - shift, base(dtype)
         gap = output(dtype, shift).narrow(axis, margin, kept) - y.narrow(axis, margin + shift, kept)
         return float(gap.abs().max()) <= tolerances[dtype] * (float(y.std()) + 1e-30)
 
@@ -161,7 +162,7 @@ def _first_shift(subject: Subject, axis: int, margin: int, candidates: list[int]
 
 
 def _grows(subject: Subject, axis: int, stride: int, sides: Sides) -> bool:
-    """Return whether a longer strip has another answer where no border is within reach: a model that resizes its window
+    """Return whether a longer strip has another answer where no border is within reach: a model that resizes its input
     to a fixed size, or does something else above a size. One more quantum is as much as the shortest strip keeps."""
     quantum = math.lcm(subject.quantum, stride)
     before, after = (sides.left, sides.right) if axis == 3 else (sides.top, sides.bottom)
@@ -175,7 +176,7 @@ def _grows(subject: Subject, axis: int, stride: int, sides: Sides) -> bool:
 
     rounded = {torch.float32: 1e-4}  # another length may be summed in another order
     for dtype, tolerance in (TOLERANCES if subject.dtype == torch.float64 else rounded).items():
-        x = subject.window(*shape, dtype)
+        x = subject.noise(*shape, dtype)
         y = inner(x, short)
         allowed = tolerance * (float(y.std(correction=0)) + 1e-30)
         if any(float((inner(x, short + more * quantum) - y).abs().max()) > allowed for more in LONGER):
@@ -186,7 +187,7 @@ def _grows(subject: Subject, axis: int, stride: int, sides: Sides) -> bool:
 def _both(subject: Subject, axis: int, rows: int, half: int, fill: Fill, moved: int = 0) -> tuple[int, int]:
     """Return how many kept lines notice that the part (before, after) the cut at `half + moved` was replaced."""
     shape = (rows, 2 * half) if axis == 3 else (2 * half, rows)
-    x = subject.window(*shape, seed=moved + 1)
+    x = subject.noise(*shape, seed=moved + 1)
     y, cut = subject(x), half + moved
     counts = []
     for start, length in ((0, cut), (cut, 2 * half - cut)):

@@ -17,8 +17,8 @@ from tilepipe.errors import ModelError
 from tilepipe.models.probe.result import ProbeError
 
 Forward = Callable[[Tensor], Tensor]
-LARGEST = 1 << 27  # values of a window; what would need more is not measured
-QUANTA = (96, 384)  # px; window sizes are multiples of 96 = 2^5 * 3, or of 384 = 2^7 * 3 for a model that refuses
+LARGEST = 1 << 27  # values of an input; what would need more is not measured
+QUANTA = (96, 384)  # px; input sizes are multiples of 96 = 2^5 * 3, or of 384 = 2^7 * 3 for a model that refuses
 
 
 class ZeroTaps(TorchFunctionMode):
@@ -48,7 +48,7 @@ class Subject:
     bands: int
     """Bands of the input."""
     quantum: int
-    """Window sizes are multiples of this."""
+    """Input sizes are multiples of this."""
     mode: Callable[[], TorchFunctionMode] | None = None
     """Makes the function mode that every call runs under, e.g. to hold statistics fixed."""
 
@@ -73,7 +73,7 @@ class Subject:
         """Most precise type that the model takes."""
         return torch.float64 if self.forward64 else torch.float32
 
-    def window(self, rows: int, columns: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    def noise(self, rows: int, columns: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
         """Return (1, bands, rows, columns) of blotches plus noise, unlike a constant on every scale."""
         generator = torch.Generator().manual_seed(seed)
         image = torch.randn((1, self.bands, rows, columns), generator=generator, dtype=torch.float64)
@@ -86,7 +86,7 @@ class Subject:
 def adopt(model: Any, bands: int, declared: int | None) -> Subject:
     """Make a subject of a module, a `Model` (its `module`) or any callable from tensor to tensor.
 
-    Raises `ProbeError` when it cannot be called on windows whose sizes are multiples of 96 or 384 (and `declared`).
+    Raises `ProbeError` when it cannot be called on inputs whose sizes are multiples of 96 or 384 (and `declared`).
     """
     module = model if isinstance(model, nn.Module) else getattr(model, "module", None)
     if getattr(module, "output", None) == "labels":
@@ -102,14 +102,14 @@ def adopt(model: Any, bands: int, declared: int | None) -> Subject:
     for base in QUANTA:
         quantum = math.lcm(base, declared or 1)
         if quantum * quantum * bands > LARGEST:
-            raise ProbeError(f"windows of {quantum} px and {bands} bands are too large to measure it with")
+            raise ProbeError(f"inputs of {quantum} px and {bands} bands are too large to measure it with")
         try:
             sized = replace(subject, quantum=quantum)
-            y = sized(sized.window(quantum, quantum))
+            y = sized(sized.noise(quantum, quantum))
         except ModelError as error:
             problem = str(error)
         except Exception as error:  # whatever a stranger's model raises
-            problem = f"the model fails on a {quantum} x {quantum} window: {_first_line(error)}"
+            problem = f"the model fails on a {quantum} x {quantum} input: {_first_line(error)}"
         else:
             _refuse_damaged(y)
             return replace(sized, forward64=subject.forward64 if _takes_fp64(sized) else None)
@@ -118,7 +118,7 @@ def adopt(model: Any, bands: int, declared: int | None) -> Subject:
 
 def _takes_fp64(subject: Subject) -> bool:
     try:
-        return subject(subject.window(subject.quantum, subject.quantum, torch.float64)).dtype == torch.float64
+        return subject(subject.noise(subject.quantum, subject.quantum, torch.float64)).dtype == torch.float64
     except Exception:  # a model that insists on fp32 may raise anything
         return False
 

@@ -21,10 +21,10 @@ ZOOM, ROW, GAP, COLUMNS = 2, 14, 6, 5
 
 
 def crop_of(scene: Scene) -> Box:
-    """Return the crop on the training grid: the middle of the scene's window."""
-    window = scene.window
-    height, width = min(CROP, window.height), min(CROP, window.width)
-    y, x = window.y0 + (window.height - height) // 2, window.x0 + (window.width - width) // 2
+    """Return the crop on the training grid: the middle of the scene's region."""
+    region = scene.region
+    height, width = min(CROP, region.height), min(CROP, region.width)
+    y, x = region.y0 + (region.height - height) // 2, region.x0 + (region.width - width) // 2
     return Box(y, x, y + height, x + width)
 
 

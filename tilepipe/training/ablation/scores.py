@@ -26,7 +26,7 @@ from tilepipe.training.scenes import IGNORE, Scene
 from tilepipe.training.validation import blocks, hull, spread, training_pixels, truth
 
 WINDOW, WINDOWS = 256, 12
-"""Side and largest number per scene of the windows whose spectrum is taken, pixels of the training grid."""
+"""Side and largest number per scene of the patches whose spectrum is taken, pixels of the training grid."""
 SCORED_BLOCK = 1024
 """Pixels of the training grid predicted at once, per side, without their halo."""
 SIDE, ROUNDS = 512, 9
@@ -40,7 +40,7 @@ class Answer:
     """What a model says about one scene."""
 
     labels: NDArray[np.uint8]
-    """Full-resolution pixels of the scene's window, (height, width)."""
+    """Full-resolution pixels of the scene's region, (height, width)."""
     probabilities: Floats
     """The same ground on the training grid, (classes, rows, columns)."""
     area: Box
@@ -48,7 +48,7 @@ class Answer:
 
 
 def answer(model: Model, scene: Scene) -> Answer:
-    """Return labels and probabilities of a scene's window, by tiles with their whole halo as real context."""
+    """Return labels and probabilities of a scene's region, by tiles with their whole halo as real context."""
     rows, columns = training_pixels(scene, scene.full)
     area = hull(rows, columns)
     found = np.empty((len(model.card.classes), *area.shape), np.float32)
@@ -112,11 +112,11 @@ def sheet(labels: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]], classe
 def lines(maps: Sequence[tuple[NDArray[Any], Box]], strides: Sequence[int]) -> dict[str, Any]:
     """Return the checkerboard of (channels, height, width) maps and their places: per stride, and the largest."""
     found: dict[int, Spectrum] = {}
-    for k, window in windows([area for _, area in maps], max(strides)):
+    for k, patch in patches([area for _, area in maps], max(strides)):
         values, area = maps[k]
-        part = values[(slice(None), *window.slices_in(area))]
+        part = values[(slice(None), *patch.slices_in(area))]
         for s in strides:
-            if s == 2 or window.height >= 16 * s:  # too small a window for 2 is refused
+            if s == 2 or patch.height >= 16 * s:  # too small a patch for 2 is refused
                 found[s] = found[s] + spectrum_of(part, s) if s in found else spectrum_of(part, s)
     boards = [spectrum.checkerboard() for spectrum in found.values()]
     return {
@@ -126,8 +126,8 @@ def lines(maps: Sequence[tuple[NDArray[Any], Box]], strides: Sequence[int]) -> d
     }
 
 
-def windows(areas: Sequence[Box], stride: int) -> Iterator[tuple[int, Box]]:
-    """Yield (index of the area, window): one size for all areas, overlapping by half, from multiples of `stride`."""
+def patches(areas: Sequence[Box], stride: int) -> Iterator[tuple[int, Box]]:
+    """Yield (index of the area, patch): one size for all areas, overlapping by half, from multiples of `stride`."""
     inner = [Box(-(-a.y0 // stride) * stride, -(-a.x0 // stride) * stride, a.y1, a.x1) for a in areas]
     side = min(WINDOW, *(min(area.shape) for area in inner))
     step = max(side // 2 // stride, 1) * stride
@@ -142,8 +142,8 @@ def truth_lines(scenes: Sequence[Scene], classes: int, stride: int) -> dict[str,
     """Return the checkerboard of the true labels themselves on the training grid."""
     maps = []
     for scene in scenes:
-        label = scene.label(Box.of_shape(*scene.window.shape))
-        maps.append((one_hot(label, classes)[1:], scene.window))
+        label = scene.label(Box.of_shape(*scene.region.shape))
+        maps.append((one_hot(label, classes)[1:], scene.region))
     return lines(maps, [2**k for k in range(1, stride.bit_length())])
 
 

@@ -114,7 +114,7 @@ def pictured(dataset: Dataset, folder: Path, name: str) -> None:
     """Keep the image and the truth of the crop that pictures show."""
     scene = dataset.scored[0]
     box = crop_of(scene)
-    label = scene.label(box.shift(-scene.window.y0, -scene.window.x0))
+    label = scene.label(box.shift(-scene.region.y0, -scene.region.x0))
     if scene.source.dtype == np.uint8 and scene.source.shape[0] == 3:
         save(scene.source.read(box), folder, name, "image")
     save((label > 0).astype(np.float32), folder, name, "truth")
