@@ -12,7 +12,7 @@ from tilepipe.events import Event, Listener
 from tilepipe.execution.ledger import AGAIN, Ledger, Record
 from tilepipe.execution.store import Store
 from tilepipe.planning.plan import Plan
-from tilepipe.products.formats import LABELS
+from tilepipe.products.label_map import LABELS
 from tilepipe.tiling.grid import Index
 
 

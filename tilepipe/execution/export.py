@@ -11,8 +11,10 @@ from tilepipe.errors import UsageError, public
 from tilepipe.events import silent
 from tilepipe.execution.publish import Outputs, put_in_place, refuse_existing, write_products
 from tilepipe.paths import labels_file, refuse_inputs
-from tilepipe.products.formats import LABELS, PRODUCTS, output_paths, touched
+from tilepipe.products.formats import PRODUCTS, output_paths, touched
+from tilepipe.products.label_map import LABELS
 from tilepipe.products.labels import open_label_file
+from tilepipe.products.material import Material
 from tilepipe.storage import locked
 from tilepipe.text import comma_list
 
@@ -35,7 +37,7 @@ def export(
     refuse_existing(outputs)
     with locked(*outputs.locks):
         replaces, work = refuse_existing(outputs), outputs.work / "export"
-        products = write_products({LABELS: finished}, outputs, work, silent)
+        products = write_products(Material({LABELS: finished}), outputs, work, silent)
         put_in_place(work, {"products": products, "replaces": replaces})
         shutil.rmtree(work, ignore_errors=True)
         with suppress(OSError):  # a run keeps its own things there

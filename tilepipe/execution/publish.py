@@ -25,7 +25,7 @@ from tilepipe.execution.file_state import FileState, is_same, seen, sha256_of, s
 from tilepipe.execution.run_record import RECORD, RunRecord, as_written, read_record
 from tilepipe.paths import work_directory
 from tilepipe.products.formats import PRODUCTS, SIDECARS, File, files_of
-from tilepipe.products.label_map import LabelMap
+from tilepipe.products.material import Material
 from tilepipe.storage import locked, storage_errors, sync, sync_tree, write_json
 
 STAGED = "products"
@@ -121,17 +121,15 @@ def _is_known(path: Path, record: RunRecord) -> bool:
     return any(is_same(path, state) for state in known)
 
 
-def write_products(
-    maps: dict[str, LabelMap], outputs: Outputs, directory: Path, listener: Listener
-) -> dict[str, FileState]:
-    """Write products inside `directory`, durably; return their state by name. `maps` are labels and layers by name."""
+def write_products(material: Material, outputs: Outputs, directory: Path, listener: Listener) -> dict[str, FileState]:
+    """Write products inside `directory`, durably; return their state by name."""
     fresh = directory / STAGED
     with storage_errors(fresh):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
     for k, file in enumerate(outputs.files):
         listener(Event("export", k, len(outputs.files), f"writing {file.path.name}"))
-        PRODUCTS[file.product].write(maps[file.content], fresh / file.path.name)
+        PRODUCTS[file.product].write(material.of(file.content), fresh / file.path.name)
     with storage_errors(fresh):
         sync_tree(fresh)
         there = {

@@ -39,8 +39,9 @@ from tilepipe.planning.certificate import Certificate
 from tilepipe.planning.certify import certificate_of, read_certificate, reproducibility_of, write_certificate
 from tilepipe.planning.memory import give_back
 from tilepipe.planning.plan import FORMAT
-from tilepipe.products.formats import LABELS, LOSSLESS
-from tilepipe.products.label_map import LabelMap
+from tilepipe.products.formats import LOSSLESS
+from tilepipe.products.label_map import LABELS, LabelMap
+from tilepipe.products.material import Material
 from tilepipe.sources.base import Source
 from tilepipe.storage import locked, write_json
 from tilepipe.text import JSON
@@ -133,7 +134,7 @@ def _computed(
     """Compute what is missing and write the products inside the work directory; return what run.json says of them."""
     directory, outputs = request.directory, request.outputs
     queue, failed = predicted(job, request, listener)
-    products = write_products(_maps(job, full, queue), outputs, directory, listener)
+    products = write_products(Material(_maps(job, full, queue), full), outputs, directory, listener)
     _refuse_changed(full, request, queue)
     certificate = certificate_of(job.plan, job.model, reproducibility_of(job.plan, job.model))
     write_certificate(certificate, directory)

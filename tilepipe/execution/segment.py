@@ -27,8 +27,8 @@ from tilepipe.planning.check_settings import checked
 from tilepipe.planning.memory import format_bytes
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.settings import Choices, Settings
-from tilepipe.products.formats import LABELS, LOSSLESS, output_paths, touched
-from tilepipe.products.label_map import LabelMap
+from tilepipe.products.formats import LOSSLESS, output_paths, touched
+from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import Labels, Layer, open_map
 from tilepipe.sources.base import Source
 from tilepipe.sources.geotiff import rows_forgotten

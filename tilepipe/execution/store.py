@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import StorageError
 from tilepipe.execution.durable_array import DurableArray, Layout
 from tilepipe.execution.ledger import Record, begin_anew
-from tilepipe.products.formats import LABELS
+from tilepipe.products.label_map import LABELS
 from tilepipe.storage import storage_errors, sync
 from tilepipe.tiling.grid import Index
 from tilepipe.tiling.uncertainty import VOID

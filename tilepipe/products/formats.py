@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tilepipe.errors import UsageError
 from tilepipe.products.cog import write_cog
-from tilepipe.products.label_map import LabelMap
+from tilepipe.products.label_map import LABELS
+from tilepipe.products.material import Write, of_map
 from tilepipe.products.ome_zarr import write_ome_zarr
 from tilepipe.products.polygons import write_geojson
 
@@ -19,21 +20,19 @@ class Product:
 
     suffix: str
     """Of its files."""
-    write: Callable[[LabelMap, Path], None]
+    write: Write
     """Writes it to a new path."""
     folder: bool = False
     """Whether it is a Zarr folder rather than a file."""
 
 
 PRODUCTS = {
-    "cog": Product(".tif", write_cog),
-    "ome-zarr": Product(".ome.zarr", write_ome_zarr, folder=True),
-    "geojson": Product(".geojson", write_geojson),
+    "cog": Product(".tif", of_map(write_cog)),
+    "ome-zarr": Product(".ome.zarr", of_map(write_ome_zarr), folder=True),
+    "geojson": Product(".geojson", of_map(write_geojson)),
 }
 LOSSLESS = {"cog", "ome-zarr"}
 """Products that hold every label and can be opened again."""
-LABELS = "labels"
-"""Content of a file that holds no layer."""
 OTHER_FORMATS = tuple(
     "gpkg shp fgb parquet geoparquet kml gml csv json png jpg jpeg jp2 j2k webp gif bmp vrt img nc h5 hdf npy npz "  # noqa: SIM905
     "zarr zip pdf html svg svs ndpi mrxs".split()

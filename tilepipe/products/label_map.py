@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.sources.base import Georeference, Resolution
 
+LABELS = "labels"
+"""Name of the labels where they stand among uncertainty layers."""
+
 
 @dataclass(frozen=True)
 class Measure:

@@ -25,8 +25,8 @@ from tilepipe.planning.plan import Plan
 from tilepipe.planning.region import image_data, on_prediction_grid, resolve_region
 from tilepipe.planning.settings import Settings
 from tilepipe.planning.wanted import Wanted
-from tilepipe.products.formats import LABELS, LOSSLESS, product_of
-from tilepipe.products.label_map import LabelMap
+from tilepipe.products.formats import LOSSLESS, product_of
+from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import open_map
 from tilepipe.sources.bands import Picked, with_picked
 from tilepipe.sources.content import identity_of

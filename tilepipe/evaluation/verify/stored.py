@@ -18,8 +18,7 @@ from tilepipe.execution.file_state import FileState, seen, sha256_of
 from tilepipe.execution.ledger import read_records
 from tilepipe.execution.store import Store
 from tilepipe.planning.wanted import Wanted
-from tilepipe.products.formats import LABELS
-from tilepipe.products.label_map import LabelMap
+from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import parses
 from tilepipe.tiling.grid import Index
 
