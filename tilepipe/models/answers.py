@@ -14,7 +14,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -23,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from tilepipe.arrays import Pixels
 from tilepipe.models.contents import Contents, hash_of
 from tilepipe.models.model import Model
 from tilepipe.models.precision import arithmetic, dtype_of, on_device
@@ -87,7 +87,7 @@ class _Answers:
         elif any(self._answer(model, module, tiles[k]) != said[k] for k in (0, -1)):
             self.trouble = "it answers the same tile differently when it is asked again"
 
-    def _answer(self, model: Model, module: nn.Module, tile: NDArray[Any]) -> tuple[bool, str]:
+    def _answer(self, model: Model, module: nn.Module, tile: Pixels) -> tuple[bool, str]:
         """Return whether the model takes a tile, and the hash of all bits of its answer; else the kind of error."""
         try:
             x = model.normalise(torch.from_numpy(tile[None]).to(self.device), dtype_of(self.precision))
@@ -96,7 +96,7 @@ class _Answers:
             return False, type(error).__name__
 
 
-def fixed_tiles(model: Model) -> Iterator[NDArray[Any]]:
+def fixed_tiles(model: Model) -> Iterator[Pixels]:
     """Yield (bands, height, width) tiles in the image's units: like images, every grey value, every usual range."""
     card = model.card
     unit = math.lcm(card.stride, UNIT)
@@ -116,7 +116,7 @@ def fixed_tiles(model: Model) -> Iterator[NDArray[Any]]:
     yield np.zeros((card.bands, unit, unit), np.float32)
 
 
-def spatial_tiles(model: Model) -> Iterator[NDArray[Any]]:
+def spatial_tiles(model: Model) -> Iterator[Pixels]:
     """Yield two tiles like images, small ones: enough to tell what a model's reach depends on."""
     unit = math.lcm(model.card.stride, UNIT)
     if 2 * unit <= LARGEST:
@@ -124,7 +124,7 @@ def spatial_tiles(model: Model) -> Iterator[NDArray[Any]]:
         yield _natural(model, (_multiple(32, unit), _multiple(64, unit)))
 
 
-def _natural(model: Model, shape: tuple[int, int]) -> NDArray[Any]:
+def _natural(model: Model, shape: tuple[int, int]) -> Pixels:
     return np.asarray(made_up_tiles(model.card, 1, shape, model.card.dtype or "uint8")[0])
 
 
@@ -142,7 +142,7 @@ def _multiple(size: int, unit: int) -> int:
     return -(-size // unit) * unit
 
 
-def _sha256_of_json(parts: Sequence[Any]) -> str:
+def _sha256_of_json(parts: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tilepipe.errors import ModelError
 from tilepipe.paths import refuse_special
-from tilepipe.text import wrong_value
+from tilepipe.text import JSON, wrong_value
 
 Output = Literal["logits", "probabilities", "labels"]
 """What a network gives: scores of any size, the result of a softmax or sigmoid, or finished labels."""
@@ -83,12 +83,12 @@ class ModelCard(BaseModel):
     """Reach rounded up to a multiple of `stride`, in pixels; None if it is unknown or unbounded."""
     tile: int | None = Field(default=None, ge=1, le=MAX_TILE)
     """Suggested tile size in pixels of the prediction grid."""
-    arch: dict[str, Any] | None = None
+    arch: JSON | None = None
     """Architecture of one of our networks: {'name': 'unet', ...its parameters}; None for a model wrapped from
     Python."""
     license: str = ""
     """Licence of the weights."""
-    training: dict[str, Any] = Field(default_factory=dict)
+    training: JSON = Field(default_factory=dict)
     """Training record: data, configuration, scores."""
 
     def __init__(self, **fields: Any) -> None:

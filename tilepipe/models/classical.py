@@ -12,10 +12,10 @@ image, the same for every tile. With true labels each cluster takes a class so t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.filters import apply_hysteresis_threshold, sobel, threshold_multiotsu
 from skimage.segmentation import slic, watershed
 
+from tilepipe.arrays import Pixels
 from tilepipe.errors import InputError, UsageError
 
 Floats = NDArray[np.float64]
@@ -62,7 +63,7 @@ class Classical:
         """How far a pixel's context reaches in pixels; None where it depends on the tile as a whole."""
         return int(4 * SMOOTHING) if self.name in ("threshold", "kmeans") else None
 
-    def scores(self, tile: NDArray[Any]) -> NDArray[np.float32]:
+    def scores(self, tile: Pixels) -> NDArray[np.float32]:
         """Return class scores, (classes, height, width), of a tile (bands, height, width) in the image's own units.
 
         The largest is the class; a class that no cluster has lies below all others.
@@ -138,7 +139,7 @@ class Growing:
 
 
 def fit(
-    name: str, sample: NDArray[Any], clusters: int = 2, truth: NDArray[Any] | None = None, classes: int | None = None
+    name: str, sample: Pixels, clusters: int = 2, truth: NDArray[np.integer] | None = None, classes: int | None = None
 ) -> Classical:
     """Fit a method of `METHODS` on `sample`, (patches, bands, height, width) in the image's own units.
 
@@ -221,7 +222,7 @@ METHODS: dict[str, Callable[[Floats, int], Method]] = {
 }
 
 
-def _standard(tile: NDArray[Any], mean: tuple[float, ...], std: tuple[float, ...]) -> Floats:
+def _standard(tile: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> Floats:
     return np.asarray((tile - np.array(mean)[:, None, None]) / np.array(std)[:, None, None], np.float64)
 
 
@@ -250,7 +251,7 @@ def _centres(x: Floats, clusters: int) -> tuple[tuple[float, ...], ...]:
     return tuple(_tuple(centre) for centre in centres[np.argsort(centres.mean(1), kind="stable")])
 
 
-def _distances(x: Floats, centres: Any) -> Floats:
+def _distances(x: Floats, centres: Iterable[Iterable[float]]) -> Floats:
     """Return squared distances (centres, ...) of colours (bands, ...)."""
     return np.stack(
         [sum(((band - c) ** 2 for band, c in zip(x, centre, strict=True)), np.zeros(x.shape[1:])) for centre in centres]
@@ -266,7 +267,7 @@ def _superpixel_means(x: Floats, side: int) -> Floats:
     return np.stack([(np.bincount(of.ravel(), band.ravel()) / sizes)[of] for band in x])
 
 
-def _one_hot(labels: NDArray[Any], count: int) -> Floats:
+def _one_hot(labels: NDArray[np.integer], count: int) -> Floats:
     return np.asarray(labels == np.arange(count)[:, None, None], np.float64)
 
 
@@ -274,9 +275,9 @@ def _thin(values: Floats) -> Floats:
     return values[:: -(-len(values) // MOST_PIXELS)]
 
 
-def _tuple_int(values: Any) -> tuple[int, ...]:
+def _tuple_int(values: Iterable[np.integer]) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _tuple(values: Any) -> tuple[float, ...]:
+def _tuple(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(float(value) for value in values)

@@ -12,15 +12,16 @@ import hashlib
 import sys
 import types
 import weakref
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+
+from tilepipe.arrays import Array
 
 PACKAGES = {"torch", "torchvision", "timm", "segmentation_models_pytorch", "huggingface_hub", "tilepipe"}
 """Packages whose code is known by their names and versions."""
@@ -33,7 +34,7 @@ _OWN = {*vars(nn.Module()), "_live"}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
-def is_known(code: Any) -> bool:
+def is_known(code: object) -> bool:
     """Return whether a class or function is of a package whose code is known by its name."""
     home = str(getattr(code, "__module__", None) or "")
     top = home.split(".", maxsplit=1)[0]
@@ -51,7 +52,7 @@ def network_sha256(module: nn.Module, first: str = "") -> str:
     return digest.hexdigest()
 
 
-def _plain_settings(layer: nn.Module) -> list[tuple[str, Any]]:
+def _plain_settings(layer: nn.Module) -> list[tuple[str, object]]:
     """Return the plain values that a layer was made with (kernel size, a constant, ...), sorted by name."""
     plain = (bool, int, float, str, tuple)
     return sorted((k, v) for k, v in vars(layer).items() if isinstance(v, plain) and k != "training")
@@ -91,7 +92,7 @@ class Contents:
             if key not in _OWN:
                 self._part(f"{name}.{key}", value)
 
-    def _part(self, name: str, value: Any) -> None:
+    def _part(self, name: str, value: object) -> None:
         if name not in self.parts:
             hashed = _Hash(self._layers)
             hashed.add(value)
@@ -106,10 +107,10 @@ class _Hash:
         self.digest = hashlib.sha256()
         self.known = True
         self._layers = layers
-        self._seen: dict[int, tuple[int, Any]] = {}
+        self._seen: dict[int, tuple[int, object]] = {}
         self._steps = self._depth = 0
 
-    def add(self, value: Any) -> None:
+    def add(self, value: object) -> None:
         """Take in a value and all that it holds."""
         self._steps += 1
         self._word(type(value).__qualname__)
@@ -127,7 +128,7 @@ class _Hash:
             self._compound(value)
             self._depth -= 1
 
-    def _compound(self, value: Any) -> None:
+    def _compound(self, value: object) -> None:
         if isinstance(value, Tensor | np.ndarray):
             self._numbers(value)
         elif isinstance(value, Mapping):
@@ -151,13 +152,13 @@ class _Hash:
         else:
             self._object(value)
 
-    def _all(self, values: Iterator[Any] | Sequence[Any]) -> None:
+    def _all(self, values: Iterable[object]) -> None:
         self._word("(")
         for value in values:
             self.add(value)
         self._word(")")
 
-    def _numbers(self, value: Tensor | np.ndarray[Any, Any]) -> None:
+    def _numbers(self, value: Tensor | Array) -> None:
         self._word(f"{value.dtype} {tuple(value.shape)}")
         if isinstance(value, np.ndarray):
             self._all(value.ravel().tolist()) if value.dtype.hasobject else self.digest.update(value.tobytes())
@@ -166,7 +167,7 @@ class _Hash:
         else:
             self.known = self.known and value.is_meta
 
-    def _code(self, value: Any) -> None:
+    def _code(self, value: object) -> None:
         """Take in something that can be called: its name where it is of a known package, else what it is made of."""
         if isinstance(value, partial):
             self._all((value.func, value.args, value.keywords))
@@ -195,7 +196,7 @@ class _Hash:
         for constant in code.co_consts:
             self._bytecode(constant) if isinstance(constant, types.CodeType) else self.add(constant)
 
-    def _object(self, value: Any) -> None:
+    def _object(self, value: object) -> None:
         """Take in an object by its class and attributes; what it keeps in C is not seen."""
         kind = type(value)
         held = getattr(value, "__dict__", None)
@@ -215,39 +216,39 @@ _CODE = (
 _DESCRIPTORS = types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType
 
 
-def hash_of(value: Any, layers: Mapping[int, str] | None = None) -> str:
+def hash_of(value: object, layers: Mapping[int, str] | None = None) -> str:
     """Return the hash of a value by what it holds."""
     hashed = _Hash(layers or {})
     hashed.add(value)
     return hashed.digest.hexdigest()
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     home = str(getattr(value, "__module__", ""))
     if home.startswith("tilepipe."):  # in which folder a file of ours lies is no part of what a network is
         home = f"tilepipe.models.{home.rpartition('.')[2]}"
     return f"{home}.{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
-def _is_installed(code: Any) -> bool:
+def _is_installed(code: object) -> bool:
     """Return whether code is of an installed package: it is told by its name, as it is not edited."""
     file = str(getattr(sys.modules.get(getattr(code, "__module__", None) or ""), "__file__", None) or "")
     return "site-packages" in file or "dist-packages" in file
 
 
-def _is_near(value: Any) -> bool:
+def _is_near(value: object) -> bool:
     """Return whether a global belongs to the function that reads it: code of its own, numbers, plain containers."""
     return isinstance(value, (*_PLAIN, *_CODE, list, tuple, dict, set, frozenset, Tensor, np.ndarray, nn.Module))
 
 
-def _written(value: Any) -> dict[str, Any]:
+def _written(value: object) -> dict[str, object]:
     """Return the functions and constants in a class's text; nothing for a function in C."""
     made = ("__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__")
     held = vars(value) if isinstance(value, type) else {}
     return {key: part for key, part in held.items() if key not in made and not isinstance(part, _DESCRIPTORS)}
 
 
-def content_of(cell: types.CellType) -> Any:
+def content_of(cell: types.CellType) -> object:
     """Return what a function closes over in one of its cells; None where that comes later."""
     try:
         return cell.cell_contents

@@ -22,7 +22,7 @@ from tilepipe.models.contents import content_of, globals_of
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _DEPTH = 8
-Copies = dict[int, Any]
+Copies = dict[int, object]
 """What stands for an object in the copy, by the object's id."""
 
 
@@ -75,7 +75,7 @@ def _moved(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", dtype, copy=True)
 
 
-def _uncopyable(module: nn.Module) -> Iterator[Any]:
+def _uncopyable(module: nn.Module) -> Iterator[object]:
     """Yield what a module holds and Python cannot copy."""
     layers = {id(layer) for layer in module.modules()}
     for layer in module.modules():
@@ -85,7 +85,7 @@ def _uncopyable(module: nn.Module) -> Iterator[Any]:
             yield from _leaves(value, layers, 0)
 
 
-def _leaves(value: Any, layers: set[int], depth: int) -> Iterator[Any]:
+def _leaves(value: object, layers: set[int], depth: int) -> Iterator[object]:
     """Yield the innermost parts of a value that cannot be copied."""
     if id(value) in layers:
         return
@@ -116,7 +116,7 @@ class _Rebinding:
     def __init__(self, copies: Copies) -> None:
         self._copies = copies
         self._above: list[int] = []
-        self._ways: list[tuple[type, Callable[[Any], Any]]] = [
+        self._ways: list[tuple[type, Callable[[Any], object]]] = [
             (types.FunctionType, self._function),
             (types.MethodType, self._method),
             (partial, self._partial),
@@ -142,16 +142,16 @@ class _Rebinding:
         owner = self.of(value.__self__)
         return value if owner is value.__self__ else types.MethodType(value.__func__, owner)
 
-    def _partial(self, value: Any) -> Any:
+    def _partial(self, value: partial[object]) -> partial[object]:
         func, args, keywords = self.of(value.func), self.of(value.args), self.of(value.keywords)
         same = func is value.func and args is value.args and keywords is value.keywords
         return value if same else partial(func, *args, **keywords)
 
-    def _items(self, value: Any) -> Any:
+    def _items(self, value: list[object] | tuple[object, ...]) -> object:
         parts = [self.of(part) for part in value]
         return value if all(a is b for a, b in zip(parts, value, strict=True)) else type(value)(parts)
 
-    def _dict(self, value: dict[Any, Any]) -> dict[Any, Any]:
+    def _dict(self, value: dict[object, object]) -> dict[object, object]:
         items = {key: self.of(part) for key, part in value.items()}
         return value if all(items[key] is part for key, part in value.items()) else items
 

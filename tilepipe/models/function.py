@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
+
+Scores = Callable[[NDArray[np.float32]], ArrayLike]
+"""From a tile (bands, H, W) to scores (classes, H, W)."""
 
 
 class Function(nn.Module):
@@ -19,7 +21,7 @@ class Function(nn.Module):
 
     single = "functions, which compute in the precision that they are written in"
 
-    def __init__(self, scores: Callable[[NDArray[Any]], NDArray[Any]], identity: str) -> None:
+    def __init__(self, scores: Scores, identity: str) -> None:
         """`scores` maps (bands, H, W) to (classes, H, W); `identity` is text that says which function it is."""
         super().__init__()
         self.scores = scores
@@ -32,7 +34,7 @@ class Function(nn.Module):
         return torch.from_numpy(scored).to(x.device)
 
 
-def from_function(scores: Callable[[NDArray[Any]], NDArray[Any]], card: ModelCard, identity: str) -> Model:
+def from_function(scores: Scores, card: ModelCard, identity: str) -> Model:
     """Return a model that calls `scores` on each tile, (bands, H, W) float32 -> (classes, H, W).
 
     `identity` becomes part of the run key: runs resume only with the same text. The scores go through a softmax where

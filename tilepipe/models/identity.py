@@ -5,11 +5,10 @@ A model that has not been read says its own (`facts`); any other is looked at, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
 
 from tilepipe.models.model import Model
 
@@ -24,7 +23,7 @@ class Identity:
     """Why the model has no identity, in a sentence; '' where it has one."""
 
 
-_HELD: ContextVar[dict[Any, Identity] | None] = ContextVar("identities", default=None)
+_HELD: ContextVar[dict[Hashable, Identity] | None] = ContextVar("identities", default=None)
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard, Output
+from tilepipe.models.torch_calls import Call, Calls
 
 NAMES = ("out", "logits")
 """What torchvision and transformers call the tensor that holds the scores."""
@@ -87,7 +87,7 @@ def readable(module: nn.Module, card: ModelCard, name: str) -> tuple[nn.Module, 
     return Scores(module, len(card.classes), form.output, form.key), form.output
 
 
-def recognise(forward: Callable[[Tensor], Any], card: ModelCard, name: str, *, told: bool = False) -> Form | None:
+def recognise(forward: Callable[[Tensor], object], card: ModelCard, name: str, *, told: bool = False) -> Form | None:
     """Return how to read what a network returns, by one made-up tile; None where it takes none.
 
     `told`: its file says that it ends in a sigmoid or softmax. What the card says (`output`, `key`) is not judged.
@@ -109,7 +109,9 @@ def recognise(forward: Callable[[Tensor], Any], card: ModelCard, name: str, *, t
     return None
 
 
-def tensor_of(returned: Any, x: Tensor, classes: int, key: str | int | None = None, name: str = "the model") -> Tensor:
+def tensor_of(
+    returned: object, x: Tensor, classes: int, key: str | int | None = None, name: str = "the model"
+) -> Tensor:
     """Return the tensor that holds the scores: the one under `key`, `out` or `logits`, or the only one of the shape.
 
     Raises `ModelError` naming what there is.
@@ -178,19 +180,19 @@ def _misfit(shape: tuple[int, ...], size: tuple[int, ...], classes: int) -> str:
     return ""
 
 
-class _Ends(TorchFunctionMode):
+class _Ends(Calls):
     """Notes which tensors are the result of a sigmoid or softmax, as they are or only moved, cut or resized."""
 
     def __init__(self) -> None:
         super().__init__()
         self._found: dict[int, Tensor] = {}
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run `func` and note its result."""
-        out = func(*args, **(kwargs or {}))
+    def made(self, call: Call) -> object:
+        """Make the call and note its result."""
+        out = call()
         if isinstance(out, Tensor):
-            word = str(getattr(func, "__name__", "")).split(".")[0].strip("_").removeprefix("special_")
-            if word in _ENDS or (word in _PASS_ON and args and id(args[0]) in self._found):
+            word = call.name.split(".")[0].strip("_").removeprefix("special_")
+            if word in _ENDS or (word in _PASS_ON and call.arguments and id(call.arguments[0]) in self._found):
                 self._found[id(out)] = out  # kept alive, so that no other tensor gets its id
         return out
 
@@ -199,12 +201,12 @@ class _Ends(TorchFunctionMode):
         return id(y) in self._found
 
 
-def _script_ends(forward: Callable[[Tensor], Any]) -> bool:
+def _script_ends(forward: Callable[[Tensor], object]) -> bool:
     """Return whether the last operation of a TorchScript network is a sigmoid or softmax."""
     script = getattr(forward, "script", forward)
     if not isinstance(script, torch.jit.ScriptModule):
         return False
-    value: Any = next(iter(script.inlined_graph.outputs()))
+    value = next(iter(script.inlined_graph.outputs()))
     while (word := value.node().kind().removeprefix("aten::").strip("_")) in _PASS_ON:
         value = next(iter(value.node().inputs()))
     return word in _ENDS
@@ -248,7 +250,7 @@ def _of_labels(y: Tensor, classes: int) -> Tensor:
     return SURE * torch.stack(planes, 1)
 
 
-def _parts(returned: Any) -> dict[str | int, Any]:
+def _parts(returned: object) -> dict[Any, object]:
     """Return what lies in a dict, tuple, named tuple, dataclass or object, by name or place."""
     if isinstance(returned, Mapping):
         return {key if isinstance(key, int) else str(key): value for key, value in returned.items()}
@@ -264,7 +266,7 @@ def _fits(value: Tensor, x: Tensor, classes: int) -> bool:
     return misfit(tuple(value.shape), tuple(x.shape), classes, output) == ""
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 

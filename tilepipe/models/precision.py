@@ -27,6 +27,8 @@ from tilepipe.models.copying import copied
 HALF = {"fp32": None, "tf32": None, "fp64": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precisions, and what autocast computes in; tf32 is fp32 whose convolutions round their factors to 10 bits, fp64 is
 the whole network in double precision."""
+Switch = tuple[object, str, object]
+"""Where a switch of torch is, its name and value."""
 _ONE_AT_A_TIME = threading.RLock()  # the switches are the process's
 
 
@@ -68,9 +70,9 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
         yield
 
 
-def _switches(convolutions: str) -> list[tuple[Any, str, Any]]:
-    """Return (where, name, value), those that others inherit from first."""
-    backends: Any = torch.backends
+def _switches(convolutions: str) -> list[Switch]:
+    """Return the switches, those that others inherit from first."""
+    backends: Any = torch.backends  # torch says no type of what it sets there
     cudnn, cuda, onednn = backends.cudnn, backends.cuda, backends.mkldnn
     flags = [("enabled", True), ("benchmark", False), ("deterministic", True)]
     float32 = [(cudnn, "ieee"), (cudnn.conv, convolutions), (cuda.matmul, "ieee"), (onednn.conv, "ieee")]
@@ -81,7 +83,7 @@ def _switches(convolutions: str) -> list[tuple[Any, str, Any]]:
 
 
 @contextmanager
-def _switch(target: Any, name: str, value: Any) -> Iterator[None]:
+def _switch(target: object, name: str, value: object) -> Iterator[None]:
     was = getattr(target, name)
     if was == value:
         yield
@@ -91,7 +93,7 @@ def _switch(target: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         if name == "fp32_precision":
-            target.fp32_precision = "none"  # as inherited, where that is what it was
+            setattr(target, name, "none")  # as inherited, where that is what it was
         if getattr(target, name) != was:
             setattr(target, name, was)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
@@ -51,5 +51,5 @@ class Unread(Model):
         assert self.facts is not None
         return self.facts.sha256
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[Model], tuple[object, ...]]:
         return Model, (self.card, self.module, self.name, self.certificate)

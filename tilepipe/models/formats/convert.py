@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+from torch import nn
 
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
@@ -15,6 +16,7 @@ from tilepipe.models.formats.tensors import read_state_dict
 from tilepipe.models.formats.torchscript import TORCHSCRIPT
 from tilepipe.models.model import Model
 from tilepipe.models.probe.certificate_file import with_certificate
+from tilepipe.text import JSON
 
 
 def convert(
@@ -22,7 +24,7 @@ def convert(
     output: str | Path,
     *,
     card: str | Path | None = None,
-    arch: dict[str, Any] | None = None,
+    arch: JSON | None = None,
     trust_model: str | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -52,7 +54,7 @@ def convert(
     return save_model(with_certificate(model), output, overwrite=overwrite)
 
 
-def _card(path: Path, card: str | Path | None, arch: dict[str, Any] | None) -> ModelCard | None:
+def _card(path: Path, card: str | Path | None, arch: JSON | None) -> ModelCard | None:
     """Return the card that was given, or that lies beside the source; with `arch`, where that was given."""
     beside = path / CARD if path.is_dir() else load.card_path(path)
     if card is None and not (arch is not None and beside.exists()):
@@ -79,7 +81,7 @@ def _of_pretrained(path: Path, card: ModelCard) -> Model:
     return Model.owning(module, _with_stride(card, module, arch), str(path))
 
 
-def _with_stride(card: ModelCard, module: Any, arch: dict[str, Any] | None) -> ModelCard:
+def _with_stride(card: ModelCard, module: nn.Module, arch: JSON | None) -> ModelCard:
     """Return the card with `arch`, and with the network's total stride where it has the default."""
     stride = getattr(module, "stride", None)
     if isinstance(stride, int) and card.stride == 1:
@@ -87,7 +89,7 @@ def _with_stride(card: ModelCard, module: Any, arch: dict[str, Any] | None) -> M
     return _changed(card, arch=arch)
 
 
-def _changed(card: ModelCard, **fields: Any) -> ModelCard:
+def _changed(card: ModelCard, **fields: object) -> ModelCard:
     """Return the card with other values, checked."""
     return ModelCard(**{**card.model_dump(mode="json"), **fields})
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from tilepipe.arrays import Pixels
 from tilepipe.errors import DeviceError, ModelError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.formats.onnx_graph import Graph, card_of, read_graph
 from tilepipe.models.formats.opaque import Forward, Packaged, missing_extra, said_by
 from tilepipe.models.model import Model, refuse_one_class
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 SUFFIX = ".onnx"
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
@@ -37,11 +40,11 @@ class Onnx(Packaged):
         """Start a session on `device`. Raises `DeviceError` where onnxruntime cannot use it."""
         return partial(self._run, start_session(self.content, device))
 
-    def _run(self, session: Any, x: Tensor) -> Tensor:
+    def _run(self, session: InferenceSession, x: Tensor) -> Tensor:
         """Return the output for a batch of tiles, as the file takes them: of its type, batch and tile size."""
         given = session.get_inputs()[0]
         with np.errstate(over="ignore"):  # beyond half precision is infinite there
-            pixels: NDArray[Any] = x.cpu().numpy().astype(_TYPES[given.type])
+            pixels: Pixels = x.cpu().numpy().astype(_TYPES[given.type])
         if self.last[0]:
             pixels = np.moveaxis(pixels, 1, -1)
         fixed = [size if isinstance(size, int) else have for size, have in zip(given.shape, pixels.shape, strict=True)]
@@ -75,7 +78,7 @@ def load_onnx(data: bytes, path: Path, card: ModelCard | None, name: str) -> Mod
     return Model.owning(module, module.recognise(card, told=graph.shares), name)
 
 
-def start_session(data: bytes, device: torch.device) -> Any:
+def start_session(data: bytes, device: torch.device) -> InferenceSession:
     """Return an onnxruntime session that gives the same answer every time. Raises `ModelError`, `DeviceError`."""
     try:
         import onnxruntime
@@ -86,7 +89,7 @@ def start_session(data: bytes, device: torch.device) -> Any:
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     options.log_severity_level = 4  # errors come as exceptions; nothing else is written to the terminal
-    provider: Any = "CPUExecutionProvider"
+    provider: str | tuple[str, dict[str, object]] = "CPUExecutionProvider"
     if device.type == "cuda":
         # the heuristic choice of kernels: searching would choose anew in every process
         provider = (

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
@@ -19,6 +19,10 @@ from tilepipe.models.formats.onnx_limits import refuse_endless, refuse_huge
 from tilepipe.models.formats.opaque import first_line, missing_extra
 from tilepipe.models.output import NAMES
 from tilepipe.text import json_of
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from onnx import GraphProto, ModelProto, ValueInfoProto
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _FLOATS = {1: "float32", 10: "float16", 11: "float64"}  # TensorProto.DataType
@@ -129,7 +133,7 @@ def _value(text: str) -> Any:
     return text
 
 
-def _refuse_outside(model: Any, path: Path) -> None:
+def _refuse_outside(model: ModelProto, path: Path) -> None:
     own = {(function.domain, function.name) for function in model.functions}
     for message in _walk(model):
         kind = message.DESCRIPTOR.name
@@ -147,7 +151,7 @@ def _refuse_outside(model: Any, path: Path) -> None:
             )
 
 
-def _walk(message: Any) -> Iterator[Any]:
+def _walk(message: Message) -> Iterator[Message]:
     """Yield a message and all within it, however deep: tensors hide in attributes, subgraphs and functions."""
     yield message
     for field, value in message.ListFields():
@@ -156,7 +160,7 @@ def _walk(message: Any) -> Iterator[Any]:
                 yield from _walk(inner)
 
 
-def _chosen(outputs: list[Any], card: ModelCard | None, path: Path) -> Any:
+def _chosen(outputs: list[ValueInfoProto], card: ModelCard | None, path: Path) -> ValueInfoProto:
     """Return the output that the card names, that is called like scores, or the only one. Raises `ModelError`."""
     by_name = {output.name: output for output in outputs}
     if card is not None and isinstance(card.key, str):
@@ -179,7 +183,7 @@ def _is_last(dims: list[int | None], wanted: tuple[int, ...]) -> bool:
     return dims[3] in (wanted or (1, 2, 3, 4))
 
 
-def _shape(value: Any, path: Path, what: str) -> list[int | None]:
+def _shape(value: ValueInfoProto, path: Path, what: str) -> list[int | None]:
     """Return the sizes of an input (four) or output (four, or three without channels), None where they are free."""
     tensor, given = value.type.tensor_type, what == "input"
     dims = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
@@ -193,7 +197,7 @@ def _shape(value: Any, path: Path, what: str) -> list[int | None]:
     return dims
 
 
-def _is_shares(graph: Any, name: str) -> bool:
+def _is_shares(graph: GraphProto, name: str) -> bool:
     made_by = {out: node for node in graph.node for out in node.output}
     node = made_by.get(name)
     while node is not None and node.op_type in _PASS_ON:

@@ -8,9 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from tilepipe.errors import ModelError
+
+if TYPE_CHECKING:
+    from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+    Scope: TypeAlias = GraphProto | FunctionProto
 
 MAX_TRIPS = 10_000
 """Passes through a loop, and through all loops within each other."""
@@ -23,7 +28,7 @@ _GROWING = ("Concat", "Tile", "Expand", "Pad", "Resize", "Upsample", "ConstantOf
 _SMALL = 1024  # values of a constant that may be a shape
 
 
-def refuse_endless(model: Any, path: Path) -> None:
+def refuse_endless(model: ModelProto, path: Path) -> None:
     """Raise `ModelError` for loops without a small constant number of passes, and for too many operators."""
     functions = {(function.domain, function.name): function for function in model.functions}
     for scope in (model.graph, *model.functions):
@@ -33,7 +38,7 @@ def refuse_endless(model: Any, path: Path) -> None:
         raise ModelError(f"{path} has {count} operators, at most {MAX_NODES} are run; export a smaller network")
 
 
-def refuse_huge(model: Any, path: Path, bands: int | None, *, last: bool) -> None:
+def refuse_huge(model: ModelProto, path: Path, bands: int | None, *, last: bool) -> None:
     """Raise `ModelError` for tensors with more than `MAX_VALUES` values, stored, made or computed for a small tile.
 
     `last`: the bands are the input's last axis.
@@ -77,7 +82,7 @@ def _too_large(path: Path, name: str, dims: Iterable[int]) -> ModelError:
     )
 
 
-def _loops(scope: Any, outer: Mapping[str, int], trips: int, path: Path) -> None:
+def _loops(scope: Scope, outer: Mapping[str, int], trips: int, path: Path) -> None:
     """Check the loops of a graph or function; `outer` are the whole numbers known around it, `trips` its passes."""
     known = {**outer, **_numbers(scope)}
     for node in scope.node:
@@ -108,7 +113,7 @@ def _passes(count: int | None, path: Path, kind: str) -> int:
     return max(1, count)
 
 
-def _scanned(scope: Any, node: Any) -> int | None:
+def _scanned(scope: Scope, node: NodeProto) -> int | None:
     """Return the largest size of what a Scan goes through; None where the file does not say it."""
     inner = next((a.i for a in node.attribute if a.name == "num_scan_inputs"), 0)
     names = list(node.input)[len(node.input) - inner :]
@@ -119,7 +124,7 @@ def _scanned(scope: Any, node: Any) -> int | None:
     return max(found) if found and all(found) else None
 
 
-def _numbers(scope: Any) -> dict[str, int]:
+def _numbers(scope: Scope) -> dict[str, int]:
     """Return the single whole numbers that a graph or function holds as constants, by name."""
     from onnx import numpy_helper
 
@@ -134,7 +139,9 @@ def _numbers(scope: Any) -> dict[str, int]:
     return found | dict(whole)
 
 
-def _count(nodes: Any, functions: Mapping[Any, Any], counts: dict[tuple[str, str], int]) -> int:
+def _count(
+    nodes: Iterable[NodeProto], functions: Mapping[tuple[str, str], FunctionProto], counts: dict[tuple[str, str], int]
+) -> int:
     total = 0
     for node in nodes:
         total += 1
@@ -152,7 +159,7 @@ def _count(nodes: Any, functions: Mapping[Any, Any], counts: dict[tuple[str, str
     return total
 
 
-def _constants(graph: Any) -> Iterable[Any]:
+def _constants(graph: GraphProto) -> Iterable[TensorProto]:
     """Yield the tensors that a graph and its branches hold."""
     yield from graph.initializer
     for node in graph.node:

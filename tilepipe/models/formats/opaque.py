@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from tilepipe.errors import DeviceError, ModelError, TilepipeError, ordinary
 from tilepipe.models.card import ModelCard, Output
 from tilepipe.models.output import as_logits, misfit, recognise, tensor_of
+from tilepipe.text import JSON
 
-Forward = Callable[[Tensor], Any]
+Forward = Callable[[Tensor], object]
 OUTPUTS = get_args(Output)
 
 
@@ -88,7 +89,7 @@ class Packaged(nn.Module):
     def _shapes_only(self, x: Tensor) -> Tensor:
         raise NotImplementedError("what the file computes is not known without computing it")
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> JSON:
         return {**self.__dict__, "_live": {}}
 
 

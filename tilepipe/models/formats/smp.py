@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ from tilepipe.models.formats.opaque import missing_extra
 from tilepipe.models.nets.arch import unknown
 from tilepipe.models.output import as_logits
 from tilepipe.paths import refuse_special
-from tilepipe.text import json_of
+from tilepipe.text import JSON, json_of
 
 PREFIX = "smp."
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -28,7 +27,7 @@ MAX_CONFIG_BYTES = 1 << 20
 _OURS = ("in_channels", "encoder_weights", "name")
 
 
-def names(arch: Mapping[str, Any] | None) -> bool:
+def names(arch: Mapping[str, object] | None) -> bool:
     """Return whether a card's arch is a network of segmentation-models-pytorch."""
     return str((arch or {}).get("name", "")).startswith(PREFIX)
 
@@ -38,7 +37,7 @@ def is_pretrained(directory: Path) -> bool:
     return (directory / CONFIG).exists() and (directory / WEIGHTS).exists()
 
 
-def arch_of(path: Path) -> dict[str, Any]:
+def arch_of(path: Path) -> JSON:
     """Return the arch that a config.json describes. Raises `ModelError`."""
     try:
         refuse_special(path, ModelError)
@@ -51,7 +50,7 @@ def arch_of(path: Path) -> dict[str, Any]:
     return {"name": f"{PREFIX}{kind}", **{key: value for key, value in config.items() if key not in _OURS}}
 
 
-def build(arch: Mapping[str, Any], bands: int, classes: int) -> nn.Module:
+def build(arch: Mapping[str, object], bands: int, classes: int) -> nn.Module:
     """Return a new network with random weights and `stride`, the total stride: (B, bands, H, W) -> logits.
 
     Two classes may be one output channel (`classes: 1`): the logit of the second. Raises `ModelError` where the package
@@ -80,7 +79,7 @@ def build(arch: Mapping[str, Any], bands: int, classes: int) -> nn.Module:
     return network
 
 
-def _refuse(options: Mapping[str, Any]) -> None:
+def _refuse(options: Mapping[str, object]) -> None:
     encoder = str(options.get("encoder_name", ""))
     if set(":/\\") & set(encoder):
         raise ModelError(f"encoder {encoder!r} names a place to load from; use the name of a timm or smp encoder")
@@ -88,7 +87,7 @@ def _refuse(options: Mapping[str, Any]) -> None:
         raise ModelError(f"activation {options['activation']!r}: tilepipe reads logits; set it to null")
 
 
-def _logits(network: nn.Module, inputs: Any, output: Any, *, classes: int) -> Tensor:
+def _logits(network: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...], *, classes: int) -> Tensor:
     """Return logits (B, classes, H, W) of what the network gave; masks only, where it classifies images too."""
     masks: Tensor = output[0] if isinstance(output, tuple) else output
     return as_logits(masks, classes)

@@ -11,7 +11,6 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -103,7 +102,7 @@ def finite(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def _unpickled(path: Path) -> Any:
+def _unpickled(path: Path) -> object:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -122,7 +121,7 @@ def _unpickled(path: Path) -> Any:
         ) from None
 
 
-def _unboxed(path: Path, found: Any) -> dict[str, Tensor]:
+def _unboxed(path: Path, found: object) -> dict[str, Tensor]:
     for key in BOXES:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]

@@ -10,7 +10,7 @@ import warnings
 import zipfile
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class _Script:
     def __init__(self, script: torch.jit.ScriptModule) -> None:
         self.script = script
 
-    def __call__(self, x: Tensor) -> Any:
+    def __call__(self, x: Tensor) -> object:
         # The optimising executor fuses after the first calls: the same tile would get other roundings later.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return self.script(x)

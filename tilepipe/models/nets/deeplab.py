@@ -5,7 +5,7 @@ Shapes: B batch, H x W pixels (multiples of S = output_stride), A = 16 width (25
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -62,7 +62,7 @@ class DeepLab(Network):
     Arch = DeepLabArch
     arch: DeepLabArch
 
-    def __init__(self, bands: int, classes: int, /, **arch: Any) -> None:
+    def __init__(self, bands: int, classes: int, /, **arch: object) -> None:
         super().__init__(bands, classes, **arch)
         self.stride = self.arch.output_stride
         width = self.arch.width

@@ -5,7 +5,7 @@ Shapes: B batch, K classes, H x W pixels (multiples of S = 2 ** depth).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -42,7 +42,7 @@ class FCN(Network):
     Arch = FCNArch
     arch: FCNArch
 
-    def __init__(self, bands: int, classes: int, /, **arch: Any) -> None:
+    def __init__(self, bands: int, classes: int, /, **arch: object) -> None:
         super().__init__(bands, classes, **arch)
         self.stride = 2**self.arch.depth
         self.encoder = encoder(bands, self.arch)

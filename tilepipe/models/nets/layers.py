@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class Network(nn.Module):
     stride: int
     """Total stride S."""
 
-    def __init__(self, bands: int, classes: int, /, **arch: Any) -> None:
+    def __init__(self, bands: int, classes: int, /, **arch: object) -> None:
         """Check the parameters. Raises `ModelError` naming the first that is wrong."""
         super().__init__()
         self.arch = self.Arch(**arch)

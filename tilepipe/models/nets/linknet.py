@@ -5,7 +5,7 @@ Shapes: B batch, H x W pixels (multiples of S = 2 ** depth); level l has H/2^l x
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
@@ -59,7 +59,7 @@ class LinkNet(Network):
     Arch = LinkNetArch
     arch: LinkNetArch
 
-    def __init__(self, bands: int, classes: int, /, **arch: Any) -> None:
+    def __init__(self, bands: int, classes: int, /, **arch: object) -> None:
         super().__init__(bands, classes, **arch)
         self.stride = 2**self.arch.depth
         self.encoder = encoder(bands, self.arch)

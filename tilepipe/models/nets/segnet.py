@@ -5,8 +5,6 @@ Shapes: B batch, H x W pixels (multiples of S = 2 ** depth), w = width; level l 
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
@@ -25,7 +23,7 @@ class SegNet(Network):
     Arch = SegNetArch
     arch: SegNetArch
 
-    def __init__(self, bands: int, classes: int, /, **arch: Any) -> None:
+    def __init__(self, bands: int, classes: int, /, **arch: object) -> None:
         super().__init__(bands, classes, **arch)
         self.stride = 2**self.arch.depth
         widths = [self.arch.width * 2**level for level in range(self.arch.depth)]  # w, 2w, 4w, ...

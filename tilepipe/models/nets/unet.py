@@ -5,8 +5,6 @@ Shapes: B batch, H x W pixels (multiples of S = 2 ** depth), w = width; level l 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -43,7 +41,7 @@ class UNet(Network):
     Arch = UNetArch
     arch: UNetArch
 
-    def __init__(self, bands: int, classes: int, /, **arch: Any) -> None:
+    def __init__(self, bands: int, classes: int, /, **arch: object) -> None:
         super().__init__(bands, classes, **arch)
         self.stride = 2**self.arch.depth
         self.encoder = encoder(bands, self.arch)

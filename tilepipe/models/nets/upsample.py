@@ -5,8 +5,6 @@ Shapes: B batch, C channels in, H x W pixels of the coarse level, skip (B, S, 2H
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
@@ -32,10 +30,8 @@ class Resize(Upsample):
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """Return (B, D, 2H, 2W)."""
-        how: dict[str, Any] = (
-            {"mode": "nearest"} if self.mode == "nearest" else {"mode": "bilinear", "align_corners": False}
-        )
-        larger: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, **how))
+        corners = None if self.mode == "nearest" else False
+        larger: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode=self.mode, align_corners=corners))
         return larger
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
@@ -15,6 +14,7 @@ from tilepipe.models.nets.layers import Network
 from tilepipe.models.nets.linknet import LinkNet
 from tilepipe.models.nets.segnet import SegNet
 from tilepipe.models.nets.unet import UNet
+from tilepipe.text import JSON
 
 ARCHITECTURES: dict[str, type[Network]] = {
     "deeplab": DeepLab,
@@ -25,7 +25,7 @@ ARCHITECTURES: dict[str, type[Network]] = {
 }
 
 
-def describe(module: nn.Module) -> dict[str, Any]:
+def describe(module: nn.Module) -> JSON:
     """Return the `arch` that `build` needs to make this network again: its name and every parameter.
 
     Raises `ModelError` when the network is none of ours.
@@ -36,7 +36,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
     raise ModelError(f"{type(module).__name__} is none of our architectures ({', '.join(ARCHITECTURES)})")
 
 
-def build(arch: Mapping[str, Any], bands: int, classes: int) -> Network:
+def build(arch: Mapping[str, object], bands: int, classes: int) -> Network:
     """Return a new network, random weights, from a card's `arch` such as {"name": "unet", "width": 16}.
 
     It maps (B, bands, H, W) float to logits (B, classes, H, W) and has `stride`, the total stride S.

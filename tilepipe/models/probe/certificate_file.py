@@ -6,7 +6,6 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from typing import Any
 
 from tilepipe.errors import StorageError
 from tilepipe.events import Listener, silent
@@ -25,7 +24,7 @@ def certificate_text(found: Probe, weights: str, bands: int) -> str:
     """
     import torch
 
-    values: dict[str, Any] = {
+    values = {
         "format": FORMAT,
         "procedure": VERSION,
         "weights": weights,

@@ -6,15 +6,17 @@ known from hooks. So functional code is found like modules are, and a global lay
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from tilepipe.models.probe.subject import Subject
+from tilepipe.models.torch_calls import Call, Calls
 
 NORMS = {"instance_norm": "instance norm", "group_norm": "group norm", "layer_norm": "layer norm over space"}
 POOLS = (
@@ -50,32 +52,33 @@ class Findings:
         return bool(self.global_ops) and set(self.global_ops.values()) <= FREEZABLE
 
 
-class Located(TorchFunctionMode):
+class Located(Calls):
     """A function mode that knows which named layer of `modules` is running."""
 
     def __init__(self, modules: tuple[nn.Module, ...]) -> None:
         super().__init__()
         self._modules = modules
         self._path = [""]
-        self._hooks: list[Any] = []
+        self._hooks: list[RemovableHandle] = []
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         for name, layer in (pair for module in self._modules for pair in module.named_modules()):
             self._hooks.append(layer.register_forward_pre_hook(lambda *_, name=name: self._path.append(name)))
             self._hooks.append(layer.register_forward_hook(self._leave, always_call=True))
-        return super().__enter__()  # type: ignore[no-untyped-call]
+        TorchFunctionMode.__enter__(self)
+        return self
 
-    def __exit__(self, *problem: Any) -> None:
+    def __exit__(self, *problem: object) -> None:
         while self._hooks:
             self._hooks.pop().remove()
-        super().__exit__(*problem)  # type: ignore[no-untyped-call]
+        TorchFunctionMode.__exit__(self, *problem)
 
-    def _leave(self, *_: Any) -> None:
+    def _leave(self, *_: object) -> None:
         self._path.pop()
 
-    def key(self, func: Any) -> Key:
+    def key(self, call: Call) -> Key:
         """Return (layer, function name) of the call at hand."""
-        return self._path[-1], func.__name__.strip("_")
+        return self._path[-1], call.name.strip("_")
 
 
 class Watch(Located):
@@ -88,23 +91,23 @@ class Watch(Located):
         """Axis along which part of the input is NaN, and whether that is its far end."""
         self._pooled: Key | None = None
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run `func` and judge it by its arguments and by the NaN in its inputs and output."""
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name in _CHEAP:
-            return func(*args, **kwargs)
-        key = self.key(func)
-        self._judge_arguments(key, args, kwargs)
-        inputs = [(t.shape, _nan_count(t), t.numel()) for t in _floats((*args, *kwargs.values()))]
+    def made(self, call: Call) -> object:
+        """Make the call and judge it by its arguments and by the NaN in its inputs and output."""
+        if call.name in _CHEAP:
+            return call()
+        key = self.key(call)
+        self._judge_arguments(key, call)
+        given = (*call.arguments, *call.keywords.values())
+        inputs = [(t.shape, _nan_count(t), t.numel()) for t in _floats(given)]
         if not any(count for _, count, _ in inputs):
-            return func(*args, **kwargs)
+            return call()
         if self._pooled and _mixed(inputs):
             if key[1] in ("mul", "imul"):
                 self.findings.global_ops[self._pooled] = "squeeze-excite"
-            args, kwargs = _without_pooled(args), {k: _without_pooled(v) for k, v in kwargs.items()}
-        before = args[0].clone() if key[1] in NORMS else None
-        out = func(*args, **kwargs)
+            keywords = {name: _without_pooled(value) for name, value in call.keywords.items()}
+            call = replace(call, arguments=tuple(map(_without_pooled, call.arguments)), keywords=keywords)
+        before = call.arguments[0].clone() if key[1] in NORMS else None
+        out = call()
         kind = self._judge_spread(key, inputs, out)
         if kind in NORMS.values():  # a stand-in that keeps the halves apart, so that later layers can be judged too
             return before
@@ -122,24 +125,22 @@ class Watch(Located):
         y.narrow(axis, y.shape[axis] - band if far else 0, band).fill_(torch.nan)
         return y
 
-    def _judge_arguments(self, key: Key, args: Any, kwargs: Any) -> None:
+    def _judge_arguments(self, key: Key, call: Call) -> None:
         name = key[1]
-        if name == "batch_norm" and _argument(args, kwargs, 5, "training"):
+        if name == "batch_norm" and call.argument(5, "training"):
             self.findings.unsteady[key] = "batch norm in training mode"
-        elif (
-            "dropout" in name and _argument(args, kwargs, 2, "training", True) and _argument(args, kwargs, 1, "p", 0.5)
-        ):
+        elif "dropout" in name and call.argument(2, "training", True) and call.argument(1, "p", 0.5):
             self.findings.unsteady[key] = "dropout left on"
-        elif name == "interpolate" and _argument(args, kwargs, 4, "align_corners"):
+        elif name == "interpolate" and call.argument(4, "align_corners"):
             self.findings.global_ops[key] = "align_corners=True"
-        elif name == "pad" and _argument(args, kwargs, 2, "mode") == "circular":
+        elif name == "pad" and call.argument(2, "mode") == "circular":
             self.findings.global_ops[key] = "circular padding"
         elif name in ("adaptive_avg_pool2d", "adaptive_max_pool2d"):
-            size = _argument(args, kwargs, 1, "output_size")
+            size = call.argument(1, "output_size")
             if size not in (1, (1, 1), [1, 1]):
                 self.findings.global_ops[key] = "adaptive pooling"
 
-    def _judge_spread(self, key: Key, inputs: list[Seen], out: Any) -> str:
+    def _judge_spread(self, key: Key, inputs: list[Seen], out: object) -> str:
         """Return the kind of the operation at hand where it is global for certain, else ''."""
         tainted = [seen for seen in inputs if seen[1]]
         part = all(count < 0.6 * size for _, count, size in tainted)
@@ -168,16 +169,16 @@ class FixGlobals(Located):
         super().__init__(modules)
         self._findings = findings
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run `func`, or its stand-in where it is one of the global operations."""
-        kind = self._findings.global_ops.get(self.key(func)) if hasattr(func, "__name__") else None
+    def made(self, call: Call) -> object:
+        """Make the call, or its stand-in if it is one of the global operations."""
+        kind = self._findings.global_ops.get(self.key(call)) if call.name else None
         if kind in NORMS.values():
-            return args[0].clone()
+            return call.arguments[0].clone()
         if kind == "align_corners=True":
-            return func(args[0], *args[1:4], **{**(kwargs or {}), "align_corners": False})
+            return call.function(*call.arguments[:4], **{**call.keywords, "align_corners": False})
         if kind == "circular padding":
-            return func(*args[:2])
-        out = func(*args, **(kwargs or {}))
+            return call.function(*call.arguments[:2])
+        out = call()
         pooled = kind in ("image pooling", "squeeze-excite", "adaptive pooling") and torch.is_tensor(out)
         return torch.ones_like(out) if pooled else out
 
@@ -203,7 +204,7 @@ def _mixed(inputs: list[Seen]) -> bool:
     return any(0 < count == size for _, count, size in inputs) and any(0 < count < size for _, count, size in inputs)
 
 
-def _without_pooled(value: Any) -> Any:
+def _without_pooled(value: object) -> object:
     if isinstance(value, (tuple, list)):
         return type(value)(_without_pooled(v) for v in value)
     if torch.is_tensor(value) and value.is_floating_point() and value.isnan().all():
@@ -215,13 +216,9 @@ def _nan_count(t: Tensor) -> int:
     return int(t.isnan().sum())
 
 
-def _floats(values: Any) -> Iterator[Tensor]:
+def _floats(values: Iterable[object]) -> Iterator[Tensor]:
     for value in values:
         if torch.is_tensor(value) and value.is_floating_point() and not isinstance(value, nn.Parameter):
             yield value
         elif isinstance(value, (tuple, list)):
             yield from _floats(value)
-
-
-def _argument(args: Any, kwargs: Any, index: int, name: str, default: Any = None) -> Any:
-    return kwargs.get(name, args[index] if len(args) > index else default)

@@ -8,7 +8,7 @@ import hashlib
 import inspect
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tilepipe import storage
 from tilepipe.errors import StorageError
@@ -38,7 +38,7 @@ def cache_key(module: nn.Module, bands: int, declared: int | None) -> str | None
     others = sorted(OTHERS & {type(layer).__module__.split(".")[0] for layer in module.modules()})
     versions = " ".join([str(VERSION), version("tilepipe"), torch.__version__, *map(version, others)])
     digest = hashlib.sha256(f"{versions} {bands} {declared} {found.key} {training}".encode())
-    kinds: set[Any] = {type(layer) for layer in module.modules()}
+    kinds: set[type] = {type(layer) for layer in module.modules()}
     for kind in sorted(kinds, key=lambda kind: kind.__qualname__):
         digest.update(_code(kind))
     return digest.hexdigest()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import nn
 
 from tilepipe.errors import ModelError, public
 from tilepipe.events import Event, Listener, silent
+from tilepipe.models.card import ModelCard
 from tilepipe.models.probe.global_layers import Findings, FixGlobals, watch
 from tilepipe.models.probe.probe_cache import cache_key, keep, recall
 from tilepipe.models.probe.result import Probe
@@ -18,6 +19,7 @@ from tilepipe.models.probe.steadiness import refuse_unsteady
 from tilepipe.models.probe.stride_and_field import Measured, measure
 from tilepipe.models.probe.subject import Subject, adopt
 from tilepipe.storage import cache_directory
+from tilepipe.text import JSON
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 _SEEN: dict[str, Probe] = {}
 
 
-def run_probe(forward: Any, bands: int, declared: int | None, cache: Path | None) -> Probe:
+def run_probe(forward: object, bands: int, declared: int | None, cache: Path | None) -> Probe:
     """See `tilepipe.models.probe.procedure.probe`."""
     module = forward if isinstance(forward, nn.Module) else getattr(forward, "module", None)
     if cache is None or not isinstance(module, nn.Module):
@@ -65,7 +67,7 @@ def _kept(key: str | None, directory: Path | None, measured: Callable[[], Probe]
     return found
 
 
-def _run(forward: Any, bands: int, declared: int | None) -> Probe:
+def _run(forward: object, bands: int, declared: int | None) -> Probe:
     began = perf_counter()
     subject = adopt(forward, bands, declared)
     findings = watch(subject)
@@ -74,7 +76,7 @@ def _run(forward: Any, bands: int, declared: int | None) -> Probe:
     return Probe(**fields, seconds=round(perf_counter() - began, 3))
 
 
-def _local(subject: Subject, findings: Findings, declared: int | None) -> dict[str, Any]:
+def _local(subject: Subject, findings: Findings, declared: int | None) -> JSON:
     """Fields of a probe for a model in which no operation is global for certain; measuring decides."""
     many = subject.black_box or bool(findings.swallowed)
     measured = measure(subject, declared, many)
@@ -88,7 +90,7 @@ def _local(subject: Subject, findings: Findings, declared: int | None) -> dict[s
     }
 
 
-def _global(subject: Subject, findings: Findings, declared: int | None) -> dict[str, Any]:
+def _global(subject: Subject, findings: Findings, declared: int | None) -> JSON:
     """Fields of a probe for a global model: stride and reach of the rest, with the global operations held fixed."""
     if "attention" in findings.global_ops.values():
         measured = Measured(declared, None, 0, 0)  # no local stand-in
@@ -118,7 +120,7 @@ def _notes(measured: Measured, findings: Findings, declared: int | None) -> tupl
     return tuple(notes)
 
 
-def _evidence(subject: Subject, measured: Measured) -> dict[str, Any]:
+def _evidence(subject: Subject, measured: Measured) -> JSON:
     stopped = {} if measured.at_least is None else {"at_least": measured.at_least}
     return {
         **stopped,
@@ -170,11 +172,12 @@ def probe(
         >>> found.stride, found.reach
         (1, Sides(top=2, bottom=2, left=2, right=2))
     """
-    card: Any = getattr(forward, "card", None)
-    if bands is None and card is None:
+    card: ModelCard | None = getattr(forward, "card", None)
+    if card is not None:
+        bands = card.bands if bands is None else bands
+        declared_stride = card.stride if declared_stride is None else declared_stride
+    if bands is None:
         raise ModelError(
             "bands are missing; say how many the model reads, or give a tilepipe Model, whose card says it"
         )
-    bands = card.bands if bands is None else bands
-    declared_stride = card.stride if declared_stride is None and card is not None else declared_stride
     return run_probe(forward, bands, declared_stride, cache)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from tilepipe.box import Sides
 from tilepipe.errors import ModelError, StorageError
-from tilepipe.text import json_of
+from tilepipe.text import JSON, json_of
 
 
 class ProbeError(ModelError):
@@ -33,7 +31,7 @@ class Probe:
     """Sentences for people: a wrong stride in the card, an operation that swallows NaN, what stopped the search."""
     seconds: float = 0.0
     """Time that the probe took."""
-    evidence: Mapping[str, Any] = field(default_factory=dict)
+    evidence: JSON = field(default_factory=dict)
     """How it was measured: precision, input sizes, draws; JSON types only."""
 
     @property

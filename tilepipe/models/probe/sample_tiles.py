@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tilepipe.arrays import Pixels
 from tilepipe.models.card import ModelCard
 
 COARSE = 16
 """Pixels of a side of the patches in the tiles; noise lies over them."""
 
 
-def made_up_tiles(card: ModelCard, count: int, tile: tuple[int, int], dtype: str) -> NDArray[Any]:
+def made_up_tiles(card: ModelCard, count: int, tile: tuple[int, int], dtype: str) -> Pixels:
     """Return (count, bands, *tile) pixels: patches with edges, noise, the card's mean and spread, the type's range."""
     kind, random = np.dtype(dtype), np.random.default_rng(0)
     shape = count, card.bands, *tile

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,24 +15,25 @@ from torch.overrides import TorchFunctionMode
 
 from tilepipe.errors import ModelError
 from tilepipe.models.probe.result import ProbeError
+from tilepipe.models.torch_calls import Call, Calls
 
 Forward = Callable[[Tensor], Tensor]
 LARGEST = 1 << 27  # values of an input; what would need more is not measured
 QUANTA = (96, 384)  # px; input sizes are multiples of 96 = 2^5 * 3, or of 384 = 2^7 * 3 for a model that refuses
 
 
-class ZeroTaps(TorchFunctionMode):
+class ZeroTaps(Calls):
     """Keeps NaN from passing through interpolation weights that are zero (odd factors): 0 * NaN is no influence."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run `func`; repair the output of `interpolate` where its input holds NaN."""
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        if func is not nn.functional.interpolate or not torch.is_tensor(args[0]) or not out.isnan().any():
+    def made(self, call: Call) -> object:
+        """Make the call; repair the output of `interpolate` if its input holds NaN."""
+        out = call()
+        resize = nn.functional.interpolate
+        if call.function is not resize or not torch.is_tensor(call.arguments[0]) or not out.isnan().any():
             return out
-        image, rest = args[0], args[1:]
-        weight = func(image.isnan().double(), *rest, **kwargs).abs()
-        return torch.where(weight > 1e-6, torch.nan, func(image.nan_to_num(0.0), *rest, **kwargs))
+        image, *rest = call.arguments
+        weight = resize(image.isnan().double(), *rest, **call.keywords).abs()
+        return torch.where(weight > 1e-6, torch.nan, resize(image.nan_to_num(0.0), *rest, **call.keywords))
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Subject:
         return image.to(dtype)
 
 
-def adopt(model: Any, bands: int, declared: int | None) -> Subject:
+def adopt(model: object, bands: int, declared: int | None) -> Subject:
     """Make a subject of a module, a `Model` (its `module`) or any callable from tensor to tensor.
 
     Raises `ProbeError` when it cannot be called on inputs whose sizes are multiples of 96 or 384 (and `declared`).
@@ -96,7 +97,7 @@ def adopt(model: Any, bands: int, declared: int | None) -> Subject:
         module = copy.deepcopy(module).to("cpu", torch.float32)
         subject = Subject(module, copy.deepcopy(module).double(), False, bands, 0)
     else:
-        called = model if module is None else module
+        called = cast(Forward, model if module is None else module)
         subject = Subject(called, called, True, bands, 0)
     problem = ""
     for base in QUANTA:
@@ -134,7 +135,7 @@ def _quiet(mode: Callable[[], TorchFunctionMode] | None) -> Iterator[None]:
                 yield
 
 
-def _checked(y: Any, x: Tensor) -> Tensor:
+def _checked(y: object, x: Tensor) -> Tensor:
     if not torch.is_tensor(y):
         raise ModelError(f"the model returns {type(y).__name__}, not a tensor of logits; wrap it to return one tensor")
     if y.ndim != 4 or y.shape[0] != x.shape[0] or y.shape[2:] != x.shape[2:]:

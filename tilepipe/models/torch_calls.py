@@ -1,0 +1,46 @@
+"""Calls of torch functions, caught while a module runs: what probes watch, and what statistics are put into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call that is about to be made."""
+
+    function: Callable[..., Any]
+    """The torch function."""
+    arguments: tuple[Any, ...]
+    """What stands in their places."""
+    keywords: dict[str, Any]
+    """What is given by name."""
+
+    def __call__(self) -> Any:
+        """Make the call and return what the function returns."""
+        return self.function(*self.arguments, **self.keywords)
+
+    @property
+    def name(self) -> str:
+        """What the function is called; '' where it has no name."""
+        return str(getattr(self.function, "__name__", ""))
+
+    def argument(self, place: int, name: str, default: object = None) -> Any:
+        """Return the argument at a place or under a name."""
+        return self.keywords.get(name, self.arguments[place] if len(self.arguments) > place else default)
+
+
+class Calls(TorchFunctionMode):
+    """Hands every call of a torch function to `made`, while it is active."""
+
+    def __torch_function__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
+        """Return what `made` returns for the call."""
+        return self.made(Call(func, args, kwargs or {}))
+
+    def made(self, call: Call) -> Any:
+        """Return what stands for the result of the call: that of `call()`, or something else."""
+        raise NotImplementedError
