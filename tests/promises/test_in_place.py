@@ -12,6 +12,7 @@ from helpers.fakes import noise, whole_image
 from torch import Tensor, nn
 
 import tilepipe as tp
+from tilepipe.inference.device import Compute
 from tilepipe.inference.profile.edge_errors import model_errors
 from tilepipe.models.identity import identify
 from tilepipe.models.probe.steadiness import refuse_on_tiles
@@ -84,7 +85,7 @@ def test_errors_of_a_cut_are_measured_on_the_images_own_pixels() -> None:
 
     pixels = np.asarray(noise(96, 96).read(tp.Box(0, 0, 96, 96)), np.float32)
     before = pixels.copy()
-    found, wanted = (model_errors(model(first), [pixels], (16, 1), "cpu") for first in (Scaled(), Apart()))
+    found, wanted = (model_errors(model(first), [pixels], 16, 1, Compute()) for first in (Scaled(), Apart()))
     assert found == wanted
     assert max(found.worst) > 0
     assert (pixels == before).all()

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Labels, Logits, Pixels
 from tilepipe.errors import DeviceError, ModelError, TilepipeError, ordinary
 from tilepipe.inference.device import Compute
 from tilepipe.inference.statistics.capture import Mode, Reached
@@ -58,7 +58,7 @@ class Predictor:
         with self._in_one_sentence():
             self._module = on_device(model.module, self.device, self.precision)
 
-    def labels(self, tiles: NDArray[Any], under: Mode | None = None) -> NDArray[Any]:
+    def labels(self, tiles: Pixels, under: Mode | None = None) -> Labels:
         """Return the class with the largest logit, ties to the lowest, (n, height, width) uint8 or uint16.
 
         `tiles` is (n, bands, height, width) in the source's dtype, n at most the batch size; `under` is what catches
@@ -67,12 +67,12 @@ class Predictor:
         with self._logits(tiles, under) as logits:
             return _best(logits).cpu().numpy().astype(self.model.card.label_dtype)
 
-    def logits(self, tiles: NDArray[Any], under: Mode | None = None) -> NDArray[np.floating]:
+    def logits(self, tiles: Pixels, under: Mode | None = None) -> Logits:
         """Return what the model says, (n, classes, height, width) float32, in fp64 float64, not rounded."""
         with self._logits(tiles, under) as logits:
             return logits.cpu().numpy()
 
-    def probabilities(self, tiles: NDArray[Any], under: Mode | None = None) -> NDArray[np.int32]:
+    def probabilities(self, tiles: Pixels, under: Mode | None = None) -> NDArray[np.int32]:
         """Return softmax probabilities times 2**24, rounded, (n, classes, height, width) int32.
 
         The class with the largest logit gets 1 more, so a pixel that one tile covers keeps the argmax of its logits.
@@ -83,13 +83,13 @@ class Predictor:
             scaled.scatter_add_(1, top, torch.ones_like(top, dtype=torch.int32))
             return scaled.cpu().numpy()
 
-    def observe(self, tiles: NDArray[Any], under: Mode) -> None:
+    def observe(self, tiles: Pixels, under: Mode) -> None:
         """Run the model on tiles for what `under` keeps of it, as far as that needs."""
         with suppress(Reached), self._logits(tiles, under):
             pass
 
     @contextmanager
-    def _logits(self, tiles: NDArray[Any], under: Mode | None) -> Iterator[torch.Tensor]:
+    def _logits(self, tiles: Pixels, under: Mode | None) -> Iterator[torch.Tensor]:
         count = len(tiles)
         batch = np.zeros(self.input_shape, tiles.dtype)
         batch[:count] = tiles

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tilepipe.box import Box, Sides
 from tilepipe.errors import InputError, ModelError, UsageError
+from tilepipe.inference.device import Compute
 from tilepipe.models.card import ModelCard
 from tilepipe.planning.resolution import predicted_shape
 from tilepipe.planning.settings import MAX_COST, TOLERANCE, Settings
@@ -89,7 +90,7 @@ def _measure(model: Model, image: Source, sizes: tuple[int, int], where: tuple[s
     from tilepipe.inference.profile.edge_errors import model_errors
 
     with suppress(ModelError):
-        return model_errors(model, windows(image, _side(*sizes)), sizes, *where)
+        return model_errors(model, windows(image, _side(*sizes)), *sizes, Compute(*where))
     return None
 
 

@@ -15,17 +15,8 @@ from torch import Tensor, nn
 
 from tilepipe.box import Box
 from tilepipe.errors import ModelError
-from tilepipe.inference.statistics.capture import (
-    FixedStatistics,
-    Nodes,
-    Operation,
-    Reached,
-    Recorder,
-    Summer,
-    added_up,
-    operation,
-    statistics,
-)
+from tilepipe.inference.statistics.capture import FixedStatistics, Nodes, Reached, Recorder, Summer
+from tilepipe.inference.statistics.operations import Operation, added_up, operation, statistics
 from tilepipe.tiling.statistics_grid import nodes_of, windows_of
 
 KINDS = ["instance", "group", "squeeze", "linear", "pyramid"]

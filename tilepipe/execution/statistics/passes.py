@@ -25,7 +25,7 @@ from tilepipe.execution.ledger import Ledger, Record
 from tilepipe.execution.statistics.field import FIELD, Windows, field_boxes, field_columns
 from tilepipe.execution.statistics.statistics_array import create_statistics, open_statistics
 from tilepipe.execution.statistics.whole_image import WHOLE, MomentSums, read_whole, whole_so_far
-from tilepipe.inference.statistics.capture import added_up
+from tilepipe.inference.statistics.operations import added_up
 from tilepipe.storage import write_json
 from tilepipe.tiling.grid import Index
 

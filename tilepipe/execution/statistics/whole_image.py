@@ -16,7 +16,8 @@ from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.ledger import AGAIN
 from tilepipe.execution.trials import Found, Trials
 from tilepipe.inference.predictor import Predictor
-from tilepipe.inference.statistics.capture import FixedStatistics, Nodes, Summer, added_up
+from tilepipe.inference.statistics.capture import FixedStatistics, Nodes, Summer
+from tilepipe.inference.statistics.operations import added_up
 from tilepipe.models.model import Model
 from tilepipe.planning.plan import Plan
 from tilepipe.storage import read_json

@@ -11,13 +11,14 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from itertools import accumulate
-from typing import Any
+from types import EllipsisType
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from tilepipe.arrays import Pixels
 from tilepipe.errors import DeviceError, ModelError, StorageError, TilepipeError, ordinary
+from tilepipe.inference.device import Compute
 from tilepipe.models.model import Model
 from tilepipe.models.precision import arithmetic, dtype_of, on_device
 from tilepipe.text import json_of
@@ -91,18 +92,13 @@ def edge_errors(forward: Callable[[Tensor], Tensor], windows: Iterable[Tensor], 
     return EdgeErrors(tuple(worst.tolist()), count, margin)
 
 
-def model_errors(
-    model: Model, windows: Iterable[NDArray[Any]], sizes: tuple[int, int], device: str, precision: str = "fp32"
-) -> EdgeErrors:
-    """Measure e(d) of a model on windows (bands, H, W) in the image's own units, on `device` in fp32 or fp64.
-
-    `sizes` are margin and stride.
-    """
-    where, (margin, stride) = torch.device(device), sizes
-    module = on_device(model.module, where, precision)
-    with arithmetic(where, precision):
+def model_errors(model: Model, windows: Iterable[Pixels], margin: int, stride: int, compute: Compute) -> EdgeErrors:
+    """Measure e(d) of a model on windows (bands, H, W) in the image's own units, in fp32 or fp64."""
+    device, precision = torch.device(compute.device), compute.precision
+    module = on_device(model.module, device, precision)
+    with arithmetic(device, precision):
         return edge_errors(
-            lambda x: module(model.normalise(x.to(where), dtype_of(precision))).cpu(),
+            lambda x: module(model.normalise(x.to(device), dtype_of(precision))).cpu(),
             (torch.from_numpy(window) for window in windows),
             margin,
             stride,
@@ -114,7 +110,7 @@ def total_variation(p: Tensor, q: Tensor) -> Tensor:
     return (p - q).abs().sum(0) / 2
 
 
-def _distances(forward: Callable[[Tensor], Tensor], window: Tensor, inner: tuple[Any, ...]) -> Tensor:
+def _distances(forward: Callable[[Tensor], Tensor], window: Tensor, inner: tuple[EllipsisType, slice, slice]) -> Tensor:
     """Return what a cut around `inner` does to each of its pixels. Raises `ModelError` where the model fails."""
     try:
         whole = _probabilities(forward, window)[inner]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -17,6 +18,7 @@ from tilepipe.inference.statistics.capture import FixedStatistics, Nodes
 from tilepipe.models.facts import Facts
 from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
+from tilepipe.text import JSON
 from tilepipe.tiling.statistics_grid import windows_of
 
 UNKNOWN_CHANNELS = 64
@@ -39,7 +41,9 @@ class _LiveBytes(TorchDispatchMode):
         """Most bytes that one convolution unfolds its input to, where kernels do that."""
         self._known: set[int] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: JSON | None = None
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         if func.overloadpacket in _CONVOLUTIONS:
             self.columns = max(self.columns, _unfolded(args[0], args[1], result))
@@ -92,7 +96,7 @@ def _unfolded(x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> int:
     return 0 if weight.shape[2:].numel() == 1 else weight[0].numel() * len(x) * places * x.element_size()
 
 
-def _statistics(size: int, values: int, dtype: str) -> AbstractContextManager[Any]:
+def _statistics(size: int, values: int, dtype: str) -> AbstractContextManager[object]:
     """Return what puts statistics in a pass over one tile; nothing where there are none."""
     if not values:
         return nullcontext()

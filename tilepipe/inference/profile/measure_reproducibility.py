@@ -13,13 +13,13 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
 from tilepipe import storage
+from tilepipe.arrays import Logits, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import StorageError
 from tilepipe.inference.device import Compute
@@ -101,7 +101,7 @@ def measure_reproducibility(model: Model, setting: Setting) -> Reproducibility:
 class _Measurement:
     """Calls a model on tiles that lie two to a row, as the run would: with statistics held fixed where it does that."""
 
-    def __init__(self, model: Model, setting: Setting, tiles: NDArray[Any]) -> None:
+    def __init__(self, model: Model, setting: Setting, tiles: Pixels) -> None:
         self.model, self.setting, self.tiles = model, setting, tiles
         height, width = setting.tile
         corners = [(k // 2 * height, k % 2 * width) for k in range(len(tiles))]
@@ -113,11 +113,11 @@ class _Measurement:
             values = recorder.values().astype(setting.compute.dtype)
             self.held = hold(setting.statistics, values, (2 * height, 2 * width), setting.stride)
 
-    def logits(self, chosen: slice = slice(None)) -> NDArray[np.floating]:
+    def logits(self, chosen: slice = slice(None)) -> Logits:
         """Return what the model says of some of the tiles."""
         return self.predictor.logits(self.tiles[chosen], self._under(self.places[chosen]))
 
-    def larger(self, first: NDArray[np.floating]) -> tuple[float | None, float | None]:
+    def larger(self, first: Logits) -> tuple[float | None, float | None]:
         """Return distance and share of flips between the corner of a larger pass and a tile that begins there.
 
         The larger pass takes no more memory than a batch: with batches of four it is two tiles wide, with less it is
@@ -141,7 +141,7 @@ class _Measurement:
         kept = np.s_[..., halo:, halo:]
         return distances(whole[:, cut[0] :, cut[1] :][kept], part[kept])
 
-    def _one(self, tile: NDArray[Any], place: Box, batch: int) -> NDArray[np.floating]:
+    def _one(self, tile: Pixels, place: Box, batch: int) -> Logits:
         """Return what the model says of a tile of another shape, (classes, height, width)."""
         predictor = Predictor(self.model, place.shape, replace(self.setting.compute, batch=batch))
         return np.asarray(predictor.logits(tile[None], self._under([place]))[0])
@@ -150,14 +150,14 @@ class _Measurement:
         return self.held.under(places) if self.held else None
 
 
-def distances(p: NDArray[np.floating], q: NDArray[np.floating]) -> tuple[float, float]:
+def distances(p: Logits, q: Logits) -> tuple[float, float]:
     """Return the largest total variation distance and the share of other labels of logits (..., classes, H, W)."""
     pairs = list(zip(p.reshape(-1, *p.shape[-3:]), q.reshape(-1, *q.shape[-3:]), strict=True))
     worst = max(float(np.abs(_probabilities(a) - _probabilities(b)).sum(0).max()) / 2 for a, b in pairs)
     return worst, float(np.mean([(a.argmax(0) != b.argmax(0)).mean() for a, b in pairs]))
 
 
-def _probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+def _probabilities(logits: Logits) -> NDArray[np.float64]:
     return np.asarray(scipy.special.softmax(logits.astype(np.float64), axis=0))
 
 

@@ -7,114 +7,33 @@ pooled vector becomes a map, see `spread`), `Summer` adds up what one operation 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the name everyone uses
-from torch.overrides import TorchFunctionMode
 
 from tilepipe.box import Box
 from tilepipe.errors import ModelError
 from tilepipe.inference.statistics import spread
+from tilepipe.inference.statistics.operations import PIECE, Operation, operation, statistics
 from tilepipe.inference.statistics.spread import Spread
+from tilepipe.models.torch_calls import Call, Calls
 from tilepipe.tiling.grid import Grid
-from tilepipe.tiling.statistics_grid import taps
-
-PIECE = 1 << 19
-"""Values of a feature map that are looked at or replaced at once, so that no second map is ever held whole."""
+from tilepipe.tiling.statistics_grid import Taps, taps
 
 
-@dataclass(frozen=True)
-class Operation:
-    """A call that mixes the pixels of each tile of its input."""
-
-    x: Tensor
-    """(B, C, H, W)."""
-    groups: int
-    """Groups of channels that share mean and variance; 0 for mean pooling to (B, C, 1, 1) or (B, C)."""
-    weight: Tensor | None = None
-    """(C,) of a norm."""
-    bias: Tensor | None = None
-    """(C,) of a norm."""
-    eps: float = 0.0
-    """Added to the variance."""
-
-    @property
-    def values(self) -> int:
-        """Statistics per tile: mean and variance of each group, or the mean of each channel."""
-        return 2 * self.groups or self.x.shape[1]
-
-    @property
-    def shared(self) -> int:
-        """Channels that share statistics."""
-        return self.x.shape[1] // (self.groups or self.x.shape[1])
-
-    def moments(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
-        """Return sums over part of the map, (B, values) float64: of values, and of squares for a norm.
-
-        Rows first: no sum is divided among threads, so it does not depend on their number.
-        """
-        part, found = self.x[:, :, rows, columns], []
-        pieces = part.split(max(1, PIECE // max(1, part[:, 0].numel())), 1)
-        room = torch.empty_like(pieces[0], dtype=torch.float64)  # one for all: threads' heaps keep what they have had
-        for power in (1, 2) if self.groups else (1,):
-            sums = [room[:, : piece.shape[1]].copy_(piece).pow_(power).sum(3).sum(2) for piece in pieces]
-            found.append(torch.cat(sums, 1))
-        return torch.cat([one.unflatten(1, (-1, self.shared)).sum(2) for one in found], 1)
-
-    def applied(self, statistics: Tensor, channels: slice, item: int) -> Tensor:
-        """Return what the operation gives for some channels of one tile, from their statistics at every pixel.
-
-        `statistics` is (C, H, W) for pooling, (2, C, H, W) for a norm.
-        """
-        if not self.groups:
-            return statistics
-        mean, variance = statistics
-        y: Tensor = (self.x[item, channels].to(mean.dtype) - mean) / (variance + self.eps).sqrt()
-        if self.weight is not None:
-            y.mul_(self.weight[channels, None, None])
-        return y if self.bias is None else y.add_(self.bias[channels, None, None])
-
-
-def operation(func: Any, args: Any, kwargs: Any) -> Operation | None:
-    """Return the operation that a call is, or None where it is local or of no kind that is known here."""
-    known = _KNOWN.get(func)
-    found = known(*args, **kwargs) if known else None
-    return found if found is not None and found.x.ndim == 4 else None
-
-
-def statistics(moments: Tensor, count: int, *, norm: bool) -> Tensor:
-    """Return (B, values) float64 from (B, values) moments over `count` values each: mean and variance, or the mean."""
-    found = moments / count
-    if not norm:
-        return found
-    mean, square = found.chunk(2, 1)
-    return torch.cat((mean, (square - mean.square()).clamp_min(0)), 1)
-
-
-def added_up(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the statistics (values,) of one operation from what `Summer` found for all cores, (cores, values + 2)."""
-    *moments, count, norms = sums.sum(0).tolist()
-    return statistics(torch.tensor([moments], dtype=torch.float64), int(count), norm=norms > 0)[0].numpy()
-
-
-class Mode(TorchFunctionMode):
+class Mode(Calls):
     """Hands every operation of a model, in order of call, to `meet`."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run `func`, or what stands for it."""
-        met = operation(func, args, kwargs or {})
-        if met is None:
-            return spread.run(func, args, kwargs or {})
-        return self.meet(met, lambda: func(*args, **(kwargs or {})))
+    def made(self, call: Call) -> object:
+        """Make the call, or what stands for it."""
+        met = operation(call)
+        return spread.run(call) if met is None else self.meet(met, call)
 
-    def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
+    def meet(self, met: Operation, live: Callable[[], Tensor]) -> Tensor:
         """Return the output of an operation; `live` gives that of the tile itself."""
         raise NotImplementedError
 
@@ -127,7 +46,7 @@ class Recorder(Mode):
         self.found: list[Tensor] = []
         """(B, values) float64 of each operation so far."""
 
-    def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
+    def meet(self, met: Operation, live: Callable[[], Tensor]) -> Tensor:
         """Keep the statistics."""
         count = met.shared * met.x.shape[2] * met.x.shape[3]
         self.found.append(statistics(met.moments(), count, norm=met.groups > 0))
@@ -173,7 +92,7 @@ class Nodes:
             maps = maps.index_select(axis, index[0]) * near + maps.index_select(axis, index[1]) * far
         return maps[:-1] / maps[-1:]
 
-    def _taps(self, size: tuple[int, int]) -> Any:
+    def _taps(self, size: tuple[int, int]) -> list[Taps]:
         """Return rows and columns of taps, counted from the first window in `values`."""
         tile, axes, found = self.tile, (self.windows.y, self.windows.x), []
         spans = ((tile.y0, tile.height, self.at.y0), (tile.x0, tile.width, self.at.x0))
@@ -181,7 +100,7 @@ class Nodes:
             if length % count:
                 raise ModelError(f"a feature map of {count} for {length} px: statistics have no place in such a model")
             below, above, share = taps(axis, start, count, length // count)
-            found.append((below - first, above - first, share))
+            found.append(Taps(below - first, above - first, share))
         return found
 
 
@@ -194,7 +113,7 @@ class FixedStatistics(Mode):
         self.used = 0
         """Statistics put in so far."""
 
-    def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
+    def meet(self, met: Operation, live: Callable[[], Tensor]) -> Tensor:
         """Return the operation's output from the field, (B, C, H, W); zeros for tiles that only fill the batch."""
         first, self.used = self.used, self.used + met.values
         channels, height, width = met.x.shape[1:]
@@ -217,7 +136,7 @@ class Summer(FixedStatistics):
         self.found: list[NDArray[np.float64]] = []
         """Of each core: moments, over how many values, and 1 for a norm or 0 for pooling, (values + 2,)."""
 
-    def meet(self, met: Operation, live: Callable[[], Any]) -> Any:
+    def meet(self, met: Operation, live: Callable[[], Tensor]) -> Tensor:
         """Put statistics in, or add up and raise `Reached`."""
         if self.used < self.known:
             return super().meet(met, live)
@@ -251,34 +170,3 @@ def _maps(met: Operation, nodes: Nodes, first: int, channels: slice) -> Tensor:
     ]
     index = torch.arange(channels.start, channels.stop, device=met.x.device) // shared - group.start
     return torch.stack([part.index_select(0, index) if shared > 1 else part for part in maps])
-
-
-def _instance_norm(*args: Any, **kwargs: Any) -> Operation | None:
-    given = inspect.signature(F.instance_norm).bind(*args, **kwargs)
-    given.apply_defaults()
-    of = given.arguments
-    x: Tensor = of["input"]
-    return Operation(x, x.shape[1], of["weight"], of["bias"], of["eps"]) if of["use_input_stats"] else None
-
-
-def _group_norm(x: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Operation:
-    return Operation(x, num_groups, weight, bias, eps)
-
-
-def _adaptive(x: Tensor, output_size: Any) -> Operation | None:
-    return Operation(x, 0) if output_size in (1, (1, 1), [1, 1]) else None
-
-
-def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, **others: Any) -> Operation | None:
-    dims = (dim,) if isinstance(dim, int) else tuple(others.get("axis", dim) or ())
-    return Operation(x, 0) if x.ndim == 4 and sorted(d % 4 for d in dims) == [2, 3] else None
-
-
-_KNOWN: dict[Any, Callable[..., Operation | None]] = {
-    F.instance_norm: _instance_norm,
-    F.group_norm: _group_norm,
-    torch.group_norm: _group_norm,
-    F.adaptive_avg_pool2d: _adaptive,
-    torch.mean: _mean,
-    Tensor.mean: _mean,
-}

@@ -7,12 +7,15 @@ what turns a vector into a 1 x 1 map and back leaves the map as it is, until it 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 from torch.utils._pytree import tree_leaves, tree_map_only
+
+from tilepipe.models.torch_calls import Call
 
 
 class Spread(Tensor):
@@ -21,12 +24,12 @@ class Spread(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
 
-def run(func: Any, args: Any, kwargs: Any) -> Any:
-    """Run a torch function on arguments of which any may be a `Spread`; the result is one until it meets features."""
-    given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+def run(call: Call) -> object:
+    """Make a call, of whose arguments any may be a `Spread`; the result is one until it meets features."""
+    given = [leaf for leaf in tree_leaves((call.arguments, call.keywords)) if isinstance(leaf, Tensor)]
     if not any(isinstance(tensor, Spread) for tensor in given):
-        return func(*args, **kwargs)
-    out = _FOR_VECTORS.get(func, func)(*args, **kwargs)
+        return call()
+    out = replace(call, function=_FOR_VECTORS.get(call.function, call.function))()
     if any(tensor.ndim == 4 and not isinstance(tensor, Spread | nn.Parameter) for tensor in given):
         return out
     return tree_map_only(Tensor, lambda tensor: tensor.as_subclass(Spread), out)
@@ -36,7 +39,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.conv2d(x, weight[:, :, None, None], bias)
 
 
-def _same(x: Tensor, *shape: Any, **others: Any) -> Tensor:
+def _same(x: Tensor, *shape: object, **others: object) -> Tensor:
     return x
 
 
@@ -45,7 +48,7 @@ def _item(x: Tensor, index: Any) -> Tensor:
     return x[kept]
 
 
-_FOR_VECTORS: dict[Any, Callable[..., Tensor]] = {
+_FOR_VECTORS: dict[Callable[..., object], Callable[..., Tensor]] = {
     F.linear: _linear,
     Tensor.__getitem__: _item,
     **dict.fromkeys((Tensor.view, Tensor.reshape, Tensor.flatten, Tensor.squeeze, Tensor.unsqueeze), _same),

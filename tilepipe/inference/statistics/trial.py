@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +11,14 @@ from torch import Tensor, nn
 
 from tilepipe.box import Box, Sides
 from tilepipe.errors import ModelError
-from tilepipe.inference.statistics.capture import FixedStatistics, Nodes, Recorder, operation
+from tilepipe.inference.statistics.capture import FixedStatistics, Nodes, Recorder
+from tilepipe.inference.statistics.operations import operation
 from tilepipe.models.probe.global_layers import FREEZABLE, Located
 from tilepipe.models.probe.probe_cache import cache_key
 from tilepipe.models.probe.result import Probe
 from tilepipe.models.probe.stride_and_field import AXES
 from tilepipe.models.probe.subject import Subject, adopt
+from tilepipe.models.torch_calls import Call
 from tilepipe.tiling.statistics_grid import windows_of
 
 WINDOW = 128
@@ -34,10 +35,10 @@ class _Names(Located):
         super().__init__(modules)
         self.layers: set[str] = set()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if operation(func, args, kwargs or {}) is not None:
-            self.layers.add(self.key(func)[0])
-        return func(*args, **(kwargs or {}))
+    def made(self, call: Call) -> object:
+        if operation(call) is not None:
+            self.layers.add(self.key(call)[0])
+        return call()
 
 
 def operations(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...]:

@@ -1,0 +1,130 @@
+"""Operations that mix a whole tile: instance and group norm, mean pooling. How a call of torch is known to be one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the name everyone uses
+
+from tilepipe.models.torch_calls import Call
+
+Dims = int | Sequence[int] | None
+"""What torch takes for the axes of a mean."""
+PIECE = 1 << 19
+"""Values of a feature map that are looked at or replaced at once, so that no second map is ever held whole."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A call that mixes the pixels of each tile of its input."""
+
+    x: Tensor
+    """(B, C, H, W)."""
+    groups: int
+    """Groups of channels that share mean and variance; 0 for mean pooling to (B, C, 1, 1) or (B, C)."""
+    weight: Tensor | None = None
+    """(C,) of a norm."""
+    bias: Tensor | None = None
+    """(C,) of a norm."""
+    eps: float = 0.0
+    """Added to the variance."""
+
+    @property
+    def values(self) -> int:
+        """Statistics per tile: mean and variance of each group, or the mean of each channel."""
+        return 2 * self.groups or self.x.shape[1]
+
+    @property
+    def shared(self) -> int:
+        """Channels that share statistics."""
+        return self.x.shape[1] // (self.groups or self.x.shape[1])
+
+    def moments(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
+        """Return sums over part of the map, (B, values) float64: of values, and of squares for a norm.
+
+        Rows first: no sum is divided among threads, so it does not depend on their number.
+        """
+        part, found = self.x[:, :, rows, columns], []
+        pieces = part.split(max(1, PIECE // max(1, part[:, 0].numel())), 1)
+        room = torch.empty_like(pieces[0], dtype=torch.float64)  # one for all: threads' heaps keep what they have had
+        for power in (1, 2) if self.groups else (1,):
+            sums = [room[:, : piece.shape[1]].copy_(piece).pow_(power).sum(3).sum(2) for piece in pieces]
+            found.append(torch.cat(sums, 1))
+        return torch.cat([one.unflatten(1, (-1, self.shared)).sum(2) for one in found], 1)
+
+    def applied(self, statistics: Tensor, channels: slice, item: int) -> Tensor:
+        """Return what the operation gives for some channels of one tile, from their statistics at every pixel.
+
+        `statistics` is (C, H, W) for pooling, (2, C, H, W) for a norm.
+        """
+        if not self.groups:
+            return statistics
+        mean, variance = statistics
+        y: Tensor = (self.x[item, channels].to(mean.dtype) - mean) / (variance + self.eps).sqrt()
+        if self.weight is not None:
+            y.mul_(self.weight[channels, None, None])
+        return y if self.bias is None else y.add_(self.bias[channels, None, None])
+
+
+def operation(call: Call) -> Operation | None:
+    """Return the operation that a call is, or None where it is local or of no kind that is known here."""
+    known = _KNOWN.get(call.function)
+    found = known(*call.arguments, **call.keywords) if known else None
+    return found if found is not None and found.x.ndim == 4 else None
+
+
+def statistics(moments: Tensor, count: int, *, norm: bool) -> Tensor:
+    """Return (B, values) float64 from (B, values) moments over `count` values each: mean and variance, or the mean."""
+    found = moments / count
+    if not norm:
+        return found
+    mean, square = found.chunk(2, 1)
+    return torch.cat((mean, (square - mean.square()).clamp_min(0)), 1)
+
+
+def added_up(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the statistics (values,) of one operation from what `Summer` found for all cores, (cores, values + 2)."""
+    *moments, count, norms = sums.sum(0).tolist()
+    return statistics(torch.tensor([moments], dtype=torch.float64), int(count), norm=norms > 0)[0].numpy()
+
+
+def _instance_norm(*args: object, **kwargs: object) -> Operation | None:
+    given = inspect.signature(F.instance_norm).bind(*args, **kwargs)
+    given.apply_defaults()
+    of = given.arguments
+    x: Tensor = of["input"]
+    return Operation(x, x.shape[1], of["weight"], of["bias"], of["eps"]) if of["use_input_stats"] else None
+
+
+def _group_norm(
+    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Operation:
+    return Operation(x, num_groups, weight, bias, eps)
+
+
+def _adaptive(x: Tensor, output_size: object) -> Operation | None:
+    return Operation(x, 0) if output_size in (1, (1, 1), [1, 1]) else None
+
+
+def _mean(
+    x: Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, **others: object
+) -> Operation | None:
+    asked = dim if axis is None else axis
+    dims = (asked,) if isinstance(asked, int) else tuple(asked or ())
+    return Operation(x, 0) if x.ndim == 4 and sorted(d % 4 for d in dims) == [2, 3] else None
+
+
+_KNOWN: dict[Callable[..., Tensor], Callable[..., Operation | None]] = {
+    F.instance_norm: _instance_norm,
+    F.group_norm: _group_norm,
+    torch.group_norm: _group_norm,
+    F.adaptive_avg_pool2d: _adaptive,
+    torch.mean: _mean,
+    Tensor.mean: _mean,
+}
