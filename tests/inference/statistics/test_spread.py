@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from torch.overrides import TorchFunctionMode
 
 from tilepipe.inference.statistics import spread
 from tilepipe.inference.statistics.spread import Spread
+from tilepipe.models.torch_calls import Call, Calls
 
 torch.manual_seed(0)
 LINEAR, OTHER = nn.Linear(6, 4), nn.Linear(4, 6, bias=False)
@@ -29,9 +29,9 @@ WAYS: dict[str, Callable[[Tensor], Tensor]] = {  # from (B, 6) or (B, 6, 1, 1) t
 }
 
 
-class Running(TorchFunctionMode):
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        return spread.run(func, args, kwargs or {})
+class Running(Calls):
+    def made(self, call: Call) -> object:
+        return spread.run(call)
 
 
 @pytest.mark.parametrize("way", WAYS)
