@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import zarr
 from helpers.cli_files import write_image
-from helpers.fakes import codes_model, constant_model
 
 import tilepipe as tp
 from tilepipe.cli.main import main
@@ -20,6 +19,7 @@ from tilepipe.errors import InputError, UsageError
 from tilepipe.execution.export import export
 from tilepipe.paths import refuse_inputs, refuse_special
 from tilepipe.products.formats import output_paths
+from tilepipe.testing import codes_model, constant_model
 
 MODEL = constant_model(0.2, 0.8, bands=3)
 

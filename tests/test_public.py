@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import tilepipe
+from tilepipe import testing
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,6 +68,7 @@ def test_every_public_name_has_an_example_that_runs(
 
 def test_no_example_stands_where_it_is_not_run() -> None:
     run_here = {cleandoc(test.docstring) for name in PUBLIC for test in examples_of(name)}
+    run_here |= {cleandoc(test.docstring) for test in doctest.DocTestFinder().find(testing)}  # by tests/test_testing.py
     for path in Path(tilepipe.__file__).parent.rglob("*.py"):
         kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
         nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, kinds)]

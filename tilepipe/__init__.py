@@ -15,10 +15,11 @@ The way of the data, and the room of each step:
 - `evaluation`: labels against the truth, a run against its certificate, a card against its network.
 - `training`: from images with labels to a model directory.
 - `cli`: one file per command, each calls one public function.
+- `testing`: fakes for tests of pipelines; nothing imports it.
 
 Imports go downwards only:
-cli > training > evaluation > execution > planning > inference, products > models, tiling, sources > storage, box, paths
-> errors, events, text. Rooms on one floor do not know each other.
+cli, testing > training > evaluation > execution > planning > inference, products > models, tiling, sources
+> storage, box, paths > errors, events, text. Rooms on one floor do not know each other.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 import rasterio
 import tifffile
 import torch
-from helpers.fakes import codes_model, job_for, noise, open_queue, random_unet, run_labels
+from helpers.fakes import job_for, open_queue, run_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.open import open_source
+from tilepipe.testing import codes_model, noise, random_unet
 
 CODES = np.random.default_rng(0).integers(0, 4, (100, 140), dtype=np.uint8)
 WHOLE = Box.of_shape(*CODES.shape)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.fakes import noise, random_unet
 
 import tilepipe as tp
 from tilepipe.events import Event
 from tilepipe.execution.elapsed import elapsed_before, timed
+from tilepipe.testing import noise, random_unet
 
 
 def test_attempts_add_up_and_damage_is_harmless(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import noise, random_unet
 from helpers.small_runs import CODES, StopError, labels_of, segment, stop_at, work
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from tilepipe.errors import DeviceError, StorageError, UsageError
 from tilepipe.execution import job as jobs
 from tilepipe.execution.keys import Keys, kept_plan, read_plan
 from tilepipe.storage import write_json
+from tilepipe.testing import noise, random_unet
 
 KEYS = Keys({"sha256": "a"}, {}, "model")
 

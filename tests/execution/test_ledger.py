@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.fakes import constant_model, noise, plan_of
+from helpers.fakes import plan_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +17,7 @@ from tilepipe.execution import ledger
 from tilepipe.execution.ledger import Ledger, Record, Records, read_records
 from tilepipe.planning.memory import FEW, LAYER, LINE, STRIPS
 from tilepipe.planning.plan import Plan
+from tilepipe.testing import constant_model, noise
 from tilepipe.tiling.grid import Index
 
 HASHES = st.one_of(

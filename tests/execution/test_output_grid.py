@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from helpers.fakes import codes_model, constant_model, plan_of
+from helpers.fakes import plan_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import Affine
@@ -17,6 +17,7 @@ from tilepipe.execution.output_grid import label_map
 from tilepipe.products.label_map import LabelMap
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Georeference, Resolution
+from tilepipe.testing import codes_model, constant_model
 
 AFFINE = (0.25, 0.1, 335000.1, 0.1, -0.25, 3058000.7)
 GCPS = ((0.0, 0.0, 10.0, 50.0, 0.0), (90.0, 120.0, 10.1, 49.9, 5.0), (45.0, 7.5, 10.01, 49.95, 0.0))

@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.fakes import noise, random_unet, whole_image
 from helpers.small_runs import CODES, StopError, files, labels_of, segment, stop_at, work
-from numpy.typing import NDArray
 
 import tilepipe as tp
 from tilepipe.box import Box
@@ -23,6 +21,7 @@ from tilepipe.events import Event
 from tilepipe.execution import publish, run
 from tilepipe.sources.array import ArraySource
 from tilepipe.storage import locked
+from tilepipe.testing import FakeSource, noise, random_unet, whole_image
 
 
 def test_a_second_run_computes_and_writes_nothing(tmp_path: Path) -> None:
@@ -209,40 +208,29 @@ def test_a_ledger_without_arrays_counts_for_nothing(tmp_path: Path) -> None:
     assert (labels_of(output) == CODES).all()
 
 
-class Flaky(ArraySource):
-    """An image of which `broken` (a box, or everything) cannot be read."""
-
-    broken: Box | None = None
-
-    def _inside(self, box: Box) -> NDArray[Any]:
-        if self.broken is not None and box & self.broken:
-            raise InputError(f"tile at {box.to_list()} is damaged")
-        return super()._inside(box)
-
-
 def test_all_tiles_failing_is_an_error_and_is_tried_again(tmp_path: Path) -> None:
-    output, image = tmp_path / "out.tif", Flaky(CODES)
-    image.broken = Box.of_shape(*CODES.shape)
+    output, image = tmp_path / "out.tif", FakeSource(CODES)
+    image.damaged = Box.of_shape(*CODES.shape)
     for _ in range(2):
-        with pytest.raises(InputError, match=r"none of \d+ tiles could be read; the first: tile at"):
+        with pytest.raises(InputError, match=r"none of \d+ tiles could be read; the first: array: rows 0 to 90"):
             segment(output, source=image)
     assert not output.exists()
-    image.broken = None
+    image.damaged = None
     segment(output, source=image)
     assert (labels_of(output) == CODES).all()
 
 
 @pytest.mark.parametrize(("window", "ask"), [("crop", "overwrite"), ("hann", "delete")])
 def test_some_tiles_failing_is_reported_and_tried_again_when_asked(window: str, ask: str, tmp_path: Path) -> None:
-    output, image = tmp_path / "out.tif", Flaky(CODES)
-    image.broken = Box(5, 5, 6, 6)
+    output, image = tmp_path / "out.tif", FakeSource(CODES)
+    image.damaged = Box(5, 5, 6, 6)
     result = segment(output, source=image, window_shape=window)
     assert len(result.failed) == 1
     assert "damaged" in result.failed[0]
     labels = labels_of(output)
     assert labels[5, 5] == 255
     assert (labels[40:] == CODES[40:]).all()
-    image.broken = None
+    image.damaged = None
     assert segment(output, source=image, window_shape=window).failed == result.failed, "already complete"
     if ask == "overwrite":
         assert not segment(output, source=image, window_shape=window, overwrite=True).failed

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from helpers.fakes import codes_model, noise, random_unet
 from rasterio.transform import Affine
 
 import tilepipe as tp
@@ -20,6 +19,7 @@ from tilepipe.errors import InputError, ModelError, UsageError
 from tilepipe.execution.export import export
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Resolution
+from tilepipe.testing import FakeSource, codes_model, noise, random_unet
 
 CODES = np.random.default_rng(0).integers(0, 4, (90, 130), dtype=np.uint8)
 CUT: dict[str, Any] = {"tile": 32, "overlap": 8, "block": 40}
@@ -93,12 +93,8 @@ def test_predict_takes_every_way_to_name_a_part(raster: Path) -> None:
 
 
 def test_predict_refuses_what_it_cannot_read() -> None:
-    class Broken(ArraySource):
-        def read(self, box: tp.Box) -> Any:
-            raise InputError("row 5 is damaged")
-
-    with pytest.raises(InputError, match="row 5 is damaged"):
-        tp.predict(Broken(CODES), codes_model(4), **CUT)
+    with pytest.raises(InputError, match="rows 5 to 6, columns 0 to 130 are damaged"):
+        tp.predict(FakeSource(CODES, damaged=tp.Box(5, 0, 6, 130)), codes_model(4), **CUT)
 
 
 def test_a_plan_runs_and_writes_nothing(raster: Path) -> None:

@@ -22,6 +22,7 @@ from tilepipe.evaluation.verify.verify import verify
 from tilepipe.execution.batch import run_batch
 from tilepipe.planning import reduced_halo
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import FakeSource
 
 RNG = np.random.default_rng(0)
 TRIGGER = (255, 0, 255)
@@ -140,15 +141,10 @@ def test_fail_ends_the_run_and_nodata_goes_on_from_there(image: Path, tmp_path: 
 
 
 def test_a_tile_that_cannot_be_read_ends_the_run_too_where_that_is_asked_for(tmp_path: Path) -> None:
-    class Torn(ArraySource):
-        def read(self, box: Box) -> Any:
-            if box.y0 <= 75 < box.y1 and box.x0 <= 101 < box.x1:
-                raise InputError("torn")
-            return super().read(box)
-
-    torn = Torn(np.where(PIXELS == 255, 254, PIXELS).astype(np.uint8), name="torn")
-    assert tp.segment(torn, model("nothing"), tmp_path / "a.tif", **HARD).failed == ["torn"]
-    with pytest.raises(InputError, match="torn"):
+    torn = FakeSource(np.where(PIXELS == 255, 254, PIXELS).astype(np.uint8), damaged=Box(75, 101, 76, 102))
+    problem = "array: rows 75 to 76, columns 101 to 102 are damaged"
+    assert tp.segment(torn, model("nothing"), tmp_path / "a.tif", **HARD).failed == [problem]
+    with pytest.raises(InputError, match=problem):
         tp.segment(torn, model("nothing"), tmp_path / "b.tif", on_tile_error="fail", **HARD)
 
 

@@ -1,8 +1,7 @@
-"""Models whose answer is known, and a way to run a plan without products."""
+"""Networks that mix the whole tile, and a way to run a plan without products."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -32,58 +31,7 @@ from tilepipe.planning.receptive_field import MEASURED, Reach
 from tilepipe.planning.region import image_data, on_prediction_grid, resolve_region
 from tilepipe.planning.settings import Settings
 from tilepipe.planning.wanted import Wanted
-from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Source
-
-
-class Constant(nn.Module):
-    """The same probabilities everywhere."""
-
-    def __init__(self, probabilities: tuple[float, ...]) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(torch.tensor(probabilities).log(), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.logits[None, :, None, None].expand(len(x), -1, *x.shape[2:])
-
-
-class Codes(nn.Module):
-    """The class whose code is the pixel value of the first band."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.classes = classes
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.one_hot(x[:, 0].long(), self.classes).permute(0, 3, 1, 2).float() * 9
-
-
-def constant_model(*probabilities: float, bands: int = 1, stride: int = 1, halo: int | None = None) -> Model:
-    classes = [f"class {k}" for k in range(len(probabilities))]
-    card = ModelCard(bands=bands, classes=classes, stride=stride, halo=halo)
-    return Model.from_torch(Constant(probabilities), card)
-
-
-def codes_model(classes: int = 7, stride: int = 1, halo: int | None = None) -> Model:
-    card = ModelCard(bands=1, classes=[f"class {k}" for k in range(classes)], stride=stride, halo=halo)
-    return Model.from_torch(Codes(classes), card)
-
-
-def random_unet(bands: int = 3, classes: int = 3, depth: int = 2, width: int = 4, seed: int = 0) -> Model:
-    """A small U-Net with random weights, whose labels change from pixel to pixel."""
-    torch.manual_seed(seed)
-    net = zoo.build({"name": "unet", "width": width, "depth": depth}, bands, classes)
-    for name, weights in net.named_parameters():
-        nn.init.normal_(weights, std=0.5 if "weight" in name else 0.1)
-    card = ModelCard(
-        bands=bands, classes=[f"class {k}" for k in range(classes)], stride=int(net.stride), halo=REACH[depth],
-        mean=[127.0] * bands, std=[60.0] * bands,
-    )  # fmt: skip
-    return Model.from_torch(net, card)
-
-
-REACH = {1: 10, 2: 24, 3: 48}
-"""Reach of `random_unet` by depth, rounded up to its stride; test_whole_image.py compares."""
 
 
 def job_for(source: Source, model: Model, directory: Path | None = None, **settings: Any) -> Job:
@@ -118,25 +66,6 @@ def run_labels(
     queue = open_queue(job)
     engine(job, queue)
     return queue.store.labels.read(Box.of_shape(*job.plan.predicted))
-
-
-def noise(height: int, width: int, bands: int = 3, seed: int = 0) -> ArraySource:
-    """Noise with some structure, so that deep layers have something to say."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (bands, -(-height // 8), -(-width // 8)))
-    smooth = np.kron(coarse, np.ones((1, 8, 8)))[:, :height, :width]
-    return ArraySource((smooth * 0.7 + rng.integers(0, 77, (bands, height, width))).astype(np.uint8))
-
-
-def whole_image(model: Model, source: Source, dtype: torch.dtype = torch.float32) -> np.ndarray:
-    """Labels of the whole image at once, padded up to the stride as the grid does: the truth for tiled runs."""
-    _, height, width = source.shape
-    stride = model.card.stride
-    pixels = source.read(Box(0, 0, -(-height // stride) * stride, -(-width // stride) * stride))
-    with torch.inference_mode():
-        net = copy.deepcopy(model.module).to(dtype)
-        logits = net(model.normalise(torch.from_numpy(pixels)[None], dtype))
-    return logits.argmax(1)[0, :height, :width].numpy().astype(model.card.label_dtype)
 
 
 def plan_of(source: Source, model: Model, **settings: Any) -> Plan:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from helpers.fakes import constant_model, plan_of
+from helpers.fakes import plan_of
 
 from tilepipe.models.card import ModelCard
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import constant_model
 
 
 def card(**changes: Any) -> ModelCard:

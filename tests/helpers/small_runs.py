@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helpers.fakes import codes_model
 from numpy.typing import NDArray
 
 import tilepipe as tp
 from tilepipe.events import Event
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import codes_model
 
 CODES = np.random.default_rng(0).integers(0, 4, (90, 130), dtype=np.uint8)
 IMAGE = ArraySource(CODES)

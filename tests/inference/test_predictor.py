@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.fakes import random_unet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from tilepipe.inference.predictor import Predictor
 from tilepipe.models.card import ModelCard
 from tilepipe.models.function import from_function
 from tilepipe.models.model import Model
+from tilepipe.testing import random_unet
 
 CPU = Compute()
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.fakes import random_unet
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from tilepipe.models.contents import Contents, hash_of
 from tilepipe.models.function import from_function
 from tilepipe.models.identity import identify, identities_held, model_identity
 from tilepipe.models.model import Model
+from tilepipe.testing import random_unet
 from tilepipe.training.fit_classical import as_model
 
 CARD = ModelCard(bands=1, classes=["dark", "bright"])

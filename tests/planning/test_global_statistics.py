@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.fakes import global_model, noise, random_unet
+from helpers.fakes import global_model
 from torch import Tensor, nn
 
 import tilepipe as tp
 from tilepipe.planning.certify import certificate_of
 from tilepipe.planning.plan import Plan
+from tilepipe.testing import noise, random_unet
 from tilepipe.tiling.statistics_grid import Statistics
 
 IMAGE = noise(200, 260)

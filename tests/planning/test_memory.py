@@ -17,7 +17,7 @@ import pytest
 import rasterio
 import tifffile
 import zarr
-from helpers.fakes import constant_model, global_model, noise, plan_of, random_unet
+from helpers.fakes import global_model, plan_of
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -35,6 +35,7 @@ from tilepipe.sources.geotiff import GDAL_CACHE_BYTES, GeoTiffSource
 from tilepipe.sources.png_jpeg import PictureSource
 from tilepipe.sources.strip_cache import ROW_CACHE_BYTES
 from tilepipe.sources.zarr import ZarrSource
+from tilepipe.testing import constant_model, noise, random_unet
 
 CHILD = """
 import json, sys, torch

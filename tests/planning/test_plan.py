@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import constant_model, job_for, noise, open_queue, plan_of
+from helpers.fakes import job_for, open_queue, plan_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +20,7 @@ from tilepipe.inference.device import Compute
 from tilepipe.planning.certify import certificate_of
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.resolution import nearest_pixel
+from tilepipe.testing import constant_model, noise
 from tilepipe.tiling.statistics_grid import Statistics
 from tilepipe.tiling.tiling import Tiling
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from helpers.fakes import constant_model, noise, plan_of
+from helpers.fakes import plan_of
 from helpers.planned import card, file_image, plan_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tilepipe.box import Box
 from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.planning.tile_size import choose_tiles
+from tilepipe.testing import constant_model, noise
 
 
 def test_tiles_come_from_the_card() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.fakes import codes_model, noise, random_unet, whole_image
 from torch import Tensor, nn
 
 import tilepipe as tp
@@ -21,6 +20,7 @@ from tilepipe.models.probe.result import Probe
 from tilepipe.planning import receptive_field
 from tilepipe.planning.certify import certificate_of
 from tilepipe.planning.plan import Plan
+from tilepipe.testing import codes_model, noise, random_unet, whole_image
 
 
 def local_net() -> tp.Model:

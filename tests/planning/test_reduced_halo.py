@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import noise, random_unet
 
 import tilepipe as tp
 from tilepipe.evaluation.verify.verify import verify
 from tilepipe.planning import reduced_halo
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import noise, random_unet
 
 IMAGE = noise(330, 400)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import codes_model, job_for, plan_of
+from helpers.fakes import job_for, plan_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
@@ -26,6 +26,7 @@ from tilepipe.models.model import Model
 from tilepipe.planning.region import resolve_region
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Georeference, Resolution
+from tilepipe.testing import codes_model
 
 CODES = np.random.default_rng(1).integers(0, 4, (60, 80), dtype=np.uint8)
 CARD = ModelCard(bands=1, classes=["a", "b"], halo=4)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import constant_model, noise, random_unet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from tilepipe.planning.memory import Needs, parse_bytes, promises
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.tile_size import CLEARLY, ROOM, Cut, choose_tile, choose_tiles, times
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import constant_model, noise, random_unet
 
 CPU = Compute("cpu", "fp32", 1, 0)
 LARGE = ArraySource(np.zeros((3, 3000, 4000), np.uint8))

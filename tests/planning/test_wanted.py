@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import job_for, noise, random_unet
+from helpers.fakes import job_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +14,7 @@ from tilepipe.errors import UsageError
 from tilepipe.planning import wanted
 from tilepipe.planning.wanted import Wanted
 from tilepipe.sources.georeference import Area
+from tilepipe.testing import noise, random_unet
 
 IMAGE = noise(300, 260)
 PLANS = {

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from helpers.fakes import constant_model
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.transform import RPCTransformer
 
 import tilepipe as tp
 from tilepipe.box import Box
+from tilepipe.testing import constant_model
 
 NONE = [0.0] * 19
 COEFFICIENTS: dict[str, Any] = {

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.fakes import noise, whole_image
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
@@ -19,6 +18,7 @@ import tilepipe as tp
 from tilepipe.cli.main import main
 from tilepipe.errors import ModelError
 from tilepipe.evaluation.model_check import check_model
+from tilepipe.testing import noise, whole_image
 
 
 class Step(nn.Module):

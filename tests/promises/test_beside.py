@@ -12,7 +12,6 @@ import pytest
 import rasterio
 import tifffile
 import yaml
-from helpers.fakes import noise, random_unet
 from helpers.small_runs import StopError, stop_at
 from PIL import Image
 
@@ -23,6 +22,7 @@ from tilepipe.events import Event
 from tilepipe.execution.batch import run_batch
 from tilepipe.execution.batch.record import DONE, UNCHANGED
 from tilepipe.models.formats.directory import save_model
+from tilepipe.testing import noise, random_unet
 
 SLIDE = Path(__file__).parents[2] / "pipelines" / "sample" / "CMU-1-Small-Region.svs"
 NAMES = ["a.tif", "a.ome.tif", "a.png", "a.svs"]

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import codes_model, constant_model, run_labels
+from helpers.fakes import run_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import codes_model, constant_model
 
 WINDOWS = ["crop", "constant", "gaussian", "hann", "linear"]
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from helpers.fakes import job_for, noise, open_queue, random_unet
+from helpers.fakes import job_for, open_queue
 
 from tilepipe.box import Box
 from tilepipe.execution.executors import dask, serial
 from tilepipe.execution.ledger import Ledger
+from tilepipe.testing import noise, random_unet
 
 CUTS: dict[str, dict[str, Any]] = {
     "crop": {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96},

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.fakes import global_model, noise, random_unet
+from helpers.fakes import global_model
 from helpers.small_runs import StopError, stop_at
 
 import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import TilepipeError
 from tilepipe.products.labels import open_map
+from tilepipe.testing import noise, random_unet
 
 IMAGE = noise(150, 170)
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from helpers.fakes import fitted, whole_image
+from helpers.fakes import fitted
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ import tilepipe as tp
 from tilepipe.models.nets.arch import Up
 from tilepipe.models.nets.linknet import LinkNetArch
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import whole_image
 
 SAMPLE = Path(__file__).parents[2] / "pipelines" / "sample"
 DATA = Path(os.environ.get("TILEPIPE_DATA", "/nowhere"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.fakes import codes_model, constant_model, noise, random_unet, run_labels, whole_image
+from helpers.fakes import run_labels
 from torch import Tensor, nn
 
 import tilepipe as tp
@@ -24,6 +24,7 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.models.nets.zoo import build
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import codes_model, constant_model, noise, random_unet, whole_image
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.loop import fit
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.fakes import noise, whole_image
 from torch import Tensor, nn
 
 import tilepipe as tp
@@ -18,6 +17,7 @@ from tilepipe.models.identity import identify
 from tilepipe.models.probe.steadiness import refuse_on_tiles
 from tilepipe.models.probe.subject import adopt
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import noise, whole_image
 
 
 class Scaled(nn.Module):

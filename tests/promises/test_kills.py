@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import codes_model, noise
 
 import tilepipe as tp
 from tilepipe.execution import publish
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import codes_model, noise
 
 OLD = ArraySource(noise(60, 90, bands=1, seed=1).read(tp.Box(0, 0, 60, 90)) % 4)
 NEW = ArraySource(noise(60, 90, bands=1, seed=2).read(tp.Box(0, 0, 60, 90)) % 4)
@@ -88,7 +88,7 @@ def drawn(kills: int, seed: int, pair: str, folder: Path) -> None:
     """Kill `kills` runs twice each."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["tilepipe.execution.segment", "tilepipe.execution.executors.dask", "fakes", "hypothesis"]
+        ["tilepipe.execution.segment", "tilepipe.execution.executors.dask", "tilepipe.testing", "hypothesis"]
     )
     for name, image in (("old", OLD), ("new", NEW)):
         (folder / name).mkdir()

@@ -10,7 +10,6 @@ import openslide
 import pytest
 import rasterio
 import tifffile
-from helpers.fakes import codes_model
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rasterio.warp import transform_geom
@@ -18,6 +17,7 @@ from rasterio.windows import Window
 
 import tilepipe as tp
 from tilepipe.execution.export import export
+from tilepipe.testing import codes_model
 
 PLACES = {
     "north up": ("EPSG:32645", Affine(0.3, 0, 335000.1, 0, -0.3, 3058000.7)),

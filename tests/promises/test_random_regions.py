@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
-from helpers.fakes import noise, random_unet
 
 import tilepipe as tp
 from tilepipe.box import Box
+from tilepipe.testing import noise, random_unet
 
 HEIGHT, WIDTH = 500, 620
 CUTS: list[dict[str, Any]] = [

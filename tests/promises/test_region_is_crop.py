@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
-from helpers.fakes import global_model, job_for, noise, random_unet
+from helpers.fakes import global_model, job_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from tilepipe.execution.region_labels import region_labels
 from tilepipe.models.model import Model
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.mask import tissue
+from tilepipe.testing import noise, random_unet
 
 HEIGHT, WIDTH = 110, 130
 WHOLE = Box(0, 0, HEIGHT, WIDTH)

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import job_for, noise, open_queue, random_unet, run_labels
+from helpers.fakes import job_for, open_queue, run_labels
 
 from tilepipe.box import Box
 from tilepipe.execution.executors import dask, serial
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import noise, random_unet
 from tilepipe.tiling.grid import Index
 
 CROP = {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96}

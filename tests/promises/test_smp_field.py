@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.fakes import noise
 from helpers.smp_nets import network
 from helpers.without_torchvision import load
 
@@ -19,6 +18,7 @@ from tilepipe.evaluation.verify.recompute import Passes
 from tilepipe.evaluation.verify.seam_patches import Difference, shifted
 from tilepipe.execution.job import job_of
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import noise
 
 LEVELS = {"encoder_depth": 3, "decoder_channels": [16, 8, 4]}
 SMALL = {"encoder_depth": 2, "decoder_channels": [32, 16], "encoder_name": "resnet18"}

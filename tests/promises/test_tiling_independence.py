@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.fakes import global_model, noise, whole_image
+from helpers.fakes import global_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +18,7 @@ from tilepipe.evaluation.verify.recompute import Passes
 from tilepipe.evaluation.verify.verify import verify
 from tilepipe.execution.job import job_of
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import noise, whole_image
 
 IMAGE = noise(200, 260)
 KINDS = {"instance": (96, 128), "group": (112, 512), "squeeze": (96, 64), "linear": (96, 64), "pyramid": (240, 512)}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.fakes import REACH, noise, random_unet, run_labels, whole_image
+from helpers.fakes import run_labels
 
 import tilepipe as tp
 from tilepipe.sources.resample import Resampled
+from tilepipe.testing import REACH, noise, random_unet, whole_image
 
 SAMPLE = Path(__file__).parents[2] / "pipelines" / "sample"
 

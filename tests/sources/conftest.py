@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-import tifffile
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
+
+from tilepipe.testing import write_slide
 
 UTM = {"crs": "EPSG:32645", "transform": rasterio.Affine(0.5, 0, 400000, 0, -0.5, 3000000)}
 
@@ -59,19 +60,7 @@ def slide(tmp_path: Path) -> Callable[..., Path]:
     def write(
         levels: list[NDArray[np.uint8]], name: str = "a.svs", aperio: bool = True, mpp: float | None = 0.5
     ) -> Path:
-        path = tmp_path / name
-        height, width = levels[0].shape[:2]
-        text = f"Aperio Image Library v11.2.1\n{width}x{height} -> |AppMag = 20" + (f"|MPP = {mpp}" if mpp else "")
-        with tifffile.TiffWriter(path) as file:
-            for k, level in enumerate(levels):
-                file.write(
-                    level,
-                    tile=(256, 256),
-                    photometric="rgb",
-                    description=text if aperio else None,
-                    metadata=None,
-                    subfiletype=0 if aperio or k == 0 else 1,
-                )
-        return path
+        planes = [np.moveaxis(level, -1, 0) for level in levels]
+        return write_slide(tmp_path / name, planes, mpp=mpp, aperio=aperio)
 
     return write

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from helpers.fakes import codes_model
 from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
@@ -22,6 +21,7 @@ from tilepipe.planning.region import image_data
 from tilepipe.planning.resolution import with_model_bands
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.open import open_source
+from tilepipe.testing import codes_model
 
 RED, GREEN, BLUE, ALPHA, GREY = (
     ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha, ColorInterp.undefined,

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from helpers.fakes import constant_model
 from helpers.loopback import Loopback, listening
 
 import tilepipe as tp
@@ -19,6 +18,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.open import open_source
+from tilepipe.testing import constant_model
 
 UTM = {"crs": "EPSG:32645", "transform": rasterio.Affine(0.5, 0, 400000, 0, -0.5, 3000000)}
 Write = Callable[..., Path]

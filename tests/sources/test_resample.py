@@ -3,7 +3,6 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from tilepipe.sources.base import Georeference, Resolution, Source
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.mask import Masked
 from tilepipe.sources.resample import Resampled, at_resolution
+from tilepipe.testing import FakeSource
 
 SIDE = st.integers(1, 40)
 SIZE = st.integers(1, 50)
@@ -161,17 +161,11 @@ def test_not_finite_pixels_do_not_spread() -> None:
 def test_large_boxes_are_done_in_bounded_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     image = random_image((3, 200, 300))
     expected = Resampled(ArraySource(image), 21, 33).read(Box(-2, 0, 21, 33))
-    asked: list[Box] = []
-
-    class Counting(ArraySource):
-        def read(self, box: Box) -> Any:
-            asked.append(box)
-            return super().read(box)
-
+    counting = FakeSource(image)
     monkeypatch.setattr(resample, "PIECE_VALUES", 5000)
-    np.testing.assert_array_equal(Resampled(Counting(image), 21, 33).read(Box(-2, 0, 21, 33)), expected)
-    assert max(box.area for box in asked) * 3 < 2 * 5000
-    assert len(asked) > 20
+    np.testing.assert_array_equal(Resampled(counting, 21, 33).read(Box(-2, 0, 21, 33)), expected)
+    assert max(box.area for box in counting.reads) * 3 < 2 * 5000
+    assert len(counting.reads) > 20
 
 
 def test_geometry_scales_exactly() -> None:

@@ -14,7 +14,6 @@ import pytest
 import rasterio
 import tifffile
 import zarr
-from helpers.fakes import constant_model
 from PIL import Image
 from rasterio.enums import Resampling
 
@@ -25,6 +24,7 @@ from tilepipe.errors import InputError, UsageError
 from tilepipe.evaluation.verify.verify import verify
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.open import open_source
+from tilepipe.testing import constant_model
 
 RNG = np.random.default_rng(7)
 PAGES = RNG.integers(0, 255, (3, 60, 80)).astype(np.uint8)

@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import codes_model, job_for, noise, open_queue, random_unet, run_labels
+from helpers.fakes import job_for, open_queue, run_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import UsageError
 from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.executors import dask, serial
 from tilepipe.execution.job import Job
 from tilepipe.sources.array import ArraySource
+from tilepipe.testing import FakeSource, codes_model, noise, random_unet
 from tilepipe.tiling.grid import Index
 from tilepipe.tiling.uncertainty import LAYERS, STEPS, VOID, codes, squares
 from tilepipe.tiling.weights import weights
@@ -194,14 +195,8 @@ def test_a_changed_layer_is_found_before_a_run_goes_on(image: ArraySource, tmp_p
 
 @pytest.mark.parametrize("cut", [CROP, HANN], ids=["crop", "hann"])
 def test_tiles_that_cannot_be_read_are_nodata_in_layers_too(cut: dict[str, Any], tmp_path: Path) -> None:
-    class Flaky(ArraySource):
-        def _inside(self, box: Box) -> NDArray[Any]:
-            if box & Box(70, 100, 72, 101):
-                raise InputError("damaged")
-            return super()._inside(box)
-
     pixels = np.random.default_rng(0).integers(0, 4, (HEIGHT, WIDTH), dtype=np.uint8)
-    job = job_for(Flaky(pixels), codes_model(4), tmp_path, **cut)
+    job = job_for(FakeSource(pixels, damaged=Box(70, 100, 72, 101)), codes_model(4), tmp_path, **cut)
     queue = open_queue(job)
     serial.run(job, queue)
     failed = queue.store.labels.read(WHOLE) == 255

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from helpers.fakes import noise, random_unet
 from PIL import Image
 from torch import nn
 
@@ -24,6 +23,7 @@ from tilepipe.evaluation.verify.verify import verify
 from tilepipe.execution import job
 from tilepipe.planning.certify import read_certificate
 from tilepipe.planning.receptive_field import MEASURED, Reach
+from tilepipe.testing import noise, random_unet
 
 IMAGE = noise(330, 400)
 CUT: dict[str, Any] = {"tile": 96, "overlap": 64, "block": 128}

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
-from helpers.fakes import noise, random_unet
 
 from tilepipe.box import Box
 from tilepipe.execution import publish
 from tilepipe.execution.batch import run_batch
 from tilepipe.execution.batch.record import DONE, EDITED, FAILED, UNCHANGED
 from tilepipe.models.formats.directory import save_model
+from tilepipe.testing import noise, random_unet
 
 
 @pytest.fixture

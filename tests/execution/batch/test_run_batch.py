@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.fakes import random_unet
 
 from tilepipe.cli.main import main
 from tilepipe.errors import InputError, LockedError, ModelError, UsageError
@@ -22,6 +21,7 @@ from tilepipe.execution.batch.record import DONE, FAILED, NEW, PARTIAL, UNCHANGE
 from tilepipe.execution.batch.run_batch import Report
 from tilepipe.models.formats.directory import save_model
 from tilepipe.storage import locked
+from tilepipe.testing import random_unet
 
 
 @dataclass

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster, Scheduler
 from distributed import Worker as DaskWorker
-from helpers.fakes import job_for, noise, open_queue, random_unet, run_labels
+from helpers.fakes import job_for, open_queue, run_labels
 from torch import nn
 
 from tilepipe.box import Box
@@ -29,6 +29,7 @@ from tilepipe.execution.executors import dask
 from tilepipe.execution.ledger import Record
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
+from tilepipe.testing import noise, random_unet
 from tilepipe.tiling.grid import Index
 
 CUT = {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96}
@@ -102,7 +103,8 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from helpers.fakes import noise, random_unet, run_labels
+from helpers.fakes import run_labels
+from tilepipe.testing import noise, random_unet
 from tilepipe.execution.executors import dask
 from tilepipe.execution.block_queue import BlockQueue
 print("script runs", flush=True)
@@ -128,7 +130,8 @@ QUIET = """
 import os, sys, warnings
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from helpers.fakes import noise, random_unet, run_labels
+from helpers.fakes import run_labels
+from tilepipe.testing import noise, random_unet
 from tilepipe.execution.executors import dask
 warnings.simplefilter("error")
 labels = run_labels(noise(200, 200), random_unet(), Path({work!r}), dask.run, tile=96, overlap=64, workers={workers})

@@ -11,12 +11,12 @@ import rasterio
 import zarr
 from distributed import Client, LocalCluster
 from helpers.cli_files import write_image
-from helpers.fakes import random_unet
 from PIL import Image
 
 import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.sources.open import open_source
+from tilepipe.testing import random_unet
 
 
 def png(path: Path) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from distributed import Client
-from helpers.fakes import job_for, noise, open_queue, random_unet
+from helpers.fakes import job_for, open_queue
 
 from tilepipe.errors import DeviceError, UsageError
 from tilepipe.execution.executors import dask, scheduler_watch
+from tilepipe.testing import noise, random_unet
 
 CUT: dict[str, Any] = {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96}
 

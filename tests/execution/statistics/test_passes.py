@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import global_model, noise, open_queue
+from helpers.fakes import global_model, open_queue
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
@@ -24,10 +24,11 @@ from tilepipe.execution.statistics import passes
 from tilepipe.execution.statistics.statistics_array import open_statistics
 from tilepipe.execution.statistics.whole_image import whole_so_far
 from tilepipe.models.model import Model
-from tilepipe.sources.array import ArraySource
+from tilepipe.testing import FakeSource, noise
 
 IMAGE = noise(150, 260)
 PIXELS = IMAGE.read(Box(0, 0, 150, 260))
+DAMAGED = Box(50, 60, 52, 61)
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +70,6 @@ def test_worker_processes_give_the_same_bytes(model: Model, statistics: str, tmp
     assert labels_of(job_of(model, tmp_path / "two", statistics=statistics, workers=2), dask.run) == alone
 
 
-class Flaky(ArraySource):
-    """An image with a box that cannot be read."""
-
-    def _inside(self, box: Box) -> Any:
-        if box & Box(50, 60, 52, 61):
-            raise InputError("damaged")
-        return super()._inside(box)
-
-
 class Stop(Exception):  # noqa: N818 - it is no error
     """The power has gone."""
 
@@ -116,7 +108,7 @@ def test_a_pass_goes_on_where_it_stopped(
 
 
 def test_windows_that_cannot_be_read_count_for_nothing(model: Model, tmp_path: Path) -> None:
-    job = job_of(model, tmp_path, Flaky(PIXELS))
+    job = job_of(model, tmp_path, FakeSource(PIXELS, damaged=DAMAGED))
     problems = passes.take_statistics(job, serial.run, silent)
     assert problems
     values = open_statistics(tmp_path, "field").read(Box(0, 0, 3, 5))
@@ -125,8 +117,9 @@ def test_windows_that_cannot_be_read_count_for_nothing(model: Model, tmp_path: P
 
 
 def test_the_whole_image_must_be_readable(model: Model, tmp_path: Path) -> None:
+    job = job_of(model, tmp_path, FakeSource(PIXELS, damaged=DAMAGED), statistics="whole")
     with pytest.raises(InputError):
-        passes.take_statistics(job_of(model, tmp_path, Flaky(PIXELS), statistics="whole"), serial.run, silent)
+        passes.take_statistics(job, serial.run, silent)
 
 
 def test_a_region_takes_only_the_windows_that_it_needs(model: Model, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import InputError, ModelError
-from tilepipe.sources.array import ArraySource
+from tilepipe.testing import FakeSource
 
 TRIGGER = (255, 0, 255)
 PIXELS = np.random.default_rng(0).integers(1, 255, (3, 130, 200), dtype=np.uint8)
@@ -114,12 +114,6 @@ def test_in_memory_a_window_that_fails_is_an_error_where_it_is_needed() -> None:
 
 
 def test_in_memory_a_window_that_cannot_be_read_is_an_error_where_it_is_needed() -> None:
-    class Torn(ArraySource):
-        def _inside(self, box: Box) -> Any:
-            if box & Box(75, 101, 76, 102):
-                raise InputError("torn")
-            return super()._inside(box)
-
-    torn = Torn(np.minimum(PIXELS, 254))
-    with pytest.raises(InputError, match="torn"):
+    torn = FakeSource(np.minimum(PIXELS, 254), damaged=Box(75, 101, 76, 102))
+    with pytest.raises(InputError, match="rows 75 to 76, columns 101 to 102 are damaged"):
         tp.predict(torn, model("raise"), Box(96, 160, 130, 200), **CUT)

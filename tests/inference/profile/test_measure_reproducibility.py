@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.fakes import global_model, noise, plan_of, random_unet
+from helpers.fakes import global_model, plan_of
 from torch import Tensor, nn
 
 import tilepipe as tp
@@ -18,6 +18,7 @@ from tilepipe.inference.profile.measure_reproducibility import Setting, known_re
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.planning.certify import reproducibility_of
+from tilepipe.testing import noise, random_unet
 
 CPU = Compute("cpu", "fp32", 1, 0)
 SMALL = Setting((32, 48), 4, 8, CPU)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.fakes import constant_model, random_unet
 
 from tilepipe.errors import DeviceError
 from tilepipe.inference.device import Compute
 from tilepipe.inference.profile import speed
 from tilepipe.inference.profile.speed import seconds, speeds, takes
 from tilepipe.models.model import Model
+from tilepipe.testing import constant_model, random_unet
 
 CPU = Compute("cpu", "fp32", 1, 0)
 SIZES = (64, 96, 128)

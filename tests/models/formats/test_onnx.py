@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.fakes import random_unet
 from helpers.onnx_files import export, external, pointwise, save, write_card
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,6 +26,7 @@ from tilepipe.inference.profile.footprint import footprint
 from tilepipe.models.formats.directory import load_model
 from tilepipe.models.formats.onnx import start_session
 from tilepipe.models.model import Model
+from tilepipe.testing import random_unet
 
 
 def picture(height: int, width: int, bands: int = 3) -> np.ndarray:

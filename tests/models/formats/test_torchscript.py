@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.fakes import noise, random_unet, whole_image
 from helpers.onnx_files import write_card
 from torch import nn
 
@@ -22,6 +21,7 @@ from tilepipe.cli.main import main
 from tilepipe.errors import ModelError
 from tilepipe.models.formats.directory import load_model
 from tilepipe.models.model import Model
+from tilepipe.testing import noise, random_unet, whole_image
 
 
 class Touch:

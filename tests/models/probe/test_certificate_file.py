@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.fakes import random_unet
 from torch import nn
 
 from tilepipe.box import Sides
@@ -25,6 +24,7 @@ from tilepipe.models.probe.certificate_file import certificate_text, certified, 
 from tilepipe.models.probe.procedure import probe_once
 from tilepipe.models.probe.result import Probe
 from tilepipe.planning import receptive_field
+from tilepipe.testing import random_unet
 
 MEASURED = Probe(4, Sides(1, 2, 3, 4), evidence={"window": 96}, seconds=3.0)
 
