@@ -43,24 +43,24 @@ SAID = 1 << 30
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has made."""
+    """The result of a run: products, labels, plan and certificate."""
 
     paths: tuple[Path, ...]
-    """The products: labels first, then layers."""
+    """Paths of the products: labels first, then layers."""
     labels: Labels
-    """The label map, lazy."""
+    """The label map; its pixels are read when they are asked for."""
     layers: dict[str, Layer]
-    """The uncertainty layers asked for, lazy, by name."""
+    """Uncertainty layers that were asked for, by name; their pixels are read when they are asked for."""
     plan: Plan
-    """What was computed."""
+    """The plan that was carried out."""
     certificate: Certificate
-    """What is known about seams; two plain sentences in `certificate.sentences`."""
+    """The certificate: what is known about seams, in plain sentences in `certificate.sentences`."""
     record: dict[str, Any] = field(repr=False)
-    """What run.json says."""
+    """The content of run.json."""
 
     @property
     def failed(self) -> list[str]:
-        """Tiles that could not be read or predicted, and why; their pixels are nodata."""
+        """Tiles that could not be read or predicted, each with the reason. Their pixels are nodata."""
         return list(self.record["failed"])
 
     def to_xarray(self) -> Any:

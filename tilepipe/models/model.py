@@ -32,15 +32,15 @@ class Model:
     """
 
     facts: ClassVar[Facts | None] = None
-    """What is known without the network, where that has not been read (`unread.Unread`)."""
+    """Facts that are known although the network has not been read (`unread.Unread`); None if it has been read."""
     card: ModelCard
-    """What it reads and what its classes mean."""
+    """Card: what the model reads and what its classes mean."""
     module: nn.Module
-    """(B, bands, H, W) float32, normalised -> logits (B, classes, H, W); in eval mode, float32, on the CPU."""
+    """Network from (B, bands, H, W) float32, normalised, to logits (B, classes, H, W); in eval mode, on the CPU."""
     name: str = "python"
-    """What messages call it: the directory it was loaded from, or 'python'."""
+    """Name in messages: the directory that the model was loaded from, or 'python'."""
     certificate: str | None = None
-    """Text of certificate.json beside the network, not judged here (`probe.certificate_file`); None where it is not."""
+    """Text of certificate.json beside the network, not judged here (`probe.certificate_file`); None without one."""
 
     @classmethod
     def from_torch(

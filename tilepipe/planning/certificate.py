@@ -31,11 +31,11 @@ class Certificate:
     tile: int
     """Side of a tile in pixels."""
     reach: Sides | None = None
-    """Measured reach in pixels per side; None where it is unbounded or unknown."""
+    """Measured reach in pixels per side; None if it is unbounded or unknown."""
     tolerance: float = 0.0
     """Largest total variation distance of class probabilities that was asked for, 0 to 1; TOLERANCE only."""
     error: float | None = None
-    """Largest difference of class probabilities to a pass without seams, 0 to 1; None where it was not checked."""
+    """Largest difference of class probabilities to a pass without seams, 0 to 1; None if it was not checked."""
     device: str = "cpu"
     """Device that `error` holds for."""
     precision: str = "fp32"
@@ -43,17 +43,17 @@ class Certificate:
     versions: Mapping[str, str] = field(default_factory=dict)
     """tilepipe, torch, CUDA, cuDNN, weights sha256."""
     known: str = "measured"
-    """How `reach` is known: 'measured', or in words who says so; where there is none, why."""
+    """How `reach` is known: 'measured', or in words who says so; if there is no reach, the reason."""
     whole: bool = False
     """Whether one tile covers the image, so that nothing is cut and the model's reach does not matter."""
     work: float | None = None
     """Pixels that the model saw per pixel asked for, edges and all; None: that of tiles inside the image."""
     half: float | None = None
-    """What `work` would have been for tiles of this size that overlap by half; None where it is not known."""
+    """What `work` would have been for tiles of this size that overlap by half; None if it is not known."""
     level: Reproducibility | None = None
-    """How exactly `device` keeps promises in `precision`; None where it was not measured."""
+    """How exactly `device` keeps promises in `precision`; None if it was not measured."""
     statistics: str = ""
-    """FIELD only: 'field' where statistics come from windows of a fixed grid, 'whole' where of the whole image."""
+    """FIELD only: 'field' for statistics from patches on a fixed grid, 'whole' for those of the whole image."""
 
     def __post_init__(self) -> None:
         """Check that the settings support the mode: an EXACT certificate with too small a halo cannot exist."""

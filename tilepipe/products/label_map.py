@@ -19,17 +19,17 @@ LABELS = "labels"
 
 @dataclass(frozen=True)
 class Measure:
-    """What the values of an uncertainty layer mean: numbers, not classes."""
+    """The meaning of the values of an uncertainty layer: numbers, not classes."""
 
     step: float
-    """What 1 stands for; 0 stands for 0."""
+    """Number that the value 1 stands for; the value 0 stands for 0."""
     meaning: str
     """A few words."""
 
 
 @dataclass(frozen=True)
 class Legend:
-    """What label values mean."""
+    """The meaning of label values: names, colours and nodata."""
 
     name: str
     """Name of the layer, for instance 'buildings'."""
@@ -40,7 +40,7 @@ class Legend:
     nodata: int
     """Value of pixels that are not computed or hold no image data: 255 (uint8) or 65535 (uint16)."""
     measure: Measure | None = None
-    """Of an uncertainty layer, which has no classes; None for labels."""
+    """Meaning of the values of an uncertainty layer, which has no classes; None for labels."""
 
 
 @dataclass(frozen=True)

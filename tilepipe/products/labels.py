@@ -53,7 +53,7 @@ class Lazy:
     """A finished map on the output grid. `lazy[y0:y1, x0:x1]` reads just these pixels, as numpy does."""
 
     map: LabelMap
-    """What it is read from."""
+    """The label map that pixels are read from."""
 
     @property
     def shape(self) -> tuple[int, int]:

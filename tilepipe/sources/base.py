@@ -39,7 +39,7 @@ class Georeference:
     transform: tuple[float, float, float, float, float, float] | None = None
     """Affine (a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f; None without one."""
     gcps: tuple[tuple[float, float, float, float, float], ...] = ()
-    """Ground control points (row, col, x, y, z), in `crs`; only where the file has no transform."""
+    """Ground control points (row, col, x, y, z) in `crs`; () if the file has a transform."""
     rpcs: tuple[tuple[str, str], ...] = ()
     """Rational polynomial coefficients as GDAL's RPC metadata (name, value), sorted; () without any."""
 
@@ -87,11 +87,11 @@ class Source(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the pixels: uint8, uint16, int16 or float32."""
+        """Type of the pixels: uint8, uint16, int16 or float32."""
 
     @property
     def resolution(self) -> Resolution | None:
-        """Pixel size at full resolution, or None where the image does not say."""
+        """Pixel size at full resolution, or None if the image does not say it."""
 
     @property
     def georeference(self) -> Georeference | None:
@@ -100,11 +100,14 @@ class Source(Protocol):
     def read(self, box: Box) -> NDArray[Any]:
         """Return the pixels of `box`, (bands, box.height, box.width) of `dtype`.
 
-        Outside the image they are reflected at its true edge. Raises `InputError` where the file cannot be decoded.
+        Outside the image, pixels are reflected at its true edge. Raises `InputError` if the file cannot be decoded.
         """
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return True where a pixel holds image data, (box.height, box.width), False outside; None when all do."""
+        """Return whether each pixel holds image data, (box.height, box.width) bool; None if all pixels do.
+
+        Pixels outside the image do not.
+        """
 
     def coarser(self, height: int, width: int) -> Source:
         """Return the image's own smaller version (pyramid level) to resample to `height` x `width` from, or itself.

@@ -37,13 +37,13 @@ class Scenes(Strict):
     columns: tuple[int, int] | None = None
     """Only these full-resolution columns, [first, after last)."""
     resolution: float | None = Field(default=None, gt=0)
-    """Pixel size of the image where it does not say, in the configuration's `unit`."""
+    """Pixel size of the image in the configuration's `unit`, if the image does not say it."""
     scene: int | None = Field(default=None, ge=0)
-    """Which image of a file that holds several, from 0; the largest where left out."""
+    """Image of a file that holds several, counted from 0; the largest by default."""
     z: int | None = Field(default=None, ge=0)
-    """Which plane along z, from 0; must be named where there are several."""
+    """Plane along z, counted from 0; it must be named if there are several."""
     t: int | None = Field(default=None, ge=0)
-    """Which plane along t, from 0."""
+    """Plane along t, counted from 0."""
     attribute: str | None = None
     """GeoJSON: the property that holds the class name. Without it, QuPath's `classification` or `class_name`; a polygon
     that has neither is of class 1."""
@@ -105,10 +105,10 @@ class TrainConfig(Strict):
     arch: dict[str, Any] = {"name": "unet"}
     """Architecture as in a model card; that of `start` by default."""
     start: str | None = None
-    """Bundled name or model directory whose weights training starts from, but for the head where the number of classes
-    differs; `arch`, `resolution` and `unit` are its own where left out."""
+    """Bundled name or model directory whose weights training starts from. If the number of classes differs, the head
+    starts anew. `arch`, `resolution` and `unit` are those of this model by default."""
     statistics: Literal["start", "data"] | None = None
-    """Mean and std that pixels are scaled by: those of `start` or of the labelled pixels. None: those of `start` where
+    """Mean and std that pixels are scaled by: those of `start` or of the labelled pixels. None: those of `start` if
     it has the same bands and pixel type."""
     encoder_weights: str | None = None
     """ResNet encoder: file with a state dict of torchvision or timm, or timm's name of weights that it downloads."""
@@ -136,7 +136,7 @@ class TrainConfig(Strict):
     losses: dict[LossName, float] = {"cross_entropy": 1.0, "dice": 1.0}
     """Weights of the losses that are summed."""
     class_weights: tuple[float, ...] | Literal["balanced"] = ()
-    """Per class, for cross_entropy, focal and boundary; 1 where empty. `balanced`: one over the square root of the
+    """Weights per class, for cross_entropy, focal and boundary; 1 if empty. `balanced`: one over the square root of the
     class's share of the labelled pixels of `train`, scaled to a mean of 1."""
     augment: Augment = Augment()
     """Random changes of the crops."""
@@ -155,7 +155,8 @@ class TrainConfig(Strict):
     device: str = "cpu"
     """cpu, cuda, cuda:1 or auto."""
     precision: Precision = "auto"
-    """Of the forward pass; auto is fp32 on the CPU, on a GPU bf16 or, where it has none, fp16 with scaled gradients."""
+    """Precision of the forward pass. 'auto' is fp32 on the CPU. On a GPU it is bf16, or fp16 with scaled gradients if
+    the GPU has no bf16."""
     half: bool = True
     """Store weights as float16; scores are those of the stored weights."""
     checkpoint: int = Field(default=100, ge=1)

@@ -34,10 +34,10 @@ class Overview:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured; every figure follows from integer counts, except checkerboard and information."""
+    """The figures of one comparison. All but checkerboard and variation of information follow from integer counts."""
 
     terms: Terms
-    """What was asked."""
+    """Terms of the comparison: classes, what is not scored, widths."""
     shape: tuple[int, int]
     """(height, width) of both maps in pixels."""
     confusion: Confusion
@@ -51,7 +51,7 @@ class Evaluation:
     checkerboards: tuple[tuple[Checkerboard, Checkerboard], ...]
     """(prediction, truth) for each stride the map is large enough for."""
     seams: SeamExcess | None
-    """The comb test, where a tile size was given."""
+    """Comb test; None if no tile size was given."""
     overview: Overview = field(repr=False, compare=False)
     """For the page."""
 

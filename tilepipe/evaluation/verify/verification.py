@@ -17,16 +17,16 @@ LIMIT = 1e-5
 
 @dataclass(frozen=True)
 class Verification:
-    """What `tilepipe verify` measured; parts that could not be measured are None or empty."""
+    """The figures of `tilepipe verify`. Parts that could not be measured are None or empty."""
 
     target: str
-    """The run or the label map."""
+    """Path of the run or the label map."""
     certificate: Certificate | None = None
-    """What the run claims; None for a label map alone."""
+    """Certificate of the run; None for a label map alone."""
     limit: float = LIMIT
     """Largest difference in probability that the claim allows."""
     windows: tuple[Patch, ...] = ()
-    """Patches on seams and block borders against one centred pass."""
+    """Patches on seams and block borders, each against one centred pass."""
     shifted: Difference | None = None
     """The same pixels with the grid moved by half a core: grid-shift flips."""
     again: Flips | None = None
@@ -52,12 +52,12 @@ class Verification:
 
     @property
     def error(self) -> float | None:
-        """Largest difference of probabilities to a centred pass; None where nothing was compared."""
+        """Largest difference of probabilities to a centred pass; None if nothing was compared."""
         return self.whole.worst if self.windows else None
 
     @property
     def uncompared(self) -> str:
-        """Return in a sentence why nothing was compared; empty where something was."""
+        """Return in a sentence why nothing was compared; empty if something was."""
         if self.certificate is None:
             return f"nothing was compared: {self.seams}" if self.seams and not self.seams.enough else ""
         if self.again is not None and not self.again.pixels:
@@ -90,7 +90,7 @@ class Verification:
     def holds(self) -> bool:
         """Whether everything that was claimed is so; without a certificate, whether no seam was found.
 
-        False where nothing was compared: then nobody knows.
+        False if nothing was compared: then nobody knows.
         """
         return not self.problems
 

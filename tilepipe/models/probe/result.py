@@ -16,27 +16,30 @@ class ProbeError(ModelError):
 
 @dataclass(frozen=True)
 class Probe:
-    """What was measured about a model: whether, and with how much context, a tile equals the whole image there."""
+    """The measurement of a model: with how much context, if any, a tile gives the same as the whole image."""
 
     stride: int | None
-    """Total stride S: f(shift(x, S)) = shift(f(x), S) away from borders. None where no shift up to 384 px has this."""
+    """Total stride S in pixels: f(shift(x, S)) = shift(f(x), S) away from borders. None if no shift up to 384 px has
+    this property."""
     reach: Sides | None
-    """How far an input pixel can influence an output pixel, per side; None where it is not bounded or S is None."""
+    """How far an input pixel can influence an output pixel, in pixels per side. None if this is not bounded, or if
+    `stride` is None."""
     global_layers: tuple[tuple[str, str], ...] = ()
     """(layer, kind) of every operation that makes the model global, e.g. ('enc2.norm', 'instance norm').
     The layer is '' for code outside a named module. Empty for a local model."""
     frozen_reach: Sides | None = None
-    """Reach with the statistics of the global layers held fixed; None for a local model and where they cannot be."""
+    """Reach with the statistics of the global layers held fixed, in pixels per side. None for a local model, and if the
+    statistics cannot be held fixed."""
     notes: tuple[str, ...] = ()
     """Sentences for people: a wrong stride in the card, an operation that swallows NaN, what stopped the search."""
     seconds: float = 0.0
-    """Time that the probe took."""
+    """Time that the probe took, in seconds."""
     evidence: JSON = field(default_factory=dict)
     """How it was measured: precision, input sizes, draws; JSON types only."""
 
     @property
     def local(self) -> bool:
-        """True where tiles aligned to `stride` with `halo` pixels of real context equal the whole image."""
+        """Whether tiles aligned to `stride` with `halo` pixels of real context equal the whole image."""
         return self.reach is not None
 
     @property
@@ -46,7 +49,7 @@ class Probe:
 
     @property
     def frozen_halo(self) -> Sides | None:
-        """Return `frozen_reach` rounded up to multiples of `stride`; None where there is none."""
+        """Return `frozen_reach` rounded up to multiples of `stride`; None if there is no `frozen_reach`."""
         return None if self.frozen_reach is None or self.stride is None else self.frozen_reach.up_to(self.stride)
 
     def __str__(self) -> str:
