@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from helpers.small_training import Stop, discs, first, stopped_at, weights
 
@@ -39,6 +40,22 @@ def test_overfits_one_crop(small: Configure) -> None:
     assert scores["model"]["mean_iou"] > 0.97
     assert scores["threshold"]["mean_iou"] < 0.9
     assert scores["majority"]["mean_iou"] < 0.5
+
+
+def test_the_card_names_which_image_and_plane_of_a_file_was_trained_on(small: Configure, tmp_path: Path) -> None:
+    config = small()
+    image = discs()[0]
+    stack = np.stack([image[::-1], image, image[:, ::-1]])  # (z, c, y, x)
+    path = tmp_path / "stack.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for _ in range(2):
+            file.write(stack, photometric="minisblack", metadata={"axes": "ZCYX"})
+    entry = {"image": str(path), "label": config.train[0].label}
+    entries = [{**entry, "scene": 1, "z": 2}, {**entry, "scene": 0, "z": 1}]
+    record = load_model(fit(small(train=entries, validate=[{**entry, "scene": 1, "z": 0}]))).card.training
+    assert record["images"] == ["stack.ome.tif (scene 1, z 2)", "stack.ome.tif (scene 0, z 1)"]
+    height, width = image.shape[1:]
+    assert record["validation"]["images"] == [f"stack.ome.tif (scene 1, z 0) [0, 0, {height}, {width}]"]
 
 
 def test_the_model_directory_says_all_that_a_run_needs(small: Configure, tmp_path: Path) -> None:

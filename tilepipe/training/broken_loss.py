@@ -28,6 +28,7 @@ def no_number(
     worst = int(far.amax((1, 2)).argmax())
     scene, box = places[worst]
     crop = in_full_pixels(scene, box)
+    name = f"{scene.name}{scene.picked}"
     where = f"rows {crop.y0} to {crop.y1}, columns {crop.x0} to {crop.x1}"
     said = f"the loss of step {step} is not a number"
     if float(far[worst].max()) > FAR:
@@ -35,12 +36,12 @@ def no_number(
         finite = values[torch.from_numpy(values).isfinite().numpy()] if values.dtype.kind == "f" else values
         largest = float(abs(finite.astype("float64")).max()) if finite.size else math.inf
         return InputError(
-            f"{said}: {scene.name} holds values up to {largest:.2g} in {where}, where the labelled pixels have a mean "
+            f"{said}: {name} holds values up to {largest:.2g} in {where}, where the labelled pixels have a mean "
             f"of {_texts(mean)} and a standard deviation of {_texts(std)}. If they stand for missing data, say so in "
             "the file: gdal_edit.py -a_nodata VALUE in.tif. Nothing of this step is kept"
         )
     return ModelError(
-        f"{said}, though no value is out of range (first crop: {scene.name}, {where}): the weights ran away; "
+        f"{said}, though no value is out of range (first crop: {name}, {where}): the weights ran away; "
         "give a smaller learning_rate or clip. Nothing of this step is kept"
     )
 

@@ -82,10 +82,10 @@ class Dataset:
                 for other in others:
                     shared = scene.full & other.full
                     if shared and scene.same_image(other):
+                        name, used = f"{scene.name}{scene.picked}", "scored" if kind == "score" else "trained"
                         raise UsageError(
-                            f"validate and {kind} share rows {shared.y0} to {shared.y1} of {scene.name}; what chooses "
-                            f"the weights must not be what they are {'scored' if kind == 'score' else 'trained'} on, "
-                            "so give validate other rows or images"
+                            f"validate and {kind} share rows {shared.y0} to {shared.y1} of {name}; what chooses the "
+                            f"weights must not be what they are {used} on, so give validate other rows or images"
                         )
         config, found = self.config, self.found
         scenes = [*self.opened, *self.validated, *self.scored]

@@ -224,7 +224,7 @@ def record(state: State, dataset: Dataset) -> dict[str, Any]:
             "stopped_at": state.step,
         }
     return {
-        "images": [Path(scene.name).name for scene in dataset.scenes],
+        "images": [f"{Path(scene.name).name}{scene.picked}" for scene in dataset.opened],
         "pixels": dict(zip(config.classes, counts, strict=True)),
         **state.origin,
         "configuration": configured(config),
@@ -235,8 +235,8 @@ def record(state: State, dataset: Dataset) -> dict[str, Any]:
 
 
 def place(scene: Scene) -> str:
-    """Return the name of a scene's file and its part of it, in full-resolution pixels."""
-    return f"{Path(scene.name).name} {scene.full.to_list()}"
+    """Return the name of a scene's file, what was picked of it, and its part of it, in full-resolution pixels."""
+    return f"{Path(scene.name).name}{scene.picked} {scene.full.to_list()}"
 
 
 def configured(config: TrainConfig) -> dict[str, Any]:

@@ -61,6 +61,12 @@ class Scene:
     selected: Mapping[str, int] = field(default_factory=dict)
     """Which image and plane of a file that holds several: scene, z, t."""
 
+    @property
+    def picked(self) -> str:
+        """What messages and the card add to the image's name if its file holds several: ' (scene 1, z 3)', or ''."""
+        picks = ", ".join(f"{name} {self.selected[name]}" for name in CHOICE if name in self.selected)
+        return picks and f" ({picks})"
+
     def same_image(self, other: Scene) -> bool:
         """Return whether both are of one image of one file."""
         if os.path.realpath(self.name) != os.path.realpath(other.name):
