@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from tilepipe.errors import TilepipeError
     from tilepipe.evaluation.accuracy.evaluate import evaluate
     from tilepipe.evaluation.verify.verify import verify
-    from tilepipe.execution.job import plan
     from tilepipe.execution.segment import predict, segment
     from tilepipe.models.card import ModelCard
     from tilepipe.models.formats.directory import load_model
     from tilepipe.models.model import Model
     from tilepipe.models.probe.procedure import probe
+    from tilepipe.planning.planner import plan
     from tilepipe.products.labels import open_labels
     from tilepipe.sources.base import Source
     from tilepipe.sources.open import open_source
@@ -56,7 +56,7 @@ _HOMES = {
     "load_model": "models.formats.directory",
     "open_labels": "products.labels",
     "open_source": "sources.open",
-    "plan": "execution.job",
+    "plan": "planning.planner",
     "predict": "execution.segment",
     "probe": "models.probe.procedure",
     "segment": "execution.segment",

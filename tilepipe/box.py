@@ -98,6 +98,12 @@ class Box:
         """Return the box moved by (dy, dx) pixels."""
         return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)
 
+    def on_grid(self, shape: tuple[int, int], grid: tuple[int, int]) -> Box:
+        """Return the pixels that touch this box, of an image of `shape`, on another grid; both are (height, width)."""
+        (full_height, full_width), (height, width) = shape, grid
+        y0, x0 = self.y0 * height // full_height, self.x0 * width // full_width
+        return Box(y0, x0, -(-self.y1 * height // full_height), -(-self.x1 * width // full_width))
+
     def slices_in(self, outer: Box) -> tuple[slice, slice]:
         """Return this box as (rows, columns) slices of an array that covers `outer`."""
         return (

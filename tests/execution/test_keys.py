@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,18 @@ from hypothesis import strategies as st
 import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import DeviceError, StorageError, UsageError
-from tilepipe.execution import job as jobs
 from tilepipe.execution.keys import Keys, kept_plan, read_plan
+from tilepipe.planning import planner
+from tilepipe.planning.settings import Request
+from tilepipe.planning.tile_size import usual_tiling
 from tilepipe.storage import write_json
 from tilepipe.testing import noise, random_unet
 
 KEYS = Keys({"sha256": "a"}, {}, "model")
+
+
+def key(settings: Any) -> str:
+    return KEYS.request(Request.of(settings))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +40,7 @@ KEYS = Keys({"sha256": "a"}, {}, "model")
     ],
 )  # fmt: skip
 def test_what_decides_no_label_is_left_out_of_the_request(given: Any) -> None:
-    assert KEYS.request(given) == KEYS.request({})
+    assert key(given) == key({})
 
 
 @pytest.mark.parametrize(
@@ -45,34 +52,38 @@ def test_what_decides_no_label_is_left_out_of_the_request(given: Any) -> None:
     ],
 )  # fmt: skip
 def test_what_decides_labels_or_tiles_is_in_the_request(given: Any) -> None:
-    assert KEYS.request(given) != KEYS.request({})
+    assert key(given) != key({})
 
 
 def test_image_and_model_are_in_the_request() -> None:
-    assert len({Keys({"sha256": i}, {}, m).request({}) for i in "ab" for m in "xy"}) == 4
+    assert len({Keys({"sha256": i}, {}, m).request(Request()) for i in "ab" for m in "xy"}) == 4
 
 
 @given(st.permutations(["margin", "entropy", "disagreement"]))
 def test_the_order_and_form_of_layers_is_no_other_request(names: list[str]) -> None:
-    assert KEYS.request({"layers": names}) == KEYS.request({"layers": ",".join(names)})
-    assert KEYS.request({"tile": 512.0}) == KEYS.request({"tile": 512})  # type: ignore[typeddict-item]
+    assert key({"layers": names}) == key({"layers": ",".join(names)})
+    assert key({"tile": 512.0}) == key({"tile": 512})
 
 
 def test_a_file_of_polygons_counts_by_its_content(tmp_path: Path) -> None:
     one, two = tmp_path / "a.geojson", tmp_path / "b.geojson"
     one.write_text("{}")
     two.write_text("{}")
-    assert KEYS.request({"mask": one}) == KEYS.request({"mask": str(two)})
-    before = KEYS.request({"mask": one})
+    assert key({"mask": one}) == key({"mask": str(two)})
+    before = key({"mask": one})
     one.write_text("[]")
-    assert KEYS.request({"mask": one}) != before
+    assert key({"mask": one}) != before
 
 
 def test_the_kept_plan_is_used_whatever_would_be_chosen_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Choices that depend on how busy a machine is are made once: the same command goes on with them."""
     image, model, output = noise(200, 220), random_unet(depth=1), tmp_path / "out.tif"
     sizes = iter([64, 96, 128])
-    monkeypatch.setattr(jobs, "choose_tile", lambda *of: ({**of[3], "tile": next(sizes)}, "measured"))
+    monkeypatch.setattr(
+        planner,
+        "choose_tiling",
+        lambda _model, card, request, _load: (usual_tiling(card, replace(request, tile=next(sizes))), "measured"),
+    )
     with pytest.raises(StopError):
         tp.segment(image, model, output, block=64, listener=stop_at("predict", 3))
     done: list[int] = []

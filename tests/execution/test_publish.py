@@ -15,7 +15,7 @@ from helpers.small_runs import CODES, labels_of, segment, work
 from tilepipe.errors import LockedError, StorageError, UsageError
 from tilepipe.events import Event
 from tilepipe.execution import publish
-from tilepipe.execution.publish import Outputs
+from tilepipe.execution.outputs import Outputs
 from tilepipe.sources.array import ArraySource
 from tilepipe.storage import locked
 

@@ -18,32 +18,29 @@ from tilepipe.events import silent
 from tilepipe.execution.block_queue import BlockQueue
 from tilepipe.execution.durable_array import Layout
 from tilepipe.execution.executors import serial
-from tilepipe.execution.job import Job, left_of
+from tilepipe.execution.job import Job, make_job
 from tilepipe.execution.ledger import Ledger
 from tilepipe.execution.store import Store
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.models.nets import zoo
-from tilepipe.planning.memory import Needs
 from tilepipe.planning.plan import Plan
-from tilepipe.planning.planner import make_plan
-from tilepipe.planning.receptive_field import MEASURED, Reach
-from tilepipe.planning.region import image_data, on_prediction_grid, resolve_region
-from tilepipe.planning.settings import Settings
-from tilepipe.planning.wanted import Wanted
+from tilepipe.planning.receptive_field import MEASURED, reach_of_card
+from tilepipe.planning.settings import Request
+from tilepipe.planning.tile_size import tile_size
 from tilepipe.sources.base import Source
 
 
 def job_for(source: Source, model: Model, directory: Path | None = None, **settings: Any) -> Job:
-    """Return the job of the public functions for a card that is right, on the CPU unless a device is named."""
-    device = settings.pop("device", "cpu")
-    chosen = Settings(**settings)
-    asked, area = resolve_region(source, model.card, chosen)
-    plan = make_plan(source, model.card, asked, chosen, device=device, needs=Needs(1000, 100))
-    plan = replace(plan, reach=Reach(plan.reach.sides, MEASURED) if plan.reach.sides else plan.reach)
-    image = image_data(source, plan.mask)
-    plan = replace(plan, left=left_of(Wanted(image, plan, area)))
-    return Job(plan, on_prediction_grid(image, plan), model, Wanted(image, plan, area), directory)
+    """Return the job of the public functions for a card that is right, on the CPU unless a device is named.
+
+    Nothing is measured: statistics are those of each tile, and the whole reach is kept at any cost.
+    """
+    request = Request.of({"device": "cpu", "statistics": "tile", **settings})
+    request = replace(request, tile=tile_size(model.card, request), tolerance=0)
+    reach = reach_of_card(model.card)
+    known = model.card, replace(reach, known=MEASURED) if reach.sides else reach
+    return replace(make_job(source, model, request, known), directory=directory)
 
 
 def open_queue(job: Job, listener: Any = silent) -> BlockQueue:

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from tilepipe.errors import ModelError
-from tilepipe.execution.job import plan
 from tilepipe.execution.keys import Keys
 from tilepipe.inference.device import resolve_device
 from tilepipe.inference.profile.footprint import facts_of
@@ -24,6 +23,8 @@ from tilepipe.models.formats.directory import load_model
 from tilepipe.models.identity import model_identity
 from tilepipe.models.probe.certificate_file import certified
 from tilepipe.models.unread import Unread, open_model
+from tilepipe.planning.planner import plan
+from tilepipe.planning.settings import Request
 from tilepipe.sources.array import ArraySource
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (3, 1200, 1300), dtype=np.uint8)
@@ -73,7 +74,7 @@ def test_plans_and_keys_are_the_same(settings: dict[str, object]) -> None:
     plans = [plan(image, model, pixel_size=0.3, **settings) for model in models]  # type: ignore[arg-type]
     assert plans[0].to_json() == plans[1].to_json()
     models = open_model("buildings"), load_model("buildings")
-    early, late = (Keys.of(image, model, settings) for model in models)  # type: ignore[arg-type]
+    early, late = (Keys.of(image, model, Request.of(settings)) for model in models)
     assert early == late
 
 

@@ -16,8 +16,8 @@ import tilepipe as tp
 from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.execution.batch.jobs_file import read_jobs
 from tilepipe.execution.export import export
-from tilepipe.planning.check_settings import KINDS, checked
-from tilepipe.planning.settings import Settings
+from tilepipe.planning.check_settings import KINDS
+from tilepipe.planning.settings import Request, Settings
 
 VALUES = [
     "x", "", "1", b"x", [], {}, [None], [[1]], (1, 2), -1, 0, 3.5, 2**70, math.inf, math.nan, True, np.zeros((2, 2)),
@@ -56,9 +56,10 @@ def test_none_is_as_good_as_not_given(model: tp.Model) -> None:
     ],
 )
 def test_numbers_of_numpy_are_numbers(name: str, given: Any, meant: Any) -> None:
-    found = checked({name: given})[name]  # type: ignore[misc, literal-required]
-    assert found == meant
-    assert type(found) is type(meant)
+    request = Request.of({name: given})
+    for found in (getattr(request, name), request.given[name]):
+        assert found == meant
+        assert type(found) is type(meant)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -72,7 +73,7 @@ def test_a_jobs_file_with_a_value_of_another_kind_is_refused_before_the_first_im
 
 
 def test_products_in_one_text_are_those_between_its_commas(model: tp.Model, tmp_path: Path) -> None:
-    assert checked({"of": "cog, geojson"})["of"] == ("cog", "geojson")
+    assert Request.of({"of": "cog, geojson"}).products == ("cog", "geojson")
     made = tp.segment(IMAGE, model, tmp_path / "a", of="cog,geojson")
     assert [path.name for path in made.paths] == ["a.tif", "a.geojson"]
     assert [path.name for path in export(tmp_path / "a.tif", tmp_path / "b", of="cog,geojson")] == [

@@ -27,7 +27,8 @@ from tilepipe import plan as api_plan
 from tilepipe import segment
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
-from tilepipe.planning.memory import DECODERS, format_bytes, parse_bytes
+from tilepipe.planning.check_settings import parse_bytes
+from tilepipe.planning.memory import DECODERS, format_bytes
 from tilepipe.sources import checks, geotiff
 from tilepipe.sources import zarr as readers
 from tilepipe.sources.checks import decoding_bytes

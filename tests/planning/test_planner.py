@@ -13,25 +13,34 @@ from hypothesis import strategies as st
 
 from tilepipe.box import Box
 from tilepipe.errors import TilepipeError, UsageError
-from tilepipe.planning.tile_size import choose_tiles
+from tilepipe.models.card import ModelCard
+from tilepipe.planning.settings import Request
+from tilepipe.planning.tile_size import check_tiling, usual_tiling
 from tilepipe.testing import constant_model, noise
+from tilepipe.tiling.tiling import Tiling
+
+
+def tiling_of(card: ModelCard, **chosen: Any) -> Tiling:
+    tiling = usual_tiling(card, Request.of(chosen))
+    check_tiling(tiling)
+    return tiling
 
 
 def test_tiles_come_from_the_card() -> None:
-    assert choose_tiles(card(), {}) == choose_tiles(card(), {"tile": "auto", "overlap": "auto", "window_shape": "auto"})
-    chosen = choose_tiles(card(), {})
+    assert tiling_of(card()) == tiling_of(card(), tile="auto", overlap="auto", window_shape="auto")
+    chosen = tiling_of(card())
     assert (chosen.tile, chosen.overlap, chosen.window) == (512, 48, "crop")
-    assert choose_tiles(card(tile=256), {}).tile == 256
-    assert choose_tiles(card(halo=160), {}).tile == 640, "four halos, so that work stays below four passes"
-    assert choose_tiles(card(stride=48, halo=48), {}).tile % 48 == 0
+    assert tiling_of(card(tile=256)).tile == 256
+    assert tiling_of(card(halo=160)).tile == 640, "four halos, so that work stays below four passes"
+    assert tiling_of(card(stride=48, halo=48)).tile % 48 == 0
 
 
 def test_a_model_without_a_reach_is_blended() -> None:
-    chosen = choose_tiles(card(halo=None), {})
+    chosen = tiling_of(card(halo=None))
     assert chosen.window == "gaussian"
     assert 0 < chosen.overlap < chosen.tile
-    assert choose_tiles(card(), {"overlap": 40}).window == "gaussian", "less than two halos"
-    assert choose_tiles(card(), {"overlap": 48}).window == "crop"
+    assert tiling_of(card(), overlap=40).window == "gaussian", "less than two halos"
+    assert tiling_of(card(), overlap=48).window == "crop"
 
 
 @settings(max_examples=60, deadline=None)
@@ -43,7 +52,7 @@ def test_a_model_without_a_reach_is_blended() -> None:
 )
 def test_what_is_left_open_is_never_refused(stride: int, steps: int, halos: int | None, window: str) -> None:
     halo = None if halos is None else halos * stride
-    chosen = choose_tiles(card(stride=stride, halo=halo, tile=steps * stride), {"window_shape": window})
+    chosen = tiling_of(card(stride=stride, halo=halo, tile=steps * stride), window_shape=window)
     assert chosen.tile % stride == 0
     assert chosen.overlap % (2 * stride if chosen.window == "crop" else stride) == 0
     assert chosen.overlap < chosen.tile
@@ -68,13 +77,13 @@ def test_what_is_left_open_is_never_refused(stride: int, steps: int, halos: int 
         ),
         (
             {"window_shape": "round"},
-            "window shape 'round' is not known; use auto, crop, constant, gaussian, hann, linear",
+            "window_shape 'round' cannot be used; give auto, crop, constant, gaussian, hann or linear",
         ),
     ],
 )
 def test_tiles_that_cannot_be(chosen: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=re.escape(sentence)):
-        choose_tiles(card(), chosen)  # type: ignore[arg-type]
+        tiling_of(card(), **chosen)
 
 
 @settings(max_examples=80, deadline=None)
@@ -84,26 +93,26 @@ def test_what_a_refusal_proposes_works(stride: int, tiles: int, overlaps: int, c
     unit = 2 * stride if crop else stride
     chosen = {"tile": tiles * stride, "overlap": overlaps * unit, "window_shape": "crop" if crop else "hann"}
     try:
-        choose_tiles(card(stride=stride, halo=None), chosen)  # type: ignore[arg-type]
+        tiling_of(card(stride=stride, halo=None), **chosen)
     except UsageError as error:
         most, least = (int(n) for n in re.findall(r"at most (\d+) or a tile of at least (\d+)", str(error))[0])
         for better in ({"overlap": most}, {"tile": least}):
-            choose_tiles(card(stride=stride, halo=None), {**chosen, **better})  # type: ignore[typeddict-item]
+            tiling_of(card(stride=stride, halo=None), **{**chosen, **better})
         for worse in ({"overlap": most + unit}, {"tile": least - stride}):
             with pytest.raises(UsageError):
-                choose_tiles(card(stride=stride, halo=None), {**chosen, **worse})  # type: ignore[typeddict-item]
+                tiling_of(card(stride=stride, halo=None), **{**chosen, **worse})
 
 
 @pytest.mark.parametrize("name", ["tile", "overlap", "batch", "block", "workers", "pixel_size"])
 @pytest.mark.parametrize("value", [-1, "many", float("nan"), float("inf")])
 def test_numbers_that_cannot_be_meant(name: str, value: Any) -> None:
-    with pytest.raises(UsageError, match=f"{name} .* is no number"):
+    with pytest.raises(UsageError, match=f"{name} .* (cannot be used; give|is no number)"):
         plan_for(file_image(50, 50, 1.0), **{name: value})
 
 
 @pytest.mark.parametrize("name", ["tile", "batch", "block", "pixel_size"])
 def test_zero_is_not_taken_for_a_default(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name} 0 is no number"):
+    with pytest.raises(UsageError, match=f"{name} 0 cannot be used; give"):
         plan_for(file_image(50, 50, 1.0), **{name: 0})
 
 

@@ -23,7 +23,9 @@ from tilepipe.events import Event
 from tilepipe.execution.block import BlockWorker
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
-from tilepipe.planning.region import resolve_region
+from tilepipe.planning.region import RegionRequest, resolve_region
+from tilepipe.planning.resolution import grids_of
+from tilepipe.planning.settings import Request
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Georeference, Resolution
 from tilepipe.testing import codes_model
@@ -37,6 +39,11 @@ RING = [[10.2, 5.3], [49.7, 5.3], [49.7, 39.8], [30.1, 20.2], [10.2, 39.7], [10.
 
 def image(georeference: Georeference | None = None, valid: Any = None) -> ArraySource:
     return ArraySource(CODES, georeference=georeference, valid=valid)
+
+
+def resolved(source: ArraySource, settings: Any) -> tuple[RegionRequest, Any]:
+    request = Request.of(settings)
+    return resolve_region(source, CARD, request, grids_of(source, CARD, request))
 
 
 def geojson(folder: Path, *rings: list[list[float]], kind: str = "collection") -> Path:
@@ -68,41 +75,39 @@ def labels(source: ArraySource, **settings: Any) -> np.ndarray:
 
 
 def test_everything_unless_told() -> None:
-    asked, mask = resolve_region(image(), CARD, {})
+    asked, mask = resolved(image(), {})
     assert (asked.region, asked.mask, mask) == (Box(0, 0, 60, 80), "auto", None)
 
 
 def test_a_window_is_column_row_width_height() -> None:
-    assert resolve_region(image(), CARD, {"window": (7, 3, 20, 10)})[0].region == Box(3, 7, 13, 27)
-    assert resolve_region(image(), CARD, {"region": Box(3, 7, 13, 27)})[0].region == Box(3, 7, 13, 27)
+    assert resolved(image(), {"window": (7, 3, 20, 10)})[0].region == Box(3, 7, 13, 27)
+    assert resolved(image(), {"region": Box(3, 7, 13, 27)})[0].region == Box(3, 7, 13, 27)
 
 
 def test_bounds_are_left_bottom_right_top() -> None:
-    asked, _ = resolve_region(image(WGS84), CARD, {"bounds": (7.001, 49.996, 7.003, 49.999)})
+    asked, _ = resolved(image(WGS84), {"bounds": (7.001, 49.996, 7.003, 49.999)})
     assert asked.region == Box(10, 10, 40, 30)
 
 
 def test_bounds_that_reach_beyond_the_image_are_cut_and_said() -> None:
-    asked, _ = resolve_region(image(WGS84), CARD, {"bounds": (6.999, 49.996, 7.003, 50.002)})
+    asked, _ = resolved(image(WGS84), {"bounds": (6.999, 49.996, 7.003, 50.002)})
     assert asked.region == Box(0, 0, 40, 30)
     assert [str(note) for note in asked.notes] == [
         "warning: the bounds reach beyond array: rows -20 to 40, columns -10 to 30 are asked for, and of these rows 0 "
         "to 40, columns 0 to 30 are in the image (50 %); only these can get labels"
     ]
-    assert not resolve_region(image(WGS84), CARD, {"bounds": (7.0, 49.994, 7.008, 50.0)})[0].notes, (
-        "all of it, to the edge"
-    )
+    assert not resolved(image(WGS84), {"bounds": (7.0, 49.994, 7.008, 50.0)})[0].notes, "all of it, to the edge"
 
 
 @pytest.mark.parametrize("name", ["region", "mask"])
 def test_polygons_that_reach_beyond_the_image_are_cut_and_said(name: str, tmp_path: Path) -> None:
     path = geojson(tmp_path, [[70.0, -10], [90, -10], [90, 30], [70, -10]])
-    asked, _ = resolve_region(image(), CARD, {name: path})  # type: ignore[misc]
+    asked, _ = resolved(image(), {name: path})
     assert asked.region == Box(0, 70, 30, 80)
     (note,) = asked.notes
     assert f"{path} reach beyond array: rows -10 to 30, columns 70 to 90 are asked for" in note.text
     assert "rows 0 to 30, columns 70 to 80 are in the image (37.5 %)" in note.text
-    assert not resolve_region(image(), CARD, {name: geojson(tmp_path, RING)})[0].notes  # type: ignore[misc]
+    assert not resolved(image(), {name: geojson(tmp_path, RING)})[0].notes
 
 
 def test_what_is_cut_is_said_by_the_plan_and_warned_of_in_python(tmp_path: Path) -> None:
@@ -127,12 +132,12 @@ def test_outside_is_refused_with_both_extents(window: tuple[int, int, int, int])
     column, row, width, height = window
     sentence = f"rows {row} to {row + height}, columns {column} to {column + width} is not inside array, which has 60 "
     with pytest.raises(UsageError, match=re.escape(sentence) + "rows and 80 columns"):
-        resolve_region(image(), CARD, {"window": window})
+        resolved(image(), {"window": window})
 
 
 def test_no_pixels_are_refused() -> None:
     with pytest.raises(UsageError, match="no pixels"):
-        resolve_region(image(), CARD, {"window": (5, 5, 0, 3)})
+        resolved(image(), {"window": (5, 5, 0, 3)})
 
 
 @pytest.mark.parametrize(
@@ -145,20 +150,20 @@ def test_no_pixels_are_refused() -> None:
 )
 def test_one_way_to_name_a_part(two: Any) -> None:
     with pytest.raises(UsageError, match="are both given; name the part of the image in one way"):
-        resolve_region(image(), CARD, two)
+        resolved(image(), two)
 
 
 @pytest.mark.parametrize("mask", ["none", "tissue", "value:0", "other.geojson"])
 def test_polygons_and_a_mask_are_not_combined_silently(mask: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"leave out mask {mask}"):
-        resolve_region(image(), CARD, {"region": geojson(tmp_path, RING), "mask": mask})
+        resolved(image(), {"region": geojson(tmp_path, RING), "mask": mask})
 
 
 @pytest.mark.parametrize("kind", ["collection", "list", "feature", "geometry"])
 @pytest.mark.parametrize("name", ["region", "mask"])
 def test_polygons_in_pixels(name: str, kind: str, tmp_path: Path) -> None:
     path = geojson(tmp_path, RING, kind=kind)
-    asked, mask = resolve_region(image(), CARD, {name: path})  # type: ignore[misc]
+    asked, mask = resolved(image(), {name: path})
     assert asked.region == Box(5, 10, 40, 50)
     assert mask is not None
     assert (mask(Box(0, 0, 60, 80)) == truth(RING)).all()
@@ -180,21 +185,21 @@ def test_polygons_and_validity_both_count(tmp_path: Path) -> None:
 
 def test_a_mask_inside_a_window(tmp_path: Path) -> None:
     path = geojson(tmp_path, RING)
-    assert resolve_region(image(), CARD, {"mask": path, "window": (0, 0, 30, 30)})[0].region == Box(5, 10, 30, 30)
+    assert resolved(image(), {"mask": path, "window": (0, 0, 30, 30)})[0].region == Box(5, 10, 30, 30)
     with pytest.raises(UsageError, match="lie outside the region"):
-        resolve_region(image(), CARD, {"mask": path, "window": (60, 50, 10, 10)})
+        resolved(image(), {"mask": path, "window": (60, 50, 10, 10)})
 
 
 def test_polygons_off_the_image_are_refused(tmp_path: Path) -> None:
     far = [[500, 500], [600, 500], [600, 600], [500, 500]]
     with pytest.raises(UsageError, match=r"lies off .*pixels, x before y"):
-        resolve_region(image(), CARD, {"region": geojson(tmp_path, far)})
+        resolved(image(), {"region": geojson(tmp_path, far)})
     swapped = [[49.999, 7.001], [49.998, 7.001], [49.998, 7.002], [49.999, 7.001]]
     for asked in ("region", "mask"):
         with pytest.raises(UsageError, match=r"lies off .*longitude before latitude"):
-            resolve_region(image(WGS84), CARD, {asked: geojson(tmp_path, swapped)})
+            resolved(image(WGS84), {asked: geojson(tmp_path, swapped)})
     with pytest.raises(UsageError, match=r"lies off .*--bounds-crs"):
-        resolve_region(image(WGS84), CARD, {"bounds": (1, 2, 3, 4)})
+        resolved(image(WGS84), {"bounds": (1, 2, 3, 4)})
 
 
 @pytest.mark.parametrize(
@@ -208,7 +213,7 @@ def test_polygons_off_the_image_are_refused(tmp_path: Path) -> None:
 def test_what_is_no_polygon_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "area.geojson").write_text(text)
     with pytest.raises(UsageError):
-        resolve_region(image(), CARD, {"region": tmp_path / "area.geojson"})
+        resolved(image(), {"region": tmp_path / "area.geojson"})
 
 
 def test_an_area_without_a_pixel_is_refused(tmp_path: Path) -> None:
@@ -219,7 +224,7 @@ def test_an_area_without_a_pixel_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there() -> None:
     with pytest.raises(UsageError, match=r"nowhere\.geojson does not exist"):
-        resolve_region(image(), CARD, {"mask": "nowhere.geojson"})
+        resolved(image(), {"mask": "nowhere.geojson"})
 
 
 def test_mask_none_computes_everywhere() -> None:
@@ -287,11 +292,11 @@ def test_a_crs_that_the_file_names_is_honoured(name: str, code: int, tmp_path: P
     path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
     assert (labels(image(WGS84), **{name: str(path)}) == np.where(truth(RING), CODES, 255)).all()
     with pytest.raises(UsageError, match="has no CRS, so its polygons cannot be placed"):
-        resolve_region(image(), CARD, {name: path})  # type: ignore[misc]
+        resolved(image(), {name: path})
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     if code != 4326:
         with pytest.raises(UsageError, match=r"feature 1 holds x .*, which are no longitude and latitude"):
-            resolve_region(image(WGS84), CARD, {name: path})  # type: ignore[misc]
+            resolved(image(WGS84), {name: path})
 
 
 @given(st.sampled_from(["uint8", "int16", "uint16", "float32"]), st.floats(width=32) | st.integers(-70_000, 70_000))
@@ -305,12 +310,10 @@ def test_a_mask_is_a_value_that_pixels_can_have(dtype: str, value: float) -> Non
         held = np.isclose(np.array([value]).astype(dtype).astype(float), value, 0, 0, equal_nan=dtype == "float32")[0]
     source = ArraySource(np.zeros((1, 4, 4), dtype))
     if held:
-        assert float(resolve_region(source, CARD, {"mask": f"value:{value}"})[0].mask[6:]) == pytest.approx(
-            value, nan_ok=True
-        )
+        assert float(resolved(source, {"mask": f"value:{value}"})[0].mask[6:]) == pytest.approx(value, nan_ok=True)
     else:
         with pytest.raises(UsageError, match="would mask nothing"):
-            resolve_region(source, CARD, {"mask": f"value:{value}"})
+            resolved(source, {"mask": f"value:{value}"})
 
 
 @pytest.mark.parametrize(("dtype", "word"), [("float32", "1e39"), ("float32", "-1e39"), ("int16", "-32769")])
@@ -320,6 +323,4 @@ def test_a_mask_beyond_the_range_is_refused(dtype: str, word: str) -> None:
 
 
 def test_a_mask_of_the_lowest_float_as_gdal_writes_it_is_taken() -> None:
-    assert (
-        resolve_region(ArraySource(np.zeros((1, 4, 4), "float32")), CARD, {"mask": "value:-3.40282347e+38"})[1] is None
-    )
+    assert resolved(ArraySource(np.zeros((1, 4, 4), "float32")), {"mask": "value:-3.40282347e+38"})[1] is None

@@ -9,14 +9,15 @@ import pytest
 from helpers.planned import card, file_image, plan_for
 
 from tilepipe.errors import InputError, UsageError
-from tilepipe.planning.resolution import output_shape, resolution_of
+from tilepipe.planning.resolution import Grids, grids_of
+from tilepipe.planning.settings import Request
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Resolution
 
 
 @pytest.mark.parametrize("wanted", [-1, 0, "nan", "inf", "fine"])
 def test_a_resolution_that_is_none(wanted: Any) -> None:
-    with pytest.raises(UsageError, match="use full, model or a pixel size above 0"):
+    with pytest.raises(UsageError, match="give full, model or a pixel size above 0"):
         plan_for(file_image(50, 50, 1.0), resolution=wanted)
 
 
@@ -40,7 +41,7 @@ def test_an_unknown_pixel_size_and_another_unit_are_refused() -> None:
 def test_an_array_without_a_resolution_is_taken_as_it_is() -> None:
     image = ArraySource(np.zeros((3, 50, 60), np.uint8))
     assert plan_for(image, {"resolution": 0.5}).predicted == (50, 60)
-    assert resolution_of(image, card(resolution=0.5), None) == Resolution(0.5, 0.5, "m")
+    assert grids_of(image, card(resolution=0.5), Request()).resolution == Resolution(0.5, 0.5, "m")
 
 
 @pytest.mark.parametrize(("size", "predicted"), [(0.48, (200, 300)), (0.525, (200, 300)), (0.47, (188, 282))])
@@ -70,10 +71,18 @@ def test_a_level_of_the_pyramid_within_5_percent_is_used() -> None:
 
 
 def test_output_grids() -> None:
-    own = Resolution(0.25, 0.5, "m")
-    assert output_shape((400, 200), (100, 100), own, "full") == (400, 200)
-    assert output_shape((400, 200), (100, 100), own, "model") == (100, 100)
-    assert output_shape((400, 200), (100, 100), own, "1") == (100, 100)
-    assert output_shape((400, 200), (100, 100), own, 1e9) == (1, 1)
+    image = file_image(400, 200, Resolution(0.25, 0.5, "m"))
+
+    def output(wanted: Any) -> tuple[int, int]:
+        return grids_of(image, card(resolution=1.0), Request.of({"resolution": wanted})).output
+
+    assert output("full") == (400, 200)
+    assert output("model") == (100, 100)
+    assert output("1") == (100, 100)
+    assert output(1e9) == (1, 1)
     with pytest.raises(UsageError, match="asks for a pixel size but the image has none"):
-        output_shape((400, 200), (100, 100), None, 2.0)
+        grids_of(file_image(400, 200), card(), Request(resolution=2.0))
+
+
+def test_grids_of_an_image_under_a_model_that_takes_any_pixels() -> None:
+    assert grids_of(file_image(400, 200), card(), Request()) == Grids((400, 200), (400, 200), (400, 200))

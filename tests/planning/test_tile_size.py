@@ -16,9 +16,11 @@ from tilepipe.errors import UsageError
 from tilepipe.inference.device import Compute
 from tilepipe.models.model import Model
 from tilepipe.planning import tile_size
-from tilepipe.planning.memory import Needs, parse_bytes, promises
+from tilepipe.planning.check_settings import parse_bytes
+from tilepipe.planning.memory import Load, Needs
 from tilepipe.planning.plan import Plan
-from tilepipe.planning.tile_size import CLEARLY, ROOM, Cut, choose_tile, choose_tiles, times
+from tilepipe.planning.settings import Request
+from tilepipe.planning.tile_size import CLEARLY, ROOM, Cut, choose_tiling, times, usual_tiling
 from tilepipe.sources.array import ArraySource
 from tilepipe.testing import constant_model, noise, random_unet
 
@@ -100,7 +102,8 @@ def test_any_choice_fits_and_is_never_dearer_than_the_usual(
 ) -> None:
     model = constant_model(0.5, 0.5, bands=3, stride=stride, halo=halos * stride)
     source = Sized(height, width)
-    chosen: Any = {"memory": room << 20} if memory else {}
+    request = Request(memory=room << 20 if memory else None)
+    load = Load(source, model.card, (height, width), CPU, Needs(1000, 900))
     found: dict[int, float] = {}
 
     def fake(model: Model, sizes: Sequence[int], compute: Compute) -> dict[int, float]:
@@ -109,14 +112,12 @@ def test_any_choice_fits_and_is_never_dearer_than_the_usual(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tile_size, "speeds", fake)
-        tile = choose_tile(model, model.card, source, chosen, CPU, Needs(1000, 900))[0]["tile"]  # type: ignore[arg-type]
-    usual = choose_tiles(model.card, {})
-    promise = promises(source, model.card, {}, CPU, Needs(1000, 900))
-    cut = Cut(usual, (height, width), promise)
-    assert isinstance(tile, int)
+        tile = choose_tiling(model, model.card, request, load)[0].tile
+    usual = usual_tiling(model.card, Request())
+    cut = Cut(usual, load)
     assert tile % stride == 0
     if tile > usual.tile:
-        assert promise(cut.of(tile)).total <= (room << 20 if memory else ROOM)
+        assert load.promise(cut.of(tile)).total <= (room << 20 if memory else ROOM)
         took = times(cut, [usual.tile, tile], found)
         assert took[tile] < CLEARLY * took[usual.tile]
     if tile < usual.tile:

@@ -27,9 +27,10 @@ import tilepipe as tp
 from tilepipe.evaluation.metrics.confusion import Confusion, confusion_matrix
 from tilepipe.evaluation.verify.recompute import Passes
 from tilepipe.evaluation.verify.seam_patches import shifted
-from tilepipe.execution.job import job_of
+from tilepipe.execution.job import make_job
 from tilepipe.models.nets import zoo
 from tilepipe.models.nets.layers import ConvBlock
+from tilepipe.planning.settings import Request
 
 KINDS = ("instance", "group", "squeeze", "pyramid")
 STEPS, CROP, BATCH, TILE = 150, 128, 8, 320
@@ -114,7 +115,7 @@ def measured(model: tp.Model, pairs: list[Pair], chosen: Any) -> Figures:
     for image, truth in pairs:
         labels = tp.predict(image, model, **chosen)
         total += confusion_matrix(labels, truth.astype(np.int64), 2, ignore=-1, nodata=None)
-        passes = Passes(job_of(image, model, chosen)[0])
+        passes = Passes(make_job(image, model, Request.of(chosen)))
         found = shifted(passes, 4, 0)
         passes.close()
         assert found is not None

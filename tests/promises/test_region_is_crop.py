@@ -31,6 +31,7 @@ from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.job import make_job
 from tilepipe.execution.region_labels import region_labels
 from tilepipe.models.model import Model
+from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.mask import tissue
 from tilepipe.testing import noise, random_unet
@@ -215,7 +216,7 @@ def test_polygons(
         with pytest.raises(tp.TilepipeError):
             tp.predict(image, model, **chosen)
         return
-    job = make_job(tp.open_source(image), model, chosen)
+    job = make_job(tp.open_source(image), model, Request.of(chosen))
     found, box = region_labels(job, tp.open_source(image)), job.plan.region
     expected = np.where(asked & valid_of(images[kind]), whole_of(name, images[kind]), 255)
     assert (found == expected[box.y0 : box.y1, box.x0 : box.x1]).all()

@@ -16,7 +16,8 @@ from helpers.without_torchvision import load
 import tilepipe as tp
 from tilepipe.evaluation.verify.recompute import Passes
 from tilepipe.evaluation.verify.seam_patches import Difference, shifted
-from tilepipe.execution.job import job_of
+from tilepipe.execution.job import make_job
+from tilepipe.planning.settings import Request
 from tilepipe.sources.array import ArraySource
 from tilepipe.testing import noise
 
@@ -80,7 +81,7 @@ def even(model: tp.Model, image: Any) -> None:
 
 def moved(image: Any, model: tp.Model, **chosen: Any) -> Difference:
     """What changes when the grid moves by half a core."""
-    passes = Passes(job_of(image, model, chosen)[0])  # type: ignore[arg-type]
+    passes = Passes(make_job(image, model, Request.of(chosen)))
     found = shifted(passes, 2, 0)
     passes.close()
     assert found is not None

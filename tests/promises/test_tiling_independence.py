@@ -16,7 +16,8 @@ import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.evaluation.verify.recompute import Passes
 from tilepipe.evaluation.verify.verify import verify
-from tilepipe.execution.job import job_of
+from tilepipe.execution.job import make_job
+from tilepipe.planning.settings import Request
 from tilepipe.sources.array import ArraySource
 from tilepipe.testing import noise, whole_image
 
@@ -52,7 +53,7 @@ def test_tile_size_does_not_matter_and_verify_holds(kind: str, tmp_path: Path) -
 
 def test_statistics_of_the_whole_image_give_whole_image_inference(kind: str) -> None:
     model, chosen = global_model(kind), {"tile": KINDS[kind][0], "statistics": "whole"}
-    job, _ = job_of(IMAGE, model, chosen)  # type: ignore[arg-type]
+    job = make_job(IMAGE, model, Request.of(chosen))
     passes = Passes(job)
     tiled = passes.tiled(Box.of_shape(200, 260))[0]
     with torch.inference_mode():
@@ -67,7 +68,7 @@ def test_in_fp64_statistics_are_not_rounded_to_fp32() -> None:
     model, (tile, other) = global_model("squeeze"), KINDS["squeeze"]
     truth = whole_image(model, IMAGE, torch.float64)
     for size in (tile, other):
-        job, _ = job_of(IMAGE, model, {"tile": size, "statistics": "whole", "precision": "fp64"})
+        job = make_job(IMAGE, model, Request.of({"tile": size, "statistics": "whole", "precision": "fp64"}))
         passes = Passes(job)
         tiled, near = passes.tiled(Box.of_shape(200, 260))[0], passes.worker.predictor
         passes.close()

@@ -19,6 +19,7 @@ from tilepipe.cli.main import main
 from tilepipe.errors import InputError, UsageError
 from tilepipe.planning.region import image_data
 from tilepipe.planning.resolution import with_model_bands
+from tilepipe.planning.settings import Request
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.open import open_source
 from tilepipe.testing import codes_model
@@ -53,7 +54,7 @@ def card(bands: int, **more: Any) -> tp.ModelCard:
 
 def chosen(path: Path, bands: int, asked: Any = None, mask: str = "auto", **more: Any) -> tuple[Any, list[str]]:
     settings = {"mask": mask} | ({"bands": asked} if asked is not None else {})
-    source = with_model_bands(open_source(path), card(bands, **more), settings)
+    source = with_model_bands(open_source(path), card(bands, **more), Request.of(settings))
     return source, list(getattr(source, "notes", ()))
 
 
@@ -173,7 +174,7 @@ def test_transparency_that_turns_out_to_be_none_stops_the_run(tmp_path: Path) ->
 
 
 def test_arrays_choose_too() -> None:
-    source = with_model_bands(ArraySource(PIXELS), card(2), {"bands": "4,1"})
+    source = with_model_bands(ArraySource(PIXELS), card(2), Request(bands="4,1"))
     assert (source.read(WHOLE) == PIXELS[[3, 0]]).all()
 
 

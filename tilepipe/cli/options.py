@@ -46,7 +46,7 @@ def word_or(number: type[int] | type[float], *words: str) -> Callable[[str], str
 
 def pixel_size(text: str) -> float:
     """Return a pixel size. Raises `click.BadParameter` with the number alone where a unit stands behind it."""
-    from tilepipe.planning.settings import plain_size
+    from tilepipe.planning.check_settings import plain_size
 
     try:
         return float(text)

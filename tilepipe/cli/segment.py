@@ -69,7 +69,7 @@ def say_notes(source: str, settings: dict[str, Any]) -> None:
 @option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(source: str, model: str, as_json: bool, **options: Any) -> None:
     """Print what segmenting INPUT would take: tiles, memory, disk. Runs nothing, writes nothing."""
-    from tilepipe.execution.job import plan as planned
+    from tilepipe.planning.planner import plan as planned
 
     settings = given(options)
     say_notes(source, settings)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tilepipe.errors import UsageError, public
 from tilepipe.events import silent
-from tilepipe.execution.publish import Outputs, put_in_place, refuse_existing, write_products
+from tilepipe.execution.outputs import Outputs
+from tilepipe.execution.publish import put_in_place, refuse_existing, write_products
 from tilepipe.paths import labels_file, refuse_inputs
 from tilepipe.products.formats import PRODUCTS, output_paths, touched
 from tilepipe.products.label_map import LABELS

@@ -20,16 +20,14 @@ from typing import TYPE_CHECKING
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError, TilepipeError
-from tilepipe.inference.device import resolve_device, resolve_precision
 from tilepipe.models.identity import identify
 from tilepipe.planning.plan import FORMAT, Plan
-from tilepipe.planning.settings import Settings
+from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Source
 from tilepipe.sources.content import identity_of
 from tilepipe.sources.open import image_files
 from tilepipe.storage import read_json, write_json
 from tilepipe.text import JSON
-from tilepipe.tiling.uncertainty import layer_names
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
@@ -60,20 +58,18 @@ class Keys:
     """Why the model has no identity that another process would find; '' where it has one."""
 
     @classmethod
-    def of(cls, full: Source, model: Model, settings: Settings) -> Keys:
+    def of(cls, full: Source, model: Model, request: Request) -> Keys:
         """Look at the image's files, then hash them, and ask the model on the device and in the precision asked for.
 
         Raises `InputError` where a file cannot be read, `DeviceError`, `UsageError`.
         """
-        device = resolve_device(settings.get("device", "auto"))
-        precision = resolve_precision(settings.get("precision", "auto"), device, model)
-        stamps = _stamps(full)
-        found = identify(model, device, precision)
+        compute, stamps = request.compute(model), _stamps(full)
+        found = identify(model, compute.device, compute.precision)
         return cls(identity_of(full), stamps, found.key, found.trouble)
 
-    def request(self, settings: Settings) -> str:
+    def request(self, request: Request) -> str:
         """Return the request key."""
-        asked = {"format": FORMAT, "image": self.image, "model": self.model, "settings": _as_given(settings)}
+        asked = {"format": FORMAT, "image": self.image, "model": self.model, "settings": _as_given(request)}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def run(self, plan: Plan) -> str:
@@ -103,12 +99,10 @@ def _stamps(full: Source) -> dict[str, Stamp | None]:
     return found
 
 
-def _as_given(settings: Settings) -> JSON:
+def _as_given(request: Request) -> JSON:
     """Return what a user asks for in one form, as JSON: defaults left out, files by their content."""
-    asked: JSON = {**settings}
-    if asked.get("layers"):
-        asked["layers"] = layer_names(asked["layers"])
-    given = {name: _plain(value) for name, value in asked.items() if name not in LEFT_OUT and value is not None}
+    asked = {**request.given, "layers": request.layers}
+    given = {name: _plain(value) for name, value in asked.items() if name not in LEFT_OUT}
     return {name: value for name, value in given.items() if value != DEFAULTS.get(name, [])}
 
 

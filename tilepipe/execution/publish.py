@@ -16,48 +16,19 @@ import errno
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.events import Event, Listener
 from tilepipe.execution.file_state import FileState, is_same, seen, sha256_of, state_of
+from tilepipe.execution.outputs import Outputs
 from tilepipe.execution.run_record import RECORD, RunRecord, as_written, read_record
-from tilepipe.paths import work_directory
-from tilepipe.products.formats import PRODUCTS, SIDECARS, File, files_of
+from tilepipe.products.formats import PRODUCTS, SIDECARS
 from tilepipe.products.material import Material
 from tilepipe.storage import locked, storage_errors, sync, sync_tree, write_json
 
 STAGED = "products"
 """Folder of a work directory that holds products not in place yet."""
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where the products of a run go."""
-
-    paths: dict[str, Path]
-    """Final path by product, all in one folder."""
-    overwrite: bool
-    """Whether products that exist may be replaced."""
-    layers: tuple[str, ...] = ()
-    """Uncertainty layers that are written beside the labels."""
-
-    @property
-    def files(self) -> list[File]:
-        """All that is written: labels first, then layers. Raises `UsageError`."""
-        return files_of(self.paths, self.layers)
-
-    @property
-    def work(self) -> Path:
-        """Work directory of this output; the same in whatever order products are named."""
-        first = self.paths[next(name for name in PRODUCTS if name in self.paths)]
-        return work_directory(first)
-
-    @property
-    def locks(self) -> list[Path]:
-        """Lock files, one per output: two runs never write the same one."""
-        return [file.path.with_name(f".{file.path.name}.lock") for file in self.files]
 
 
 def is_published(record: RunRecord, outputs: Outputs) -> bool:

@@ -29,7 +29,8 @@ from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.keys import Keys, kept_plan, read_plan, write_plan
 from tilepipe.execution.ledger import AGAIN, Ledger, read_records
 from tilepipe.execution.output_grid import Read, label_map, layer_map
-from tilepipe.execution.publish import Outputs, is_published, is_whole, put_in_place, refuse_existing, write_products
+from tilepipe.execution.outputs import Outputs
+from tilepipe.execution.publish import is_published, is_whole, put_in_place, refuse_existing, write_products
 from tilepipe.execution.run_record import RECORD, RunRecord, load_record, read_record
 from tilepipe.execution.statistics.field import FIELD
 from tilepipe.execution.statistics.passes import take_statistics
@@ -52,8 +53,8 @@ KEY_LENGTH = 16
 
 
 @dataclass(frozen=True)
-class Request:
-    """What one command asks for, and where it goes."""
+class RunOrder:
+    """What one command orders: which labels, told by the request key, and where they go."""
 
     key: str
     """The request key."""
@@ -61,41 +62,43 @@ class Request:
     """Identities of image and model when the command began."""
     outputs: Outputs
     """Where products go."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler; None: blocks are computed here."""
 
     @property
     def directory(self) -> Path:
-        """Work directory of this request."""
+        """Work directory of this order."""
         return self.outputs.work / self.key[:KEY_LENGTH]
 
 
-def finished(request: Request) -> RunRecord | None:
+def finished(order: RunOrder) -> RunRecord | None:
     """Return run.json when this very run is complete and its products are still as they were written, else None.
 
     One with tiles that failed is not complete for somebody who asks to overwrite: they are tried again.
     """
-    record = own_record(request)
-    if record is None or (record["failed"] and request.outputs.overwrite):
+    record = own_record(order)
+    if record is None or (record["failed"] and order.outputs.overwrite):
         return None
-    return record if is_published(record, request.outputs) else None
+    return record if is_published(record, order.outputs) else None
 
 
-def own_record(request: Request) -> RunRecord | None:
+def own_record(order: RunOrder) -> RunRecord | None:
     """Return run.json of this request, or None where it has not come that far."""
-    record = read_record(request.directory)
-    return record if record and record.get("request") == request.key else None
+    record = read_record(order.directory)
+    return record if record and record.get("request") == order.key else None
 
 
-def execute(job: Job, full: Source, request: Request, listener: Listener, scheduler: str | None) -> JSON:
+def execute(job: Job, full: Source, order: RunOrder, listener: Listener) -> JSON:
     """Compute what is missing, write the products, publish them; return what run.json says.
 
     `job.source` is the image on the prediction grid, `full` at full resolution. Raises `TilepipeError`; then the
     finished blocks stay for the next try, and existing products stay as they were.
     """
-    directory = request.directory
-    if finished(request) is None:
-        refuse_existing(request.outputs, own_record(request))
-    with locked(*request.outputs.locks):
-        record = finished(request)
+    directory = order.directory
+    if finished(order) is None:
+        refuse_existing(order.outputs, own_record(order))
+    with locked(*order.outputs.locks):
+        record = finished(order)
         if record and record["failed"] and job.on_tile_error == FAIL:
             raise _refused(record["failed"][0])(
                 f"{len(record['failed'])} tiles of this finished run have no labels; the first: {record['failed'][0]}; "
@@ -103,45 +106,43 @@ def execute(job: Job, full: Source, request: Request, listener: Listener, schedu
             )
         message = "already complete, nothing to do"
         if record is None:
-            record = _published(job, full, request, listener, scheduler)
+            record = _published(job, full, order, listener)
             message = ""
-        if not record["failed"] and LOSSLESS & set(request.outputs.paths):
+        if not record["failed"] and LOSSLESS & set(order.outputs.paths):
             drop_arrays(directory)
         said = dict(record)
         listener(Event("done", message=message, data=said))
         return said
 
 
-def _published(job: Job, full: Source, request: Request, listener: Listener, scheduler: str | None) -> RunRecord:
+def _published(job: Job, full: Source, order: RunOrder, listener: Listener) -> RunRecord:
     """Compute what is missing and put the products in place; return run.json."""
-    directory, before = request.directory, own_record(request)
-    replaces = refuse_existing(request.outputs, before)  # another run may have ended since
+    directory, before = order.directory, own_record(order)
+    replaces = refuse_existing(order.outputs, before)  # another run may have ended since
     if before and not before["published"] and is_whole(directory, before):
         return put_in_place(directory, before | {"replaces": before["replaces"] | replaces})
-    kept = kept_plan(directory, request.key)
+    kept = kept_plan(directory, order.key)
     if kept is not None and kept.key({}, "") != job.plan.key({}, ""):
         raise LockedError(f"another run of the same command has begun in {directory}; give the command again")
     with timed(directory) as elapsed:
         again = bool((before or {}).get("failed"))
-        record = _computed(job, full, request, listener, partial(_predicted, scheduler=scheduler, again=again))
+        record = _computed(job, full, order, listener, again=again)
         write_json(directory / RECORD, record | {"replaces": replaces, "elapsed_seconds": elapsed()})
     return put_in_place(directory, load_record(directory))
 
 
-def _computed(
-    job: Job, full: Source, request: Request, listener: Listener, predicted: Callable[..., tuple[BlockQueue, list[str]]]
-) -> RunRecord:
+def _computed(job: Job, full: Source, order: RunOrder, listener: Listener, *, again: bool) -> RunRecord:
     """Compute what is missing and write the products inside the work directory; return what run.json says of them."""
-    directory, outputs = request.directory, request.outputs
-    queue, failed = predicted(job, request, listener)
+    directory, outputs = order.directory, order.outputs
+    queue, failed = _predicted(job, order, listener, again=again)
     products = write_products(Material(_maps(job, full, queue), full), outputs, directory, listener)
-    _refuse_changed(full, request, queue)
+    _refuse_changed(full, order, queue)
     certificate = certificate_of(job.plan, job.model, reproducibility_of(job.plan, job.model))
     write_certificate(certificate, directory)
     return {
         **_record(job, queue, certificate),
-        "key": request.keys.run(job.plan),
-        "request": request.key,
+        "key": order.keys.run(job.plan),
+        "request": order.key,
         "products": products,
         "contents": {file.path.name: file.content for file in outputs.files},
         "choice": getattr(full, "selected", {}),
@@ -150,10 +151,10 @@ def _computed(
     }
 
 
-def _refuse_changed(full: Source, request: Request, queue: BlockQueue) -> None:
+def _refuse_changed(full: Source, order: RunOrder, queue: BlockQueue) -> None:
     """Raise when the image or the work directory is no longer what the labels were made of."""
-    directory = request.directory
-    if not request.keys.still(full):
+    directory = order.directory
+    if not order.keys.still(full):
         shutil.rmtree(directory, ignore_errors=True)
         raise InputError(
             f"{full.name} was changed while the run read it, so its labels would be those of two images; nothing was "
@@ -192,28 +193,26 @@ def certificate(job: Job, directory: Path) -> Certificate:
         return certificate_of(job.plan, job.model)
 
 
-def _predicted(
-    job: Job, request: Request, listener: Listener, scheduler: str | None, *, again: bool
-) -> tuple[BlockQueue, list[str]]:
+def _predicted(job: Job, order: RunOrder, listener: Listener, *, again: bool) -> tuple[BlockQueue, list[str]]:
     """Compute the blocks that are missing; with `again` all of them, as a run that ended had tiles that failed.
 
     Also returns what could not be read or predicted, of windows and tiles, and why.
     """
-    plan, directory = job.plan, request.directory
+    plan, directory = job.plan, order.directory
     if again or (job.on_tile_error == FAIL and _failed_in(directory / f"{FIELD}.jsonl")):
         drop_arrays(directory)  # labels were made of statistics that lack a window
         (directory / RECORD).unlink(missing_ok=True)
     chunk = plan.grid.y.zone, plan.grid.x.zone
     store = Store.create(directory, Layout(plan.predicted, chunk, plan.label_dtype, plan.nodata), plan.layers)
-    write_plan(directory, plan, request.key)
+    write_plan(directory, plan, order.key)
     job = replace(job, directory=directory.absolute())  # a worker has its own working folder
-    windows = take_statistics(job, partial(dask.run, scheduler=scheduler), listener)
+    windows = take_statistics(job, partial(dask.run, scheduler=order.scheduler), listener)
     give_back()
     ledger = Ledger(directory / "ledger.jsonl")
     if job.on_tile_error == FAIL and (failed := _failed_in(ledger.path)):
         ledger.forget(failed)  # they are tried again
     queue = BlockQueue(plan, ledger, store, listener)
-    dask.run(job, queue, scheduler)
+    dask.run(job, queue, order.scheduler)
     give_back()
     records = queue.ledger.done.values()
     problems = [problem for record in records for problem in record.failed]

@@ -1,9 +1,9 @@
-"""The Python face: segment a file, predict a region, plan, open labels. Thin."""
+"""Segment: the pipeline on one page, from an image and a model to labels on disk, or in memory for a region."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,28 +14,24 @@ from tilepipe.box import Box
 from tilepipe.errors import UsageError, public
 from tilepipe.events import Event, Listener, silent
 from tilepipe.execution import run
-from tilepipe.execution.job import Image, Job, job_of, kept_job, make_job, opened
+from tilepipe.execution.job import Job, kept_job, make_job
 from tilepipe.execution.keys import Keys, kept_plan
-from tilepipe.execution.publish import Outputs, finish_others
+from tilepipe.execution.outputs import Outputs, outputs_of
+from tilepipe.execution.publish import finish_others
 from tilepipe.execution.region_labels import region_labels
 from tilepipe.execution.store import Store
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
-from tilepipe.paths import files_in, refuse_inputs
 from tilepipe.planning.certificate import Certificate
-from tilepipe.planning.check_settings import checked
 from tilepipe.planning.memory import format_bytes
 from tilepipe.planning.plan import Plan
-from tilepipe.planning.settings import Choices, Settings
-from tilepipe.products.formats import LOSSLESS, output_paths, touched
+from tilepipe.planning.planner import Image, make_plan, opened
+from tilepipe.planning.settings import Choices, Request, Settings
+from tilepipe.products.formats import LOSSLESS
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import Labels, Layer, open_map
 from tilepipe.sources.base import Source
 from tilepipe.sources.geotiff import rows_forgotten
-from tilepipe.sources.open import image_files
-from tilepipe.sources.slide import SlideSource
-from tilepipe.sources.wrapped import unwrapped
-from tilepipe.tiling.uncertainty import layer_names
 
 SAID = 1 << 30
 """Bytes of a dask array whose identity takes long enough to be said."""
@@ -113,32 +109,19 @@ def segment(
         >>> result.certificate.mode
         'EXACT'
     """
-    asked, heard = checked(settings), listener is not None
-    listener = listener or silent
-    model, full = opened(source, model, asked)
-    for note in getattr(full, "notes", ()):
-        listener(Event("plan", message=note))
-    outputs = _outputs(full, model, output, asked)
+    request, tell = Request.of(settings), listener or silent
+    model, image = opened(source, model, request)
+    outputs = outputs_of(image, model.name, output, request)
     finish_others(outputs)
-    size = getattr(full, "identity_bytes", 0)
-    if size > SAID:
-        listener(Event("plan", message=f"computing the {format_bytes(size)} of the dask array once, to know it again"))
-    keys = Keys.of(full, model, asked)
-    if keys.trouble:
-        listener(Event("plan", message=f"{model.name} has no identity: {keys.trouble}; the run cannot be resumed"))
-    request = run.Request(keys.request(asked), keys, outputs)
-    kept = kept_plan(request.directory, request.key)
-    job = kept_job(full, model, asked, kept) if kept else make_job(full, model, asked, listener=listener)
-    for text in job.plan.fit if kept else ():
-        listener(Event("plan", message=text))
-    if not heard:
+    order = _order(image, model, request, outputs, tell)
+    kept = kept_plan(order.directory, order.key)
+    job = kept_job(image, model, request, kept) if kept else make_job(image, model, request, listener=tell)
+    for text in _about(job.plan):
+        tell(Event("plan", message=text))
+    if listener is None:
         _warn(job.plan, decorators=3)
-    if job.plan.costly:
-        listener(Event("plan", message=f"work: {job.plan.costly}"))
-    if job.plan.reach.tolerance:
-        listener(Event("plan", message=f"seams: {job.plan.seams}"))
-    record = run.execute(job, full, request, listener, asked.get("scheduler"))
-    maps, certificate = _maps(job, full, request), run.certificate(job, request.directory)
+    record = run.execute(job, image, order, tell)
+    maps, certificate = _maps(job, image, order), run.certificate(job, order.directory)
     layers = {name: Layer(maps[name]) for name in job.plan.layers}
     written = tuple(file.path for file in outputs.files)
     return Result(written, Labels(maps[LABELS]), layers, job.plan, certificate, record)
@@ -150,10 +133,10 @@ def dry_run(
     source: Image, model: str | Path | Model, output: str | Path | None = None, **settings: Unpack[Settings]
 ) -> Plan:
     """Return the plan of `segment` with the same arguments, whose outputs are checked first. Nothing is written."""
-    asked = checked(settings)
-    model, full = opened(source, model, asked)
-    _outputs(full, model, output, asked)
-    return make_job(full, model, asked).plan
+    request = Request.of(settings)
+    model, image = opened(source, model, request)
+    outputs_of(image, model.name, output, request)
+    return make_plan(image, model, request)[0]
 
 
 @public
@@ -194,10 +177,33 @@ def predict(
     """
     if choices.get("layers"):
         raise UsageError("predict returns labels alone; use segment, with the same region, for layers")
-    settings: Settings = {**choices, "region": region} if region is not None else {**choices}  # type: ignore[typeddict-item]
-    job, full = job_of(source, model, settings)
+    request = Request.of({**choices, "region": region})
+    model, image = opened(source, model, request)
+    job = make_job(image, model, request)
     _warn(job.plan, decorators=2)
-    return region_labels(job, full)
+    return region_labels(job, image)
+
+
+def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell: Listener) -> run.RunOrder:
+    """Return what is ordered, with the identities of image and model; tell what the user should know of these."""
+    for note in getattr(image, "notes", ()):
+        tell(Event("plan", message=note))
+    size = getattr(image, "identity_bytes", 0)
+    if size > SAID:
+        tell(Event("plan", message=f"computing the {format_bytes(size)} of the dask array once, to know it again"))
+    keys = Keys.of(image, model, request)
+    if keys.trouble:
+        tell(Event("plan", message=f"{model.name} has no identity: {keys.trouble}; the run cannot be resumed"))
+    return run.RunOrder(keys.request(request), keys, outputs, request.scheduler)
+
+
+def _about(plan: Plan) -> Iterator[str]:
+    """Yield what a user should know of a plan before its run."""
+    yield from plan.fit
+    if plan.costly:
+        yield f"work: {plan.costly}"
+    if plan.reach.tolerance:
+        yield f"seams: {plan.seams}"
 
 
 def _warn(plan: Plan, *, decorators: int) -> None:
@@ -207,38 +213,7 @@ def _warn(plan: Plan, *, decorators: int) -> None:
             warnings.warn(text.removeprefix("warning: "), stacklevel=3 + decorators)
 
 
-def _outputs(source: Source, model: Model, output: str | Path | None, asked: Settings) -> Outputs:
-    """Return what a run writes. Raises `UsageError` where that cannot be written, or is read."""
-    paths = _output_paths(source, output, asked.get("of"))
-    outputs = Outputs(paths, bool(asked.get("overwrite")), layer_names(asked.get("layers", ())))
-    refuse_inputs(touched(outputs.files), _read(source, model.name, asked))
-    return outputs
-
-
-def _output_paths(source: Source, output: str | Path | None, of: Sequence[str] | None) -> dict[str, Path]:
-    products = list(of or ())
-    if output is None:
-        if source.name == "array":
-            raise UsageError("an array has no place on disk; name the output")
-        path = Path(source.name)
-        stem = path.name.removesuffix(".zarr").removesuffix(".ome") if path.suffix == ".zarr" else path.stem
-        output = path.with_name(f"{stem}.labels")
-    if not products and not output_paths(Path(output), []):
-        products = ["ome-zarr", "geojson"] if _is_slide(source) else ["cog"]
-    return output_paths(Path(output), products)
-
-
-def _read(source: Source, model: str, settings: Settings) -> list[Path]:
-    """Return the files and folders that a run reads."""
-    named = [Path(str(settings[name])) for name in ("mask", "region") if name in settings]
-    return [*image_files(source), *files_in(model), *(path for path in named if path.is_file())]
-
-
-def _is_slide(source: Source) -> bool:
-    return isinstance(unwrapped(source), SlideSource)
-
-
-def _maps(job: Job, full: Source, request: run.Request) -> dict[str, LabelMap]:
+def _maps(job: Job, image: Source, order: run.RunOrder) -> dict[str, LabelMap]:
     """Return labels and layers by name: from the first product that holds them, else from the work directory."""
-    found = {file.content: open_map(file.path) for file in reversed(request.outputs.files) if file.product in LOSSLESS}
-    return found or run.maps_of(job, full, Store(request.directory))
+    found = {file.content: open_map(file.path) for file in reversed(order.outputs.files) if file.product in LOSSLESS}
+    return found or run.maps_of(job, image, Store(order.directory))

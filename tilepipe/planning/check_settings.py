@@ -1,54 +1,68 @@
-"""Settings as they come from Python, a jobs file or the command line, each of a kind that can be meant.
+"""Kinds of settings: what each may be as it comes from Python, a jobs file or the command line, and what it stands for.
 
-What a number or word may be is checked where it is used; here a list in place of a word is refused, which would end in
-an error about Python's types there.
+What depends on the image, the model or the machine is checked when that is known.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
-from tilepipe.planning.settings import Settings
+from tilepipe.products.formats import refuse_unknown
 from tilepipe.text import comma_list
+from tilepipe.tiling.uncertainty import layer_names
+from tilepipe.tiling.weights import PROFILES
+
+Fits = Callable[[Any], bool]
+GRIDS = ("full", "model")
+"""Grids of the labels that have a name."""
+LARGEST = 1e12
+"""Pixel sizes are below this, so that numbers of pixels can be computed from them."""
 
 
-def checked(settings: Settings) -> Settings:
+class Kind(NamedTuple):
+    """What a setting may be."""
+
+    fits: Fits
+    """Whether a value can be meant."""
+    what: str
+    """What to give, in words."""
+    meant: Callable[[Any], Any] = lambda value: value
+    """Returns what the value stands for. Raises `UsageError`."""
+
+
+def checked(settings: Mapping[str, object]) -> dict[str, Any]:
     """Return settings without those that are None, which are as good as not given; numbers are Python's own.
 
     Raises `UsageError` for one that is not known, or of a kind that cannot be meant.
     """
-    given: dict[str, Any] = {**settings}
-    for name in given:
-        if name not in Settings.__annotations__:
-            raise UsageError(f"setting {name!r} is not known; use {', '.join(sorted(Settings.__annotations__))}")
-    return cast(Settings, {name: _checked(name, value) for name, value in given.items() if value is not None})
-
-
-def _checked(name: str, value: Any) -> Any:
-    kind = KINDS.get(name)
-    if kind is None:
-        return value
-    fits, what = kind
-    if not fits(value):
-        said = repr(value)
-        raise UsageError(f"{name} {said if len(said) < 80 else said[:80] + '...'} cannot be used; give {what}")
-    if name == "of" and isinstance(value, str):
-        return comma_list(value)
-    if name == "region" and not isinstance(value, str | Path | Box):
-        return Box(*value)
-    return _plain(value)
+    for name in settings:
+        if name not in KINDS:
+            raise UsageError(f"setting {name!r} is not known; use {', '.join(sorted(KINDS))}")
+    given = {name: value for name, value in settings.items() if value is not None}
+    for name, value in given.items():
+        if not KINDS[name].fits(value):
+            said = repr(value)
+            said = said if len(said) < 80 else said[:80] + "..."
+            raise UsageError(f"{name} {said} cannot be used; give {KINDS[name].what}")
+    return {name: _plain(value) for name, value in given.items()}
 
 
 def _plain(value: Any) -> Any:
     """Return numpy's numbers and arrays as Python's: they go into JSON."""
     if isinstance(value, str | bool | Box | Path | int | float):
         return value
+    if isinstance(value, np.bool_):
+        return bool(value)
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):
@@ -56,27 +70,26 @@ def _plain(value: Any) -> Any:
     return tuple(_plain(part) for part in value)
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
 def _number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
 
 
-def _word(value: Any) -> bool:
-    return isinstance(value, str)
+def _is(*kinds: type) -> Fits:
+    return lambda value: isinstance(value, kinds)
 
 
-def _number_or_word(value: Any) -> bool:
-    return _number(value) or _word(value)
+_word, _file = _is(str), _is(str, Path)
 
 
-def _file(value: Any) -> bool:
-    return isinstance(value, str | Path)
+def _whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _listed(one: Callable[[Any], bool], count: int | None = None) -> Callable[[Any], bool]:
+def _size(value: Any) -> bool:
+    return _number(value) and 0 < value < LARGEST
+
+
+def _listed(one: Fits, count: int | None = None) -> Fits:
     def fits(value: Any) -> bool:
         several = isinstance(value, Sequence) or hasattr(value, "tolist")
         if not several or isinstance(value, str | bytes) or getattr(value, "ndim", 1) != 1:
@@ -86,31 +99,101 @@ def _listed(one: Callable[[Any], bool], count: int | None = None) -> Callable[[A
     return fits
 
 
-def _or_word(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: _word(value) or fits(value)
+def _any_of(*kinds: Fits) -> Fits:
+    return lambda value: any(fits(value) for fits in kinds)
 
 
-KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("scene", "z", "t", "batch", "block", "workers"), (_whole, "a whole number")),
-    **dict.fromkeys(("tile", "overlap"), (_number_or_word, "a whole number or auto")),
-    **dict.fromkeys(("tolerance", "max_cost"), (_number, "a number")),
-    "pixel_size": (_number_or_word, "a number"),
-    "resolution": (_number_or_word, "full, model or a number"),
-    **dict.fromkeys(
-        ("window_shape", "statistics", "device", "precision", "scheduler", "trust_model", "on_tile_error"),
-        (_word, "a word, in quotes"),
+def _count(least: int, *words: str) -> Kind:
+    def fits(value: Any) -> bool:
+        return value in words if _word(value) else _number(value) and least <= value < math.inf and value % 1 == 0
+
+    what = " or ".join((*words, f"a whole number of at least {least}"))
+    return Kind(fits, what, lambda value: None if value in words else int(value))
+
+
+def _one_of(*words: str) -> Kind:
+    return Kind(lambda value: _word(value) and value in words, f"{', '.join(words[:-1])} or {words[-1]}")
+
+
+def _products(value: str | Sequence[str]) -> tuple[str, ...]:
+    products = tuple(comma_list(value) if isinstance(value, str) else value)
+    refuse_unknown(products)
+    return products
+
+
+def _pixel_size(value: str | float) -> float:
+    if isinstance(value, str):
+        raise UsageError(
+            f"pixel_size {value!r} is no number; give it alone, in micrometres for slides and metres for rasters: "
+            f"{plain_size(value)}"
+        )
+    return value
+
+
+def plain_size(text: str) -> str:
+    """Return a pixel size as it should have been given: '0.25 (um)' for '250nm'; '0.25' where nothing can be read."""
+    found = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(nm|um|µm|μm|mm|cm|m)(?:/px)?\s*", text.lower())
+    if not found:
+        return "0.25"
+    times, unit = {"nm": (1e-3, "um"), "mm": (1e-3, "m"), "cm": (1e-2, "m"), "m": (1, "m")}.get(found[2], (1, "um"))
+    return f"{float(found[1]) * times:g} (that is in {unit})"
+
+
+def _resolution(value: Any) -> bool:
+    with suppress(ValueError):
+        value = float(value) if _word(value) else value
+    return value in GRIDS if _word(value) else _size(value)
+
+
+def _memory(value: str | int) -> int | None:
+    size, plain = parse_bytes(value), str(value).strip()
+    if 0 < size < 1 << 20 and plain.isdecimal():
+        raise UsageError(f"memory {plain} is {plain} bytes; write {plain}MiB for that many MiB")
+    return size or None
+
+
+def parse_bytes(text: str | int) -> int:
+    """Return the bytes of '4GiB', '500MB' or a number. Raises `UsageError`."""
+    if isinstance(text, int):
+        return text
+    units = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", text.lower())
+    if not match:
+        raise UsageError(f"memory {text!r} is not a size; write it like 4GiB or 500MB")
+    return int(float(match[1]) * units[match[2] or ""])
+
+
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("scene", "z", "t", "workers"), _count(0)),
+    **dict.fromkeys(("batch", "block"), _count(1)),
+    "tile": _count(1, "auto"),
+    "overlap": _count(0, "auto"),
+    "tolerance": Kind(lambda value: _number(value) and 0 <= value < 1, "a number from 0 on that is below 1"),
+    "max_cost": Kind(lambda value: _number(value) and value >= 1, "a number of at least 1"),
+    "pixel_size": Kind(_any_of(_size, _word), f"a number above 0 and below {LARGEST:g}", _pixel_size),
+    "resolution": Kind(
+        _resolution,
+        f"full, model or a pixel size above 0 and below {LARGEST:g}",
+        lambda value: value if value in GRIDS else float(value),
     ),
-    "memory": (_or_word(_whole), "a size like 4GiB, or bytes"),
-    "mask": (_file, "auto, none, tissue, value:255 or the path of a GeoJSON file"),
-    "region": (
-        lambda value: _file(value) or isinstance(value, Box) or _listed(_whole, 4)(value),
+    "window_shape": _one_of("auto", "crop", *sorted(PROFILES)),
+    "statistics": _one_of("auto", "field", "whole", "tile"),
+    "on_tile_error": _one_of("nodata", "fail"),
+    **dict.fromkeys(("device", "precision", "scheduler", "trust_model"), Kind(_word, "a word, in quotes")),
+    **dict.fromkeys(("overwrite", "force_resolution"), Kind(_is(bool, np.bool_), "true or false")),
+    "memory": Kind(lambda value: _word(value) or (_whole(value) and value >= 0), "a size like 4GiB, or bytes", _memory),
+    "mask": Kind(_file, "auto, none, tissue, value:255 or the path of a GeoJSON file", str),
+    "region": Kind(
+        _any_of(_is(str, Path, Box), _listed(_whole, 4)),
         "the path of a GeoJSON file, a Box, or its four whole numbers: first row, first column, row and column after "
         "the last",
+        lambda value: value if isinstance(value, Box) else str(value) if _file(value) else Box(*value),
     ),
-    "bounds": (_listed(_number, 4), "four numbers: left, bottom, right, top"),
-    "window": (_listed(_whole, 4), "four whole numbers: column, row, width, height"),
-    "bands": (_or_word(_listed(_number_or_word)), "numbers from 1, or names"),
-    "of": (_or_word(_listed(_word)), "a list of products, like ['cog', 'geojson']"),
-    "layers": (_or_word(_listed(_word)), "a list of layers, like ['margin', 'entropy']"),
+    "bounds": Kind(_listed(_number, 4), "four numbers: left, bottom, right, top"),
+    "bounds_crs": Kind(_word, "a CRS in quotes, like 'EPSG:4326'"),
+    "window": Kind(_listed(_whole, 4), "four whole numbers: column, row, width, height"),
+    "bands": Kind(_any_of(_word, _listed(_any_of(_number, _word))), "numbers from 1, or names"),
+    "of": Kind(_any_of(_word, _listed(_word)), "a list of products, like ['cog', 'geojson']", _products),
+    "layers": Kind(_any_of(_word, _listed(_word)), "a list of layers, like ['margin', 'entropy']", layer_names),
 }
-"""By setting: what it may be, and how that is said. Others take whatever has a truth value, or say it themselves."""
+"""What each setting may be."""

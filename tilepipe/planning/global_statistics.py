@@ -11,10 +11,8 @@ from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.probe.result import Probe, ProbeError
 from tilepipe.planning.receptive_field import MEASURED, Known, Reach, named_layers
-from tilepipe.planning.resolution import predicted_shape
-from tilepipe.planning.settings import MAX_COST, Settings
+from tilepipe.planning.settings import Request
 from tilepipe.planning.tile_size import tile_size
-from tilepipe.sources.base import Source
 from tilepipe.tiling.statistics_grid import Statistics
 from tilepipe.tiling.tiling import cost_factor
 
@@ -23,28 +21,24 @@ if TYPE_CHECKING:
 
 WINDOW = 256
 """Pixels per side of a window where the card does not say what crop the model was trained on."""
-CHOICES = ("auto", "field", "whole", "tile")
 
 
 def fix_global_statistics(
-    model: Model, known: Known, source: Source, settings: Settings
+    model: Model, known: Known, shape: tuple[int, int], request: Request
 ) -> tuple[Known, Statistics | None]:
     """Return card and reach as they are with statistics held fixed, and where these come from; None where they are not.
 
-    `known` is what `measure_receptive_field` found. 'auto' holds them fixed where the image is cut, every global
-    operation can be replaced and the context costs no more than `max_cost`; 'field' and 'whole' insist. Raises
-    `UsageError` where that is not possible.
+    `known` is what `measure_receptive_field` found, `shape` that of the prediction grid. 'auto' holds them fixed where
+    the image is cut, every global operation can be replaced and the context costs no more than `max_cost`; 'field' and
+    'whole' insist. Raises `UsageError` where that is not possible.
     """
-    wanted = settings.get("statistics", "auto")
-    if wanted not in CHOICES:
-        raise UsageError(f"statistics {wanted!r} is not known; use {', '.join(CHOICES)}")
-    crop = settings.get("window_shape", "auto") in ("auto", "crop")
-    own = settings.get("overlap", "auto") != "auto" or not crop
+    wanted, crop = request.statistics, request.window_shape in ("auto", "crop")
+    own = request.overlap is not None or not crop
     (card, reach), insists = known, wanted in ("field", "whole")
     if wanted == "tile" or card.halo is not None or (own and not insists):
         return known, None
     if not crop:
-        raise UsageError(f"statistics {wanted} needs crop windows, not {settings['window_shape']}")
+        raise UsageError(f"statistics {wanted} needs crop windows, not {request.window_shape}")
     try:
         found, values = _operations(model)
     except TilepipeError as problem:
@@ -56,12 +50,12 @@ def fix_global_statistics(
     frozen = found.frozen_halo
     assert frozen is not None
     fixed = card.model_copy(update={"stride": found.stride, "halo": max(frozen)})
-    tile, size = tile_size(fixed, settings), max(predicted_shape(source, card, settings.get("pixel_size")))
-    if not insists and size <= tile_size(card, settings):
+    tile, size = tile_size(fixed, request), max(shape)
+    if not insists and size <= tile_size(card, request):
         return known, None  # one tile covers the image
     if not insists and size > tile:
         cost = cost_factor(tile, Sides(*4 * (max(frozen),)))
-        if cost > settings.get("max_cost", MAX_COST):
+        if cost > request.max_cost:
             takes = f"take {cost:.1f} times the work of one pass" if math.isfinite(cost) else "leave no tile a core"
             return (card, _explained(reach, f"holding that fixed would {takes}")), None
     window = -(-_window_side(card) // fixed.stride) * fixed.stride

@@ -6,7 +6,7 @@ its head; `plan` prints them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError
 from tilepipe.models.card import ModelCard
-from tilepipe.planning.resolution import resolution_of
+from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.sample import SIDE, fill_value, sample_of
 
@@ -37,8 +37,8 @@ OUTSIDE = 2.0
 class Finding:
     """Something about an image and a model that a user should know."""
 
-    severity: Literal["note", "warning", "refusal"]
-    """How much it matters: a refusal ends the run."""
+    severity: Literal["note", "warning"]
+    """How much it matters; what ends a run is no finding but an error."""
     text: str
     """One sentence, with the numbers and what to type."""
 
@@ -46,34 +46,21 @@ class Finding:
         return f"{self.severity}: {self.text}"
 
 
-def fitting(source: Source, card: ModelCard, settings: Mapping[str, Any]) -> tuple[Finding, ...]:
-    """Return what `check_fit` finds but refusals. Raises `InputError` for the first of those."""
-    found = check_fit(source, card, settings)
-    for finding in found:
-        if finding.severity == "refusal":
-            raise InputError(finding.text)
-    return tuple(found)
-
-
-def check_fit(source: Source, card: ModelCard, settings: Mapping[str, Any]) -> list[Finding]:
+def check_fit(source: Source, card: ModelCard, request: Request, size: Resolution | None) -> tuple[Finding, ...]:
     """Return what does not fit between an image at full resolution, a model and settings; a few windows are read.
 
-    Raises `InputError` where the pixel size that the model needs is not known or of another unit.
+    `size` is that of the image's pixels; None if nobody says and the model takes any. Raises `InputError` for pixels
+    that are hopelessly large.
     """
-    resolution = resolution_of(source, card, settings.get("pixel_size"))
-    found = [] if resolution is None else list(_of_size(source, card, resolution, settings))
-    if not any(finding.severity == "refusal" for finding in found):
-        pixels = sample_of(source)
-        found += _of_brightness(source, card, pixels)
-        found += _of_fill(source, settings, pixels)
-        found += _of_output(card)
-    return found
+    found = () if size is None else tuple(_of_size(source, card, size, request))
+    pixels = sample_of(source)
+    return (*found, *_of_brightness(source, card, pixels), *_of_fill(source, request, pixels), *_of_output(card))
 
 
-def _of_size(source: Source, card: ModelCard, size: Resolution, settings: Mapping[str, Any]) -> Iterator[Finding]:
+def _of_size(source: Source, card: ModelCard, size: Resolution, request: Request) -> Iterator[Finding]:
     """Find pixels much larger than those of the model, or of a size that nobody means."""
     own = source.resolution
-    if settings.get("pixel_size") and own is not None and own.unit == size.unit:
+    if request.pixel_size and own is not None and own.unit == size.unit:
         apart = max(size.x / own.x, own.x / size.x, size.y / own.y, own.y / size.y)
         if apart > WARNED:
             yield Finding(
@@ -87,9 +74,8 @@ def _of_size(source: Source, card: ModelCard, size: Resolution, settings: Mappin
     coarser = max(size.x, size.y) / card.resolution
     finer = card.resolution / min(size.x, size.y)
     pixels = f"{source.name} has {size}, model {card.name} works at {card.resolution:g} {card.unit}/px"
-    if coarser > REFUSED and not settings.get("force_resolution"):
-        yield Finding(
-            "refusal",
+    if coarser > REFUSED and not request.force_resolution:
+        raise InputError(
             f"{pixels}: pixels {coarser:.3g} times as large do not show what it was trained on. Take a finer image or "
             f"another model; if the file says a wrong size, give the right one with --pixel-size (in {card.unit}); "
             "--force-resolution runs it all the same",
@@ -122,10 +108,9 @@ def _of_brightness(source: Source, card: ModelCard, sample: NDArray[np.float64] 
         )
 
 
-def _of_fill(source: Source, settings: Mapping[str, Any], sample: NDArray[np.float64] | None) -> Iterator[Finding]:
+def _of_fill(source: Source, request: Request, sample: NDArray[np.float64] | None) -> Iterator[Finding]:
     """Find a value that looks like one for no data and is read as image, where nobody said what is image data."""
-    mask = str(settings.get("mask", "auto"))
-    if mask == "none" or mask.startswith("value:"):
+    if request.mask == "none" or request.mask.startswith("value:"):
         return
     if found := fill_value(source, sample):
         remedy = (

@@ -1,4 +1,4 @@
-"""Memory: the promise, computed before a run from the plan's numbers alone.
+"""Memory: the promise, computed before a run.
 
 It does not depend on the image's height or width, but for what is kept of blocks where there are many.
 Constants were measured as peak RSS of the process tree on Linux, x86-64, torch CPU; see docs/memory.md.
@@ -7,22 +7,21 @@ Constants were measured as peak RSS of the process tree on Linux, x86-64, torch 
 from __future__ import annotations
 
 import ctypes
-import re
-from collections.abc import Callable
+import math
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tilepipe.box import Box
-from tilepipe.errors import UsageError
 from tilepipe.inference.device import Compute
 from tilepipe.models.card import ModelCard
-from tilepipe.planning.resolution import predicted_shape
-from tilepipe.planning.settings import Settings
 from tilepipe.sources.base import Source
 from tilepipe.tiling.grid import Grid
+from tilepipe.tiling.statistics_grid import Statistics
 from tilepipe.tiling.tiling import Tiling
-from tilepipe.tiling.uncertainty import check_blended, layer_names
+
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
 
 CACHE = 64 << 20
 """Bytes of decoded image that a source is taken to keep where it does not say."""
@@ -97,73 +96,88 @@ class Needs(NamedTuple):
 
 @dataclass(frozen=True)
 class Load:
-    """What decides the memory of one predicting process."""
+    """What decides the memory of a run beside its tiling."""
 
-    classes: int
-    """Number of classes."""
-    bands: int
-    """Bands that are read."""
-    itemsize: int
-    """Bytes of a pixel value."""
-    grid: Grid
-    """Tiles and blocks."""
-    batch: int
-    """Tiles that the model sees at once."""
-    shrink: float
-    """Source pixels read per pixel of the prediction grid; 1 without resampling."""
-    cache: int
-    """Bytes of decoded image that the source keeps."""
+    source: Source
+    """The image at full resolution."""
+    card: ModelCard
+    """The model's card."""
+    predicted: tuple[int, int]
+    """Prediction grid, (height, width)."""
+    compute: Compute
+    """Where and how the model runs, in how many processes."""
     needs: Needs
     """Of the model."""
-    held: int = 0
-    """Bytes of the image that lie in each process."""
     layers: tuple[str, ...] = ()
     """Uncertainty layers."""
-    number: int = 4
-    """Bytes of a number that the model takes and gives: 8 in fp64."""
-    count: int = 0
-    """Blocks of the run."""
+    region: Box | None = None
+    """Part of the full-resolution grid whose blocks are counted; None: they are taken to be few."""
 
-    def promise(self, workers: int, in_flight: int) -> Memory:
-        """Return the promise for `workers` processes beside this one, 0 for this one alone."""
-        grid, needs = self.grid, self.needs
+    def promise(self, tiling: Tiling) -> Memory:
+        """Return the memory that a run with this tiling takes at most."""
+        grid, needs, compute = tiling.grid(self.predicted), self.needs, self.compute
+        batch, number, classes = compute.batch, compute.itemsize, len(self.card.classes)
         pixels, zone = grid.y.tile * grid.x.tile, grid.y.zone * grid.x.zone
         block = (8 + 3 * len(self.layers)) * zone
-        results = 2 * self.batch * pixels * (2 + self.number * self.classes)
+        results = 2 * batch * pixels * (2 + number * classes)
         if grid.blended:
-            planes = self.classes + ("disagreement" in self.layers)
+            planes = classes + ("disagreement" in self.layers)
             block += 12 * planes * (grid.y.zone + grid.y.tile) * (grid.x.zone + grid.x.tile)
         if grid.blended or self.layers:
-            results += self.batch * pixels * (12 + 2 * self.number) * self.classes
+            results += batch * pixels * (12 + 2 * number) * classes
         if self.layers:  # of one tile: int64 planes that its labels, squares and codes are made of
             results += 32 * pixels
-        each = max(workers, 1)
+        each = max(compute.workers, 1)
         return Memory(
-            processes=PROCESS * (workers + 1),
-            model=each * (needs.heaps + 2 * needs.weights + needs.tile * self.batch * pixels + results),
+            processes=PROCESS * (compute.workers + 1),
+            model=each * (needs.heaps + 2 * needs.weights + needs.tile * batch * pixels + results),
             tiles=each * self._reading(pixels, 4),
-            blocks=block * in_flight,
+            blocks=block * compute.in_flight,
             export=EXPORT,
-            image=self.held * (workers + 1),
+            image=getattr(self.source, "held_bytes", 0) * (compute.workers + 1),
             statistics=each * self._windows() if needs.windows else 0,
-            ledger=max(0, self.count - FEW) * (LINE + STRIPS * grid.blended + LAYER * len(self.layers)),
+            ledger=max(0, self._blocks(grid) - FEW) * (LINE + STRIPS * grid.blended + LAYER * len(self.layers)),
         )
 
     def _reading(self, pixels: int, at_once: int) -> int:
         """Return the bytes of pieces of the image of so many pixels, so many of which are read at once."""
-        read = self.bands * pixels * (self.shrink * (self.itemsize + 16) + self.itemsize)
-        batch = 3 * self.batch * self.bands * pixels * (self.itemsize + self.number)
-        return int(batch + at_once * read) + DECODERS + self.cache
+        (_, height, width), (rows, columns) = self.source.shape, self.predicted
+        shrink = max(1.0, height / rows) * max(1.0, width / columns)  # pixels read per pixel of the prediction grid
+        bands, itemsize = self.card.bands, self.source.dtype.itemsize
+        read = bands * pixels * (shrink * (itemsize + 16) + itemsize)
+        batch = 3 * self.compute.batch * bands * pixels * (itemsize + self.compute.itemsize)
+        return int(batch + at_once * read) + DECODERS + int(getattr(self.source, "cache_bytes", CACHE))
 
     def _windows(self) -> int:
         """Return the bytes of taking statistics in one process: two units are read for, one is computed."""
-        needs = self.needs
-        return (
-            needs.heaps
-            + 2 * needs.weights
-            + needs.window * self.batch * needs.windows
-            + self._reading(needs.windows, 2)
-        )
+        needs, batch = self.needs, self.compute.batch
+        passes = needs.heaps + 2 * needs.weights + needs.window * batch * needs.windows
+        return passes + self._reading(needs.windows, 2)
+
+    def _blocks(self, grid: Grid) -> int:
+        """Return how many blocks the region takes; 0 without one."""
+        if self.region is None:
+            return 0
+        _, height, width = self.source.shape
+        rows, columns = grid.block_ranges(self.region.on_grid((height, width), grid.shape))
+        return len(rows) * len(columns)
+
+
+def needs_of(model: Model, dtype: str, statistics: Statistics | None, shape: tuple[int, int], stride: int) -> Needs:
+    """Return what a model takes in memory that has these `statistics` put in.
+
+    Where they are a field, they are taken of windows of a grid of `shape` (height, width).
+    """
+    if model.facts is not None and not statistics and dtype == "float32":
+        return Needs(model.facts.weights, model.facts.peak)
+    from tilepipe.inference.profile.footprint import footprint
+
+    live = Needs(*footprint(model, dtype=dtype))
+    if statistics is None:
+        return live
+    pixels = math.prod(statistics.windows(shape, stride).tile_shape) if statistics.kind == "field" else 0
+    held = footprint(model, values=sum(statistics.values), dtype=dtype)
+    return Needs(*held, window=live.tile, windows=pixels, heaps=HEAPS)
 
 
 def give_back() -> None:
@@ -172,76 +186,6 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def parse_bytes(text: str | int) -> int:
-    """Return the bytes of '4GiB', '500MB' or a number. Raises `UsageError`."""
-    if isinstance(text, int):
-        return text
-    units = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", text.lower())
-    if not match:
-        raise UsageError(f"memory {text!r} is not a size; write it like 4GiB or 500MB")
-    return int(float(match[1]) * units[match[2] or ""])
-
-
-def limit_of(settings: Settings) -> int | None:
-    """Return the bytes that a run may take; None where nobody says.
-
-    Raises `UsageError` for a size that is none, and for a number without a unit that is less than 1 MiB: its unit is
-    missing.
-    """
-    asked = settings.get("memory")
-    if not asked:
-        return None
-    size, plain = parse_bytes(asked), str(asked).strip()
-    if 0 < size < MiB and plain.isdecimal():
-        raise UsageError(f"memory {plain} is {plain} bytes; write {plain}MiB for that many MiB")
-    return size
-
-
 def format_bytes(size: int) -> str:
     """Return '1.50 GiB' or '512 MiB', never less than `size`: what a message says must be enough where it is given."""
     return f"{-(-100 * size // (1 << 30)) / 100:.2f} GiB" if size >= 1 << 30 else f"{-(-size // MiB)} MiB"
-
-
-Promise = Callable[[Tiling], Memory]
-"""Memory that a run with a tiling takes at most."""
-
-
-def layers_of(settings: Settings, cut: Tiling) -> tuple[str, ...]:
-    """Return the layers asked for. Raises `UsageError` where tiles that are cut like this cannot give them."""
-    return check_blended(layer_names(settings.get("layers", ())), cut.window, cut.overlap)
-
-
-def promises(
-    source: Source, card: ModelCard, settings: Settings, compute: Compute, needs: Needs, region: Box | None = None
-) -> Promise:
-    """Return what tells the memory of a tiling of this image, or of a region of it; without one, of a few blocks."""
-    predicted = predicted_shape(source, card, settings.get("pixel_size"))
-    shrink = max(1.0, source.shape[1] / predicted[0]) * max(1.0, source.shape[2] / predicted[1])
-
-    def promise(tiling: Tiling) -> Memory:
-        grid = tiling.grid(predicted)
-        load = Load(
-            classes=len(card.classes), bands=card.bands, itemsize=source.dtype.itemsize, grid=grid, shrink=shrink,
-            batch=compute.batch, cache=getattr(source, "cache_bytes", CACHE), needs=needs,
-            held=getattr(source, "held_bytes", 0),
-            layers=layers_of(settings, tiling), number=compute.itemsize,
-            count=_blocks_over(grid, region, source.shape[1:]) if region else 0,
-        )  # fmt: skip
-        return load.promise(compute.workers, compute.in_flight)
-
-    return promise
-
-
-def _blocks_over(grid: Grid, region: Box, shape: tuple[int, int]) -> int:
-    """Return how many blocks a region of the full-resolution grid takes."""
-    (height, width), (full_height, full_width) = grid.shape, shape
-    rows, columns = grid.block_ranges(
-        Box(
-            region.y0 * height // full_height,
-            region.x0 * width // full_width,
-            -(-region.y1 * height // full_height),
-            -(-region.x1 * width // full_width),
-        )
-    )
-    return len(rows) * len(columns)

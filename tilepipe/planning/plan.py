@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from tilepipe.box import Box, Sides
 from tilepipe.errors import TilepipeError
 from tilepipe.inference.device import Compute
+from tilepipe.planning.layout import Layout, Left
 from tilepipe.planning.memory import Memory, format_bytes
 from tilepipe.planning.receptive_field import Reach
-from tilepipe.planning.resolution import nearest_pixel
 from tilepipe.text import json_of
 from tilepipe.tiling.grid import Grid, Index
 from tilepipe.tiling.statistics_grid import Statistics, nodes_of
@@ -24,18 +23,8 @@ FORMAT = 2
 
 
 @dataclass(frozen=True)
-class Left:
-    """What polygons or a tissue mask leave to compute."""
-
-    tiles: int
-    """Tiles that decide a pixel that is asked for."""
-    blocks: int
-    """Blocks that predict them."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is computed, from which tiles, in which blocks; shapes are (height, width) in pixels."""
+class Plan(Layout):
+    """What is computed, from which tiles, in which blocks; complete when it is made."""
 
     source: str
     """What the image is called."""
@@ -45,19 +34,6 @@ class Plan:
     """Bands that are read."""
     dtype: str
     """Of the image's pixels."""
-    shape: tuple[int, int]
-    """Full-resolution grid of the image."""
-    predicted: tuple[int, int]
-    """Prediction grid: the image at the model's resolution."""
-    output: tuple[int, int]
-    """Output grid of the whole image: full resolution unless labels are kept at another one."""
-    region: Box
-    """Part of the full-resolution grid that is asked for."""
-    mask: str
-    """What counts as image data ('auto', 'none', 'value:255'), or which of it gets a label: 'tissue+64' (its margin),
-    'area:' and a sha256."""
-    tiling: Tiling
-    """How the prediction grid is cut and put together."""
     compute: Compute
     """Where and how the model runs."""
     classes: int
@@ -88,29 +64,6 @@ class Plan:
     """What does not quite fit between image and model; see `image_fit.check_fit`."""
 
     @property
-    def grid(self) -> Grid:
-        """Tiles and blocks on the prediction grid."""
-        return self.tiling.grid(self.predicted)
-
-    @property
-    def predicted_region(self) -> Box:
-        """Pixels of the prediction grid that decide the labels of the region."""
-        out = self.output_region
-        rows, columns = (
-            (nearest_pixel(start, size, of), nearest_pixel(stop - 1, size, of) + 1)
-            for (start, stop), size, of in zip(
-                ((out.y0, out.y1), (out.x0, out.x1)), self.predicted, self.output, strict=True
-            )
-        )
-        return Box(rows[0], columns[0], rows[1], columns[1])
-
-    @property
-    def output_region(self) -> Box:
-        """The region on the output grid: the pixels that touch it."""
-        (h, w), (H, W), box = self.output, self.shape, self.region
-        return Box(box.y0 * h // H, box.x0 * w // W, -(-box.y1 * h // H), -(-box.x1 * w // W))
-
-    @property
     def exact(self) -> bool:
         """Whether labels equal those of the whole image, seen at once."""
         return self.full_context and (self.statistics is None or self.statistics.kind == "whole")
@@ -126,26 +79,13 @@ class Plan:
         cut = self.tiling
         return cut.window == "crop" and cut.halo is not None and cut.overlap >= 2 * cut.halo
 
-    def tiles(self) -> Iterator[Index]:
-        """Yield the tiles that decide the region."""
-        return self.grid.tiles_over(self.predicted_region)
-
-    def blocks(self) -> Iterator[Index]:
-        """Yield the blocks that the region needs, row by row: a block's earlier neighbours come before it."""
-        return self.grid.blocks_over(self.predicted_region)
-
-    def tiles_of(self, block: Index) -> list[Index]:
-        """Return the tiles of a block that decide pixels of the region."""
-        region, grid = self.predicted_region, self.grid
-        return [tile for tile in grid.tiles_of(block) if grid.kept_box(tile) & region]
-
     @property
     def tile_count(self) -> int:
         """Number of tiles that decide pixels that are asked for; at most, where there may be `holes`."""
         if self.left is not None:
             return self.left.tiles
-        grid, region = self.grid, self.predicted_region
-        return len(grid.y.tiles_over(region.y0, region.y1)) * len(grid.x.tiles_over(region.x0, region.x1))
+        rows, columns = self.tile_ranges
+        return len(rows) * len(columns)
 
     @property
     def windows(self) -> Grid:
@@ -156,8 +96,7 @@ class Plan:
     @property
     def nodes(self) -> Box:
         """Rows and columns of the windows that the region's tiles need."""
-        grid, region = self.grid, self.predicted_region
-        rows, columns = grid.y.tiles_over(region.y0, region.y1), grid.x.tiles_over(region.x0, region.x1)
+        grid, (rows, columns) = self.grid, self.tile_ranges
         first, last = grid.tile_box(Index(rows[0], columns[0])), grid.tile_box(Index(rows[-1], columns[-1]))
         return nodes_of(self.windows, Box(first.y0, first.x0, last.y1, last.x1))
 
@@ -182,17 +121,13 @@ class Plan:
     def baseline_work(self) -> float:
         """What `work` would be if tiles of this size overlapped by half: what is usual with blended tiles."""
         cut = self.tiling
-        return self._work(replace(cut, overlap=cut.tile // 2 // cut.stride * cut.stride, window="gaussian"))
-
-    def _work(self, tiling: Tiling) -> float:
-        grid, region = tiling.grid(self.predicted), self.predicted_region
-        rows, columns = grid.y.tiles_over(region.y0, region.y1), grid.x.tiles_over(region.x0, region.x1)
-        return len(rows) * len(columns) * grid.y.tile * grid.x.tile / region.area
+        half = replace(cut, overlap=cut.tile // 2 // cut.stride * cut.stride, window="gaussian")
+        return replace(self, tiling=half).tile_work
 
     @property
     def costly(self) -> str:
         """A sentence for work that is more than that of tiles which overlap by half; '' where it is not."""
-        work = self._work(self.tiling) + self.statistics_work  # of the region, as `half` is
+        work = self.tile_work + self.statistics_work  # of the whole region, as `baseline_work` is
         if work <= self.baseline_work:
             return ""
         return (
@@ -225,8 +160,9 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON types."""
-        return {**asdict(self), "region": self.region.to_list()}
+        """Return JSON types; names come first in plan.json."""
+        names = dict.fromkeys(("source", "model", "bands", "dtype"))
+        return {**names, **asdict(self), "region": self.region.to_list()}
 
     def to_json(self) -> str:
         """Return the text of plan.json."""

@@ -1,43 +1,147 @@
-"""From a source, a model card and settings to a `Plan`: every choice that the user left open is made here."""
+"""From an image, a model and a request to a `Plan`: every choice that the user left open is made here, once."""
 
 from __future__ import annotations
 
-from tilepipe.errors import UsageError
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias, Unpack
+
+from tilepipe.errors import DeviceError, UsageError, public
+from tilepipe.events import Listener, silent
+from tilepipe.inference.device import resolve_device
 from tilepipe.models.card import ModelCard
-from tilepipe.planning.memory import Needs, layers_of, promises
+from tilepipe.models.identity import identities_held
+from tilepipe.models.model import Model
+from tilepipe.models.unread import open_model
+from tilepipe.planning.global_statistics import fix_global_statistics
+from tilepipe.planning.image_fit import check_fit
+from tilepipe.planning.layout import Layout
+from tilepipe.planning.memory import Load, format_bytes, needs_of
 from tilepipe.planning.plan import Plan
-from tilepipe.planning.receptive_field import reach_of_card
-from tilepipe.planning.resolution import check_fits, output_shape, predicted_shape, resolution_of
-from tilepipe.planning.settings import RegionRequest, Settings, check_numbers, compute_of
-from tilepipe.planning.tile_size import fit_memory
+from tilepipe.planning.receptive_field import Known, measure_receptive_field
+from tilepipe.planning.reduced_halo import reduced_halo
+from tilepipe.planning.region import image_data, on_prediction_grid, resolve_region
+from tilepipe.planning.resolution import grids_of, with_model_bands
+from tilepipe.planning.settings import Request, Settings
+from tilepipe.planning.tile_size import choose_tiling, fit_memory
+from tilepipe.planning.wanted import Wanted
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
+from tilepipe.sources.foreign import Arrayed, Plain
+from tilepipe.sources.mask import Mask
+from tilepipe.sources.open import open_source
+from tilepipe.tiling.tiling import Tiling
+from tilepipe.tiling.uncertainty import check_blended
+
+Image: TypeAlias = "str | Path | Source | Plain | Arrayed"
+"""What may stand for an image: a path, a source, or a numpy, dask, torch, zarr or xarray array."""
+
+
+@public
+@identities_held()
+def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings]) -> Plan:
+    """Return what `segment` would do: tiles, blocks, memory, disk, and what is known about seams.
+
+    Nothing is labelled and nothing is written beside the image. A model that was not measured before is measured, and
+    the result is kept in the cache directory.
+
+    Args:
+        source: The image: a path, a `Source`, or an array of shape (bands, height, width) or (height, width).
+        model: The name of a bundled model, the path of a model, or a `Model`.
+        **settings: See `Settings`. They have the names of the command line's options.
+
+    Returns:
+        The plan. `print(plan)` shows it as a table; sizes are in pixels, memory is in bytes.
+
+    Raises:
+        TilepipeError: As `segment` does, for everything that can be known before a run.
+
+    Example:
+        >>> import tilepipe as tp
+        >>> plan = tp.plan("pipelines/sample/Amazon_24_20.tif", "forest", tile=256)
+        >>> plan.tile_count, plan.exact
+        (9, True)
+    """
+    request = Request.of(settings)
+    model, image = opened(source, model, request)
+    return make_plan(image, model, request)[0]
+
+
+def opened(source: Image, model: str | Path | Model, request: Request) -> tuple[Model, Source]:
+    """Return the model and the image at full resolution, with the bands that the model reads."""
+    model = model if isinstance(model, Model) else open_model(model, trust_model=request.trust_model)
+    image = open_source(source, scene=request.scene, z=request.z, t=request.t)
+    return model, with_model_bands(image, model.card, request)
 
 
 def make_plan(
-    source: Source, card: ModelCard, asked: RegionRequest, settings: Settings, *, device: str, needs: Needs
-) -> Plan:
-    """Return the plan for what is `asked` of `source`.
+    image: Source, model: Model, request: Request, known: Known | None = None, listener: Listener = silent
+) -> tuple[Plan, Mask | None]:
+    """Return the plan for what is asked of an image at full resolution, and the area that gets a label; None: all.
 
-    `device` is resolved ('cpu', 'cuda:0'); `needs` is what the model takes in memory. Raises `InputError` when the
-    image does not fit the model, `UsageError` when settings contradict each other.
+    What is not yet known of the model on this machine is measured: its receptive field (`known` leaves that out), the
+    speed of larger tiles, and what less context does to it. Nothing is labelled.
+
+    Raises `InputError`, `ModelError`, `UsageError` or `DeviceError`.
     """
-    check_numbers(settings)
-    check_fits(source, card)
-    shape, pixel_size = (source.shape[1], source.shape[2]), settings.get("pixel_size")
-    resolution, predicted = resolution_of(source, card, pixel_size), predicted_shape(source, card, pixel_size)
-    if card.output == "labels" and settings.get("layers"):
+    grids = grids_of(image, model.card, request)
+    fit = () if known else check_fit(image, model.card, request, grids.resolution)
+    known = known or measure_receptive_field(model, listener)
+    (card, reach), statistics = fix_global_statistics(model, known, grids.predicted, request)
+    asked, area = resolve_region(image, card, request, grids)
+    data, compute, tolerance = image_data(image, asked.mask), request.compute(model), 0.0
+    needs = needs_of(model, compute.dtype, statistics, grids.predicted, card.stride)
+    load = Load(image, card, grids.predicted, compute, needs, request.layers)
+    if statistics:  # which are put in for tiles whose context is cut off
+        request = replace(request, window_shape="crop")
+    tiling, why = choose_tiling(model, card, request, load)
+    if not statistics:
+        seen = on_prediction_grid(data, grids.predicted)
+        tiling, tolerance = reduced_halo(model, seen, request, tiling, compute)
+    tiling, memory = fit_memory(tiling, replace(load, region=asked.region), request.memory)
+    layout = Layout(grids.image, grids.predicted, grids.output, asked.region, asked.mask, tiling)
+    picked: Picked = getattr(image, "picked", Picked())
+    plan = Plan(
+        **vars(layout), source=image.name, model=card.name, bands=image.shape[0], dtype=str(image.dtype),
+        compute=compute, classes=len(card.classes), label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
+        reach=replace(reach, tolerance=tolerance), layers=_layers(card, request.layers, tiling), statistics=statistics,
+        picked=picked.bands, valid_band=picked.valid, why=why, left=Wanted(data, layout, area).left(),
+        holes=not getattr(data, "complete", False), fit=tuple(map(str, (*fit, *asked.notes))),
+    )  # fmt: skip
+    return plan, area
+
+
+def _layers(card: ModelCard, layers: tuple[str, ...], tiling: Tiling) -> tuple[str, ...]:
+    """Return the layers asked for. Raises `UsageError` where the model, or tiles that are cut like this, give none."""
+    if card.output == "labels" and layers:
         raise UsageError(
             f"model {card.name} gives labels and no probabilities, of which layers are made; leave --layers out"
         )
-    compute = compute_of(settings, device)
-    tiling, memory = fit_memory(card, settings, promises(source, card, settings, compute, needs, asked.region))
-    picked: Picked = getattr(source, "picked", Picked())
-    return Plan(
-        source=source.name, picked=picked.bands, valid_band=picked.valid,
-        model=card.name, bands=source.shape[0], dtype=str(source.dtype), shape=shape,
-        predicted=predicted, output=output_shape(shape, predicted, resolution, settings.get("resolution", "full")),
-        region=asked.region, mask=asked.mask, tiling=tiling, compute=compute, classes=len(card.classes),
-        label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
-        reach=reach_of_card(card), layers=layers_of(settings, tiling),
-    )  # fmt: skip
+    return check_blended(layers, tiling.window, tiling.overlap)
+
+
+def resumed(plan: Plan, image: Source, model: Model, request: Request) -> Plan:
+    """Return a plan that a run has kept as it goes on: its choices hold, whatever would be chosen today.
+
+    Worker processes are those asked for now. Raises `DeviceError` where the plan's device is not there, `UsageError`
+    where so many workers do not keep within `memory`.
+    """
+    try:
+        resolve_device(plan.compute.device)
+    except DeviceError as error:
+        raise DeviceError(
+            f"the run that was interrupted computes on {plan.compute.device}: {error}. Go on where that device is, or "
+            "name another one with --device, which begins anew"
+        ) from None
+    plan = replace(plan, source=image.name, model=model.card.name)
+    if request.workers == plan.compute.workers:
+        return plan
+    compute = replace(plan.compute, workers=request.workers)
+    needs = needs_of(model, compute.dtype, plan.statistics, plan.predicted, plan.tiling.stride)
+    memory = Load(image, model.card, plan.predicted, compute, needs, plan.layers, plan.region).promise(plan.tiling)
+    if request.memory is not None and memory.total > request.memory:
+        raise UsageError(
+            f"memory {format_bytes(request.memory)} cannot be kept by the run that was interrupted with "
+            f"{compute.workers} worker processes, which take {format_bytes(memory.total)}; give fewer --workers"
+        )
+    return replace(plan, compute=compute, memory=memory)

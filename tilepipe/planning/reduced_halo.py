@@ -1,4 +1,4 @@
-"""Afford: less context than the model's reach, where all of it costs too much; how much is measured on the image."""
+"""Reduced halo: less context than the model's reach, if all of it costs too much; measured on windows of the image."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from tilepipe.box import Box, Sides
-from tilepipe.errors import InputError, ModelError, UsageError
+from tilepipe.errors import InputError, ModelError
 from tilepipe.inference.device import Compute
-from tilepipe.models.card import ModelCard
-from tilepipe.planning.resolution import predicted_shape
-from tilepipe.planning.settings import MAX_COST, TOLERANCE, Settings
-from tilepipe.planning.tile_size import tile_size
+from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Source
-from tilepipe.sources.resample import Resampled
-from tilepipe.tiling.tiling import cost_factor
+from tilepipe.tiling.tiling import Tiling, cost_factor
 
 if TYPE_CHECKING:
     from tilepipe.inference.profile.edge_errors import EdgeErrors
@@ -35,44 +32,34 @@ _MEASURED: dict[str, EdgeErrors | None] = {}
 
 
 def reduced_halo(
-    model: Model, card: ModelCard, source: Source, settings: Settings, device: str
-) -> tuple[Settings, float]:
-    """Return settings with an overlap that keeps within `max_cost`, and the tolerance that it was chosen for.
+    model: Model, image: Source, request: Request, tiling: Tiling, compute: Compute
+) -> tuple[Tiling, float]:
+    """Return the tiling with an overlap that keeps within `max_cost`, and the tolerance that it was chosen for.
 
-    Both are as they were, with tolerance 0, where the overlap is the user's own, exact labels are cheap enough, or the
-    model's reach is unknown. Where no context within `max_cost` keeps the tolerance, tiles are blended with half of a
-    tile, uncertified. The choice depends on the whole image, never on the region. Raises `UsageError`.
+    `image` lies on the prediction grid. The tiling is as it was, with tolerance 0, where the overlap is the user's own,
+    exact labels are cheap enough, or the model's reach is unknown. Where no context within `max_cost` keeps the
+    tolerance, tiles are blended with half of a tile, uncertified. The choice depends on the whole image, never on the
+    region.
     """
-    tolerance, most = settings.get("tolerance", TOLERANCE), settings.get("max_cost", MAX_COST)
-    if not 0 <= tolerance < 1 or most < 1:
-        raise UsageError(f"tolerance {tolerance} is not in [0, 1), or max_cost {most} is below 1")
-    own = settings.get("overlap", "auto") != "auto" or settings.get("window_shape", "auto") not in ("auto", "crop")
-    if card.halo is None or own or tolerance == 0:
-        return settings, 0.0
-    tile, shape = tile_size(card, settings), predicted_shape(source, card, settings.get("pixel_size"))
-    if max(shape) <= tile or cost_factor(tile, Sides(*4 * (card.halo,))) <= most:
-        return settings, 0.0
-    image = source if shape == source.shape[1:] else Resampled(source, *shape)
-    where = device, "fp64" if settings.get("precision") == "fp64" else "fp32"
-    halo = _halo(model, card.stride, image, (tolerance, most, tile), where)
-    chosen: Settings = {**settings, "overlap": tile // 2 // card.stride * card.stride, "window_shape": "gaussian"}
-    if halo is None:
-        return chosen, 0.0
-    return {**chosen, "overlap": 2 * halo, "window_shape": "crop"}, tolerance
+    tile, stride, halo = tiling.tile, tiling.stride, tiling.halo
+    own = request.overlap is not None or request.window_shape not in ("auto", "crop")
+    if halo is None or own or request.tolerance == 0:
+        return tiling, 0.0
+    if max(image.shape[1:]) <= tile or cost_factor(tile, Sides(halo, halo, halo, halo)) <= request.max_cost:
+        return tiling, 0.0
+    less = _halo(model, image, request, tiling, compute)
+    if less is None:
+        return replace(tiling, overlap=tile // 2 // stride * stride, window="gaussian"), 0.0
+    return replace(tiling, overlap=2 * less, window="crop"), request.tolerance
 
 
-def _halo(
-    model: Model, stride: int, image: Source, wanted: tuple[float, float, int], where: tuple[str, str]
-) -> int | None:
-    """Return the smallest halo that keeps the tolerance within the cost; None where there is none.
-
-    `where` is device and precision.
-    """
+def _halo(model: Model, image: Source, request: Request, tiling: Tiling, compute: Compute) -> int | None:
+    """Return the smallest halo that keeps the tolerance within the cost; None where there is none."""
     from tilepipe.models.identity import model_identity
 
-    tolerance, most, tile = wanted
+    stride, where = tiling.stride, (compute.device, "fp64" if compute.precision == "fp64" else "fp32")
     fits = (min(image.shape[1:]) - 2 * stride) // (4 * stride) * stride
-    margin = min(int(tile * (1 - 1 / math.sqrt(most)) / 2) // stride * stride, fits)
+    margin = min(int(tiling.tile * (1 - 1 / math.sqrt(request.max_cost)) / 2) // stride * stride, fits)
     if margin < stride:
         return None
     seen = hashlib.sha256()
@@ -82,7 +69,7 @@ def _halo(
     if key not in _MEASURED:
         _MEASURED[key] = _measure(model, image, (margin, stride), where)
     errors = _MEASURED[key]
-    return None if errors is None else errors.halo(tolerance, stride)
+    return None if errors is None else errors.halo(request.tolerance, stride)
 
 
 def _measure(model: Model, image: Source, sizes: tuple[int, int], where: tuple[str, str]) -> EdgeErrors | None:

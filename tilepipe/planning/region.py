@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +15,8 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.planning.image_fit import Finding
-from tilepipe.planning.plan import Plan
-from tilepipe.planning.resolution import resolution_of
-from tilepipe.planning.settings import RegionRequest, Settings
+from tilepipe.planning.resolution import Grids
+from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Source
 from tilepipe.sources.geojson import read_geojson
 from tilepipe.sources.geojson_place import LON_LAT, frame
@@ -26,40 +25,51 @@ from tilepipe.sources.mask import Mask, Masked, tissue
 from tilepipe.sources.resample import Resampled
 from tilepipe.text import did_you_mean
 
-VALUE = "value:"
-"""Beginning of a mask that names the value of pixels without image data, as in value:255."""
+VALUE, TISSUE, AREA = "value:", "tissue+", "area:"
+"""Beginnings of masks that name the value of pixels without image data (value:255), or in a plan the margin of tissue
+in pixels, or the sha256 of polygons."""
 MASKS = ("auto", "none", "tissue", f"{VALUE}255")
 CONTEXT = 64
 """Pixels of the model's grid by which tissue is grown where the model's reach is unknown."""
 
 
-def resolve_region(source: Source, card: ModelCard, settings: Settings) -> tuple[RegionRequest, Mask | None]:
+@dataclass(frozen=True)
+class RegionRequest:
+    """Which part of an image is asked for."""
+
+    region: Box
+    """Pixels of the full-resolution grid."""
+    mask: str
+    """What is image data, or which of it gets a label, as in `Plan.mask`."""
+    notes: tuple[Finding, ...] = ()
+    """What the user should know of it, as that a part of it lies beyond the image."""
+
+
+def resolve_region(
+    source: Source, card: ModelCard, request: Request, grids: Grids
+) -> tuple[RegionRequest, Mask | None]:
     """Return what is asked for, and the area of full-resolution pixels that get a label, where that is not all.
 
     Raises `UsageError`, `InputError`.
     """
-    whole = Box.of_shape(*source.shape[1:])
-    ways = [name for name in ("region", "bounds", "window") if settings.get(name) is not None]
-    if len(ways) > 1:
-        raise UsageError(f"{' and '.join(ways)} are both given; name the part of the image in one way")
-    region = settings.get("region")
-    if isinstance(region, str | Path):
-        if settings.get("mask", "auto") != "auto":
-            raise UsageError(f"the polygons of {region} say where to compute; leave out mask {settings['mask']}")
-        return _inside(source, region, whole)
+    whole, region = Box.of_shape(*source.shape[1:]), request.region
     notes: tuple[Finding, ...] = ()
-    box = whole if region is None else region if isinstance(region, Box) else Box(*region)
-    if settings.get("bounds") is not None:
-        wanted = window_of_bounds(source, settings["bounds"], settings.get("bounds_crs"))
+    if isinstance(region, str):
+        if request.mask != "auto":
+            raise UsageError(f"the polygons of {region} say where to compute; leave out mask {request.mask}")
+        return _inside(source, region, whole)
+    box = region or whole
+    if request.bounds is not None:
+        wanted = window_of_bounds(source, request.bounds, request.bounds_crs)
         box, notes = _cut(source, wanted, "the bounds reach", "warning")
-    if settings.get("window") is not None:
-        column, row, width, height = settings["window"]
+    if request.window is not None:
+        column, row, width, height = request.window
         box = Box(row, column, row + height, column + width)
     if not whole.contains(box):
         raise UsageError(
             f"region {_rows(box)} is not inside {source.name}, which has {whole.height} rows and {whole.width} columns"
         )
-    asked, area = _masked(source, card, box, settings)
+    asked, area = _masked(source, card, box, request.mask, grids)
     return replace(asked, notes=notes + asked.notes), area
 
 
@@ -80,25 +90,41 @@ def _rows(box: Box) -> str:
     return f"rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
 
 
-def _masked(source: Source, card: ModelCard, box: Box, settings: Settings) -> tuple[RegionRequest, Mask | None]:
-    mask = settings.get("mask", "auto")
+def _masked(source: Source, card: ModelCard, box: Box, mask: str, grids: Grids) -> tuple[RegionRequest, Mask | None]:
     if mask in ("auto", "none"):
-        return RegionRequest(box, str(mask)), None
-    if str(mask).startswith(VALUE):
-        value = _value(str(mask))
+        return RegionRequest(box, mask), None
+    if mask.startswith(VALUE):
+        value = _value(mask)
         _check_held(source, value)
         return RegionRequest(box, f"{VALUE}{value:.17g}"), None
     if mask == "tissue":
-        own = resolution_of(source, card, settings.get("pixel_size"))
+        own = grids.resolution
         scale = card.resolution / own.y if card.resolution and own else 1.0
-        margin = scale * (card.halo or CONTEXT)
-        return RegionRequest(box, f"tissue+{margin:g}"), tissue(source, margin)
+        named = f"{TISSUE}{scale * (card.halo or CONTEXT):g}"
+        return RegionRequest(box, named), area_of(source, named)
     if not Path(mask).suffix and not Path(mask).exists():
-        raise UsageError(f"mask {did_you_mean(str(mask), MASKS)}, and there is no GeoJSON file of that name")
+        raise UsageError(f"mask {did_you_mean(mask, MASKS)}, and there is no GeoJSON file of that name")
     return _inside(source, mask, box)
 
 
-def _inside(source: Source, path: str | Path, box: Box) -> tuple[RegionRequest, Area]:
+def area_of(source: Source, mask: str, polygons: str | None = None) -> Mask | None:
+    """Return the area that the mask of a plan names; `polygons` is a file of them. None: all of the region.
+
+    Raises `UsageError` where the file is not given or cannot be read, `InputError` where it holds other polygons.
+    """
+    if mask.startswith(TISSUE):
+        return tissue(source, float(mask.removeprefix(TISSUE)))
+    if not mask.startswith(AREA):
+        return None
+    if polygons is None:
+        raise UsageError("the run computed inside polygons; name their file with --mask")
+    area = _area(source, polygons)
+    if _digest(area) != mask:
+        raise InputError(f"the polygons of {polygons} are not those of the run; name the same file")
+    return area
+
+
+def _inside(source: Source, path: str, box: Box) -> tuple[RegionRequest, Area]:
     """Return what is asked for with polygons: those of a GeoJSON file, and of them what lies in `box`."""
     area = _area(source, path)
     around, notes = _cut(source, area.box, f"the polygons of {path} reach", "note")
@@ -110,7 +136,7 @@ def _inside(source: Source, path: str | Path, box: Box) -> tuple[RegionRequest, 
     return RegionRequest(inside, _digest(area), notes), area
 
 
-def _area(source: Source, path: str | Path) -> Area:
+def _area(source: Source, path: str) -> Area:
     """Return the polygons of a GeoJSON file: in its CRS for rasters, in level-0 pixels (QuPath) for slides."""
     try:
         found = read_geojson(path)
@@ -123,7 +149,7 @@ def _area(source: Source, path: str | Path) -> Area:
 
 
 def _digest(area: Area) -> str:
-    return "area:" + hashlib.sha256(json.dumps(area.geometries, sort_keys=True).encode()).hexdigest()
+    return AREA + hashlib.sha256(json.dumps(area.geometries, sort_keys=True).encode()).hexdigest()
 
 
 def _value(mask: str) -> float:
@@ -157,6 +183,6 @@ def image_data(source: Source, mask: str) -> Source:
     return Masked(source, None) if mask == "none" else source
 
 
-def on_prediction_grid(image: Source, plan: Plan) -> Source:
-    """Return `image_data` at the model's resolution."""
-    return image if plan.predicted == plan.shape else Resampled(image, *plan.predicted)
+def on_prediction_grid(image: Source, predicted: tuple[int, int]) -> Source:
+    """Return `image_data` at the model's resolution: on a grid of (height, width)."""
+    return image if predicted == image.shape[1:] else Resampled(image, *predicted)

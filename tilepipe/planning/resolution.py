@@ -1,31 +1,62 @@
-"""Resolution: whether an image fits a model, at which pixel size it is predicted, and on which grid labels are kept."""
+"""Resolution: at which pixel size an image is predicted, and on which grid labels are kept."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from tilepipe.errors import InputError, UsageError
 from tilepipe.models.card import ModelCard
+from tilepipe.planning.settings import Request
 from tilepipe.sources.band_choice import Reader, choose_bands
 from tilepipe.sources.bands import with_picked
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.resample import fitting_shape
 
 
-def with_model_bands(source: Source, card: ModelCard, settings: Mapping[str, Any]) -> Source:
-    """Return an image with the bands that a model reads: those of the setting `bands`, or those that fit it.
+@dataclass(frozen=True)
+class Grids:
+    """The pixel grids of an image under a model; shapes are (height, width)."""
+
+    image: tuple[int, int]
+    """Full-resolution grid."""
+    predicted: tuple[int, int]
+    """Prediction grid: the image at the model's resolution."""
+    output: tuple[int, int]
+    """Grid of the labels of the whole image."""
+    resolution: Resolution | None = None
+    """Size of the image's pixels, as the user or the file says; None if nobody says and the model takes any."""
+
+
+def grids_of(source: Source, card: ModelCard, request: Request) -> Grids:
+    """Return the grids of an image.
+
+    Raises `InputError` for other bands or another pixel type than those the model was trained on, and for a pixel size
+    that it needs and that is unknown or in another unit. Raises `UsageError` for a size of labels of an image without.
+    """
+    _check_pixels(source, card)
+    shape, own = (source.shape[1], source.shape[2]), _resolution_of(source, card, request.pixel_size)
+    predicted = shape if own is None or card.resolution is None else fitting_shape(source, own, card.resolution)
+    wanted = request.resolution
+    if isinstance(wanted, str):
+        return Grids(shape, predicted, shape if wanted == "full" else predicted, own)
+    if own is None:
+        raise UsageError(f"resolution {wanted:g} asks for a pixel size but the image has none; use full or model")
+    output = max(1, round(shape[0] * own.y / wanted)), max(1, round(shape[1] * own.x / wanted))
+    return Grids(shape, predicted, output, own)
+
+
+def with_model_bands(source: Source, card: ModelCard, request: Request) -> Source:
+    """Return an image with the bands that a model reads: those asked for, or those that fit it.
 
     What was chosen without being asked for is said in the `notes` of the source.
 
     Raises `UsageError` for bands that are not there, `InputError` where it cannot be told which ones to read.
     """
     reader = Reader(card.bands, card.band_names, card.name)
-    picked = choose_bands(source, reader, settings.get("bands"), masked=settings.get("mask") != "none")
-    if settings.get("bands") is not None and len(picked.bands) != card.bands:
+    picked = choose_bands(source, reader, request.bands, masked=request.mask != "none")
+    if request.bands is not None and len(picked.bands) != card.bands:
         raise UsageError(
             f"--bands names {len(picked.bands)} bands, model {card.name} reads {card.bands}; "
             "name as many, in the order that the model was trained on"
@@ -33,7 +64,7 @@ def with_model_bands(source: Source, card: ModelCard, settings: Mapping[str, Any
     return with_picked(source, picked)
 
 
-def check_fits(source: Source, card: ModelCard) -> None:
+def _check_pixels(source: Source, card: ModelCard) -> None:
     """Raise `InputError` when the image has other bands or another pixel type than the model was trained on."""
     if source.shape[0] != card.bands:
         raise InputError(
@@ -47,7 +78,7 @@ def check_fits(source: Source, card: ModelCard) -> None:
         )
 
 
-def resolution_of(source: Source, card: ModelCard, pixel_size: float | None) -> Resolution | None:
+def _resolution_of(source: Source, card: ModelCard, pixel_size: float | None) -> Resolution | None:
     """Return the image's resolution, as stated by the user or the file; None when the model takes any.
 
     An array without a resolution is taken as it is. Raises `InputError` when it is unknown or in another unit.
@@ -69,33 +100,6 @@ def resolution_of(source: Source, card: ModelCard, pixel_size: float | None) -> 
             "it was trained on another kind of image"
         )
     return source.resolution
-
-
-def predicted_shape(source: Source, card: ModelCard, pixel_size: float | None) -> tuple[int, int]:
-    """Return (height, width) of the prediction grid: the image at the model's resolution. Raises `InputError`."""
-    resolution = resolution_of(source, card, pixel_size)
-    if resolution is None or card.resolution is None:
-        return source.shape[1], source.shape[2]
-    return fitting_shape(source, resolution, card.resolution)
-
-
-def output_shape(
-    shape: tuple[int, int], predicted: tuple[int, int], resolution: Resolution | None, wanted: str | float
-) -> tuple[int, int]:
-    """Return (height, width) of the output grid of the whole image for 'full', 'model' or a pixel size."""
-    if wanted == "full":
-        return shape
-    if wanted == "model":
-        return predicted
-    try:
-        size = float(wanted)
-    except ValueError:
-        size = 0.0
-    if not 0 < size < math.inf:
-        raise UsageError(f"resolution {wanted!r} is not known; use full, model or a pixel size above 0")
-    if resolution is None:
-        raise UsageError(f"resolution {size:g} asks for a pixel size but the image has none; use full or model")
-    return max(1, round(shape[0] * resolution.y / size)), max(1, round(shape[1] * resolution.x / size))
 
 
 def nearest_pixel(index: int, size: int, of: int) -> int:

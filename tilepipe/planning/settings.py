@@ -1,23 +1,19 @@
-"""Settings: all that a user may choose, and the checks of single numbers."""
+"""Settings: all that a user may choose; and a request, which is settings checked, with every default filled in."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
-from tilepipe.inference.device import Compute, usual_batch
-from tilepipe.planning.image_fit import Finding
+from tilepipe.inference.device import Compute, resolve_device, resolve_precision, usual_batch
+from tilepipe.planning.check_settings import KINDS, checked
 
-TOLERANCE = 0.01
-"""Difference in probability that is accepted where exact labels cost more than `MAX_COST`."""
-MAX_COST = 4.0
-"""Work over that of one pass: what an overlap of half a tile costs."""
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
 
 
 class Choices(TypedDict, total=False):
@@ -96,47 +92,60 @@ class Settings(Choices, total=False):
 
 
 @dataclass(frozen=True)
-class RegionRequest:
-    """Which part of an image is asked for."""
+class Request:
+    """Settings that were checked once, each with its default. What they mean is said in `Settings`."""
 
-    region: Box
-    """Pixels of the full-resolution grid."""
-    mask: str
-    """What is image data, or which of it gets a label, as in `Plan.mask`."""
-    notes: tuple[Finding, ...] = ()
-    """What the user should know of it, as that a part of it lies beyond the image."""
+    scene: int | None = None
+    z: int | None = None
+    t: int | None = None
+    products: tuple[str, ...] = ()
+    """The setting `of`."""
+    bounds: tuple[float, float, float, float] | None = None
+    bounds_crs: str | None = None
+    bands: str | tuple[int | str, ...] | None = None
+    window: tuple[int, int, int, int] | None = None
+    tile: int | None = None
+    """None: auto."""
+    overlap: int | None = None
+    """None: auto."""
+    window_shape: str = "auto"
+    statistics: str = "auto"
+    tolerance: float = 0.01
+    max_cost: float = 4.0
+    """What an overlap of half a tile costs."""
+    resolution: str | float = "full"
+    pixel_size: float | None = None
+    force_resolution: bool = False
+    mask: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    batch: int | None = None
+    """None: what is usual on the device."""
+    block: int = 1024
+    memory: int | None = None
+    """Bytes; None: nobody says."""
+    workers: int = 0
+    scheduler: str | None = None
+    trust_model: str | None = None
+    on_tile_error: str = "nodata"
+    overwrite: bool = False
+    layers: tuple[str, ...] = ()
+    region: Box | str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The settings as they were given, of which the request key is made."""
 
+    @classmethod
+    def of(cls, settings: Mapping[str, object]) -> Request:
+        """Return `Settings` as a request. Raises `UsageError` for one that is not known, or that cannot be meant."""
+        given = checked(settings)
+        ways = [name for name in ("region", "bounds", "window") if name in given]
+        if len(ways) > 1:
+            raise UsageError(f"{' and '.join(ways)} are both given; name the part of the image in one way")
+        meant = {name: KINDS[name].meant(value) for name, value in given.items()}
+        return cls(products=meant.pop("of", ()), **meant, given=given)
 
-def compute_of(settings: Settings, device: str) -> Compute:
-    """Return where and how the model runs; `device` and the precision of the settings are resolved."""
-    return Compute(
-        device=device,
-        precision=settings.get("precision", "fp32"),
-        batch=settings.get("batch") or usual_batch(device),
-        workers=settings.get("workers") or 0,
-    )
-
-
-def check_numbers(settings: Settings) -> None:
-    """Raise `UsageError` for a number that cannot be meant."""
-    given: dict[str, Any] = {**settings}
-    for name, least in (("tile", 1), ("overlap", 0), ("batch", 1), ("block", 1), ("workers", 0), ("pixel_size", 0)):
-        value = given.get(name)
-        if value is None or (value == "auto" and name in ("tile", "overlap")):
-            continue
-        if name == "pixel_size" and isinstance(value, str):
-            raise UsageError(
-                f"pixel_size {value!r} is no number; give it alone, in micrometres for slides and metres for rasters: "
-                f"{plain_size(value)}"
-            )
-        if not isinstance(value, int | float) or not least <= value < math.inf or (name == "pixel_size" and value == 0):
-            raise UsageError(f"{name} {value!r} is no number that can be used; give {least} or more")
-
-
-def plain_size(text: str) -> str:
-    """Return a pixel size as it should have been given: '0.25 (um)' for '250nm'; '0.25' where nothing can be read."""
-    found = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(nm|um|µm|μm|mm|cm|m)(?:/px)?\s*", text.lower())
-    if not found:
-        return "0.25"
-    times, unit = {"nm": (1e-3, "um"), "mm": (1e-3, "m"), "cm": (1e-2, "m"), "m": (1, "m")}.get(found[2], (1, "um"))
-    return f"{float(found[1]) * times:g} (that is in {unit})"
+    def compute(self, model: Model) -> Compute:
+        """Return where and how a model runs on this machine. Raises `DeviceError`, `UsageError`, `ModelError`."""
+        device = resolve_device(self.device)
+        precision = resolve_precision(self.precision, device, model)
+        return Compute(device, precision, self.batch or usual_batch(device), self.workers)

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
-from tilepipe.planning.plan import Left, Plan
+from tilepipe.errors import InputError
+from tilepipe.planning.layout import Layout, Left
 from tilepipe.planning.resolution import nearest_pixel
 from tilepipe.sources.base import Source
 from tilepipe.sources.mask import Mask, OnGrid, quarters, readable
@@ -29,31 +30,31 @@ CLOSELY = 64 * 64
 
 @dataclass(frozen=True)
 class Wanted:
-    """The pixels of a plan's region that are to get a label; picklable."""
+    """The pixels of a region that are to get a label; picklable."""
 
     image: Source
     """The image at full resolution; valid where it holds image data."""
-    plan: Plan
-    """Its grids and the region."""
+    layout: Layout
+    """Its grids, the region and the tiles."""
     area: Mask | None = None
     """Full-resolution pixels that are asked for; None: all of the region."""
 
     def asked(self, box: Box) -> NDArray[np.bool_]:
         """Return where pixels of `box` on the prediction grid decide pixels that are asked for, (height, width)."""
         found = np.zeros(box.shape, bool)
-        inside = box & self.plan.predicted_region
-        for piece in self._pieces(inside, self.plan.predicted) if inside else ():
+        inside = box & self.layout.predicted_region
+        for piece in self._pieces(inside, self.layout.predicted) if inside else ():
             found[piece.slices_in(box)] = True if self.area is None else self._decides(self.area, piece)
         return found
 
     def _decides(self, area: Mask, box: Box) -> NDArray[np.bool_]:
-        plan = self.plan
+        layout = self.layout
         rows, columns = (
             _decided(start, stop, size, of)
-            for (start, stop), size, of in zip(_spans(box), plan.predicted, plan.output, strict=True)
+            for (start, stop), size, of in zip(_spans(box), layout.predicted, layout.output, strict=True)
         )
         over = Box(rows[0], columns[0], rows[1], columns[1])
-        return _any(_any(OnGrid(area, plan.shape, plan.output)(over), rows[2], 0), columns[2], 1)
+        return _any(_any(OnGrid(area, layout.shape, layout.output)(over), rows[2], 0), columns[2], 1)
 
     def labelled(self, box: Box) -> NDArray[np.bool_]:
         """Return where pixels of `box` on the output grid get a label: asked for, and holding image data.
@@ -61,25 +62,25 @@ class Wanted:
         An output pixel is asked for if the full-resolution pixel under its centre is; it holds image data if any that
         it covers does. What cannot be read counts as image data.
         """
-        plan, found = self.plan, np.ones(box.shape, bool)
-        for piece in self._pieces(box, plan.output):
+        layout, found = self.layout, np.ones(box.shape, bool)
+        for piece in self._pieces(box, layout.output):
             part = found[piece.slices_in(box)]
             if self.area is not None:
-                part[:] = OnGrid(self.area, plan.shape, plan.output)(piece)
+                part[:] = OnGrid(self.area, layout.shape, layout.output)(piece)
             if part.any():
                 part &= readable(self._valid, piece)
         return found
 
     def _valid(self, box: Box) -> NDArray[np.bool_] | None:
-        level = self.image.coarser(*self.plan.predicted)
+        level = self.image.coarser(*self.layout.predicted)
         on_canvas: Callable[[Box], NDArray[np.bool_] | None] = getattr(level, "on_canvas", self.image.valid)
-        if self.plan.output == self.plan.shape:
+        if self.layout.output == self.layout.shape:
             return on_canvas(box)
-        return Resampled(self.image, *self.plan.output).valid(box)
+        return Resampled(self.image, *self.layout.output).valid(box)
 
     def _pieces(self, box: Box, grid: tuple[int, int]) -> Iterator[Box]:
         """Yield runs of rows of a box of a grid, each over a bounded number of full-resolution pixels."""
-        (height, width), (full_height, full_width) = grid, self.plan.shape
+        (height, width), (full_height, full_width) = grid, self.layout.shape
         rows = max(1, PIECE * height // full_height // max(1, box.width * full_width // width))
         for y in range(box.y0, box.y1, rows):
             yield Box(y, box.x0, min(y + rows, box.y1), box.x1)
@@ -87,14 +88,15 @@ class Wanted:
     def left(self) -> Left | None:
         """Return how many tiles and blocks the area leaves of those of the region; None without an area.
 
-        Whole rectangles of tiles are decided at once where the area does not vary over them.
+        Whole rectangles of tiles are decided at once where the area does not vary over them. Raises `InputError` if
+        nothing is left.
         """
         if self.area is None:
             return None
-        grid, region = self.plan.grid, self.plan.predicted_region
+        grid = self.layout.grid
         blocks = np.zeros((grid.y.blocks, grid.x.blocks), bool)
         tiles = 0
-        waiting = [(grid.y.tiles_over(region.y0, region.y1), grid.x.tiles_over(region.x0, region.x1))]
+        waiting = [self.layout.tile_ranges]
         while waiting:
             rows, columns = waiting.pop()
             known = self._known(self.area, rows, columns)
@@ -104,11 +106,18 @@ class Wanted:
                 tiles += len(rows) * len(columns)
                 y, x = ((a.block_of(k[0]), a.block_of(k[-1]) + 1) for a, k in ((grid.y, rows), (grid.x, columns)))
                 blocks[slice(*y), slice(*x)] = True
+        if not tiles:
+            tissue, region = self.layout.mask.startswith("tissue"), self.layout.region
+            what = "no tissue was found" if tissue else "no pixel's centre lies in the polygons"
+            raise InputError(
+                f"nothing of {self.image.name} is left to label: {what}, in rows {region.y0} to {region.y1}, "
+                f"columns {region.x0} to {region.x1}; name a larger area, or leave the mask out"
+            )
         return Left(tiles, int(blocks.sum()))
 
     def _known(self, area: Mask, rows: range, columns: range) -> bool | None:
         """Return whether each of a rectangle of tiles decides pixels that are asked for, or none does; None: mixed."""
-        grid, region = self.plan.grid, self.plan.predicted_region
+        grid, region = self.layout.grid, self.layout.predicted_region
         (y0, y1), (x0, x1) = ((a.kept(k[0])[0], a.kept(k[-1])[1]) for a, k in ((grid.y, rows), (grid.x, columns)))
         box = Box(y0, x0, y1, x1) & region
         assert box is not None, "tiles that decide nothing of the region"
@@ -130,8 +139,8 @@ class Wanted:
 
     def _around(self, box: Box) -> Box:
         """Return full-resolution pixels that hold all those under the output pixels that `box` decides."""
-        plan, spans = self.plan, []
-        for (start, stop), size, of, full in zip(_spans(box), plan.predicted, plan.output, plan.shape, strict=True):
+        spans, sizes = [], zip(self.layout.predicted, self.layout.output, self.layout.shape, strict=True)
+        for (start, stop), (size, of, full) in zip(_spans(box), sizes, strict=True):
             margin = -(-full // of)  # the pixel under an output pixel's centre may lie beyond the box by less than that
             spans.append((max(0, start * full // size - margin), min(full, -(-stop * full // size) + margin)))
         return Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])

@@ -16,6 +16,7 @@ from tilepipe.execution.job import make_job
 from tilepipe.execution.region_labels import region_labels
 from tilepipe.models.model import Model
 from tilepipe.planning.receptive_field import reach_of_card
+from tilepipe.planning.settings import Request
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.scenes import IGNORE, Scene
 
@@ -39,7 +40,7 @@ def score(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> Confusi
 def predicted(model: Model, scene: Scene, box: Box, device: str = "cpu") -> NDArray[Any]:
     """Return the model's labels of a full-resolution box, (height, width); the card's nodata where no image data is."""
     known = model.card, reach_of_card(model.card)  # weights change between validations; the network was measured before
-    return region_labels(make_job(scene.whole, model, {"region": box, "device": device}, known), scene.whole)
+    return region_labels(make_job(scene.whole, model, Request(region=box, device=device), known), scene.whole)
 
 
 def compared(labels: NDArray[Any], true: NDArray[np.int64], classes: int, nodata: int | None = None) -> Confusion:

@@ -20,7 +20,7 @@ from tilepipe.box import Box, Sides
 from tilepipe.errors import InputError
 from tilepipe.evaluation.verify.finished_run import find_run
 from tilepipe.evaluation.verify.verify import verify
-from tilepipe.execution import job
+from tilepipe.planning import planner
 from tilepipe.planning.certify import read_certificate
 from tilepipe.planning.receptive_field import MEASURED, Reach
 from tilepipe.testing import noise, random_unet
@@ -87,7 +87,7 @@ def measured_as(monkeypatch: pytest.MonkeyPatch, halo: int) -> None:
     """Let what is measured be another halo than is right."""
     reach = Reach(Sides(halo, halo, halo, halo), MEASURED)
     monkeypatch.setattr(
-        job, "measure_receptive_field", lambda model, *_: (model.card.model_copy(update={"halo": halo}), reach)
+        planner, "measure_receptive_field", lambda model, *_: (model.card.model_copy(update={"halo": halo}), reach)
     )
 
 
@@ -187,6 +187,17 @@ def test_a_region_at_another_resolution_is_compared_pixel_by_pixel(model: tp.Mod
     assert found.stored.blocks == 0
     assert found.again is not None
     assert found.again.pixels > 1.5 * found.whole.flips.pixels
+
+
+def test_a_run_inside_tissue_is_compared_inside_it(model: tp.Model, tmp_path: Path) -> None:
+    image = np.full((3, 330, 400), 240, np.uint8)
+    image[1, 90:240, 80:260] = 90  # a stain on glass
+    result = tp.segment(image, model, tmp_path / "labels.tif", mask="tissue", **CUT)
+    assert result.plan.mask.startswith("tissue+")
+    found = verify(result, image, model, windows=2)
+    assert found.holds, found
+    assert found.again is not None
+    assert found.again.pixels > 0
 
 
 def test_blended_runs_promise_nothing_and_are_measured(model: tp.Model, tmp_path: Path) -> None:

@@ -18,12 +18,13 @@ from tilepipe.errors import InputError
 from tilepipe.events import silent
 from tilepipe.execution.block_queue import Queue, Work
 from tilepipe.execution.executors import dask, serial
-from tilepipe.execution.job import Job
-from tilepipe.execution.job import job_of as api_job
+from tilepipe.execution.job import Job, make_job
 from tilepipe.execution.statistics import passes
 from tilepipe.execution.statistics.statistics_array import open_statistics
 from tilepipe.execution.statistics.whole_image import whole_so_far
 from tilepipe.models.model import Model
+from tilepipe.planning.settings import Request
+from tilepipe.sources.open import open_source
 from tilepipe.testing import FakeSource, noise
 
 IMAGE = noise(150, 260)
@@ -37,8 +38,8 @@ def model() -> Model:
 
 
 def job_of(model: Model, directory: Path, source: Any = IMAGE, **settings: Any) -> Job:
-    job, _ = api_job(source, model, {"tile": 64, "block": 64, "statistics": "field", **settings})  # type: ignore[typeddict-item]
-    return replace(job, directory=directory)
+    request = Request.of({"tile": 64, "block": 64, "statistics": "field", **settings})
+    return replace(make_job(open_source(source), model, request), directory=directory)
 
 
 def labels_of(job: Job, engine: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tilepipe.errors import InputError, ModelError, StorageError, UsageError
-from tilepipe.execution.job import Job
+from tilepipe.execution.job import Job, job_of
 from tilepipe.execution.keys import read_plan
 from tilepipe.execution.run_record import RunRecord, load_record
 from tilepipe.execution.statistics.provider import StatisticsProvider
@@ -22,9 +22,7 @@ from tilepipe.paths import work_directory
 from tilepipe.planning.certificate import Certificate
 from tilepipe.planning.certify import certificate_of, read_certificate
 from tilepipe.planning.plan import Plan
-from tilepipe.planning.region import image_data, on_prediction_grid, resolve_region
-from tilepipe.planning.settings import Settings
-from tilepipe.planning.wanted import Wanted
+from tilepipe.planning.region import area_of
 from tilepipe.products.formats import LOSSLESS, product_of
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import open_map
@@ -125,19 +123,12 @@ def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dic
             f"{full.name} or {model.name} is not what {run.directory} was made from; "
             "name the image and the model of the run as they were"
         )
-    card = model.card.model_copy(update={"halo": plan.tiling.halo, "stride": plan.tiling.stride})
-    by_file = plan.mask.startswith("area:")
-    if by_file and not settings.get("mask"):
-        raise UsageError("the run computed inside polygons; name their file with --mask")
-    asked, area = resolve_region(full, card, Settings(mask=settings["mask"] if by_file else plan.mask))
-    if asked.mask != plan.mask:
-        raise InputError(f"the polygons of {settings['mask']} are not those of the run; name the same file")
+    area = area_of(full, plan.mask, settings.get("mask"))
     if settings.get("device"):
         plan = replace(plan, compute=replace(plan.compute, device=resolve_device(settings["device"])))
     else:
         resolve_device(plan.compute.device)
-    image = image_data(full, plan.mask)
-    return Job(plan, on_prediction_grid(image, plan), model, Wanted(image, plan, area))
+    return job_of(plan, full, model, area)
 
 
 def provider_of_run(run: Run) -> StatisticsProvider | None:

@@ -31,9 +31,9 @@ from tilepipe.planning.certify import reproducibility_of, versions_of, write_cer
 from tilepipe.text import missing
 
 if TYPE_CHECKING:
-    from tilepipe.execution.job import Image
     from tilepipe.execution.segment import Result
     from tilepipe.models.model import Model
+    from tilepipe.planning.planner import Image
 
 __all__ = ["Options", "Verification", "verify"]
 

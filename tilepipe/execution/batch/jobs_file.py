@@ -23,8 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tilepipe.errors import UsageError
 from tilepipe.paths import refuse_special
-from tilepipe.planning.check_settings import checked
-from tilepipe.planning.settings import Settings
+from tilepipe.planning.settings import Request, Settings
 from tilepipe.products.formats import files_of, output_paths
 from tilepipe.text import JSON, comma_list, did_you_mean, kind_of, read_yaml, wrong_value
 from tilepipe.tiling.uncertainty import layer_names
@@ -77,7 +76,7 @@ class Jobs(BaseModel):
     def _of_the_right_kind(cls, settings: JSON) -> JSON:
         known = {name: value for name, value in settings.items() if name in Settings.__annotations__}
         unknown = {name: value for name, value in settings.items() if name not in known}  # said by the batch
-        return {**unknown, **checked(Settings(**known))}  # type: ignore[typeddict-item]
+        return {**unknown, **Request.of(known).given}
 
     @field_validator("output")
     @classmethod

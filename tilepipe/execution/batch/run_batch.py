@@ -31,15 +31,13 @@ from tilepipe.execution.batch.record import (
     append_entry,
 )
 from tilepipe.execution.file_state import state_of
-from tilepipe.execution.job import plan
 from tilepipe.execution.keys import Keys
 from tilepipe.execution.segment import segment
 from tilepipe.models.formats.directory import load_model
 from tilepipe.models.identity import identities_held
+from tilepipe.planning.planner import opened, plan
 from tilepipe.planning.receptive_field import measure_receptive_field
-from tilepipe.planning.resolution import with_model_bands
-from tilepipe.planning.settings import Settings
-from tilepipe.sources.open import chosen, open_source
+from tilepipe.planning.settings import Request, Settings
 from tilepipe.storage import locked, storage_errors
 from tilepipe.text import JSON, did_you_mean
 
@@ -164,14 +162,14 @@ def _segment(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> 
 def _opened(batch: Batch, job: BatchItem, model: Model) -> tuple[Source, JSON]:
     """Return an image with the bands that are read, and the other settings."""
     settings = batch.settings
-    source = with_model_bands(open_source(job.image, **chosen(settings)), model.card, settings)
+    _, source = opened(job.image, model, Request.of(settings))
     return source, {name: value for name, value in settings.items() if name != "bands"}
 
 
 def _key(source: Source, model: Model, given: JSON) -> str:
     """Return the request key: a hash of the image's content, the model and the settings; it takes no plan."""
-    settings: Settings = {**given}  # type: ignore[typeddict-item]
-    return Keys.of(source, model, settings).request(settings)
+    request = Request.of(given)
+    return Keys.of(source, model, request).request(request)
 
 
 def _failed(batch: Batch, job: BatchItem, error: Exception) -> Entry:
