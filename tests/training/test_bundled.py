@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tilepipe.box import Box
+from tilepipe.execution.segment import predict
 from tilepipe.models.facts import BUNDLED, WEIGHTS, bundled_models
 from tilepipe.models.formats.directory import load_model
+from tilepipe.sources.open import open_source
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.loop import configured, judged
 from tilepipe.training.scenes import open_scenes
@@ -37,6 +40,17 @@ def test_every_bundled_model_is_small_licensed_and_better_than_trivial_answers(n
 @pytest.mark.parametrize("name", bundled_models())
 def test_the_card_holds_the_configuration_that_trained_it(name: str) -> None:
     assert load_model(name).card.training["configuration"] == configured(pipeline(name))
+
+
+@pytest.mark.parametrize(
+    ("box", "forest"), [(Box(100, 230, 180, 360), True), (Box(80, 55, 120, 95), False)], ids=["woods", "bare field"]
+)
+def test_the_forest_model_calls_the_dark_woods_forest(box: Box, forest: bool) -> None:
+    """Both are seen at a glance in this scene; values of labels that are taken the wrong way round are seen so too."""
+    scene = ROOT / "pipelines" / "sample" / "Amazon_177_46.tif"
+    red, _, blue = open_source(scene).read(box).mean((1, 2))
+    assert (red < blue) == forest
+    assert ((predict(scene, "forest", box) == 1) == forest).mean() > 0.95
 
 
 @pytest.mark.long
