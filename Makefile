@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 # One thread per process: tests run in several processes on tiny tiles, where more threads only get in each other's way.
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-long test-gpu lint docs clean
+.PHONY: setup demo test test-long test-gpu lint docs notebooks clean
 
 setup: $(STAMP)
 
@@ -46,5 +46,9 @@ docs: $(STAMP)
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
 
+# Executes the example notebooks and stores their outputs, which the pages show.
+notebooks: $(STAMP)
+	$(BIN)/python docs/notebooks/execute.py
+
 clean:
-	rm -rf demo-output docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo-output docs/_build docs/notebooks/output .pytest_cache .mypy_cache .ruff_cache .hypothesis
