@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
-from tilepipe.sources.base import Source, read_reflected
+from tilepipe.sources.base import Source, all_finite, read_reflected
 from tilepipe.sources.mask import readable
 
 
@@ -24,7 +24,7 @@ class FilledImage:
         pixels = self.source.read(box)
         valid = self.seen(box)
         if pixels.dtype.kind == "f":  # also where a mask says so, a model has no use for what is no number
-            valid = valid & np.isfinite(pixels).all(axis=0)
+            valid = valid & all_finite(pixels)
         if not valid.all():
             pixels = np.where(valid, pixels, self._fill[:, None, None])
         return pixels, valid

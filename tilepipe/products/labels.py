@@ -104,7 +104,7 @@ class Lazy:
 
         blocks = tuple(min(block, side) for block, side in zip(self.map.block, self.shape, strict=True))
         meta = np.empty((0, 0), self.dtype)
-        return dask.array.from_array(self, chunks=blocks, name=False, meta=meta)  # type: ignore[no-untyped-call]
+        return dask.array.from_array(self, chunks=blocks, name=False, meta=meta)
 
     def to_xarray(self) -> xarray.DataArray:
         """Return a lazy DataArray (y, x) with CF attributes of the classes or of the scale.

@@ -9,19 +9,24 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Array, DType, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
-from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
+from tilepipe.sources.base import Georeference, Resolution, Source, all_finite, read_reflected
 from tilepipe.sources.checks import LARGE_PIECE_BYTES, READERS, given_resolution, usable
 from tilepipe.sources.content import array_sha256, dask_sha256
 from tilepipe.sources.data_array import taken
-from tilepipe.sources.foreign import Taken, axes_checked, hidden, named_axes, plain, read_as, unmasked
+from tilepipe.sources.foreign import Plain, Taken, axes_checked, hidden, named_axes, plain, read_as, unmasked
 from tilepipe.sources.georeference import ground_resolution
+from tilepipe.text import JSON
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 USUAL_BYTES = 64 << 20
 """What a process takes beside the pixels where nothing large is computed."""
@@ -54,12 +59,13 @@ class ArraySource:
         name: str = "array",
     ) -> None:
         known = taken(array, name) if named_axes(array) else Taken(axes_checked(plain(array, name), name))
+        self._valid: Plain | None = None if valid is None else np.asarray(valid, dtype=np.bool_)
         if valid is None:
             mask = hidden(known.array)
-            own = [part for part in (known.valid, None if mask is None else ~mask.all(axis=0)) if part is not None]
+            own: list[Any] = [
+                part for part in (known.valid, None if mask is None else ~mask.all(axis=0)) if part is not None
+            ]
             self._valid = own[0] & own[-1] if own else None
-        else:
-            self._valid = np.asarray(valid, dtype=np.bool_)
         self._array = unmasked(known.array)
         self._dtype = read_as(self._array, name)
         self.name = name
@@ -76,7 +82,7 @@ class ArraySource:
         return int(bands), int(height), int(width)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         """Of the pixels as they are read."""
         return self._dtype
 
@@ -85,7 +91,7 @@ class ArraySource:
         """Whether pixels are computed when they are read."""
         return not isinstance(self._array, np.ndarray)
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> Pixels:
         """Return the pixels of `box`, (bands, box.height, box.width), reflected outside the image."""
         return read_reflected(box, *self.shape[1:], self._inside)
 
@@ -96,7 +102,7 @@ class ArraySource:
         if inside is not None and self._valid is not None:
             mask = np.asarray(_computed(self._valid, inside.slices_in(Box.of_shape(*self.shape[1:]))))
         if inside is not None and self.dtype.kind == "f":
-            finite = np.isfinite(self._inside(inside)).all(axis=0)
+            finite = all_finite(self._inside(inside))
             mask = finite if mask is None else mask & finite
         return usable(mask, box, *self.shape[1:])
 
@@ -113,7 +119,7 @@ class ArraySource:
     def held_bytes(self) -> int:
         """Bytes of the pixels and their mask that lie in each process."""
         pixels = int(self._array.nbytes) if isinstance(self._array, np.ndarray) else 0
-        return pixels + (0 if self._valid is None else self._valid.nbytes)
+        return pixels + (0 if self._valid is None else int(self._valid.nbytes))
 
     @property
     def cache_bytes(self) -> int:
@@ -129,22 +135,22 @@ class ArraySource:
         """Bytes that must be computed to tell the image from others; 0 where they lie in memory."""
         return 0 if isinstance(self._array, np.ndarray) else int(self._array.nbytes)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Return a hash of the pixels, with shape, dtype, mask and position; a dask array is computed once for it."""
-        known: dict[str, Any] = {"reader": "array", "shape": list(self.shape), "dtype": self.dtype.name}
+        known: JSON = {"reader": "array", "shape": list(self.shape), "dtype": self.dtype.name}
         if isinstance(self._array, np.ndarray):
             known["sha256"] = array_sha256(self._array)
         else:
             known["dask_sha256"] = dask_sha256(self._array)
         if self._array.dtype != self._dtype:
             known["from"] = self._array.dtype.str
-        if self._valid is not None:
-            known["valid_sha256"] = (array_sha256 if isinstance(self._valid, np.ndarray) else dask_sha256)(self._valid)
+        if (mask := self._valid) is not None:
+            known["valid_sha256"] = array_sha256(mask) if isinstance(mask, np.ndarray) else dask_sha256(mask)
         if self.resolution is not None or self.georeference is not None:
             known["position"] = [place and asdict(place) for place in (self.resolution, self.georeference)]
         return known
 
-    def _inside(self, box: Box) -> NDArray[Any]:
+    def _inside(self, box: Box) -> Pixels:
         """Return the pixels of a box inside the image, a copy, in the dtype in which they are read."""
         rows, columns = box.slices_in(Box.of_shape(*self.shape[1:]))
         part = _computed(self._array, (slice(0, self.shape[0]), rows, columns))
@@ -165,7 +171,7 @@ class ArraySource:
         return pixels
 
 
-def _computed(array: Any, where: tuple[slice, ...]) -> Any:
+def _computed(array: Plain, where: tuple[slice, ...]) -> Array:
     """Return a part of an array as numpy's, computed where it is lazy; large chunks one at a time in a process.
 
     Anything but such an array, as masked ones are, is returned as soon as a chunk is.
@@ -174,7 +180,7 @@ def _computed(array: Any, where: tuple[slice, ...]) -> Any:
         return array[where]
     if _largest_chunk(array) * WIDEST <= LARGE_PIECE_BYTES:
         return _compute(array[where])
-    whole: list[Any] = []
+    whole: list[Array] = []
     cuts = [list(_cut(part, sizes)) for part, sizes in zip(where, array.chunks, strict=True)]
     for chunk in itertools.product(*cuts):
         with _alone(os.getpid()):
@@ -196,16 +202,17 @@ def _cut(part: slice, sizes: tuple[int, ...]) -> Iterator[slice]:
             yield slice(max(start, part.start), min(end, part.stop))
 
 
-def _largest_chunk(array: Any) -> int:
+def _largest_chunk(array: da.Array) -> int:
     """Return the number of values of the largest chunk of a dask array."""
     return math.prod(int(max(sizes)) for sizes in array.chunks)
 
 
-def _compute(part: Any) -> Any:
+def _compute(part: da.Array) -> Array:
     import dask
 
     with dask.config.set(scheduler="synchronous"):  # the caller's threads are the parallelism
-        return part.compute()
+        found: Array = part.compute()
+        return found
 
 
 @lru_cache(maxsize=1)

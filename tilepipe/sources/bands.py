@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.sources.base import Source
 from tilepipe.sources.checks import pick_bands, usable
 from tilepipe.sources.wrapped import Wrapped
+from tilepipe.text import JSON
 
 UNDEFINED = ("", "undefined", "gray", "grey")
 """Colours that say nothing about what a band holds beside red, green and blue."""
@@ -150,7 +151,7 @@ class Bands(Wrapped):
         """(bands, height, width)."""
         return len(self.numbers), *self.source.shape[1:]
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> Pixels:
         """Return the pixels of `box`, (bands, box.height, box.width)."""
         return self.source.read(box)[self._index]
 
@@ -159,7 +160,7 @@ class Bands(Wrapped):
         smaller = self.source.coarser(height, width)
         return self if smaller is self.source else Bands(smaller, self.numbers)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Return the source's identity and the numbers."""
         return {"reader": "bands", "bands": list(self.numbers), "of": self.source.identity()}
 
@@ -195,7 +196,7 @@ class ValidByBand(Wrapped):
         """Whether every pixel is known to hold image data."""
         return False
 
-    def _opaque(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+    def _opaque(self, values: Pixels) -> NDArray[np.bool_]:
         odd = ~np.isin(values, two_values(values.dtype))
         if odd.any():
             raise UsageError(
@@ -205,12 +206,12 @@ class ValidByBand(Wrapped):
             )
         return np.asarray(values != 0)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Return the source's identity and the band that decides what is valid."""
         return {"reader": "valid by band", "band": self.number, "of": self.source.identity()}
 
 
-def two_values(dtype: np.dtype[Any]) -> tuple[int, ...]:
+def two_values(dtype: DType) -> tuple[int, ...]:
     """Return the values that a band of transparency holds: 0 and 255, or 0 and the largest of its type."""
     return (0, 1, 255) if dtype.kind == "f" else (0, 255, int(np.iinfo(dtype).max))
 

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Array, DType, Pixels
 from tilepipe.box import Box
+from tilepipe.text import JSON
+
+Kind = TypeVar("Kind", bound=np.generic)
+"""What the numbers of an array are."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Source(Protocol):
         """(bands, height, width) at full resolution."""
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         """Type of the pixels: uint8, uint16, int16 or float32."""
 
     @property
@@ -97,7 +102,7 @@ class Source(Protocol):
     def georeference(self) -> Georeference | None:
         """Position on the earth for rasters; None for slides and arrays."""
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> Pixels:
         """Return the pixels of `box`, (bands, box.height, box.width) of `dtype`.
 
         Outside the image, pixels are reflected at its true edge. Raises `InputError` if the file cannot be decoded.
@@ -115,7 +120,7 @@ class Source(Protocol):
         It has at least `height` rows and `width` columns and covers the same ground.
         """
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Return what decides the pixels, for the run key: content hash and reader; JSON types only."""
 
 
@@ -129,7 +134,12 @@ def reflect(start: int, stop: int, size: int) -> NDArray[np.intp]:
     return np.asarray(np.minimum(index, period - index), dtype=np.intp)
 
 
-def read_reflected(box: Box, height: int, width: int, read_inside: Callable[[Box], NDArray[Any]]) -> NDArray[Any]:
+def all_finite(pixels: Array) -> NDArray[np.bool_]:
+    """Return where no band of (bands, height, width) pixels is NaN or infinite, (height, width)."""
+    return np.asarray(np.isfinite(pixels).all(axis=0))
+
+
+def read_reflected(box: Box, height: int, width: int, read_inside: Callable[[Box], NDArray[Kind]]) -> NDArray[Kind]:
     """Read `box` of a height x width image, mirrored at the true edges; `read_inside` gets a box inside the image.
 
     Works on any array whose last two axes are (y, x).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +75,7 @@ class Borders:
         there[found] = True
         return np.flatnonzero(there)
 
-    def _band(self, y: NDArray[Any]) -> NDArray[np.int64]:
+    def _band(self, y: NDArray[np.float64]) -> NDArray[np.int64]:
         return np.asarray(np.clip((y - self._top) / self._rows, 0, self._bands - 1).astype(np.int64))
 
     def _holds(self, x: float, y: float) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 from tilepipe.errors import InputError
 from tilepipe.paths import refuse_special
 from tilepipe.sources.checks import MAX_BLOCK_BYTES
+from tilepipe.text import JSON
 
 KEY = re.compile(r"c|(c[/.])?\d+([/.]\d+)*")
 """Name of a chunk below its array, in Zarr 2 and 3."""
@@ -208,7 +209,7 @@ class Chunks:
         return _counted(codec, piece.read()[skip:], self._limit)
 
 
-def _codec_name(codec: Any) -> str:
+def _codec_name(codec: JSON) -> str:
     return str(codec.get("name") or codec.get("id")).removeprefix("numcodecs.")
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tilepipe.arrays import Array, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.sources.base import Source
+from tilepipe.text import JSON
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -20,7 +21,7 @@ ROWS = 256
 """Rows of a source that are read at once."""
 
 
-def identity_of(source: Source) -> dict[str, Any]:
+def identity_of(source: Source) -> JSON:
     """Return what decides a source's pixels: its own word, or a hash of all pixels where it says nothing.
 
     Raises `UsageError` where its word cannot be kept as JSON.
@@ -48,7 +49,7 @@ def source_sha256(source: Source) -> str:
     return digest.hexdigest()
 
 
-def array_sha256(array: NDArray[Any]) -> str:
+def array_sha256(array: Array) -> str:
     """Return the hash of an array's bytes."""
     digest = hashlib.sha256()
     for plane in array:
@@ -76,6 +77,6 @@ class _Hashes:
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
 
-    def __setitem__(self, place: tuple[slice, ...], chunk: NDArray[Any]) -> None:
+    def __setitem__(self, place: tuple[slice, ...], chunk: Pixels) -> None:
         where = " ".join(f"{part.start}:{part.stop}" for part in place)
         self.found[where] = array_sha256(np.atleast_1d(np.asarray(chunk)))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+from tilepipe.arrays import Array
 from tilepipe.errors import InputError
 from tilepipe.sources.bands import Band
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.foreign import Plain, Taken, axes_checked, plain
+from tilepipe.text import JSON
+
+if TYPE_CHECKING:
+    import xarray
 
 NAMES = {
     "band": ("band", "bands", "channel", "channels", "c"),
@@ -46,9 +51,9 @@ def taken(what: Any, name: str) -> Taken:
     return Taken(array, _valid(what, array), place, _bands(what, int(array.shape[0])), notes, named=True)
 
 
-def _order(dims: Sequence[Any], shape: Sequence[int], name: str, library: str) -> list[Any]:
+def _order(dims: Sequence[Hashable], shape: Sequence[int], name: str, library: str) -> list[Hashable]:
     """Return the names of the axes as (band, y, x) or (y, x). Raises `InputError` for others."""
-    found: dict[str, Any] = {}
+    found: dict[str, Hashable] = {}
     rest = []
     for dim in dims:
         axis = next((axis for axis, words in NAMES.items() if str(dim).casefold() in words), None)
@@ -70,7 +75,7 @@ def _order(dims: Sequence[Any], shape: Sequence[int], name: str, library: str) -
     return [found[axis] for axis in ("band", "y", "x") if axis in found]
 
 
-def _valid(what: Any, array: Plain) -> Any:
+def _valid(what: xarray.DataArray, array: Plain) -> Plain | None:
     """Return where any band is not the nodata value that the attributes state; None where they state none."""
     stated = next((what.attrs[key] for key in NODATA if what.attrs.get(key) is not None), None)
     values = [] if stated is None else [np.asarray(value).item() for value in np.ravel(np.asarray(stated))]
@@ -80,13 +85,14 @@ def _valid(what: Any, array: Plain) -> Any:
     if not all(isinstance(value, int | float) for value in values) or np.isnan(values).all():
         return None  # NaN is no image data anyway
     seen = [array[k] != value for k, value in enumerate(values)]
-    return np.logical_or.reduce(seen) if isinstance(array, np.ndarray) else sum(seen[1:], seen[0]) > 0
+    any_band: Plain = np.logical_or.reduce(seen) if isinstance(array, np.ndarray) else sum(seen[1:], seen[0]) > 0
+    return any_band
 
 
-def _bands(what: Any, count: int) -> tuple[Band, ...] | None:
+def _bands(what: xarray.DataArray, count: int) -> tuple[Band, ...] | None:
     """Return the names of the bands: texts along the band axis, or the attribute `long_name` of rasters."""
     axis = what.dims[0] if what.ndim == 3 else None
-    names: Any = what.coords[axis].values if axis in what.coords else ()
+    names = what.coords[axis].values if axis in what.coords else ()
     if not all(isinstance(value, str) for value in names) or len(names) != count:
         names = what.attrs.get("long_name")
     if not isinstance(names, list | tuple | np.ndarray) or len(names) != count:
@@ -94,13 +100,13 @@ def _bands(what: Any, count: int) -> tuple[Band, ...] | None:
     return tuple(Band(str(value)) for value in names)
 
 
-def _position(what: Any, name: str) -> tuple[Georeference | None, tuple[str, ...]]:
+def _position(what: xarray.DataArray, name: str) -> tuple[Georeference | None, tuple[str, ...]]:
     """Return where a DataArray lies, and what could not be used.
 
     Coordinates, which follow a selection, decide; a transform in attributes counts where there are none.
     """
     keys = [what.attrs.get("grid_mapping"), what.encoding.get("grid_mapping"), "spatial_ref", "crs"]
-    said: Mapping[str, Any] = next((what.coords[key].attrs for key in keys if key and key in what.coords), {})
+    said: JSON = next((what.coords[key].attrs for key in keys if key and key in what.coords), {})
     said = {**what.attrs, **said}
     crs = next((said[key] for key in ("crs_wkt", "spatial_ref", "crs") if said.get(key)), None)
     wkt = None
@@ -125,7 +131,7 @@ def _position(what: Any, name: str) -> tuple[Georeference | None, tuple[str, ...
     return (Georeference(wkt, transform) if wkt or transform else None), notes
 
 
-def _stated(said: Mapping[str, Any]) -> Transform | None:
+def _stated(said: JSON) -> Transform | None:
     """Return the transform that attributes state: GDAL's GeoTransform, or `transform` as (a, b, c, d, e, f)."""
     try:
         if "GeoTransform" in said:
@@ -139,7 +145,7 @@ def _stated(said: Mapping[str, Any]) -> Transform | None:
     return (a, b, c, d, e, f) if np.isfinite((a, b, c, d, e, f)).all() and a * e - b * d else None
 
 
-def _grid(ys: Any, xs: Any, stated: Transform | None) -> Transform | None:
+def _grid(ys: Array, xs: Array, stated: Transform | None) -> Transform | None:
     """Return the transform of coordinates of pixels, their centres or, where `stated` says so, their corners."""
     plain = stated if stated and not (stated[1] or stated[3]) else None
     x = _axis(xs, *(plain[0], plain[2])) if plain else _axis(xs)
@@ -147,7 +153,7 @@ def _grid(ys: Any, xs: Any, stated: Transform | None) -> Transform | None:
     return None if x is None or y is None else (x[0], 0.0, x[1], 0.0, y[0], y[1])
 
 
-def _axis(values: Any, step: float = 0.0, origin: float = 0.0) -> tuple[float, float] | None:
+def _axis(values: Array, step: float = 0.0, origin: float = 0.0) -> tuple[float, float] | None:
     """Return (step, corner of the first pixel) of an axis; `step` and `origin` are those of a stated transform."""
     if values.ndim != 1 or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
         return None

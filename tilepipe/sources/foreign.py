@@ -6,12 +6,13 @@ No library is imported for it: an array of a library is here only where that lib
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tilepipe.arrays import Array, DType
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.bands import Band
 from tilepipe.sources.base import Georeference
@@ -20,7 +21,7 @@ from tilepipe.sources.checks import DTYPES, check_dtype, check_size
 if TYPE_CHECKING:
     import dask.array as da
 
-Plain: TypeAlias = "NDArray[Any] | da.Array"
+Plain: TypeAlias = "Array | da.Array"
 """What is read from: a numpy or a dask array."""
 
 
@@ -28,10 +29,10 @@ class Arrayed(Protocol):
     """An array of torch, zarr or xarray, as types see it."""
 
     @property
-    def shape(self) -> Any:
+    def shape(self) -> Sequence[int]:
         """Its length along each axis."""
 
-    def __array__(self, *arguments: Any, **options: Any) -> Any: ...
+    def __array__(self, *arguments: object, **options: object) -> Array: ...
 
 
 AXES = ("(bands, height, width)", "(height, width, bands)")
@@ -45,7 +46,7 @@ class Taken:
 
     array: Plain
     """(bands, height, width), in the dtype in which it was given."""
-    valid: Any = None
+    valid: Plain | None = None
     """(height, width), True where a pixel holds image data, numpy or dask; None for everywhere."""
     georeference: Georeference | None = None
     """Position on the earth, as coordinates or attributes say."""
@@ -57,26 +58,26 @@ class Taken:
     """Whether its axes have names; else they are told by their order."""
 
 
-def is_array(what: Any) -> bool:
+def is_array(what: object) -> bool:
     """Return whether `what` is an array of a library that is known."""
     return isinstance(what, np.ndarray) or _is_dask(what) or _is(what, "torch", "Tensor") or named_axes(what)
 
 
-def named_axes(what: Any) -> bool:
+def named_axes(what: object) -> bool:
     """Return whether `what` is an array of a library whose axes can have names."""
     return _is(what, "xarray", "DataArray") or _is(what, "zarr", "Array")
 
 
-def _is(what: Any, library: str, name: str) -> bool:
+def _is(what: object, library: str, name: str) -> bool:
     kind = getattr(sys.modules.get(library), name, None)
     return kind is not None and isinstance(what, kind)
 
 
-def _is_dask(what: Any) -> TypeGuard[da.Array]:
+def _is_dask(what: object) -> TypeGuard[da.Array]:
     return _is(what, "dask.array", "Array")
 
 
-def no_image(what: Any) -> UsageError:
+def no_image(what: object) -> UsageError:
     """Return the error for something that is no image, with what to type where it holds one."""
     kind = type(what).__name__
     begin = f"a {kind} is not an image that is read"
@@ -107,7 +108,8 @@ def plain(what: Any, name: str) -> Plain:
             return np.empty(what.shape, what.dtype)
         import dask.array as da
 
-        return da.from_array(what, chunks=what.chunks, name=False)  # type: ignore[no-untyped-call, no-any-return]
+        stored: Plain = da.from_array(what, chunks=what.chunks, name=False)
+        return stored
     if not (isinstance(what, np.ndarray) or _is_dask(what)):
         raise InputError(f"{name} wraps a {type(what).__name__}; give one that wraps a numpy or dask array")
     return what
@@ -137,14 +139,15 @@ def axes_checked(array: Plain, name: str, *, named: bool = False) -> Plain:
     return array
 
 
-def hidden(array: Plain) -> Any:
+def hidden(array: Plain) -> Plain | None:
     """Return the mask of a numpy or dask masked array, True where it hides a value; None for other arrays."""
     if isinstance(array, np.ma.MaskedArray):
         return np.ma.getmaskarray(array)
     if _is_dask(array) and isinstance(array._meta, np.ma.MaskedArray):
         import dask.array as da
 
-        return da.ma.getmaskarray(array)
+        mask: Plain = da.ma.getmaskarray(array)
+        return mask
     return None
 
 
@@ -160,7 +163,7 @@ def unmasked(array: Plain) -> Plain:
     return values
 
 
-def read_as(array: Plain, name: str) -> np.dtype[Any]:
+def read_as(array: Plain, name: str) -> DType:
     """Return the dtype in which an array is read; the rule is in `ArraySource`. Raises `InputError` with a remedy."""
     found = np.dtype(array.dtype).newbyteorder("=")
     if _is_dask(array) and not isinstance(array._meta, np.ndarray):
@@ -187,7 +190,7 @@ def read_as(array: Plain, name: str) -> np.dtype[Any]:
     )
 
 
-def _remedy(dtype: np.dtype[Any]) -> str:
+def _remedy(dtype: DType) -> str:
     if dtype.names:
         return f"Give one of its fields: array[{dtype.names[0]!r}]"
     if dtype.kind == "c":

@@ -20,9 +20,9 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from tilepipe.errors import InputError
-from tilepipe.text import missing
+from tilepipe.text import JSON, missing
 
-Geometry = dict[str, Any]
+Geometry = JSON
 Ring = list[list[float]]
 NO_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 OTHER_FORMATS = (".gpkg", ".shp", ".fgb", ".kml", ".kmz", ".gml", ".gdb", ".topojson", ".parquet", ".zip", ".dxf")
@@ -46,7 +46,7 @@ class Feature:
     """Place in the file, from 1."""
     geometry: Geometry
     """A Polygon or MultiPolygon of closed rings of finite [x, y], in the file's coordinates."""
-    properties: Mapping[str, Any]
+    properties: Mapping[str, object]
     """As they stand in the file."""
 
 
@@ -85,7 +85,7 @@ def read_geojson(path: str | Path) -> Features:
     return Features(name, stated, tuple(polygons), said)
 
 
-def _document(path: Path) -> Any:
+def _document(path: Path) -> object:
     """Return the JSON of a file, or say what the file is instead."""
     if not path.exists():
         raise InputError(missing(path))
@@ -122,7 +122,7 @@ def _ogr(path: Path, how: str = "-t_srs OGC:CRS84 ") -> str:
     return f"make GeoJSON of it: ogr2ogr {how}{shlex.quote(str(made))} {shlex.quote(str(path))}"
 
 
-def _features(name: str, document: Any) -> list[tuple[Any, Mapping[str, Any]]]:
+def _features(name: str, document: object) -> list[tuple[object, Mapping[str, object]]]:
     """Return (geometry, properties) of each feature."""
     if isinstance(document, dict) and "features" not in document:
         if document.get("type") in ("Topology", None) and not {"geometry", "coordinates"} & set(document):
@@ -134,7 +134,7 @@ def _features(name: str, document: Any) -> list[tuple[Any, Mapping[str, Any]]]:
         raise InputError(f"{name} is Esri's JSON and not GeoJSON; {_ogr(Path(name))}")
     if not isinstance(features, list):
         raise InputError(f"{name} is not GeoJSON; it should hold a FeatureCollection, a feature or a geometry")
-    found: list[tuple[Any, Mapping[str, Any]]] = []
+    found: list[tuple[object, Mapping[str, object]]] = []
     for number, feature in enumerate(features, 1):
         if not isinstance(feature, dict) or not {"geometry", "coordinates", "geometries"} & set(feature):
             raise InputError(f"{name} is not GeoJSON: feature {number} has no geometry")
@@ -145,7 +145,7 @@ def _features(name: str, document: Any) -> list[tuple[Any, Mapping[str, Any]]]:
     return found
 
 
-def _polygons(where: str, geometry: Any, left_out: Counter[str]) -> Iterator[list[Ring]]:
+def _polygons(where: str, geometry: object, left_out: Counter[str]) -> Iterator[list[Ring]]:
     """Yield the polygons of a geometry as lists of rings; count what is none in `left_out`."""
     waiting = [geometry]
     while waiting:
@@ -153,13 +153,14 @@ def _polygons(where: str, geometry: Any, left_out: Counter[str]) -> Iterator[lis
         if found is None:
             left_out["without geometry"] += 1
             continue
-        kind = found.get("type") if isinstance(found, dict) else None
+        fields = found if isinstance(found, dict) else {}
+        kind = fields.get("type")
         if kind == "GeometryCollection":
-            waiting += reversed(_list(where, found.get("geometries")))
+            waiting += reversed(_list(where, fields.get("geometries")))
         elif kind in NO_AREA:
             left_out[kind] += 1
         elif kind in ("Polygon", "MultiPolygon"):
-            parts = _list(where, found.get("coordinates"))
+            parts = _list(where, fields.get("coordinates"))
             areas = [_rings(where, part) for part in (parts if kind == "MultiPolygon" else [parts])]
             yield from (rings for rings in areas if rings)
             left_out["empty polygon"] += sum(not rings for rings in areas) or not areas
@@ -168,7 +169,7 @@ def _polygons(where: str, geometry: Any, left_out: Counter[str]) -> Iterator[lis
     left_out += Counter()  # forgets what was counted 0 times
 
 
-def _rings(where: str, part: Any) -> list[Ring]:
+def _rings(where: str, part: object) -> list[Ring]:
     """Return the closed rings of a polygon; none where the outer one has no area."""
     rings = [_ring(where, ring) for ring in _list(where, part)]
     return [ring for ring in rings if ring] if rings and rings[0] else []
@@ -189,16 +190,16 @@ def _ring(where: str, ring: Any) -> Ring:
     return closed
 
 
-def _list(where: str, value: Any) -> list[Any]:
+def _list(where: str, value: object) -> list[object]:
     if not isinstance(value, list):
         raise InputError(f"{where} holds a polygon that is none; coordinates are rings of [x, y] points")
     return value
 
 
-def _stated_crs(name: str, document: Mapping[str, Any]) -> str | None:
+def _stated_crs(name: str, document: Mapping[str, object]) -> str | None:
     """Return the CRS that a file names, None where it names none. Raises `InputError` where it is unknown."""
     member = document.get("crs")
-    stated: Any = member
+    stated = member
     if isinstance(member, dict):
         properties = member.get("properties")
         properties = properties if isinstance(properties, dict) else {}

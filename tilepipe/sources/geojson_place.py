@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from rasterio.warp import transform_geom
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.geojson import Feature, Features, Geometry
+from tilepipe.text import JSON
 
 LON_LAT = "OGC:CRS84"
 """What GeoJSON is in where it does not say otherwise (RFC 7946)."""
@@ -83,7 +83,7 @@ def _with_crs(path: str, own: str) -> str:
 def _carried(path: str, feature: Feature, stated: str, own: str) -> Geometry:
     """Return a feature's polygons in the CRS `own`; x is always the first number, as GDAL has it."""
     try:
-        found: dict[str, Any] = dict(transform_geom(stated, own, feature.geometry))
+        found: JSON = dict(transform_geom(stated, own, feature.geometry))
         if np.isfinite(points_of(found)).all():
             return found
         reason = "a point lies at infinity there"

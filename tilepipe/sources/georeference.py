@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio import DatasetReader
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -20,6 +21,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.base import Georeference, Resolution, Source
 from tilepipe.sources.borders import Borders
+from tilepipe.text import JSON
 
 WGS84 = "EPSG:4326"
 EQUATOR = 6378137.0
@@ -28,11 +30,13 @@ ECCENTRICITY2 = 0.0066943799901413165
 """Its first eccentricity, squared."""
 Transform = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f) as in `Georeference.transform`."""
+Place = TypeVar("Place", float, NDArray[np.float64])
+"""One coordinate of a position, or those of many."""
 EDGE_POINTS = 33
 """Points per edge when bounds are carried over from another CRS, where straight edges become curves."""
 
 
-def georeference_of(dataset: Any) -> Georeference | None:
+def georeference_of(dataset: DatasetReader) -> Georeference | None:
     """Return the position of an open rasterio dataset as its file says it; None where it says nothing.
 
     Raises `InputError` for a position that is no numbers.
@@ -75,7 +79,7 @@ def ground_resolution(known: Georeference | None, height: int, width: int) -> Re
     return Resolution(down, across, "m")
 
 
-def _to_crs(known: Georeference, rows: Sequence[float], columns: Sequence[float]) -> tuple[Any, Any]:
+def _to_crs(known: Georeference, rows: Sequence[float], columns: Sequence[float]) -> tuple[list[float], list[float]]:
     """Return (x, y) in the image's CRS of pixel positions, whose whole numbers are pixel corners."""
     if known.transform is None:
         points = [GroundControlPoint(row=r, col=c, x=x, y=y, z=z) for r, c, x, y, z in known.gcps]
@@ -106,13 +110,13 @@ def moved_rpcs(
     return tuple(sorted(found.items()))
 
 
-def placed(grid: Transform, columns: Any, rows: Any) -> tuple[Any, Any]:
+def placed(grid: Transform, columns: Place, rows: Place) -> tuple[Place, Place]:
     """Return (x, y) of pixel positions (columns, rows)."""
     a, b, c, d, e, f = grid
     return a * columns + b * rows + c, d * columns + e * rows + f
 
 
-def pixels_at(grid: Transform, xs: Any, ys: Any) -> tuple[Any, Any]:
+def pixels_at(grid: Transform, xs: Place, ys: Place) -> tuple[Place, Place]:
     """Return (columns, rows) of positions (x, y)."""
     a, b, c, d, e, f = grid
     area = a * e - b * d
@@ -170,7 +174,9 @@ def _crs(name: str) -> CRS:
         raise UsageError(f"{name} is not a coordinate reference system; give it like EPSG:4326") from error
 
 
-def _carried(xs: NDArray[Any], ys: NDArray[Any], crs: CRS, own: CRS) -> tuple[NDArray[Any], NDArray[Any]]:
+def _carried(
+    xs: NDArray[np.float64], ys: NDArray[np.float64], crs: CRS, own: CRS
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if crs == own:
         return xs, ys
     try:
@@ -180,7 +186,7 @@ def _carried(xs: NDArray[Any], ys: NDArray[Any], crs: CRS, own: CRS) -> tuple[ND
     return np.asarray(found[0]), np.asarray(found[1])
 
 
-def _cover(source: Source, grid: Transform, xs: NDArray[Any], ys: NDArray[Any], advice: str) -> Box:
+def _cover(source: Source, grid: Transform, xs: NDArray[np.float64], ys: NDArray[np.float64], advice: str) -> Box:
     """Return the box that covers points of the image's CRS and meets the image; `advice` is for points off it."""
     columns, rows = pixels_at(grid, np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64))
     _, height, width = source.shape
@@ -256,9 +262,7 @@ class Area:
     image has no affine position.
     """
 
-    def __init__(
-        self, source: Source, geometries: Iterable[dict[str, Any]], crs: str = WGS84, skipped: str = ""
-    ) -> None:
+    def __init__(self, source: Source, geometries: Iterable[JSON], crs: str = WGS84, skipped: str = "") -> None:
         """`skipped` says what of a file is no area."""
         self.skipped = skipped
         given = [g for g in geometries if g.get("type") in ("Polygon", "MultiPolygon")]
@@ -297,7 +301,7 @@ class Area:
         return self._borders.fill(box)
 
 
-def _geometry(name: str, geometry: dict[str, Any], crs: CRS, own: CRS) -> dict[str, Any]:
+def _geometry(name: str, geometry: JSON, crs: CRS, own: CRS) -> JSON:
     try:
         return dict(transform_geom(crs, own, geometry))
     except (RasterioError, CPLE_BaseError) as error:

@@ -12,21 +12,22 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio import DatasetReader
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.env import set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
+from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.bands import Band
-from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
+from tilepipe.sources.base import Georeference, Resolution, Source, all_finite, read_reflected
 from tilepipe.sources.beside import check_beside, check_links, side_files
 from tilepipe.sources.checks import (
     LARGE_PIECE_BYTES,
@@ -42,6 +43,7 @@ from tilepipe.sources.georeference import georeference_of, ground_resolution
 from tilepipe.sources.handles import Handles, content_sha256, stamp, unchanged
 from tilepipe.sources.lossy import is_lossy
 from tilepipe.sources.strip_cache import ROW_CACHE_BYTES, RowCache, band_rows
+from tilepipe.text import JSON
 
 GDAL_CACHE_BYTES = 64 << 20
 """GDAL's block cache for the whole process; GDAL's own default is 5 % of the machine's memory."""
@@ -82,9 +84,9 @@ class Mine:
         logging.getLogger("rasterio._err").addHandler(self.damage)
         self.opening = threading.Lock()
         self.rows = RowCache()
-        self.tiled: Handles[Any] = Handles(lambda dataset: dataset.close())
-        self.striped: Handles[Any] = Handles(lambda dataset: dataset.close(), shared=True)
-        self.large: Handles[Any] = Handles(lambda dataset: dataset.close(), 1, shared=True)
+        self.tiled: Handles[DatasetReader] = Handles(lambda dataset: dataset.close())
+        self.striped: Handles[DatasetReader] = Handles(lambda dataset: dataset.close(), shared=True)
+        self.large: Handles[DatasetReader] = Handles(lambda dataset: dataset.close(), 1, shared=True)
         self.alone = threading.Lock()
         """Held while a large piece is decoded: a handle keeps the last one."""
 
@@ -125,7 +127,7 @@ def gdal(path: str, doing: str) -> Iterator[None]:
             raise InputError(f"{path} cannot be {doing}: {error}{cause}. It may be truncated or damaged.") from error
 
 
-def open_dataset(path: str, driver: str) -> Any:
+def open_dataset(path: str, driver: str) -> DatasetReader:
     """Open a raster with one named driver: nothing is guessed, no handle is shared, and no position is no warning."""
     with mine(os.getpid()).opening, warnings.catch_warnings():  # the lock, as catch_warnings is not safe under threads
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -196,7 +198,7 @@ class GeoTiffSource:
         if number:
             self._target = pages[number]
 
-    def _describe(self, dataset: Any, bands: Sequence[int] | None, allow_palette: bool) -> None:
+    def _describe(self, dataset: DatasetReader, bands: Sequence[int] | None, allow_palette: bool) -> None:
         """Take over shape, dtype, layout and the kind of mask from the open file, or refuse it."""
         self._bands = pick_bands(self.name, dataset, bands)
         if ColorInterp.palette in dataset.colorinterp and not allow_palette and not _is_one_bit(dataset):
@@ -207,7 +209,7 @@ class GeoTiffSource:
         remedy = "Convert it: gdal_translate -ot Float32 in.tif out.tif, or rio convert --dtype float32 in.tif out.tif"
         labels = allow_palette and np.dtype(dataset.dtypes[0]).kind in "uif"  # class numbers, of any type
         found = np.dtype(dataset.dtypes[0]) if labels else check_dtype(self.name, dataset.dtypes[0], remedy)
-        self.dtype: np.dtype[Any] = found
+        self.dtype: DType = found
         self.shape = (len(self._bands), int(dataset.height), int(dataset.width))
         self._mask = mask_kind(dataset, self._bands)
         described = zip(dataset.descriptions, dataset.colorinterp, strict=True)
@@ -216,7 +218,7 @@ class GeoTiffSource:
         self._files = self._contents(dataset)
         self._lay_out(dataset)
 
-    def _contents(self, dataset: Any) -> list[str]:
+    def _contents(self, dataset: DatasetReader) -> list[str]:
         """Return the files whose bytes hold pixels or masks; of side files only the values that are read count.
 
         A TIFF's own list of files is not asked for: GDAL would open what its metadata names as overviews.
@@ -226,7 +228,7 @@ class GeoTiffSource:
             return [self._stamp.path, *([mask] if self._mask == "mask" and os.path.exists(mask) else [])]
         return sorted(file for file in dataset.files if not file.endswith((".ovr", ".aux.xml")))
 
-    def _lay_out(self, dataset: Any) -> None:
+    def _lay_out(self, dataset: DatasetReader) -> None:
         """Decide how to read from how the pixels are stored; refuse what cannot be read in bounded memory."""
         _, whole_height, whole_width = self.shape
         height, width = dataset.block_shapes[0]
@@ -257,7 +259,7 @@ class GeoTiffSource:
         """The file and those beside it that GDAL reads."""
         return [*(Path(file) for file in self._files), *side_files(self._stamp.path)]
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> Pixels:
         """Return the pixels of `box`, (bands, box.height, box.width), reflected outside the image.
 
         Raises `InputError` naming file and box where they cannot be decoded.
@@ -273,7 +275,7 @@ class GeoTiffSource:
         elif inside is not None and self._mask != "none":
             mask = self._read(self._mask, inside) > 0
         if inside is not None and self.dtype.kind == "f":
-            finite = np.isfinite(self._read("pixels", inside)).all(axis=0)
+            finite = all_finite(self._read("pixels", inside))
             mask = finite if mask is None else mask & finite
         return usable(mask, box, *self.shape[1:])
 
@@ -291,7 +293,7 @@ class GeoTiffSource:
         """Return itself: how overviews were made is not known, so they are not used."""
         return self
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Return hashes of the files that hold pixels and masks, and the values that files beside them give."""
         return {
             "reader": self._driver,
@@ -306,7 +308,7 @@ class GeoTiffSource:
             "mask": self._mask,
         }
 
-    def _read(self, what: str, box: Box) -> NDArray[Any]:
+    def _read(self, what: str, box: Box) -> Pixels:
         """Return 'pixels' (bands, y, x), or the 'mask' or 'bands' (y, x) of `mask_kind`, of a box inside the image."""
         if not self.striped:
             return self._decode(what, box)
@@ -315,7 +317,7 @@ class GeoTiffSource:
             key, box, (*self.shape[1:], self._band_rows), lambda band: self._decode(what, band)
         )
 
-    def _decode(self, what: str, box: Box) -> NDArray[Any]:
+    def _decode(self, what: str, box: Box) -> Pixels:
         window = Window(box.x0, box.y0, box.width, box.height)
         key = (self._stamp, self._target, self._driver)
         doing = f"read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
@@ -334,7 +336,7 @@ class GeoTiffSource:
                 handles.drop(key)
             raise
 
-    def _open(self) -> Any:
+    def _open(self) -> DatasetReader:
         unchanged(self._stamp)
         return open_dataset(self._target, self._driver)
 
@@ -366,7 +368,7 @@ def printed_resolution(tags: Mapping[str, str]) -> Resolution | None:
     return Resolution(y, x, "um") if all(0.01 < size < LARGEST_PRINTED for size in (y, x)) else None
 
 
-def pick_bands(name: str, dataset: Any, bands: Sequence[int] | None) -> list[int]:
+def pick_bands(name: str, dataset: DatasetReader, bands: Sequence[int] | None) -> list[int]:
     """Return band numbers from 1: those asked for, or all that are not alpha."""
     if bands is None:
         found = [
@@ -376,14 +378,14 @@ def pick_bands(name: str, dataset: Any, bands: Sequence[int] | None) -> list[int
     return list(named_bands(name, bands, dataset.count))
 
 
-def _is_one_bit(dataset: Any) -> bool:
+def _is_one_bit(dataset: DatasetReader) -> bool:
     """Return whether the palette is the black and white that GDAL gives to every image of one bit: it has values."""
     if dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") != "1":
         return False
     return {tuple(dataset.colormap(1)[value][:3]) for value in (0, 1)} == {(0, 0, 0), (255, 255, 255)}
 
 
-def mask_kind(dataset: Any, bands: Sequence[int]) -> str:
+def mask_kind(dataset: DatasetReader, bands: Sequence[int]) -> str:
     """Return where validity comes from, in the order of GDAL's RFC 15.
 
     'mask': the mask of the dataset or its alpha band; 'nodata': pixels that are not one whole number in each band;

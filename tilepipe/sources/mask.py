@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import scipy
 import skimage
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Source
@@ -17,6 +18,7 @@ from tilepipe.sources.checks import usable
 from tilepipe.sources.content import identity_of
 from tilepipe.sources.resample import Resampled
 from tilepipe.sources.wrapped import Wrapped
+from tilepipe.text import JSON
 
 TISSUE_SIDE = 2048
 """Longest side in pixels of the small image in which tissue is looked for."""
@@ -67,15 +69,15 @@ class Masked(Wrapped):
         """Return the source's smaller version if everything is image data; a value is looked for at full resolution."""
         return self if self.nodata is not None else Masked(self.source.coarser(height, width), None)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """As the source, with what is said of its data."""
         return {**identity_of(self.source), "nodata": "none" if self.nodata is None else repr(self.nodata)}
 
 
-def _equal(pixels: NDArray[Any], value: float) -> NDArray[np.bool_]:
+def _equal(pixels: Pixels, value: float) -> NDArray[np.bool_]:
     if pixels.dtype.kind != "f":
         return np.asarray(pixels == value)
-    one, two = pixels, pixels.dtype.type(value)
+    one, two = pixels, np.asarray(value, pixels.dtype)
     with np.errstate(invalid="ignore", over="ignore"):  # GDAL's own formula, overflow and all
         near = np.abs(one - two) < 2 * np.finfo(np.float32).eps * np.abs(one + two)
     return np.asarray((one == two) | near)

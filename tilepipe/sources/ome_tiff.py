@@ -6,19 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source
 from tilepipe.sources.checks import given_resolution, pick, pick_bands, pick_scene
 from tilepipe.sources.geotiff import GeoTiffSource, TiffPage
 from tilepipe.sources.handles import stamp
+from tilepipe.text import JSON
 
 MICROMETRES = {"Å": 1e-4, "nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "in": 25400.0}
 """Units of PhysicalSizeX and PhysicalSizeY; µm where none is given (OME schema 2016-06)."""
@@ -49,7 +50,7 @@ class Planes:
         return sum(page.shape[0] for page in self.pages), *self.pages[0].shape[1:]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         """Of the pixels."""
         return self.pages[0].dtype
 
@@ -68,7 +69,7 @@ class Planes:
         """None."""
         return None
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> Pixels:
         """Return the pixels of `box`, (bands, box.height, box.width), reflected outside the image."""
         return np.concatenate([page.read(box) for page in self.pages])
 
@@ -86,7 +87,7 @@ class Planes:
         """Return itself."""
         return self
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Return the first page's identity and where the pages lie."""
         return {**self.pages[0].identity(), "pages": [page.directory for page in self.pages]}
 
@@ -162,7 +163,7 @@ def _layout(name: str, path: str, scene: int | None, picks: Mapping[str, int | N
         raise InputError(f"{name} cannot be opened as OME-TIFF: {error}. It may be truncated or damaged.") from error
 
 
-def _channels(name: str, level: Any, picks: Mapping[str, int | None]) -> list[int]:
+def _channels(name: str, level: tifffile.TiffPageSeries, picks: Mapping[str, int | None]) -> list[int]:
     """Return the offsets of the pages of the channels of one plane."""
     lead = level.axes[: level.axes.index("Y")].replace("S", "")  # samples lie within a page
     if not set(lead) <= set("TCZ"):
@@ -174,7 +175,7 @@ def _channels(name: str, level: Any, picks: Mapping[str, int | None]) -> list[in
             f"{name} has {len(pages)} pages where its OME-XML lists {int(np.prod(shape))}; some are missing"
         )
     grid = np.array(pages, dtype=np.int64).reshape(shape)
-    index: list[Any] = []
+    index: list[int | slice] = []
     for axis, size in zip(lead, shape, strict=True):
         index.append(slice(None) if axis == "C" else pick(name, axis.lower(), picks[axis], size))
     return [int(offset) for offset in np.atleast_1d(grid[tuple(index)])]

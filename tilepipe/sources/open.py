@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tilepipe.arrays import Array
 from tilepipe.errors import InputError, UsageError, public
 from tilepipe.paths import output_of_run, refuse_special
 from tilepipe.sources.array import ArraySource
@@ -35,7 +35,7 @@ CHOICE = ("scene", "z", "t")
 
 
 @public
-def open_source(what: str | Path | Source | NDArray[Any] | da.Array | Arrayed, **options: Any) -> Source:
+def open_source(what: str | Path | Source | Array | da.Array | Arrayed, **options: Any) -> Source:
     """Open an image and return it as a `Source`. Only what is needed to describe the image is read.
 
     Args:
@@ -95,14 +95,14 @@ def open_source(what: str | Path | Source | NDArray[Any] | da.Array | Arrayed, *
     return source if named is None else with_bands(source, numbers_of(source.name, named, bands_of(source)))
 
 
-def _by_name(bands: Any) -> bool:
+def _by_name(bands: object) -> bool:
     """Return whether bands are given as text or by names, not by numbers alone."""
-    return isinstance(bands, str) or (bands is not None and any(isinstance(band, str) for band in bands))
+    return isinstance(bands, str) or (isinstance(bands, Iterable) and any(isinstance(band, str) for band in bands))
 
 
-def chosen(settings: Mapping[str, Any]) -> dict[str, int]:
+def chosen(settings: Mapping[str, object]) -> dict[str, int]:
     """Return the options among `settings` that pick one image of a file."""
-    return {name: settings[name] for name in CHOICE if name in settings}
+    return {name: cast(int, settings[name]) for name in CHOICE if name in settings}
 
 
 def of_labels(source: Source) -> Source:

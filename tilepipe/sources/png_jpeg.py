@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tilepipe.arrays import Pixels
 from tilepipe.errors import InputError
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.handles import content_sha256, stamp
+from tilepipe.text import JSON
 
 MAX_PIXELS = 128 << 20
 """Larger pictures are refused: they are decoded whole."""
@@ -44,10 +45,10 @@ class PictureSource(ArraySource):
         with open(path, "rb") as file:
             self.lossy = file.read(len(JPEG)) == JPEG
 
-    def __getstate__(self) -> tuple[str, str, dict[str, Any]]:
+    def __getstate__(self) -> tuple[str, str, JSON]:
         return self._stamp.path, self.name, self._options  # absolute: a worker has its own working folder
 
-    def __setstate__(self, state: tuple[str, str, dict[str, Any]]) -> None:
+    def __setstate__(self, state: tuple[str, str, JSON]) -> None:
         self.__init__(state[0], **state[2])  # type: ignore[misc]
         self.name = state[1]
 
@@ -57,12 +58,12 @@ class PictureSource(ArraySource):
         _, height, width = self.shape
         return max(super().cache_bytes, height * width * max(4 if self.shape[0] > 1 else 1, self.dtype.itemsize))
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Return the hash of the file."""
         return {"reader": "picture", "sha256": content_sha256(stamp(self.name)), "shape": list(self.shape)}
 
 
-Decoded = tuple[NDArray[Any], NDArray[np.bool_] | None, str | None]
+Decoded = tuple[Pixels, NDArray[np.bool_] | None, str | None]
 """(bands, y, x) pixels, where alpha is above 0 (None: everywhere), and what to say of alpha (None: there is none)."""
 
 
@@ -114,9 +115,9 @@ def _said(counts: list[int]) -> str:
     return "alpha holds only 0 and 255 and says where there is image data"
 
 
-def _unpacked(picture: Image.Image) -> NDArray[Any]:
+def _unpacked(picture: Image.Image) -> Pixels:
     """Return (bands, y, x), converted some rows at a time: the whole would be copied twice over."""
-    pixels: NDArray[Any] | None = None
+    pixels: Pixels | None = None
     rows = max(1, ROWS_PIXELS // picture.width)
     for y in range(0, picture.height, rows):
         below = min(y + rows, picture.height)

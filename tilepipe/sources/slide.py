@@ -10,18 +10,19 @@ import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openslide
 from numpy.typing import NDArray
 
+from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.checks import READERS, SPARE_BYTES, check_size, given_resolution, usable
 from tilepipe.sources.companions import check_companions, slide_files
 from tilepipe.sources.handles import Handles, content_sha256, stamp, unchanged
+from tilepipe.text import JSON
 
 SLIDE_CACHE_BYTES = 64 << 20
 """OpenSlide's cache of decoded tiles, for all slides and threads of a process."""
@@ -43,7 +44,7 @@ _blocks: Handles[Painted] = Handles(lambda _: None, limit=BLOCKS_PER_THREAD)
 
 
 @lru_cache(maxsize=1)
-def _tile_cache(process: int) -> Any:
+def _tile_cache(process: int) -> openslide.OpenSlideCache:
     return openslide.OpenSlideCache(SLIDE_CACHE_BYTES)
 
 
@@ -100,7 +101,7 @@ class SlideSource:
         return 3, *self.levels[0]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         """uint8."""
         return np.dtype(np.uint8)
 
@@ -120,7 +121,7 @@ class SlideSource:
         """None: a slide has no position on the earth."""
         return None
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> Pixels:
         """Return the colours of `box`, (3, box.height, box.width) uint8, reflected outside the canvas.
 
         Raises `InputError` naming slide, level and box where a tile cannot be decoded.
@@ -142,7 +143,7 @@ class SlideSource:
         fit = [k for k, (h, w) in enumerate(self.levels) if h >= height and w >= width]
         return SlideLevel(self, fit[-1]) if fit and fit[-1] > 0 else self
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Return hashes of the slide's files and the reader's version."""
         return {
             "reader": f"openslide {openslide.__library_version__}",
@@ -217,7 +218,7 @@ class SlideLevel:
         return 3, *self.slide.levels[self.level]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         """uint8."""
         return self.slide.dtype
 
@@ -233,7 +234,7 @@ class SlideLevel:
         """None."""
         return None
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> Pixels:
         """Return the colours of `box` in pixels of the level, reflected outside it."""
         return read_reflected(box, *self.shape[1:], lambda inside: self._gather(inside)[0])
 
@@ -266,7 +267,7 @@ class SlideLevel:
         """Return the smallest level of the slide with at least `height` x `width` pixels."""
         return self.slide.coarser(height, width)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Return the slide's identity and the level."""
         return {**self.slide.identity(), "level": self.level}
 

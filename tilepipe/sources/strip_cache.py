@@ -9,11 +9,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 
 ROW_CACHE_BYTES = 128 << 20
@@ -21,7 +20,7 @@ ROW_CACHE_BYTES = 128 << 20
 ROW_BAND_BYTES = 8 << 20
 """About how much is decoded at once."""
 
-Load = Callable[[Box], NDArray[Any]]
+Load = Callable[[Box], Pixels]
 
 
 class RowCache:
@@ -32,11 +31,11 @@ class RowCache:
 
     def __init__(self, limit: int = ROW_CACHE_BYTES) -> None:
         self._limit = limit
-        self._bands: OrderedDict[tuple[Hashable, int], NDArray[Any]] = OrderedDict()
+        self._bands: OrderedDict[tuple[Hashable, int], Pixels] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def read(self, key: Hashable, box: Box, image: tuple[int, int, int], load: Load) -> NDArray[Any]:
+    def read(self, key: Hashable, box: Box, image: tuple[int, int, int], load: Load) -> Pixels:
         """Return `box` of the image that `key` names, put together from bands of rows that `load` reads.
 
         `image` is (height, width, rows of a band); `load` gets full-width boxes and returns (..., y, x).
@@ -66,7 +65,7 @@ class RowCache:
             self._bands.clear()
             self._bytes = 0
 
-    def _band(self, key: tuple[Hashable, int], band: Box, load: Load) -> NDArray[Any]:
+    def _band(self, key: tuple[Hashable, int], band: Box, load: Load) -> Pixels:
         if key in self._bands:
             self._bands.move_to_end(key)
             return self._bands[key]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
 from tilepipe.sources.base import Georeference, Resolution, Source
 from tilepipe.sources.content import identity_of
+from tilepipe.text import JSON
 
 
 class Wrapped:
@@ -30,7 +31,7 @@ class Wrapped:
         return self.source.shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         """As the source."""
         return self.source.dtype
 
@@ -75,7 +76,7 @@ class Wrapped:
         """Bytes of the image that lie in each process."""
         return int(getattr(self.source, "held_bytes", 0))
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> Pixels:
         """Return the pixels of `box`, (bands, box.height, box.width)."""
         return self.source.read(box)
 
@@ -87,7 +88,7 @@ class Wrapped:
         """Return itself; a wrapper that can be put around a smaller version overrides this."""
         return self
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """As the source."""
         return identity_of(self.source)
 

@@ -9,19 +9,20 @@ import lzma
 import os
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
-from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
+from tilepipe.sources.base import Georeference, Resolution, Source, all_finite, read_reflected
 from tilepipe.sources.checks import (
     LARGE_PIECE_BYTES,
     check_dtype,
@@ -33,6 +34,10 @@ from tilepipe.sources.checks import (
     usable,
 )
 from tilepipe.sources.chunks import MARKERS, Chunks, is_zarr
+
+if TYPE_CHECKING:
+    from zarr.types import AnyArray
+from tilepipe.text import JSON
 
 ONE_BY_ONE_BYTES = 1 << 20
 """Decoded size of a chunk from which chunks are read one by one."""
@@ -91,7 +96,7 @@ class ZarrSource:
         return self._levels[0].shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         """Of the pixels."""
         return self._levels[0].dtype
 
@@ -105,7 +110,7 @@ class ZarrSource:
         """None."""
         return None
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> Pixels:
         """Return the pixels of `box`, (bands, box.height, box.width), reflected outside the image.
 
         Raises `InputError` naming image and box where a chunk cannot be decoded.
@@ -126,7 +131,7 @@ class ZarrSource:
         fit = [level for level in self._levels if level.shape[1] >= height and level.shape[2] >= width]
         return fit[-1] if fit and fit[-1] is not self._levels[0] else self
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Return a hash of the chunks of all levels and of how they are coded, and what is picked from them.
 
         Other files in the folder, and attributes that decide nothing, do not count.
@@ -155,7 +160,7 @@ class ZarrSource:
 class ZarrPlanes:
     """One level of a Zarr image as a source."""
 
-    def __init__(self, image: ZarrSource, array: Any, part: str) -> None:
+    def __init__(self, image: ZarrSource, array: AnyArray | zarr.Group, part: str) -> None:
         if not isinstance(array, zarr.Array):
             raise InputError(f"{image.name}: {part} is listed as a level of the image, but is no array")
         self.image = image
@@ -195,7 +200,7 @@ class ZarrPlanes:
         return len(self.image._bands), height, width
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         """Of the pixels, in native byte order."""
         return np.dtype(self.array.dtype).newbyteorder("=")
 
@@ -211,7 +216,7 @@ class ZarrPlanes:
         """None."""
         return None
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> Pixels:
         """Return the pixels of `box` in pixels of the level, reflected outside it."""
         return read_reflected(box, *self.shape[1:], self._inside)
 
@@ -220,27 +225,27 @@ class ZarrPlanes:
         inside = box & Box.of_shape(*self.shape[1:])
         mask = None
         if inside is not None and self.dtype.kind == "f":
-            mask = np.isfinite(self._inside(inside)).all(axis=0)
+            mask = all_finite(self._inside(inside))
         return usable(mask, box, *self.shape[1:])
 
     def coarser(self, height: int, width: int) -> Source:
         """Return the image's smallest level with at least `height` x `width` pixels."""
         return self.image.coarser(height, width)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Return the image's identity and the level."""
         return {**self.image.identity(), "level": self.part}
 
-    def _inside(self, box: Box) -> NDArray[Any]:
+    def _inside(self, box: Box) -> Pixels:
         axes, bands = self.image._axes, self.image._bands
         if "c" in axes and bands != tuple(range(1, self.array.shape[axes.index("c")] + 1)):
             return np.concatenate([self._select(box, slice(band - 1, band)) for band in bands])
         return self._select(box, slice(None))
 
-    def _select(self, box: Box, channels: slice) -> NDArray[Any]:
+    def _select(self, box: Box, channels: slice) -> Pixels:
         axes = self.image._axes
         picks = self.image._picks
-        parts: dict[str, Any] = {"y": slice(box.y0, box.y1), "x": slice(box.x0, box.x1), "c": channels}
+        parts: dict[str, slice] = {"y": slice(box.y0, box.y1), "x": slice(box.x0, box.x1), "c": channels}
         where = tuple(parts[axis] if axis in parts else picks[axis] for axis in axes)
         try:
             self.chunks.check(where)
@@ -254,7 +259,7 @@ class ZarrPlanes:
         found = found.transpose([left.index(axis) for axis in "cyx" if axis in left])
         return np.ascontiguousarray(found if "c" in left else found[None], dtype=self.dtype)
 
-    def _read(self, where: tuple[int | slice, ...]) -> NDArray[Any]:
+    def _read(self, where: tuple[int | slice, ...]) -> Pixels:
         """Return a part of the array; Zarr decodes ten chunks at once, which are read one by one where they are large.
 
         The largest are decoded by one thread at a time.
@@ -283,7 +288,7 @@ def _alone(process: int) -> threading.Lock:
     return threading.Lock()
 
 
-def _open(name: str, path: Path) -> Any:
+def _open(name: str, path: Path) -> AnyArray | zarr.Group:
     if not is_zarr(path):
         raise InputError(f"{path} is not a Zarr image: it has none of {', '.join(MARKERS)}")
     try:
@@ -292,7 +297,7 @@ def _open(name: str, path: Path) -> Any:
         raise InputError(f"{name} cannot be opened as Zarr: {error}") from error
 
 
-def _array_axes(name: str, array: Any) -> str:
+def _array_axes(name: str, array: AnyArray) -> str:
     names = getattr(array.metadata, "dimension_names", None)
     given = "".join(str(axis)[:1].lower() for axis in names or ())
     if {"y", "x"} <= set(given) and len(set(given)) == array.ndim and set(given) <= set("tczyx"):
@@ -310,9 +315,9 @@ def pick_several(name: str, scene: int | None, several: int) -> tuple[int, tuple
     return scene or 0, (said,) if several > 1 and scene is None else ()
 
 
-def _multiscale(name: str, group: Any, scene: int | None) -> tuple[str, list[str], Resolution | None, int]:
+def _multiscale(name: str, group: zarr.Group, scene: int | None) -> tuple[str, list[str], Resolution | None, int]:
     """Return the axes, the paths of the levels, the pixel size of an OME-Zarr image, and how many there are."""
-    attributes = dict(group.attrs)
+    attributes: JSON = dict(group.attrs)
     attributes = attributes.get("ome", attributes)
     try:
         several = len(attributes["multiscales"])
@@ -339,9 +344,7 @@ def _multiscale(name: str, group: Any, scene: int | None) -> tuple[str, list[str
     return letters, paths, found, several
 
 
-def _pixel_size(
-    letters: str, axes: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]
-) -> Resolution | None:
+def _pixel_size(letters: str, axes: Sequence[JSON], steps: Sequence[JSON]) -> Resolution | None:
     """Return the size of a pixel from scale transformations and units; None without units or with mixed ones."""
     size = dict.fromkeys(letters, 1.0)
     scales = [step["scale"] for step in steps if step.get("type") == "scale"]
@@ -356,5 +359,5 @@ def _pixel_size(
     return None
 
 
-def _planes(array: Any, axes: str, axis: str) -> int:
+def _planes(array: AnyArray, axes: str, axis: str) -> int:
     return int(array.shape[axes.index(axis)]) if axis in axes else 1
