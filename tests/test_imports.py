@@ -43,7 +43,7 @@ DOORS = {
     "timm": ["models/formats/pretrained.py"],
     "zarr": [
         "execution/durable_array.py",
-        "sources/zarr.py",
+        "sources/zarr*.py",
         "products/ome_zarr.py",
     ],
     "dask": ["execution/executors/*.py", "execution/segment.py", "products/labels.py", "sources/*.py"],

@@ -29,10 +29,11 @@ from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.planning.check_settings import parse_bytes
 from tilepipe.planning.memory import DECODERS, format_bytes
-from tilepipe.sources import checks, geotiff
+from tilepipe.sources import checks
 from tilepipe.sources import zarr as readers
 from tilepipe.sources.checks import decoding_bytes
-from tilepipe.sources.geotiff import GDAL_CACHE_BYTES, GeoTiffSource
+from tilepipe.sources.geotiff import GeoTiffSource
+from tilepipe.sources.geotiff_gdal import GDAL_CACHE_BYTES, mine
 from tilepipe.sources.png_jpeg import PictureSource
 from tilepipe.sources.strip_cache import ROW_CACHE_BYTES
 from tilepipe.sources.zarr import ZarrSource
@@ -234,7 +235,7 @@ def test_decoded_rows_of_an_image_that_is_done_are_let_go(tmp_path: Path) -> Non
     with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **shape) as file:
         file.write(pixels)
     held = []
-    rows = geotiff.mine(os.getpid()).rows
+    rows = mine(os.getpid()).rows
     before = rows.held_bytes  # of images that other tests have open
     segment(tmp_path / "a.tif", random_unet(), tmp_path / "o.tif", listener=lambda event: held.append(rows.held_bytes))
     assert max(held) == before + pixels.nbytes

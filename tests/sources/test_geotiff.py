@@ -21,7 +21,8 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources import checks
 from tilepipe.sources.base import Resolution, Source
-from tilepipe.sources.geotiff import GDAL_CACHE_BYTES, GeoTiffSource, gdal
+from tilepipe.sources.geotiff import GeoTiffSource
+from tilepipe.sources.geotiff_gdal import GDAL_CACHE_BYTES, gdal
 from tilepipe.sources.handles import HANDLES_PER_THREAD
 from tilepipe.sources.open import open_source
 from tilepipe.sources.strip_cache import ROW_CACHE_BYTES

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.handles import Handles, content_sha256, stamp, unchanged
-from tilepipe.sources.strip_cache import RowCache, band_rows
+from tilepipe.sources.strip_cache import RowCache, Striped, band_rows
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.data())
@@ -24,7 +24,7 @@ def test_boxes_come_back_whole_and_memory_is_bounded(height: int, rows: int, dat
     for _ in range(5):
         y0, x0 = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, 29))
         box = Box(y0, x0, data.draw(st.integers(y0 + 1, height)), data.draw(st.integers(x0 + 1, 30)))
-        found = cache.read("a", box, (height, 30, rows), lambda band: image[:, band.y0 : band.y1])
+        found = cache.read(Striped("a", height, 30, rows), box, lambda band: image[:, band.y0 : band.y1])
         np.testing.assert_array_equal(found, image[:, box.y0 : box.y1, box.x0 : box.x1])
         assert sum(band.nbytes for band in cache._bands.values()) == cache._bytes <= 3 * rows * 30 * 4
 
@@ -39,9 +39,9 @@ def test_a_row_of_tiles_decodes_each_band_once() -> None:
 
     cache = RowCache()
     for x in range(0, 2048, 256):
-        cache.read("a", Box(0, x, 512, x + 256), (512, 2048, 64), load)
+        cache.read(Striped("a", 512, 2048, 64), Box(0, x, 512, x + 256), load)
     assert loads == [Box(y, 0, y + 64, 2048) for y in range(0, 512, 64)]
-    cache.read("b", Box(0, 0, 1, 1), (512, 2048, 64), load)
+    cache.read(Striped("b", 512, 2048, 64), Box(0, 0, 1, 1), load)
     assert len(loads) == 9, "another image is another key"
 
 

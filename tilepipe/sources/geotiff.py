@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import re
-import threading
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio import DatasetReader
-from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.env import set_gdal_config
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from tilepipe.arrays import DType, Pixels
@@ -38,100 +30,16 @@ from tilepipe.sources.checks import (
     pick_scene,
     usable,
 )
-from tilepipe.sources.checks import pick_bands as named_bands
 from tilepipe.sources.georeference import georeference_of, ground_resolution
-from tilepipe.sources.handles import Handles, content_sha256, stamp, unchanged
+from tilepipe.sources.geotiff_gdal import GDAL_CACHE_BYTES, gdal, mine, open_dataset
+from tilepipe.sources.geotiff_tags import is_one_bit, mask_kind, pick_bands, printed_resolution
+from tilepipe.sources.handles import content_sha256, stamp, unchanged
 from tilepipe.sources.lossy import is_lossy
-from tilepipe.sources.strip_cache import ROW_CACHE_BYTES, RowCache, band_rows
+from tilepipe.sources.strip_cache import ROW_CACHE_BYTES, Striped, band_rows
 from tilepipe.text import JSON
-
-GDAL_CACHE_BYTES = 64 << 20
-"""GDAL's block cache for the whole process; GDAL's own default is 5 % of the machine's memory."""
-
-OPTIONS = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # look for sidecars by name, do not list folders
-    "GDAL_VRT_ENABLE_PYTHON": "NO",
-    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",  # no request is ever sent, whatever a file names
-}
-
 
 MAX_PAGES = 4096
 """Pages of a file whose sizes are looked at."""
-LARGEST_PRINTED = 20.0
-"""Micrometres; resolution tags that state larger pixels are those of a print or a screen (300 dpi is 85)."""
-IMAGEJ_UNITS = {"micron": 1.0, "um": 1.0, "µm": 1.0, "\\u00B5m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
-"""Micrometres of ImageJ's words for units."""
-
-
-class Damage(logging.Handler):
-    """Hears GDAL's warnings in rasterio's log: a JPEG tile that ends early gives grey pixels and just a warning."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.heard = threading.local()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep what is said of JPEG data for the thread that reads."""
-        if "JPEGLib" in record.getMessage():
-            self.heard.text = record.getMessage()
-
-
-class Mine:
-    """What the threads of one process share; a forked process gets its own, as locks and handles do not survive."""
-
-    def __init__(self) -> None:
-        self.damage = Damage()
-        logging.getLogger("rasterio._err").addHandler(self.damage)
-        self.opening = threading.Lock()
-        self.rows = RowCache()
-        self.tiled: Handles[DatasetReader] = Handles(lambda dataset: dataset.close())
-        self.striped: Handles[DatasetReader] = Handles(lambda dataset: dataset.close(), shared=True)
-        self.large: Handles[DatasetReader] = Handles(lambda dataset: dataset.close(), 1, shared=True)
-        self.alone = threading.Lock()
-        """Held while a large piece is decoded: a handle keeps the last one."""
-
-
-@lru_cache(maxsize=1)
-def mine(process: int) -> Mine:
-    """Return what the threads of `process`, this one, share."""
-    return Mine()
-
-
-@contextmanager
-def rows_forgotten() -> Iterator[None]:
-    """Let go of decoded rows in the end: those of images that are done would add up to `ROW_CACHE_BYTES`."""
-    try:
-        yield
-    finally:
-        mine(os.getpid()).rows.clear()
-
-
-@contextmanager
-def gdal(path: str, doing: str) -> Iterator[None]:
-    """Set GDAL's options for this thread, and turn its errors into an `InputError` that says what was being done."""
-    with rasterio.Env(**OPTIONS):
-        set_gdal_config("GDAL_CACHEMAX", GDAL_CACHE_BYTES)
-        heard = mine(os.getpid()).damage.heard
-        heard.text = ""
-        try:
-            yield
-            if heard.text:
-                raise RasterioError(heard.text)
-        except (RasterioError, CPLE_BaseError) as error:
-            cause = f" ({error.__cause__})" if error.__cause__ else ""
-            if "codec" in f"{error}{cause}":
-                raise InputError(
-                    f"{path} is compressed by a method that is not read here: {error}{cause}. Write it anew with "
-                    "a GDAL that reads it: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE in.tif out.tif"
-                ) from error
-            raise InputError(f"{path} cannot be {doing}: {error}{cause}. It may be truncated or damaged.") from error
-
-
-def open_dataset(path: str, driver: str) -> DatasetReader:
-    """Open a raster with one named driver: nothing is guessed, no handle is shared, and no position is no warning."""
-    with mine(os.getpid()).opening, warnings.catch_warnings():  # the lock, as catch_warnings is not safe under threads
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path, driver=driver, sharing=False)
 
 
 class GeoTiffSource:
@@ -201,7 +109,7 @@ class GeoTiffSource:
     def _describe(self, dataset: DatasetReader, bands: Sequence[int] | None, allow_palette: bool) -> None:
         """Take over shape, dtype, layout and the kind of mask from the open file, or refuse it."""
         self._bands = pick_bands(self.name, dataset, bands)
-        if ColorInterp.palette in dataset.colorinterp and not allow_palette and not _is_one_bit(dataset):
+        if ColorInterp.palette in dataset.colorinterp and not allow_palette and not is_one_bit(dataset):
             raise InputError(
                 f"{self.name} has a colour palette: its pixels are numbers of colours, not colours. "
                 "Convert it: gdal_translate -expand rgb in.tif out.tif"
@@ -313,9 +221,8 @@ class GeoTiffSource:
         if not self.striped:
             return self._decode(what, box)
         key = (self._stamp, self._target, self._driver, tuple(self._bands), what)
-        return mine(os.getpid()).rows.read(
-            key, box, (*self.shape[1:], self._band_rows), lambda band: self._decode(what, band)
-        )
+        image = Striped(key, *self.shape[1:], self._band_rows)
+        return mine(os.getpid()).rows.read(image, box, lambda band: self._decode(what, band))
 
     def _decode(self, what: str, box: Box) -> Pixels:
         window = Window(box.x0, box.y0, box.width, box.height)
@@ -349,57 +256,10 @@ class TiffPage(GeoTiffSource):
         super().__init__(path)
 
 
-def printed_resolution(tags: Mapping[str, str]) -> Resolution | None:
-    """Return the pixel size that the resolution tags of a TIFF without a position state, as microscopes write them.
-
-    None where they state none, or one of a print or a screen: coarser than `LARGEST_PRINTED`.
-    """
-    unit = {"2": 25400.0, "3": 10000.0}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "2")[:1])
-    if tags.get("TIFFTAG_IMAGEDESCRIPTION", "").startswith("ImageJ"):
-        said = re.search(r"^unit=(.*)$", tags["TIFFTAG_IMAGEDESCRIPTION"], re.MULTILINE)
-        unit = IMAGEJ_UNITS.get(said.group(1).strip()) if said else None
+@contextmanager
+def rows_forgotten() -> Iterator[None]:
+    """Let go of decoded rows in the end: those of images that are done would add up to `ROW_CACHE_BYTES`."""
     try:
-        across, down = (float(tags[f"TIFFTAG_{axis}RESOLUTION"]) for axis in "XY")
-    except (KeyError, ValueError):
-        return None
-    if unit is None or not (across > 0 and down > 0):
-        return None
-    y, x = unit / down, unit / across
-    return Resolution(y, x, "um") if all(0.01 < size < LARGEST_PRINTED for size in (y, x)) else None
-
-
-def pick_bands(name: str, dataset: DatasetReader, bands: Sequence[int] | None) -> list[int]:
-    """Return band numbers from 1: those asked for, or all that are not alpha."""
-    if bands is None:
-        found = [
-            k for k, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning != ColorInterp.alpha
-        ]
-        return found or list(dataset.indexes)
-    return list(named_bands(name, bands, dataset.count))
-
-
-def _is_one_bit(dataset: DatasetReader) -> bool:
-    """Return whether the palette is the black and white that GDAL gives to every image of one bit: it has values."""
-    if dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") != "1":
-        return False
-    return {tuple(dataset.colormap(1)[value][:3]) for value in (0, 1)} == {(0, 0, 0), (255, 255, 255)}
-
-
-def mask_kind(dataset: DatasetReader, bands: Sequence[int]) -> str:
-    """Return where validity comes from, in the order of GDAL's RFC 15.
-
-    'mask': the mask of the dataset or its alpha band; 'nodata': pixels that are not one whole number in each band;
-    'bands': GDAL's masks of the bands, as only GDAL knows how it rounds and compares other nodata values; or 'none'.
-    """
-    flags = dataset.mask_flag_enums[bands[0] - 1]
-    alpha = [k for k, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning == ColorInterp.alpha]
-    if MaskFlags.alpha in flags and not set(alpha) & set(bands):
-        return "mask"
-    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
-        return "mask"
-    values = {dataset.nodatavals[band - 1] for band in bands}
-    if values == {None}:
-        return "none"
-    whole = None not in values and all(float(value).is_integer() for value in values)
-    integers = all(np.dtype(kind).kind in "iu" for kind in dataset.dtypes)
-    return "nodata" if len(values) == 1 and whole and integers else "bands"
+        yield
+    finally:
+        mine(os.getpid()).rows.clear()

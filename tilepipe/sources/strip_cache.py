@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +24,20 @@ ROW_BAND_BYTES = 8 << 20
 Load = Callable[[Box], Pixels]
 
 
+@dataclass(frozen=True)
+class Striped:
+    """An image that is read in bands of rows."""
+
+    key: Hashable
+    """What tells it from other images, and pixels from masks."""
+    height: int
+    """Of the image, in pixels."""
+    width: int
+    """Of the image, in pixels."""
+    rows: int
+    """Of a band."""
+
+
 class RowCache:
     """Bands of rows of striped images, the least recently used ones dropped beyond `limit` bytes; safe under threads.
 
@@ -35,17 +50,16 @@ class RowCache:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def read(self, key: Hashable, box: Box, image: tuple[int, int, int], load: Load) -> Pixels:
-        """Return `box` of the image that `key` names, put together from bands of rows that `load` reads.
+    def read(self, image: Striped, box: Box, load: Load) -> Pixels:
+        """Return `box` of an image, put together from bands of rows that `load` reads.
 
-        `image` is (height, width, rows of a band); `load` gets full-width boxes and returns (..., y, x).
+        `load` gets full-width boxes and returns (..., y, x).
         """
-        height, width, rows = image
-        result = None
+        rows, result = image.rows, None
         with self._lock:
             for k in range(box.y0 // rows, (box.y1 - 1) // rows + 1):
-                band = Box(k * rows, 0, min((k + 1) * rows, height), width)
-                pixels = self._band((key, k), band, load)
+                band = Box(k * rows, 0, min((k + 1) * rows, image.height), image.width)
+                pixels = self._band((image.key, k), band, load)
                 if result is None:
                     result = np.empty((*pixels.shape[:-2], *box.shape), dtype=pixels.dtype)
                 part = band & box

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, all_finite, read_reflected
 from tilepipe.sources.checks import (
     LARGE_PIECE_BYTES,
@@ -34,6 +34,7 @@ from tilepipe.sources.checks import (
     usable,
 )
 from tilepipe.sources.chunks import MARKERS, Chunks, is_zarr
+from tilepipe.sources.zarr_metadata import Metadata, array_axes, multiscale, pick_several, planes
 
 if TYPE_CHECKING:
     from zarr.types import AnyArray
@@ -43,10 +44,6 @@ ONE_BY_ONE_BYTES = 1 << 20
 """Decoded size of a chunk from which chunks are read one by one."""
 USUAL_BYTES = 64 << 20
 """What decoding smaller ones takes at most."""
-MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4}
-METRES = {"meter": 1.0, "kilometer": 1e3}
-PLAIN_AXES = {2: "yx", 3: "cyx", 4: "tcyx", 5: "tczyx"}
-"""What the axes of an array without names are, by their number."""
 
 
 class ZarrSource:
@@ -72,21 +69,21 @@ class ZarrSource:
         self._root = Path(path).absolute()
         node = _open(self.name, self._root)
         if isinstance(node, zarr.Array):
-            axes, paths, found, several = _array_axes(self.name, node), [""], None, 1
+            said = Metadata(array_axes(self.name, node))
         else:
-            axes, paths, found, several = _multiscale(self.name, node, scene)
-        number, self.notes = pick_several(self.name, scene, several)
-        self._axes = axes
-        self._levels = [ZarrPlanes(self, _open(self.name, self._root / part), part) for part in paths]
+            said = multiscale(self.name, node, scene)
+        number, self.notes = pick_several(self.name, scene, said.images)
+        self._axes = axes = said.axes
+        self._levels = [ZarrPlanes(self, _open(self.name, self._root / part), part) for part in said.levels]
         whole = self._levels[0].array
         self._picks = {
-            "z": pick(self.name, "z", z, _planes(whole, axes, "z")),
-            "t": pick(self.name, "t", t, _planes(whole, axes, "t")),
+            "z": pick(self.name, "z", z, planes(whole, axes, "z")),
+            "t": pick(self.name, "t", t, planes(whole, axes, "t")),
         }
-        given = {"scene": number if several > 1 else None, "z": z, "t": t}
+        given = {"scene": number if said.images > 1 else None, "z": z, "t": t}
         self.selected = {name: value for name, value in given.items() if value is not None}
-        self._bands = pick_bands(self.name, bands, _planes(whole, axes, "c"))
-        self.resolution = given_resolution(resolution, "m") or found
+        self._bands = pick_bands(self.name, bands, planes(whole, axes, "c"))
+        self.resolution = given_resolution(resolution, "m") or said.resolution
         for level in self._levels:
             level.check()
 
@@ -295,69 +292,3 @@ def _open(name: str, path: Path) -> AnyArray | zarr.Group:
         return zarr.open(str(path), mode="r")
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{name} cannot be opened as Zarr: {error}") from error
-
-
-def _array_axes(name: str, array: AnyArray) -> str:
-    names = getattr(array.metadata, "dimension_names", None)
-    given = "".join(str(axis)[:1].lower() for axis in names or ())
-    if {"y", "x"} <= set(given) and len(set(given)) == array.ndim and set(given) <= set("tczyx"):
-        return given
-    if array.ndim not in PLAIN_AXES:
-        raise InputError(f"{name} has {array.ndim} axes without names; 2 to 5 are read, as (y, x) to (t, c, z, y, x)")
-    return PLAIN_AXES[array.ndim]
-
-
-def pick_several(name: str, scene: int | None, several: int) -> tuple[int, tuple[str, ...]]:
-    """Return which of the multiscale images of one group is read, and what is to be said about it."""
-    if scene is not None and not 0 <= scene < several:
-        raise UsageError(f"{name} has scene=0 to scene={several - 1}; scene={scene} was asked for")
-    said = f"{name} lists {several} multiscale images; the first, 0, is read; --scene N (scene=N) chooses another"
-    return scene or 0, (said,) if several > 1 and scene is None else ()
-
-
-def _multiscale(name: str, group: zarr.Group, scene: int | None) -> tuple[str, list[str], Resolution | None, int]:
-    """Return the axes, the paths of the levels, the pixel size of an OME-Zarr image, and how many there are."""
-    attributes: JSON = dict(group.attrs)
-    attributes = attributes.get("ome", attributes)
-    try:
-        several = len(attributes["multiscales"])
-        scales = attributes["multiscales"][pick_several(name, scene, several)[0]]
-        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in scales["axes"]]
-        letters = "".join(str(axis["name"]) for axis in axes)
-        paths = [str(data["path"]) for data in scales["datasets"]]
-        steps = [
-            *scales["datasets"][0].get("coordinateTransformations", ()),
-            *scales.get("coordinateTransformations", ()),
-        ]
-        found = _pixel_size(letters, axes, steps)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        inside = f"; name an array in it, such as {sorted(group)[0]}" if len(group) else ""
-        raise InputError(f"{name} is a Zarr group without an OME-Zarr image in it{inside}") from error
-    except ValueError as error:
-        raise InputError(
-            f"{name} has scales of pixels that are no numbers, or not one for each of its axes; correct its metadata"
-        ) from error
-    if len(letters) != len(axes) or not {"y", "x"} <= set(letters) or not set(letters) <= set("tczyx") or not paths:
-        raise InputError(f"{name} has axes {[axis['name'] for axis in axes]}; y and x with c, z, t are read")
-    if any(".." in Path(part).parts or Path(part).is_absolute() for part in paths):
-        raise InputError(f"{name} lists levels outside itself: {paths}")
-    return letters, paths, found, several
-
-
-def _pixel_size(letters: str, axes: Sequence[JSON], steps: Sequence[JSON]) -> Resolution | None:
-    """Return the size of a pixel from scale transformations and units; None without units or with mixed ones."""
-    size = dict.fromkeys(letters, 1.0)
-    scales = [step["scale"] for step in steps if step.get("type") == "scale"]
-    for scale in scales:
-        size = {letter: value * float(factor) for (letter, value), factor in zip(size.items(), scale, strict=True)}
-    units = {letter: axes[letters.index(letter)].get("unit") for letter in "yx"}
-    for unit, known in (("um", MICROMETRES), ("m", METRES)):
-        if scales and units["y"] in known and units["x"] in known:
-            return given_resolution(
-                Resolution(size["y"] * known[units["y"]], size["x"] * known[units["x"]], unit), unit
-            )
-    return None
-
-
-def _planes(array: AnyArray, axes: str, axis: str) -> int:
-    return int(array.shape[axes.index(axis)]) if axis in axes else 1

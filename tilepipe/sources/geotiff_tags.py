@@ -1,0 +1,74 @@
+"""What an open raster says of its bands, its mask and the size of its pixels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from rasterio import DatasetReader
+from rasterio.enums import ColorInterp, MaskFlags
+
+from tilepipe.sources.base import Resolution
+from tilepipe.sources.checks import pick_bands as named_bands
+
+LARGEST_PRINTED = 20.0
+"""Micrometres; resolution tags that state larger pixels are those of a print or a screen (300 dpi is 85)."""
+IMAGEJ_UNITS = {"micron": 1.0, "um": 1.0, "µm": 1.0, "\\u00B5m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
+"""Micrometres of ImageJ's words for units."""
+
+
+def printed_resolution(tags: Mapping[str, str]) -> Resolution | None:
+    """Return the pixel size that the resolution tags of a TIFF without a position state, as microscopes write them.
+
+    None where they state none, or one of a print or a screen: coarser than `LARGEST_PRINTED`.
+    """
+    unit = {"2": 25400.0, "3": 10000.0}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "2")[:1])
+    if tags.get("TIFFTAG_IMAGEDESCRIPTION", "").startswith("ImageJ"):
+        said = re.search(r"^unit=(.*)$", tags["TIFFTAG_IMAGEDESCRIPTION"], re.MULTILINE)
+        unit = IMAGEJ_UNITS.get(said.group(1).strip()) if said else None
+    try:
+        across, down = (float(tags[f"TIFFTAG_{axis}RESOLUTION"]) for axis in "XY")
+    except (KeyError, ValueError):
+        return None
+    if unit is None or not (across > 0 and down > 0):
+        return None
+    y, x = unit / down, unit / across
+    return Resolution(y, x, "um") if all(0.01 < size < LARGEST_PRINTED for size in (y, x)) else None
+
+
+def pick_bands(name: str, dataset: DatasetReader, bands: Sequence[int] | None) -> list[int]:
+    """Return band numbers from 1: those asked for, or all that are not alpha."""
+    if bands is None:
+        found = [
+            k for k, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning != ColorInterp.alpha
+        ]
+        return found or list(dataset.indexes)
+    return list(named_bands(name, bands, dataset.count))
+
+
+def is_one_bit(dataset: DatasetReader) -> bool:
+    """Return whether the palette is the black and white that GDAL gives to every image of one bit: it has values."""
+    if dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") != "1":
+        return False
+    return {tuple(dataset.colormap(1)[value][:3]) for value in (0, 1)} == {(0, 0, 0), (255, 255, 255)}
+
+
+def mask_kind(dataset: DatasetReader, bands: Sequence[int]) -> str:
+    """Return where validity comes from, in the order of GDAL's RFC 15.
+
+    'mask': the mask of the dataset or its alpha band; 'nodata': pixels that are not one whole number in each band;
+    'bands': GDAL's masks of the bands, as only GDAL knows how it rounds and compares other nodata values; or 'none'.
+    """
+    flags = dataset.mask_flag_enums[bands[0] - 1]
+    alpha = [k for k, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning == ColorInterp.alpha]
+    if MaskFlags.alpha in flags and not set(alpha) & set(bands):
+        return "mask"
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        return "mask"
+    values = {dataset.nodatavals[band - 1] for band in bands}
+    if values == {None}:
+        return "none"
+    whole = None not in values and all(float(value).is_integer() for value in values)
+    integers = all(np.dtype(kind).kind in "iu" for kind in dataset.dtypes)
+    return "nodata" if len(values) == 1 and whole and integers else "bands"
