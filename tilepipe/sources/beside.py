@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-
-from rasterio import DatasetReader
+from typing import Any
 
 from tilepipe.errors import InputError
 from tilepipe.paths import refuse_special
@@ -57,7 +56,7 @@ def check_beside(path: str) -> None:
             _check_text(path, file)
 
 
-def check_links(path: str, dataset: DatasetReader) -> None:
+def check_links(path: str, dataset: Any) -> None:
     """Raise `InputError` where an open TIFF names another file in its metadata; none of them is opened."""
     for domain, key in OVERVIEW_LINKS.items():
         named = {name.upper(): value for name, value in dataset.tags(ns=domain).items()}.get(key)

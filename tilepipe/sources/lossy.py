@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
-from rasterio import DatasetReader
 
 HEAD = 256
 """Bytes that hold the header of a piece compressed by LERC."""
 
 
-def is_lossy(dataset: DatasetReader, path: str) -> bool:
+def is_lossy(dataset: Any, path: str) -> bool:
     """Return whether the values of a TIFF, opened by rasterio from `path`, may differ from those that were written.
 
     LERC keeps whole numbers exactly while the error that it allows is below 1, and fractions only if none is allowed.
@@ -26,7 +26,7 @@ def is_lossy(dataset: DatasetReader, path: str) -> bool:
     return "JPEG" in compression or stored.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSY")
 
 
-def _error_of_first_piece(dataset: DatasetReader, path: str) -> float:
+def _error_of_first_piece(dataset: Any, path: str) -> float:
     """Return the largest error that LERC was allowed, by the header of the first piece: not all programs state it.
 
     0.0 if the piece is not stored, or lies in Zstandard, which is not unpacked here.
