@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib import util
 from pathlib import Path
@@ -85,6 +86,19 @@ def test_the_tables_hold_every_answer_and_every_setting(
     assert table["no overlap"][1] == "UNCERTIFIED"
     assert table["no overlap"][3] != "0"
     assert float(table["no overlap"][2]) < float(table["50 % Hann"][2])
+
+
+def test_the_page_names_every_script_and_options_that_exist() -> None:
+    folder = ROOT / "benchmarks"
+    page, scripts = (folder / "README.md").read_text(), {path.name: path.read_text() for path in folder.glob("*.py")}
+    for name, code in scripts.items():
+        part = page.split(f"## `{name}`")[1].split("\n## ")[0]
+        options = set(re.findall(r"(?<![\w-])--[a-z]+", part))
+        assert options
+        assert options <= set(re.findall(r'"(--[a-z]+)"', code))
+    assert set(re.findall(r"`(\w+\.py)`", page)) == set(scripts)
+    for link in re.findall(r"\]\(([^)#]+)", page):
+        assert (folder / link).exists(), link
 
 
 def test_several_seeds_are_given_as_mean_and_range(monkeypatch: pytest.MonkeyPatch) -> None:
