@@ -50,6 +50,8 @@ class BlockWorker:
         stop = job.on_tile_error == FAIL
         self.statistics = statistics or provider_of(plan, job.model, self.image, job.directory, stop=stop)
         self._trials = Trials(job.model, plan, stop=stop)
+        # Decoding releases the interpreter's lock, so reading goes on while the model computes. The memory promise
+        # counts what these threads hold (planning/memory.py): more of them would break it.
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
 
     def region(self) -> tuple[Labels, Tally]:
@@ -58,6 +60,8 @@ class BlockWorker:
         area = plan.predicted_region
         canvas = self._gather(plan.tiles(), area, tally)
         labels = canvas.labels(area)
+        # The area cuts the labels and not the pixels: what lies outside is real context for the tiles at its border.
+        # Filled pixels there once changed labels 273 px inside a polygon.
         labels[~self.wanted(area)] = plan.nodata
         return labels, tally
 
@@ -69,10 +73,14 @@ class BlockWorker:
         start, plan, tally = time.monotonic(), self.job.plan, Tally()
         assert self.store is not None
         grid, zone = plan.grid, plan.grid.zone(block)
+        # A tile belongs to the block that its origin lies in, and reaches into the blocks below and to the right of
+        # it. Their part of its sums becomes strips.
         area = _grown(zone, max(grid.tile_shape) if grid.blended else 0, grid.shape)
         canvas = self._gather(plan.tiles_of(block), area, tally)
         strips: dict[str, str] = {}
         if isinstance(canvas, BlendCanvas):
+            # A block without a predicted tile has nothing to leave: no strips of zeros are written over the empty
+            # parts of an image.
             strips = self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
         labels = canvas.labels(zone)
         labels[~self.wanted(zone)] = plan.nodata
@@ -96,8 +104,11 @@ class BlockWorker:
         """Predict `tiles` and collect what they say about `area`; tiles without a wanted pixel are left out."""
         plan, canvas = self.job.plan, _canvas(self.job.plan, area)
         predict = (
+            # With crop windows only labels leave the device, a byte per pixel in place of a float per class.
             self.predictor.probabilities if isinstance(canvas, BlendCanvas | CropLayerCanvas) else self.predictor.labels
         )
+        # Tiles are batched over the whole block and the last batch is padded by the predictor: a model that always
+        # sees one batch shape gives a tile the same bits whatever stands beside it.
         for group in self._read_ahead(_batched(self._useful(tiles, area), plan.compute.batch)):
             for tile, values in self._values(predict, group):
                 if isinstance(values, str):
@@ -119,6 +130,7 @@ class BlockWorker:
     def _useful(self, tiles: Iterable[Index], area: Box) -> Iterator[Index]:
         wanted = self.wanted(area)
         for tile in tiles:
+            # Not the whole tile: where only the context of a tile is wanted, its neighbours label those pixels.
             part = self.job.plan.grid.kept_box(tile) & area
             if part is not None and wanted[part.slices_in(area)].any():
                 yield tile
@@ -137,6 +149,7 @@ class BlockWorker:
         waiting: list[list[tuple[Index, Future[Found]]]] = []
         for group in groups:
             waiting.append([(tile, self._readers.submit(self._read, tile)) for tile in group])
+            # One group ahead is enough to hide reading, and each group ahead costs memory.
             if len(waiting) > 1:
                 yield [(tile, future.result()) for tile, future in waiting.pop(0)]
         for rest in waiting:
@@ -146,6 +159,7 @@ class BlockWorker:
         """Return a tile's pixels, or why they cannot be read; raises it where a tile that fails stops the run."""
         try:
             return self.pixels(self.job.plan.grid.tile_box(tile))
+        # Returned and not raised: one damaged tile in an image of a million costs its own pixels and not the run.
         except InputError as error:
             if self.job.on_tile_error == FAIL:
                 raise

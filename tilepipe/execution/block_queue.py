@@ -67,6 +67,8 @@ class BlockQueue:
 
     def missing(self) -> list[Index]:
         """Return the blocks that are not committed yet, row by row."""
+        # Row by row, so that strips live for about a row of blocks: the disk that they take follows the image's width
+        # and not its height.
         return [block for block in self.plan.blocks() if block not in self.ledger.done]
 
     def ready(self, block: Index) -> bool:
@@ -86,6 +88,8 @@ class BlockQueue:
 
     def commit(self, record: Record) -> None:
         """Append to the ledger, drop strips that nobody needs any more, and tell the listener."""
+        # The ledger first: if the process dies between the two, strips are left over, which the next start removes.
+        # The other way round a block that is still to come would miss them.
         self.ledger.append(record)
         for block in (record.block, *self._earlier(record.block)):
             self._drop_strips(block)
@@ -101,6 +105,8 @@ class BlockQueue:
         done = self.ledger.done
         lost = {block for block, record in done.items() if not self._as_written(record)}
         asked = [block for block in self.plan.blocks() if block not in done or block in lost]
+        # A neighbour that is computed again for its strips needs the strips of its own neighbours, which may be gone
+        # too.
         while asked:
             for near in self._earlier(asked.pop()):
                 if near in done and near not in lost and not self.store.has_strips(done[near]):
@@ -123,6 +129,7 @@ class BlockQueue:
         return True
 
     def _known(self, block: Index) -> bool:
+        # Blocks outside of the region are never computed, so nothing may wait for them.
         return block.row in self._rows and block.column in self._columns
 
     def _earlier(self, block: Index) -> list[Index]:

@@ -49,6 +49,7 @@ class Layout:
         files: dict[str, Buffer] = {}
         zarr.create_array(
             zarr.storage.MemoryStore(files), shape=self.shape, chunks=self.chunk, dtype=self.dtype,
+            # The checksum comes after the compression, so damage is found before the bytes reach the decompressor.
             fill_value=self.fill, serializer=BytesCodec(), compressors=[ZstdCodec(level=1), Crc32cCodec()],
         )  # fmt: skip
         return files["zarr.json"].to_bytes().decode()
@@ -70,6 +71,8 @@ class DurableArray:
         """Make an array, or open it if it is there; its metadata, if damaged, are put right."""
         file, wanted = path / "zarr.json", layout.metadata()
         with storage_errors(path):
+            # Compared as bytes and not parsed: zarr.json with a flipped bit may still parse, as another fill value or
+            # chunk.
             if not file.exists() or file.read_bytes() != wanted.encode():
                 path.mkdir(parents=True, exist_ok=True)
                 write_durably(file, wanted)
@@ -81,6 +84,7 @@ class DurableArray:
         with storage_errors(self.path):
             self._zarr[_slices(box)] = values
             for chunk in self._chunks(box):
+                # Zarr stores no chunk that holds the fill value alone, and removes one that was there.
                 if chunk.exists():
                     sync(chunk, self.run)
         return _sha256(values, box)

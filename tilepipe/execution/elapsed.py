@@ -31,5 +31,6 @@ def timed(directory: Path) -> Iterator[Callable[[], float]]:
         yield lambda: round(before + time.monotonic() - start, 3)
     finally:
         if directory.is_dir():
+            # A full disk must not hide the error that ends the run.
             with suppress(StorageError):
                 append_line(directory / NAME, {"seconds": round(time.monotonic() - start, 3)})

@@ -30,6 +30,7 @@ def state_of(path: Path) -> FileState:
 def seen(path: Path) -> FileState | None:
     """Return number, size and latest change of a file, or of a folder's files; None where there is nothing."""
     try:
+        # A link that leads nowhere is something too: it must not be overwritten as if nothing were there.
         stats = [file.stat() if file.exists() else file.lstat() for file in _files(path)]
     except OSError:
         return None
@@ -42,6 +43,7 @@ def is_same(path: Path, known: FileState) -> bool:
     now = seen(path)
     if now is None or (now["files"], now["bytes"]) != (known.get("files"), known.get("bytes")):
         return False
+    # Hashing reads the whole product, so content decides only if all but the time is the same, as after a copy.
     return now["mtime_ns"] == known["mtime_ns"] or ("sha256" in known and sha256_of(path) == known["sha256"])
 
 

@@ -22,10 +22,13 @@ class FilledImage:
     def read(self, box: Box) -> tuple[Pixels, NDArray[np.bool_]]:
         """Return (bands, height, width), mirrored beyond the image, and where that is data. Raises `InputError`."""
         pixels = self.source.read(box)
+        # Mirrored like the pixels: a tile at the image's edge sees its own reflection there, holes included.
         valid = self.seen(box)
         if pixels.dtype.kind == "f":  # also where a mask says so, a model has no use for what is no number
             valid = valid & all_finite(pixels)
         if not valid.all():
+            # Normalised, the mean is 0, which tells a convolution least. Black would be a dark object with an edge.
+            # Training fills in the same way.
             pixels = np.where(valid, pixels, self._fill[:, None, None])
         return pixels, valid
 

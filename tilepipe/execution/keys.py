@@ -63,6 +63,7 @@ class Keys:
 
         Raises `InputError` where a file cannot be read, `DeviceError`, `UsageError`.
         """
+        # Stamps before hashing: a change while the file is hashed then shows as another stamp.
         compute, stamps = request.compute(model), _stamps(full)
         found = identify(model, compute.device, compute.precision)
         return cls(identity_of(full), stamps, found.key, found.trouble)
@@ -95,6 +96,8 @@ def _stamps(full: Source) -> dict[str, Stamp | None]:
         except OSError:
             found[str(file)] = None
         else:
+            # The time of the last change of status too: rsync and cp -p set the time of the content back, nothing
+            # sets this one.
             found[str(file)] = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     return found
 
@@ -110,9 +113,11 @@ def _plain(value: object) -> object:
     if isinstance(value, Box):
         return value.to_list()
     if isinstance(value, str | Path) and Path(value).is_file():
+        # By content: a polygon file that was edited under the same name asks for other labels.
         return hashlib.sha256(Path(value).read_bytes()).hexdigest()
     if isinstance(value, str | Path):
         return str(value)
+    # 512.0 from a jobs file and 512 from the command line are one request.
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value

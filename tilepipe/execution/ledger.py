@@ -99,6 +99,7 @@ class Records(MutableMapping[Index, Record]):
 
 def _number(block: tuple[int, ...]) -> int:
     row, column = block
+    # One integer takes less memory than a tuple of two, and a run may have a million of them.
     return row << 32 | column
 
 
@@ -109,6 +110,8 @@ def _packed(record: Record) -> bytes | None:
         hashes = [record.sha256, *record.layers, *(record.strips[side] for side in _SIDES if side in record.strips)]
         content = _HEAD.pack(record.tiles, record.seconds, len(record.layers), sides)
         content += b"".join(map(bytes.fromhex, hashes))
+        # Whatever does not come back the same (a sentence about a failed tile, a hash of another length) stays as it
+        # is: packing must never change a line.
         return content if _unpacked(record.block, content) == record else None
     except (struct.error, ValueError, TypeError):
         return None

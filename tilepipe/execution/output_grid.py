@@ -36,10 +36,13 @@ def label_map(
 
     def read_output(box: Box) -> Labels:
         box = box.shift(region.y0, region.x0)
+        # Nothing to resample, and what is not wanted is nodata already.
         if plan.output == plan.predicted:
             return read(box)
         rows = _under(box.y0, box.y1, plan.predicted[0], plan.output[0])
         columns = _under(box.x0, box.x1, plan.predicted[1], plan.output[1])
+        # One exact scale for the whole image, and not one for each block: rounding the scale of a block would shift
+        # its labels against those of its neighbour by a pixel.
         labels = read(Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1))
         labels = labels[(rows - rows[0])[:, None], (columns - columns[0])[None, :]]
         if wanted is None:

@@ -56,6 +56,7 @@ def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[s
             continue
         if not outputs.overwrite and not (record and _is_known(path, record)):
             raise UsageError(f"{path} exists{_why_not_known(path, outputs, record)}; use --overwrite or another output")
+        # What is replaced is removed. A folder of somebody's own that happens to have this name must not be.
         if path.is_dir() != PRODUCTS[product].folder or (path.is_dir() and not (path / "zarr.json").exists()):
             raise UsageError(f"{path} exists and is no {product} product, so it is not replaced; choose another output")
         if now := seen(path):
@@ -124,6 +125,8 @@ def put_in_place(directory: Path, record: RunRecord) -> RunRecord:
     Raises `UsageError`, with nothing renamed, where something foreign is in the way.
     """
     folder, staged = directory.parent.parent, directory / STAGED
+    # All are looked at before the first is renamed: a set of products is put in place whole or not at all. Each is
+    # looked at once more right before its rename, since somebody may have saved a file there meanwhile.
     waiting = [name for name, known in record["products"].items() if is_same(staged / name, known)]
     for name in waiting:
         refuse_foreign(folder / name, record)
@@ -135,6 +138,7 @@ def put_in_place(directory: Path, record: RunRecord) -> RunRecord:
     with storage_errors(folder):
         sync(folder, folder)
     record = {**record, "published": True}
+    # An export has no run.json.
     if (directory / RECORD).exists():
         write_json(directory / RECORD, record)
     shutil.rmtree(staged, ignore_errors=True)
@@ -183,6 +187,7 @@ def _replace(fresh: Path, final: Path, aside: Path) -> None:
             os.rename(fresh, final)
     elif not rename2(fresh, final, EXCHANGE):
         shutil.rmtree(aside, ignore_errors=True)
+        # os.replace puts no folder onto one that is not empty.
         if final.is_dir():
             os.rename(final, aside)
         try:
@@ -196,6 +201,8 @@ def _replace(fresh: Path, final: Path, aside: Path) -> None:
 def rename2(old: Path, new: Path, flag: int) -> bool:
     """Rename by Linux's renameat2; return False where system or file system do not have it. Raises `OSError`."""
     try:
+        # Python has no call for it. Two plain renames would leave a moment without the old product and without the
+        # new one.
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
         return False
@@ -203,6 +210,7 @@ def rename2(old: Path, new: Path, flag: int) -> bool:
     if call(here, os.fsencode(old), here, os.fsencode(new), flag) == 0:
         return True
     number = ctypes.get_errno()
+    # An old kernel, a file system without these flags (NFS, FUSE), or a container's filter for system calls.
     if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
         return False
     raise OSError(number, os.strerror(number), str(new))

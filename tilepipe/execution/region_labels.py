@@ -18,6 +18,7 @@ def region_labels(job: Job, full: Source) -> Labels:
     Raises `InputError` where the image cannot be read, `ModelError` where the model fails: a region has no list of
     tiles without labels.
     """
+    # An array in memory cannot say which of its nodata pixels are failures.
     worker = BlockWorker(replace(job, on_tile_error=FAIL))
     try:
         labels, _ = worker.region()

@@ -98,6 +98,7 @@ def execute(job: Job, full: Source, order: RunOrder, listener: Listener) -> JSON
     if finished(order) is None:
         refuse_existing(order.outputs, own_record(order))
     with locked(*order.outputs.locks):
+        # Again, now that nobody else can change it: another process may have finished the same run meanwhile.
         record = finished(order)
         if record and record["failed"] and job.on_tile_error == FAIL:
             raise _refused(record["failed"][0])(
@@ -108,6 +109,7 @@ def execute(job: Job, full: Source, order: RunOrder, listener: Listener) -> JSON
         if record is None:
             record = _published(job, full, order, listener)
             message = ""
+        # From here on labels are read from the product. GeoJSON alone does not hold them, so then the arrays stay.
         if not record["failed"] and LOSSLESS & set(order.outputs.paths):
             drop_arrays(directory)
         said = dict(record)
@@ -119,9 +121,12 @@ def _published(job: Job, full: Source, order: RunOrder, listener: Listener) -> R
     """Compute what is missing and put the products in place; return run.json."""
     directory, before = order.directory, own_record(order)
     replaces = refuse_existing(order.outputs, before)  # another run may have ended since
+    # A process died between the renames: everything is computed, so only the renames are left.
     if before and not before["published"] and is_whole(directory, before):
         return put_in_place(directory, before | {"replaces": before["replaces"] | replaces})
     kept = kept_plan(directory, order.key)
+    # The plan was made before the lock was taken, and measures speed: another process may have kept another choice of
+    # tiles by now, whose blocks must not be mixed with these.
     if kept is not None and kept.key({}, "") != job.plan.key({}, ""):
         raise LockedError(f"another run of the same command has begun in {directory}; give the command again")
     with timed(directory) as elapsed:
@@ -136,6 +141,7 @@ def _computed(job: Job, full: Source, order: RunOrder, listener: Listener, *, ag
     directory, outputs = order.directory, order.outputs
     queue, failed = _predicted(job, order, listener, again=again)
     products = write_products(Material(_maps(job, full, queue), full), outputs, directory, listener)
+    # After the products: whatever changed up to here is noticed, and nothing stands at the final paths yet.
     _refuse_changed(full, order, queue)
     certificate = certificate_of(job.plan, job.model, reproducibility_of(job.plan, job.model))
     write_certificate(certificate, directory)
@@ -155,6 +161,7 @@ def _refuse_changed(full: Source, order: RunOrder, queue: BlockQueue) -> None:
     """Raise when the image or the work directory is no longer what the labels were made of."""
     directory = order.directory
     if not order.keys.still(full):
+        # Nothing tells which blocks were read before the change, so none of them can be used.
         shutil.rmtree(directory, ignore_errors=True)
         raise InputError(
             f"{full.name} was changed while the run read it, so its labels would be those of two images; nothing was "
@@ -213,6 +220,8 @@ def _predicted(job: Job, order: RunOrder, listener: Listener, *, again: bool) ->
         ledger.forget(failed)  # they are tried again
     queue = BlockQueue(plan, ledger, store, listener)
     dask.run(job, queue, order.scheduler)
+    # The promise takes the largest of statistics, prediction and export and not their sum: what the heaps of threads
+    # have kept goes back in between.
     give_back()
     records = queue.ledger.done.values()
     problems = [problem for record in records for problem in record.failed]

@@ -43,6 +43,8 @@ class Store:
         """Make the arrays, or open them where they are: `labels`, a chunk per block, and `layers` of codes beside."""
         root = directory / "run.zarr"
         if not (root / LABELS / "zarr.json").exists():
+            # The ledger goes first. A process that dies here leaves arrays that nobody vouches for; the other order
+            # would leave a ledger that calls missing labels done.
             begin_anew(directory / "ledger.jsonl")
             for name in ("strips", LABELS, "layers"):
                 shutil.rmtree(root / name, ignore_errors=True)
@@ -91,6 +93,7 @@ def drop_arrays(directory: Path) -> None:
     with storage_errors(directory):
         shutil.rmtree(gone, ignore_errors=True)
         if (directory / "run.zarr").exists():
+            # Removing a large folder takes time and can be interrupted half way; a rename cannot.
             os.rename(directory / "run.zarr", gone)
             sync(directory, directory)
         shutil.rmtree(gone, ignore_errors=True)

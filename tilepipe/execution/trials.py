@@ -44,6 +44,8 @@ class Trials:
             found: list[Found] = list(call(np.stack(pixels), under(boxes)))
         except ModelError:
             if len(pixels) > 1:
+                # One by one, but still padded to the same batch shape: the good tiles of the group get the bits that
+                # they would have got without the bad one.
                 return [self.of(call, [one], [box], under)[0] for one, box in zip(pixels, boxes, strict=True)]
             return [self._again(call, pixels[0], boxes[0], under)]
         self._works = True
@@ -53,6 +55,8 @@ class Trials:
         try:
             found: Array = call(pixels[None], under([box]))[0]
         except ModelError as error:
+            # A model that works nowhere (a missing library, a wrong number of channels) is not a million bad tiles:
+            # the run ends with its error.
             if not self._can_work(call, pixels, under([box])):
                 raise
             problem = f"{MODEL_FAILS}{_place(box, self._plan)}: {_said(error)}"

@@ -62,6 +62,7 @@ class Batch:
         entry = self.known.get(output)
         if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, self.jobs.of):
             return False
+        # The record alone is no proof: somebody may have removed or edited a product since.
         return all(is_same(self.folder / name, known) for name, known in entry.files.items())
 
     def is_edited(self, output: str, key: str) -> bool:

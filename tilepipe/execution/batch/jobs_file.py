@@ -127,6 +127,7 @@ def expand(jobs: Jobs, base: Path, products: frozenset[Path] = frozenset()) -> l
     listed: set[Path] = set()
     for pattern in jobs.images:
         start, images = _matches(base, pattern)
+        # Whoever names a file means it, even if it looks like a product of another image; a glob does not.
         listed |= set(images) if len(images) == 1 and images[0].name == Path(pattern).name else set()
         for image in images:
             found.setdefault(image, _job(jobs, base, image, start))
@@ -187,6 +188,7 @@ def _job(jobs: Jobs, base: Path, image: Path, start: Path) -> BatchItem:
 
 def _refuse_collisions(jobs: list[BatchItem]) -> None:
     images = {path for job in jobs for path in (job.image, job.image.resolve())}
+    # A hard link, or another spelling on a file system that ignores case, is the image itself.
     inodes = {(found.st_dev, found.st_ino) for job in jobs if (found := _stat(job.image))}
     taken: dict[str, BatchItem] = {}
     for job in jobs:
@@ -194,6 +196,7 @@ def _refuse_collisions(jobs: list[BatchItem]) -> None:
             found = _stat(product)
             if product in images or (found and (found.st_dev, found.st_ino) in inodes):
                 raise UsageError(f"an output of {job.image} would be {product}, which is an image; change the template")
+            # On macOS and Windows A.tif and a.tif are one file.
             other = taken.setdefault(str(product).casefold(), job)
             if other is not job:
                 raise UsageError(

@@ -77,6 +77,8 @@ def run(
         return
     key = uuid.uuid4().hex
     with _client(job, key, scheduler, partial(make, job)) as client:
+        # Never all blocks at once: a million tasks would fill the scheduler's memory. Two for each thread, so that a
+        # worker has the next block at hand while its last one is committed.
         in_flight = job.plan.compute.in_flight if scheduler is None else 2 * max(1, len(client.nthreads()))
         here, running = code_here(), dict[Task, Index]()
         while front or running:
@@ -93,6 +95,7 @@ def _finished(client: Client, running: list[Task]) -> Iterable[Task]:
     watch = scheduler_watch.Watch(client)
     while True:
         try:
+            # Without a timeout this waits for ever if the scheduler has lost its last worker.
             ended: Iterable[Task] = wait(running, timeout=scheduler_watch.LOOK, return_when="FIRST_COMPLETED").done
             return ended
         except TimeoutError:
@@ -153,9 +156,11 @@ def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work])
     """Connect to, or start, what runs the tasks, with the job in place."""
     quiet = {"distributed.admin.log-format": "", "distributed.comm.timeouts.connect": "30s"}
     try:
+        # Set back in the end: the caller may use Dask for work of their own.
         with dask.config.set(quiet), _connected(job, scheduler) as client:
             if job.plan.compute.workers or scheduler:
                 _refuse_other_code(client)
+                # torch would start a thread for each core in each worker process.
                 threads = max(1, (os.cpu_count() or 1) // max(1, job.plan.compute.workers))
                 client.register_plugin(_JobPlugin(key, make, threads))
             else:
@@ -178,6 +183,8 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
         with client:
             yield client
         return
+    # Nothing listens on the network. Dask's own limit on memory would pause or kill workers at a share of the
+    # machine's memory, in the middle of a block that the promise allows.
     loopback = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0", "memory_limit": None}
     if job.plan.compute.workers:
         options = {"n_workers": job.plan.compute.workers, "threads_per_worker": 1, "host": "127.0.0.1"}

@@ -23,6 +23,7 @@ def own_environment() -> Iterator[None]:
     """
     names = {"PYTHONWARNINGS", *dask.config.get(CHANGED_BY_DASK, {})}
     before = {name: os.environ.get(name) for name in names}
+    # A filter set here does not reach a process that is started anew; its environment does.
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     try:
         yield

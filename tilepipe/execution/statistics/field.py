@@ -62,6 +62,7 @@ class Windows:
         The weight is the share of pixels that hold image data; windows without any, that cannot be read, or that the
         model fails on, count for nothing.
         """
+        # Ones and not zeros: a variance of zero would be divided by.
         found = np.ones((len(windows), self.values + 1), self.dtype)
         found[:, -1] = LEAST
         failed: list[str] = []

@@ -173,11 +173,14 @@ def _take_sums(job: Job, engine: Engine, listener: Listener, number: int) -> Non
     directory, statistics, grid = job.directory, job.plan.statistics, job.plan.grid
     assert directory is not None
     assert statistics is not None
+    # Each operation sees what those before it made, so the passes come one after the other and each is kept: an
+    # interrupted run does not repeat them.
     known, before = whole_so_far(directory), sum(statistics.values[:number])
     if len(known) > before:
         return
     blocks = {block: _one(block) for block in grid.blocks_over(Box.of_shape(*grid.shape))}
     sums = statistics.values[number] + 2
+    # Sums over a whole image have too few digits in float32.
     layout = Layout((grid.y.blocks, grid.x.blocks, sums), (1, 1, sums), "float64")
     message = f"statistics of layer {number + 1} of {len(statistics.values)}"
     units = Units(*create_statistics(directory, sums_name(number), layout), blocks, listener, message)

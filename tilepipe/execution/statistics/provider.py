@@ -45,6 +45,7 @@ class OnDemand:
         """Return the statistics around a tile at `box`."""
         at = nodes_of(self.windows.grid, box)
         wanted = [Index(row, column) for row in range(at.y0, at.y1) for column in range(at.x0, at.x1)]
+        # Tiles share most of their patches with their neighbours.
         missing = [window for window in wanted if window not in self._known]
         self._known.update(zip(missing, self.windows.take(missing)[0], strict=True))
         values = np.stack([self._known[window] for window in wanted])

@@ -47,6 +47,7 @@ class MomentSums:
     def __init__(self, plan: Plan, model: Model, image: FilledImage) -> None:
         """Move the model to its device."""
         self.plan, self.image = plan, image
+        # A tile left out would make other statistics, and so other labels everywhere.
         self.trials = Trials(model, plan, stop=True)
         self.predictor = Predictor(model, plan.grid.tile_shape, plan.compute)
 
