@@ -43,6 +43,7 @@ def certificate_of(plan: Plan, model: Model, level: Reproducibility | None = Non
     return Certificate(
         mode=_mode(plan),
         stride=cut.stride,
+        # One tile has no neighbour, so nothing of it is context.
         halo=Sides(*4 * (0 if whole else cut.overlap // 2,)),
         tile=cut.tile,
         reach=plan.reach.sides,

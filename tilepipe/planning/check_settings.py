@@ -71,6 +71,7 @@ def _plain(value: Any) -> Any:
 
 
 def _number(value: Any) -> bool:
+    # True is a number for Python; as a tile size it is a slip.
     return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
 
 

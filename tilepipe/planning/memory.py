@@ -168,6 +168,7 @@ def needs_of(model: Model, dtype: str, statistics: Statistics | None, shape: tup
 
     Where they are a field, they are taken of windows of a grid of `shape` (height, width).
     """
+    # The facts beside a bundled model hold the peak of a plain pass in fp32 alone.
     if model.facts is not None and not statistics and dtype == "float32":
         return Needs(model.facts.weights, model.facts.peak)
     from tilepipe.inference.profile.footprint import footprint

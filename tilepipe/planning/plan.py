@@ -186,6 +186,7 @@ class Plan(Layout):
                 values["left"] = Left(**values["left"])
             for name in ("shape", "predicted", "output", "layers", "fit", "picked"):
                 values[name] = tuple(values.get(name, ()))
+            # plan.json also holds the format and the request key, which are no part of the plan.
             return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
         except (ValueError, KeyError, TypeError) as error:
             raise TilepipeError(f"not a plan of this version: {error}") from None

@@ -87,6 +87,7 @@ def make_plan(
     grids = grids_of(image, model.card, request)
     fit = () if known else check_fit(image, model.card, request, grids.resolution)
     known = known or measure_receptive_field(model, listener)
+    # Before the region: a mask of tissue grows by the model's context.
     (card, reach), statistics = fix_global_statistics(model, known, grids.predicted, request)
     asked, area = resolve_region(image, card, request, grids)
     data, compute, tolerance = image_data(image, asked.mask), request.compute(model), 0.0
@@ -98,6 +99,8 @@ def make_plan(
     if not statistics:
         seen = on_prediction_grid(data, grids.predicted)
         tiling, tolerance = reduced_halo(model, seen, request, tiling, compute)
+    # Only the promise knows of the region. What is chosen before must not: a region then has the tiles of the whole
+    # image, and so its labels.
     tiling, memory = fit_memory(tiling, replace(load, region=asked.region), request.memory)
     layout = Layout(grids.image, grids.predicted, grids.output, asked.region, asked.mask, tiling)
     picked: Picked = getattr(image, "picked", Picked())
@@ -133,6 +136,7 @@ def resumed(plan: Plan, image: Source, model: Model, request: Request) -> Plan:
             f"the run that was interrupted computes on {plan.compute.device}: {error}. Go on where that device is, or "
             "name another one with --device, which begins anew"
         ) from None
+    # The key knows image and model by content: they may have been moved or renamed since.
     plan = replace(plan, source=image.name, model=model.card.name)
     if request.workers == plan.compute.workers:
         return plan

@@ -64,12 +64,14 @@ def measure_receptive_field(model: Model, listener: Listener = silent) -> Known:
     found = _probed(model, listener)
     if isinstance(found, str):
         return card, reach_of_card(card, found)
+    # No halo and stride 1 are the defaults: a card that says nothing is not wrong.
     wrong = contradictions(card, found) if card.halo is not None or card.stride > 1 else ()
     if wrong:
         raise ModelError(f"{model.name}: {wrong[0]}; {_remedy(model, found)}")
     stride = found.stride or card.stride
     if found.reach is None and card.halo is not None:
         return card.model_copy(update={"stride": stride}), reach_of_card(card, " ".join(found.notes))
+    # Tiles have one overlap for all sides, so the side that sees farthest decides.
     halo = max(found.halo) if found.halo else None
     return card.model_copy(update={"stride": stride, "halo": halo}), reach_of_probe(found)
 
@@ -88,6 +90,7 @@ def _probed(model: Model, listener: Listener) -> Probe | str:
         why = f"{type(problem).__name__} in the model"
     from tilepipe.models.probe.steadiness import refuse_on_tiles
 
+    # What cannot be measured can still be random or keep state, which no tiling makes right.
     refuse_on_tiles(model)
     return why
 

@@ -59,6 +59,8 @@ def _halo(model: Model, image: Source, request: Request, tiling: Tiling, compute
 
     stride, where = tiling.stride, (compute.device, "fp64" if compute.precision == "fp64" else "fp32")
     fits = (min(image.shape[1:]) - 2 * stride) // (4 * stride) * stride
+    # With margin m on each side of a tile of t pixels, one pass costs t^2 / (t - 2m)^2: this is the largest m that
+    # keeps within max_cost.
     margin = min(int(tiling.tile * (1 - 1 / math.sqrt(request.max_cost)) / 2) // stride * stride, fits)
     if margin < stride:
         return None
@@ -88,6 +90,7 @@ def _side(margin: int, stride: int) -> int:
 def windows(image: Source, side: int) -> Iterator[NDArray[Any]]:
     """Yield up to `WINDOWS` windows of `side` x `side` pixels, image data only, at places fixed by the image's size."""
     _, height, width = image.shape
+    # A seed of text: unlike hash(), it is the same in every process.
     random = Random(f"{height} {width} {side}")
     for _ in range(WINDOWS):
         for _ in range(DRAWS):

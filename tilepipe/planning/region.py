@@ -149,6 +149,7 @@ def _area(source: Source, path: str) -> Area:
 
 
 def _digest(area: Area) -> str:
+    # Of the geometries alone: a file with other properties or another layout asks for the same labels.
     return AREA + hashlib.sha256(json.dumps(area.geometries, sort_keys=True).encode()).hexdigest()
 
 

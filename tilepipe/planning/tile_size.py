@@ -74,6 +74,8 @@ def choose_tiling(model: Model, card: ModelCard, request: Request, load: Load) -
     check_tiling(usual)
     if limit is None:  # the choice does not depend on the number of processes
         load = replace(load, compute=replace(load.compute, workers=0))
+        # A fixed number and not a share of what happens to be free: the same command must choose the same tiles
+        # tomorrow.
         return _larger(model, Cut(usual, load), ROOM + load.promise(usual).image)
     if _fits(load, usual, limit):
         return _larger(model, Cut(usual, load), limit)
@@ -111,11 +113,14 @@ def _larger(model: Model, cut: Cut, room: int) -> tuple[Tiling, str]:
     sizes = range(usual, LARGEST_TILE + 1, unit)
     fitting = [tile for tile in sizes if cut.load.promise(cut.of(tile)).total <= room]
     chosen = usual
+    # Measuring takes seconds, so first whether even the least work could pay.
     if _matters(cut) and fitting and min(map(cut.work, fitting)) <= CLEARLY * cut.work(usual):
         tried = {usual + round((ratio - 1) * usual / unit) * unit for ratio in RATIOS}
         found = speeds(model, (usual, *sorted(tried.intersection(fitting))), cut.load.compute)
         time = times(cut, fitting, found)
         for tile in time:
+            # Each step must clearly beat the one before: noise in the clock would choose another size on every
+            # machine.
             chosen = tile if time[tile] < CLEARLY * time[chosen] else chosen
         reason = ", larger ones are not clearly faster" if len(time) > 1 else ", larger ones take too long to measure"
         if chosen > usual:
@@ -147,6 +152,7 @@ def tile_size(card: ModelCard, request: Request) -> int:
     """Return the tile size asked for, or one that keeps the cost of an exact overlap to that of half a tile."""
     stride = card.stride
     usual = -(-(card.tile or DEFAULT_TILE) // stride) * stride
+    # A tile of four halos overlaps its neighbour by half, which costs four passes: what max_cost accepts by default.
     exact, largest = 4 * (card.halo or 0), max(usual, LARGEST_TILE // stride * stride)
     return request.tile or max(usual, exact if request.tolerance == 0 else min(exact, largest))
 
@@ -168,6 +174,7 @@ def check_tiling(cut: Tiling) -> None:
     """Raise `UsageError` where an image cannot be cut like this."""
     _check_multiple("tile", cut.tile, cut.stride, "the model's total stride")
     twice = 2 if cut.window == "crop" else 1
+    # At least a 32nd of a tile is new. Beyond that a pixel would lie under more than a thousand tiles.
     least = -(-cut.overlap * 32 // (31 * cut.stride)) * cut.stride
     most = cut.tile * 31 // 32 // (twice * cut.stride) * twice * cut.stride
     if cut.overlap > most:
@@ -195,5 +202,6 @@ def fit_memory(tiling: Tiling, load: Load, limit: int | None) -> tuple[Tiling, M
                 f"{load.compute.workers} worker processes is {format_bytes(memory.total)}; "
                 "give that much, a smaller --tile or fewer --workers"
             )
+        # Smaller blocks change no label; smaller tiles could.
         tiling = replace(tiling, block=max(tiling.tile, tiling.block // 2))
     return tiling, memory

@@ -67,6 +67,7 @@ class Wanted:
             part = found[piece.slices_in(box)]
             if self.area is not None:
                 part[:] = OnGrid(self.area, layout.shape, layout.output)(piece)
+            # Validity is decoded from the file, so not for what nobody asks for.
             if part.any():
                 part &= readable(self._valid, piece)
         return found
@@ -101,6 +102,8 @@ class Wanted:
             rows, columns = waiting.pop()
             known = self._known(self.area, rows, columns)
             if known is None:
+                # Only where the area varies: most of a drawn region is decided in few large rectangles, where
+                # deciding tile by tile would look at every vertex for every tile.
                 waiting += _halves(rows, columns)
             elif known:
                 tiles += len(rows) * len(columns)
