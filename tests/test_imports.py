@@ -51,6 +51,9 @@ DOORS = {
     "click": ["cli/*.py"],
     "rich": ["cli/*.py"],
     "matplotlib": ["training/*.py"],
+    "pyogrio": ["products/vector_files.py"],
+    "pyarrow": ["products/vector*.py"],
+    "shapely": ["products/arcs.py", "products/*shape*.py"],
 }
 
 

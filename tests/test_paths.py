@@ -106,7 +106,7 @@ def test_a_batch_writes_over_no_image_of_its_own(tmp_path: Path) -> None:
         expand(read_jobs(tmp_path / "jobs.yaml"), tmp_path)
 
 
-@pytest.mark.parametrize("ending", ["gpkg", "shp", "png", "jp2", "PNG", "zarr", "nc", "xyz", "pdf"])
+@pytest.mark.parametrize("ending", ["kml", "png", "jp2", "PNG", "zarr", "nc", "xyz", "pdf"])
 def test_an_ending_that_is_not_written_is_refused(ending: str, tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=rf"ends in \.{ending.lower()}, which is not written.*\.tif \(cog\).*\.geojson"
@@ -115,9 +115,18 @@ def test_an_ending_that_is_not_written_is_refused(ending: str, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+def test_a_shapefile_is_written_as_one_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"name it \S*o\.shp\.zip"):
+        output_paths(tmp_path / "o.shp", [])
+
+
 @pytest.mark.parametrize(
     ("name", "of", "expected"),
     [
+        ("labels", ["vectors"], "labels.gpkg"),
+        ("a.fgb", ["vectors"], "a.fgb"),
+        ("a.shp.zip", [], "a.shp.zip"),
+        ("a.parquet", [], "a.parquet"),
         ("labels", ["cog"], "labels.tif"),
         ("scene.labels", [], "scene.labels"),
         ("scene.2024.05", ["cog"], "scene.2024.05.tif"),
@@ -131,7 +140,7 @@ def test_names_that_stay_right(name: str, of: list[str], expected: str) -> None:
     assert [path.name for path in found.values()] == ([expected] if of or expected != "scene.labels" else [])
     if of:
         with pytest.raises(UsageError, match="which is not written"):
-            output_paths(Path("o.gpkg"), of)
+            output_paths(Path("o.kml"), of)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device"])

@@ -55,7 +55,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(image: Path, model: Path, 
     [
         ("out.tif", ["--of", "tiff"]),
         ("out.tif", ["--of", "geojson"]),
-        ("out.gpkg", []),
+        ("out.kml", []),
         ("scene.tif", []),
         ("out.geojson", ["--layers", "margin"]),
     ],

@@ -19,7 +19,8 @@ from rasterio.warp import transform
 
 from tilepipe.errors import UsageError
 from tilepipe.products.label_map import Legend, label_map_of
-from tilepipe.products.polygons import STEP, write_geojson
+from tilepipe.products.placing import STEP
+from tilepipe.products.polygons import write_geojson
 from tilepipe.sources.base import Georeference, Resolution
 
 LEGEND = Legend("nuclei", ("background", "tumour", "straße"), ((9, 9, 9), (213, 94, 0), (0, 158, 115)), 255)

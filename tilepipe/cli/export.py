@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
+from tilepipe.cli.options import PRODUCTS, VECTORS, given, with_options
 from tilepipe.text import comma_list
 
 
@@ -17,12 +20,13 @@ from tilepipe.text import comma_list
     type=comma_list,
     metavar="LIST",
     show_default="by the ending of OUTPUT",
-    help="Products to write: cog, ome-zarr, geojson.",
+    help=PRODUCTS,
 )
 @option("--overwrite", is_flag=True, help="Replace an existing output.")
-def export(labels: str, output: str, of: tuple[str, ...] | None, overwrite: bool) -> None:
+@with_options(*VECTORS)
+def export(labels: str, output: str, of: tuple[str, ...] | None, overwrite: bool, **options: Any) -> None:
     """Write labels, or those of a run, as another product. Prints the paths of what was written."""
     from tilepipe.execution.export import export as export_labels
 
-    for path in export_labels(labels, output, of=of, overwrite=overwrite):
+    for path in export_labels(labels, output, of=of, overwrite=overwrite, **given(options)):
         say.out_line(path)

@@ -69,7 +69,7 @@ _TRUST = {
 }
 TRUST = option("--trust-model", **_TRUST)
 
-IMAGE, PART, TILES, MACHINE = "Image", "Part of the image", "Tiles and exactness", "Machine"
+IMAGE, PART, TILES, POLYGONS, MACHINE = "Image", "Part of the image", "Tiles and exactness", "Vectors", "Machine"
 
 SCENE = (
     expert(
@@ -79,8 +79,12 @@ SCENE = (
     expert(IMAGE, "--t", type=click.IntRange(min=0), metavar="N", help="Plane along t, from 0."),
 )
 
+PRODUCTS = "Products to write: cog, ome-zarr, geojson, vectors (GeoPackage), flatgeobuf, shapefile, geoparquet."
+
+VECTORS = (expert(POLYGONS, "--crs", metavar="CRS", show_default="the image's", help="CRS of polygons in a table."),)
+
 SETTINGS = (
-    option("--of", type=comma_list, metavar="LIST", help="Products to write: cog, ome-zarr, geojson."),
+    option("--of", type=comma_list, metavar="LIST", help=PRODUCTS),
     option("--region", metavar="FILE", help="Compute only inside these polygons (GeoJSON)."),
     option("--bounds", type=four_numbers(float), metavar="'L B R T'", help="Compute only this box of map coordinates."),
     option("--window", type=four_numbers(int), metavar="COL,ROW,W,H", help="Compute only this box of pixels."),
@@ -176,6 +180,7 @@ SETTINGS = (
         show_default="0.01",
         help="Difference in probability that is accepted if exact labels cost more.",
     ),
+    *VECTORS,
     expert(
         MACHINE,
         "--precision",

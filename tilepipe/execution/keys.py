@@ -23,6 +23,7 @@ from tilepipe.errors import InputError, StorageError, TilepipeError
 from tilepipe.models.identity import identify
 from tilepipe.planning.plan import FORMAT, Plan
 from tilepipe.planning.settings import Request
+from tilepipe.products.vector_options import VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.sources.content import identity_of
 from tilepipe.sources.open import image_files
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
 PLAN = "plan.json"
-LEFT_OUT = {"overwrite", "on_tile_error", "scheduler", "workers", "trust_model", "of"}
+LEFT_OUT = {"overwrite", "on_tile_error", "scheduler", "workers", "trust_model", "of", *VectorOptions.names()}
 """Settings that change neither a label nor a choice of the plan."""
 DEFAULTS: JSON = {"mask": "auto", "resolution": "full", "workers": 0} | dict.fromkeys(
     ("tile", "overlap", "window_shape", "statistics", "device", "precision"), "auto"

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilepipe.errors import UsageError
+from tilepipe.execution.run_record import RunRecord
 from tilepipe.paths import files_in, refuse_inputs, work_directory
 from tilepipe.planning.settings import Request
-from tilepipe.products.formats import PRODUCTS, File, files_of, output_paths, touched
+from tilepipe.products.formats import POLYGONS, PRODUCTS, File, files_of, output_paths, touched
+from tilepipe.products.vector_options import PLAIN, VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.sources.open import image_files
 from tilepipe.sources.slide import SlideSource
@@ -25,6 +27,12 @@ class Outputs:
     """Whether products that exist may be replaced."""
     layers: tuple[str, ...] = ()
     """Uncertainty layers that are written beside the labels."""
+    options: VectorOptions = PLAIN
+    """How polygons are written."""
+
+    def drawn_otherwise(self, record: RunRecord) -> bool:
+        """Return whether there are polygons here, and run.json says that they were written with other options."""
+        return bool(POLYGONS & self.paths.keys()) and self.options.to_dict() != record.get("polygons", {})
 
     @property
     def files(self) -> list[File]:
@@ -48,7 +56,8 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
     path, products = _beside(image) if output is None else Path(output), list(request.products)
     if not products and not output_paths(path, []):
         products = ["ome-zarr", "geojson"] if isinstance(unwrapped(image), SlideSource) else ["cog"]
-    outputs = Outputs(output_paths(path, products), request.overwrite, request.layers)
+    outputs = Outputs(output_paths(path, products), request.overwrite, request.layers, request.polygons)
+    request.polygons.refuse_unused(outputs.paths)
     named = [Path(name) for name in (request.mask, request.region) if isinstance(name, str) and Path(name).is_file()]
     refuse_inputs(touched(outputs.files), [*image_files(image), *files_in(model), *named])
     return outputs

@@ -18,12 +18,12 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from tilepipe.errors import TilepipeError, UsageError
+from tilepipe.errors import LockedError, TilepipeError, UsageError
 from tilepipe.events import Event, Listener
 from tilepipe.execution.file_state import FileState, is_same, seen, sha256_of, state_of
 from tilepipe.execution.outputs import Outputs
 from tilepipe.execution.run_record import RECORD, RunRecord, as_written, read_record
-from tilepipe.products.formats import PRODUCTS, SIDECARS
+from tilepipe.products.formats import POLYGONS, PRODUCTS, SIDECARS
 from tilepipe.products.material import Material
 from tilepipe.storage import locked, storage_errors, sync, sync_tree, write_json
 
@@ -34,6 +34,8 @@ STAGED = "products"
 def is_published(record: RunRecord, outputs: Outputs) -> bool:
     """Return whether all products are in place as run.json says: to the byte for somebody who asks to overwrite."""
     if not record["published"] or not all(as_written(record, file.path) for file in outputs.files):
+        return False
+    if outputs.drawn_otherwise(record):
         return False
     return not outputs.overwrite or all(
         sha256_of(file.path) == record["products"][file.path.name].get("sha256") for file in outputs.files
@@ -50,12 +52,18 @@ def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[s
     for product, path in ((file.product, file.path) for file in outputs.files):
         if not path.parent.is_dir():
             raise UsageError(f"folder {path.parent} does not exist; make it first")
+        _refuse_open(path)
         if not os.path.lexists(path):
             if not (outputs.overwrite or record):
                 _refuse_orphans(path)
             continue
         if not outputs.overwrite and not (record and _is_known(path, record)):
             raise UsageError(f"{path} exists{_why_not_known(path, outputs, record)}; use --overwrite or another output")
+        if not outputs.overwrite and product in POLYGONS and record and _is_old(path, outputs, record):
+            raise UsageError(
+                f"{path} exists and its polygons were written with other options; use --overwrite, or tilepipe export "
+                "with another output, which takes them from the labels"
+            )
         # What is replaced is removed. A folder of somebody's own that happens to have this name must not be.
         if path.is_dir() != PRODUCTS[product].folder or (path.is_dir() and not (path / "zarr.json").exists()):
             raise UsageError(f"{path} exists and is no {product} product, so it is not replaced; choose another output")
@@ -70,6 +78,19 @@ def _why_not_known(path: Path, outputs: Outputs, record: RunRecord | None) -> st
         return " and was changed since tilepipe wrote it"
     damaged = [found for found in outputs.work.glob(f"*/{RECORD}") if read_record(found.parent) is None]
     return f", and {damaged[0]}, which would say whether it is complete, is damaged" if damaged else ""
+
+
+def _is_old(path: Path, outputs: Outputs, record: RunRecord) -> bool:
+    """Return whether a product that the run has published holds polygons with other options than those asked for."""
+    return record["published"] and outputs.drawn_otherwise(record) and as_written(record, path)
+
+
+def _refuse_open(path: Path) -> None:
+    """Raise `LockedError` where another program works on a GeoPackage: its changes are in a file beside it."""
+    log = path.with_name(f"{path.name}-wal")
+    with suppress(OSError):
+        if log.stat().st_size:
+            raise LockedError(f"{path} is open in another program, which keeps changes in {log}; close it there first")
 
 
 def _refuse_orphans(path: Path) -> None:

@@ -140,7 +140,8 @@ def _computed(job: Job, full: Source, order: RunOrder, listener: Listener, *, ag
     """Compute what is missing and write the products inside the work directory; return what run.json says of them."""
     directory, outputs = order.directory, order.outputs
     queue, failed = _predicted(job, order, listener, again=again)
-    products = write_products(Material(_maps(job, full, queue), full), outputs, directory, listener)
+    material = Material(_maps(job, full, queue), full, options=outputs.options)
+    products = write_products(material, outputs, directory, listener)
     # After the products: whatever changed up to here is noticed, and nothing stands at the final paths yet.
     _refuse_changed(full, order, queue)
     certificate = certificate_of(job.plan, job.model, reproducibility_of(job.plan, job.model))
@@ -151,6 +152,7 @@ def _computed(job: Job, full: Source, order: RunOrder, listener: Listener, *, ag
         "request": order.key,
         "products": products,
         "contents": {file.path.name: file.content for file in outputs.files},
+        "polygons": outputs.options.to_dict(),
         "choice": getattr(full, "selected", {}),
         "failed": failed,
         "published": False,

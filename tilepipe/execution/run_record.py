@@ -46,6 +46,8 @@ class RunRecord(TypedDict, total=False):
     """Time that the run took, over all attempts."""
     products: dict[str, FileState]
     """Each product as it was written, by its file name."""
+    polygons: JSON
+    """How polygons are written, where that was chosen."""
     contents: dict[str, str]
     """What each file holds, by its name: 'labels', or the name of a layer."""
     replaces: dict[str, FileState]

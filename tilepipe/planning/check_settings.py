@@ -18,6 +18,7 @@ import numpy as np
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.products.formats import refuse_unknown
+from tilepipe.products.vector_options import target_name
 from tilepipe.text import comma_list
 from tilepipe.tiling.uncertainty import layer_names
 from tilepipe.tiling.weights import PROFILES
@@ -191,6 +192,7 @@ KINDS: dict[str, Kind] = {
         lambda value: value if isinstance(value, Box) else str(value) if _file(value) else Box(*value),
     ),
     "bounds": Kind(_listed(_number, 4), "four numbers: left, bottom, right, top"),
+    "crs": Kind(_word, "a CRS in quotes, like 'EPSG:4326'", target_name),
     "bounds_crs": Kind(_word, "a CRS in quotes, like 'EPSG:4326'"),
     "window": Kind(_listed(_whole, 4), "four whole numbers: column, row, width, height"),
     "bands": Kind(_any_of(_word, _listed(_any_of(_number, _word))), "numbers from 1, or names"),

@@ -11,6 +11,7 @@ from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.inference.device import Compute, resolve_device, resolve_precision, usual_batch
 from tilepipe.planning.check_settings import KINDS, checked
+from tilepipe.products.vector_options import PLAIN, VectorOptions
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
@@ -27,7 +28,8 @@ class Choices(TypedDict, total=False):
     """Plane along t, counted from 0."""
 
     of: str | Sequence[str]
-    """Products: 'cog', 'ome-zarr', 'geojson'; a list, or one text with commas between them."""
+    """Products: 'cog', 'ome-zarr', 'geojson', 'vectors' (GeoPackage), 'flatgeobuf', 'shapefile', 'geoparquet'; a list,
+    or one text with commas between them."""
     bounds: tuple[float, float, float, float]
     """Region as (left, bottom, right, top) in map coordinates of `bounds_crs`."""
     bounds_crs: str
@@ -84,8 +86,15 @@ class Choices(TypedDict, total=False):
     """Uncertainty layers to write beside the labels: 'margin', 'entropy', 'disagreement'."""
 
 
-class Settings(Choices, total=False):
-    """All settings of a run: those of `Choices`, and the region."""
+class PolygonSettings(TypedDict, total=False):
+    """How polygons are written; labels are the same whatever is chosen."""
+
+    crs: str
+    """Coordinate reference system of polygons in a table, such as 'EPSG:4326'; the image's own by default."""
+
+
+class Settings(Choices, PolygonSettings, total=False):
+    """All settings of a run: those of `Choices` and `PolygonSettings`, and the region."""
 
     region: Box | tuple[int, int, int, int] | str | Path
     """Region in full-resolution pixels: a `Box`, its (y0, x0, y1, x1), or the path of a GeoJSON file of polygons."""
@@ -131,6 +140,8 @@ class Request:
     overwrite: bool = False
     layers: tuple[str, ...] = ()
     region: Box | str | None = None
+    polygons: VectorOptions = PLAIN
+    """The settings of `PolygonSettings`."""
     given: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """The settings as they were given, of which the request key is made."""
 
@@ -142,7 +153,8 @@ class Request:
         if len(ways) > 1:
             raise UsageError(f"{' and '.join(ways)} are both given; name the part of the image in one way")
         meant = {name: KINDS[name].meant(value) for name, value in given.items()}
-        return cls(products=meant.pop("of", ()), **meant, given=given)
+        drawn = VectorOptions(**{name: meant.pop(name) for name in VectorOptions.names() if name in meant})
+        return cls(products=meant.pop("of", ()), polygons=drawn, **meant, given=given)
 
     def compute(self, model: Model) -> Compute:
         """Return where and how a model runs on this machine. Raises `DeviceError`, `UsageError`, `ModelError`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from tilepipe.errors import UsageError
@@ -11,7 +12,9 @@ from tilepipe.products.cog import write_cog
 from tilepipe.products.label_map import LABELS
 from tilepipe.products.material import Write, of_map
 from tilepipe.products.ome_zarr import write_ome_zarr
-from tilepipe.products.polygons import write_geojson
+from tilepipe.products.polygons import write_geojson_of
+from tilepipe.products.vector_files import write_vectors_of
+from tilepipe.products.vector_options import TABLES
 
 
 @dataclass(frozen=True)
@@ -24,21 +27,29 @@ class Product:
     """Writes it to a new path."""
     folder: bool = False
     """Whether it is a Zarr folder rather than a file."""
+    needs: tuple[str, ...] = ()
+    """Packages of the extra `vectors` that it is written with."""
 
 
 PRODUCTS = {
     "cog": Product(".tif", of_map(write_cog)),
     "ome-zarr": Product(".ome.zarr", of_map(write_ome_zarr), folder=True),
-    "geojson": Product(".geojson", of_map(write_geojson)),
+    "geojson": Product(".geojson", write_geojson_of),
+    "vectors": Product(".gpkg", write_vectors_of, needs=("pyogrio", "pyarrow")),
+    "flatgeobuf": Product(".fgb", write_vectors_of, needs=("pyogrio", "pyarrow")),
+    "shapefile": Product(".shp.zip", write_vectors_of, needs=("pyogrio", "pyarrow")),
+    "geoparquet": Product(".parquet", write_vectors_of, needs=("pyarrow",)),
 }
 LOSSLESS = {"cog", "ome-zarr"}
 """Products that hold every label and can be opened again."""
+POLYGONS = {"geojson", *TABLES}
+"""Products of polygons."""
 OTHER_FORMATS = tuple(
-    "gpkg shp fgb parquet geoparquet kml gml csv json png jpg jpeg jp2 j2k webp gif bmp vrt img nc h5 hdf npy npz "  # noqa: SIM905
+    "shp geoparquet kml gml csv json png jpg jpeg jp2 j2k webp gif bmp vrt img nc h5 hdf npy npz "  # noqa: SIM905
     "zarr zip pdf html svg svs ndpi mrxs".split()
 )
 """Endings of files in formats that are not written."""
-SIDECARS = (".aux.xml",)
+SIDECARS = (".aux.xml", "-wal", "-shm", "-journal")
 """Suffixes of files that belong to a product of the same name."""
 
 
@@ -57,12 +68,13 @@ class File:
 def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:
     """Return the files of the labels, `paths` by product, then those of layers beside them: a.tif, a.margin.tif.
 
-    Raises `UsageError` where no product asked for can hold a layer.
+    Tables of polygons tell of the margin. Raises `UsageError` where no product asked for can hold a layer.
     """
-    if layers and not LOSSLESS & set(paths):
+    told = {"margin"} if TABLES & paths.keys() else set()
+    if set(layers) - told and not LOSSLESS & set(paths):
         raise UsageError(f"layers are written as {' or '.join(sorted(LOSSLESS))}; add one of them to --of")
     beside = [
-        File(product, _with_layer(path, PRODUCTS[product].suffix, layer), layer)
+        File(product, layer_path(path, layer), layer)
         for layer in layers
         for product, path in paths.items()
         if product in LOSSLESS
@@ -70,8 +82,9 @@ def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:
     return [*(File(product, path) for product, path in paths.items()), *beside]
 
 
-def _with_layer(path: Path, suffix: str, layer: str) -> Path:
-    end = path.name.lower().rindex(suffix)
+def layer_path(path: Path, layer: str) -> Path:
+    """Return where a layer lies beside the product `path` of the labels: a.margin.tif beside a.tif."""
+    end = path.name.lower().rindex(PRODUCTS[product_of(path) or ""].suffix)
     return path.with_name(f"{path.name[:end]}.{layer}{path.name[end:]}")
 
 
@@ -82,21 +95,30 @@ def product_of(path: Path) -> str | None:
 
 
 def refuse_unknown(of: Iterable[str]) -> None:
-    """Raise `UsageError` for a product that is not known."""
+    """Raise `UsageError` for a product that is not known, or whose packages are not installed."""
     for name in of:
         if name not in PRODUCTS:
             raise UsageError(f"product {name!r} is not known; use {', '.join(PRODUCTS)}")
+        for package in PRODUCTS[name].needs:
+            if find_spec(package) is None:
+                raise UsageError(
+                    f"{name} is written with {package}, which is not installed; run: pip install 'tilepipe[vectors]'"
+                )
 
 
 def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
     """Return the final path of each product `of`; `output` is a file of one of them, or a path without suffix.
 
-    Raises `UsageError` for a product that is not known, an output that is none of them or one that ends like a file in
-    a format that is not written.
+    'vectors' stands for the table of polygons that the output's ending names, and for a GeoPackage otherwise. Raises
+    `UsageError` for a product that is not known, an output that is none of them or one that ends like a file in a
+    format that is not written.
     """
     refuse_unknown(of)
     _refuse_ending(output, known=bool(of))
     main = product_of(output)
+    if main in TABLES:
+        refuse_unknown([main])
+        of = list(dict.fromkeys(main if name == "vectors" else name for name in of))
     if main is None:
         return {name: output.with_name(output.name + PRODUCTS[name].suffix) for name in of}
     wanted = of or [main]
@@ -112,6 +134,8 @@ def _refuse_ending(output: Path, *, known: bool) -> None:
     """Raise `UsageError` for a name that asks for another format; where products are `known`, dots may stand in it."""
     ending = output.suffix.lower().removeprefix(".")
     asks = ending in OTHER_FORMATS or not (known or ending in ("", "labels") or ending.isdigit())
+    if ending == "shp":
+        raise UsageError(f"{output} would be four files; name it {output}.zip, one file that QGIS and GDAL open")
     if asks and product_of(output) is None:
         endings = ", ".join(f"{product.suffix} ({name})" for name, product in PRODUCTS.items())
         raise UsageError(f"{output} ends in .{ending}, which is not written; endings are {endings}")

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 import json
 
 from tilepipe.errors import StorageError, public
-from tilepipe.products.formats import LOSSLESS, product_of
+from tilepipe.products.formats import LOSSLESS, product_of, refuse_unknown
+from tilepipe.products.vector_files import count_features, write_vectors
+from tilepipe.products.vector_options import PLAIN, TABLES, VectorOptions
 
 Affine = tuple[float, float, float, float, float, float]
 
@@ -166,6 +168,17 @@ class Labels(Lazy):
         """Write polygons; see `tilepipe.products.polygons.write_geojson`."""
         write_geojson(self.map, Path(path))
 
+    def to_vectors(self, path: str | Path, options: VectorOptions = PLAIN) -> None:
+        """Write polygons as a table: `.gpkg`, `.fgb`, `.shp.zip` or `.parquet`.
+
+        Raises `UsageError` for another ending.
+        """
+        product = product_of(Path(path))
+        if product not in TABLES:
+            raise UsageError(f"{path} is no table of polygons; endings are .gpkg, .fgb, .shp.zip and .parquet")
+        refuse_unknown([product])
+        write_vectors(self.map, Path(path), options)
+
     def _says(self) -> dict[str, Any]:
         legend = self.legend
         return {
@@ -194,6 +207,8 @@ class Layer(Lazy):
 def parses(path: Path) -> bool:
     """Return whether a product can be read from end to end."""
     try:
+        if product_of(path) in TABLES:
+            return count_features(path) >= 0
         if product_of(path) not in LOSSLESS:
             return json.loads(path.read_text(encoding="utf-8")) is not None
         kept = open_map(path)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tilepipe.products.label_map import LABELS, LabelMap
+from tilepipe.products.vector_options import PLAIN, VectorOptions
 from tilepipe.sources.base import Source
 
 
@@ -20,6 +21,8 @@ class Material:
     """The image at full resolution, with the bands that the model reads; None if it is not at hand."""
     content: str = LABELS
     """Name of the map that a product shows."""
+    options: VectorOptions = PLAIN
+    """How polygons are written."""
 
     @property
     def map(self) -> LabelMap:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
+from operator import add
 
 import numpy as np
 import skimage
@@ -19,6 +21,7 @@ from rasterio.features import shapes
 from tilepipe.box import Box
 from tilepipe.products.label_map import LabelMap
 from tilepipe.tiling.border_merge import Regions
+from tilepipe.tiling.uncertainty import VOID
 
 PART = 1024
 """Side in pixels of the square that is traced at once."""
@@ -28,11 +31,29 @@ Corner = tuple[float, float]
 
 
 @dataclass(frozen=True)
+class Certainty:
+    """What a layer of uncertainty says of one region, in the codes of the layer."""
+
+    total: int
+    """Sum over its pixels that have a code."""
+    count: int
+    """How many have one."""
+    least: int
+    """Smallest code; `VOID` if no pixel has one."""
+
+    def __add__(self, other: Certainty) -> Certainty:
+        """Return what the layer says of both parts of a region."""
+        return Certainty(self.total + other.total, self.count + other.count, min(self.least, other.least))
+
+
+@dataclass(frozen=True)
 class Outline:
     """One region: its class and rings of pixel corners (N, 2) as (x, y), closed, the outer ring first."""
 
     label: int
     rings: list[Floats]
+    certainty: Certainty | None = None
+    """Of its pixels, if a layer was read with the labels."""
 
     @property
     def pixels(self) -> float:
@@ -40,8 +61,11 @@ class Outline:
         return abs(signed_area(self.rings[0])) - sum(abs(signed_area(ring)) for ring in self.rings[1:])
 
 
-def outlines(labels: LabelMap, block: int = PART) -> Iterator[Outline]:
-    """Yield the 4-connected regions of each class, nodata left out, and class 0 when it is called 'background'."""
+def outlines(labels: LabelMap, block: int = PART, layer: LabelMap | None = None) -> Iterator[Outline]:
+    """Yield the 4-connected regions of each class, nodata left out, and class 0 when it is called 'background'.
+
+    `layer` is a layer of uncertainty on the grid of the labels, which is summed up over each region.
+    """
     (height, width), regions = labels.shape, Regions()
     waiting: dict[int, Outline] = {}
     front, front_labels = np.zeros(width, np.int64), np.zeros(width, np.int64)
@@ -51,7 +75,8 @@ def outlines(labels: LabelMap, block: int = PART) -> Iterator[Outline]:
         for x in range(0, width, block):
             box = Box(y, x, min(y + block, height), min(x + block, width))
             pixels, parts = labels.read(box), np.zeros(box.shape, np.int64)
-            for outline, part in _traced(labels, pixels, box, regions, parts):
+            codes = layer.read(box) if layer else None
+            for outline, part in _traced(labels, pixels, box, regions, parts, codes):
                 if part:
                     waiting[part] = outline
                 else:
@@ -67,16 +92,25 @@ def outlines(labels: LabelMap, block: int = PART) -> Iterator[Outline]:
             yield _joined([waiting.pop(number) for number in numbers], block)
 
 
+def _wanted(labels: LabelMap, pixels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return which pixels belong to a region."""
+    wanted = np.asarray(pixels != labels.legend.nodata)
+    return wanted & (pixels != 0) if labels.legend.classes[0].lower() == "background" else wanted
+
+
 def _traced(
-    labels: LabelMap, pixels: NDArray[np.integer], box: Box, regions: Regions, parts: NDArray[np.int64]
+    labels: LabelMap,
+    pixels: NDArray[np.integer],
+    box: Box,
+    regions: Regions,
+    parts: NDArray[np.int64],
+    codes: NDArray[np.integer] | None,
 ) -> Iterator[tuple[Outline, int]]:
     """Yield the outlines inside a block, with the number of those that touch another block, else 0.
 
-    `parts` becomes those numbers, pixel by pixel.
+    `parts` becomes those numbers, pixel by pixel; `codes` are those of the layer.
     """
-    wanted = pixels != labels.legend.nodata
-    if labels.legend.classes[0].lower() == "background":
-        wanted &= pixels != 0
+    wanted = _wanted(labels, pixels)
     if not wanted.any():
         return
     values = np.where(wanted, pixels.astype(np.int32) + 1, 0)
@@ -92,9 +126,22 @@ def _traced(
     for k in touching[touching > 0]:
         number_of[k] = regions.add()
     parts[:] = number_of[found]
+    certain = _certainties(found, codes, len(class_of)) if codes is not None else None
     for shape, k in shapes(found, mask=wanted, connectivity=4):
+        n = int(k)
         rings = [np.add(ring, (box.x0, box.y0)) for ring in shape["coordinates"]]
-        yield Outline(int(class_of[int(k)]), rings), int(number_of[int(k)])
+        yield Outline(int(class_of[n]), rings, certain[n] if certain else None), int(number_of[n])
+
+
+def _certainties(found: NDArray[np.int32], codes: NDArray[np.integer], count: int) -> list[Certainty]:
+    """Return what the codes of a layer say of each of `count` regions, by number."""
+    known = codes != VOID
+    numbers, values = found[known], codes[known].astype(np.int64)
+    least = np.full(count, VOID)
+    np.minimum.at(least, numbers, values)
+    totals = np.bincount(numbers, values, count).astype(np.int64)  # whole numbers below 2**53: exact
+    counts = np.bincount(numbers, minlength=count)
+    return [Certainty(*of) for of in zip(totals.tolist(), counts.tolist(), least.tolist(), strict=True)]
 
 
 def _joined(parts: list[Outline], block: int) -> Outline:
@@ -103,13 +150,19 @@ def _joined(parts: list[Outline], block: int) -> Outline:
         return parts[0]
     rings = [_split(_turned(part.rings[0]), block) for part in parts]
     kept = _not_shared(rings)
-    arcs = [arc for ring, keep in zip(rings, kept, strict=True) for arc in _arcs(ring, keep, block)]
+    often = _met_often(rings)
+    arcs = [arc for parts_of in zip(rings, kept, often, strict=True) for arc in _arcs(*parts_of, block)]
     found = [_simple(ring) for ring in _linked(arcs)]
     outer = next(k for k, ring in enumerate(found) if signed_area(ring) > 0)
     holes = [
         hole for part in parts for hole in part.rings[1:]
     ]  # of one block: none has an edge on a line between blocks
-    return Outline(parts[0].label, [found[outer], *found[:outer], *found[outer + 1 :], *holes])
+    return Outline(parts[0].label, [found[outer], *found[:outer], *found[outer + 1 :], *holes], _summed(parts))
+
+
+def _summed(parts: list[Outline]) -> Certainty | None:
+    known = [part.certainty for part in parts if part.certainty is not None]
+    return reduce(add, known) if known else None
 
 
 def _turned(ring: Floats) -> Floats:
@@ -143,12 +196,20 @@ def _not_shared(rings: list[Floats]) -> list[NDArray[np.bool_]]:
     return np.split(single, np.cumsum([len(ring) - 1 for ring in rings])[:-1])
 
 
-def _arcs(ring: Floats, keep: NDArray[np.bool_], block: int) -> list[Floats]:
-    """Return the kept edges of a ring as open lines that begin and end on lines between blocks."""
+def _met_often(rings: list[Floats]) -> list[NDArray[np.bool_]]:
+    """Return for each corner of each ring whether rings of other parts, or this one again, pass it too."""
+    points = np.concatenate([ring[:-1] for ring in rings]).astype(np.int64)
+    _, where, count = np.unique(points[:, 1] << 32 | points[:, 0], return_inverse=True, return_counts=True)
+    return np.split(count[where] > 1, np.cumsum([len(ring) - 1 for ring in rings])[:-1])
+
+
+def _arcs(ring: Floats, keep: NDArray[np.bool_], often: NDArray[np.bool_], block: int) -> list[Floats]:
+    """Return the kept edges of a ring as open lines that begin and end on lines between blocks or where parts meet."""
     first = int(np.argmin(keep)) + 1
-    points, keep = np.roll(ring[:-1], -first, 0), np.roll(keep, -first)
+    points, keep, often = np.roll(ring[:-1], -first, 0), np.roll(keep, -first), np.roll(often, -first)
     points = np.concatenate([points, points[:1]])
-    cut = np.flatnonzero((points % block == 0).any(1) | ~np.append(keep, False) | ~np.insert(keep, 0, False))
+    ends = (points % block == 0).any(1) | np.append(often, False) | ~np.append(keep, False) | ~np.insert(keep, 0, False)
+    cut = np.flatnonzero(ends)
     return [points[a : b + 1] for a, b in pairwise(cut) if keep[a]]
 
 

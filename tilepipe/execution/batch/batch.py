@@ -48,6 +48,11 @@ class Batch:
                 settings[name] = str(file)
         return {**settings, "of": self.jobs.of} if self.jobs.of else settings
 
+    @property
+    def polygons(self) -> JSON:
+        """How polygons are written, where that is chosen."""
+        return self.jobs.polygons.to_dict()
+
     def images(self) -> list[BatchItem]:
         """Return what is to be done, checked for collisions. Raises `UsageError`."""
         products = frozenset(self.folder / name for entry in self.known.values() for name in entry.files)
@@ -59,20 +64,23 @@ class Batch:
 
     def is_done(self, output: str, key: str) -> bool:
         """Return whether the record says that these labels were made, and they are still what was written."""
-        entry = self.known.get(output)
-        if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, self.jobs.of):
-            return False
+        entry = self._asked(output, key)
         # The record alone is no proof: somebody may have removed or edited a product since.
-        return all(is_same(self.folder / name, known) for name, known in entry.files.items())
+        return entry is not None and all(is_same(self.folder / name, known) for name, known in entry.files.items())
 
     def is_edited(self, output: str, key: str) -> bool:
         """Return whether these labels were made, are all there and can be read, but somebody has changed them since."""
-        entry = self.known.get(output)
-        if entry is None or (entry.status, entry.key, entry.of) != (DONE, key, self.jobs.of):
-            return False
-        if self.jobs.settings.get("overwrite", False):
+        entry = self._asked(output, key)
+        if entry is None or self.jobs.settings.get("overwrite", False):
             return False
         return all((self.folder / name).exists() and parses(self.folder / name) for name in entry.files)
+
+    def _asked(self, output: str, key: str) -> Entry | None:
+        """Return the entry of labels that were made with the products and options that the jobs file asks for."""
+        entry = self.known.get(output)
+        wanted = DONE, key, self.jobs.of, self.polygons
+        found = (entry.status, entry.key, entry.of, entry.polygons) if entry else None
+        return entry if found == wanted else None
 
     def may_replace(self, job: BatchItem) -> bool:
         """Return whether each of an image's outputs is free, or there as an earlier batch wrote it."""

@@ -25,6 +25,7 @@ from tilepipe.errors import UsageError
 from tilepipe.paths import refuse_special
 from tilepipe.planning.settings import Request, Settings
 from tilepipe.products.formats import files_of, output_paths
+from tilepipe.products.vector_options import VectorOptions
 from tilepipe.text import JSON, comma_list, did_you_mean, kind_of, read_yaml, wrong_value
 from tilepipe.tiling.uncertainty import layer_names
 
@@ -60,6 +61,11 @@ class Jobs(BaseModel):
     """Products; what the output's name says where empty."""
     settings: JSON = Field(default_factory=dict)
     """Of `tilepipe.segment`."""
+
+    @property
+    def polygons(self) -> VectorOptions:
+        """How polygons are written."""
+        return Request.of({name: self.settings.get(name) for name in VectorOptions.names()}).polygons
 
     @field_validator("images", mode="before")
     @classmethod
@@ -182,6 +188,7 @@ def _job(jobs: Jobs, base: Path, image: Path, start: Path) -> BatchItem:
     products = output_paths(output, list(jobs.of))
     if not products:
         raise UsageError(f"{output.name} says no product; end the template with .tif or name the products in 'of'")
+    jobs.polygons.refuse_unused(products)
     files = files_of(products, layer_names(jobs.settings.get("layers", ())))
     return BatchItem(image, output, tuple(file.path for file in files))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tilepipe.execution.file_state import FileState
 from tilepipe.storage import append_line, read_lines
+from tilepipe.text import JSON
 
 DONE, PARTIAL, FAILED, UNCHANGED, EDITED, NEW = "done", "partial", "failed", "unchanged", "edited", "new"
 
@@ -27,6 +28,8 @@ class Entry:
     """Request key: changes with the image's content, the model and the settings."""
     of: tuple[str, ...] = ()
     """Products asked for."""
+    polygons: JSON = field(default_factory=dict)
+    """How polygons are written, where that was chosen."""
     files: dict[str, FileState] = field(default_factory=dict)
     """{'files', 'bytes', 'mtime_ns', 'sha256'} of each product by its path below the output folder."""
     error: str = ""

@@ -143,7 +143,7 @@ def _process(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> 
 def _segment(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> Entry:
     output, (source, settings) = batch.below(job.output), _opened(batch, job, model)
     key = _key(source, model, settings)
-    entry = Entry(str(job.image), output, UNCHANGED, key, batch.jobs.of)
+    entry = Entry(str(job.image), output, UNCHANGED, key, batch.jobs.of, batch.polygons)
     if batch.is_done(output, key):
         return entry
     if batch.is_edited(output, key):

@@ -1,0 +1,69 @@
+"""Areas and lengths of polygons: in metres on the ellipsoid, in micrometres, or in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+from tilepipe.products.ellipsoid import areas_and_lengths
+from tilepipe.products.label_map import LabelMap
+from tilepipe.products.outlines import Floats
+from tilepipe.products.placing import STEP, WGS84, Place, carried, is_placed, native_place, with_corners_every
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """Measures rings of pixel corners (N, 2) of one label map."""
+
+    unit: str
+    """'m', 'um' or 'px' (pixels of the source at full resolution)."""
+    pixel: tuple[float, float]
+    """(x, y): size of a pixel of the map in `unit`; for a map on the earth that of its middle pixel."""
+    place: Place | None = None
+    """To the map's coordinates, if it lies on the earth."""
+    crs: CRS | None = None
+    """Of these coordinates."""
+
+    @classmethod
+    def of(cls, labels: LabelMap) -> Ruler:
+        """Return the ruler of a map: on the ellipsoid if it lies on the earth, else by its pixel size or in pixels."""
+        size, place = labels.resolution, labels.georeference
+        if size is None:
+            return cls("px", (labels.scale[1], labels.scale[0]))
+        if size.unit == "m" and place and place.crs and is_placed(labels):
+            return cls("m", (size.x, size.y), native_place(labels), CRS.from_wkt(place.crs))
+        return cls(size.unit, (size.x, size.y))
+
+    def measure(self, polygons: Sequence[Sequence[Floats]]) -> tuple[Floats, Floats]:
+        """Return areas and perimeters of polygons, each a list of closed rings, the outer one first.
+
+        Holes count for the perimeter. Raises `UsageError` for pixels that are not on the earth.
+        """
+        rings = [ring for polygon in polygons for ring in polygon]
+        if not rings:
+            return np.zeros(0), np.zeros(0)
+        if self.place is None or self.crs is None:
+            areas, lengths = _planar(rings, self.pixel)
+        else:
+            rings = [with_corners_every(STEP, ring) for ring in rings]
+            lonlat = carried(self.place(np.concatenate(rings)), self.crs, WGS84)
+            areas, lengths = areas_and_lengths(lonlat, np.array([len(ring) for ring in rings]))
+        first = np.cumsum([0, *(len(polygon) for polygon in polygons[:-1])])
+        signs = np.full(len(rings), -1.0)
+        signs[first] = 1.0
+        return np.add.reduceat(areas * signs, first), np.add.reduceat(lengths, first)
+
+
+def _planar(rings: list[Floats], pixel: tuple[float, float]) -> tuple[Floats, Floats]:
+    sizes = np.array([len(ring) for ring in rings])
+    starts = np.cumsum(sizes) - sizes
+    points = np.concatenate([(ring - ring[0]) for ring in rings]) * pixel
+    steps = np.diff(points, axis=0, append=0)
+    steps[starts + sizes - 1] = 0
+    x, y = points.T
+    areas: NDArray[np.float64] = np.abs(np.add.reduceat(x * steps[:, 1] - y * steps[:, 0], starts)) / 2
+    return areas, np.add.reduceat(np.hypot(*steps.T), starts)
