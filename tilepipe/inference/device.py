@@ -95,6 +95,7 @@ class Compute:
     @property
     def in_flight(self) -> int:
         """Blocks that are worked on at the same time."""
+        # In this process one block reads and writes while the other one computes.
         return self.workers or 2
 
 

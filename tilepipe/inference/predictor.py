@@ -80,6 +80,7 @@ class Predictor:
         with self._logits(tiles, under) as logits:
             scaled = logits.softmax(1).mul_(1 << PROBABILITY_BITS).round_().to(torch.int32)
             top = _best(logits)[:, None]
+            # Two classes that differ by less than a step of 2**-24 would tie after rounding.
             scaled.scatter_add_(1, top, torch.ones_like(top, dtype=torch.int32))
             return scaled.cpu().numpy()
 
@@ -91,9 +92,13 @@ class Predictor:
     @contextmanager
     def _logits(self, tiles: Pixels, under: Mode | None) -> Iterator[torch.Tensor]:
         count = len(tiles)
+        # Always the full batch: kernels choose their algorithm by shape, and another algorithm rounds differently, so
+        # the last tiles of a block would get other bits than in another block.
         batch = np.zeros(self.input_shape, tiles.dtype)
         batch[:count] = tiles
         try:
+            # The switches that decide rounding belong to the whole process. They are held until the caller has taken
+            # the result, since softmax and argmax round too.
             with arithmetic(self.device, self.precision):
                 with under or nullcontext(), self._in_one_sentence():
                     x = self.model.normalise(torch.from_numpy(batch).to(self.device), self.dtype)
@@ -141,6 +146,8 @@ class Predictor:
                 f"{self.model.name} gives {str(logits.dtype).removeprefix('torch.')} for float64 (fp64): part of it "
                 "computes in another precision; use precision fp32"
             )
+        # NaN and infinity show in the largest score of a pixel. One class at minus infinity is no damage: a model
+        # rules a class out like that.
         if not torch.isfinite(logits[:count].amax(1)).all():
             raise ModelError(
                 f"{self.model.name} returned NaN or infinite logits; check its weights and the mean and std in its card"

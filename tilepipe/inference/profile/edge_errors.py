@@ -125,6 +125,7 @@ def _distances(forward: Callable[[Tensor], Tensor], window: Tensor, inner: tuple
 
 def _probabilities(forward: Callable[[Tensor], Tensor], window: Tensor) -> Tensor:
     with torch.no_grad():
+        # In double precision, so that what is measured is the cut and not the softmax's own rounding.
         logits = forward(window.unsqueeze(0).contiguous())[0].double()
     if not torch.isfinite(logits).all():
         raise ModelError("the model gives NaN or infinity on a window of the image; the halo cannot be measured")

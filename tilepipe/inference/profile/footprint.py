@@ -58,6 +58,7 @@ class _LiveBytes(TorchDispatchMode):
             self._known.add(key)
             self.live += size
             self.peak = max(self.peak, self.live)
+            # Nothing tells when torch lets a storage go, but its last reference does.
             weakref.finalize(storage, self._free, key, size)
 
     def _free(self, key: int, size: int) -> None:

@@ -64,6 +64,7 @@ def seconds(model: Model, size: int, compute: Compute) -> float:
 
     predictor = Predictor(model, (size, size), compute)
     tiles = np.zeros((1, model.card.bands, size, size), model.card.dtype or "uint8")
+    # A GPU works while the processor waits, which processor time does not count.
     clock = process_time if compute.device == "cpu" else perf_counter
     began = clock()
     predictor.labels(tiles)
@@ -77,6 +78,7 @@ def _measured(model: Model, sizes: Sequence[int], compute: Compute) -> Speeds:
     with suppress(TilepipeError):
         found[first] = min(seconds(model, first, compute) for _ in range(2)) / first**2
         each = (perf_counter() - began) / 2 / first**2
+        # The largest first: a size between two measured ones is interpolated, one beyond them is not known.
         for size in sorted(sizes[1:], reverse=True):
             if perf_counter() - began + each * size**2 <= TIME:
                 with suppress(TilepipeError):  # too large for the device, or for a file with a fixed size

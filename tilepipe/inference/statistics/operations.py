@@ -85,6 +85,7 @@ def statistics(moments: Tensor, count: int, *, norm: bool) -> Tensor:
     if not norm:
         return found
     mean, square = found.chunk(2, 1)
+    # Of a flat area the difference of two nearly equal numbers may be rounded below zero.
     return torch.cat((mean, (square - mean.square()).clamp_min(0)), 1)
 
 

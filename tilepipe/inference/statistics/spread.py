@@ -21,6 +21,8 @@ from tilepipe.models.torch_calls import Call
 class Spread(Tensor):
     """(B, C, H, W) where the model has (B, C) or (B, C, 1, 1)."""
 
+    # A mark and no more: torch's own handler would hand the class on to every result, also where a map meets the
+    # features of a tile.
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
 
