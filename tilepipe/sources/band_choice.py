@@ -52,6 +52,7 @@ def choose_bands(source: Source, reader: Reader, asked: BandNames | None = None,
     if asked is not None:
         numbers = numbers_of(source.name, asked, bands)
         return _told(Picked(numbers, 0, _clear(source, bands, numbers) if masked else ()), bands, reader)
+    # The bands were picked when the source was opened; choosing again would take bands of bands.
     if getattr(source, "chosen", False):
         return _told(Picked(), bands, reader)
     alpha = _alphas(bands)

@@ -43,6 +43,7 @@ def check_companions(path: Path) -> None:
     homes = {os.path.realpath(folder), os.path.dirname(os.path.realpath(path))}
     for name in [*named, index.name]:
         file_path = folder / name
+        # OpenSlide opens whatever an index names, also ../../ and links.
         if re.search(r"[/\\]", name) or os.path.dirname(os.path.realpath(file_path)) not in homes:
             raise InputError(f"{index} names {name!r}, outside of {folder}; nothing outside a slide is opened")
         refuse_special(file_path)

@@ -108,6 +108,7 @@ def _document(path: Path) -> object:
     if data.lstrip()[:1] == b"<":
         raise InputError(f"{path} is XML and not GeoJSON; {_ogr(path)}")
     try:
+        # Windows programs begin a file with a byte order mark, which JSON does not allow.
         return json.loads(data.decode("utf-8-sig"))
     except RecursionError:
         raise InputError(f"{path} is not GeoJSON: it is nested too deeply") from None
@@ -184,6 +185,7 @@ def _ring(where: str, ring: Any) -> Ring:
         raise InputError(f"{where} holds a polygon that is none; coordinates are rings of [x, y] points") from None
     if not np.isfinite(points).all():
         raise InputError(f"{where} holds a coordinate that is no finite number")
+    # Rings that people type, and those of some programs, are left open.
     if len(points) and (points[0] != points[-1]).any():
         points = np.concatenate([points, points[:1]])
     closed: Ring = points.tolist() if len(points) > 3 else []

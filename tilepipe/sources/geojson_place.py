@@ -61,6 +61,7 @@ def points_of(geometry: Geometry) -> NDArray[np.float64]:
 
 def _check_degrees(features: Features, feature: Feature, own: str) -> None:
     points = points_of(feature.geometry)
+    # Up to 360, since longitudes from 0 to 360 are in use too.
     far = (np.abs(points[:, 0]) > 360) | (np.abs(points[:, 1]) > 90)
     if not far.any():
         return

@@ -83,6 +83,7 @@ def _to_crs(known: Georeference, rows: Sequence[float], columns: Sequence[float]
     """Return (x, y) in the image's CRS of pixel positions, whose whole numbers are pixel corners."""
     if known.transform is None:
         points = [GroundControlPoint(row=r, col=c, x=x, y=y, z=z) for r, c, x, y, z in known.gcps]
+        # Positions here are corners of pixels; rasterio means centres unless told.
         with GCPTransformer(points) as to_crs:
             xs, ys = to_crs.xy(list(rows), list(columns), offset="ul")
         return list(xs), list(ys)
@@ -128,6 +129,7 @@ def _metres(lon: Sequence[float], lat: Sequence[float]) -> float:
     phi = math.radians((lat[0] + lat[1]) / 2)
     bend = 1 - ECCENTRICITY2 * math.sin(phi) ** 2
     north = math.radians(lat[1] - lat[0]) * EQUATOR * (1 - ECCENTRICITY2) / bend**1.5
+    # Across the 180th meridian longitude jumps by 360 degrees.
     turn = (lon[1] - lon[0] + 180) % 360 - 180
     east = math.radians(turn) * EQUATOR / math.sqrt(bend) * math.cos(phi)
     return math.hypot(north, east)

@@ -74,6 +74,8 @@ class GeoTiffSource:
         page = "" if self.directory is None else f"GTIFF_DIR:off:{self.directory}:"
         self._target = page + self._stamp.path
         if allow_driver == "GTiff":
+            # Before GDAL opens anything: a file beside the image may name overviews elsewhere, and GDAL would open
+            # them, over the network with the user's keys too.
             check_beside(self._stamp.path)
         self._choose(scene)
         with gdal(self.name, "opened"), open_dataset(self._target, allow_driver) as dataset:
@@ -179,6 +181,8 @@ class GeoTiffSource:
         inside = box & Box.of_shape(*self.shape[1:])
         mask: NDArray[np.bool_] | None = None
         if inside is not None and self._mask == "nodata":
+            # As GDAL's dataset mask has it: a pixel holds no data only if all its bands say so, as the value alone is
+            # an ordinary one in a single band.
             mask = (self._read("pixels", inside) != self._nodatas[0]).any(axis=0)
         elif inside is not None and self._mask != "none":
             mask = self._read(self._mask, inside) > 0
@@ -218,6 +222,7 @@ class GeoTiffSource:
 
     def _read(self, what: str, box: Box) -> Pixels:
         """Return 'pixels' (bands, y, x), or the 'mask' or 'bands' (y, x) of `mask_kind`, of a box inside the image."""
+        # Tiles are decoded for the box that asks; GDAL's own cache keeps them for its neighbours.
         if not self.striped:
             return self._decode(what, box)
         key = (self._stamp, self._target, self._driver, tuple(self._bands), what)
@@ -244,6 +249,7 @@ class GeoTiffSource:
             raise
 
     def _open(self) -> DatasetReader:
+        # Threads and workers open the file when they first read, which may be hours after the run began.
         unchanged(self._stamp)
         return open_dataset(self._target, self._driver)
 

@@ -48,6 +48,7 @@ def stamp(path: str | Path) -> Stamp:
 
 def unchanged(known: Stamp) -> Stamp:
     """Return `known`. Raises `InputError` where the file was replaced or written to since."""
+    # Without the time of the last change of status: a renamed folder or another owner changes it, and no pixel.
     if stamp(known.path)[:-1] != known[:-1]:
         raise InputError(f"{known.path} changed while it was being read; start again once it is complete")
     return known

@@ -21,6 +21,7 @@ def is_lossy(dataset: Any, path: str) -> bool:
     compression = stored.get("COMPRESSION", "")
     if "LERC" in compression:
         exact = np.dtype(dataset.dtypes[0]).kind in "iu"
+        # Not every program writes the allowed error as metadata; the compressed data always state it.
         error = max(_number(stored.get("MAX_Z_ERROR", "0")), _error_of_first_piece(dataset, path))
         return error >= 1 if exact else error > 0
     return "JPEG" in compression or stored.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSY")

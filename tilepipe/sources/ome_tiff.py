@@ -150,6 +150,7 @@ class Layout:
 
 def _layout(name: str, path: str, scene: int | None, picks: Mapping[str, int | None]) -> Layout:
     try:
+        # Without the other files of a set that the OME-XML names: nothing outside an image is opened.
         with tifffile.TiffFile(path, _multifile=False) as file:
             images = [one for one in file.series if {"height", "width"} <= set(one.sizes)]
             titles = [(str(one.name), one.sizes["height"], one.sizes["width"]) for one in images]
@@ -170,6 +171,7 @@ def _channels(name: str, level: tifffile.TiffPageSeries, picks: Mapping[str, int
         raise InputError(f"{name} has axes {level.axes}; Y, X and S with C, Z, T are read")
     shape = [level.shape[level.axes.index(axis)] for axis in lead]
     pages = [page.offset if page is not None else None for page in level.pages]
+    # tifffile lists a page that is missing, or lies in another file, as None.
     if len(pages) != int(np.prod(shape)) or None in pages:
         raise InputError(
             f"{name} has {len(pages)} pages where its OME-XML lists {int(np.prod(shape))}; some are missing"

@@ -70,6 +70,7 @@ Decoded = tuple[Pixels, NDArray[np.bool_] | None, str | None]
 def _decode(name: str, allow_palette: bool) -> Decoded:
     try:
         with warnings.catch_warnings():
+            # The limit is ours (MAX_PIXELS), and is checked before a pixel is decoded.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(name, formats=("PNG", "JPEG")) as picture:
                 return _planes(name, picture, allow_palette)

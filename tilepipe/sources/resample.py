@@ -36,6 +36,8 @@ class Resampled:
         if min(height, width) < 1:
             raise UsageError(f"{source.name} cannot be resampled to {height} x {width} pixels; the least is 1 x 1")
         self.source = source
+        # From a level of the pyramid where there is one: averaging full resolution may decode a thousand times as
+        # many pixels.
         self._base = source.coarser(height, width)
         self._size = (height, width)
 

@@ -133,6 +133,7 @@ class SlideSource:
         inside = box & Box.of_shape(*self.shape[1:])
         mask = None
         if inside is not None and inside & self.bounds:
+            # Colours and validity of a tile are asked for one after the other, and both need the same decoded pixels.
             (mask,) = _masks.get((self._stamp, inside), lambda: [self.paint(0, inside)[1]])
         if inside is not None:
             mask = within(self.bounds, inside, mask)
@@ -193,6 +194,7 @@ class SlideSource:
         """Return (3, y, x) colours of straight RGBA on the background, rounded."""
         colours, alpha = rgba[..., :3], rgba[..., 3:]
         if not alpha.all() or alpha.min() < 255:
+            # At most 255 * 255 + 127, which 16 bits hold.
             over = alpha.astype(np.uint16)
             mixed = (colours * over + self._background * (255 - over) + 127) // 255
             colours = mixed.astype(np.uint8)
@@ -200,6 +202,7 @@ class SlideSource:
 
     def _open(self) -> openslide.OpenSlide:
         slide = openslide.OpenSlide(unchanged(self._stamp).path)
+        # One cache for all slides and threads: each handle would have its own, which the promise does not count.
         slide.set_cache(_tile_cache(os.getpid()))
         return slide
 
@@ -278,6 +281,8 @@ class SlideLevel:
         level = Box.of_shape(*self.shape[1:])
         for y in range(box.y0 // DECODED_BLOCK * DECODED_BLOCK, box.y1, DECODED_BLOCK):
             for x in range(box.x0 // DECODED_BLOCK * DECODED_BLOCK, box.x1, DECODED_BLOCK):
+                # OpenSlide is told where to begin in level-0 pixels, which is between two pixels of a level whose
+                # ratio is no whole number: what it returns would depend on the box. From a fixed grid it does not.
                 block = Box(y, x, y + DECODED_BLOCK, x + DECODED_BLOCK) & level
                 part = block and block & box
                 if block is None or part is None:

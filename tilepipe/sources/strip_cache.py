@@ -86,6 +86,7 @@ class RowCache:
         found = load(band)
         self._bytes += found.nbytes
         self._bands[key] = found
+        # The band in use stays even if it is larger than the limit: without it the next tile would decode it again.
         while self._bytes > self._limit and len(self._bands) > 1:
             self._bytes -= self._bands.popitem(last=False)[1].nbytes
         return found

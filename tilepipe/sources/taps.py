@@ -33,6 +33,8 @@ class Taps:
 
 def taps(start: int, stop: int, size: int, source_size: int) -> Taps:
     """Return the taps of output pixels [start, stop) of an axis of `size` pixels made from one of `source_size`."""
+    # Whole numbers in units of a fraction that both grids share: weights of neighbouring boxes are equal to the bit,
+    # and so are sums of integers.
     common = math.gcd(size, source_size)
     n, m = size // common, source_size // common  # in units of 1/n source pixel an output pixel is m long
     out = np.arange(start, stop, dtype=np.int64)[:, None]

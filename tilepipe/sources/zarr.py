@@ -136,6 +136,7 @@ class ZarrSource:
         digest = hashlib.sha256()
         for level in self._levels:
             digest.update(f"{level.part} {level.coding()}\0".encode())
+            # The bytes as they are stored, and not the pixels: nothing has to be decoded.
             for key, file in level.chunks.files():
                 digest.update(f"{level.part}/{key}\0".encode())
                 with file.open("rb") as opened:
