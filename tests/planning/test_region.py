@@ -41,9 +41,9 @@ def image(georeference: Georeference | None = None, valid: Any = None) -> ArrayS
     return ArraySource(CODES, georeference=georeference, valid=valid)
 
 
-def resolved(source: ArraySource, settings: Any) -> tuple[RegionRequest, Any]:
+def resolved(source: ArraySource, settings: Any, card: ModelCard = CARD) -> tuple[RegionRequest, Any]:
     request = Request.of(settings)
-    return resolve_region(source, CARD, request, grids_of(source, CARD, request))
+    return resolve_region(source, card, request, grids_of(source, card, request))
 
 
 def geojson(folder: Path, *rings: list[list[float]], kind: str = "collection") -> Path:
@@ -138,6 +138,22 @@ def test_outside_is_refused_with_both_extents(window: tuple[int, int, int, int])
 def test_no_pixels_are_refused() -> None:
     with pytest.raises(UsageError, match="no pixels"):
         resolved(image(), {"window": (5, 5, 0, 3)})
+
+
+def test_a_tissue_mask_on_an_image_of_the_ground_is_said_with_what_it_keeps() -> None:
+    pixels = np.full((3, 60, 80), 240, np.uint8)
+    pixels[:, :, 40:] = np.array([180, 60, 120], np.uint8)[:, None, None]  # and 8 px of margin
+    card, um = ModelCard(bands=3, classes=["a", "b"], halo=8), Resolution(0.5, 0.5, "um")
+    images = {"slide": ArraySource(pixels, resolution=um), "ground": ArraySource(pixels, georeference=WGS84)}
+    said = {name: resolved(source, {"mask": "tissue"}, card)[0].notes for name, source in images.items()}
+    assert said["slide"] == ()
+    (note,) = said["ground"]
+    assert note.severity == "note"
+    assert "array lies on the ground: the mask keeps 60 % of the region" in note.text
+    window = resolved(images["ground"], {"mask": "tissue", "window": (0, 0, 40, 60)}, card)[0]
+    assert "keeps 20 % of the region" in window.notes[0].text
+    (note,) = resolved(images["slide"], {"mask": "tissue", "window": (40, 0, 40, 60)}, card)[0].notes
+    assert "finds no background in array: it keeps 100 %" in note.text
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tilepipe.models.card import ModelCard
 from tilepipe.planning.image_fit import Finding
 from tilepipe.planning.resolution import Grids
 from tilepipe.planning.settings import Request
-from tilepipe.sources.base import Source
+from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.geojson import read_geojson
 from tilepipe.sources.geojson_place import LON_LAT, frame
 from tilepipe.sources.georeference import Area, window_of_bounds
@@ -101,10 +101,25 @@ def _masked(source: Source, card: ModelCard, box: Box, mask: str, grids: Grids) 
         own = grids.resolution
         scale = card.resolution / own.y if card.resolution and own else 1.0
         named = f"{TISSUE}{scale * (card.halo or CONTEXT):g}"
-        return RegionRequest(box, named), area_of(source, named)
+        found = tissue(source, float(named.removeprefix(TISSUE)))
+        return RegionRequest(box, named, _of_tissue(source, found.share(box), own)), found
     if not Path(mask).suffix and not Path(mask).exists():
         raise UsageError(f"mask {did_you_mean(mask, MASKS)}, and there is no GeoJSON file of that name")
     return _inside(source, mask, box)
+
+
+def _of_tissue(source: Source, share: float, resolution: Resolution | None) -> tuple[Finding, ...]:
+    """Return what to say of a tissue mask on an image that is hardly a slide, or that it leaves whole."""
+    known = source.georeference
+    aerial = bool(known and (known.crs or known.gcps or known.rpcs)) or (resolution and resolution.unit == "m")
+    if not aerial and share < 1:
+        return ()
+    why = (
+        f"mask tissue looks for coloured tissue on a bright slide, and {source.name} lies on the ground: the mask"
+        if aerial
+        else f"mask tissue finds no background in {source.name}: it"
+    )
+    return (Finding("note", f"{why} keeps {100 * share:.3g} % of the region; see the labels, or leave it out"),)
 
 
 def area_of(source: Source, mask: str, polygons: str | None = None) -> Mask | None:

@@ -140,11 +140,18 @@ class Bitmap:
 
     def uniform(self, box: Box) -> bool | None:
         """Return what all of `box` is, None where it varies."""
+        part = self._part(box)
+        return bool(part.flat[0]) if part.all() or not part.any() else None
+
+    def share(self, box: Box) -> float:
+        """Return about which share of `box` lies in the area, 0 to 1."""
+        return float(self._part(box).mean())
+
+    def _part(self, box: Box) -> NDArray[np.bool_]:
         (h, w), (height, width) = self.small.shape, self.shape
         rows = slice(box.y0 * h // height, (box.y1 - 1) * h // height + 1)
         columns = slice(box.x0 * w // width, (box.x1 - 1) * w // width + 1)
-        part = self.small[rows, columns]
-        return bool(part.flat[0]) if part.all() or not part.any() else None
+        return np.asarray(self.small[rows, columns])
 
 
 def tissue(source: Source, margin: float) -> Bitmap:
