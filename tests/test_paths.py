@@ -171,7 +171,7 @@ def test_what_is_beside_an_input_may_be_written(tmp_path: Path) -> None:
 def test_a_side_file_of_something_else_is_not_replaced(tmp_path: Path) -> None:
     beside, output = tmp_path / "out.tif.aux.xml", tmp_path / "out.tif"
     beside.write_text("<PAMDataset>notes</PAMDataset>")
-    with pytest.raises(UsageError, match=r"exists without out\.tif; use --overwrite"):
+    with pytest.raises(UsageError, match=r"exists without out\.tif; use `overwrite=True`"):
         tp.segment(np.zeros((3, 20, 30), np.uint8), MODEL, output)
     assert beside.read_text() == "<PAMDataset>notes</PAMDataset>"
     beside.unlink()

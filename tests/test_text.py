@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
 
-from tilepipe.text import clean, clean_line, json_of, kind_of, missing, read_yaml, wrong_value
+from tilepipe.text import (
+    clean,
+    clean_line,
+    json_of,
+    kind_of,
+    missing,
+    read_yaml,
+    setting,
+    with_options,
+    wrong_value,
+    yaml_of,
+)
 
 OBEYED = ["\x1b[31m", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x9b2J", "\r", "\x00", "\x7f", "\u202e", "\u2066"]
 
@@ -117,3 +128,37 @@ def test_what_a_value_of_a_settings_file_needs(fields: dict[str, object], senten
     with pytest.raises(ValidationError) as error:
         File(**fields)  # type: ignore[arg-type]
     assert wrong_value(error.value.errors()[0]).endswith(sentence)
+
+
+OPTIONS = {"bands": "--bands", "mask": "--mask", "values": "--values", "arch": "--arch", "overwrite": "--overwrite"}
+SETTINGS = [
+    ({"bands": [1, 2, 3], "mask": "none"}, "--bands 1,2,3 --mask none"),
+    ({"mask": "value:-9999"}, "--mask value:-9999"),
+    ({"mask": "a b's.geojson"}, """--mask 'a b'"'"'s.geojson'"""),
+    ({"values": {0: 0, 255: 1}}, "--values 0:0,255:1"),
+    ({"arch": "{name: unet, width: 16}"}, "--arch '{name: unet, width: 16}'"),
+    ({"overwrite": True}, "--overwrite"),
+]
+
+
+@pytest.mark.parametrize(("values", "options"), SETTINGS, ids=str)
+def test_settings_in_a_message_are_shown_as_its_reader_types_them(values: dict[str, object], options: str) -> None:
+    """In Python, on the command line and in a YAML file: Python and YAML themselves read them back."""
+    message = f"give {setting(**values)} or fewer `workers`"
+    typed = message.removeprefix("give `").removesuffix("` or fewer `workers`")
+    assert eval(f"dict({typed})") == values
+    assert with_options(message, OPTIONS | {"workers": "--workers"}) == f"give {options} or fewer --workers"
+    in_file = with_options(message, {}).removeprefix("give `").removesuffix("` or fewer `workers`")
+    assert yaml_of("{" + in_file + "}") == values
+
+
+@pytest.mark.parametrize(
+    "text", ["`forward`", "`x.isel(time=0)`", "`a=b`", "`a=" + "(" * 5000 + "`", "`a=__import__('os')`", "``", "`a b`"]
+)
+def test_what_is_no_setting_stays(text: str) -> None:
+    assert with_options(text, {"a": "--a"}) == text
+
+
+@given(st.text())
+def test_any_text_can_be_shown(text: str) -> None:
+    assert with_options(text, {}) == text or "`" in text

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+from tilepipe.text import setting
+
 P = ParamSpec("P")
 T = TypeVar("T")
 NO_MEMORY = (
@@ -133,13 +135,15 @@ def _of_device(error: BaseException) -> TilepipeError | None:
     if _says(error, NO_THREAD):
         return DeviceError(
             f"no further thread or process may be started ({_line(error)}); raise the limits that 'ulimit -u' and "
-            f"'ulimit -v' print, or give fewer --workers; {KEPT}"
+            f"'ulimit -v' print, or give fewer `workers`; {KEPT}"
         )
     if isinstance(error, MemoryError | OSError) or _says(error, NO_MEMORY):
         said = f" ({_line(error)})" if _line(error) else ""
-        return DeviceError(f"memory ran out{said}; give less --memory, a smaller --tile or fewer --workers; {KEPT}")
+        return DeviceError(f"memory ran out{said}; give less `memory`, a smaller `tile` or fewer `workers`; {KEPT}")
     if _says(error, DEVICE_WORDS):
-        return DeviceError(f"the device failed ({_line(error)}); give the same command again, or --device cpu; {KEPT}")
+        return DeviceError(
+            f"the device failed ({_line(error)}); give the same command again, or {setting(device='cpu')}; {KEPT}"
+        )
     return None
 
 

@@ -7,10 +7,12 @@ ones do.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,6 +29,8 @@ UNSAFE = re.compile(
 )
 JSON: TypeAlias = dict[str, Any]
 """A JSON object: what stands under its names is checked by those who read it."""
+SETTING = re.compile(r"`([a-z_]+(?:=[^`]*)?)`")
+"""Settings in a message, as `setting` writes them, or a name alone."""
 LONGEST_NAME = 200
 """Characters of a name that was not found; beyond that a message would be all name."""
 
@@ -84,6 +88,50 @@ def missing(path: str | Path) -> str:
     if close := alike(path.name, (name for name in names if not name.startswith("."))):
         return f"{path} does not exist; did you mean {folder / close}?"
     return f"{path} does not exist; check the name, it is looked for in {folder.absolute()}"
+
+
+def setting(**values: Any) -> str:
+    """Return settings as they are typed in Python, for messages: "`bands=[1, 2], mask='none'`".
+
+    Whoever shows the message may change them to what its reader types (see `with_options`). A setting without a value
+    stands in a message as its name, like `workers`.
+    """
+    return "`" + ", ".join(f"{name}={value!r}" for name, value in values.items()) + "`"
+
+
+def with_options(text: str, options: Mapping[str, str]) -> str:
+    """Return a message for somebody who types options: `bands=[1, 2], mask='none'` as --bands 1,2 --mask none.
+
+    `options` are those of the command, by setting. Settings that are no option stand in a file of the command:
+    `bands: [1, 2], mask: none`.
+    """
+
+    def typed(found: re.Match[str]) -> str:
+        try:
+            call = ast.parse(f"f({found[1]})", mode="eval").body
+            assert isinstance(call, ast.Call)
+            named = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+            named |= {word.id: None for word in call.args if isinstance(word, ast.Name)}
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # others write backticks too
+            return found[0]
+        if all(name in options for name in named):
+            return " ".join(_option(options[str(name)], value) for name, value in named.items())
+        if None in named.values():
+            return found[0]
+        return f"`{yaml.safe_dump(named, default_flow_style=True, sort_keys=False, width=1 << 20).strip()[1:-1]}`"
+
+    return SETTING.sub(typed, text)
+
+
+def _option(option: str, value: Any) -> str:
+    """Return an option and its value as a shell takes them; None is no value, and True needs none."""
+    if value is None or value is True:
+        return option
+    if isinstance(value, dict):
+        value = ",".join(f"{key}:{of}" for key, of in value.items())
+    elif isinstance(value, list):
+        value = ",".join(map(str, value))
+    return f"{option} {shlex.quote(str(value))}"
 
 
 NEEDED = {

@@ -143,20 +143,80 @@ def options(command: click.Command) -> set[str]:
 
 
 OTHER_PROGRAMS = {"--dtype", "--nthreads", "--calc", "--type", "--outfile"}  # rio's, dask's and gdal_calc's
+COMMAND = re.compile(r"tilepipe (model )?[a-z]+ [^;`]*-[a-z]")
+"""A whole command in a message: its options are right for everybody."""
+
+
+def messages(path: Path) -> list[str]:
+    """Every text of a module but docstrings, with {} in place of what is put in."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    bodies = [node.body for node in ast.walk(tree) if isinstance(getattr(node, "body", None), list)]
+    docs = {id(line.value) for body in bodies for line in body if isinstance(line, ast.Expr)}
+    joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    parts = docs | {id(part) for node in joined for part in node.values}
+    texts = ["".join(p.value if isinstance(p, ast.Constant) else "{}" for p in node.values) for node in joined]
+    alone = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in parts]
+    return texts + [node.value for node in alone if isinstance(node.value, str)]
+
+
+def named_settings(path: Path) -> set[str]:
+    """The settings that messages of a module name: in calls of `setting`, and alone between backticks."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    called = {word.arg or "" for call in calls if ast.unparse(call.func) == "setting" for word in call.keywords}
+    return called.union(*(re.findall(r"`([a-z_]+)`", text) for text in messages(path)))
 
 
 def test_an_option_that_a_message_names_exists() -> None:
     known = options(root) | {"--debug", "--help", "--version"} | OTHER_PROGRAMS
-    wrong = []
-    for path in PACKAGE.rglob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        texts = [
-            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        ]
-        named = {name for text in texts for name in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)}
-        docs = {"--read", "--model", "--window"}  # arrows of the tour
-        wrong += [f"{path.name}: {name}" for name in named - known - (docs if path.name == "__init__.py" else set())]
+    named = [
+        (path.name, name)
+        for path in PACKAGE.rglob("*.py")
+        for text in messages(path)
+        for name in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)
+    ]
+    assert len(named) > 50
+    assert not [(path, name) for path, name in named if name not in known]
+
+
+def test_no_message_names_an_option_to_those_who_type_none() -> None:
+    """In Python and in YAML files there are no options: messages name settings, and the command line turns them."""
+    mine = options(root) - OTHER_PROGRAMS
+    wrong = [
+        f"{path.name}: {text}"
+        for path in PACKAGE.rglob("*.py")
+        if path.parent.name != "cli"
+        for text in messages(path)
+        if mine & set(re.findall(r"(?<![\w-])(?:--[a-z-]+|-m\b)", text)) and not COMMAND.search(text)
+    ]
     assert not wrong
+
+
+def parameters(command: click.Command) -> set[str]:
+    mine = {parameter.name or "" for parameter in command.params}
+    return mine.union(*(parameters(c) for c in getattr(command, "commands", {}).values()))
+
+
+def test_a_setting_that_a_message_names_exists() -> None:
+    known = parameters(root) | {"forward"}  # of a module
+    found = {(path.name, name) for path in PACKAGE.rglob("*.py") for name in named_settings(path)}
+    assert len(found) > 40
+    assert not [(path, name) for path, name in found if name not in known]
+
+
+def test_one_trouble_is_said_in_the_words_of_each_way_in(folder: Path, capsys: Err) -> None:
+    """An output that exists: from Python, on the command line and in a jobs file."""
+    import tilepipe as tp
+
+    (folder / "two.yaml").write_text("images: scene.tif\nmodel: tiny.model\noutput: '{stem}.labels.tif'\n")
+    (folder / "out.tif").touch()
+    with pytest.raises(tp.TilepipeError, match=r"out\.tif exists; use `overwrite=True` or another output"):
+        tp.segment("scene.tif", "tiny.model", "out.tif")
+    assert main(S.split()) == 2
+    assert "out.tif exists; use --overwrite or another output" in capsys.readouterr().err
+    (folder / "scene.labels.tif").touch()
+    assert main(["batch", "run", "two.yaml"]) == 3
+    assert "scene.labels.tif exists; use `overwrite: true` or another output" in capsys.readouterr().err
 
 
 def test_all_text_goes_through_the_one_door() -> None:

@@ -114,7 +114,7 @@ def test_workers_that_do_not_keep_the_memory_are_refused(tmp_path: Path) -> None
     memory = plan.memory.total + (1 << 20)
     with pytest.raises(StopError):
         tp.segment(noise(90, 130), random_unet(depth=1), output, tile=64, memory=memory, listener=stop_at("predict"))
-    with pytest.raises(UsageError, match=r"cannot be kept .* with 8 worker processes.*fewer --workers"):
+    with pytest.raises(UsageError, match=r"cannot be kept .* with 8 worker processes.*fewer `workers`"):
         tp.segment(noise(90, 130), random_unet(depth=1), output, tile=64, memory=memory, workers=8)
 
 
@@ -127,7 +127,7 @@ def test_a_device_that_is_gone_is_refused_in_a_sentence(tmp_path: Path) -> None:
     fields = plan.plan.to_dict()
     fields["compute"]["device"] = "cuda:7"
     write_json(kept, {**fields, "request": plan.request})
-    with pytest.raises(DeviceError, match=r"interrupted computes on cuda:7: .*name another one with --device"):
+    with pytest.raises(DeviceError, match=r"interrupted computes on cuda:7: .*name another one with `device`"):
         segment(output)
 
 

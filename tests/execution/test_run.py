@@ -57,7 +57,7 @@ def test_an_output_that_was_changed_is_not_replaced(tmp_path: Path) -> None:
     output = tmp_path / "out.tif"
     segment(output)
     output.write_bytes(b"edited by hand")
-    with pytest.raises(UsageError, match=r"out\.tif exists and was changed since tilepipe wrote it; use --overwrite"):
+    with pytest.raises(UsageError, match=r"out\.tif exists and was changed since .*; use `overwrite=True`"):
         segment(output)
     assert output.read_bytes() == b"edited by hand"
     segment(output, overwrite=True)

@@ -235,7 +235,7 @@ def test_a_layer_that_was_removed_is_written_again(tmp_path: Path) -> None:
     image, model = noise(80, 70), random_unet()
     first = np.asarray(tp.segment(image, model, tmp_path / "a.tif", **LAYERED).layers["margin"])
     (tmp_path / "a.margin.tif").write_bytes(b"mine")
-    with pytest.raises(UsageError, match=r"exists and was changed since tilepipe wrote it; use --overwrite"):
+    with pytest.raises(UsageError, match=r"exists and was changed since tilepipe wrote it; use `overwrite=True`"):
         tp.segment(image, model, tmp_path / "a.tif", **LAYERED)
     assert (tmp_path / "a.margin.tif").read_bytes() == b"mine"
     (tmp_path / "a.margin.tif").unlink()

@@ -66,7 +66,7 @@ def test_numbers_of_numpy_are_numbers(name: str, given: Any, meant: Any) -> None
 def test_a_jobs_file_with_a_value_of_another_kind_is_refused_before_the_first_image(name: str, tmp_path: Path) -> None:
     jobs = tmp_path / "jobs.yaml"
     jobs.write_text(f"images: a.tif\nmodel: forest\nsettings: {{{name}: {{a: 1}}}}\n")
-    with pytest.raises(UsageError, match=rf"jobs.yaml: {name} .* cannot be used; give "):
+    with pytest.raises(UsageError, match=rf"jobs.yaml: `{name}` .* cannot be used; give "):
         read_jobs(jobs)
     jobs.write_text(f"images: a.tif\nmodel: forest\nsettings: {{{name}: null}}\n")
     assert read_jobs(jobs).settings == {}

@@ -80,7 +80,7 @@ def test_a_thumbnail_is_refused_before_anything_is_planned(monkeypatch: pytest.M
     monkeypatch.setattr("tilepipe.planning.planner.measure_receptive_field", never)
     thumbnail = image(28.97)
     with pytest.raises(
-        InputError, match=r"28\.97 x 28\.97 um/px.*0\.5 um/px.*57\.9 times.*--pixel-size.*--force-resolution"
+        InputError, match=r"28\.97 x 28\.97 um/px.*0\.5 um/px.*57\.9 times.*`pixel_size`.*`force_resolution=True`"
     ):
         tp.plan(thumbnail, "nuclei")
     monkeypatch.undo()
@@ -194,7 +194,7 @@ def test_a_value_like_one_for_no_data_is_noted_where_nobody_said_what_is_image_d
     found = check_fit(ArraySource(reflectance, name="mosaic"), card(resolution=None), {})
     assert said(found) == ["note"]
     assert "holds -9999 in 4.8% of a sample" in found[0].text
-    assert "--mask value:-9999" in found[0].text
+    assert "`mask='value:-9999'`" in found[0].text
     for mask in ("none", "value:-9999"):
         assert check_fit(ArraySource(reflectance), card(resolution=None), {"mask": mask}) == []
     for bands, word in ((3, ""), (1, "as other bands hold data there")):

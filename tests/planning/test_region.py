@@ -171,7 +171,7 @@ def test_one_way_to_name_a_part(two: Any) -> None:
 
 @pytest.mark.parametrize("mask", ["none", "tissue", "value:0", "other.geojson"])
 def test_polygons_and_a_mask_are_not_combined_silently(mask: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"leave out mask {mask}"):
+    with pytest.raises(UsageError, match=f"leave out `mask='{mask}'`"):
         resolved(image(), {"region": geojson(tmp_path, RING), "mask": mask})
 
 
@@ -214,7 +214,7 @@ def test_polygons_off_the_image_are_refused(tmp_path: Path) -> None:
     for asked in ("region", "mask"):
         with pytest.raises(UsageError, match=r"lies off .*longitude before latitude"):
             resolved(image(WGS84), {asked: geojson(tmp_path, swapped)})
-    with pytest.raises(UsageError, match=r"lies off .*--bounds-crs"):
+    with pytest.raises(UsageError, match=r"lies off .*`bounds_crs='EPSG:4326'`"):
         resolved(image(WGS84), {"bounds": (1, 2, 3, 4)})
 
 

@@ -30,7 +30,7 @@ def test_wrong_bands_and_wrong_dtype_name_both() -> None:
 
 
 def test_an_unknown_pixel_size_and_another_unit_are_refused() -> None:
-    with pytest.raises(InputError, match=r"scene\.tif does not say its pixel size .* 0\.5 m/px; .*--pixel-size, in m"):
+    with pytest.raises(InputError, match=r"scene\.tif does not say its pixel size .* 0\.5 m/px; .*`pixel_size`, in m"):
         plan_for(file_image(50, 50), {"resolution": 0.5})
     slide = file_image(50, 50, Resolution(0.25, 0.25, "um"))
     with pytest.raises(InputError, match=r"0\.25 x 0\.25 um/px and model model works at 0\.5 m/px"):

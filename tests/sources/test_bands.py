@@ -85,7 +85,7 @@ def test_an_undefined_band_with_other_values_is_left_out_and_said(tmp_path: Path
 
 def test_alpha_with_other_values_is_refused_with_both_commands(tmp_path: Path) -> None:
     path = write(tmp_path / "in.tif", PIXELS, (RED, GREEN, BLUE, ALPHA))
-    with pytest.raises(InputError, match=r"--bands 1,2,3 --mask none .*--bands 1,2,3,4"):
+    with pytest.raises(InputError, match=r"`bands=\[1, 2, 3\], mask='none'` .*`bands=\[1, 2, 3, 4\]`"):
         chosen(path, 3)
     source, _ = chosen(path, 3, "1,2,3", mask="none")
     assert (source.read(WHOLE) == PIXELS[:3]).all()
@@ -148,7 +148,7 @@ def test_named_bands_are_found_by_name_and_by_colour(tmp_path: Path) -> None:
 
 def test_a_file_that_does_not_say_is_refused_with_the_line_to_type(tmp_path: Path) -> None:
     path = write(tmp_path / "in.tif", PIXELS, (GREY, GREY, GREY, GREY))
-    with pytest.raises(InputError, match=r"has 4 bands and m reads 3; choose the bands .*--bands 1,2,3"):
+    with pytest.raises(InputError, match=r"has 4 bands and m reads 3; choose the bands .*`bands=\[1, 2, 3\]`"):
         chosen(path, 3)
     with pytest.raises(UsageError, match="bands 1 to 4"):
         chosen(path, 3, "1,2,5")

@@ -181,5 +181,5 @@ def test_statistics_beside_an_image_leave_a_run_complete(geotiff: Write, noise: 
     path.with_name("a.tif.aux.xml").write_text(
         pam('<PAMRasterBand band="1"><NoDataValue>7</NoDataValue></PAMRasterBand>')
     )
-    with pytest.raises(UsageError, match="exists; use --overwrite"):
+    with pytest.raises(UsageError, match="exists; use `overwrite=True`"):
         tp.segment(path, model, tmp_path / "out.tif")

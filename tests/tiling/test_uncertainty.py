@@ -218,7 +218,7 @@ def test_nothing_is_computed_that_was_not_asked_for(image: ArraySource, monkeypa
 
 def test_disagreement_where_tiles_are_not_blended(image: ArraySource) -> None:
     for cut in (CROP, {**HANN, "overlap": 0}):
-        with pytest.raises(UsageError, match=r"one tile; blend them with --window-shape gaussian"):
+        with pytest.raises(UsageError, match=r"one tile; blend them with `window_shape='gaussian'`"):
             job_for(image, random_unet(), **{**cut, "layers": "disagreement"})
     with pytest.raises(UsageError, match="layer 'margins' is unknown; did you mean 'margin'"):
         job_for(image, random_unet(), layers=["margins"])

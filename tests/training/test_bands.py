@@ -35,7 +35,7 @@ def scene_of(write: Write, configure: Configure, fourth: np.ndarray, **settings:
 
 
 def test_near_infrared_flagged_as_alpha_is_refused_with_what_to_write(write: Write, configure: Configure) -> None:
-    with pytest.raises(InputError, match=r"band 4 is flagged as alpha .*'bands: \[1,2,3\]' with 'mask: none'") as said:
+    with pytest.raises(InputError, match=r"band 4 is flagged as alpha .*`bands=\[1, 2, 3\], mask='none'`") as said:
         scene_of(write, configure, PIXELS[3])
     assert "--bands" not in str(said.value)  # no option of `tilepipe train`
 

@@ -83,6 +83,7 @@ def explain(error: BaseException) -> tuple[str, int]:
 
 
 def _run(words: list[str]) -> int:
+    say.speak_for(_command(words))
     try:
         with root.make_context("tilepipe", words) as context:
             code = root.invoke(context)
@@ -92,6 +93,16 @@ def _run(words: list[str]) -> int:
         say.err(_shown(error), nl=False)
         return error.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _command(words: list[str]) -> click.Command:
+    """Return the command that words begin with."""
+    command: click.Command = root
+    for word in words:
+        if not isinstance(command, click.Group) or word not in command.commands:
+            break
+        command = command.commands[word]
+    return command
 
 
 def _shown(error: click.ClickException) -> str:

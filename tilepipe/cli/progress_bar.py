@@ -74,6 +74,8 @@ def _bars() -> Iterator[Listener]:
             if event.stage not in tasks:
                 tasks[event.stage] = bars.add_task(event.stage, completed=event.done, message="")
             total = event.total or None
-            bars.update(tasks[event.stage], completed=event.done, total=total, message=clean_line(event.message))
+            bars.update(
+                tasks[event.stage], completed=event.done, total=total, message=clean_line(say.shown(event.message))
+            )
 
         yield show

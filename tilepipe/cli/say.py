@@ -7,27 +7,44 @@ import sys
 
 import click
 
-from tilepipe.text import clean, clean_line
+from tilepipe.text import clean, clean_line, with_options
+
+_OPTIONS: dict[str, str] = {}
+"""Options of the command that speaks, by setting."""
+
+
+def speak_for(command: click.Command) -> None:
+    """Show settings in messages from now on as somebody types them for this command."""
+    _OPTIONS.clear()
+    for parameter in command.params:
+        long = [option for option in parameter.opts if option.startswith("--")]
+        if parameter.name and long:
+            _OPTIONS[parameter.name] = long[0]
+
+
+def shown(text: object) -> str:
+    """Return text as the command that speaks shows it."""
+    return with_options(str(text), _OPTIONS)
 
 
 def out(text: object, nl: bool = True) -> None:
     """Print what a command produces on standard output."""
-    click.echo(clean(text), nl=nl)
+    click.echo(clean(shown(text)), nl=nl)
 
 
 def out_line(*columns: object) -> None:
     """Print one line, with tabs between columns: names with line feeds in them stay on it."""
-    click.echo("\t".join(map(clean_line, columns)))
+    click.echo("\t".join(map(clean_line, columns)))  # paths, and what else is no message
 
 
 def err(text: object, nl: bool = True) -> None:
     """Print what a command has to say on standard error."""
-    _err(clean(text), nl)
+    _err(clean(shown(text)), nl)
 
 
 def err_line(text: object) -> None:
     """Print one line on standard error."""
-    _err(clean_line(text), True)
+    _err(clean_line(shown(text)), True)
 
 
 def open_streams() -> None:

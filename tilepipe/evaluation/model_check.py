@@ -118,7 +118,10 @@ def check_model(
     level = known_reproducibility(model, Setting((side, side), stride, halo, compute, card.dtype or "float32"))
     assert level is not None
     weights = network_sha256(model.module)
-    problems = tuple(f"{problem}; correct the card, or let --write do it" for problem in contradictions(card, found))
+    problems = tuple(
+        f"{problem}; correct the card, or let `tilepipe model check {name} --write` do it"
+        for problem in contradictions(card, found)
+    )
     return ModelCheck(model.name, card, found, findings, problems, notes, level, weights)
 
 

@@ -26,9 +26,12 @@ from tilepipe.execution.run_record import RECORD, RunRecord, as_written, read_re
 from tilepipe.products.formats import POLYGONS, PRODUCTS, SIDECARS
 from tilepipe.products.material import Material
 from tilepipe.storage import locked, storage_errors, sync, sync_tree, write_json
+from tilepipe.text import setting
 
 STAGED = "products"
 """Folder of a work directory that holds products not in place yet."""
+
+ANEW = setting(overwrite=True)
 
 
 def is_published(record: RunRecord, outputs: Outputs) -> bool:
@@ -58,13 +61,17 @@ def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[s
                 _refuse_orphans(path)
             continue
         if not outputs.overwrite and not (record and _is_known(path, record)):
-            raise UsageError(f"{path} exists{_why_not_known(path, outputs, record)}; use --overwrite or another output")
+<<<<<<< HEAD
+            raise UsageError(f"{path} exists{_why_not_known(path, outputs, record)}; use {ANEW} or another output")
         if not outputs.overwrite and product in POLYGONS and record and _is_old(path, outputs, record):
             raise UsageError(
-                f"{path} exists and its polygons were written with other options; use --overwrite, or tilepipe export "
+                f"{path} exists and its polygons were written with other options; use {ANEW}, or tilepipe export "
                 "with another output, which takes them from the labels"
             )
         # What is replaced is removed. A folder of somebody's own that happens to have this name must not be.
+=======
+            raise UsageError(f"{path} exists{_why_not_known(path, outputs, record)}; use {ANEW} or another output")
+>>>>>>> f85a787 (Messages name settings as their reader types them: in Python, as options or in a file)
         if path.is_dir() != PRODUCTS[product].folder or (path.is_dir() and not (path / "zarr.json").exists()):
             raise UsageError(f"{path} exists and is no {product} product, so it is not replaced; choose another output")
         if now := seen(path):
@@ -97,7 +104,7 @@ def _refuse_orphans(path: Path) -> None:
     """Raise `UsageError` where a side file stands without its product and tilepipe did not write it."""
     for beside in (path.with_name(path.name + suffix) for suffix in SIDECARS):
         if beside.is_file() and b'tableType="thematic"' not in beside.read_bytes():
-            raise UsageError(f"{beside} exists without {path.name}; use --overwrite to replace it, or another output")
+            raise UsageError(f"{beside} exists without {path.name}; use {ANEW} to replace it, or another output")
 
 
 def refuse_foreign(path: Path, record: RunRecord) -> None:

@@ -45,7 +45,7 @@ from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Material
 from tilepipe.sources.base import Source
 from tilepipe.storage import locked, write_json
-from tilepipe.text import JSON
+from tilepipe.text import JSON, setting
 from tilepipe.tiling.grid import Index
 
 KEY_LENGTH = 16
@@ -103,7 +103,7 @@ def execute(job: Job, full: Source, order: RunOrder, listener: Listener) -> JSON
         if record and record["failed"] and job.on_tile_error == FAIL:
             raise _refused(record["failed"][0])(
                 f"{len(record['failed'])} tiles of this finished run have no labels; the first: {record['failed'][0]}; "
-                "--overwrite tries them again"
+                f"{setting(overwrite=True)} tries them again"
             )
         message = "already complete, nothing to do"
         if record is None:

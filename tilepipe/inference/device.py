@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.errors import DeviceError, ModelError, UsageError
+from tilepipe.text import setting
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
@@ -31,7 +32,7 @@ def resolve_device(device: str) -> str:
     if not device.startswith("cuda") or not index.isdigit():
         raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda or cuda:0")
     if int(index) >= (found := _count()):
-        raise DeviceError(f"device {device} is not there: {found} CUDA devices found; use --device cpu")
+        raise DeviceError(f"device {device} is not there: {found} CUDA devices found; use {setting(device='cpu')}")
     return f"cuda:{index}"
 
 

@@ -107,7 +107,7 @@ class Predictor:
                 yield logits[:count].to(self.dtype)
         except torch.OutOfMemoryError:
             raise DeviceError(
-                f"{self.device} cannot hold batches of {self.input_shape}; give a smaller --batch or --tile"
+                f"{self.device} cannot hold batches of {self.input_shape}; give a smaller `batch` or `tile`"
             ) from None
         except RuntimeError as problem:  # a device says what went wrong when its answer is fetched
             if (trouble := ordinary(problem)) is not None:
@@ -130,7 +130,7 @@ class Predictor:
             raise ModelError(
                 f"{self.model.name} fails on tiles of shape {self.input_shape} ({said}); it must take float32 (batch, "
                 "bands, height, width) and no other order or type: wrap it in a module that turns them, or give the "
-                "--tile that it is made for"
+                "`tile` that it is made for"
             ) from problem
 
     def _check(self, logits: torch.Tensor, count: int) -> None:

@@ -54,7 +54,7 @@ def checked(settings: Mapping[str, object]) -> dict[str, Any]:
         if not KINDS[name].fits(value):
             said = repr(value)
             said = said if len(said) < 80 else said[:80] + "..."
-            raise UsageError(f"{name} {said} cannot be used; give {KINDS[name].what}")
+            raise UsageError(f"`{name}` {said} cannot be used; give {KINDS[name].what}")
     return {name: _plain(value) for name, value in given.items()}
 
 
@@ -126,7 +126,7 @@ def _products(value: str | Sequence[str]) -> tuple[str, ...]:
 def _pixel_size(value: str | float) -> float:
     if isinstance(value, str):
         raise UsageError(
-            f"pixel_size {value!r} is no number; give it alone, in micrometres for slides and metres for rasters: "
+            f"`pixel_size` {value!r} is no number; give it alone, in micrometres for slides and metres for rasters: "
             f"{plain_size(value)}"
         )
     return value

@@ -38,7 +38,8 @@ def fix_global_statistics(
     if wanted == "tile" or card.halo is not None or (own and not insists):
         return known, None
     if not crop:
-        raise UsageError(f"statistics {wanted} needs crop windows, not {request.window_shape}")
+        given = setting(window_shape=request.window_shape)
+        raise UsageError(f"{setting(statistics=wanted)} needs crop windows, not {given}")
     try:
         found, values = _operations(model)
     except TilepipeError as problem:

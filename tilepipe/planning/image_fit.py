@@ -18,6 +18,7 @@ from tilepipe.models.card import ModelCard
 from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.sample import SIDE, fill_value, sample_of
+from tilepipe.text import setting
 
 WARNED, REFUSED = 2.0, 8.0
 """Times that the image's pixels may be larger than those of the model, until it is said, and until it is refused."""
@@ -64,12 +65,12 @@ def _of_size(source: Source, card: ModelCard, size: Resolution, request: Request
         apart = max(size.x / own.x, own.x / size.x, size.y / own.y, own.y / size.y)
         if apart > WARNED:
             yield Finding(
-                "note", f"{source.name} says {own}, --pixel-size says {size}, {apart:.3g} times as much or less"
+                "note", f"{source.name} says {own}, `pixel_size` says {size}, {apart:.3g} times as much or less"
             )
     if card.resolution is None:
         low, high = USUAL.get(size.unit, (0.0, np.inf))
         if not (low <= min(size.x, size.y) and max(size.x, size.y) <= high):
-            yield Finding("note", f"pixels of {size} are unusual; give the right size with --pixel-size")
+            yield Finding("note", f"pixels of {size} are unusual; give the right size with `pixel_size`")
         return
     coarser = max(size.x, size.y) / card.resolution
     finer = card.resolution / min(size.x, size.y)
@@ -77,8 +78,8 @@ def _of_size(source: Source, card: ModelCard, size: Resolution, request: Request
     if coarser > REFUSED and not request.force_resolution:
         raise InputError(
             f"{pixels}: pixels {coarser:.3g} times as large do not show what it was trained on. Take a finer image or "
-            f"another model; if the file says a wrong size, give the right one with --pixel-size (in {card.unit}); "
-            "--force-resolution runs it all the same",
+            f"another model; if the file says a wrong size, give the right one with `pixel_size` (in {card.unit}); "
+            f"{setting(force_resolution=True)} runs it all the same",
         )
     elif coarser > WARNED:
         yield Finding("warning", f"{pixels}: pixels {coarser:.3g} times as large are enlarged, and labels may be poor")
@@ -113,9 +114,9 @@ def _of_fill(source: Source, request: Request, sample: NDArray[np.float64] | Non
     if request.mask == "none" or request.mask.startswith("value:"):
         return
     if found := fill_value(source, sample):
-        remedy = (
-            f"--mask value:{found.value:.9g}, or in the file: gdal_edit.py -a_nodata {found.value:.9g} {source.name}"
-        )
+        value = f"{found.value:.9g}"
+        by_mask = setting(mask=f"value:{value}")
+        remedy = f"{by_mask}, or in the file: gdal_edit.py -a_nodata {value} {source.name}"
         yield Finding("note", found.said(source.name, remedy))
 
 

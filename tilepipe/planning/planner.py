@@ -118,7 +118,7 @@ def _layers(card: ModelCard, layers: tuple[str, ...], tiling: Tiling) -> tuple[s
     """Return the layers asked for. Raises `UsageError` where the model, or tiles that are cut like this, give none."""
     if card.output == "labels" and layers:
         raise UsageError(
-            f"model {card.name} gives labels and no probabilities, of which layers are made; leave --layers out"
+            f"model {card.name} gives labels and no probabilities, of which layers are made; leave `layers` out"
         )
     return check_blended(layers, tiling.window, tiling.overlap)
 
@@ -134,7 +134,7 @@ def resumed(plan: Plan, image: Source, model: Model, request: Request) -> Plan:
     except DeviceError as error:
         raise DeviceError(
             f"the run that was interrupted computes on {plan.compute.device}: {error}. Go on where that device is, or "
-            "name another one with --device, which begins anew"
+            "name another one with `device`, which begins anew"
         ) from None
     # The key knows image and model by content: they may have been moved or renamed since.
     plan = replace(plan, source=image.name, model=model.card.name)
@@ -146,6 +146,6 @@ def resumed(plan: Plan, image: Source, model: Model, request: Request) -> Plan:
     if request.memory is not None and memory.total > request.memory:
         raise UsageError(
             f"memory {format_bytes(request.memory)} cannot be kept by the run that was interrupted with "
-            f"{compute.workers} worker processes, which take {format_bytes(memory.total)}; give fewer --workers"
+            f"{compute.workers} worker processes, which take {format_bytes(memory.total)}; give fewer `workers`"
         )
     return replace(plan, compute=compute, memory=memory)

@@ -23,7 +23,7 @@ from tilepipe.sources.geojson_place import LON_LAT, frame
 from tilepipe.sources.georeference import Area, window_of_bounds
 from tilepipe.sources.mask import Mask, Masked, tissue
 from tilepipe.sources.resample import Resampled
-from tilepipe.text import did_you_mean
+from tilepipe.text import did_you_mean, setting
 
 VALUE, TISSUE, AREA = "value:", "tissue+", "area:"
 """Beginnings of masks that name the value of pixels without image data (value:255), or in a plan the margin of tissue
@@ -56,7 +56,7 @@ def resolve_region(
     notes: tuple[Finding, ...] = ()
     if isinstance(region, str):
         if request.mask != "auto":
-            raise UsageError(f"the polygons of {region} say where to compute; leave out mask {request.mask}")
+            raise UsageError(f"the polygons of {region} say where to compute; leave out {setting(mask=request.mask)}")
         return _inside(source, region, whole)
     box = region or whole
     if request.bounds is not None:
@@ -132,7 +132,7 @@ def area_of(source: Source, mask: str, polygons: str | None = None) -> Mask | No
     if not mask.startswith(AREA):
         return None
     if polygons is None:
-        raise UsageError("the run computed inside polygons; name their file with --mask")
+        raise UsageError("the run computed inside polygons; name their file with `mask`")
     area = _area(source, polygons)
     if _digest(area) != mask:
         raise InputError(f"the polygons of {polygons} are not those of the run; name the same file")
@@ -187,8 +187,8 @@ def _check_held(source: Source, value: float) -> None:
         can = f"holds {source.dtype}, up to {np.finfo(source.dtype).max:g} either way"
     if not held:
         raise UsageError(
-            f"mask {VALUE}{value:.9g} would mask nothing: {source.name} {can}; "
-            f"give a value that its pixels can have, or leave --mask out"
+            f"{setting(mask=f'{VALUE}{value:.9g}')} would mask nothing: {source.name} {can}; "
+            f"give a value that its pixels can have, or leave `mask` out"
         )
 
 

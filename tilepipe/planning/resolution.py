@@ -58,7 +58,7 @@ def with_model_bands(source: Source, card: ModelCard, request: Request) -> Sourc
     picked = choose_bands(source, reader, request.bands, masked=request.mask != "none")
     if request.bands is not None and len(picked.bands) != card.bands:
         raise UsageError(
-            f"--bands names {len(picked.bands)} bands, model {card.name} reads {card.bands}; "
+            f"`bands` names {len(picked.bands)} bands, model {card.name} reads {card.bands}; "
             "name as many, in the order that the model was trained on"
         )
     return with_picked(source, picked)
@@ -92,7 +92,7 @@ def _resolution_of(source: Source, card: ModelCard, pixel_size: float | None) ->
             return Resolution(card.resolution, card.resolution, card.unit)
         raise InputError(
             f"{source.name} does not say its pixel size and model {card.name} works at {card.resolution:g} "
-            f"{card.unit}/px; give the image's with --pixel-size, in {card.unit}"
+            f"{card.unit}/px; give the image's with `pixel_size`, in {card.unit}"
         )
     if source.resolution.unit != card.unit:
         raise InputError(

@@ -151,7 +151,8 @@ class Request:
         given = checked(settings)
         ways = [name for name in ("region", "bounds", "window") if name in given]
         if len(ways) > 1:
-            raise UsageError(f"{' and '.join(ways)} are both given; name the part of the image in one way")
+            named = " and ".join(f"`{way}`" for way in ways)
+            raise UsageError(f"{named} are both given; name the part of the image in one way")
         meant = {name: KINDS[name].meant(value) for name, value in given.items()}
         drawn = VectorOptions(**{name: meant.pop(name) for name in VectorOptions.names() if name in meant})
         return cls(products=meant.pop("of", ()), polygons=drawn, **meant, given=given)

@@ -200,7 +200,7 @@ def fit_memory(tiling: Tiling, load: Load, limit: int | None) -> tuple[Tiling, M
             raise UsageError(
                 f"memory {format_bytes(limit or 0)} cannot be kept: the least for tiles of {tiling.tile} px and "
                 f"{load.compute.workers} worker processes is {format_bytes(memory.total)}; "
-                "give that much, a smaller --tile or fewer --workers"
+                "give that much, a smaller `tile` or fewer `workers`"
             )
         # Smaller blocks change no label; smaller tiles could.
         tiling = replace(tiling, block=max(tiling.tile, tiling.block // 2))

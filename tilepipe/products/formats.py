@@ -70,9 +70,14 @@ def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:
 
     Tables of polygons tell of the margin. Raises `UsageError` where no product asked for can hold a layer.
     """
+<<<<<<< HEAD
     told = {"margin"} if TABLES & paths.keys() else set()
     if set(layers) - told and not LOSSLESS & set(paths):
-        raise UsageError(f"layers are written as {' or '.join(sorted(LOSSLESS))}; add one of them to --of")
+        raise UsageError(f"layers are written as {' or '.join(sorted(LOSSLESS))}; add one of them to `of`")
+=======
+    if layers and not LOSSLESS & set(paths):
+        raise UsageError(f"layers are written as {' or '.join(sorted(LOSSLESS))}; add one of them to `of`")
+>>>>>>> f85a787 (Messages name settings as their reader types them: in Python, as options or in a file)
     beside = [
         File(product, layer_path(path, layer), layer)
         for layer in layers
@@ -124,7 +129,7 @@ def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
     wanted = of or [main]
     if main not in wanted:
         raise UsageError(
-            f"{output} is a {main} file but {', '.join(wanted)} is asked for; name them in --of or rename it"
+            f"{output} is a {main} file but {', '.join(wanted)} is asked for; name them in `of` or rename it"
         )
     stem = output.name[: output.name.lower().rindex(PRODUCTS[main].suffix)]
     return {name: output if name == main else output.with_name(stem + PRODUCTS[name].suffix) for name in wanted}

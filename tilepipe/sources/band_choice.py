@@ -21,6 +21,7 @@ from tilepipe.sources.bands import (
     with_bands,
 )
 from tilepipe.sources.base import Source
+from tilepipe.text import setting
 
 RGB = ("red", "green", "blue")
 WINDOW = 256
@@ -76,8 +77,7 @@ def _clear(source: Source, bands: Sequence[Band], read: tuple[int, ...]) -> tupl
         return ()
     return (
         f"band {alpha[0]} is flagged as alpha and holds other values than 0 and 255; pixels where it is 0 hold no "
-        "data. If it is an image band, for instance near infrared: --mask none ('mask: none' in a configuration) takes "
-        "them for data",
+        f"data. If it is an image band, for instance near infrared: {setting(mask='none')} takes them for data",
     )
 
 
@@ -101,16 +101,12 @@ def _beside_alpha(source: Source, bands: Sequence[Band], alpha: int, reader: Rea
 
 
 def _ways(read: tuple[int, ...], count: int, reader: Reader) -> str:
-    """Return what to type, or to write into a training configuration, for each thing that a band of alpha may be."""
-    few, every = _row(read), _row(range(1, count + 1))
-    if reader.bands is None:
-        return (
-            f"'bands: [{few}]' with 'mask: none' in the configuration leaves it out, 'bands: [{few}]' takes 0 in it "
-            f"for no data, 'bands: [{every}]' trains on it"
-        )
+    """Return what to type for each thing that a band of alpha may be."""
+    few, every = list(read), list(range(1, count + 1))
+    end = "trains on it" if reader.bands is None else f"reads it, with a model of {count} bands"
     return (
-        f"--bands {few} --mask none leaves it out, --bands {few} takes 0 in it for no data, --bands {every} reads it, "
-        f"with a model of {count} bands"
+        f"{setting(bands=few, mask='none')} leaves it out, {setting(bands=few)} takes 0 in it for no data, "
+        f"{setting(bands=every)} {end}"
     )
 
 
@@ -153,13 +149,14 @@ def _fitting(
 def _what_to_type(source: Source, bands: Sequence[Band], of: tuple[int, ...], reader: Reader) -> str:
     wanted = reader.bands or 0
     if len(of) < wanted:
-        again = f"--bands {','.join('1' * wanted)} gives it the one band {wanted} times, or " if len(of) == 1 else ""
+        again = f"{setting(bands=[1] * wanted)} gives it the one band {wanted} times, or " if len(of) == 1 else ""
         hidden = getattr(source, "alpha", None) and len(of) + 1 == wanted
         alpha = f"gdal_translate {source.name} out.tif makes its alpha a band that is read, or " if hidden else ""
         return f"{again}{alpha}choose another model"
+    typed = setting(bands=list(of[:wanted]))
     return (
-        f"choose the bands or another model: --bands {_row(of[:wanted])}, in the order that the model was trained on "
-        f"(the file has {listed(bands)})"
+        f"choose the bands or another model: {typed}, in the order that the model was trained on (the file has "
+        f"{listed(bands)})"
     )
 
 

@@ -14,7 +14,7 @@ from tilepipe.errors import UsageError
 from tilepipe.sources.base import Source
 from tilepipe.sources.checks import pick_bands, usable
 from tilepipe.sources.wrapped import Wrapped
-from tilepipe.text import JSON
+from tilepipe.text import JSON, setting
 
 UNDEFINED = ("", "undefined", "gray", "grey")
 """Colours that say nothing about what a band holds beside red, green and blue."""
@@ -219,9 +219,7 @@ def two_values(dtype: DType) -> tuple[int, ...]:
 def remedies(extra: int, count: int) -> str:
     """Return what to type where band `extra` beside `count` others may be transparency or image."""
     others = [number for number in range(1, count + 2) if number != extra]
-    few, all_of_them = (",".join(map(str, some)) for some in (others, sorted([*others, extra])))
     return (
-        f"--bands {few} --mask none leaves it out, --bands {few} takes 0 in it for no data, and "
-        f"--bands {all_of_them} reads it as image, for a model of {count + 1} bands (in a training configuration: "
-        "bands and mask)"
+        f"{setting(bands=others, mask='none')} leaves it out, {setting(bands=others)} takes 0 in it for no data, and "
+        f"{setting(bands=sorted([*others, extra]))} reads it as image, for a model of {count + 1} bands"
     )

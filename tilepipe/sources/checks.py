@@ -105,7 +105,7 @@ def pick_scene(name: str, wanted: int | None, scenes: Sequence[tuple[str, int, i
     shown = [f"{k} {title}".strip() + f" ({h} x {w} px)" for k, (title, h, w) in enumerate(scenes[:SHOWN])]
     more = f" and {len(scenes) - SHOWN} more" if len(scenes) > SHOWN else ""
     said = f"{name} holds {len(scenes)} images: {', '.join(shown)}{more}; {largest}, the largest, is read"
-    return largest, (f"{said}; --scene N (scene=N) chooses another",)
+    return largest, (f"{said}; `scene` chooses another",)
 
 
 def pick_bands(name: str, bands: Sequence[int] | None, count: int) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.base import Georeference, Resolution, Source
 from tilepipe.sources.borders import Borders
-from tilepipe.text import JSON
+from tilepipe.text import JSON, setting
 
 WGS84 = "EPSG:4326"
 EQUATOR = 6378137.0
@@ -165,7 +165,7 @@ def window_of_bounds(source: Source, bounds: Sequence[float], crs: str | None = 
         if own is None:
             raise InputError(f"{source.name} has no CRS, so bounds in {crs} cannot be placed on it")
         xs, ys = _carried(xs, ys, _crs(crs), own)
-    advice = "check the order left bottom right top; for longitude and latitude add --bounds-crs EPSG:4326"
+    advice = f"check the order left bottom right top; for longitude and latitude add {setting(bounds_crs='EPSG:4326')}"
     return _cover(source, grid, xs, ys, advice)
 
 

@@ -172,10 +172,10 @@ def _kind(name: str, path: Path) -> type:
 NO_IMAGES = {
     **dict.fromkeys((".yaml", ".yml"), "it is a file of settings, for tilepipe batch run, train or compare"),
     **dict.fromkeys(
-        (".geojson", ".json", ".gpkg", ".shp"), "it holds no pixels but shapes; --region and --mask take GeoJSON"
+        (".geojson", ".json", ".gpkg", ".shp"), "it holds no pixels but shapes; `region` and `mask` take GeoJSON"
     ),
     ".npy": "it is an array; from Python: tp.segment(numpy.load(file), model, output)",
-    ".onnx": "it is a model; give it with -m",
+    ".onnx": "it is a model; give it as `model`",
 }
 """What files are that are taken for images now and then, by their ending."""
 

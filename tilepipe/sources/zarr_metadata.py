@@ -54,7 +54,7 @@ def pick_several(name: str, scene: int | None, several: int) -> tuple[int, tuple
     """Return which of the multiscale images of one group is read, and what is to be said about it."""
     if scene is not None and not 0 <= scene < several:
         raise UsageError(f"{name} has scene=0 to scene={several - 1}; scene={scene} was asked for")
-    said = f"{name} lists {several} multiscale images; the first, 0, is read; --scene N (scene=N) chooses another"
+    said = f"{name} lists {several} multiscale images; the first, 0, is read; `scene` chooses another"
     return scene or 0, (said,) if several > 1 and scene is None else ()
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import UsageError
-from tilepipe.text import did_you_mean
+from tilepipe.text import did_you_mean, setting
 
 Planes = NDArray[np.integer[Any]]
 """(classes, height, width) int32 or int64."""
@@ -69,7 +69,7 @@ def check_blended(names: tuple[str, ...], window: str, overlap: int) -> tuple[st
     if "disagreement" in names and (window == "crop" or not overlap):
         raise UsageError(
             "layer disagreement compares tiles where they are blended, and here each pixel is decided by one tile; "
-            "blend them with --window-shape gaussian and an --overlap above 0, or leave the layer out"
+            f"blend them with {setting(window_shape='gaussian')} and an `overlap` above 0, or leave the layer out"
         )
     return names
 

@@ -265,7 +265,7 @@ def test_bad_questions(exact: Any, model: tp.Model, tmp_path: Path) -> None:
     with pytest.raises(tp.TilepipeError, match="does not exist"):
         verify(tmp_path / "none.tif")
     np.save(tmp_path / "x.npy", np.zeros(3))
-    with pytest.raises(tp.TilepipeError, match="--tile"):
+    with pytest.raises(tp.TilepipeError, match="`tile`"):
         verify(tmp_path / "x.npy")
     with pytest.raises(tp.TilepipeError, match="'window' is not known"):
         verify(exact.paths[0], window=3)  # type: ignore[call-arg]

@@ -67,7 +67,7 @@ def test_statistics_of_the_whole_image_are_refused(
     what: str, cause: str, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut = {**CUT, "statistics": "whole", "batch": batch}
-    with pytest.raises(ModelError, match=rf"rows 16 to 80, columns 48 to 112: .*{cause}.*--statistics field"):
+    with pytest.raises(ModelError, match=rf"rows 16 to 80, columns 48 to 112: .*{cause}.*`statistics='field'`"):
         tp.segment(PIXELS, model(what), tmp_path / "out.tif", **cut)
     with pytest.raises(ModelError, match=rf"rows 16 to 80, columns 48 to 112: .*{cause}"):
         tp.predict(PIXELS, model(what), **cut)

@@ -120,7 +120,7 @@ def test_a_fixed_tile_and_batch_run_on_small_and_larger_images(tmp_path: Path) -
     same = Model.from_torch(net, model.card)
     for image in (picture(20, 27), picture(70, 90)):
         assert (tp.predict(image, model, batch=3) == tp.predict(image, same, batch=3)).mean() > 0.999
-    with pytest.raises(ModelError, match=r"reads tiles of 32 x 32 px, not 64 x 64; use --tile 32"):
+    with pytest.raises(ModelError, match=r"reads tiles of 32 x 32 px, not 64 x 64; use `tile=32`"):
         tp.predict(picture(70, 90), model, tile=64)
 
 

@@ -96,7 +96,7 @@ def test_a_file_with_float32_inside_is_one_sentence(unet: Model, tmp_path: Path)
 
 @pytest.mark.parametrize("kind", [".ts", ".pt", ".pt2"])
 def test_other_files_are_refused_with_the_flag_to_type(files: dict[str, Path], kind: str) -> None:
-    with pytest.raises(ModelError, match=f"can run code when they are loaded.*--trust-model {digest(files[kind])}"):
+    with pytest.raises(ModelError, match=f"can run code when they are loaded.*`trust_model='{digest(files[kind])}'`"):
         load_model(files[kind])
     with pytest.raises(ModelError, match=f"names another file than this one, which is {digest(files[kind])}"):
         load_model(files[kind], trust_model="sha256:" + "0" * 64)

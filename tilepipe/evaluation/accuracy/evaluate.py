@@ -28,6 +28,7 @@ from tilepipe.sources.georeference import disagreement
 from tilepipe.sources.label_values import whole_numbers
 from tilepipe.sources.open import of_labels, open_source
 from tilepipe.storage import cannot_write
+from tilepipe.text import setting
 
 Map = str | Path | Labels | LabelMap | Source | NDArray[Any]
 """What may stand for a label map: a path, labels, a source of one band, or an array (height, width)."""
@@ -135,20 +136,20 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
     classes = tuple(asked.get("classes") or first.classes or second.classes)
     if not classes:
         raise UsageError(
-            f"{first.name} does not name its classes; name them all with --classes, in order of the values"
+            f"{first.name} does not name its classes; name them all with `classes`, in order of the values"
         )
     _check_nodata(first, second, len(classes), asked)
     nodata = 255 if len(classes) <= 255 else 65535
     said = _table(asked.get("values"), second.without_label, nodata, len(classes))
     maps = (
         _ClassMap(
-            first, _table(None, first.without_label, nodata, len(classes)), nodata, "name all classes with --classes"
+            first, _table(None, first.without_label, nodata, len(classes)), nodata, "name all classes with `classes`"
         ),
         _ClassMap(
             second,
             said,
             nodata,
-            "say which with --values VALUE:CLASS, or leave it out with --ignore",
+            "say of which class it is with `values`, or leave it out with `ignore`",
             second.nodata in (asked.get("values") or {}),
         ),
     )
@@ -161,15 +162,15 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
 
 def _check_nodata(first: _Raw, second: _Raw, classes: int, asked: MapOptions) -> None:
     """Raise `InputError` where a file says that the value of a class is nodata, and nobody says what is meant."""
-    same = ",".join(f"{k}:{k}" for k in range(classes))
+    same = setting(values={k: k for k in range(classes)})
     for raw, remedy in (
         (first, f"If its pixels are of that class: gdal_edit.py -unsetnodata {first.name}"),
-        (second, f"If its pixels are of that class, give --values {same}; if nobody labelled them, --ignore"),
+        (second, f"If its pixels are of that class, give {same}; if nobody labelled them, "),
     ):
         value = next((k for k in range(classes) if k == raw.nodata), None)
         told = raw is second and (value in (asked.get("values") or {}) or value == asked.get("ignore"))
         if value is not None and not told:
-            end = f" {value}" if raw is second else ""
+            end = setting(ignore=value) if raw is second else ""
             raise InputError(
                 f"{raw.name} says that {value} is nodata, and {value} is the value of a class. {remedy}{end}"
             )
@@ -185,7 +186,7 @@ def _check_ignored(result: Evaluation, truth: _Raw, asked: MapOptions) -> None:
     raise InputError(
         f"{truth.name} holds {counts[only]:,} pixels of class {only} ({result.terms.classes[only]!r}) and no other "
         f"class; {left_out:,} pixels are left out, as 255 is not scored. If 255 is a class: "
-        f"--values {only}:{only},255:{1 if only == 0 else 0}; if nobody labelled those pixels: --ignore 255"
+        f"{setting(values={only: only, 255: int(only == 0)})}; if nobody labelled those pixels: {setting(ignore=255)}"
     )
 
 
@@ -261,7 +262,7 @@ def _check_grids(first: _Raw, second: _Raw) -> None:
 
 def _check_page(page: Path, overwrite: bool) -> None:
     if page.exists() and not overwrite:
-        raise UsageError(f"{page} exists; use --overwrite or another name")
+        raise UsageError(f"{page} exists; use {setting(overwrite=True)} or another name")
     if not page.parent.is_dir():
         raise UsageError(f"folder {page.parent} does not exist; make it first")
 

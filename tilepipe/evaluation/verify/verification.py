@@ -10,6 +10,7 @@ from tilepipe.evaluation.metrics.seams import Flips, SeamExcess
 from tilepipe.evaluation.verify.seam_patches import NONE, Difference, Patch
 from tilepipe.evaluation.verify.stored import Stored
 from tilepipe.planning.certificate import Certificate
+from tilepipe.text import setting
 
 LIMIT = 1e-5
 """Difference in probability that fp32 arithmetic explains: kernels differ by the size of what they are given."""
@@ -64,7 +65,7 @@ class Verification:
             where = f"{len(self.windows)} places" if self.windows else "the places that were tried"
             return f"no label was compared with one computed again: {where} hold no image data with labels on disk"
         if self.again is None and not (self.stored and self.stored.blocks):
-            return "nothing was compared: give --windows 8 to compute labels again"
+            return f"nothing was compared: give {setting(windows=8)} to compute labels again"
         return ""
 
     @property

@@ -133,11 +133,11 @@ def _check_picture(picture: Path) -> None:
 
 def _lines_alone(path: Path, options: Options) -> Verification:
     if options.get("picture") and "tile" in options:
-        raise UsageError("a picture shows a run that is computed again; leave out --picture, or --tile")
+        raise UsageError("a picture shows a run that is computed again; leave out `picture`, or `tile`")
     if "tile" not in options:
         if not path.exists():
             raise InputError(missing(path))
-        raise UsageError(f"no run of tilepipe is known of {path}; give --tile and --step to test its lines alone")
+        raise UsageError(f"no run of tilepipe is known of {path}; give `tile` and `step` to test its lines alone")
     tile = options["tile"]
     found = comb_test(open_lines(path), tile, options.get("step", tile), options.get("stride"))
     return Verification(str(path), seams=found)

@@ -138,7 +138,7 @@ def _result(future: Task, block: Index) -> Record:
     except KilledWorker:
         raise DeviceError(
             f"worker processes died again and again on block {tuple(block)}, most likely out of memory; "
-            "use fewer --workers or a smaller --tile, the run will resume"
+            "use fewer `workers` or a smaller `tile`, the run will resume"
         ) from None
     if record is None:
         raise KeyboardInterrupt
@@ -178,7 +178,7 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
             client = Client(scheduler, timeout=CONNECT)
         except (OSError, TimeoutError) as error:
             raise UsageError(
-                f"no Dask scheduler answers at {scheduler} ({error}); start one or leave out --scheduler"
+                f"no Dask scheduler answers at {scheduler} ({error}); start one or leave out `scheduler`"
             ) from None
         with client:
             yield client

@@ -53,7 +53,7 @@ def scheduler_gone(client: Client, error: BaseException | None = None) -> Device
     said = f" ({' '.join(str(error).split())[:120]})" if error is not None and str(error) else ""
     return DeviceError(
         f"the Dask scheduler {_address(client)} has gone{said}; finished blocks are kept: start it again, or leave out "
-        "--scheduler, and give the same command, it goes on"
+        "`scheduler`, and give the same command, it goes on"
     )
 
 

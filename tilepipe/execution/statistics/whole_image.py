@@ -21,11 +21,12 @@ from tilepipe.inference.statistics.operations import added_up
 from tilepipe.models.model import Model
 from tilepipe.planning.plan import Plan
 from tilepipe.storage import read_json
+from tilepipe.text import setting
 from tilepipe.tiling.grid import Index
 
 WHOLE = "whole.json"
 """Statistics of the whole image, beside the ledger."""
-NEEDS_ALL = "the statistics of the whole image take every tile; --statistics field leaves such a place out"
+NEEDS_ALL = f"the statistics of the whole image take every tile; {setting(statistics='field')} leaves such a place out"
 
 
 class Constant:

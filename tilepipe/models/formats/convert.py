@@ -16,7 +16,7 @@ from tilepipe.models.formats.tensors import read_state_dict
 from tilepipe.models.formats.torchscript import TORCHSCRIPT
 from tilepipe.models.model import Model
 from tilepipe.models.probe.certificate_file import with_certificate
-from tilepipe.text import JSON
+from tilepipe.text import JSON, setting
 
 
 def convert(
@@ -65,10 +65,11 @@ def _card(path: Path, card: str | Path | None, arch: JSON | None) -> ModelCard |
 
 def _of_state_dict(path: Path, card: ModelCard | None) -> Model:
     if card is None:
-        raise ModelError(f"{path} needs a card: give --card card.json with bands, classes and arch")
+        raise ModelError(f"{path} needs a card: give {setting(card='card.json')} with bands, classes and arch")
     if card.arch is None:
         raise ModelError(
-            f"{path} needs the name of its network: put arch into the card or give --arch '{{name: unet, width: 16}}'"
+            f"{path} needs the name of its network: put arch into the card or give "
+            f"{setting(arch='{name: unet, width: 16}')}"
         )
     module = network(card, "the card", lambda wanted: read_state_dict(path, wanted))
     return Model.owning(module, _with_stride(card, module, card.arch), str(path))

@@ -16,6 +16,7 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.formats.onnx_graph import Graph, card_of, read_graph
 from tilepipe.models.formats.opaque import Forward, Packaged, missing_extra, said_by
 from tilepipe.models.model import Model, refuse_one_class
+from tilepipe.text import setting
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -52,7 +53,7 @@ class Onnx(Packaged):
         (height, width), (tall, wide) = x.shape[2:], (fixed[rows], fixed[columns])
         if height > tall or width > wide:
             raise ModelError(
-                f"{self.path} reads tiles of {tall} x {wide} px, not {height} x {width}; use --tile {tall}"
+                f"{self.path} reads tiles of {tall} x {wide} px, not {height} x {width}; use {setting(tile=tall)}"
             )
         fill = [(0, 0)] * 4
         fill[0], fill[rows], fill[columns] = (0, -len(x) % fixed[0]), (0, tall - height), (0, wide - width)
@@ -98,7 +99,7 @@ def start_session(data: bytes, device: torch.device) -> InferenceSession:
         )
     if device.type == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise DeviceError(
-            "this onnxruntime has no CUDA; use --device cpu, or replace it: "
+            f"this onnxruntime has no CUDA; use {setting(device='cpu')}, or replace it: "
             "pip uninstall onnxruntime && pip install onnxruntime-gpu"
         )
     try:

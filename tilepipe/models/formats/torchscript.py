@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tilepipe.errors import ModelError
 from tilepipe.models.formats.opaque import Forward, Packaged
+from tilepipe.text import setting
 
 TORCHSCRIPT = (".ts", ".jit", ".torchscript")
 EXPORTED = (".pt2",)
@@ -90,10 +91,10 @@ def check_trust(path: Path, data: bytes, trust_model: str | None) -> None:
     why = "can run code when they are loaded"
     if trust_model is not None:
         raise ModelError(
-            f"{path} is refused: files of this kind {why}, and --trust-model names another file than this one, "
+            f"{path} is refused: files of this kind {why}, and `trust_model` names another file than this one, "
             f"which is {digest}"
         )
     raise ModelError(
         f"{path} is refused: files of this kind {why}. If you know where it comes from, name exactly this file: "
-        f"--trust-model {digest} (trust_model= in Python)"
+        f"{setting(trust_model=digest)}"
     )
