@@ -44,6 +44,9 @@ class Queue(Protocol):
     def commit(self, record: Record) -> None:
         """Take down that a unit is done."""
 
+    def say(self, message: str) -> None:
+        """Tell the listener a sentence about the work."""
+
 
 class BlockQueue:
     """Commits blocks to the ledger, in an order that has a block's earlier neighbours first."""
@@ -97,6 +100,10 @@ class BlockQueue:
         done, total = len(self.ledger.done), self._count
         self.listener(Event("predict", done, total, data={"tiles": self._tiles, "failed": len(record.failed)}))
 
+    def say(self, message: str) -> None:
+        """Tell the listener a sentence about the work."""
+        self.listener(Event("predict", len(self.ledger.done), self._count, message))
+
     def _forget_damaged(self) -> None:
         """Take blocks out of the ledger that are not as written, and those whose strips are missed by one to compute.
 
@@ -116,7 +123,7 @@ class BlockQueue:
             self.ledger.forget(lost)
         if lost or self.ledger.damaged:
             text = f"{self.store.directory} was damaged: {len(lost) + self.ledger.damaged} blocks are computed again"
-            self.listener(Event("predict", len(done), self._count, text))
+            self.say(text)
 
     def _as_written(self, record: Record) -> bool:
         if not self._known(record.block) or len(record.layers) != len(self.plan.layers):

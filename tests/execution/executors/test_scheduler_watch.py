@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from distributed import Client
-from helpers.fakes import job_for, open_queue
+from distributed.comm.core import CommClosedError
+from helpers.fakes import job_for, open_queue, run_labels
 
+from tilepipe.box import Box
 from tilepipe.errors import DeviceError, UsageError
+from tilepipe.events import Event
 from tilepipe.execution.executors import dask, scheduler_watch
 from tilepipe.testing import noise, random_unet
 
@@ -77,3 +83,42 @@ def test_a_scheduler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(dask, "CONNECT", "2s")
     with pytest.raises(UsageError, match="no Dask scheduler answers"):
         dask.run(job, open_queue(job), address)
+
+
+@pytest.mark.long
+def test_a_worker_that_hangs_is_replaced_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped as by SIGSTOP, a process is there and does nothing; Dask alone gives it 5 minutes."""
+    monkeypatch.setattr(scheduler_watch, "WORKER_TTL", 20)
+    image, model = noise(300, 300), random_unet()
+    expected = run_labels(image, model, tmp_path / "serial", **CUT)
+    job = job_for(image, model, tmp_path / "run", workers=2, **CUT)
+    stopped: list[psutil.Process] = []
+    said: list[str] = []
+
+    def stop(event: Event) -> None:
+        said.append(event.message)
+        children = [c for c in psutil.Process().children(recursive=True) if c.memory_info().rss > 100 << 20]
+        if not stopped and children:
+            stopped.append(children[0])
+            children[0].send_signal(signal.SIGSTOP)
+
+    queue = open_queue(job, stop)
+    dask.run(job, queue)
+    assert not stopped[0].is_running()
+    assert (queue.store.read_labels(Box.of_shape(300, 300)) == expected).all()
+    (told,) = [message for message in said if message]
+    assert told.startswith("warning: worker process tcp://127.0.0.1:")
+    assert told.endswith("did not answer for 20 s; the blocks in hand are given to others")
+
+
+def test_a_worker_that_dies_while_it_loads_the_model_is_no_bug() -> None:
+    with pytest.raises(DeviceError, match="while it loaded the model .*Stream is closed"):  # noqa: SIM117
+        with scheduler_watch.starting(SimpleNamespace(cluster=None)):
+            raise CommClosedError("in <TCP (closed)>: Stream is closed")
+
+
+def test_workers_have_more_time_while_they_load_the_model() -> None:
+    scheduler = SimpleNamespace(worker_ttl=scheduler_watch.WORKER_TTL)
+    with scheduler_watch.starting(SimpleNamespace(cluster=SimpleNamespace(scheduler=scheduler))):
+        assert scheduler.worker_ttl == 300
+    assert scheduler.worker_ttl == 60

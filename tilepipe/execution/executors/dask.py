@@ -6,6 +6,7 @@ job goes to each worker process once; in this process it is not copied at all.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import platform
@@ -49,7 +50,10 @@ class _JobPlugin(WorkerPlugin):
         self.name = f"tilepipe-{key}"
         self.key, self.make, self.threads = key, make, threads
 
-    def setup(self, worker: Worker) -> None:
+    async def setup(self, worker: Worker) -> None:
+        await asyncio.to_thread(self._set_up)  # libraries and the model take long to load, and the worker must answer
+
+    def _set_up(self) -> None:
         use_threads(self.threads)
         _WORKERS[self.key] = self.make()
 
@@ -81,16 +85,18 @@ def run(
         # worker has the next block at hand while its last one is committed.
         in_flight = job.plan.compute.in_flight if scheduler is None else 2 * max(1, len(client.nthreads()))
         here, running = code_here(), dict[Task, Index]()
+        given_up = scheduler_watch.GivenUp(client, queue.say)
         while front or running:
             for block in front.take(in_flight - len(running)):
                 running[client.submit(_run_block, key, block, queue.dependencies(block), here, pure=False)] = block
-            for future in _finished(client, list(running)):
+            for future in _finished(client, list(running), given_up):
                 block = running.pop(future)
                 queue.commit(_result(future, block))
                 front.committed(block)
+            given_up.tell()
 
 
-def _finished(client: Client, running: list[Task]) -> Iterable[Task]:
+def _finished(client: Client, running: list[Task], given_up: scheduler_watch.GivenUp) -> Iterable[Task]:
     """Return the tasks that have ended, one at least. Raises `DeviceError` when there is nobody left to compute."""
     watch = scheduler_watch.Watch(client)
     while True:
@@ -99,6 +105,7 @@ def _finished(client: Client, running: list[Task]) -> Iterable[Task]:
             ended: Iterable[Task] = wait(running, timeout=scheduler_watch.LOOK, return_when="FIRST_COMPLETED").done
             return ended
         except TimeoutError:
+            given_up.tell()
             watch.check()
         except (*scheduler_watch.ENDED, OSError) as error:
             raise scheduler_watch.scheduler_gone(client, error) from None
@@ -154,7 +161,12 @@ def _drop_worker(key: str) -> None:
 @contextmanager
 def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work]) -> Iterator[Client]:
     """Connect to, or start, what runs the tasks, with the job in place."""
-    quiet = {"distributed.admin.log-format": "", "distributed.comm.timeouts.connect": "30s"}
+    ttl = f"{scheduler_watch.WORKER_TTL}s" if job.plan.compute.workers else None  # nobody replaces this process
+    quiet = {
+        "distributed.admin.log-format": "",
+        "distributed.comm.timeouts.connect": "30s",
+        "distributed.scheduler.worker-ttl": ttl,
+    }
     try:
         # Set back in the end: the caller may use Dask for work of their own.
         with dask.config.set(quiet), _connected(job, scheduler) as client:
@@ -162,7 +174,8 @@ def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work])
                 _refuse_other_code(client)
                 # torch would start a thread for each core in each worker process.
                 threads = max(1, (os.cpu_count() or 1) // max(1, job.plan.compute.workers))
-                client.register_plugin(_JobPlugin(key, make, threads))
+                with scheduler_watch.starting(client):
+                    client.register_plugin(_JobPlugin(key, make, threads))
             else:
                 _WORKERS[key] = make()
             yield client

@@ -1,10 +1,19 @@
-"""Whether a Dask scheduler and its workers are still there while a run waits for them."""
+"""Whether a Dask scheduler and its workers are still there while a run waits for them.
+
+A worker process can hang without dying: it is stopped, its disk does not answer, its machine is gone. The scheduler
+gives up a worker that sent no sign of life for `WORKER_TTL`, starts another process in its place if it has started this
+one, and gives its blocks to others; Dask's own limit is 5 minutes, and it says so in its log alone.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from distributed import Client
 from distributed.comm.core import CommClosedError
@@ -17,6 +26,55 @@ LOOK = 2.0
 """Seconds between two looks while nothing ends."""
 PATIENCE = 60.0
 """Seconds that a scheduler may be unreachable, or without a worker, before the run ends."""
+
+WORKER_TTL = 60
+"""Seconds without a sign of life after which a scheduler that tilepipe starts gives up a worker process."""
+START_TTL = 300
+"""The same while workers load libraries and the model, in which time they may not answer for long."""
+_GIVEN_UP = "worker-ttl-timed-out"
+"""What a scheduler calls it in its events."""
+
+
+@contextmanager
+def starting(client: Client) -> Iterator[None]:
+    """Have more patience with workers of a scheduler that tilepipe has started while they set up.
+
+    Raises `DeviceError` if one of them ends meanwhile.
+    """
+    scheduler = getattr(client.cluster, "scheduler", None)
+    if scheduler is not None:
+        scheduler.worker_ttl = START_TTL  # how often it looks stays `WORKER_TTL`
+    try:
+        yield
+    except CommClosedError as error:
+        raise DeviceError(
+            f"a worker process ended while it loaded the model ({' '.join(str(error).split())[:120]}), most likely out "
+            "of memory; use fewer `workers`, or start the workers of your scheduler again"
+        ) from None
+    if scheduler is not None:
+        scheduler.worker_ttl = WORKER_TTL
+
+
+class GivenUp:
+    """Hears from a scheduler which workers it gives up; `tell` says it, from the thread that calls it."""
+
+    def __init__(self, client: Client, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._heard: deque[str] = deque()
+        client.subscribe_topic("scheduler", self._hear)
+
+    def tell(self) -> None:
+        """Say what was heard since the last time."""
+        while self._heard:
+            self._say(self._heard.popleft())
+
+    def _hear(self, event: tuple[float, Any]) -> None:
+        """Take down an event of the scheduler; called in Dask's own thread."""
+        found = event[1]
+        if isinstance(found, dict) and found.get("action") == _GIVEN_UP:
+            workers, ttl = found.get("workers", []), found.get("ttl", 0)
+            who = f"worker process {workers[0]}" if len(workers) == 1 else f"{len(workers)} worker processes"
+            self._heard.append(f"warning: {who} did not answer for {ttl:.0f} s; the blocks in hand are given to others")
 
 
 class Watch:

@@ -85,6 +85,10 @@ class Units:
         done, total = len(self.ledger.done), len(self.boxes)
         self.listener(Event("statistics", done, total, self.message, data={"failed": len(record.failed)}))
 
+    def say(self, message: str) -> None:
+        """Tell the listener a sentence about the work."""
+        self.listener(Event("statistics", len(self.ledger.done), len(self.boxes), message))
+
 
 class _Unit:
     """Works on the units of a pass in one process."""
