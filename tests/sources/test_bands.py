@@ -100,7 +100,7 @@ def test_bands_asked_for_beside_an_alpha_of_many_values_say_what_its_zeros_do(tm
     source, said = chosen(path, 3, "1,2,3")
     assert (data(source) == (OPAQUE > 0)).all()
     assert "band 4 is flagged as alpha and holds other values than 0 and 255" in said[-1]
-    assert "--mask none" in said[-1]
+    assert "`mask='none'`" in said[-1]
     for asked, mask in (("1,2,3", "none"), ("1,2,4", "auto"), ("1,2,3,4", "auto")):
         assert not chosen(path, asked.count(",") + 1, asked, mask=mask)[1]
     two_valued = write(tmp_path / "two.tif", rgb_and(OPAQUE), (RED, GREEN, BLUE, ALPHA))

@@ -86,7 +86,7 @@ def test_ome_zarr(tmp_path: Path, noise: Any, version: str) -> None:
     half = pixels[..., ::2, ::2].copy()
     axes = [axis("t"), axis("c"), axis("z", "micrometer"), axis("y", "micrometer"), axis("x", "nanometer")]
     root = multiscale(tmp_path / "a.ome.zarr", [pixels, half], axes, [1, 1, 2, 0.25, 300], version)
-    with pytest.raises(InputError, match="2 planes along t; pick one: t=0 to t=1"):
+    with pytest.raises(InputError, match="2 planes along t; pick one with `t`, from 0 to 1"):
         ZarrSource(root)
     source = ZarrSource(root, t=1)
     assert (source.shape, source.dtype.name) == ((3, 64, 100), "uint16")

@@ -84,9 +84,7 @@ def given_resolution(size: Resolution | float | tuple[float, float] | None, unit
 def pick(name: str, axis: str, wanted: int | None, planes: int) -> int:
     """Return the plane to read of `planes` along z or t, counted from 0; it must be named where there are more."""
     if wanted is None and planes > 1:
-        raise InputError(
-            f"{name} has {planes} planes along {axis}; pick one: {axis}=0 to {axis}={planes - 1} (--{axis} N)"
-        )
+        raise InputError(f"{name} has {planes} planes along {axis}; pick one with `{axis}`, from 0 to {planes - 1}")
     if wanted is not None and not 0 <= wanted < planes:
         raise UsageError(f"{name} has {axis}=0 to {axis}={planes - 1}; {axis}={wanted} was asked for")
     return wanted or 0

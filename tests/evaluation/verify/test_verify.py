@@ -170,7 +170,7 @@ def test_an_image_that_was_moved_is_asked_for(model: tp.Model, tmp_path: Path) -
     result = tp.segment(path, model, tmp_path / "moved.tif", **CUT)
     path.rename(tmp_path / "elsewhere.tif")
     with pytest.raises(
-        InputError, match=r"image\.tif, the image of this run, is no longer there; name it with --image"
+        InputError, match=r"image\.tif, the image of this run, is no longer there; name it with `image`"
     ):
         verify(result, model=model, windows=1)
     assert verify(result, tmp_path / "elsewhere.tif", model, windows=1).holds

@@ -112,7 +112,7 @@ def test_a_worker_that_hangs_is_replaced_and_said(tmp_path: Path, monkeypatch: p
 
 
 def test_a_worker_that_dies_while_it_loads_the_model_is_no_bug() -> None:
-    with pytest.raises(DeviceError, match="while it loaded the model .*Stream is closed"):  # noqa: SIM117
+    with pytest.raises(DeviceError, match=r"while it loaded the model .*Stream is closed"):  # noqa: SIM117
         with scheduler_watch.starting(SimpleNamespace(cluster=None)):
             raise CommClosedError("in <TCP (closed)>: Stream is closed")
 

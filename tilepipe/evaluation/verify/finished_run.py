@@ -155,5 +155,5 @@ def _named(given: Any, recorded: str, nameless: str, what: str) -> Any:
     if given is None and recorded == nameless:
         raise UsageError(f"the {what} of this run was given from Python; name it: verify(run, {what}=...)")
     if given is None and Path(recorded).is_absolute() and not Path(recorded).exists():
-        raise InputError(f"{recorded}, the {what} of this run, is no longer there; name it with --{what}")
+        raise InputError(f"{recorded}, the {what} of this run, is no longer there; name it with `{what}`")
     return recorded if given is None else given
