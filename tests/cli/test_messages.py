@@ -168,7 +168,7 @@ def named_settings(path: Path) -> set[str]:
 
 
 def test_an_option_that_a_message_names_exists() -> None:
-    known = options(root) | {"--debug", "--help", "--version"} | OTHER_PROGRAMS
+    known = options(root) | {"--debug", "--help", "--help-all", "--version"} | OTHER_PROGRAMS
     named = [
         (path.name, name)
         for path in PACKAGE.rglob("*.py")

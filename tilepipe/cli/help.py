@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from tilepipe.cli import say
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 COMMON = "Options"
@@ -67,7 +69,7 @@ def expert(group: str, *words: Any, **fields: Any) -> Decorator:
 def _show_all(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
         context.meta[_SHOW_ALL] = True
-        click.echo(context.get_help(), color=context.color)
+        say.out(context.get_help())
         context.exit()
 
 

@@ -59,9 +59,13 @@ class Dataset:
         """Pixel size that the card states, and why it states none; see `common_pixel_size`."""
         return common_pixel_size(self.opened, self.config)
 
-    def content(self) -> str:
-        """Return a hash of the images and labels that decide the weights: of what they hold, wherever they lie."""
-        known = [[scene.identity() for scene in scenes] for scenes in (self.opened, self.validated)]
+    def content(self, *, scored: bool = False) -> str:
+        """Return a hash of the images and labels that decide the weights: of what they hold, wherever they lie.
+
+        With `scored` those that are only scored count too.
+        """
+        of = (self.opened, self.validated, *([self.scored] if scored else []))
+        known = [[scene.identity() for scene in scenes] for scenes in of]
         return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
 
     def under(self, config: TrainConfig) -> Dataset:

@@ -27,6 +27,7 @@ from tilepipe.training.broken_loss import no_number
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.curves import missing
 from tilepipe.training.dataset import Dataset
+from tilepipe.training.finished import check_finished, finished_file
 from tilepipe.training.log import log_files, write_log
 from tilepipe.training.losses import total_loss
 from tilepipe.training.progress import Progress
@@ -48,7 +49,7 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     """Train a model as a configuration says, and return its model directory.
 
     Checkpoints and the log lie in `.<output>.training` beside the output, and a training that was interrupted goes on
-    from there.
+    from there. If the model directory exists and holds what this configuration has given before, nothing is done.
 
     Args:
         config: A `TrainConfig`, or the path of a YAML file with its fields.
@@ -58,7 +59,7 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
         The path of the model directory, which `load_model` and `segment` take.
 
     Raises:
-        UsageError: The configuration is wrong, or the output exists.
+        UsageError: The configuration is wrong, or the output exists and is something else.
         InputError: An image or its labels cannot be read, or do not fit each other.
         DeviceError: The device is not there, or its memory ran out.
 
@@ -81,9 +82,12 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     """
     config = config if isinstance(config, TrainConfig) else TrainConfig.load(config)
     output = Path(config.output)
+    asked, folder = config, output.with_name(f".{output.name}.training")
     if output.exists():
-        raise UsageError(f"{output} exists; delete it or give another output")
-    folder = output.with_name(f".{output.name}.training")
+        check_finished(output, config)
+        shutil.rmtree(folder, ignore_errors=True)
+        listener(Event("done", message="already complete, nothing to do"))
+        return output
     refuse_inputs([output, folder], files_read(config))
     origin = Origin.of(config)
     dataset = Dataset(origin.completed(config), origin)
@@ -106,7 +110,8 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     listener(Event("train", config.steps, config.steps, f"{ended}scoring on {len(dataset.scored)} images"))
     training = model.card.training | judged(model, dataset.scenes, dataset.scored, config.device)
     model = with_certificate(Model(model.card.model_copy(update={"training": training}), model.module))
-    save_model(model, output, half=config.half, more=log_files(state, config))
+    more = log_files(state, config) | finished_file(asked, origin, dataset, model)
+    save_model(model, output, half=config.half, more=more)
     shutil.rmtree(folder, ignore_errors=True)
     return output
 

@@ -50,6 +50,11 @@ class Origin:
             raise ModelError(f"start {config.start} is none of tilepipe's own networks, and no other is trained")
         return cls(model)
 
+    @property
+    def sha256(self) -> str:
+        """The hash of what weights start from; '' where the seed draws them."""
+        return self.model.sha256() if self.model else self.encoder.sha256 if self.encoder else ""
+
     def completed(self, config: TrainConfig) -> TrainConfig:
         """Return the configuration with the start model's network and pixel size where it names none itself."""
         if self.model is None:
