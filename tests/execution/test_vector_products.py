@@ -100,7 +100,7 @@ def test_options_belong_to_no_run_key_and_change_no_file_unasked(image: Path) ->
 
 
 def test_options_that_change_nothing_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="shapefile, vectors to --of"):
+    with pytest.raises(UsageError, match="shapefile, vectors to `of`"):
         segment(tmp_path / "a.tif", crs="EPSG:4326")
     with pytest.raises(UsageError, match="GeoJSON is in longitude and latitude"):
         segment(tmp_path / "a.geojson", crs="EPSG:4326")

@@ -42,14 +42,9 @@ def export(
     finished = open_label_file(labels)
     paths = output_paths(Path(output), list(comma_list(of) if isinstance(of, str) else of or ()))
     if not paths:
-<<<<<<< HEAD
         raise UsageError(f"{output} has no known suffix; name the format with `of`: {', '.join(PRODUCTS)}")
     outputs = Outputs(paths, overwrite, options=Request.of(options).polygons)
     outputs.options.refuse_unused(paths)
-=======
-        raise UsageError(f"{output} has no known suffix; name the format with `of`: {', '.join(PRODUCTS)}")
-    outputs = Outputs(paths, overwrite)
->>>>>>> f85a787 (Messages name settings as their reader types them: in Python, as options or in a file)
     refuse_inputs(touched(outputs.files), [labels])
     refuse_existing(outputs)
     with locked(*outputs.locks):

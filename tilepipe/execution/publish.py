@@ -61,7 +61,6 @@ def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[s
                 _refuse_orphans(path)
             continue
         if not outputs.overwrite and not (record and _is_known(path, record)):
-<<<<<<< HEAD
             raise UsageError(f"{path} exists{_why_not_known(path, outputs, record)}; use {ANEW} or another output")
         if not outputs.overwrite and product in POLYGONS and record and _is_old(path, outputs, record):
             raise UsageError(
@@ -69,9 +68,6 @@ def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[s
                 "with another output, which takes them from the labels"
             )
         # What is replaced is removed. A folder of somebody's own that happens to have this name must not be.
-=======
-            raise UsageError(f"{path} exists{_why_not_known(path, outputs, record)}; use {ANEW} or another output")
->>>>>>> f85a787 (Messages name settings as their reader types them: in Python, as options or in a file)
         if path.is_dir() != PRODUCTS[product].folder or (path.is_dir() and not (path / "zarr.json").exists()):
             raise UsageError(f"{path} exists and is no {product} product, so it is not replaced; choose another output")
         if now := seen(path):

@@ -13,6 +13,7 @@ from tilepipe.models.probe.result import Probe, ProbeError
 from tilepipe.planning.receptive_field import MEASURED, Known, Reach, named_layers
 from tilepipe.planning.settings import Request
 from tilepipe.planning.tile_size import tile_size
+from tilepipe.text import setting
 from tilepipe.tiling.statistics_grid import Statistics
 from tilepipe.tiling.tiling import cost_factor
 

@@ -70,14 +70,9 @@ def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:
 
     Tables of polygons tell of the margin. Raises `UsageError` where no product asked for can hold a layer.
     """
-<<<<<<< HEAD
     told = {"margin"} if TABLES & paths.keys() else set()
     if set(layers) - told and not LOSSLESS & set(paths):
         raise UsageError(f"layers are written as {' or '.join(sorted(LOSSLESS))}; add one of them to `of`")
-=======
-    if layers and not LOSSLESS & set(paths):
-        raise UsageError(f"layers are written as {' or '.join(sorted(LOSSLESS))}; add one of them to `of`")
->>>>>>> f85a787 (Messages name settings as their reader types them: in Python, as options or in a file)
     beside = [
         File(product, layer_path(path, layer), layer)
         for layer in layers

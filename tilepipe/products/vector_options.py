@@ -10,6 +10,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from tilepipe.errors import UsageError
+from tilepipe.text import setting
 
 TABLES = {"vectors", "flatgeobuf", "shapefile", "geoparquet"}
 """Products that hold polygons as a table, in the reference system of the raster or in another one."""
@@ -26,8 +27,8 @@ class VectorOptions:
         """Raise `UsageError` for an option that changes none of the products that are written."""
         if self.crs is not None and not TABLES & set(products):
             raise UsageError(
-                f"--crs {self.crs} is for polygons in a table, and none is written (GeoJSON is in longitude and "
-                f"latitude); add one of {', '.join(sorted(TABLES))} to --of, or leave --crs out"
+                f"{setting(crs=self.crs)} is for polygons in a table, and none is written (GeoJSON is in longitude and "
+                f"latitude); add one of {', '.join(sorted(TABLES))} to `of`, or leave `crs` out"
             )
 
     @classmethod
@@ -49,7 +50,7 @@ def target_crs(text: str) -> CRS:
     try:
         return CRS.from_user_input(text)
     except CRSError:
-        raise UsageError(f"--crs {text!r} is no coordinate reference system; give one like EPSG:32645") from None
+        raise UsageError(f"`crs` {text!r} is no coordinate reference system; give one like EPSG:32645") from None
 
 
 def target_name(text: str) -> str:

@@ -29,6 +29,7 @@ from tilepipe.products.outlines import Floats, Outline, outlines, signed_area
 from tilepipe.products.placing import STEP, Place, carried, is_placed, native_place, with_corners_every
 from tilepipe.products.ruler import Ruler
 from tilepipe.products.vector_options import VectorOptions, target_crs
+from tilepipe.text import setting
 
 if TYPE_CHECKING:
     import pyarrow
@@ -64,7 +65,9 @@ class Table:
         own = CRS.from_wkt(known.crs) if known and known.crs and is_placed(labels) else None
         crs = target_crs(options.crs) if options.crs else own
         if crs is not None and own is None:
-            raise UsageError(f"--crs {options.crs}: the image has no reference system to come from; leave --crs out")
+            raise UsageError(
+                f"{setting(crs=options.crs)}: the image has no reference system to come from; leave `crs` out"
+            )
         moved = own if crs != own else None
         return cls(labels, margin, Ruler.of(labels), crs, moved, native_place(labels))
 
@@ -134,7 +137,7 @@ class Table:
         if any(np.abs(np.diff(rings[0][:, 0])).max() > 180 for rings in placed):
             raise UsageError(
                 "some regions cross the 180th meridian, which a table in longitude and latitude would tear apart; "
-                "write GeoJSON, which is cut there, or give another --crs"
+                "write GeoJSON, which is cut there, or give another `crs`"
             )
 
 
