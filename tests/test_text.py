@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from tilepipe.text import (
     clean,
     clean_line,
+    csv_cell,
     json_of,
     kind_of,
     missing,
@@ -25,6 +26,15 @@ from tilepipe.text import (
 )
 
 OBEYED = ["\x1b[31m", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x9b2J", "\r", "\x00", "\x7f", "\u202e", "\u2066"]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\t=1", "  =1", "=HYPERLINK('x')"])
+def test_no_cell_of_a_table_is_a_formula(text: str) -> None:
+    assert str(csv_cell(text)).startswith("'")
+
+
+def test_other_cells_of_a_table_stay_as_they_are() -> None:
+    assert [csv_cell(value) for value in ("a=1", "", -1, 2.5, None)] == ["a=1", "", -1, 2.5, ""]
 
 
 @pytest.mark.parametrize("text", OBEYED)

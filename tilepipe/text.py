@@ -48,6 +48,23 @@ def clean_line(text: object) -> str:
     return clean(text).replace("\n", "\\u000a").replace("\t", " ")
 
 
+FORMULA = ("=", "+", "-", "@")
+"""What a text begins with that a spreadsheet computes."""
+
+
+def csv_cell(value: object) -> object:
+    """Return what stands in a cell of a CSV file: nothing for None, and a text that no spreadsheet takes for a formula.
+
+    A text that begins like a formula gets an apostrophe before it. Numbers stay numbers.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return value
+    text = clean_line(value)
+    return f"'{text}" if text.lstrip().startswith(FORMULA) else text
+
+
 def comma_list(text: str) -> tuple[str, ...]:
     """Return words that have commas between them."""
     return tuple(word.strip() for word in text.split(",") if word.strip())

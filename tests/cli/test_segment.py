@@ -30,6 +30,18 @@ def test_an_image_and_a_model_are_enough(image: Path, model: Path, capsys: Out) 
         assert set(np.unique(product.read(1))) <= {0, 1}
 
 
+def test_what_each_class_has_is_said_in_the_end(image: Path, model: Path, capsys: Out) -> None:
+    assert main(["segment", str(image), "-m", str(model), "--of", "cog,csv"]) == 0
+    said = [line.split() for line in capsys.readouterr().err.splitlines() if line.endswith(("object", "objects"))]
+    rows = [row.split(",") for row in image.with_name("scene.labels.csv").read_text().splitlines()]
+    assert rows[0] == ["value", "class", "pixels", "share", "area_m2", "area_ha", "objects", "objects_per_km2"]
+    found = [[row[1], f"{100 * float(row[3]):.1f}", "%"] for row in rows[1:] if int(row[2])]
+    assert found
+    assert [words[:3] for words in said] == found
+    assert main(["segment", str(image), "-m", str(model), "--of", "cog,csv", "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_the_same_command_again_does_nothing(image: Path, model: Path, capsys: Out) -> None:
     command = ["segment", str(image), "-m", str(model)]
     assert main(command) == 0

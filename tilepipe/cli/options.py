@@ -79,7 +79,9 @@ SCENE = (
     expert(IMAGE, "--t", type=click.IntRange(min=0), metavar="N", help="Plane along t, from 0."),
 )
 
-PRODUCTS = "Products to write: cog, ome-zarr, geojson, vectors (GeoPackage), flatgeobuf, shapefile, geoparquet."
+PRODUCTS = (
+    "Products to write: cog, ome-zarr, csv (numbers), geojson, vectors (GeoPackage), flatgeobuf, shapefile, geoparquet."
+)
 
 VECTORS = (expert(POLYGONS, "--crs", metavar="CRS", show_default="the image's", help="CRS of polygons in a table."),)
 

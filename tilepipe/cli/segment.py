@@ -44,6 +44,8 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
         result = tilepipe.segment(source, model, output, listener=listener, **settings)
     if not (quiet or mode in ("json", "none")):
         say.err("\n".join(result.certificate.sentences))
+        if result.numbers:
+            say.err("\n".join(result.numbers.lines()))
     for problem in result.failed[:SHOWN]:  # also with --quiet: who is told that something failed is told why
         say.err_line(f"tilepipe: no labels: {problem}")
     if len(result.failed) > SHOWN:

@@ -49,7 +49,7 @@ def export(
     refuse_existing(outputs)
     with locked(*outputs.locks):
         replaces, work = refuse_existing(outputs), outputs.work / "export"
-        material = Material({LABELS: finished, **_margin(labels)}, options=outputs.options)
+        material = Material.of({LABELS: finished, **_margin(labels)}, options=outputs.options)
         products = write_products(material, outputs, work, silent)
         put_in_place(work, {"products": products, "replaces": replaces})
         shutil.rmtree(work, ignore_errors=True)

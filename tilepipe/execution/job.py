@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tilepipe.events import Listener, silent
@@ -13,7 +13,7 @@ from tilepipe.planning.receptive_field import Known
 from tilepipe.planning.region import area_of, image_data, on_prediction_grid
 from tilepipe.planning.settings import Request
 from tilepipe.planning.wanted import Wanted
-from tilepipe.sources.base import Source
+from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.mask import Mask
 
 NODATA, FAIL = "nodata", "fail"
@@ -33,6 +33,8 @@ class Job:
     """Which pixels get a label."""
     directory: Path | None = None
     """Work directory of the run, holding run.zarr; None for a region in memory."""
+    stated: Resolution | None = None
+    """Resolution of the image, if the user states it; else the image's own counts."""
     on_tile_error: str = NODATA
     """What a tile that cannot be read or predicted does: 'nodata' leaves its pixels without a label, 'fail' stops."""
 
@@ -49,11 +51,17 @@ def make_job(
 ) -> Job:
     """Return the job of a plan that is made now; see `make_plan`. Nothing is run."""
     plan, area = make_plan(image, model, request, known, listener)
-    return job_of(plan, image, model, area, request.on_tile_error)
+    return replace(job_of(plan, image, model, area, request.on_tile_error), stated=_stated(model, request))
 
 
 def kept_job(image: Source, model: Model, request: Request, kept: Plan) -> Job:
     """Return the job of a plan that a run of the same request has kept; see `resumed`."""
     plan = resumed(kept, image, model, request)
     polygons = request.region if isinstance(request.region, str) else request.mask
-    return job_of(plan, image, model, area_of(image, plan.mask, polygons), request.on_tile_error)
+    job = job_of(plan, image, model, area_of(image, plan.mask, polygons), request.on_tile_error)
+    return replace(job, stated=_stated(model, request))
+
+
+def _stated(model: Model, request: Request) -> Resolution | None:
+    size = request.pixel_size
+    return Resolution(size, size, model.card.unit) if size else None

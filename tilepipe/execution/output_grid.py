@@ -55,7 +55,7 @@ def label_map(
         legend=Legend(card.name, card.classes, card.palette, card.nodata),
         block=(max(1, block[0]), max(1, block[1])),
         georeference=_georeference(source.georeference, region, scale),
-        resolution=_resolution(source.resolution, scale),
+        resolution=source.resolution and output_resolution(plan, source.resolution),
         origin=(round(region.y0 * scale[0]), round(region.x0 * scale[1])), scale=scale,
     )  # fmt: skip
 
@@ -72,10 +72,10 @@ def _under(start: int, stop: int, size: int, of: int) -> NDArray[np.int64]:
     return np.asarray(nearest_pixel(np.arange(start, stop), size, of), dtype=np.int64)  # type: ignore[arg-type]
 
 
-def _resolution(resolution: Resolution | None, scale: tuple[float, float]) -> Resolution | None:
-    if resolution is None:
-        return None
-    return replace(resolution, y=resolution.y * scale[0], x=resolution.x * scale[1])
+def output_resolution(plan: Plan, resolution: Resolution) -> Resolution:
+    """Return the size of a pixel of the output grid; `resolution` is that of the image."""
+    y, x = plan.shape[0] / plan.output[0], plan.shape[1] / plan.output[1]
+    return replace(resolution, y=resolution.y * y, x=resolution.x * x)
 
 
 def _georeference(known: Georeference | None, region: Box, scale: tuple[float, float]) -> Georeference | None:

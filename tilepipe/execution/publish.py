@@ -23,7 +23,7 @@ from tilepipe.events import Event, Listener
 from tilepipe.execution.file_state import FileState, is_same, seen, sha256_of, state_of
 from tilepipe.execution.outputs import Outputs
 from tilepipe.execution.run_record import RECORD, RunRecord, as_written, read_record
-from tilepipe.products.formats import POLYGONS, PRODUCTS, SIDECARS
+from tilepipe.products.formats import LOSSLESS, POLYGONS, PRODUCTS, SIDECARS
 from tilepipe.products.material import Material
 from tilepipe.storage import locked, storage_errors, sync, sync_tree, write_json
 from tilepipe.text import setting
@@ -123,9 +123,10 @@ def write_products(material: Material, outputs: Outputs, directory: Path, listen
     with storage_errors(fresh):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-    for k, file in enumerate(outputs.files):
+    by_reading = sorted(outputs.files, key=lambda file: file.product not in LOSSLESS)
+    for k, file in enumerate(by_reading):  # those that read every label first: what they read is counted by the way
         listener(Event("export", k, len(outputs.files), f"writing {file.path.name}"))
-        PRODUCTS[file.product].write(material.of(file.content), fresh / file.path.name)
+        PRODUCTS[file.product].write(material.showing(file.content), fresh / file.path.name)
     with storage_errors(fresh):
         sync_tree(fresh)
         there = {

@@ -28,7 +28,7 @@ from tilepipe.execution.executors import dask
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.keys import Keys, kept_plan, read_plan, write_plan
 from tilepipe.execution.ledger import AGAIN, Ledger, read_records
-from tilepipe.execution.output_grid import Read, label_map, layer_map
+from tilepipe.execution.output_grid import Read, label_map, layer_map, output_resolution
 from tilepipe.execution.outputs import Outputs
 from tilepipe.execution.publish import is_published, is_whole, put_in_place, refuse_existing, write_products
 from tilepipe.execution.run_record import RECORD, RunRecord, load_record, read_record
@@ -44,6 +44,7 @@ from tilepipe.products.formats import LOSSLESS
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Material
 from tilepipe.sources.base import Source
+from tilepipe.sources.mask import Tissue
 from tilepipe.storage import locked, write_json
 from tilepipe.text import JSON, setting
 from tilepipe.tiling.grid import Index
@@ -140,7 +141,7 @@ def _computed(job: Job, full: Source, order: RunOrder, listener: Listener, *, ag
     """Compute what is missing and write the products inside the work directory; return what run.json says of them."""
     directory, outputs = order.directory, order.outputs
     queue, failed = _predicted(job, order, listener, again=again)
-    material = Material(_maps(job, full, queue), full, options=outputs.options)
+    material = Material.of(_maps(job, full, queue), full, tissue_of(job, full), outputs.options)
     products = write_products(material, outputs, directory, listener)
     # After the products: whatever changed up to here is noticed, and nothing stands at the final paths yet.
     _refuse_changed(full, order, queue)
@@ -153,6 +154,7 @@ def _computed(job: Job, full: Source, order: RunOrder, listener: Listener, *, ag
         "products": products,
         "contents": {file.path.name: file.content for file in outputs.files},
         "polygons": outputs.options.to_dict(),
+        "numbers": material.numbers().to_dict(),
         "choice": getattr(full, "selected", {}),
         "failed": failed,
         "published": False,
@@ -191,7 +193,22 @@ def _maps(job: Job, full: Source, queue: BlockQueue) -> dict[str, LabelMap]:
 def _read_by(job: Job, full: Source, reader: Callable[[str], Read]) -> dict[str, LabelMap]:
     plan, card, wanted = job.plan, job.model.card, job.wanted
     layers = {name: layer_map(name, plan, card, full, reader(name), wanted) for name in plan.layers}
-    return {LABELS: label_map(plan, card, full, reader(LABELS), wanted), **layers}
+    maps = {LABELS: label_map(plan, card, full, reader(LABELS), wanted), **layers}
+    if job.stated is None:
+        return maps
+    stated = output_resolution(plan, job.stated)
+    return {name: replace(found, resolution=stated) for name, found in maps.items()}
+
+
+def tissue_of(job: Job, full: Source) -> float | None:
+    """Return the square millimetres of tissue in the region, without the margin around it that gets labels too.
+
+    None without a tissue mask, and if the slide does not say how large its pixels are.
+    """
+    area, size = job.wanted.area, job.stated or full.resolution
+    if not isinstance(area, Tissue) or size is None or size.unit != "um":
+        return None
+    return area.pixels(job.plan.region) * size.y * size.x / 1e6
 
 
 def certificate(job: Job, directory: Path) -> Certificate:

@@ -50,6 +50,8 @@ class RunRecord(TypedDict, total=False):
     """How polygons are written, where that was chosen."""
     contents: dict[str, str]
     """What each file holds, by its name: 'labels', or the name of a layer."""
+    numbers: JSON
+    """What each class has: pixels, area, objects; see `products.numbers.Numbers`."""
     replaces: dict[str, FileState]
     """What was at the final paths when the run began and may be replaced, by file name."""
     published: bool

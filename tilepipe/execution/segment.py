@@ -30,6 +30,7 @@ from tilepipe.planning.settings import Choices, Request, Settings
 from tilepipe.products.formats import LOSSLESS
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import Labels, Layer, open_map
+from tilepipe.products.numbers import Numbers
 from tilepipe.sources.base import Source
 from tilepipe.sources.geotiff import rows_forgotten
 
@@ -58,6 +59,12 @@ class Result:
     def failed(self) -> list[str]:
         """Tiles that could not be read or predicted, each with the reason. Their pixels are nodata."""
         return list(self.record["failed"])
+
+    @property
+    def numbers(self) -> Numbers | None:
+        """What each class has: pixels, share, area, objects; None if an older version has made the labels."""
+        known = self.record.get("numbers")
+        return Numbers.from_dict(known) if known else None
 
     def to_xarray(self) -> Any:
         """Return the labels as an xarray.DataArray with coordinates and CRS."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from tilepipe.errors import UsageError
-from tilepipe.products.cog import write_cog
-from tilepipe.products.label_map import LABELS
+from tilepipe.products.cog import read_cog, write_cog
+from tilepipe.products.csv_file import parse_csv, write_numbers
+from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Write, of_map
-from tilepipe.products.ome_zarr import write_ome_zarr
+from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr
 from tilepipe.products.polygons import write_geojson_of
-from tilepipe.products.vector_files import write_vectors_of
+from tilepipe.products.vector_files import count_features, write_vectors_of
 from tilepipe.products.vector_options import TABLES
+from tilepipe.text import json_of
 
 
 @dataclass(frozen=True)
@@ -25,27 +27,41 @@ class Product:
     """Of its files."""
     write: Write
     """Writes it to a new path."""
+    parse: Callable[[Path], object]
+    """Reads one from end to end; raises what is wrong with it."""
     folder: bool = False
     """Whether it is a Zarr folder rather than a file."""
     needs: tuple[str, ...] = ()
     """Packages of the extra `vectors` that it is written with."""
 
 
+def _all_of(read: Callable[[Path], LabelMap]) -> Callable[[Path], object]:
+    """Return what reads every label of a product that `read` opens."""
+
+    def parse(path: Path) -> None:
+        kept = read(path)
+        for box in kept.boxes(2048):
+            kept.read(box)
+
+    return parse
+
+
 PRODUCTS = {
-    "cog": Product(".tif", of_map(write_cog)),
-    "ome-zarr": Product(".ome.zarr", of_map(write_ome_zarr), folder=True),
-    "geojson": Product(".geojson", write_geojson_of),
-    "vectors": Product(".gpkg", write_vectors_of, needs=("pyogrio", "pyarrow")),
-    "flatgeobuf": Product(".fgb", write_vectors_of, needs=("pyogrio", "pyarrow")),
-    "shapefile": Product(".shp.zip", write_vectors_of, needs=("pyogrio", "pyarrow")),
-    "geoparquet": Product(".parquet", write_vectors_of, needs=("pyarrow",)),
+    "cog": Product(".tif", of_map(write_cog), _all_of(read_cog)),
+    "ome-zarr": Product(".ome.zarr", of_map(write_ome_zarr), _all_of(read_ome_zarr), folder=True),
+    "geojson": Product(".geojson", write_geojson_of, lambda path: json_of(path.read_bytes())),
+    "vectors": Product(".gpkg", write_vectors_of, count_features, needs=("pyogrio", "pyarrow")),
+    "flatgeobuf": Product(".fgb", write_vectors_of, count_features, needs=("pyogrio", "pyarrow")),
+    "shapefile": Product(".shp.zip", write_vectors_of, count_features, needs=("pyogrio", "pyarrow")),
+    "geoparquet": Product(".parquet", write_vectors_of, count_features, needs=("pyarrow",)),
+    "csv": Product(".csv", write_numbers, parse_csv),
 }
 LOSSLESS = {"cog", "ome-zarr"}
 """Products that hold every label and can be opened again."""
 POLYGONS = {"geojson", *TABLES}
 """Products of polygons."""
 OTHER_FORMATS = tuple(
-    "shp geoparquet kml gml csv json png jpg jpeg jp2 j2k webp gif bmp vrt img nc h5 hdf npy npz "  # noqa: SIM905
+    "shp geoparquet kml gml json png jpg jpeg jp2 j2k webp gif bmp vrt img nc h5 hdf npy npz "  # noqa: SIM905
     "zarr zip pdf html svg svs ndpi mrxs".split()
 )
 """Endings of files in formats that are not written."""

@@ -42,6 +42,11 @@ class Legend:
     measure: Measure | None = None
     """Meaning of the values of an uncertainty layer, which has no classes; None for labels."""
 
+    @property
+    def background(self) -> int | None:
+        """Value of the class that is no object: 0 if class 0 is called 'background'; else None."""
+        return 0 if self.classes and self.classes[0].lower() == "background" else None
+
 
 @dataclass(frozen=True)
 class LabelMap:

@@ -10,22 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import InputError, StorageError, UsageError, public
 from tilepipe.paths import labels_file, refuse_special
 from tilepipe.products.cog import read_cog, write_cog
+from tilepipe.products.formats import PRODUCTS, product_of, refuse_unknown
 from tilepipe.products.label_map import LabelMap, Legend
 from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr
 from tilepipe.products.polygons import write_geojson
+from tilepipe.products.vector_files import write_vectors
+from tilepipe.products.vector_options import PLAIN, TABLES, VectorOptions
 from tilepipe.text import missing
 
 if TYPE_CHECKING:
     import xarray
-import json
-
-from tilepipe.errors import StorageError, public
-from tilepipe.products.formats import LOSSLESS, product_of, refuse_unknown
-from tilepipe.products.vector_files import count_features, write_vectors
-from tilepipe.products.vector_options import PLAIN, TABLES, VectorOptions
 
 Affine = tuple[float, float, float, float, float, float]
 
@@ -206,14 +203,11 @@ class Layer(Lazy):
 
 def parses(path: Path) -> bool:
     """Return whether a product can be read from end to end."""
+    product = product_of(path)
+    if product is None:
+        return False
     try:
-        if product_of(path) in TABLES:
-            return count_features(path) >= 0
-        if product_of(path) not in LOSSLESS:
-            return json.loads(path.read_text(encoding="utf-8")) is not None
-        kept = open_map(path)
-        for box in kept.boxes(2048):
-            kept.read(box)
+        PRODUCTS[product].parse(path)
     except (InputError, StorageError, OSError, ValueError, RuntimeError):
         return False
     return True

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tilepipe.products.label_map import LABELS, LabelMap
+from tilepipe.products.numbers import Numbers
+from tilepipe.products.tally import Tally
 from tilepipe.products.vector_options import PLAIN, VectorOptions
 from tilepipe.sources.base import Source
 
@@ -17,6 +19,8 @@ class Material:
 
     maps: Mapping[str, LabelMap]
     """The labels, by the name `LABELS`, and uncertainty layers by theirs."""
+    tally: Tally
+    """Counts the labels as they are read."""
     image: Source | None = None
     """The image at full resolution, with the bands that the model reads; None if it is not at hand."""
     content: str = LABELS
@@ -29,7 +33,23 @@ class Material:
         """The map that a product shows."""
         return self.maps[self.content]
 
-    def of(self, content: str) -> Material:
+    @classmethod
+    def of(
+        cls,
+        maps: Mapping[str, LabelMap],
+        image: Source | None = None,
+        tissue: float | None = None,
+        options: VectorOptions = PLAIN,
+    ) -> Material:
+        """Return the material of finished maps; `tissue` is its area in mm2, if a tissue mask was used."""
+        tally = Tally(maps[LABELS], tissue)
+        return cls({**maps, LABELS: tally.watched()}, tally, image, options=options)
+
+    def numbers(self) -> Numbers:
+        """Return what each class has; labels that no product has read so far are read for it."""
+        return self.tally.numbers()
+
+    def showing(self, content: str) -> Material:
         """Return the same material for a product that shows another map."""
         return replace(self, content=content)
 

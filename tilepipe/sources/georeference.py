@@ -69,7 +69,7 @@ def ground_resolution(known: Georeference | None, height: int, width: int) -> Re
         return None
     y, x = height / 2, width / 2
     try:
-        xs, ys = _to_crs(known, [y, y, y - 0.5, y + 0.5], [x - 0.5, x + 0.5, x, x])
+        xs, ys = to_crs(known, [y, y, y - 0.5, y + 0.5], [x - 0.5, x + 0.5, x, x])
         lon, lat = transform_points(CRS.from_wkt(known.crs), WGS84, xs, ys)
     except (CRSError, RasterioError, CPLE_BaseError):
         return None  # a local or planetary CRS without a way to the earth
@@ -79,7 +79,7 @@ def ground_resolution(known: Georeference | None, height: int, width: int) -> Re
     return Resolution(down, across, "m")
 
 
-def _to_crs(known: Georeference, rows: Sequence[float], columns: Sequence[float]) -> tuple[list[float], list[float]]:
+def to_crs(known: Georeference, rows: Sequence[float], columns: Sequence[float]) -> tuple[list[float], list[float]]:
     """Return (x, y) in the image's CRS of pixel positions, whose whole numbers are pixel corners."""
     if known.transform is None:
         points = [GroundControlPoint(row=r, col=c, x=x, y=y, z=z) for r, c, x, y, z in known.gcps]

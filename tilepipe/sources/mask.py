@@ -154,7 +154,26 @@ class Bitmap:
         return np.asarray(self.small[rows, columns])
 
 
-def tissue(source: Source, margin: float) -> Bitmap:
+class Tissue(Bitmap):
+    """Where there is tissue, grown by a margin."""
+
+    def __init__(self, found: NDArray[np.bool_], radius: int, height: int, width: int) -> None:
+        """`found` (h, w) is tissue on a small image of the whole; `radius` is the margin in its pixels."""
+        super().__init__(_grown(found, radius) if radius else found, height, width)
+        self.found = found
+
+    def pixels(self, box: Box) -> float:
+        """Return how many pixels of `box` are tissue itself, without the margin."""
+        overlaps = []
+        for start, stop, small, size in zip(
+            (box.y0, box.x0), (box.y1, box.x1), self.found.shape, self.shape, strict=True
+        ):
+            edges = np.clip(np.arange(small + 1) * (size / small), start, stop)
+            overlaps.append(np.diff(edges))
+        return float(overlaps[0] @ self.found @ overlaps[1])
+
+
+def tissue(source: Source, margin: float) -> Tissue:
     """Return where there is tissue on a bright slide: saturation above Otsu's threshold, grown by `margin` pixels.
 
     The threshold is capped so that faint fat and pale stain stay in. Raises `InputError` when it is not RGB uint8.
@@ -167,11 +186,10 @@ def tissue(source: Source, margin: float) -> Bitmap:
     small = Resampled(source, h, w).read(Box.of_shape(h, w))
     saturation = skimage.color.rgb2hsv(small, channel_axis=0)[1]
     if saturation.min() == saturation.max():
-        return Bitmap(np.ones((h, w), bool), height, width)
+        return Tissue(np.ones((h, w), bool), 0, height, width)
     found = saturation > min(skimage.filters.threshold_otsu(saturation), 0.12)
     radius = max(1, round(margin * scale))
-    grown = _grown(skimage.morphology.closing(found, skimage.morphology.disk(2)), radius)
-    return Bitmap(grown, height, width)
+    return Tissue(skimage.morphology.closing(found, skimage.morphology.disk(2)), radius, height, width)
 
 
 def _grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:

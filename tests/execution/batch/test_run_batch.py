@@ -31,6 +31,7 @@ class Api:
     computed: list[str] = field(default_factory=list)
     weights: str = "w1"
     failed: tuple[str, ...] = ()
+    numbers: dict[str, Any] = field(default_factory=dict)
 
     def load_model(self, name: str) -> SimpleNamespace:
         if name == "missing":
@@ -61,7 +62,7 @@ class Api:
         self.computed.append(source.path.name)
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_bytes(source.path.read_bytes() + model.sha256().encode() + str(settings.get("tile")).encode())
-        return SimpleNamespace(paths=(output,), failed=self.failed)
+        return SimpleNamespace(paths=(output,), failed=self.failed, record={"numbers": self.numbers})
 
 
 def _call(fake: Api, name: str, *args: Any, **keywords: Any) -> Any:

@@ -40,6 +40,11 @@ class Batch:
         return self.folder / f"{self.path.stem}.jsonl"
 
     @property
+    def table(self) -> Path:
+        """CSV file with the numbers of all images."""
+        return self.folder / f"{self.path.stem}.numbers.csv"
+
+    @property
     def settings(self) -> JSON:
         """Keyword arguments of `tilepipe.segment`; files named there are relative to the jobs file."""
         settings = dict(self.jobs.settings)

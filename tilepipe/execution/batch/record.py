@@ -32,6 +32,8 @@ class Entry:
     """How polygons are written, where that was chosen."""
     files: dict[str, FileState] = field(default_factory=dict)
     """{'files', 'bytes', 'mtime_ns', 'sha256'} of each product by its path below the output folder."""
+    numbers: JSON = field(default_factory=dict)
+    """What each class has; see `products.numbers.Numbers`. Empty if the image got no labels."""
     error: str = ""
     """Class of the error, where it failed."""
     message: str = ""

@@ -30,6 +30,7 @@ from tilepipe.execution.batch.record import (
     Entry,
     append_entry,
 )
+from tilepipe.execution.batch.table import refuse_foreign, write_table
 from tilepipe.execution.file_state import state_of
 from tilepipe.execution.keys import Keys
 from tilepipe.execution.segment import segment
@@ -84,12 +85,14 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
         return Report(folder, tuple(_examine(batch, job, model) for job in batch.images()))
     with _alone(folder):
         batch = Batch.load(path, jobs)
+        refuse_foreign(batch.table)
         todo = batch.images()
         entries: list[Entry] = []
         for job in todo:
             listener(Event("batch", len(entries), len(todo), str(job.image)))
             entries.append(_process(batch, job, model, listener))
             listener(Event("batch", len(entries), len(todo), _sentence(entries[-1])))
+        write_table(batch.table, entries)
     return Report(folder, tuple(entries))
 
 
@@ -145,18 +148,19 @@ def _segment(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> 
     key = _key(source, model, settings)
     entry = Entry(str(job.image), output, UNCHANGED, key, batch.jobs.of, batch.polygons)
     if batch.is_done(output, key):
-        return entry
+        return replace(entry, numbers=batch.known[output].numbers)
     if batch.is_edited(output, key):
-        return replace(entry, status=EDITED)
+        return replace(entry, status=EDITED, numbers=batch.known[output].numbers)
     settings = {**settings, "overwrite": batch.may_replace(job) or batch.jobs.settings.get("overwrite", False)}
     with storage_errors(job.output.parent):
         job.output.parent.mkdir(parents=True, exist_ok=True)
     result = segment(source, model, job.output, listener=listener, **settings)
     files = {batch.below(path): state_of(Path(path)) for path in result.paths}
+    entry = replace(entry, files=files, numbers=result.record.get("numbers", {}))
     if result.failed:
         why = f"{len(result.failed)} tiles have no labels: {'; '.join(result.failed[:TILES_SAID])}"
-        return replace(entry, status=PARTIAL, files=files, message=why)
-    return replace(entry, status=DONE, files=files)
+        return replace(entry, status=PARTIAL, message=why)
+    return replace(entry, status=DONE)
 
 
 def _opened(batch: Batch, job: BatchItem, model: Model) -> tuple[Source, JSON]:

@@ -1,0 +1,106 @@
+"""Numbers of a label map: how many pixels, how much ground or tissue, how many objects each class has."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from tilepipe.text import JSON
+
+M2_PER_HA, M2_PER_KM2 = 1e4, 1e6
+SHOWN = 12
+"""Classes that are printed at most."""
+
+
+@dataclass(frozen=True)
+class ClassNumbers:
+    """What one class has."""
+
+    value: int
+    """Label value."""
+    name: str
+    """Name of the class."""
+    pixels: int
+    """Pixels of the label map."""
+    share: float
+    """Part of the pixels with a label, from 0 to 1; 0 if there are none."""
+    area: float | None
+    """Area in the unit of the numbers; None if the size of a pixel is not known."""
+    objects: int | None
+    """4-connected regions; None for the background."""
+    density: float | None
+    """Objects per km2 of what has a label, or per mm2 of tissue; None for the background and if no area is known."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers of a label map, class by class."""
+
+    classes: tuple[ClassNumbers, ...]
+    """By label value, from 0."""
+    nodata: int
+    """Pixels without a label."""
+    unit: Literal["m2", "mm2", ""]
+    """Unit of the areas: square metres on the ground for rasters, square millimetres for slides, '' without any."""
+    tissue: float | None = None
+    """Square millimetres of tissue, if a tissue mask was used."""
+
+    def to_dict(self) -> JSON:
+        """Return JSON types, as they stand in run.json."""
+        return {**asdict(self), "classes": [asdict(one) for one in self.classes]}
+
+    @classmethod
+    def from_dict(cls, fields: JSON) -> Numbers:
+        """Return the numbers that `to_dict` has described."""
+        return cls(**{**fields, "classes": tuple(ClassNumbers(**one) for one in fields["classes"])})
+
+    def table(self) -> list[dict[str, object]]:
+        """Return one row by column name for each class, as they stand in the CSV file."""
+        return [self._row(one) for one in self.classes]
+
+    def _row(self, one: ClassNumbers) -> dict[str, object]:
+        row: dict[str, object] = {
+            "value": one.value, "class": one.name, "pixels": one.pixels, "share": f"{one.share:.6f}",
+        }  # fmt: skip
+        if self.unit == "m2":
+            row["area_m2"], row["area_ha"] = _decimals(one.area, 2), _decimals(one.area, 6, M2_PER_HA)
+        if self.unit == "mm2":
+            row["area_mm2"] = _decimals(one.area, 6)
+        row["objects"] = one.objects
+        if self.unit:
+            row[f"objects_per_{'km2' if self.unit == 'm2' else 'mm2'}"] = _decimals(one.density, 4)
+        if self.tissue is not None:
+            row["tissue_mm2"] = _decimals(self.tissue, 6)
+        return row
+
+    def lines(self) -> list[str]:
+        """Return the numbers in short, one line for each class that has pixels: share, area, objects."""
+        found = [one for one in self.classes if one.pixels]
+        most = sorted(found, key=lambda one: -one.pixels)[:SHOWN]
+        cells = [
+            (one.name, f"{100 * one.share:.1f} %", self._area(one.area), _count(one.objects))
+            for one in found
+            if one in most
+        ]
+        wide = [max(len(row[k]) for row in cells) for k in range(4)] if cells else []
+        lines = [f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}  {d:>{wide[3]}}".rstrip() for a, b, c, d in cells]
+        rest = len(found) - len(most)
+        return [*lines, *([f"and {rest} more classes"] if rest else [])]
+
+    def _area(self, area: float | None) -> str:
+        if area is None:
+            return ""
+        if self.unit == "mm2":
+            return f"{area:,.4g} mm2" if area < 1e4 else f"{area:,.0f} mm2"
+        for size, name in ((M2_PER_KM2 * 100, "km2"), (M2_PER_HA, "ha")):
+            if area >= size:
+                return f"{area / (M2_PER_KM2 if name == 'km2' else size):,.1f} {name}"
+        return f"{area:,.0f} m2"
+
+
+def _count(objects: int | None) -> str:
+    return "" if objects is None else f"{objects:,} object{'' if objects == 1 else 's'}"
+
+
+def _decimals(value: float | None, places: int, divisor: float = 1.0) -> str | None:
+    return None if value is None else f"{value / divisor:.{places}f}"
