@@ -121,7 +121,7 @@ def test_values_are_mapped_and_ignored(
     truth = raster(tmp_path / "t.tif", other)
     assert scores(capsys, prediction, truth, "--values", "255:0,1:1", "--ignore", 0)["confusion"] == counted(maps)
     assert main(["evaluate", str(prediction), str(truth), "--values", "255:0", "--ignore", "0", "-q"]) == 4
-    assert "t.tif holds the value 1, which is no class; say which with --values" in capsys.readouterr().err
+    assert "t.tif holds the value 1, which is no class; say of which class it is with --values" in capsys.readouterr().err
     assert main(["evaluate", str(prediction), str(truth), "--values", "255:0,1:2", "-q"]) == 2
     assert "value 1 cannot be class 2: there are 2" in capsys.readouterr().err
     for wrong in ("1", "a:b", "1:2:3"):

@@ -77,7 +77,7 @@ def test_what_is_left_open_is_never_refused(stride: int, steps: int, halos: int 
         ),
         (
             {"window_shape": "round"},
-            "window_shape 'round' cannot be used; give auto, crop, constant, gaussian, hann or linear",
+            "`window_shape` 'round' cannot be used; give auto, crop, constant, gaussian, hann or linear",
         ),
     ],
 )
@@ -106,13 +106,13 @@ def test_what_a_refusal_proposes_works(stride: int, tiles: int, overlaps: int, c
 @pytest.mark.parametrize("name", ["tile", "overlap", "batch", "block", "workers", "pixel_size"])
 @pytest.mark.parametrize("value", [-1, "many", float("nan"), float("inf")])
 def test_numbers_that_cannot_be_meant(name: str, value: Any) -> None:
-    with pytest.raises(UsageError, match=f"{name} .* (cannot be used; give|is no number)"):
+    with pytest.raises(UsageError, match=f"`{name}` .* (cannot be used; give|is no number)"):
         plan_for(file_image(50, 50, 1.0), **{name: value})
 
 
 @pytest.mark.parametrize("name", ["tile", "batch", "block", "pixel_size"])
 def test_zero_is_not_taken_for_a_default(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name} 0 cannot be used; give"):
+    with pytest.raises(UsageError, match=f"`{name}` 0 cannot be used; give"):
         plan_for(file_image(50, 50, 1.0), **{name: 0})
 
 

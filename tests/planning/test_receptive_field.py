@@ -120,7 +120,7 @@ def test_a_measure_that_takes_too_long_confirms_nothing(monkeypatch: pytest.Monk
         receptive_field.measure_receptive_field(says[90])
     card, found = receptive_field.measure_receptive_field(says[150])
     assert (card.halo, found.sides, found.measured) == (150, Sides(150, 150, 150, 150), False)
-    assert "wider windows take too long to measure" in found.known
+    assert "wider inputs take too long to measure" in found.known
 
 
 def test_a_region_by_a_models_path_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,5 +83,5 @@ def test_windows_without_data_are_not_measured(model: tp.Model, monkeypatch: pyt
 
 @pytest.mark.parametrize("wrong", [{"tolerance": -0.1}, {"tolerance": 1.0}, {"max_cost": 0.5}])
 def test_numbers_that_cannot_be_meant(model: tp.Model, wrong: dict[str, Any]) -> None:
-    with pytest.raises(tp.TilepipeError, match=f"{next(iter(wrong))} .* cannot be used"):
+    with pytest.raises(tp.TilepipeError, match=f"`{next(iter(wrong))}` .* cannot be used"):
         tp.plan(IMAGE, model, **wrong)
