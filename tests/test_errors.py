@@ -30,13 +30,13 @@ def system(number: int) -> OSError:
         (system(errno.EMFILE), 6, "ulimit"),
         (system(errno.ENOLCK), 6, "local disk"),
         (system(errno.EIO), 6, "check the path and the disk"),
-        (system(errno.ENOMEM), 7, "--memory"),
+        (system(errno.ENOMEM), 7, "less `memory`"),
         (system(errno.EAGAIN), 7, "ulimit -u"),
         (RuntimeError("can't start new thread"), 7, "ulimit -u"),
-        (MemoryError(), 7, "--memory"),
-        (np._core._exceptions._ArrayMemoryError((9, 9), np.dtype("f8")), 7, "--memory"),  # type: ignore[attr-defined]
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7, "--memory"),
-        (torch.OutOfMemoryError("CUDA out of memory"), 7, "--memory"),
+        (MemoryError(), 7, "less `memory`"),
+        (np._core._exceptions._ArrayMemoryError((9, 9), np.dtype("f8")), 7, "less `memory`"),  # type: ignore[attr-defined]
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7, "less `memory`"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 7, "less `memory`"),
         (torch.AcceleratorError("CUDA error: device-side assert triggered"), 7, "the device failed"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), 7, "the device failed"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), 4, "UTF-8"),

@@ -121,7 +121,9 @@ def test_values_are_mapped_and_ignored(
     truth = raster(tmp_path / "t.tif", other)
     assert scores(capsys, prediction, truth, "--values", "255:0,1:1", "--ignore", 0)["confusion"] == counted(maps)
     assert main(["evaluate", str(prediction), str(truth), "--values", "255:0", "--ignore", "0", "-q"]) == 4
-    assert "t.tif holds the value 1, which is no class; say of which class it is with --values" in capsys.readouterr().err
+    assert (
+        "t.tif holds the value 1, which is no class; say of which class it is with --values" in capsys.readouterr().err
+    )
     assert main(["evaluate", str(prediction), str(truth), "--values", "255:0,1:2", "-q"]) == 2
     assert "value 1 cannot be class 2: there are 2" in capsys.readouterr().err
     for wrong in ("1", "a:b", "1:2:3"):
@@ -141,7 +143,9 @@ def test_a_mask_of_0_and_255_is_no_mask_of_one_class(
     """255 is left out where nobody says anything; then it must not be all of a class."""
     two = np.where(maps[1] == 255, 0, maps[1])
     truth = raster(tmp_path / "t.tif", (two * 255).astype(np.uint8))
-    with pytest.raises(InputError, match=r"t\.tif holds .* and no other class; .* --values 0:0,255:1; .* --ignore 255"):
+    with pytest.raises(
+        InputError, match=r"t\.tif holds .* and no other class; .*`values=\{0: 0, 255: 1\}`; .* `ignore=255`"
+    ):
         tp.evaluate(prediction, truth)
     found = tp.evaluate(prediction, truth, values={0: 0, 255: 1})
     assert found.to_json()["confusion"] == counted((maps[0], two))
@@ -156,7 +160,7 @@ def test_a_class_that_a_file_calls_nodata_is_asked_about(
     two = np.where(maps[1] == 255, 0, maps[1]).astype(np.uint8)
     odd = raster(tmp_path / "t.tif", two, nodata=0)
     asked = (odd, two) if kind == "prediction" else (prediction, odd)
-    remedy = "gdal_edit.py -unsetnodata" if kind == "prediction" else "--values 0:0,1:1; .* --ignore 0"
+    remedy = "gdal_edit.py -unsetnodata" if kind == "prediction" else r"`values=\{0: 0, 1: 1\}`; .* `ignore=0`"
     with pytest.raises(InputError, match=f"says that 0 is nodata, and 0 is the value of a class.*{remedy}"):
         tp.evaluate(*asked, classes=["field", "road"])
     if kind == "truth":

@@ -65,7 +65,8 @@ def test_the_log_lies_in_the_model_directory_and_loading_does_not_mind(
     monkeypatch.setattr(loop, "halo", lambda module, bands: 24)
     directory: Path = loop.fit(small(steps=3))
     assert sorted(path.name for path in directory.iterdir()) == [
-        "certificate.json", "curves.png", "log.csv", "log.jsonl", "model.json", "weights.safetensors",
+        "certificate.json", "curves.png", "log.csv", "log.jsonl", "model.json", "training.json",
+        "weights.safetensors",
     ]  # fmt: skip
     assert load_model(directory).card.name == "m"
 

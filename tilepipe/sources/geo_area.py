@@ -10,7 +10,6 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform as transform_points
-from scipy.ndimage import map_coordinates
 
 from tilepipe.arrays import Array
 from tilepipe.box import Box
@@ -49,6 +48,8 @@ class GroundArea:
             at * ((nodes - 1) / max(size - 1, 1))
             for at, nodes, size in zip((rows, columns), self._areas.shape, self._shape, strict=True)
         ]
+        from scipy.ndimage import map_coordinates  # slow to import, and most commands measure no area
+
         return np.asarray(map_coordinates(self._areas, places, order=1, mode="nearest"))
 
 

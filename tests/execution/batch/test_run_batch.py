@@ -72,10 +72,10 @@ def _call(fake: Api, name: str, *args: Any, **keywords: Any) -> Any:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Api:
     fake = Api()
-    for name in ("load_model", "open_source", "plan", "segment"):
+    for name in ("load_model", "plan", "segment"):
         monkeypatch.setattr(run_batch, name, partial(_call, fake, name))
     monkeypatch.setattr(run_batch, "measure_receptive_field", lambda *_: None)
-    monkeypatch.setattr(run_batch, "with_model_bands", lambda source, *_: source)
+    monkeypatch.setattr(run_batch, "opened", lambda path, model, _: (model, fake.open_source(path)))
     monkeypatch.setattr(run_batch, "Keys", SimpleNamespace(of=fake.keys))
     return fake
 
