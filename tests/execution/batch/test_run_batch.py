@@ -51,9 +51,9 @@ class Api:
     def plan(self, source: Any, model: Any, **settings: Any) -> None:
         """Nothing is refused."""
 
-    def keys(self, source: Any, model: Any, settings: Any) -> SimpleNamespace:
-        mask = Path(settings["mask"]).read_text() if "mask" in settings else ""
-        return SimpleNamespace(request=lambda asked: f"{source.identity()}{model.sha256()}{settings.get('tile')}{mask}")
+    def keys(self, source: Any, model: Any, request: Any) -> SimpleNamespace:
+        mask = Path(request.mask).read_text() if Path(request.mask).is_file() else ""
+        return SimpleNamespace(request=lambda asked: f"{source.identity()}{model.sha256()}{request.tile}{mask}")
 
     def segment(self, source: Any, model: Any, output: Path, *, listener: Any, **settings: Any) -> SimpleNamespace:
         if output.exists() and not settings.get("overwrite"):
