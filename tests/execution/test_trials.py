@@ -136,7 +136,7 @@ def test_fail_ends_the_run_and_nodata_goes_on_from_there(image: Path, tmp_path: 
     directories = list(tmp_path.glob(".out.tif.tilepipe/*/plan.json"))
     assert len(tp.segment(image, model("raise"), tmp_path / "out.tif", **HARD).failed) == 1
     assert list(tmp_path.glob(".out.tif.tilepipe/*/plan.json")) == directories  # the same run
-    with pytest.raises(UsageError, match="use nodata or fail"):
+    with pytest.raises(UsageError, match="give nodata or fail"):
         tp.segment(image, model("raise"), tmp_path / "o.tif", on_tile_error="skip", **HARD)
 
 

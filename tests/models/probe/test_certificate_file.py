@@ -113,6 +113,7 @@ def test_a_model_that_cannot_be_measured_has_none(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(sys.modules["tilepipe.models.probe.procedure"], "_run", fails)
     monkeypatch.setenv("TILEPIPE_CACHE", "")
+    monkeypatch.setattr(sys.modules["tilepipe.models.probe.procedure"], "_SEEN", {})
     stale = replace(random_unet(seed=3), certificate="{}")
     assert with_certificate(stale).certificate is None
     card, found = receptive_field.measure_receptive_field(stale)
