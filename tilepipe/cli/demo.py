@@ -39,8 +39,18 @@ class Demo:
 
 
 DEMOS = (
-    Demo("aerial", "banepa_east_rgb.tif", "buildings", {"mask": SAMPLES / "banepa_east_area.geojson"}),
-    Demo("slide", "CMU-1-Small-Region.svs", "nuclei", {"window": (760, 2080, 640, 640)}),
+    Demo(
+        "aerial",
+        "banepa_east_rgb.tif",
+        "buildings",
+        {"mask": SAMPLES / "banepa_east_area.geojson", "of": ["cog", "csv", "overlay"]},
+    ),
+    Demo(
+        "slide",
+        "CMU-1-Small-Region.svs",
+        "nuclei",
+        {"window": (760, 2080, 640, 640), "of": ["ome-zarr", "geojson", "csv", "overlay"]},
+    ),
 )
 
 
@@ -48,7 +58,7 @@ DEMOS = (
 @option("-o", "--output", default="demo-output", show_default=True, help="Folder for what it makes.")
 @with_options(*TALK)
 def demo(output: str, mode: str, quiet: bool) -> None:
-    """Segment a real aerial image and part of a real slide; prints where label maps and pictures are."""
+    """Segment a real aerial image and part of a real slide; prints where label maps, numbers and pictures are."""
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     for one in DEMOS:
@@ -67,5 +77,6 @@ def make(one: Demo, image: Path, folder: Path, listener: Listener) -> list[Path]
     settings: Settings = {**one.settings, "overwrite": True}
     result = tilepipe.segment(image, one.model, folder / f"{one.name}.labels", listener=listener, **settings)
     picture = folder / f"{one.name}.png"
-    write_beside(tilepipe.open_source(image), result.plan.region, result.labels.map, picture)
+    picture.unlink(missing_ok=True)
+    write_beside(tilepipe.open_source(image), result.labels.map, picture)
     return [*result.paths, picture]

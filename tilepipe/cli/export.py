@@ -22,11 +22,12 @@ from tilepipe.text import comma_list
     show_default="by the ending of OUTPUT",
     help=PRODUCTS,
 )
+@option("--image", metavar="FILE", help="Image of the labels, for products that show it: overlay.")
 @option("--overwrite", is_flag=True, help="Replace an existing output.")
 @with_options(*VECTORS)
-def export(labels: str, output: str, of: tuple[str, ...] | None, overwrite: bool, **options: Any) -> None:
+def export(labels: str, output: str, of: tuple[str, ...] | None, **options: Any) -> None:
     """Write labels, or those of a run, as another product. Prints the paths of what was written."""
     from tilepipe.execution.export import export as export_labels
 
-    for path in export_labels(labels, output, of=of, overwrite=overwrite, **given(options)):
+    for path in export_labels(labels, output, of=of, **given(options)):
         say.out_line(path)

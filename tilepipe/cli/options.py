@@ -80,7 +80,8 @@ SCENE = (
 )
 
 PRODUCTS = (
-    "Products to write: cog, ome-zarr, csv (numbers), geojson, vectors (GeoPackage), flatgeobuf, shapefile, geoparquet."
+    "Products to write: cog, ome-zarr, geojson, vectors (GeoPackage), flatgeobuf, shapefile, geoparquet, csv "
+    "(numbers), png, overlay (a picture over the image)."
 )
 
 VECTORS = (expert(POLYGONS, "--crs", metavar="CRS", show_default="the image's", help="CRS of polygons in a table."),)

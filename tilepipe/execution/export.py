@@ -19,6 +19,9 @@ from tilepipe.products.formats import PRODUCTS, layer_path, output_paths, touche
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import open_label_file, open_map
 from tilepipe.products.material import Material
+from tilepipe.sources.base import Georeference, Source
+from tilepipe.sources.georeference import apart, placed, where
+from tilepipe.sources.open import image_files, open_source
 from tilepipe.storage import locked
 from tilepipe.text import comma_list
 
@@ -29,14 +32,16 @@ def export(
     output: str | Path,
     *,
     of: str | Sequence[str] | None = None,
+    image: str | Path | Source | None = None,
     overwrite: bool = False,
     **options: Unpack[PolygonSettings],
 ) -> list[Path]:
     """Write a label map, or that of a run (its work directory), in other formats; return the new paths.
 
-    `options` say how polygons are written. Tables of polygons tell of the margin too if the run has written that layer
-    beside the labels. Raises `UsageError` when an output exists or an option cannot be meant, `InputError` when there
-    are no labels to read.
+    `image` is the image of the labels, for products that show or measure it. `options` say how polygons are written.
+    Tables of polygons tell of the margin too if the run has written that layer beside the labels. Raises `UsageError`
+    when an output exists, an option cannot be meant or an image is needed and not given, `InputError` when there are no
+    labels to read.
     """
     labels = labels_file(labels)
     finished = open_label_file(labels)
@@ -45,17 +50,45 @@ def export(
         raise UsageError(f"{output} has no known suffix; name the format with `of`: {', '.join(PRODUCTS)}")
     outputs = Outputs(paths, overwrite, options=Request.of(options).polygons)
     outputs.options.refuse_unused(paths)
-    refuse_inputs(touched(outputs.files), [labels])
+    if image is None and (shown := [name for name in paths if PRODUCTS[name].needs_image]):
+        raise UsageError(f"{shown[0]} shows labels over their image, which only you can name: give it as `image`")
+    source = None if image is None else _image_of(finished, open_source(image), labels)
+    refuse_inputs(touched(outputs.files), [labels, *(image_files(source) if source else ())])
     refuse_existing(outputs)
     with locked(*outputs.locks):
         replaces, work = refuse_existing(outputs), outputs.work / "export"
-        material = Material.of({LABELS: finished, **_margin(labels)}, options=outputs.options)
+        material = Material.of({LABELS: finished, **_margin(labels)}, source, options=outputs.options)
         products = write_products(material, outputs, work, silent)
         put_in_place(work, {"products": products, "replaces": replaces})
         shutil.rmtree(work, ignore_errors=True)
         with suppress(OSError):  # a run keeps its own things there
             outputs.work.rmdir()
     return list(paths.values())
+
+
+def _image_of(labels: LabelMap, image: Source, path: Path) -> Source:
+    """Return the image if the labels lie on it. Raises `UsageError` if they do not."""
+    for size, start, scale, full, axis in zip(
+        labels.shape, labels.origin, labels.scale, image.shape[1:], ("rows", "columns"), strict=True
+    ):
+        if start + size * scale > full + (scale if scale != 1 else 0):  # a coarser grid is rounded to whole pixels
+            raise UsageError(
+                f"{image.name} is not the image of {path}: it has {full} {axis}, and the labels are of {axis} {start} "
+                f"to {start + size * scale:.0f}"
+            )
+    if apart(labels.georeference, _part(image.georeference, labels), *labels.shape) > 1:
+        places = where(image.georeference, *image.shape[1:]), where(labels.georeference, *labels.shape)
+        raise UsageError(f"{image.name} is not the image of {path}: it lies at {places[0]}, the labels at {places[1]}")
+    return image
+
+
+def _part(known: Georeference | None, labels: LabelMap) -> Georeference | None:
+    """Return where labels lie that are a part of an image at `known`, or have larger pixels."""
+    if known is None or known.transform is None:
+        return known
+    (y, x), (sy, sx), (a, b, _, d, e, _) = labels.origin, labels.scale, known.transform
+    left, top = placed(known.transform, x, y)
+    return Georeference(known.crs, (a * sx, b * sy, left, d * sx, e * sy, top))
 
 
 def _margin(labels: Path) -> dict[str, LabelMap]:

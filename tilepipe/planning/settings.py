@@ -28,8 +28,8 @@ class Choices(TypedDict, total=False):
     """Plane along t, counted from 0."""
 
     of: str | Sequence[str]
-    """Products: 'cog', 'ome-zarr', 'csv' (numbers), 'geojson', 'vectors' (GeoPackage), 'flatgeobuf', 'shapefile',
-    'geoparquet'; a list, or one text with commas between them."""
+    """Products: 'cog', 'ome-zarr', 'geojson', 'vectors' (GeoPackage), 'flatgeobuf', 'shapefile', 'geoparquet', 'csv'
+    (numbers), 'png' (picture), 'overlay' (picture over the image); a list, or one text with commas between them."""
     bounds: tuple[float, float, float, float]
     """Region as (left, bottom, right, top) in map coordinates of `bounds_crs`."""
     bounds_crs: str

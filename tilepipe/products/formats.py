@@ -14,6 +14,7 @@ from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Write, of_map
 from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr
 from tilepipe.products.polygons import write_geojson_of
+from tilepipe.products.quicklook import parse_png, write_overlay, write_png
 from tilepipe.products.vector_files import count_features, write_vectors_of
 from tilepipe.products.vector_options import TABLES
 from tilepipe.text import json_of
@@ -31,6 +32,8 @@ class Product:
     """Reads one from end to end; raises what is wrong with it."""
     folder: bool = False
     """Whether it is a Zarr folder rather than a file."""
+    needs_image: bool = False
+    """Whether it cannot be made of labels alone."""
     needs: tuple[str, ...] = ()
     """Packages of the extra `vectors` that it is written with."""
 
@@ -55,13 +58,15 @@ PRODUCTS = {
     "shapefile": Product(".shp.zip", write_vectors_of, count_features, needs=("pyogrio", "pyarrow")),
     "geoparquet": Product(".parquet", write_vectors_of, count_features, needs=("pyarrow",)),
     "csv": Product(".csv", write_numbers, parse_csv),
+    "overlay": Product(".overlay.png", write_overlay, parse_png, needs_image=True),
+    "png": Product(".png", write_png, parse_png),
 }
 LOSSLESS = {"cog", "ome-zarr"}
 """Products that hold every label and can be opened again."""
 POLYGONS = {"geojson", *TABLES}
 """Products of polygons."""
 OTHER_FORMATS = tuple(
-    "shp geoparquet kml gml json png jpg jpeg jp2 j2k webp gif bmp vrt img nc h5 hdf npy npz "  # noqa: SIM905
+    "shp geoparquet kml gml json jpg jpeg jp2 j2k webp gif bmp vrt img nc h5 hdf npy npz "  # noqa: SIM905
     "zarr zip pdf html svg svs ndpi mrxs".split()
 )
 """Endings of files in formats that are not written."""

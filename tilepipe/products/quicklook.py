@@ -1,81 +1,121 @@
-"""A picture of an image beside its labels, with a legend: for people, not for measuring."""
+"""Pictures of a label map, alone or over its image, with a legend and a scale bar: for people, not for measuring."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from tilepipe.box import Box
+from tilepipe.errors import UsageError
 from tilepipe.products.label_map import LabelMap
+from tilepipe.products.material import Material
+from tilepipe.products.numbers import Numbers
+from tilepipe.products.picture_page import Colour, Colours, ScaleBar, page_of
+from tilepipe.products.shrink import picture_shape, shrunk_colours, shrunk_image
+from tilepipe.products.staging import staged
 from tilepipe.sources.base import Source
-from tilepipe.sources.resample import Resampled
 
+MOST, LEAST = 2000, 640
+"""Longer side of a picture in pixels: at most, and what small maps are enlarged to."""
+OPACITY = 0.35
+"""How much of the image the colour of a class hides, but for its edges."""
+EDGE = 64
+"""Difference between the colours of neighbouring pixels, from 0 to 255, that makes an edge."""
+THICK = 800
+"""Pixels of the longer side for which an edge is one pixel thicker than one."""
+CLEAR = ("background", "other")
+"""Names of a class 0 that hides nothing of the image."""
 GAP = 12
-"""Pixels between the parts of the picture."""
-ROW = 28
-"""Height of the legend in pixels."""
-PAPER = (255, 255, 255)
+"""Pixels between two pictures."""
+
+BAND = 256
+"""Rows of a picture that are mixed at once."""
 
 
-def write_beside(source: Source, region: Box, labels: LabelMap, path: Path, size: int = 800) -> None:
-    """Write a PNG: `region` of the source on the left, its labels on the right, each at most `size` pixels.
+def write_png(material: Material, path: Path) -> None:
+    """Write the labels as a PNG at the new path `path`, at most `MOST` pixels large; nodata is white.
 
-    The source's first three bands are taken for red, green and blue, as they are when they are uint8, else stretched
-    between their 2nd and 98th percentile. `labels` cover exactly `region`.
+    Raises `StorageError` when the disk is full, `UsageError` when `path` exists.
     """
-    shrink = max(1.0, region.height / size, region.width / size)
-    height, width = max(1, int(region.height / shrink)), max(1, int(region.width / shrink))
-    left = Image.fromarray(_rgb(_cut(source, region, shrink))).resize((width, height))
-    right = Image.fromarray(_colours(_pick(labels, height, width), labels))
-    page = Image.new("RGB", (2 * width + GAP, height + ROW), PAPER)
-    page.paste(left, (0, 0))
-    page.paste(right, (width + GAP, 0))
-    _write_legend(page, labels, width + GAP, height)
-    page.save(path)
+    labels = material.map
+    picture = _on_paper(shrunk_colours(labels, picture_shape(labels, MOST, LEAST), frozenset()))
+    _save(page_of(picture, _legend(labels, material.numbers()), ScaleBar.of(labels, picture.shape[1])), path)
 
 
-def _cut(source: Source, region: Box, shrink: float) -> NDArray[Any]:
-    """Return about region / shrink pixels of the source, (bands, y, x)."""
-    _, height, width = source.shape
-    small = max(1, int(height / shrink)), max(1, int(width / shrink))
-    y, x = small[0] / height, small[1] / width
-    y0, x0 = int(region.y0 * y), int(region.x0 * x)
-    box = Box(y0, x0, max(y0 + 1, int(region.y1 * y)), max(x0 + 1, int(region.x1 * x)))
-    return Resampled(source, *small).read(box)
+def write_overlay(material: Material, path: Path) -> None:
+    """Write the image with the labels over it as a PNG at the new path `path`, at most `MOST` pixels large.
+
+    A class 0 that is called 'background' or 'other' is left clear. Raises `UsageError` without an image.
+    """
+    labels = material.map
+    if material.image is None:
+        raise UsageError(f"{path.name} shows labels over their image, and none is given; name it with `image`")
+    shape = picture_shape(labels, MOST, LEAST)
+    clear = frozenset({0} if labels.legend.classes[0].lower() in CLEAR else ())
+    colours = shrunk_colours(labels, shape, clear)
+    picture = _over(shrunk_image(material.image, labels, shape), colours, _edges(colours))
+    _save(page_of(picture, _legend(labels, material.numbers(), clear), ScaleBar.of(labels, shape[1])), path)
 
 
-def _rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    pixels = pixels[[0, 1, 2] if len(pixels) >= 3 else [0, 0, 0]]
-    if pixels.dtype != np.uint8:
-        low, high = np.nanpercentile(pixels, (2, 98))
-        pixels = np.clip((pixels - low) * (255 / max(high - low, 1e-9)), 0, 255)
-    return np.ascontiguousarray(np.nan_to_num(pixels).astype(np.uint8).transpose(1, 2, 0))
+def write_beside(source: Source, labels: LabelMap, path: Path, size: int = 800) -> None:
+    """Write a PNG at the new path `path`: what the labels cover of the image on the left, the labels on the right.
+
+    Each is at most `size` pixels large.
+    """
+    shape, legend = picture_shape(labels, size, 1), labels.legend
+    left, right = shrunk_image(source, labels, shape), _on_paper(shrunk_colours(labels, shape, frozenset()))
+    picture = np.concatenate([left, np.full((shape[0], GAP, 3), 255, np.uint8), right], axis=1)
+    names = list(zip(legend.classes, legend.palette, strict=True))
+    _save(page_of(picture, names, ScaleBar.of(labels, shape[1])), path)
 
 
-def _pick(labels: LabelMap, height: int, width: int) -> NDArray[Any]:
-    """Return every so many-th label: (height, width), read in bands of rows."""
-    columns = (np.arange(width) * 2 + 1) * labels.shape[1] // (2 * width)
-    rows = (np.arange(height) * 2 + 1) * labels.shape[0] // (2 * height)
-    picked = []
-    for some in np.array_split(rows, max(1, height // 64)):
-        band = labels.read(Box(int(some[0]), 0, int(some[-1]) + 1, labels.shape[1]))
-        picked.append(band[some - some[0]][:, columns])
-    return np.concatenate(picked)
+def _edges(colours: Colours) -> NDArray[np.bool_]:
+    """Return the edge of each class, (height, width): pixels inside it along what is clear or has another colour."""
+    there = colours[..., 3] >= 128
+    edges = np.zeros_like(there)
+    for axis in (0, 1):
+        last = colours.shape[axis] - 1
+        near, far = (np.take(colours, range(start, start + last), axis).astype(np.int16) for start in (0, 1))
+        differs = np.abs(near - far).max(-1) > EDGE
+        for start in (0, 1):
+            edges[(slice(None),) * axis + (slice(start, start + last),)] |= differs
+    edges &= there
+    thicker = max(there.shape) // THICK
+    return scipy.ndimage.binary_dilation(edges, iterations=thicker, mask=there) if thicker else edges
 
 
-def _colours(values: NDArray[Any], labels: LabelMap) -> NDArray[np.uint8]:
-    table = np.full((labels.legend.nodata + 1, 3), PAPER, dtype=np.uint8)
-    table[: len(labels.legend.palette)] = labels.legend.palette
-    return np.asarray(table[values])
+def _on_paper(colours: Colours) -> Colours:
+    return _over(np.full((*colours.shape[:2], 3), 255, np.uint8), colours, np.ones(colours.shape[:2], bool))
 
 
-def _write_legend(page: Image.Image, labels: LabelMap, x: int, y: int) -> None:
-    draw = ImageDraw.Draw(page)
-    for name, colour in zip(labels.legend.classes, labels.legend.palette, strict=True):
-        draw.rectangle((x, y + 8, x + 12, y + 20), fill=colour, outline=(0, 0, 0))
-        draw.text((x + 18, y + 8), name, fill=(0, 0, 0))
-        x += 18 + int(draw.textlength(name)) + 16
+def _over(below: Colours, colours: Colours, opaque: NDArray[np.bool_]) -> Colours:
+    """Return `below` under colours that are multiplied by their fourth channel; it shines through if not `opaque`."""
+    page = np.empty_like(below)
+    for y in range(0, len(page), BAND):
+        band = slice(y, y + BAND)
+        over = colours[band] * np.where(opaque[band], 1.0, OPACITY)[..., None]
+        page[band] = np.floor(below[band] * (1 - over[..., 3:] / 255) + over[..., :3] + 0.5)
+    return page
+
+
+def _legend(labels: LabelMap, numbers: Numbers, clear: frozenset[int] = frozenset()) -> list[tuple[str, Colour]]:
+    """Return name, share and colour of each class that has pixels and is not clear."""
+    return [
+        (f"{one.name} {100 * one.share:.1f} %", labels.legend.palette[one.value])
+        for one in numbers.classes
+        if one.pixels and one.value not in clear
+    ]
+
+
+def _save(page: Image.Image, path: Path) -> None:
+    with staged(path) as part:
+        page.save(part, "PNG", optimize=True)
+
+
+def parse_png(path: Path) -> None:
+    """Read a PNG from end to end. Raises `OSError` or `ValueError` if it is none."""
+    with Image.open(path, formats=["PNG"]) as picture:
+        picture.load()
