@@ -53,7 +53,7 @@ DOORS = {
     "matplotlib": ["training/*.py"],
     "pyogrio": ["products/vector_files.py"],
     "pyarrow": ["products/vector*.py"],
-    "shapely": ["products/arcs.py", "products/*shape*.py"],
+    "shapely": ["products/arcs.py", "products/right_angles.py"],
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ import tilepipe as tp
 from tilepipe.errors import LockedError, UsageError
 from tilepipe.execution.export import export
 from tilepipe.products import formats
+from tilepipe.sources.array import ArraySource
 from tilepipe.testing import random_unet
 
 MODEL = random_unet()
+CODES_OF_BLOCKS = ArraySource(np.kron(CODES[:12, :18], np.ones((5, 5), np.uint8)))
 
 
 @pytest.fixture
@@ -104,7 +107,26 @@ def test_options_that_change_nothing_are_refused(tmp_path: Path) -> None:
         segment(tmp_path / "a.tif", crs="EPSG:4326")
     with pytest.raises(UsageError, match="GeoJSON is in longitude and latitude"):
         segment(tmp_path / "a.geojson", crs="EPSG:4326")
+    for options in ({"min_area": 5}, {"simplify": 1.0, "smooth": True}):
+        with pytest.raises(UsageError, match="changes polygons, and none are written"):
+            segment(tmp_path / "a.tif", **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [{"min_area": 0}, {"fill_holes": "some"}, {"simplify": -1.0}, {"smooth": "yes"}])
+def test_options_that_cannot_be_meant_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="cannot be used; give"):
+        segment(tmp_path / "a.geojson", **options)
+
+
+def test_geojson_is_cleaned_up_as_tables_are(tmp_path: Path) -> None:
+    plain = segment(tmp_path / "a.geojson", CODES_OF_BLOCKS).paths[0]
+    segment(
+        tmp_path / "b.tif", CODES_OF_BLOCKS, of=["cog", "geojson", "vectors"], min_area=30, fill_holes=4, simplify=1.0
+    )
+    counts = [len(json.loads(path.read_text())["features"]) for path in (plain, tmp_path / "b.geojson")]
+    assert counts[0] > counts[1] == len(columns(tmp_path / "b.gpkg")["id"]) > 0
+    assert columns(tmp_path / "b.gpkg")["area_px"].min() > 20
 
 
 def test_a_missing_package_is_said_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize, shapes
 
 from tilepipe.products.label_map import Legend, label_map_of
-from tilepipe.products.outlines import Outline, outlines, signed_area
+from tilepipe.products.outline import Outline, signed_area
+from tilepipe.products.outlines import outlines
 
 LEGEND = Legend("cover", ("water", "wood", "town"), ((9, 9, 9), (213, 94, 0), (0, 158, 115)), 255)
 

@@ -25,7 +25,7 @@ from rasterio.transform import Affine
 
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
-from tilepipe.products import outlines
+from tilepipe.products import cleanup
 from tilepipe.products.label_map import LabelMap, Legend, Measure, label_map_of
 from tilepipe.products.vector_files import write_vectors
 from tilepipe.products.vector_options import VectorOptions
@@ -85,7 +85,7 @@ def test_burnt_back_they_are_the_labels(
 ) -> None:
     path, labels = tmp_path_factory.mktemp("v") / f"a{ending}", random_labels(height, width, seed, size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outlines.outlines, "__defaults__", (block, None))
+        patch.setattr(cleanup.cleaned, "__defaults__", (None, block))
         write_vectors(map_of(labels), path)
     columns, shapes = table(path)
     assert shapely.is_valid(shapes).all()
@@ -150,7 +150,7 @@ def test_margins_are_those_of_the_pixels(tmp_path_factory: pytest.TempPathFactor
     path, labels = tmp_path_factory.mktemp("v") / "a.gpkg", random_labels(30, 33, seed)
     codes = np.random.default_rng(seed).integers(0, 256, labels.shape).astype(np.uint8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outlines.outlines, "__defaults__", (block, None))
+        patch.setattr(cleanup.cleaned, "__defaults__", (None, block))
         write_vectors(map_of(labels), path, margin=label_map_of(codes, MARGIN))
     columns, shapes = table(path)
     numbers = rasterize(

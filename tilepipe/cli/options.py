@@ -84,7 +84,40 @@ PRODUCTS = (
     "(numbers), png, overlay (a picture over the image)."
 )
 
-VECTORS = (expert(POLYGONS, "--crs", metavar="CRS", show_default="the image's", help="CRS of polygons in a table."),)
+VECTORS = (
+    expert(POLYGONS, "--crs", metavar="CRS", show_default="the image's", help="CRS of polygons in a table."),
+    expert(
+        POLYGONS,
+        "--min-area",
+        type=float,
+        metavar="AREA",
+        help="Leave out smaller polygons: square metres, of slides square micrometres, without a position pixels.",
+    ),
+    expert(
+        POLYGONS,
+        "--fill-holes",
+        type=word_or(float, "all"),
+        metavar="AREA|all",
+        help="Close holes up to this area, or each, unless they hold another polygon or nodata.",
+    ),
+    expert(
+        POLYGONS,
+        "--simplify",
+        type=float,
+        metavar="LENGTH",
+        help="Simplify borders; they move at most this far. Neighbours keep their common border.",
+    ),
+    expert(
+        POLYGONS, "--smooth", is_flag=True, default=None, help="Round corners. Neighbours keep their common border."
+    ),
+    expert(
+        POLYGONS,
+        "--orthogonalize",
+        is_flag=True,
+        default=None,
+        help="Give polygons right angles, as buildings have. Neighbours may overlap or part then.",
+    ),
+)
 
 SETTINGS = (
     option("--of", type=comma_list, metavar="LIST", help=PRODUCTS),

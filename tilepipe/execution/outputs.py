@@ -9,8 +9,8 @@ from tilepipe.errors import UsageError
 from tilepipe.execution.run_record import RunRecord
 from tilepipe.paths import files_in, refuse_inputs, work_directory
 from tilepipe.planning.settings import Request
-from tilepipe.products.formats import POLYGONS, PRODUCTS, File, files_of, output_paths, touched
-from tilepipe.products.vector_options import PLAIN, VectorOptions
+from tilepipe.products.formats import PRODUCTS, File, files_of, output_paths, touched
+from tilepipe.products.vector_options import PLAIN, POLYGONS, VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.sources.open import image_files
 from tilepipe.sources.slide import SlideSource

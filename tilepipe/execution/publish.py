@@ -23,8 +23,9 @@ from tilepipe.events import Event, Listener
 from tilepipe.execution.file_state import FileState, is_same, seen, sha256_of, state_of
 from tilepipe.execution.outputs import Outputs
 from tilepipe.execution.run_record import RECORD, RunRecord, as_written, read_record
-from tilepipe.products.formats import LOSSLESS, POLYGONS, PRODUCTS, SIDECARS
+from tilepipe.products.formats import LOSSLESS, PRODUCTS, SIDECARS
 from tilepipe.products.material import Material
+from tilepipe.products.vector_options import POLYGONS
 from tilepipe.storage import locked, storage_errors, sync, sync_tree, write_json
 from tilepipe.text import setting
 

@@ -18,7 +18,7 @@ import numpy as np
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.products.formats import refuse_unknown
-from tilepipe.products.vector_options import target_name
+from tilepipe.products.vector_options import ALL, target_name
 from tilepipe.text import comma_list
 from tilepipe.tiling.uncertainty import layer_names
 from tilepipe.tiling.weights import PROFILES
@@ -182,7 +182,9 @@ KINDS: dict[str, Kind] = {
     "statistics": _one_of("auto", "field", "whole", "tile"),
     "on_tile_error": _one_of("nodata", "fail"),
     **dict.fromkeys(("device", "precision", "scheduler", "trust_model"), Kind(_word, "a word, in quotes")),
-    **dict.fromkeys(("overwrite", "force_resolution"), Kind(_is(bool, np.bool_), "true or false")),
+    **dict.fromkeys(
+        ("overwrite", "force_resolution", "smooth", "orthogonalize"), Kind(_is(bool, np.bool_), "true or false")
+    ),
     "memory": Kind(lambda value: _word(value) or (_whole(value) and value >= 0), "a size like 4GiB, or bytes", _memory),
     "mask": Kind(_file, "auto, none, tissue, value:255 or the path of a GeoJSON file", str),
     "region": Kind(
@@ -192,6 +194,12 @@ KINDS: dict[str, Kind] = {
         lambda value: value if isinstance(value, Box) else str(value) if _file(value) else Box(*value),
     ),
     "bounds": Kind(_listed(_number, 4), "four numbers: left, bottom, right, top"),
+    "min_area": Kind(_size, f"an area above 0 and below {LARGEST:g}", float),
+    "fill_holes": Kind(
+        lambda value: value == ALL if _word(value) else _size(value),
+        f"{ALL}, or an area above 0 and below {LARGEST:g}",
+    ),
+    "simplify": Kind(_size, f"a length above 0 and below {LARGEST:g}", float),
     "crs": Kind(_word, "a CRS in quotes, like 'EPSG:4326'", target_name),
     "bounds_crs": Kind(_word, "a CRS in quotes, like 'EPSG:4326'"),
     "window": Kind(_listed(_whole, 4), "four whole numbers: column, row, width, height"),

@@ -91,6 +91,18 @@ class PolygonSettings(TypedDict, total=False):
 
     crs: str
     """Coordinate reference system of polygons in a table, such as 'EPSG:4326'; the image's own by default."""
+    min_area: float
+    """Area below which a polygon is left out: square metres of images on the earth, square micrometres of slides, else
+    pixels."""
+    fill_holes: float | Literal["all"]
+    """Largest area of a hole that is closed, or 'all'. A hole that holds another polygon or nodata stays."""
+    simplify: float
+    """Farthest that a simplified border may lie from that of the pixels: metres, micrometres or pixels. Neighbours keep
+    their common border."""
+    smooth: bool
+    """Whether corners are cut, of borders simplified by 1.5 pixels if `simplify` is not given."""
+    orthogonalize: bool
+    """Whether polygons get right angles, as buildings have. Neighbours may overlap or part then."""
 
 
 class Settings(Choices, PolygonSettings, total=False):

@@ -63,8 +63,6 @@ PRODUCTS = {
 }
 LOSSLESS = {"cog", "ome-zarr"}
 """Products that hold every label and can be opened again."""
-POLYGONS = {"geojson", *TABLES}
-"""Products of polygons."""
 OTHER_FORMATS = tuple(
     "shp geoparquet kml gml json jpg jpeg jp2 j2k webp gif bmp vrt img nc h5 hdf npy npz "  # noqa: SIM905
     "zarr zip pdf html svg svs ndpi mrxs".split()

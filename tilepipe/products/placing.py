@@ -16,7 +16,7 @@ from rasterio.warp import transform
 from tilepipe.errors import UsageError
 from tilepipe.products.cog import GDAL_ERRORS
 from tilepipe.products.label_map import LabelMap
-from tilepipe.products.outlines import Floats
+from tilepipe.products.outline import Floats
 from tilepipe.sources.base import Georeference
 
 STEP = 128

@@ -21,9 +21,10 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.warp import transform_geom
 
+from tilepipe.products.cleanup import cleaned
 from tilepipe.products.label_map import LabelMap
 from tilepipe.products.material import Material
-from tilepipe.products.outlines import Floats, Outline, outlines, signed_area
+from tilepipe.products.outline import Floats, Outline, signed_area
 from tilepipe.products.placing import (
     STEP,
     WGS84,
@@ -61,7 +62,7 @@ def write_geojson(labels: LabelMap, path: Path, options: VectorOptions = PLAIN) 
     with staged(path) as part, part.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"
-        for feature in _features(labels, dialect):
+        for feature in _features(labels, options, dialect):
             file.write(separator + json.dumps(feature, ensure_ascii=False))
             separator = ",\n"
         file.write("\n]}\n")
@@ -103,8 +104,8 @@ def _decimals(place: Place, shape: tuple[int, int]) -> int:
     return max(7, math.ceil(-math.log10(pixel)) + 2)
 
 
-def _features(labels: LabelMap, dialect: _Dialect) -> Iterator[dict[str, Any]]:
-    found = outlines(labels)
+def _features(labels: LabelMap, options: VectorOptions, dialect: _Dialect) -> Iterator[dict[str, Any]]:
+    found = cleaned(labels, options)
     while some := list(islice(found, 4096)):  # placed together because a call of PROJ is slow
         if dialect.crs:
             some = [replace(one, rings=[with_corners_every(STEP, ring) for ring in one.rings]) for one in some]

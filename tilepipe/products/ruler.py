@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 
 from tilepipe.products.ellipsoid import areas_and_lengths
 from tilepipe.products.label_map import LabelMap
-from tilepipe.products.outlines import Floats
+from tilepipe.products.outline import Floats
 from tilepipe.products.placing import STEP, WGS84, Place, carried, is_placed, native_place, with_corners_every
 
 

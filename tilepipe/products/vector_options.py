@@ -1,9 +1,10 @@
-"""What a user may choose of polygons: the reference system that they are in. Labels are the same whatever is chosen."""
+"""What a user may choose of polygons: reference system and clean-up. Labels are the same whatever is chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from rasterio.crs import CRS
@@ -14,21 +15,51 @@ from tilepipe.text import setting
 
 TABLES = {"vectors", "flatgeobuf", "shapefile", "geoparquet"}
 """Products that hold polygons as a table, in the reference system of the raster or in another one."""
+POLYGONS = {"geojson", *TABLES}
+"""Products of polygons."""
+ALL = "all"
+"""Of holes: whatever their area."""
 
 
 @dataclass(frozen=True)
 class VectorOptions:
-    """How polygons are written."""
+    """How polygons are written. Areas and lengths are in the unit of the polygons: metres, micrometres or pixels."""
 
     crs: str | None = None
     """Reference system of the polygons; the raster's own if None."""
+    min_area: float | None = None
+    """Smaller polygons are left out."""
+    fill_holes: float | str | None = None
+    """Holes up to this area are closed, or with `ALL` each, if they hold neither another polygon nor nodata."""
+    simplify: float | None = None
+    """Farthest that a simplified border may lie from that of the pixels."""
+    smooth: bool = False
+    """Whether corners are cut."""
+    orthogonalize: bool = False
+    """Whether polygons get right angles."""
+
+    @property
+    def redraws(self) -> bool:
+        """Whether borders are drawn otherwise than along the pixels."""
+        return bool(self.simplify or self.smooth or self.orthogonalize)
 
     def refuse_unused(self, products: Iterable[str]) -> None:
-        """Raise `UsageError` for an option that changes none of the products that are written."""
-        if self.crs is not None and not TABLES & set(products):
+        """Raise `UsageError` for an option that changes none of the products that are written, or lacks its package."""
+        written = set(products)
+        if self.crs is not None and not TABLES & written:
             raise UsageError(
                 f"{setting(crs=self.crs)} is for polygons in a table, and none is written (GeoJSON is in longitude and "
                 f"latitude); add one of {', '.join(sorted(TABLES))} to `of`, or leave `crs` out"
+            )
+        chosen = self.to_dict()
+        if chosen and not POLYGONS & written:
+            raise UsageError(
+                f"{setting(**chosen)} changes polygons, and none are written; add one of "
+                f"{', '.join(sorted(POLYGONS))} to `of`"
+            )
+        if self.redraws and find_spec("shapely") is None:
+            raise UsageError(
+                f"{setting(**chosen)} needs shapely, which is not installed; run: pip install 'tilepipe[vectors]'"
             )
 
     @classmethod

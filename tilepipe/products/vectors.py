@@ -24,8 +24,9 @@ import numpy as np
 from rasterio.crs import CRS
 
 from tilepipe.errors import UsageError
+from tilepipe.products.cleanup import cleaned
 from tilepipe.products.label_map import LabelMap
-from tilepipe.products.outlines import Floats, Outline, outlines, signed_area
+from tilepipe.products.outline import Floats, Outline, signed_area
 from tilepipe.products.placing import STEP, Place, carried, is_placed, native_place, with_corners_every
 from tilepipe.products.ruler import Ruler
 from tilepipe.products.vector_options import VectorOptions, target_crs
@@ -48,6 +49,7 @@ class Table:
     """The polygons of one label map, as they are asked for."""
 
     labels: LabelMap
+    options: VectorOptions
     margin: LabelMap | None
     """The layer of that name, on the grid of the labels."""
     ruler: Ruler
@@ -69,7 +71,7 @@ class Table:
                 f"{setting(crs=options.crs)}: the image has no reference system to come from; leave `crs` out"
             )
         moved = own if crs != own else None
-        return cls(labels, margin, Ruler.of(labels), crs, moved, native_place(labels))
+        return cls(labels, options, margin, Ruler.of(labels), crs, moved, native_place(labels))
 
     @property
     def schema(self) -> pyarrow.Schema:
@@ -87,7 +89,7 @@ class Table:
         """Yield the features, `BATCH` at a time. Raises `UsageError` for corners that have no place in `crs`."""
         import pyarrow as pa
 
-        schema, found, done = self.schema, outlines(self.labels, layer=self.margin), 0
+        schema, found, done = self.schema, cleaned(self.labels, self.options, self.margin), 0
         names = np.array(self.labels.legend.classes, dtype=object)
         while some := list(islice(found, BATCH)):
             classes = np.array([one.label for one in some])

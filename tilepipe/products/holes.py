@@ -1,0 +1,93 @@
+"""Small regions left out and small holes closed, while outlines are traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.arrays import Labels
+from tilepipe.box import Box
+from tilepipe.products.outline import Floats, Ints, Outline
+from tilepipe.products.ruler import Ruler
+
+BATCH = 4096
+"""Outlines that are measured together."""
+CELL = 256
+"""Side in pixels of the squares in which pixels are looked up."""
+
+
+class Contents:
+    """Pixels that a hole must not hold to be closed: one of each region that is kept, and the corners of nodata."""
+
+    def __init__(self, nodata: int) -> None:
+        """Begin with none; `nodata` is its value in the label map."""
+        self._nodata = nodata
+        self._cells: dict[tuple[int, int], list[tuple[int, int]]] = {}
+
+    def see(self, box: Box, pixels: Labels) -> None:
+        """Note the upper left corners of what is nodata in a block: each connected part of it has one."""
+        nodata = np.pad(pixels == self._nodata, ((1, 0), (1, 0)))
+        first = nodata[1:, 1:] & ~nodata[:-1, 1:] & ~nodata[1:, :-1]
+        for y, x in np.argwhere(first).tolist():
+            self.add(y + box.y0, x + box.x0)
+
+    def keep(self, outline: Outline) -> None:
+        """Note a region that is kept, by its topmost, then leftmost, pixel."""
+        ring = outline.rings[0]
+        first = ring[np.lexsort((ring[:, 0], ring[:, 1]))[0]]
+        self.add(int(first[1]), int(first[0]))
+
+    def add(self, y: int, x: int) -> None:
+        """Note a pixel."""
+        self._cells.setdefault((y // CELL, x // CELL), []).append((y, x))
+
+    def inside(self, hole: Floats) -> bool:
+        """Return whether one of the pixels lies in a hole (N, 2), a closed ring of pixel corners."""
+        (x0, y0), (x1, y1) = hole.min(0).astype(int).tolist(), hole.max(0).astype(int).tolist()
+        cells = [
+            (y, x) for y in range(y0 // CELL, (y1 - 1) // CELL + 1) for x in range(x0 // CELL, (x1 - 1) // CELL + 1)
+        ]
+        near = [(y, x) for cell in cells for y, x in self._cells.get(cell, ()) if y0 <= y < y1 and x0 <= x < x1]
+        return bool(near) and bool(_inside(np.array(near), hole).any())
+
+
+def _inside(pixels: Ints, ring: Floats) -> NDArray[np.bool_]:
+    """Return which pixels (N, 2) as (y, x) lie inside a ring: an odd number of its edges is to their left."""
+    start, end = ring[:-1], ring[1:]
+    upright = start[:, 0] == end[:, 0]
+    x, low, high = start[upright, 0], np.minimum(start, end)[upright, 1], np.maximum(start, end)[upright, 1]
+    y, column = pixels[:, :1] + 0.5, pixels[:, 1:]
+    return np.asarray(((low < y) & (y < high) & (x <= column)).sum(1) % 2 == 1)
+
+
+def without_specks(found: Iterator[Outline], ruler: Ruler, least: float) -> Iterator[Outline]:
+    """Yield the outlines whose area is at least `least`."""
+    while some := list(islice(found, BATCH)):
+        areas = ruler.measure([one.rings for one in some])[0]
+        yield from (one for one, area in zip(some, areas, strict=True) if area >= least)
+
+
+def closed(group: Iterator[Outline], ruler: Ruler, contents: Contents, limit: float, least: float) -> Iterator[Outline]:
+    """Yield the outlines of a group without holes of an area up to `limit`, and without regions smaller than `least`.
+
+    A hole that holds a region that is kept, or nodata, stays. What lies in a hole must be in this group or an earlier
+    one; regions are looked at from the smallest to the largest, so that it is known what is kept in each.
+    """
+    found = list(group)
+    sizes = [np.ptp(one.rings[0], axis=0).prod() for one in found]
+    kept: dict[int, Outline] = {}
+    for k in np.argsort(sizes, kind="stable").tolist():
+        one = found[k]
+        if len(one.rings) > 1:
+            areas = ruler.measure([[hole] for hole in one.rings[1:]])[0]
+            open_ = [h for h, area in zip(one.rings[1:], areas, strict=True) if area > limit or contents.inside(h)]
+            one = replace(one, rings=[one.rings[0], *open_])
+        if least and ruler.measure([one.rings])[0][0] < least:
+            continue
+        contents.keep(one)
+        kept[k] = one
+    yield from (kept[k] for k in sorted(kept))

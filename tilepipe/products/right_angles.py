@@ -1,0 +1,84 @@
+"""Outlines of buildings with right angles: edges along the building's main direction and across it."""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+
+from tilepipe.products.outline import Floats
+
+ALIKE = 0.7
+"""Least intersection over union with the region; what is less alike keeps its outline."""
+
+
+def right_angled(rings: list[Floats], region: list[Floats], step: float) -> list[Floats] | None:
+    """Return rings whose edges meet at right angles, or None if they would be too unlike the region, or not valid.
+
+    `rings` are those of a simplified outline, `region` those that were traced, (N, 2) and closed, in a unit of length;
+    edges shorter than `step` are left out. Of the mean direction of the edges and that of the smallest rectangle around
+    the region, the one is taken that comes closer to the region.
+    """
+    wanted = shapely.Polygon(region[0], region[1:])
+    best, alike = None, ALIKE
+    for angle in (_direction(rings[0]), _direction(shapely.get_coordinates(shapely.oriented_envelope(wanted)))):
+        turned = [_squared(ring @ _turn(-angle), step) for ring in rings]
+        if turned[0] is None:
+            continue
+        squared = [ring @ _turn(angle) for ring in turned if ring is not None]
+        shape = shapely.Polygon(squared[0], squared[1:])
+        if shape.is_valid and (found := _alike(shape, wanted)) >= alike:
+            best, alike = squared, found
+    return best
+
+
+def _alike(one: shapely.Polygon, other: shapely.Polygon) -> float:
+    """Return intersection over union."""
+    return float(shapely.intersection(one, other).area / shapely.union(one, other).area)
+
+
+def _direction(ring: Floats) -> float:
+    """Return the angle of the edges, up to right angles; long edges weigh most."""
+    edges = np.diff(ring, axis=0)
+    lengths = np.hypot(*edges.T)
+    fourfold = (lengths**2 * np.exp(4j * np.arctan2(edges[:, 1], edges[:, 0]))).sum()
+    return float(np.angle(fourfold) / 4)
+
+
+def _turn(angle: float) -> Floats:
+    """Return the matrix that turns points (N, 2) from the left."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, s], [-s, c]])
+
+
+def _squared(ring: Floats, step: float) -> Floats | None:
+    """Return the ring with edges along the axes only; None if fewer than four are left.
+
+    Edges in a row that are nearer to one axis become one line, at their mean place. Then the shortest edges go, and the
+    lines before and after them become one.
+    """
+    edges, middles = np.diff(ring, axis=0), (ring[:-1] + ring[1:]) / 2
+    along = np.abs(edges[:, 0]) >= np.abs(edges[:, 1])
+    first = int(np.argmax(along != np.roll(along, 1)))
+    if along.all() or not along.any():
+        return None
+    edges, middles, along = np.roll(edges, -first, 0), np.roll(middles, -first, 0), np.roll(along, -first)
+    runs = np.cumsum(along != np.roll(along, 1)) - 1
+    level = along[np.searchsorted(runs, np.arange(runs[-1] + 1))]  # whether each line is a level one
+    weight = np.bincount(runs, np.hypot(*edges.T))
+    place = np.bincount(runs, np.hypot(*edges.T) * np.where(along, middles[:, 1], middles[:, 0])) / weight
+    while len(place) > 4:
+        lengths = np.abs(np.roll(place, -1) - np.roll(place, 1))
+        k = int(np.argmin(lengths))
+        if lengths[k] >= step:
+            break
+        before, after = (k - 1) % len(place), (k + 1) % len(place)
+        total = weight[before] + weight[after]
+        place[before] = (place[before] * weight[before] + place[after] * weight[after]) / total
+        weight[before] = total
+        keep = np.delete(np.arange(len(place)), [k, after])
+        place, weight, level = place[keep], weight[keep], level[keep]
+    if len(place) < 4:
+        return None
+    other = np.roll(place, -1)
+    points = np.column_stack((np.where(level, other, place), np.where(level, place, other)))
+    return np.concatenate([points, points[:1]])
