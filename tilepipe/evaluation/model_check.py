@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -28,6 +27,7 @@ from tilepipe.models.probe.result import Probe
 from tilepipe.models.probe.upsampling_lint import Finding, lint
 from tilepipe.planning.receptive_field import contradictions
 from tilepipe.storage import cannot_write
+from tilepipe.text import JSON
 
 _TRIAL = 64  # pixels at least a side of the tile that the model is tried on
 
@@ -63,7 +63,7 @@ class ModelCheck:
         fields = {**self.card.model_dump(mode="json"), "stride": self.probe.stride or self.card.stride}
         return ModelCard(**{**fields, "halo": self.halo})
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JSON:
         """Return everything as JSON types."""
         return {
             "model": self.name,

@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError, public
+from tilepipe.evaluation.accuracy.class_map import ClassMap, Map, RawMap, class_table, open_raw
 from tilepipe.evaluation.accuracy.evaluation import Evaluation
 from tilepipe.evaluation.accuracy.page import write_page
 from tilepipe.evaluation.accuracy.stream import evaluate as compare
 from tilepipe.evaluation.accuracy.terms import Terms
 from tilepipe.events import Listener, silent
 from tilepipe.paths import labels_file, refuse_inputs
-from tilepipe.products.label_map import LabelMap
-from tilepipe.products.labels import Labels, open_label_file
-from tilepipe.sources.base import Georeference, Source
 from tilepipe.sources.georeference import disagreement
-from tilepipe.sources.label_values import whole_numbers
-from tilepipe.sources.open import of_labels, open_source
 from tilepipe.storage import cannot_write
 from tilepipe.text import setting
-
-Map = str | Path | Labels | LabelMap | Source | NDArray[Any]
-"""What may stand for a label map: a path, labels, a source of one band, or an array (height, width)."""
-OFFSET = 1 << 15  # so that int16 values have an index too
-UNKNOWN = -1
 
 
 class MapOptions(TypedDict, total=False):
@@ -51,50 +36,6 @@ class MapOptions(TypedDict, total=False):
     """Path of an HTML page with pictures to write."""
     overwrite: bool
     """Whether a page that exists is replaced."""
-
-
-@dataclass(frozen=True)
-class _Raw:
-    """A label map as it is stored."""
-
-    name: str
-    shape: tuple[int, int]
-    read: Callable[[Box], NDArray[Any]]
-    valid: Callable[[Box], NDArray[np.bool_] | None]
-    without_label: frozenset[int]
-    """Values of pixels that have no label."""
-    georeference: Georeference | None = None
-    classes: tuple[str, ...] = ()
-    nodata: float | None = None
-    """Value that the file says to be nodata, beside a mask."""
-
-
-@dataclass(frozen=True)
-class _ClassMap:
-    """A label map in class numbers; `nodata` where there is no label."""
-
-    raw: _Raw
-    table: NDArray[np.int32]
-    nodata: int
-    remedy: str
-    nodata_is_label: bool = False
-    """Whether the value that the file says to be nodata was named as a label."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.raw.shape
-
-    def read(self, box: Box, /) -> NDArray[np.uint16]:
-        values, valid = self.raw.read(box), self.raw.valid(box)
-        index = np.clip(values.astype(np.int64) + OFFSET, 0, len(self.table) - 1)
-        labels = self.table[index]
-        if valid is not None:
-            meant = values == self.raw.nodata if self.nodata_is_label else False
-            labels = np.where(valid | meant, labels, self.nodata)
-        if (unknown := labels == UNKNOWN).any():
-            value = int(values[unknown][0])
-            raise InputError(f"{self.raw.name} holds the value {value}, which is no class; {self.remedy}")
-        return labels.astype(np.uint16)
 
 
 @public
@@ -131,7 +72,7 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
         refuse_inputs([page], [Path(what) for what in (prediction, truth) if isinstance(what, str | Path)])
         _check_page(page, bool(asked.get("overwrite")))
     ignore = asked.get("ignore", 255)
-    first, second = _open(prediction, {255}), _open(truth, set() if ignore is None else {ignore})
+    first, second = open_raw(prediction, {255}), open_raw(truth, set() if ignore is None else {ignore})
     _check_grids(first, second)
     classes = tuple(asked.get("classes") or first.classes or second.classes)
     if not classes:
@@ -140,12 +81,15 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
         )
     _check_nodata(first, second, len(classes), asked)
     nodata = 255 if len(classes) <= 255 else 65535
-    said = _table(asked.get("values"), second.without_label, nodata, len(classes))
+    said = class_table(asked.get("values"), second.without_label, nodata, len(classes))
     maps = (
-        _ClassMap(
-            first, _table(None, first.without_label, nodata, len(classes)), nodata, "name all classes with `classes`"
+        ClassMap(
+            first,
+            class_table(None, first.without_label, nodata, len(classes)),
+            nodata,
+            "name all classes with `classes`",
         ),
-        _ClassMap(
+        ClassMap(
             second,
             said,
             nodata,
@@ -160,7 +104,7 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
     return result
 
 
-def _check_nodata(first: _Raw, second: _Raw, classes: int, asked: MapOptions) -> None:
+def _check_nodata(first: RawMap, second: RawMap, classes: int, asked: MapOptions) -> None:
     """Raise `InputError` where a file says that the value of a class is nodata, and nobody says what is meant."""
     same = setting(values={k: k for k in range(classes)})
     for raw, remedy in (
@@ -176,7 +120,7 @@ def _check_nodata(first: _Raw, second: _Raw, classes: int, asked: MapOptions) ->
             )
 
 
-def _check_ignored(result: Evaluation, truth: _Raw, asked: MapOptions) -> None:
+def _check_ignored(result: Evaluation, truth: RawMap, asked: MapOptions) -> None:
     """Raise `InputError` where the value that is left out by itself is all of a class: a mask of 0 and 255."""
     counts = result.confusion.matrix.sum(axis=1)
     left_out = result.shape[0] * result.shape[1] - result.confusion.pixels - result.confusion.unpredicted
@@ -190,67 +134,7 @@ def _check_ignored(result: Evaluation, truth: _Raw, asked: MapOptions) -> None:
     )
 
 
-def _table(
-    values: Mapping[int, int] | None, without_label: frozenset[int], nodata: int, classes: int
-) -> NDArray[np.int32]:
-    """Return the class by value + OFFSET, UNKNOWN where it has none. What `values` names is a label in any case."""
-    table = np.full(OFFSET + (1 << 16) + 1, UNKNOWN, np.int32)
-    table[OFFSET : OFFSET + classes] = range(classes) if values is None else UNKNOWN
-    for value in without_label:
-        if -OFFSET < value < 1 << 16:
-            table[value + OFFSET] = nodata
-    for value, label in (values or {}).items():
-        if not 0 <= label < classes:
-            raise UsageError(f"value {value} cannot be class {label}: there are {classes}, 0 to {classes - 1}")
-        if not -OFFSET < value < 1 << 16:
-            raise UsageError(f"value {value} cannot be in a label file; its values are {1 - OFFSET} to 65535")
-        table[value + OFFSET] = label
-    return table
-
-
-def _open(what: Map, without_label: set[int]) -> _Raw:
-    path = str(what) if isinstance(what, str | Path) else ""
-    if isinstance(what, str | Path):
-        what = _open_file(Path(what))
-    if isinstance(what, Labels):
-        what = what.map
-    if isinstance(what, LabelMap):
-        legend, without = what.legend, frozenset(without_label | {what.legend.nodata})
-        return _Raw(path or legend.name, what.shape, what.read, _everywhere, without, what.georeference, legend.classes)
-    if isinstance(what, np.ndarray):
-        return _of_array(what, frozenset(without_label))
-    if what.shape[0] != 1:
-        raise InputError(
-            f"{what.name} has {what.shape[0]} bands of {what.dtype}; labels are one band of whole numbers: "
-            "gdal_translate -b 1 writes the first band, rasterio's or GDAL's rasterize burns polygons"
-        )
-    source, shape = what, (what.shape[1], what.shape[2])
-    without, nodata = frozenset(without_label), getattr(what, "nodata", None)
-    read = partial(whole_numbers, source)
-    return _Raw(source.name, shape, read, source.valid, without, source.georeference, nodata=nodata)
-
-
-def _of_array(array: NDArray[Any], without_label: frozenset[int]) -> _Raw:
-    if array.ndim != 2 or array.dtype.kind not in "uib":
-        raise InputError(f"an array of {array.shape} {array.dtype} is no label map; give (height, width) whole numbers")
-    shape = array.shape[0], array.shape[1]
-    return _Raw("array", shape, lambda box: array[box.y0 : box.y1, box.x0 : box.x1], _everywhere, without_label)
-
-
-def _everywhere(box: Box) -> None:
-    """Stand for a map without a mask."""
-
-
-def _open_file(path: Path) -> LabelMap | Source:
-    """Open a label file of tilepipe or of another program; colour palettes are only colours of its values."""
-    try:
-        return open_label_file(path)
-    except InputError:
-        tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
-        return of_labels(open_source(path, allow_palette=True, **tiff))
-
-
-def _check_grids(first: _Raw, second: _Raw) -> None:
+def _check_grids(first: RawMap, second: RawMap) -> None:
     if tuple(first.shape) != tuple(second.shape):
         sizes = [f"{raw.name} is {raw.shape[0]} x {raw.shape[1]} pixels" for raw in (first, second)]
         places = [raw.georeference.transform for raw in (first, second) if raw.georeference]
@@ -267,7 +151,7 @@ def _check_page(page: Path, overwrite: bool) -> None:
         raise UsageError(f"folder {page.parent} does not exist; make it first")
 
 
-def _write_page(result: Evaluation, maps: tuple[_ClassMap, _ClassMap], page: Path) -> None:
+def _write_page(result: Evaluation, maps: tuple[ClassMap, ClassMap], page: Path) -> None:
     fresh = page.with_name(f".{page.name}.{uuid4().hex[:8]}")
     try:
         write_page(result, *maps, fresh)

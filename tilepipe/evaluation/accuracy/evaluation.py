@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from math import isnan
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from tilepipe.evaluation.metrics.coarseness import Coarseness
 from tilepipe.evaluation.metrics.components import Components
 from tilepipe.evaluation.metrics.confusion import Confusion
 from tilepipe.evaluation.metrics.seams import SeamExcess
+from tilepipe.text import JSON
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Evaluation:
         """Outline counts at the width that was asked for."""
         return next(b for b in self.boundaries if b.width == self.terms.width)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JSON:
         """Return the figures as JSON types; what is not defined (a class in neither map) is None."""
         c, trivial = self.confusion, self.confusion.majority()
         figures = {
@@ -84,9 +84,9 @@ class Evaluation:
             ],
             "seams": asdict(self.seams) | {"found": self.seams.found, "says": str(self.seams)} if self.seams else None,
         }
-        return _plain(figures)  # type: ignore[no-any-return]
+        return {name: _plain(figure) for name, figure in figures.items()}
 
-    def _per_class(self) -> list[dict[str, Any]]:
+    def _per_class(self) -> list[JSON]:
         c, b = self.confusion, self.boundary
         columns = {
             "name": self.terms.classes,
@@ -161,7 +161,7 @@ class Evaluation:
         return "\n".join([*lines, "", *self.sentences()])
 
 
-def _boundary(b: Boundary) -> dict[str, Any]:
+def _boundary(b: Boundary) -> JSON:
     counts = {key: value for key, value in asdict(b).items() if key != "trimap"}
     means = {"mean_f1": b.mean_f1, "mean_iou": b.mean_iou, "trimap_mean_iou": b.trimap.mean_iou}
     return counts | means | {"f1": b.f1, "iou": b.iou, "trimap_iou": b.trimap.iou}
@@ -171,7 +171,7 @@ def _text(value: float) -> str:
     return "-" if isnan(value) else f"{value:.4f}"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return `value` with tuples as lists and nan as None."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

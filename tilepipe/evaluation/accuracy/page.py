@@ -6,7 +6,6 @@ from base64 import b64encode
 from html import escape as escaped
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,7 +141,7 @@ def _table(rows: list[list[str]]) -> str:
     return f"<table><tr>{heading}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def _figure(pixels: NDArray[Any], caption: str) -> str:
+def _figure(pixels: NDArray[np.uint8], caption: str) -> str:
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "png")
     data = b64encode(buffer.getvalue()).decode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class Readable(Protocol):
     def shape(self) -> tuple[int, int]:
         """(height, width) in pixels."""
 
-    def read(self, box: Box, /) -> NDArray[Any]:
+    def read(self, box: Box, /) -> NDArray[np.integer]:
         """Return the labels of a box inside the map, (box.height, box.width), of an integer dtype."""
 
 
@@ -118,7 +118,7 @@ def _add_band(sums: _Totals, prediction: Readable, truth: Readable, terms: Terms
     columns = _COLUMNS // terms.feature_stride * terms.feature_stride
     for x in range(0, band.width, columns):
         block = Box(band.y0, x, band.y1, min(x + columns, band.width))
-        _add_block(sums, maps, terms, (block, outer))
+        _add_block(sums, maps, terms, block, outer)
     rows = max(_COMPONENT_PIXELS // band.width, 1)
     for y in range(0, band.height, rows):
         sums.components.add(inner.crop(slice(y, y + rows), slice(None)))
@@ -130,9 +130,8 @@ def _add_band(sums: _Totals, prediction: Readable, truth: Readable, terms: Terms
     _add_cells(sums.wrong, scored & (inner.prediction != inner.truth), band.y0, _cell(*prediction.shape))
 
 
-def _add_block(sums: _Totals, maps: Pair, terms: Terms, place: tuple[Box, Box]) -> None:
-    """Add outlines and the ideal coarse map of one block; `place` is its box and that of `maps`."""
-    block, outer = place
+def _add_block(sums: _Totals, maps: Pair, terms: Terms, block: Box, outer: Box) -> None:
+    """Add outlines and the ideal coarse map of one block; `outer` is the box of `maps`."""
     parts = []
     for width in terms.widths:
         near = block.pad(margin(width)) & outer

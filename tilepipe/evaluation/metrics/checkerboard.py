@@ -7,7 +7,6 @@ which shows as power at the frequencies (a/s, b/s), (a, b) != 0, of the Hann-win
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +99,7 @@ class Spectrum:
         return line, ring, strongest
 
 
-def spectrum_of(y: NDArray[Any], stride: int) -> Spectrum:
+def spectrum_of(y: Floats, stride: int) -> Spectrum:
     """Return the spectrum of one patch, (channels, height, width): probabilities or one-hot labels.
 
     The patch starts at a multiple of `stride` of the map; rows and columns beyond a multiple of it are left out.
@@ -120,11 +119,11 @@ def spectrum_of(y: NDArray[Any], stride: int) -> Spectrum:
     return Spectrum(stride, power, phases, float((residual**2).sum()), residual.size)
 
 
-def checkerboard(y: NDArray[Any], stride: int) -> Checkerboard:
+def checkerboard(y: Floats, stride: int) -> Checkerboard:
     """Return the checkerboard figures of a map that fits in memory, (channels, height, width) or (height, width)."""
     return spectrum_of(y[None] if y.ndim == 2 else y, stride).checkerboard()
 
 
-def one_hot(labels: NDArray[Any], classes: int) -> Floats:
+def one_hot(labels: NDArray[np.integer], classes: int) -> Floats:
     """Return labels (height, width) as `classes` indicator channels, (classes, height, width)."""
     return np.asarray(labels == np.arange(classes)[:, None, None], np.float64)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import UsageError
-from tilepipe.evaluation.metrics.pair import Labels, Pair, pair
+from tilepipe.evaluation.metrics.pair import ClassNumbers, Pair, pair
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Confusion:
 
 
 def confusion_matrix(
-    prediction: Labels, truth: Labels, classes: int, *, ignore: int | None = 255, nodata: int | None = 255
+    prediction: ClassNumbers, truth: ClassNumbers, classes: int, *, ignore: int | None = 255, nodata: int | None = 255
 ) -> Confusion:
     """Return the confusion of two label maps, (height, width) integers in [0, classes).
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UsageError
 
-Labels = NDArray[Any]
+ClassNumbers = NDArray[np.integer | np.bool_]
 """A label map, (height, width), of any integer dtype or bool."""
 
 
@@ -43,7 +42,7 @@ class Pair:
 
 
 def pair(
-    prediction: Labels, truth: Labels, classes: int, *, ignore: int | None = 255, nodata: int | None = 255
+    prediction: ClassNumbers, truth: ClassNumbers, classes: int, *, ignore: int | None = 255, nodata: int | None = 255
 ) -> Pair:
     """Return the two maps as a `Pair`.
 
@@ -59,7 +58,7 @@ def pair(
     return Pair(_codes(prediction, classes, nodata, "prediction"), _codes(truth, classes, ignore, "truth"), classes)
 
 
-def _codes(labels: Labels, classes: int, nodata: int | None, what: str) -> NDArray[np.uint16]:
+def _codes(labels: ClassNumbers, classes: int, nodata: int | None, what: str) -> NDArray[np.uint16]:
     if labels.dtype.kind not in "uib":
         raise InputError(f"{what} holds {labels.dtype}, not class numbers; give an integer label map")
     empty = np.zeros(labels.shape, bool) if nodata is None else labels == nodata

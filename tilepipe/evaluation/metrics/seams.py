@@ -8,12 +8,12 @@ stride: columns of different phase differ by themselves because of pooling, colu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from tilepipe.arrays import Labels
 from tilepipe.errors import UsageError
 
 Floats = NDArray[np.float64]
@@ -44,7 +44,7 @@ class Flips:
         return self.different / self.pixels if self.pixels else 0.0
 
 
-def flips(left: NDArray[Any], right: NDArray[Any], nodata: int | None = 255) -> Flips:
+def flips(left: Labels, right: Labels, nodata: int | None = 255) -> Flips:
     """Return where two label maps of one shape differ; pixels that are `nodata` in both are left out."""
     if left.shape != right.shape:
         raise UsageError(f"maps of {left.shape} and {right.shape} cannot be compared")
@@ -52,7 +52,7 @@ def flips(left: NDArray[Any], right: NDArray[Any], nodata: int | None = 255) -> 
     return Flips(int(np.count_nonzero(~empty)), int(np.count_nonzero((left != right) & ~empty)))
 
 
-def total_variation(p: NDArray[Any], q: NDArray[Any]) -> Floats:
+def total_variation(p: Floats, q: Floats) -> Floats:
     """Return half the sum over classes of |p - q|, 0 to 1, of probabilities (classes, ...): shape (...)."""
     return np.asarray(np.abs(np.asarray(p, np.float64) - q).sum(0) / 2)
 
@@ -64,7 +64,7 @@ class ChangeCounter:
         self.shape, self._nodata = (height, width), nodata
         self._lines = [np.zeros((2, height)), np.zeros((2, width))]  # changes and neighbour pairs, by axis
 
-    def add(self, values: NDArray[Any], y: int = 0, x: int = 0) -> None:
+    def add(self, values: NDArray[np.integer], y: int = 0, x: int = 0) -> None:
         """Add a block of labels (h, w) or probabilities (classes, h, w) whose first pixel is at (y, x).
 
         Blocks after the first on an axis begin one pixel early: their first row or column is the last of the block
@@ -78,7 +78,7 @@ class ChangeCounter:
             part = self._lines[axis][:, start : start + change.shape[axis]]
             part += np.stack([change[along].sum(1 - axis), known[along].sum(1 - axis)])
 
-    def _changes(self, values: NDArray[Any], axis: int) -> tuple[Floats, NDArray[np.bool_]]:
+    def _changes(self, values: NDArray[np.integer], axis: int) -> tuple[Floats, NDArray[np.bool_]]:
         """Return the change from each pixel to the next along `axis`, and where both are known."""
         here = np.take(values, range(1, values.shape[axis - 2]), axis - 2)
         before = np.take(values, range(values.shape[axis - 2] - 1), axis - 2)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +72,7 @@ def comb_test(lines: Lines, tile: int, step: int, stride: int | None, start: tup
     height, width = lines.shape[0] - start[0], lines.shape[1] - start[1]
     counter = ChangeCounter(max(height, 1), max(width, 1), VOID)
     for box in _blocks(height, width):
-        values: NDArray[Any] = lines.read(box.shift(*start))
+        values: NDArray[np.int32] = lines.read(box.shift(*start))
         counter.add(values, box.y0, box.x0)
     return seam_excess(counter, tile, step, stride)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from tilepipe.errors import InputError, ModelError, StorageError, UsageError
 from tilepipe.execution.job import Job, job_of
@@ -22,6 +22,7 @@ from tilepipe.paths import work_directory
 from tilepipe.planning.certificate import Certificate
 from tilepipe.planning.certify import certificate_of, read_certificate
 from tilepipe.planning.plan import Plan
+from tilepipe.planning.planner import Image
 from tilepipe.planning.region import area_of
 from tilepipe.products.formats import LOSSLESS, product_of
 from tilepipe.products.label_map import LABELS, LabelMap
@@ -29,6 +30,9 @@ from tilepipe.products.labels import open_map
 from tilepipe.sources.bands import Picked, with_picked
 from tilepipe.sources.content import identity_of
 from tilepipe.sources.open import open_source
+from tilepipe.text import JSON
+
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True)
@@ -97,22 +101,22 @@ def _wrote(record: Path, name: str) -> bool:
     return False
 
 
-def _selected(run: Run, image: Any) -> dict[str, int]:
+def _selected(run: Run, image: Image | None) -> dict[str, int]:
     """Return which image of a file the run was made from, where a file is what is opened."""
     return run.record.get("choice", {}) if image is None or isinstance(image, str | Path) else {}
 
 
-def reopen(run: Run, image: Any, model: Model | str | Path | None, settings: dict[str, Any]) -> Job:
+def reopen(run: Run, image: Image | None, model: Model | str | Path | None, settings: JSON) -> Job:
     """Return the job of a run, with the image and the model that it was made from.
 
     `settings` may hold `device`, `mask` (the file of the run's polygons) and `trust_model`. Raises `UsageError` where
     something must be named, `InputError` where image, model or polygons are not those of the run.
     """
-    named_image = _named(image, run.record["source"], "array", "image")
+    named_image: Image = _named(image, run.record["source"], "array", "image")
     opened = open_source(named_image, **_selected(run, image))
     full = with_picked(opened, Picked(run.plan.picked, run.plan.valid_band))
     if not isinstance(model, Model):
-        named = _named(model, run.record["model"], "python", "model")
+        named: str | Path = _named(model, run.record["model"], "python", "model")
         model = load_model(named, trust_model=settings.get("trust_model"))
     plan = run.plan
     identity = identify(model, plan.compute.device, plan.compute.precision)
@@ -151,7 +155,7 @@ def claim(run: Run, model: Model) -> Certificate:
     return replace(certificate_of(run.plan, model, level), versions=run.record["versions"])
 
 
-def _named(given: Any, recorded: str, nameless: str, what: str) -> Any:
+def _named(given: Given | None, recorded: str, nameless: str, what: str) -> Given | str:
     if given is None and recorded == nameless:
         raise UsageError(f"the {what} of this run was given from Python; name it: verify(run, {what}=...)")
     if given is None and Path(recorded).is_absolute() and not Path(recorded).exists():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +70,7 @@ def _colour(patch: Patch) -> tuple[int, int, int]:
     return BAD if patch.whole.flips.different else GOOD
 
 
-def _map(values: NDArray[Any]) -> Image.Image:
+def _map(values: NDArray[np.float64]) -> Image.Image:
     """Return distances as white (nothing) to red, grey where there are none."""
     known = ~np.isnan(values)
     power = np.log10(np.maximum(np.where(known, values, 1.0), 10**FAINTEST))

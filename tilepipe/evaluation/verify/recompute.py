@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError, ModelError
 from tilepipe.evaluation.metrics.seams import total_variation
@@ -21,6 +21,7 @@ from tilepipe.inference.predictor import PROBABILITY_BITS, Predictor
 from tilepipe.inference.statistics.capture import Nodes
 from tilepipe.sources.base import Georeference, Source
 from tilepipe.sources.wrapped import Wrapped
+from tilepipe.text import JSON
 from tilepipe.tiling.blend import BlendCanvas
 from tilepipe.tiling.grid import Index
 from tilepipe.tiling.weights import UNITY
@@ -150,7 +151,7 @@ class Moved(Wrapped):
         """None: not needed here."""
         return None
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> Pixels:
         """As the source at the place meant; `box` does not begin before the first row or column."""
         return self.source.read(box.shift(self.dy, self.dx))
 
@@ -158,6 +159,6 @@ class Moved(Wrapped):
         """As the source at the place meant."""
         return self.source.valid(box.shift(self.dy, self.dx))
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """As the source, moved."""
         return {**self.source.identity(), "moved": [self.dy, self.dx]}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Labels
 from tilepipe.box import Box
 from tilepipe.evaluation.metrics.seams import Flips, total_variation
 from tilepipe.evaluation.verify.recompute import MovedStatistics, Passes, Probabilities, moved
@@ -76,7 +76,7 @@ def context_of(passes: Passes) -> int:
     return 2 * cut.halo if cut.halo is not None else max(cut.tile // 2 - CORE // 2, 0)
 
 
-def check_patch(passes: Passes, box: Box, place: str) -> tuple[Patch, NDArray[Any]]:
+def check_patch(passes: Passes, box: Box, place: str) -> tuple[Patch, Labels]:
     """Compute a patch as tiles and as one pass, and compare; also the tiles' labels, as the run has them."""
     valid = passes.valid(box)
     tiled, mismatch = passes.tiled(box)

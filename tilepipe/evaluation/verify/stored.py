@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Labels
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError
 from tilepipe.evaluation.metrics.seams import Flips
@@ -85,13 +85,13 @@ def _opened(run: Run) -> LabelMap | None:
         return None
 
 
-def _reader(run: Run, store: Store | None, name: str) -> Callable[[Box], NDArray[Any]]:
+def _reader(run: Run, store: Store | None, name: str) -> Callable[[Box], Labels]:
     """Return what reads the labels or a layer in boxes of the prediction grid; raises `StorageError`, `InputError`."""
     if store is not None:
         return store.array(name).read
     kept, region = run.kept(name), run.plan.output_region
 
-    def read(zone: Box) -> NDArray[Any]:
+    def read(zone: Box) -> Labels:
         values = np.full(zone.shape, kept.legend.nodata, kept.dtype)
         part = zone & region
         if part is not None:
@@ -101,7 +101,7 @@ def _reader(run: Run, store: Store | None, name: str) -> Callable[[Box], NDArray
     return read
 
 
-def _sha256_on_disk(read: Callable[[Box], NDArray[Any]], zone: Box) -> str:
+def _sha256_on_disk(read: Callable[[Box], Labels], zone: Box) -> str:
     try:
         return hashlib.sha256(np.ascontiguousarray(read(zone)).tobytes()).hexdigest()
     except (StorageError, InputError):
@@ -117,7 +117,7 @@ class Keeper:
         self.store = run.stored()
         self.labels = None if self.store is not None else _opened(run)
 
-    def compare(self, box: Box, again: NDArray[Any]) -> Flips:
+    def compare(self, box: Box, again: Labels) -> Flips:
         """Return how many labels in `box` differ from those computed `again`, (box.height, box.width).
 
         Pixels of tiles that failed in the run are left out; what cannot be read differs.
@@ -129,7 +129,7 @@ class Keeper:
         known = np.ones(found.shape, bool) if not self.run.record["failed"] else found != self.run.plan.nodata
         return Flips(int(known.sum()), int(((found != wanted) & known).sum()))
 
-    def _read(self, box: Box, again: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _read(self, box: Box, again: Labels) -> tuple[Labels, Labels]:
         """Return the labels that were kept of `box`, and those computed again for the same pixels."""
         if self.store is not None:
             return self.store.labels.read(box), again

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from tilepipe.evaluation.metrics.seams import Flips, SeamExcess
 from tilepipe.evaluation.verify.seam_patches import NONE, Difference, Patch
 from tilepipe.evaluation.verify.stored import Stored
 from tilepipe.planning.certificate import Certificate
-from tilepipe.text import setting
+from tilepipe.text import JSON, setting
 
 LIMIT = 1e-5
 """Difference in probability that fp32 arithmetic explains: kernels differ by the size of what they are given."""
@@ -126,7 +125,7 @@ class Verification:
         """Return the rows as a table."""
         return "\n".join(f"{name:12} {text}" for name, text in self.rows())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSON:
         """Return JSON types."""
         return {
             "target": self.target,
@@ -154,9 +153,9 @@ def _text(d: Difference) -> str:
     return f"{share} flip, probabilities differ by {d.mean:.1e} in the mean, {d.worst:.1e} at most"
 
 
-def _figures(d: Difference) -> dict[str, Any]:
+def _figures(d: Difference) -> JSON:
     return {**asdict(d.flips), "share": d.flips.share, "mean": d.mean, "worst": d.worst}
 
 
-def _patch(patch: Patch) -> dict[str, Any]:
+def _patch(patch: Patch) -> JSON:
     return {"box": patch.box.to_list(), "place": patch.place, **_figures(patch.whole)}

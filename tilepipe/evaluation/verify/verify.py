@@ -157,7 +157,7 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
     claimed = replace(claimed, device=job.plan.compute.device, level=level)
     passes = Passes(job, provider_of_run(run), lenient=bool(run.record["failed"]))
     try:
-        patches, again = _patches(run, passes, (count, seed), listener)
+        patches, again = _patches(run, passes, count, seed, listener)
         limit = _limit(claimed, passes, patches)
         listener(Event("verify", message="the grid moved by half a core"))
         gsf = shifted(passes, max(1, count // 4), seed)
@@ -169,16 +169,16 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
 
 
 def _patches(
-    run: Run, passes: Passes, drawn: tuple[int, int], listener: Listener
+    run: Run, passes: Passes, count: int, seed: int, listener: Listener
 ) -> tuple[tuple[Patch, ...], Flips | None]:
     """Return the patches, and labels on disk against those computed again around them."""
     keeper, patches, again = Keeper(run, passes.job.wanted), [], Flips(0, 0)
-    for box, place in places(passes, *drawn):
+    for box, place in places(passes, count, seed):
         with passes.attempt():
             patch, labels = check_patch(passes, box, place)
             patches.append(patch)
             again += keeper.compare(box, labels)
-        listener(Event("verify", len(patches), drawn[0]))
+        listener(Event("verify", len(patches), count))
     return tuple(patches), again
 
 

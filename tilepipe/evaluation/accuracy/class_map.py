@@ -1,0 +1,144 @@
+"""ClassMap: a label map of any kind in class numbers, for measuring; and how it lies in its file before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.arrays import Array
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError
+from tilepipe.products.label_map import LabelMap
+from tilepipe.products.labels import Labels, open_label_file
+from tilepipe.sources.base import Georeference, Source
+from tilepipe.sources.label_values import whole_numbers
+from tilepipe.sources.open import of_labels, open_source
+
+Map = str | Path | Labels | LabelMap | Source | Array
+"""What may stand for a label map: a path, labels, a source of one band, or an array (height, width)."""
+OFFSET = 1 << 15  # so that int16 values have an index too
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class RawMap:
+    """A label map as it is stored."""
+
+    name: str
+    """What messages call it."""
+    shape: tuple[int, int]
+    """(height, width) in pixels."""
+    read: Callable[[Box], NDArray[np.integer]]
+    """Values of a box inside the map."""
+    valid: Callable[[Box], NDArray[np.bool_] | None]
+    """Where a box holds values; None where all of it does."""
+    without_label: frozenset[int]
+    """Values of pixels that have no label."""
+    georeference: Georeference | None = None
+    """Position on the earth, as the file says it."""
+    classes: tuple[str, ...] = ()
+    """Class names by label value; () where the map has none."""
+    nodata: float | None = None
+    """Value that the file says to be nodata, beside a mask."""
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """A label map in class numbers; `nodata` where there is no label."""
+
+    raw: RawMap
+    """The map as it is stored."""
+    table: NDArray[np.int32]
+    """What `class_table` returns for it."""
+    nodata: int
+    """Number of pixels without a label."""
+    remedy: str
+    """What to type for a value that is no class."""
+    nodata_is_label: bool = False
+    """Whether the value that the file says to be nodata was named as a label."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.raw.shape
+
+    def read(self, box: Box, /) -> NDArray[np.uint16]:
+        """Return the class numbers of `box`. Raises `InputError` for a value that is no class."""
+        values, valid = self.raw.read(box), self.raw.valid(box)
+        index = np.clip(values.astype(np.int64) + OFFSET, 0, len(self.table) - 1)
+        labels = self.table[index]
+        if valid is not None:
+            meant = values == self.raw.nodata if self.nodata_is_label else False
+            labels = np.where(valid | meant, labels, self.nodata)
+        if (unknown := labels == UNKNOWN).any():
+            value = int(values[unknown][0])
+            raise InputError(f"{self.raw.name} holds the value {value}, which is no class; {self.remedy}")
+        return labels.astype(np.uint16)
+
+
+def open_raw(what: Map, without_label: set[int]) -> RawMap:
+    """Return a label map as it is stored. Raises `InputError` for what is none."""
+    path = str(what) if isinstance(what, str | Path) else ""
+    if isinstance(what, str | Path):
+        what = _open_file(Path(what))
+    if isinstance(what, Labels):
+        what = what.map
+    if isinstance(what, LabelMap):
+        legend, without = what.legend, frozenset(without_label | {what.legend.nodata})
+        return RawMap(
+            path or legend.name, what.shape, what.read, _everywhere, without, what.georeference, legend.classes
+        )
+    if isinstance(what, np.ndarray):
+        return _of_array(what, frozenset(without_label))
+    if what.shape[0] != 1:
+        raise InputError(
+            f"{what.name} has {what.shape[0]} bands of {what.dtype}; labels are one band of whole numbers: "
+            "gdal_translate -b 1 writes the first band, rasterio's or GDAL's rasterize burns polygons"
+        )
+    source, shape = what, (what.shape[1], what.shape[2])
+    without, nodata = frozenset(without_label), getattr(what, "nodata", None)
+    read = partial(whole_numbers, source)
+    return RawMap(source.name, shape, read, source.valid, without, source.georeference, nodata=nodata)
+
+
+def _of_array(array: Array, without_label: frozenset[int]) -> RawMap:
+    if array.ndim != 2 or array.dtype.kind not in "uib":
+        raise InputError(f"an array of {array.shape} {array.dtype} is no label map; give (height, width) whole numbers")
+    shape = array.shape[0], array.shape[1]
+    return RawMap("array", shape, lambda box: array[box.y0 : box.y1, box.x0 : box.x1], _everywhere, without_label)
+
+
+def _everywhere(box: Box) -> None:
+    """Stand for a map without a mask."""
+
+
+def _open_file(path: Path) -> LabelMap | Source:
+    """Open a label file of tilepipe or of another program; colour palettes are only colours of its values."""
+    try:
+        return open_label_file(path)
+    except InputError:
+        tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
+        return of_labels(open_source(path, allow_palette=True, **tiff))
+
+
+def class_table(
+    values: Mapping[int, int] | None, without_label: frozenset[int], nodata: int, classes: int
+) -> NDArray[np.int32]:
+    """Return the class by value + OFFSET, UNKNOWN where it has none. What `values` names is a label in any case."""
+    table = np.full(OFFSET + (1 << 16) + 1, UNKNOWN, np.int32)
+    table[OFFSET : OFFSET + classes] = range(classes) if values is None else UNKNOWN
+    for value in without_label:
+        if -OFFSET < value < 1 << 16:
+            table[value + OFFSET] = nodata
+    for value, label in (values or {}).items():
+        if not 0 <= label < classes:
+            raise UsageError(f"value {value} cannot be class {label}: there are {classes}, 0 to {classes - 1}")
+        if not -OFFSET < value < 1 << 16:
+            raise UsageError(f"value {value} cannot be in a label file; its values are {1 - OFFSET} to 65535")
+        table[value + OFFSET] = label
+    return table
