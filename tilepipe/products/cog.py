@@ -18,18 +18,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
 import rasterio.shutil
-from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from tilepipe.arrays import Labels
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError
 from tilepipe.products.cog_tags import Counts, mark, side_file
@@ -39,7 +38,7 @@ from tilepipe.products.staging import UNREADABLE, facts_of_labels, labels_from, 
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.georeference import georeference_of
 from tilepipe.sources.lossy import is_lossy
-from tilepipe.text import json_of
+from tilepipe.text import JSON, json_of
 
 try:  # what GDAL raises where rasterio does not translate it
     from rasterio._err import CPLE_BaseError
@@ -97,18 +96,10 @@ def read_cog(path: Path) -> LabelMap:
                     f"{path} was compressed with loss after tilepipe wrote it, so its values are no longer the labels; "
                     "give the labels as they were before"
                 )
-            place = georeference_of(file)
-            return labels_from(said, _Grid(file), partial(_read, str(path)), (TIFF_BLOCK * 2, TIFF_BLOCK * 2), place)
+            shape, place, block = (file.height, file.width), georeference_of(file), (TIFF_BLOCK * 2, TIFF_BLOCK * 2)
+            return labels_from(said, shape, file.dtypes[0], partial(_read, str(path)), block, place)
     except (*GDAL_ERRORS, *UNREADABLE) as error:
         raise InputError(f"{path} cannot be opened as a label map: {reason(error)}") from error
-
-
-class _Grid:
-    """Shape and dtype of the first band."""
-
-    def __init__(self, file: Any) -> None:
-        self.shape = (file.height, file.width)
-        self.dtype = file.dtypes[0]
 
 
 @contextmanager
@@ -118,11 +109,11 @@ def _gdal() -> Iterator[None]:
         yield
 
 
-def _read(path: str, box: Box) -> NDArray[Any]:
+def _read(path: str, box: Box) -> Labels:
     """Read a box with a handle of its own: GDAL handles must not be shared between threads."""
     try:
         with _gdal(), rasterio.open(path, driver="GTiff") as file:
-            labels: NDArray[Any] = file.read(1, window=_window(box))
+            labels: Labels = file.read(1, window=_window(box))
             return labels
     except GDAL_ERRORS as error:
         raise InputError(f"{path} cannot be read: {reason(error)}") from error
@@ -157,7 +148,7 @@ def _write_flat(labels: LabelMap, path: Path) -> list[int]:
     return sums
 
 
-def _profile(labels: LabelMap) -> dict[str, Any]:
+def _profile(labels: LabelMap) -> JSON:
     """Return the profile from scratch: a source's own would bring its photometric, nodata and block sizes."""
     height, width = labels.shape
     place = labels.georeference or Georeference()

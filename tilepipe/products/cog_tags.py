@@ -6,12 +6,12 @@ as an attribute table. The scale is GDAL's own (value = scale * pixel + offset),
 
 from __future__ import annotations
 
-from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
-from numpy.typing import NDArray
+from rasterio.io import DatasetWriter
 
+from tilepipe.arrays import Labels
 from tilepipe.products.label_map import LabelMap, Legend
 from tilepipe.text import clean, clean_line
 
@@ -22,7 +22,7 @@ class Counts:
     def __init__(self) -> None:
         self.values = np.zeros(256, np.int64)
 
-    def add(self, pixels: NDArray[Any]) -> None:
+    def add(self, pixels: Labels) -> None:
         """Count a box; pixels of other types are left out."""
         if pixels.dtype == np.uint8:
             self.values += np.bincount(pixels.ravel(), minlength=256)
@@ -40,7 +40,7 @@ class Counts:
         return {f"STATISTICS_{name}": str(figure) for name, figure in figures.items()}
 
 
-def mark(file: Any, legend: Legend, counts: Counts) -> None:
+def mark(file: DatasetWriter, legend: Legend, counts: Counts) -> None:
     """Write what `legend` says into an open rasterio file of one band; `counts` are those of its pixels."""
     file.set_band_description(1, clean_line(legend.name))
     if legend.measure is None:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from tilepipe.arrays import DType, Labels
 from tilepipe.box import Box
 from tilepipe.sources.base import Georeference, Resolution
 
@@ -54,11 +52,11 @@ class LabelMap:
 
     shape: tuple[int, int]
     """(height, width) in output pixels."""
-    dtype: np.dtype[Any]
+    dtype: DType
     """uint8 or uint16."""
     legend: Legend
     """Names, colours and nodata."""
-    read: Callable[[Box], NDArray[Any]]
+    read: Callable[[Box], Labels]
     """Labels of a box inside `shape`, (box.height, box.width)."""
     block: tuple[int, int]
     """(height, width) of what is stored together; boxes aligned to it are read fastest."""
@@ -79,12 +77,12 @@ class LabelMap:
                 yield Box(y, x, min(y + size, height), min(x + size, width))
 
 
-def label_map_of(array: NDArray[Any], legend: Legend, **fields: Any) -> LabelMap:
+def label_map_of(array: Labels, legend: Legend, **fields: Any) -> LabelMap:
     """Return the LabelMap of an array (H, W) in memory; `fields` are LabelMap's own (block, georeference, ...)."""
     height, width = array.shape
     fields = {"block": (512, 512), **fields}
     return LabelMap((height, width), array.dtype, legend, partial(_crop, array), **fields)
 
 
-def _crop(array: NDArray[Any], box: Box) -> NDArray[Any]:
+def _crop(array: Labels, box: Box) -> Labels:
     return array[box.y0 : box.y1, box.x0 : box.x1]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike
 
+from tilepipe.arrays import Array, DType
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError, UsageError, public
 from tilepipe.paths import labels_file, refuse_special
@@ -19,11 +21,14 @@ from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr
 from tilepipe.products.polygons import write_geojson
 from tilepipe.products.vector_files import write_vectors
 from tilepipe.products.vector_options import PLAIN, TABLES, VectorOptions
-from tilepipe.text import missing
+from tilepipe.text import JSON, missing
 
 if TYPE_CHECKING:
+    import dask.array as da
     import xarray
 
+Index = int | slice | Sequence[int] | Array
+"""What numpy takes for one axis."""
 Affine = tuple[float, float, float, float, float, float]
 
 
@@ -60,7 +65,7 @@ class Lazy:
         return self.map.shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         """uint8 or uint16."""
         return self.map.dtype
 
@@ -84,26 +89,27 @@ class Lazy:
         """(a, b, c, d, e, f): x = a*column + b*row + c, y = d*column + e*row + f, of pixel corners; or None."""
         return self.map.georeference.transform if self.map.georeference else None
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def __getitem__(self, key: Index | tuple[Index, ...]) -> Array:
         rows, columns = (*key, slice(None), slice(None))[:2] if isinstance(key, tuple) else (key, slice(None))
         y, x = np.arange(self.shape[0])[rows], np.arange(self.shape[1])[columns]
         if not (np.size(y) and np.size(x)):
             return np.empty((*np.shape(y), *np.shape(x)), self.dtype)
         box = Box(int(np.min(y)), int(np.min(x)), int(np.max(y)) + 1, int(np.max(x)) + 1)
-        pixels: NDArray[Any] = self.map.read(box)[y - box.y0][..., x - box.x0]
+        pixels: Array = self.map.read(box)[y - box.y0][..., x - box.x0]
         return pixels
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.asarray(self[:], dtype)
 
     @property
-    def dask(self) -> Any:
+    def dask(self) -> da.Array:
         """Lazy dask array (H, W); one chunk is one stored block."""
         import dask.array
 
         blocks = tuple(min(block, side) for block, side in zip(self.map.block, self.shape, strict=True))
         meta = np.empty((0, 0), self.dtype)
-        return dask.array.from_array(self, chunks=blocks, name=False, meta=meta)
+        lazy: da.Array = dask.array.from_array(self, chunks=blocks, name=False, meta=meta)
+        return lazy
 
     def to_xarray(self) -> xarray.DataArray:
         """Return a lazy DataArray (y, x) with CF attributes of the classes or of the scale.
@@ -128,11 +134,11 @@ class Lazy:
         """Write an OME-Zarr 0.5 folder; see `tilepipe.products.ome_zarr.write_ome_zarr`."""
         write_ome_zarr(self.map, Path(path))
 
-    def _says(self) -> dict[str, Any]:
+    def _says(self) -> JSON:
         """Return CF attributes that say what the values mean."""
         return {"long_name": self.legend.name}
 
-    def _centres(self) -> dict[str, Any]:
+    def _centres(self) -> JSON:
         """Return coordinates of pixel centres per axis, where rows and columns have one each."""
         rows, columns = np.arange(self.shape[0]) + 0.5, np.arange(self.shape[1]) + 0.5
         georeference = self.map.georeference
@@ -176,7 +182,7 @@ class Labels(Lazy):
         refuse_unknown([product])
         write_vectors(self.map, Path(path), options)
 
-    def _says(self) -> dict[str, Any]:
+    def _says(self) -> JSON:
         legend = self.legend
         return {
             "long_name": legend.name,
@@ -196,7 +202,7 @@ class Layer(Lazy):
         assert self.legend.measure is not None
         return self.legend.measure.step
 
-    def _says(self) -> dict[str, Any]:
+    def _says(self) -> JSON:
         assert self.legend.measure is not None
         return {"long_name": self.legend.measure.meaning, "units": "1", "scale_factor": self.scale, "add_offset": 0.0}
 

@@ -24,18 +24,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rasterio.crs import CRS
 
+from tilepipe.arrays import Labels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.products.label_map import LabelMap, Legend
 from tilepipe.products.pyramid import halved, halvings
 from tilepipe.products.staging import UNREADABLE, facts_of_labels, labels_from, staged
 from tilepipe.sources.base import Georeference
+from tilepipe.text import JSON
 
 if TYPE_CHECKING:
     import zarr
+    from zarr.types import AnyArray
 
 CHUNK = 1024
 """Side of a chunk of every level, in pixels."""
@@ -77,12 +79,12 @@ def _layer_group(layer: LabelMap, path: Path, levels: int) -> zarr.Group:
     return zarr.create_group(path, attributes={"ome": _image(layer, levels), "tilepipe": _facts(layer)})
 
 
-def _facts(labels: LabelMap) -> dict[str, Any]:
+def _facts(labels: LabelMap) -> JSON:
     """Return the facts_of_labels of a product with its position on the earth, which OME-Zarr has no words for."""
     return {**facts_of_labels(labels), "georeference": asdict(labels.georeference) if labels.georeference else None}
 
 
-def _place(said: Any) -> Georeference | None:
+def _place(said: JSON | None) -> Georeference | None:
     """Return the position that `_facts` has written; None where there is none, as in older products."""
     if said is None:
         return None
@@ -112,7 +114,8 @@ def read_ome_zarr(path: Path) -> LabelMap:
         array = group["0"]
         assert isinstance(array, zarr.Array)
         chunk = (int(array.chunks[0]), int(array.chunks[1]))
-        return labels_from(said, array, partial(_read, array), chunk, _place(said.get("georeference")))
+        shape, place = (int(array.shape[0]), int(array.shape[1])), _place(said.get("georeference"))
+        return labels_from(said, shape, array.dtype, partial(_read, array), chunk, place)
     except UNREADABLE as error:
         raise InputError(
             f"{path} is no label map that tilepipe wrote ({' '.join(str(error).split())}); "
@@ -120,7 +123,7 @@ def read_ome_zarr(path: Path) -> LabelMap:
         ) from error
 
 
-def _create(group: zarr.Group, level: int, shape: tuple[int, int], labels: LabelMap) -> zarr.Array[Any]:
+def _create(group: zarr.Group, level: int, shape: tuple[int, int], labels: LabelMap) -> AnyArray:
     return group.create_array(
         str(level),
         shape=shape,
@@ -132,13 +135,13 @@ def _create(group: zarr.Group, level: int, shape: tuple[int, int], labels: Label
     )
 
 
-def _write_full(labels: LabelMap, array: zarr.Array[Any]) -> zarr.Array[Any]:
+def _write_full(labels: LabelMap, array: AnyArray) -> AnyArray:
     for box in labels.boxes(CHUNK):
         array[box.slices_in(Box.of_shape(*labels.shape))] = labels.read(box)
     return array
 
 
-def _write_halved(finer: zarr.Array[Any], coarser: zarr.Array[Any], legend: Legend) -> zarr.Array[Any]:
+def _write_halved(finer: AnyArray, coarser: AnyArray, legend: Legend) -> AnyArray:
     height, width = coarser.shape
     for y in range(0, height, CHUNK):
         for x in range(0, width, CHUNK):
@@ -147,7 +150,7 @@ def _write_halved(finer: zarr.Array[Any], coarser: zarr.Array[Any], legend: Lege
     return coarser
 
 
-def _image(labels: LabelMap, levels: int, folder: str = "") -> dict[str, Any]:
+def _image(labels: LabelMap, levels: int, folder: str = "") -> JSON:
     """Return the `ome` attributes of an image with its levels at `<folder>0`, `<folder>1` ..."""
     unit = {"unit": UNITS[labels.resolution.unit]} if labels.resolution else {}
     axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
@@ -163,7 +166,7 @@ def _image(labels: LabelMap, levels: int, folder: str = "") -> dict[str, Any]:
     return {"version": "0.5", "multiscales": [pyramid]}
 
 
-def _placement(labels: LabelMap, level: int) -> list[dict[str, Any]]:
+def _placement(labels: LabelMap, level: int) -> list[JSON]:
     """Return scale and translation (y, x): a pixel's size, and the centre of the first one in the source image.
 
     The centre of the source's own first pixel is 0: level k of a whole map is moved by 0.5 * (2**k - 1) * scale.
@@ -176,7 +179,7 @@ def _placement(labels: LabelMap, level: int) -> list[dict[str, Any]]:
     return [{"type": "scale", "scale": scale}, {"type": "translation", "translation": shift}]
 
 
-def _label_image(labels: LabelMap, levels: int) -> dict[str, Any]:
+def _label_image(labels: LabelMap, levels: int) -> JSON:
     legend = labels.legend
     colors = [{"label-value": value, "rgba": [*color, 255]} for value, color in enumerate(legend.palette)]
     names = [{"label-value": value, "class": name} for value, name in enumerate(legend.classes)]
@@ -188,7 +191,7 @@ def _label_image(labels: LabelMap, levels: int) -> dict[str, Any]:
     return {**_image(labels, levels), "image-label": said}
 
 
-def _read(array: zarr.Array[Any], box: Box) -> NDArray[Any]:
+def _read(array: AnyArray, box: Box) -> Labels:
     try:
         return np.asarray(array[box.y0 : box.y1, box.x0 : box.x1])
     except (OSError, RuntimeError, ValueError) as error:  # of the store or the codec

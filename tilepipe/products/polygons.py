@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid5
 
 import numpy as np
@@ -36,6 +35,7 @@ from tilepipe.products.placing import (
 )  # fmt: skip
 from tilepipe.products.staging import staged
 from tilepipe.products.vector_options import PLAIN, VectorOptions
+from tilepipe.text import JSON
 
 MEMORY = 256 * 2**20
 """Bytes that `write_geojson` needs beyond the label map itself and its largest region. Measured: 194 MB for 2048 x 2048
@@ -104,7 +104,7 @@ def _decimals(place: Place, shape: tuple[int, int]) -> int:
     return max(7, math.ceil(-math.log10(pixel)) + 2)
 
 
-def _features(labels: LabelMap, options: VectorOptions, dialect: _Dialect) -> Iterator[dict[str, Any]]:
+def _features(labels: LabelMap, options: VectorOptions, dialect: _Dialect) -> Iterator[JSON]:
     found = cleaned(labels, options)
     while some := list(islice(found, 4096)):  # placed together because a call of PROJ is slow
         if dialect.crs:
@@ -115,12 +115,12 @@ def _features(labels: LabelMap, options: VectorOptions, dialect: _Dialect) -> It
             yield _feature(labels, one, [next(pieces) for _ in one.rings], dialect)
 
 
-def _feature(labels: LabelMap, polygon: Outline, rings: list[Floats], dialect: _Dialect) -> dict[str, Any]:
+def _feature(labels: LabelMap, polygon: Outline, rings: list[Floats], dialect: _Dialect) -> JSON:
     legend = labels.legend
     geometry = {"type": "Polygon", "coordinates": [_oriented(ring, k == 0) for k, ring in enumerate(rings)]}
     name = legend.classes[polygon.label]
     if dialect.georeferenced:
-        properties: dict[str, Any] = {"class_id": polygon.label, "class_name": name}
+        properties: JSON = {"class_id": polygon.label, "class_name": name}
         if labels.resolution and labels.resolution.unit == "m":
             properties["area_m2"] = round(polygon.pixels * labels.resolution.y * labels.resolution.x, 4)
         if dialect.crs and np.ptp(rings[0][:, 0]) > 180:
@@ -135,10 +135,10 @@ def _feature(labels: LabelMap, polygon: Outline, rings: list[Floats], dialect: _
     }
 
 
-def _cut(polygon: Outline, dialect: _Dialect) -> dict[str, Any]:
+def _cut(polygon: Outline, dialect: _Dialect) -> JSON:
     """Return the geometry of a polygon that crosses the 180th meridian, cut there (RFC 7946, 3.1.9)."""
     geometry = {"type": "Polygon", "coordinates": [dialect.native(ring).tolist() for ring in polygon.rings]}
-    cut: dict[str, Any] = transform_geom(dialect.crs, WGS84, geometry, precision=dialect.decimals)
+    cut: JSON = transform_geom(dialect.crs, WGS84, geometry, precision=dialect.decimals)
     return cut
 
 

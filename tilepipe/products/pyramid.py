@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from tilepipe.arrays import Labels
 from tilepipe.products.label_map import Legend
 
 
@@ -19,12 +17,12 @@ def halvings(shape: tuple[int, int], fit: int) -> list[tuple[int, int]]:
     return shapes
 
 
-def halved(values: NDArray[Any], legend: Legend) -> NDArray[Any]:
+def halved(values: Labels, legend: Legend) -> Labels:
     """Return the values (H, W) of a map halved to (ceil(H / 2), ceil(W / 2)), as its legend asks for."""
     return average(values, legend.nodata) if legend.measure else majority(values, legend.nodata)
 
 
-def average(values: NDArray[Any], nodata: int) -> NDArray[Any]:
+def average(values: Labels, nodata: int) -> Labels:
     """Return uint8 values (H, W) halved to (ceil(H / 2), ceil(W / 2)): the mean of each 2 x 2 pixels, rounded half up.
 
     Nodata does not count: a pixel is nodata only where all of its pixels are, as in GDAL's AVERAGE overviews.
@@ -41,7 +39,7 @@ def average(values: NDArray[Any], nodata: int) -> NDArray[Any]:
     return np.where(count > 0, mean, nodata).astype(values.dtype)
 
 
-def majority(labels: NDArray[Any], nodata: int) -> NDArray[Any]:
+def majority(labels: Labels, nodata: int) -> Labels:
     """Return labels (H, W) halved to (ceil(H / 2), ceil(W / 2)): the most frequent label of each 2 x 2 pixels.
 
     Ties go to the lowest label. Nodata does not vote: a pixel is nodata only where all of its pixels are, as in GDAL's
@@ -55,5 +53,5 @@ def majority(labels: NDArray[Any], nodata: int) -> NDArray[Any]:
     second, third = np.minimum(b, c), np.maximum(b, c)
     tail = np.where((third == fourth) & (third != nodata), third, first)
     middle = np.where((second == third) & (second != nodata), second, tail)
-    halved: NDArray[Any] = np.where(first == second, first, middle)
+    halved: Labels = np.where(first == second, first, middle)
     return halved

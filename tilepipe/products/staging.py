@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tilepipe.arrays import DType, Labels
 from tilepipe.box import Box
 from tilepipe.errors import FREE_SPACE, KEPT, StorageError, UsageError
 from tilepipe.products.label_map import LabelMap, Legend, Measure
 from tilepipe.sources.base import Georeference, Resolution
 from tilepipe.storage import cannot_write, free_space
+from tilepipe.text import JSON
 
 NEARLY_FULL = 1 << 20
 """Free bytes below which a library that cannot write has met a full disk, whatever it says."""
@@ -72,7 +72,7 @@ def _flush(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def facts_of_labels(labels: LabelMap) -> dict[str, Any]:
+def facts_of_labels(labels: LabelMap) -> JSON:
     """Return what pixels and georeference do not say, for `labels_from`; JSON types only."""
     legend, resolution = labels.legend, labels.resolution
     return {
@@ -88,19 +88,19 @@ def facts_of_labels(labels: LabelMap) -> dict[str, Any]:
 
 
 def labels_from(
-    said: dict[str, Any],
-    array: NDArray[Any] | Any,
-    read: Callable[[Box], NDArray[Any]],
+    said: JSON,
+    shape: tuple[int, int],
+    dtype: str | DType,
+    read: Callable[[Box], Labels],
     block: tuple[int, int],
     georeference: Georeference | None,
 ) -> LabelMap:
-    """Return the LabelMap of a product from its `facts_of_labels`; `array` is anything with its shape and dtype."""
-    height, width = array.shape
+    """Return the LabelMap of a product from its `facts_of_labels`."""
     if not all(isinstance(name, str) for name in said["classes"]):
         raise ValueError("its classes are no names")
     return LabelMap(
-        shape=(int(height), int(width)),
-        dtype=np.dtype(array.dtype),
+        shape=shape,
+        dtype=np.dtype(dtype),
         legend=Legend(
             name=str(said["name"]),
             classes=tuple(said["classes"]),

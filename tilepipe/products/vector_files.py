@@ -24,6 +24,7 @@ from tilepipe.products.material import Material
 from tilepipe.products.staging import not_written, staged
 from tilepipe.products.vector_options import PLAIN, VectorOptions
 from tilepipe.products.vectors import BOX, GEOMETRY, Table
+from tilepipe.text import JSON
 
 if TYPE_CHECKING:
     import pyarrow
@@ -150,9 +151,9 @@ def _write_parquet(path: Path, table: Table, batches: Iterable[pyarrow.RecordBat
         writer.add_key_value_metadata({"geo": json.dumps(_geo(table.crs, extent))})
 
 
-def _geo(crs: CRS | None, extent: Any) -> dict[str, Any]:
+def _geo(crs: CRS | None, extent: Any) -> JSON:
     """Return the metadata of GeoParquet 1.1."""
-    column: dict[str, Any] = {
+    column: JSON = {
         "encoding": "WKB",
         "geometry_types": ["Polygon"],
         "crs": crs.to_dict(projjson=True) if crs else None,

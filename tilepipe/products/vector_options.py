@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from typing import Any
 
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from tilepipe.errors import UsageError
-from tilepipe.text import setting
+from tilepipe.text import JSON, setting
 
 TABLES = {"vectors", "flatgeobuf", "shapefile", "geoparquet"}
 """Products that hold polygons as a table, in the reference system of the raster or in another one."""
@@ -67,7 +66,7 @@ class VectorOptions:
         """Return the names of the options, which are settings of a run too."""
         return tuple(cls.__dataclass_fields__)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSON:
         """Return what was chosen, in JSON's types."""
         return {name: value for name, value in asdict(self).items() if value}
 

@@ -9,14 +9,15 @@ for its later neighbours.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Array, DType, Labels
 from tilepipe.box import Box
 from tilepipe.tiling.grid import Grid, Index
-from tilepipe.tiling.uncertainty import PROBABILITY, VOID, codes, squares
+from tilepipe.tiling.uncertainty import PROBABILITY, VOID, Planes, codes, squares
 from tilepipe.tiling.weights import weights
 
 FAILED = -(1 << 52)
@@ -29,13 +30,13 @@ SIDES = {"right": (0, 1), "below": (1, 0), "corner": (1, 1)}
 class Canvas(Protocol):
     """Where the results of tiles become labels."""
 
-    def add(self, tile: Index, values: NDArray[Any]) -> None:
+    def add(self, tile: Index, values: Array) -> None:
         """Add a tile's result."""
 
     def fail(self, tile: Index) -> None:
         """Mark a tile that could not be computed; its pixels become nodata."""
 
-    def labels(self, box: Box) -> NDArray[Any]:
+    def labels(self, box: Box) -> Labels:
         """Return the labels of `box`."""
 
     def layer(self, name: str, box: Box) -> NDArray[np.uint8]:
@@ -51,7 +52,7 @@ class CropCanvas:
         self.area = area
         self.values = np.full(area.shape, nodata, dtype)
 
-    def add(self, tile: Index, values: NDArray[Any]) -> None:
+    def add(self, tile: Index, values: Array) -> None:
         """Keep a tile's labels, (tile height, tile width)."""
         part = self.grid.kept_box(tile) & self.area
         if part is not None:
@@ -60,7 +61,7 @@ class CropCanvas:
     def fail(self, tile: Index) -> None:
         """Leave its pixels nodata."""
 
-    def labels(self, box: Box) -> NDArray[Any]:
+    def labels(self, box: Box) -> Labels:
         """Return the labels of `box`."""
         return np.asarray(self.values[box.slices_in(self.area)])
 
@@ -136,7 +137,7 @@ class BlendCanvas:
         values: NDArray[np.int64] = self.values[:, *box.slices_in(self.area)]
         return values
 
-    def labels(self, box: Box) -> NDArray[Any]:
+    def labels(self, box: Box) -> Labels:
         """Return the class with the largest sum at `box`, ties to the lowest; nodata where a tile failed."""
         labels, largest = _argmax(self.at(box)[: self.classes], self.dtype)
         labels[largest < 0] = self.nodata
@@ -148,11 +149,11 @@ class BlendCanvas:
         return codes(name, sums[: self.classes], 2 * PROBABILITY, sums[-1])
 
 
-def _argmax(planes: NDArray[Any], dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+def _argmax(planes: Planes, dtype: str | DType) -> tuple[Labels, Planes]:
     """Return the index of the largest of (classes, height, width), ties to the lowest, and the largest."""
     first, *others = planes
     largest = first.copy()
-    labels: NDArray[Any] = np.zeros(first.shape, dtype)
+    labels: Labels = np.zeros(first.shape, dtype)
     for k, plane in enumerate(others, start=1):  # class by class: argmax over the first axis copies all planes
         larger = plane > largest
         labels[larger] = k

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from tilepipe.errors import UsageError
 from tilepipe.text import did_you_mean, setting
 
-Planes = NDArray[np.integer[Any]]
+Planes = NDArray[np.integer]
 """(classes, height, width) int32 or int64."""
 
 LAYERS = {
