@@ -11,7 +11,7 @@ from tilepipe.models.facts import BUNDLED, WEIGHTS, bundled_models
 from tilepipe.models.formats.directory import load_model
 from tilepipe.sources.open import open_source
 from tilepipe.training.config import TrainConfig
-from tilepipe.training.loop import configured, judged
+from tilepipe.training.record import configured, judged
 from tilepipe.training.scenes import open_scenes
 
 ROOT = Path(__file__).parents[2]

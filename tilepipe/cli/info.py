@@ -16,6 +16,8 @@ from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import SCENE, TRUST, given, with_options
 from tilepipe.errors import TilepipeError
 from tilepipe.paths import refuse_special
+from tilepipe.sources.base import Source
+from tilepipe.text import JSON
 
 MODELS = (".model", ".onnx", ".ts", ".torchscript", ".pt", ".pt2", ".pth", ".ckpt", ".safetensors")
 """Suffixes of models; what holds weights only is refused with what to do instead."""
@@ -35,7 +37,7 @@ def info(target: str, trust_model: str | None, as_json: bool, **options: int | N
     say.out("".join(_line(name, value) for name, value in described.items()), nl=False)
 
 
-def _line(name: str, value: Any) -> str:
+def _line(name: str, value: object) -> str:
     """Return a fact as YAML that begins a line of its own, whatever the others are."""
     import yaml
 
@@ -45,7 +47,7 @@ def _line(name: str, value: Any) -> str:
     return str(yaml.serialize(node, Dumper=yaml.SafeDumper, width=120))
 
 
-def describe(target: str, trust_model: str | None = None, scene: dict[str, int] | None = None) -> dict[str, Any]:
+def describe(target: str, trust_model: str | None = None, scene: dict[str, int] | None = None) -> JSON:
     """Return described of JSON types; `scene` picks one image of a file. Raises `InputError` or `ModelError`."""
     path = Path(target)
     if runs := [plan.parent for pattern in ("plan.json", "*/plan.json") for plan in path.glob(pattern)]:
@@ -56,14 +58,14 @@ def describe(target: str, trust_model: str | None = None, scene: dict[str, int] 
     return _labels(path) or _image(target, scene or {})
 
 
-def _model(name: str, trust_model: str | None) -> dict[str, Any]:
+def _model(name: str, trust_model: str | None) -> JSON:
     from tilepipe.models.unread import open_model
 
     model = open_model(name, trust_model=trust_model)
     return {"model": name, "sha256": model.sha256(), **model.card.model_dump(mode="json")}
 
 
-def _labels(path: Path) -> dict[str, Any] | None:
+def _labels(path: Path) -> JSON | None:
     """Return what labels of tilepipe are; None where a path holds something else."""
     from tilepipe.products.labels import open_map
 
@@ -86,7 +88,7 @@ def _labels(path: Path) -> dict[str, Any] | None:
     }
 
 
-def _image(path: str, scene: dict[str, int]) -> dict[str, Any]:
+def _image(path: str, scene: dict[str, int]) -> JSON:
     from tilepipe.sources.band_choice import alpha_of
     from tilepipe.sources.bands import bands_of, listed
     from tilepipe.sources.open import open_source
@@ -112,7 +114,7 @@ def _image(path: str, scene: dict[str, int]) -> dict[str, Any]:
     } | ({"notes": notes} if notes else {})
 
 
-def _layout(source: Any) -> str:
+def _layout(source: Source) -> str:
     """Say how the pixels are stored, as far as the source knows."""
     if levels := getattr(source, "levels", None):
         sizes = [level if isinstance(level, tuple) else level.shape[1:] for level in levels]
@@ -123,7 +125,7 @@ def _layout(source: Any) -> str:
     return "picture" if source.identity().get("reader") == "picture" else type(source).__name__
 
 
-def _run(directory: Path) -> dict[str, Any]:
+def _run(directory: Path) -> JSON:
     """Read a work directory without touching it: a run may be at work there."""
     from tilepipe.execution.elapsed import elapsed_before
     from tilepipe.execution.keys import read_plan
@@ -145,7 +147,7 @@ def _run(directory: Path) -> dict[str, Any]:
     }
 
 
-def _text(value: Any) -> Any:
+def _text(value: object) -> object:
     """Return a fact as people like to read it."""
     if isinstance(value, dict) and set(value) == {"y", "x", "unit"}:
         return f"{value['y']:.6g} x {value['x']:.6g} {value['unit']}/px (height x width)"

@@ -10,6 +10,7 @@ import click
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import PRECISIONS, TRUST, given
+from tilepipe.text import JSON
 
 MODEL_REFUSED = 5
 
@@ -74,7 +75,7 @@ def convert(source: str, output: str, arch: str | None, **options: Any) -> None:
     say.out_line(make(source, output, arch=None if arch is None else _arch(arch), **options))
 
 
-def _arch(text: str) -> dict[str, Any]:
+def _arch(text: str) -> JSON:
     import yaml
 
     try:
@@ -86,7 +87,7 @@ def _arch(text: str) -> dict[str, Any]:
     return found
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
         return ", ".join(map(str, value)) or "-"
     if isinstance(value, (list, dict)):

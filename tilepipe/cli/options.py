@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from tilepipe.cli.help import expert, option
-from tilepipe.text import comma_list
+from tilepipe.text import JSON, comma_list
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -282,6 +282,6 @@ def with_options(*options: Callable[[Function], Function]) -> Callable[[Function
     return decorate
 
 
-def given(options: dict[str, Any]) -> dict[str, Any]:
+def given(options: JSON) -> JSON:
     """Return the options that the user gave; the others keep the defaults of the Python face."""
     return {name: value for name, value in options.items() if value is not None}

@@ -10,6 +10,7 @@ from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import MODEL, SETTINGS, TALK, given, with_options
 from tilepipe.cli.progress_bar import progress
+from tilepipe.text import JSON
 
 FAILED_TILES = 3
 SHOWN = 10
@@ -57,7 +58,7 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
     return FAILED_TILES if result.failed else 0
 
 
-def say_notes(source: str, settings: dict[str, Any]) -> None:
+def say_notes(source: str, settings: JSON) -> None:
     """Say on standard error what is chosen of a file that holds several images."""
     from tilepipe.sources.open import chosen, open_source
 

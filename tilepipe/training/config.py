@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tilepipe.errors import UsageError
 from tilepipe.models.nets.arch import unknown
 from tilepipe.paths import refuse_special
-from tilepipe.text import kind_of, read_yaml, wrong_value
+from tilepipe.text import JSON, kind_of, read_yaml, wrong_value
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LossName = Literal["cross_entropy", "dice", "focal", "lovasz", "boundary"]
@@ -102,7 +102,7 @@ class TrainConfig(Strict):
     fit are taken, and training says which."""
     mask: Literal["auto", "none"] = "auto"
     """Pixels of the images that hold data: those that the file says (auto), or all (none)."""
-    arch: dict[str, Any] = {"name": "unet"}
+    arch: JSON = {"name": "unet"}
     """Architecture as in a model card; that of `start` by default."""
     start: str | None = None
     """Bundled name or model directory whose weights training starts from. If the number of classes differs, the head

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 from tilepipe.errors import StorageError, TilepipeError, UsageError
 from tilepipe.models.contents import network_sha256
@@ -69,5 +68,5 @@ def _weights(model: Model) -> str:
     return network_sha256(model.module)
 
 
-def _hash(value: Any) -> str:
+def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

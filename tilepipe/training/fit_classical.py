@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class Truth(Protocol):
     def shape(self) -> tuple[int, int]:
         """(height, width) in pixels."""
 
-    def read(self, box: Box, /) -> NDArray[Any]:
+    def read(self, box: Box, /) -> NDArray[np.integer]:
         """Return the labels of a box inside the map, (box.height, box.width)."""
 
 

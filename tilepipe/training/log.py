@@ -8,10 +8,10 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tilepipe.models.card import DEFAULT_COLORS
 from tilepipe.storage import cannot_write
+from tilepipe.text import JSON
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.curves import Line, Panel, missing, picture
 from tilepipe.training.state import State
@@ -39,13 +39,13 @@ def write_log(state: State, config: TrainConfig, folder: Path) -> None:
         raise cannot_write(folder, error) from None
 
 
-def rows(state: State, config: TrainConfig) -> Iterator[dict[str, Any]]:
+def rows(state: State, config: TrainConfig) -> Iterator[JSON]:
     """Yield what was logged and validated, in order of steps; None for a figure that is not a number."""
     steps = sorted({int(row[0]) for row in (*state.log, *state.validations)})
     losses = {int(step): (rate, loss) for step, rate, loss in state.log}
     scores = {int(row[0]): row[1:] for row in state.validations}
     for step in steps:
-        row: dict[str, Any] = {"step": step}
+        row: JSON = {"step": step}
         if step in losses:
             row |= {"learning_rate": losses[step][0], "loss": _number(losses[step][1])}
         if step in scores:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from importlib.metadata import version
-from math import isfinite, isnan
+from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tilepipe.errors import UsageError, public
-from tilepipe.evaluation.metrics.confusion import Confusion
 from tilepipe.events import Event, Listener, silent
 from tilepipe.inference.device import resolve_device
 from tilepipe.models.formats.directory import save_model
@@ -31,17 +28,15 @@ from tilepipe.training.finished import check_finished, finished_file
 from tilepipe.training.log import log_files, write_log
 from tilepipe.training.losses import total_loss
 from tilepipe.training.progress import Progress
+from tilepipe.training.record import judged, record
 from tilepipe.training.sampling import Sampler, class_weights
 from tilepipe.training.scenes import Scene, files_read
 from tilepipe.training.state import State, learning_rate, snapshot
-from tilepipe.training.threshold_baseline import best_threshold
 from tilepipe.training.transfer import Origin
 from tilepipe.training.validation import best, score, stopped
 
 LOG_EVERY = 10
 """Steps per row of the log."""
-FILES = {"train", "validation", "score", "output", "start", "encoder_weights"}
-"""Settings that name files; the card names what they held."""
 
 
 @public
@@ -212,57 +207,3 @@ def halo(module: nn.Module, bands: int) -> int | None:
     """Return the context that a network needs on every side, None where none is enough."""
     found = probe_once(module.eval(), bands, int(getattr(module, "stride", 1))).halo
     return max(found) if found else None
-
-
-def record(state: State, dataset: Dataset) -> dict[str, Any]:
-    """Return what the card says about the training."""
-    config, counts = dataset.config, dataset.found.counts.sum(0).tolist()
-    validation: dict[str, Any] = {}
-    if state.validations:
-        chosen = state.validations[best(state.validations)]
-        iou = {n: round(value, 4) for n, value in zip(config.classes, chosen[2:], strict=True) if not isnan(value)}
-        validation = {
-            "images": [place(scene) for scene in dataset.validated],
-            "best_step": int(chosen[0]),
-            "mean_iou": round(chosen[1], 4),
-            "iou": iou,
-            "stopped_at": state.step,
-        }
-    return {
-        "images": [f"{Path(scene.name).name}{scene.picked}" for scene in dataset.opened],
-        "pixels": dict(zip(config.classes, counts, strict=True)),
-        **state.origin,
-        "configuration": configured(config),
-        "final_loss": round(state.log[-1][2], 4),
-        **({"validation": validation} if validation else {}),
-        "software": {"tilepipe": version("tilepipe"), "torch": torch.__version__},
-    }
-
-
-def place(scene: Scene) -> str:
-    """Return the name of a scene's file, what was picked of it, and its part of it, in full-resolution pixels."""
-    return f"{Path(scene.name).name}{scene.picked} {scene.full.to_list()}"
-
-
-def configured(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that differ from the defaults, but for files."""
-    return config.model_dump(mode="json", exclude_defaults=True, exclude=FILES)
-
-
-def judged(model: Model, scenes: Sequence[Scene], scored: Sequence[Scene], device: str = "cpu") -> dict[str, Any]:
-    """Return the model's scores beside those of the majority class and of the best threshold found on `scenes`."""
-    if not scored:
-        return {}
-    confusion = score(model, scored, device)
-    answers = {"model": confusion, "majority": confusion.majority()}
-    result: dict[str, Any] = {"scored_images": [place(scene) for scene in scored]}
-    if len(model.card.classes) == 2:
-        answers["threshold"], result["threshold_rule"] = best_threshold(scenes, scored)
-    result["scores"] = {name: scores_of(found, model.card.classes) for name, found in answers.items()}
-    return result
-
-
-def scores_of(confusion: Confusion, classes: Sequence[str]) -> dict[str, Any]:
-    """Return IoU per class, mean IoU and pixel accuracy, rounded to 4 digits."""
-    iou = {name: round(value, 4) for name, value in zip(classes, confusion.iou, strict=True)}
-    return {"iou": iou, "mean_iou": round(confusion.mean_iou, 4), "accuracy": round(confusion.accuracy, 4)}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 from tilepipe.sources.base import Georeference, Source, read_reflected
 from tilepipe.sources.checks import usable
 from tilepipe.sources.wrapped import Wrapped
+from tilepipe.text import JSON
 
 
 class Part(Wrapped):
@@ -30,7 +30,7 @@ class Part(Wrapped):
         """None: nobody asks where a crop lies on the earth."""
         return None
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> Pixels:
         """Return the pixels of `box`, (bands, box.height, box.width), mirrored outside the region."""
         return read_reflected(box, *self.region.shape, lambda inside: self.source.read(self._whole(inside)))
 
@@ -40,7 +40,7 @@ class Part(Wrapped):
         mask = None if inside is None else self.source.valid(self._whole(inside))
         return usable(mask, box, *self.region.shape)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Return the source's identity and the region."""
         return {"reader": "part", "window": self.region.to_list(), "of": self.source.identity()}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +101,7 @@ def _named(found: Features, image: Source, attribute: str | None) -> list[tuple[
     return list(zip(placed(found, image.georeference, image.name), names, strict=True))
 
 
-def _name(properties: Mapping[str, Any], attribute: str | None) -> str | None:
+def _name(properties: Mapping[str, object], attribute: str | None) -> str | None:
     """Return the class name of a polygon; None, which is class 1, only where no attribute says where it stands."""
     keys = NAMES if attribute is None else (attribute,)
     value = next((properties[key] for key in keys if properties.get(key) is not None), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,8 +123,8 @@ def _both(source: Source, image: Source) -> str:
 
 
 def _warp(labels: str, image: Source) -> str:
-    known: Any = image.georeference
-    if known.crs is None or known.transform[1] or known.transform[3]:
+    known = image.georeference
+    if known is None or known.crs is None or known.transform is None or known.transform[1] or known.transform[3]:
         return ""
     a, _, c, _, e, f = known.transform
     _, height, width = image.shape

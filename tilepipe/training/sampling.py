@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
+from tilepipe.text import JSON
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.polygon_labels import IGNORE, Polygons
 from tilepipe.training.scenes import Scene
@@ -206,6 +206,6 @@ def resized(image: Tensor, label: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Return (C, side, side) and (side, side): the image averaged or interpolated, labels by nearest neighbour."""
     if image.shape[-1] == side:
         return image, label
-    how: dict[str, Any] = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    how: JSON = {"mode": "bilinear", "align_corners": False, "antialias": True}
     image = F.interpolate(image[None], (side, side), **how)[0]
     return image, F.interpolate(label[None, None].double(), (side, side), mode="nearest-exact")[0, 0].long()

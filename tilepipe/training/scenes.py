@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.execution.filled_image import FilledImage
@@ -29,6 +29,7 @@ from tilepipe.sources.handles import content_sha256, stamp
 from tilepipe.sources.open import CHOICE, open_source
 from tilepipe.sources.resample import Resampled, at_resolution
 from tilepipe.sources.sample import fill_value, sample_of
+from tilepipe.text import JSON
 from tilepipe.training.config import Scenes, TrainConfig
 from tilepipe.training.part import Part
 from tilepipe.training.polygon_labels import IGNORE as IGNORE  # noqa: PLC0414 - others take it from here
@@ -54,7 +55,7 @@ class Scene:
     """The same part in full-resolution pixels."""
     labels: ReadLabels
     """Classes of a box of full-resolution pixels inside the image, (height, width) int64, -1 to ignore."""
-    labels_identity: Callable[[], Any] = dict
+    labels_identity: Callable[[], object] = dict
     """What decides the labels, by content; JSON types only."""
     notes: tuple[str, ...] = ()
     """What was chosen of a file that holds several images."""
@@ -73,7 +74,7 @@ class Scene:
             return False
         return all(self.selected.get(name, 0) == other.selected.get(name, 0) for name in CHOICE)
 
-    def image(self, box: Box) -> NDArray[Any]:
+    def image(self, box: Box) -> Pixels:
         """Return what the file holds in `box`, (C, box.height, box.width); outside the region it is mirrored."""
         return Part(self.source, self.region).read(box)
 
@@ -81,7 +82,7 @@ class Scene:
         """Return the region as prediction reads an image: with `mean` (per band, image units) where it has no data."""
         return FilledImage(Part(self.source, self.region), tuple(float(value) for value in mean))
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JSON:
         """Return what decides the pixels and labels of this scene, by content; JSON types only."""
         return {"image": self.source.identity(), "labels": self.labels_identity(), "window": self.region.to_list()}
 
@@ -171,7 +172,7 @@ def _fill(image: Source, config: TrainConfig) -> Iterator[str]:
         yield found.said(image.name, remedy)
 
 
-def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tuple[ReadLabels, Callable[[], Any]]:
+def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tuple[ReadLabels, Callable[[], object]]:
     """Return the labels of an image, and what decides them."""
     if path.suffix.lower() in (*VECTORS, *OTHER_FORMATS):
         return polygons(path, image, entry, config.classes), partial(_content_of_file, path)

@@ -11,7 +11,6 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from tilepipe.models.model import Model
 from tilepipe.models.nets.zoo import build
 from tilepipe.models.precision import HALF
 from tilepipe.storage import cannot_write
-from tilepipe.text import json_of
+from tilepipe.text import JSON, json_of
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.dataset import Dataset
 
@@ -61,7 +60,7 @@ class State:
     """Steps done."""
     log: list[list[float]] = field(default_factory=list)
     """(step, learning rate, mean loss since the row before) per row."""
-    origin: dict[str, Any] = field(default_factory=dict)
+    origin: JSON = field(default_factory=dict)
     """What the first weights were taken from, as the card says it; empty where the seed drew them."""
     data: str = ""
     """Hash of the images and labels trained and validated on."""
@@ -73,7 +72,7 @@ class State:
     """The average at the best validation, on the CPU; None before the first."""
 
     @classmethod
-    def new(cls, module: nn.Module, config: TrainConfig, origin: dict[str, Any] | None = None) -> State:
+    def new(cls, module: nn.Module, config: TrainConfig, origin: JSON | None = None) -> State:
         """Return the state before the first step: AdamW (Loshchilov 2019), decay on weights of two and more axes."""
         decayed = [p for p in module.parameters() if p.ndim > 1]
         plain = [p for p in module.parameters() if p.ndim <= 1]
@@ -144,7 +143,7 @@ class State:
             raise StorageError(f"{problems[0]}; delete {folder} to start anew")
         return ""
 
-    def _other_content(self, kept: dict[str, Any], folder: Path, config: TrainConfig) -> str:
+    def _other_content(self, kept: JSON, folder: Path, config: TrainConfig) -> str:
         """Return what a checkpoint of the same settings was made of that is something else now; '' where nothing is."""
         hashes = {key: {"sha256": json_of(kept["config"]).get(key)} for key in self.origin}
         same = same_run(kept["config"], config, self.origin)
@@ -158,7 +157,7 @@ class State:
             return f"the images or labels are not those of the checkpoint of step {kept['step']}"
         return ""
 
-    def _take(self, kept: dict[str, Any]) -> None:
+    def _take(self, kept: JSON) -> None:
         self.module.load_state_dict(kept["module"])
         self.average = {k: kept["average"][k].to(t.device) for k, t in self.average.items()}
         self.optimizer.load_state_dict(kept["optimizer"])
@@ -173,13 +172,13 @@ def began(config: TrainConfig) -> list[str | None]:
     return [config.start, config.encoder_weights]
 
 
-def fingerprint(config: TrainConfig, origin: dict[str, Any]) -> str:
+def fingerprint(config: TrainConfig, origin: JSON) -> str:
     """Return the settings that decide the weights, and the hashes of what they start from, as JSON text."""
     hashes = {key: said["sha256"] for key, said in origin.items()}
     return json.dumps({**config.model_dump(mode="json", exclude=_FREE), **hashes}, sort_keys=True)
 
 
-def same_run(kept: str, config: TrainConfig, origin: dict[str, Any]) -> bool:
+def same_run(kept: str, config: TrainConfig, origin: JSON) -> bool:
     """Return whether a fingerprint is that of `config`; settings younger than it must have their defaults."""
     before, now = json_of(kept), json_of(fingerprint(config, origin))
     changed = {*config.model_dump(exclude=_FREE, exclude_defaults=True), *origin}
@@ -194,9 +193,9 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JSON:
     try:
-        kept: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        kept: JSON = torch.load(path, weights_only=True, map_location="cpu")
         if not isinstance(kept, dict) or {"config", "step", "log", "module", "average", "optimizer"} - set(kept):
             raise ValueError("parts are missing")
     except Exception as error:  # torch.load raises whatever it meets in a damaged file

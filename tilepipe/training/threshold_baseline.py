@@ -20,10 +20,10 @@ from tilepipe.training.validation import blocks, compared, hull, spread, trainin
 CUTS = 200
 """Thresholds tried per feature."""
 SAMPLE = 200_000
-"""Pixels per training scene on which thresholds are chosen."""
+"""Floats per training scene on which thresholds are chosen."""
 
-Pixels = NDArray[np.float64]
-Feature = Callable[[Pixels], Pixels]
+Floats = NDArray[np.float64]
+Feature = Callable[[Floats], Floats]
 """(C, N) pixels to (N,) values."""
 
 
@@ -69,11 +69,11 @@ def features(bands: int) -> Mapping[str, Feature]:
     return found
 
 
-def _ratio(i: int, j: int, pixels: Pixels) -> Pixels:
+def _ratio(i: int, j: int, pixels: Floats) -> Floats:
     return np.asarray((pixels[i] - pixels[j]) / np.maximum(pixels[i] + pixels[j], 1))
 
 
-def _sample(scenes: Sequence[Scene]) -> tuple[Pixels, NDArray[np.int64]]:
+def _sample(scenes: Sequence[Scene]) -> tuple[Floats, NDArray[np.int64]]:
     pixels, labels = [], []
     for scene in scenes:
         height, width = scene.region.shape
@@ -86,7 +86,7 @@ def _sample(scenes: Sequence[Scene]) -> tuple[Pixels, NDArray[np.int64]]:
     return np.concatenate(pixels, axis=1), np.concatenate(labels)
 
 
-def _best_cut(name: str, values: Pixels, labels: NDArray[np.int64]) -> tuple[float, Rule]:
+def _best_cut(name: str, values: Floats, labels: NDArray[np.int64]) -> tuple[float, Rule]:
     """Return the best mean IoU and its rule, over evenly filled cuts and both directions."""
     cuts = np.unique(np.quantile(values, np.linspace(0, 1, CUTS + 1)[1:-1]))
     place = np.searchsorted(cuts, values, side="left")  # how many cuts lie below the value
@@ -99,7 +99,7 @@ def _best_cut(name: str, values: Pixels, labels: NDArray[np.int64]) -> tuple[flo
     return float(max(upper.max(), lower.max())), Rule(name, float(cuts[k]), above)
 
 
-def _mean_iou(hits: NDArray[np.int64], false: NDArray[np.int64], ones: int, zeros: int) -> Pixels:
+def _mean_iou(hits: NDArray[np.int64], false: NDArray[np.int64], ones: int, zeros: int) -> Floats:
     """Return the mean IoU of two classes from true and false positives of class 1."""
     iou1 = hits / np.maximum(ones + false, 1)
     iou0 = (zeros - false) / np.maximum(zeros + ones - hits, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from tilepipe.models.nets.layers import Network
 from tilepipe.models.nets.resnet import BLOCKS
 from tilepipe.models.nets.zoo import build, describe
 from tilepipe.sources.base import Source
+from tilepipe.text import JSON
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.sampling import Survey
 
@@ -85,7 +85,7 @@ class Origin:
         mean, std = card.mean or (0.0,) * bands, card.std or (1.0,) * bands
         return replace(found, mean=np.array(mean), std=np.array(std))
 
-    def begin(self, module: nn.Module, images: Source, config: TrainConfig) -> dict[str, Any]:
+    def begin(self, module: nn.Module, images: Source, config: TrainConfig) -> JSON:
         """Give a new network its first weights and return what the card says about that. Raises `ModelError`."""
         if self.encoder is not None:
             load_encoder_weights(module.get_submodule("encoder"), self.encoder.tensors)
@@ -122,7 +122,7 @@ def take_over(start: Model, module: nn.Module) -> list[str]:
     return said
 
 
-def shapes(arch: dict[str, Any], bands: int, classes: int) -> Shapes:
+def shapes(arch: JSON, bands: int, classes: int) -> Shapes:
     """Return name and shape of every tensor of an architecture; nothing is allocated."""
     with torch.device("meta"):
         return {name: tuple(t.shape) for name, t in build(arch, bands, classes).state_dict().items()}

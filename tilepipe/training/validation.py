@@ -5,11 +5,11 @@ what follows from the scores so far: the best one, and when to stop.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import Labels
 from tilepipe.box import Box
 from tilepipe.evaluation.metrics.confusion import Confusion, confusion_matrix
 from tilepipe.execution.job import make_job
@@ -17,6 +17,7 @@ from tilepipe.execution.region_labels import region_labels
 from tilepipe.models.model import Model
 from tilepipe.planning.receptive_field import reach_of_card
 from tilepipe.planning.settings import Request
+from tilepipe.sources.base import Kind
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.scenes import IGNORE, Scene
 
@@ -37,13 +38,13 @@ def score(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> Confusi
     return total
 
 
-def predicted(model: Model, scene: Scene, box: Box, device: str = "cpu") -> NDArray[Any]:
+def predicted(model: Model, scene: Scene, box: Box, device: str = "cpu") -> Labels:
     """Return the model's labels of a full-resolution box, (height, width); the card's nodata where no image data is."""
     known = model.card, reach_of_card(model.card)  # weights change between validations; the network was measured before
     return region_labels(make_job(scene.whole, model, Request(region=box, device=device), known), scene.whole)
 
 
-def compared(labels: NDArray[Any], true: NDArray[np.int64], classes: int, nodata: int | None = None) -> Confusion:
+def compared(labels: Labels, true: NDArray[np.int64], classes: int, nodata: int | None = None) -> Confusion:
     """Return the confusion of two maps; -1 in the truth is not scored, nor is `nodata` in the labels."""
     return confusion_matrix(labels, true, classes, ignore=IGNORE, nodata=nodata)
 
@@ -77,7 +78,7 @@ def hull(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Box:
     return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
-def spread(part: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Any]:
+def spread(part: NDArray[Kind], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Kind]:
     """Return `part`, which covers their hull, at the given rows and columns."""
     return part[..., (rows - rows[0])[:, None], (columns - columns[0])[None]]
 

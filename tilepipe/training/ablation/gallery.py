@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 from tilepipe.training.scenes import Scene
 
@@ -28,7 +27,7 @@ def crop_of(scene: Scene) -> Box:
     return Box(y, x, y + height, x + width)
 
 
-def save(values: NDArray[Any], folder: Path, data: str, caption: str) -> None:
+def save(values: Pixels, folder: Path, data: str, caption: str) -> None:
     """Keep a crop, (height, width) from 0 to 1 or (3, height, width) uint8, as a PNG in `folder`/crops."""
     pixels = values.transpose(1, 2, 0) if values.ndim == 3 else np.rint(values * 255).astype(np.uint8)
     path = _path(folder, data, caption)

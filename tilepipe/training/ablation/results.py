@@ -9,15 +9,14 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tilepipe.errors import StorageError, UsageError
 from tilepipe.storage import cannot_write
-from tilepipe.text import json_of
+from tilepipe.text import JSON, json_of
 
-Line = dict[str, Any]
+Line = JSON
 Key = tuple[str, str, int]
 """(set, mechanism, seed)."""
 

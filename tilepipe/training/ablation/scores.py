@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from time import process_time
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from tilepipe.arrays import Labels
 from tilepipe.box import Box
 from tilepipe.evaluation.metrics.boundary import boundary_of
 from tilepipe.evaluation.metrics.checkerboard import Spectrum, one_hot, spectrum_of
@@ -22,6 +22,7 @@ from tilepipe.evaluation.metrics.pair import Pair, pair
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.models.probe.upsampling_lint import lint
+from tilepipe.text import JSON
 from tilepipe.training.scenes import IGNORE, Scene
 from tilepipe.training.validation import blocks, hull, spread, training_pixels, truth
 
@@ -72,7 +73,7 @@ def tile_around(box: Box, shape: tuple[int, int], card: ModelCard) -> Box:
     return inside
 
 
-def figures_of_model(model: Model, scenes: Sequence[Scene], width: float) -> dict[str, Any]:
+def figures_of_model(model: Model, scenes: Sequence[Scene], width: float) -> JSON:
     """Return the model's figures over all scenes together; foreground is every class but the first.
 
     Labels are compared at full resolution, outlines `width` pixels wide; checkerboards are those of the probabilities
@@ -98,18 +99,18 @@ def agreement(confusion: Confusion) -> dict[str, float]:
     return {"mean_iou": confusion.mean_iou, "iou": mean_present(confusion.iou[1:])}
 
 
-def sheet(labels: Sequence[NDArray[Any]], truths: Sequence[NDArray[Any]], classes: int) -> Pair:
+def sheet(labels: Sequence[Labels], truths: Sequence[NDArray[np.int64]], classes: int) -> Pair:
     """Return maps of several scenes as one, below each other with unscored rows between."""
     wide = max(map_.shape[1] for map_ in labels)
 
-    def pasted(maps: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+    def pasted(maps: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
         padded = [np.pad(m.astype(np.int64), ((0, 1), (0, wide - m.shape[1])), constant_values=IGNORE) for m in maps]
         return np.concatenate(padded)
 
     return pair(pasted(labels), pasted(truths), classes, ignore=IGNORE, nodata=IGNORE)
 
 
-def lines(maps: Sequence[tuple[NDArray[Any], Box]], strides: Sequence[int]) -> dict[str, Any]:
+def lines(maps: Sequence[tuple[NDArray[np.floating], Box]], strides: Sequence[int]) -> JSON:
     """Return the checkerboard of (channels, height, width) maps and their places: per stride, and the largest."""
     found: dict[int, Spectrum] = {}
     for k, patch in patches([area for _, area in maps], max(strides)):
@@ -138,7 +139,7 @@ def patches(areas: Sequence[Box], stride: int) -> Iterator[tuple[int, Box]]:
             yield k, Box(y, x, y + side, x + side)
 
 
-def truth_lines(scenes: Sequence[Scene], classes: int, stride: int) -> dict[str, Any]:
+def truth_lines(scenes: Sequence[Scene], classes: int, stride: int) -> JSON:
     """Return the checkerboard of the true labels themselves on the training grid."""
     maps = []
     for scene in scenes:

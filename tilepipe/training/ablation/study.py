@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from tilepipe.evaluation.metrics.confusion import Confusion
 from tilepipe.events import Event, Listener, silent
 from tilepipe.models.model import Model
 from tilepipe.models.nets.zoo import build
+from tilepipe.text import JSON
 from tilepipe.training.ablation.gallery import crop_of, save
 from tilepipe.training.ablation.results import Results, machine
 from tilepipe.training.ablation.scores import agreement, answer, figures_of_model, speeds, truth_lines, unevenness
@@ -59,7 +59,7 @@ def compare(path: str | Path, out: str | Path | None = None, listener: Listener 
     return write_summary(config, results)
 
 
-def trained(config: CompareConfig, run: Run, dataset: Dataset, halos: dict[str, int], folder: Path) -> dict[str, Any]:
+def trained(config: CompareConfig, run: Run, dataset: Dataset, halos: dict[str, int], folder: Path) -> JSON:
     """Train and measure one run and return its line; `halos` keeps what was found per network."""
     training = config.training(run)
     dataset = dataset.under(training)
@@ -67,7 +67,7 @@ def trained(config: CompareConfig, run: Run, dataset: Dataset, halos: dict[str, 
     overlap, first = unevenness(state.module)
     if run.mechanism not in halos:
         halos[run.mechanism] = context(state.module, dataset.bands)
-    checkpoints: dict[str, Any] = {}
+    checkpoints: JSON = {}
 
     def show(event: Event) -> None:
         if state.step not in (*config.early, training.steps):
@@ -120,7 +120,7 @@ def pictured(dataset: Dataset, folder: Path, name: str) -> None:
     save((label > 0).astype(np.float32), folder, name, "truth")
 
 
-def baselines(dataset: Dataset) -> dict[str, Any]:
+def baselines(dataset: Dataset) -> JSON:
     """Return what needs no network: the commonest class, the best threshold, the spectrum of the truth."""
     confusion = Confusion.zero(len(dataset.config.classes))
     for scene in dataset.scored:

@@ -14,11 +14,11 @@ from pydantic import Field, ValidationError
 
 from tilepipe.errors import UsageError
 from tilepipe.models.nets.zoo import build
-from tilepipe.text import kind_of, read_yaml, wrong_value
+from tilepipe.text import JSON, kind_of, read_yaml, wrong_value
 from tilepipe.training.config import Strict, TrainConfig, expanded
 from tilepipe.training.loop import LOG_EVERY
 
-Settings = Mapping[str, Any]
+Settings = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class CompareConfig(Strict):
         """All runs; every set and seed of one mechanism, then the next mechanism."""
         return [Run(s, m, seed) for m, s, seed in product(self.mechanisms, self.sets, self.seeds)]
 
-    def settings(self, run: Run) -> dict[str, Any]:
+    def settings(self, run: Run) -> JSON:
         """Return the training settings of a run as they stand in the file."""
         arch = {**self.arch, **self.mechanisms[run.mechanism]}
         return {**self.common, **self.sets[run.set], "arch": arch, "seed": run.seed}
@@ -84,7 +84,8 @@ class CompareConfig(Strict):
     def training(self, run: Run) -> TrainConfig:
         """Return the training configuration of a run. Raises `UsageError` where a setting is wrong."""
         try:
-            return TrainConfig(**_filled({"name": self.name, "output": f"{self.name}.model", **self.settings(run)}))
+            fields = {"name": self.name, "output": f"{self.name}.model", **self.settings(run)}
+            return TrainConfig(**{key: _filled(value) for key, value in fields.items()})
         except UsageError as error:
             raise UsageError(f"{run}: {error}") from None
 
@@ -111,7 +112,7 @@ class CompareConfig(Strict):
                 )
 
 
-def _filled(value: Any) -> Any:
+def _filled(value: object) -> object:
     """Return `value` with the data's folder put into every text."""
     if isinstance(value, dict):
         return {key: _filled(item) for key, item in value.items()}

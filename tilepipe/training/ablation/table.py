@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from tilepipe.storage import cannot_write
+from tilepipe.text import JSON
 from tilepipe.training.ablation.gallery import write_gallery
 from tilepipe.training.ablation.results import Line, Results
 from tilepipe.training.ablation.study_config import CompareConfig, Run
@@ -39,7 +39,7 @@ def write_summary(config: CompareConfig, results: Results) -> Path:
     return path
 
 
-def summary(config: CompareConfig, results: Results) -> dict[str, Any]:
+def summary(config: CompareConfig, results: Results) -> JSON:
     """Return per set and mechanism the mean and the standard deviation over seeds of every column."""
     timing = results.timing()
     sets = {}
@@ -48,7 +48,7 @@ def summary(config: CompareConfig, results: Results) -> dict[str, Any]:
         rows = {m: {**_spread(found), "s/Mpx": timing["speeds"][m]} for m, found in lines.items() if found}
         steps = config.training(Run(name, next(iter(config.mechanisms)), config.seeds[0])).steps
         sets[name] = {"steps": steps, "mechanisms": rows, "reference": results.reference(name)}
-    fixed: dict[str, Any] = {
+    fixed: JSON = {
         "name": config.name,
         "seeds": list(config.seeds),
         "early": list(config.early),
@@ -69,26 +69,26 @@ def columns(line: Line) -> dict[str, float]:
     return {**found, START: line["imbalance"], END: last["imbalance"]}
 
 
-def _spread(lines: Sequence[Line]) -> dict[str, Any]:
+def _spread(lines: Sequence[Line]) -> JSON:
     """Return mean, standard deviation and values of every column, and what is the same for every seed."""
     runs = [columns(line) for line in lines]
-    result: dict[str, Any] = {name: lines[0][name] for name in ("parameters", "overlap", "halo")}
+    result: JSON = {name: lines[0][name] for name in ("parameters", "overlap", "halo")}
     for column in runs[0]:
         result[column] = _figure([run[column] for run in runs])
     return result
 
 
-def _figure(values: Sequence[float]) -> dict[str, Any]:
+def _figure(values: Sequence[float]) -> JSON:
     spread = stdev(values) if len(values) > 1 else 0.0
     return {"mean": round(mean(values), 5), "sd": round(spread, 5), "values": [round(value, 5) for value in values]}
 
 
-def _pairs(config: CompareConfig, results: Results) -> dict[str, Any]:
+def _pairs(config: CompareConfig, results: Results) -> JSON:
     """Return per mechanism how its runs differ from the first mechanism's on the same set with the same seed."""
     first, *others = config.mechanisms
     places = list(product(config.sets, config.seeds))
     base = {place: columns(line) for place in places if (line := results.run((place[0], first, place[1])))}
-    found: dict[str, Any] = {}
+    found: JSON = {}
     for name in others:
         runs = {place: columns(line) for place in base if (line := results.run((place[0], name, place[1])))}
         shared = set.intersection(*(set(run) & set(base[place]) for place, run in runs.items())) if runs else ()
@@ -97,7 +97,7 @@ def _pairs(config: CompareConfig, results: Results) -> dict[str, Any]:
     return found
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def markdown(found: JSON) -> str:
     """Return the summary as Markdown: per set one table of agreement and one of checkerboards and cost."""
     parts = []
     for name, data in found["sets"].items():
@@ -110,7 +110,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, _footer(found)]) + "\n"
 
 
-def _agreement(data: Mapping[str, Any]) -> str:
+def _agreement(data: JSON) -> str:
     body = [
         [name, *(_cell(row[c], 2 if c == "component ratio" else 3) for c in AGREEMENT)]
         for name, row in data["mechanisms"].items()
@@ -121,7 +121,7 @@ def _agreement(data: Mapping[str, Any]) -> str:
     return _table(["mechanism", *AGREEMENT], body)
 
 
-def _checkerboards(data: Mapping[str, Any]) -> str:
+def _checkerboards(data: JSON) -> str:
     rows = data["mechanisms"]
     boards = [column for column in next(iter(rows.values())) if " dB, " in column]
     body = []
@@ -134,7 +134,7 @@ def _checkerboards(data: Mapping[str, Any]) -> str:
     return _table(["mechanism", *boards, "overlap", "imbalance", "parameters", "s/Mpx"], body)
 
 
-def _against(pairs: Mapping[str, Any]) -> str:
+def _against(pairs: JSON) -> str:
     shown = {"mean IoU": 3, "Boundary IoU": 3, "component ratio": 2}
     boards = [column for column in next(iter(pairs.values())) if column.startswith("peak dB")]
     shown |= dict.fromkeys(sorted(boards, key=lambda column: int(column.split()[-1])), 1)
@@ -149,7 +149,7 @@ def _against(pairs: Mapping[str, Any]) -> str:
     return _table(["mechanism", *shown], body)
 
 
-def _footer(found: Mapping[str, Any]) -> str:
+def _footer(found: JSON) -> str:
     steps = " and ".join(str(s) for s in sorted({data["steps"] for data in found["sets"].values()}))
     m = found["machine"]
     return (
@@ -168,5 +168,5 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _cell(figure: Mapping[str, Any], digits: int) -> str:
+def _cell(figure: JSON, digits: int) -> str:
     return f"{figure['mean']:.{digits}f} ± {figure['sd']:.{digits}f}"

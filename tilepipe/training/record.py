@@ -1,0 +1,77 @@
+"""What the card of a model says about its training, and how it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from math import isnan
+from pathlib import Path
+
+import torch
+
+from tilepipe.evaluation.metrics.confusion import Confusion
+from tilepipe.models.model import Model
+from tilepipe.text import JSON
+from tilepipe.training.config import TrainConfig
+from tilepipe.training.dataset import Dataset
+from tilepipe.training.scenes import Scene
+from tilepipe.training.state import State
+from tilepipe.training.threshold_baseline import best_threshold
+from tilepipe.training.validation import best, score
+
+FILES = {"train", "validation", "score", "output", "start", "encoder_weights"}
+"""Settings that name files; the card names what they held."""
+
+
+def record(state: State, dataset: Dataset) -> JSON:
+    """Return what the card says about the training."""
+    config, counts = dataset.config, dataset.found.counts.sum(0).tolist()
+    validation: JSON = {}
+    if state.validations:
+        chosen = state.validations[best(state.validations)]
+        iou = {n: round(value, 4) for n, value in zip(config.classes, chosen[2:], strict=True) if not isnan(value)}
+        validation = {
+            "images": [place(scene) for scene in dataset.validated],
+            "best_step": int(chosen[0]),
+            "mean_iou": round(chosen[1], 4),
+            "iou": iou,
+            "stopped_at": state.step,
+        }
+    return {
+        "images": [f"{Path(scene.name).name}{scene.picked}" for scene in dataset.opened],
+        "pixels": dict(zip(config.classes, counts, strict=True)),
+        **state.origin,
+        "configuration": configured(config),
+        "final_loss": round(state.log[-1][2], 4),
+        **({"validation": validation} if validation else {}),
+        "software": {"tilepipe": version("tilepipe"), "torch": torch.__version__},
+    }
+
+
+def place(scene: Scene) -> str:
+    """Return the name of a scene's file, what was picked of it, and its part of it, in full-resolution pixels."""
+    return f"{Path(scene.name).name}{scene.picked} {scene.full.to_list()}"
+
+
+def configured(config: TrainConfig) -> JSON:
+    """Return the settings that differ from the defaults, but for files."""
+    return config.model_dump(mode="json", exclude_defaults=True, exclude=FILES)
+
+
+def judged(model: Model, scenes: Sequence[Scene], scored: Sequence[Scene], device: str = "cpu") -> JSON:
+    """Return the model's scores beside those of the majority class and of the best threshold found on `scenes`."""
+    if not scored:
+        return {}
+    confusion = score(model, scored, device)
+    answers = {"model": confusion, "majority": confusion.majority()}
+    result: JSON = {"scored_images": [place(scene) for scene in scored]}
+    if len(model.card.classes) == 2:
+        answers["threshold"], result["threshold_rule"] = best_threshold(scenes, scored)
+    result["scores"] = {name: scores_of(found, model.card.classes) for name, found in answers.items()}
+    return result
+
+
+def scores_of(confusion: Confusion, classes: Sequence[str]) -> JSON:
+    """Return IoU per class, mean IoU and pixel accuracy, rounded to 4 digits."""
+    iou = {name: round(value, 4) for name, value in zip(classes, confusion.iou, strict=True)}
+    return {"iou": iou, "mean_iou": round(confusion.mean_iou, 4), "accuracy": round(confusion.accuracy, 4)}
