@@ -99,7 +99,7 @@ class Spectrum:
         return line, ring, strongest
 
 
-def spectrum_of(y: Floats, stride: int) -> Spectrum:
+def spectrum_of(y: NDArray[np.floating], stride: int) -> Spectrum:
     """Return the spectrum of one patch, (channels, height, width): probabilities or one-hot labels.
 
     The patch starts at a multiple of `stride` of the map; rows and columns beyond a multiple of it are left out.
@@ -119,7 +119,7 @@ def spectrum_of(y: Floats, stride: int) -> Spectrum:
     return Spectrum(stride, power, phases, float((residual**2).sum()), residual.size)
 
 
-def checkerboard(y: Floats, stride: int) -> Checkerboard:
+def checkerboard(y: NDArray[np.floating], stride: int) -> Checkerboard:
     """Return the checkerboard figures of a map that fits in memory, (channels, height, width) or (height, width)."""
     return spectrum_of(y[None] if y.ndim == 2 else y, stride).checkerboard()
 

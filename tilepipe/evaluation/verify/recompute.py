@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -62,7 +62,7 @@ class Passes:
         sums = None
         if self.grid.blended:
             sums = BlendCanvas(self.grid, box, self.job.plan.tiling.window, classes=classes)
-        seen: dict[Index, tuple[Box, Probabilities]] = {}
+        seen: dict[Index, _Part] = {}
         for tile, values in self._tiles(box):
             if sums is not None:
                 sums.add(tile, values)
@@ -71,7 +71,7 @@ class Passes:
             assert part is not None
             assert mine is not None
             kept[:, *mine.slices_in(box)] = values[:, *mine.slices_in(where)] / ONE
-            seen[tile] = part, values[:, *part.slices_in(where)] / ONE
+            seen[tile] = _Part(part, values[:, *part.slices_in(where)] / ONE)
             for near in (Index(tile.row - 1, tile.column), Index(tile.row, tile.column - 1)):
                 _widen(gaps, box, seen[tile], seen.get(near))
         return kept if sums is None else sums.values / (ONE * UNITY**2), gaps
@@ -101,13 +101,20 @@ class Passes:
         return self.worker.wanted(box)
 
 
-def _widen(
-    gaps: NDArray[np.float64], box: Box, one: tuple[Box, Probabilities], other: tuple[Box, Probabilities] | None
-) -> None:
-    shared = one[0] & other[0] if other is not None else None
+@dataclass(frozen=True)
+class _Part:
+    """What a tile says of a part of a box."""
+
+    box: Box
+    values: Probabilities
+
+
+def _widen(gaps: NDArray[np.float64], box: Box, one: _Part, other: _Part | None) -> None:
+    """Put the distance of two tiles into `gaps`, those of `box`, where both see a pixel and are farther apart."""
+    shared = one.box & other.box if other is not None else None
     if shared is None or other is None:
         return
-    here, there = (values[:, *shared.slices_in(part)] for part, values in (one, other))
+    here, there = (part.values[:, *shared.slices_in(part.box)] for part in (one, other))
     target = gaps[shared.slices_in(box)]
     np.fmax(target, total_variation(here, there), out=target)
 
