@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import index
-from typing import Any
 
 from tilepipe.errors import UsageError
 
@@ -134,5 +134,5 @@ class Sides:
         top, bottom, left, right = (-(-side // stride) * stride for side in self)
         return Sides(top, bottom, left, right)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[int]:
         return iter((self.top, self.bottom, self.left, self.right))

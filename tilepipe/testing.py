@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tilepipe.arrays import Labels, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.models.card import ModelCard
@@ -31,6 +32,7 @@ from tilepipe.models.nets import zoo
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Source
 from tilepipe.sources.wrapped import Wrapped
+from tilepipe.text import JSON
 
 UTM_33 = "EPSG:32633"
 PLACE = (0.5, 0.0, 300000.25, 0.0, -0.5, 5200000.75)
@@ -144,7 +146,7 @@ def random_unet(bands: int = 3, classes: int = 3, depth: int = 2, width: int = 4
     return Model.from_torch(net, card)
 
 
-def whole_image(model: Model, source: Source, dtype: torch.dtype = torch.float32) -> NDArray[Any]:
+def whole_image(model: Model, source: Source, dtype: torch.dtype = torch.float32) -> Labels:
     """Return the labels (height, width) of one pass over the whole image on the CPU, in `dtype`.
 
     This is what a tiled run without seams must give. The image is padded up to the stride by reflection, as a run does.
@@ -185,13 +187,13 @@ class FakeSource(Wrapped):
         array: rows 0 to 1, columns 0 to 1 are damaged
     """
 
-    def __init__(self, image: Source | NDArray[Any], *, damaged: Box | None = None, delay: float = 0) -> None:
+    def __init__(self, image: Source | Pixels, *, damaged: Box | None = None, delay: float = 0) -> None:
         super().__init__(image if isinstance(image, Source) else ArraySource(image))
         self.damaged = damaged
         self.delay = delay
         self.reads: list[Box] = []
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> Pixels:
         """Return the pixels of `box`, (bands, box.height, box.width). Raises `InputError` if it meets `damaged`."""
         self.reads.append(box)  # appending is one step of the interpreter: several threads read at once
         time.sleep(self.delay)
@@ -202,7 +204,7 @@ class FakeSource(Wrapped):
         return self.source.read(box)
 
 
-def write_geotiff(path: Path, pixels: NDArray[Any], **profile: Any) -> Path:
+def write_geotiff(path: Path, pixels: Pixels, **profile: Any) -> Path:
     """Write pixels (bands, height, width) as a GeoTIFF in tiles of 64 x 64 and return its path.
 
     It lies in UTM zone 33 north, with pixels of 0.5 m (`PLACE`). `profile` holds other keywords of `rasterio.open`, for
@@ -217,7 +219,7 @@ def write_geotiff(path: Path, pixels: NDArray[Any], **profile: Any) -> Path:
         'm'
     """
     bands, height, width = pixels.shape
-    known: dict[str, Any] = {"crs": UTM_33, "transform": rasterio.Affine(*PLACE), "compress": "deflate"}
+    known: JSON = {"crs": UTM_33, "transform": rasterio.Affine(*PLACE), "compress": "deflate"}
     known |= {"tiled": True, "blockxsize": 64, "blockysize": 64}
     known |= {"photometric": "minisblack", "alpha": "no"}  # else GDAL takes the fourth band for alpha
     size = {"count": bands, "height": height, "width": width, "dtype": pixels.dtype.name}
@@ -236,7 +238,7 @@ def write_slide(
     """
     _, height, width = levels[0].shape
     text = f"Aperio Image Library v11.2.1\n{width}x{height} -> |AppMag = 20" + (f"|MPP = {mpp}" if mpp else "")
-    options: dict[str, Any] = {"tile": (256, 256), "photometric": "rgb", "metadata": None}
+    options: JSON = {"tile": (256, 256), "photometric": "rgb", "metadata": None}
     with tifffile.TiffWriter(path) as file:
         for k, level in enumerate(levels):
             # In a generic TIFF, OpenSlide takes a directory for a level only if it is flagged as reduced.

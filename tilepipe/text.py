@@ -107,7 +107,7 @@ def missing(path: str | Path) -> str:
     return f"{path} does not exist; check the name, it is looked for in {folder.absolute()}"
 
 
-def setting(**values: Any) -> str:
+def setting(**values: object) -> str:
     """Return settings as they are typed in Python, for messages: "`bands=[1, 2], mask='none'`".
 
     Whoever shows the message may change them to what its reader types (see `with_options`). A setting without a value
@@ -140,7 +140,7 @@ def with_options(text: str, options: Mapping[str, str]) -> str:
     return SETTING.sub(typed, text)
 
 
-def _option(option: str, value: Any) -> str:
+def _option(option: str, value: object) -> str:
     """Return an option and its value as a shell takes them; None is no value, and True needs none."""
     if value is None or value is True:
         return option

@@ -58,7 +58,7 @@ class Record:
         return cls(**{**fields, **lists, "block": Index(*fields["block"])})
 
 
-class Records(MutableMapping[Index, Record]):
+class Records(MutableMapping[Index, Record]):  # noqa: PLW1641 - it changes, so it has no hash
     """Ledger lines by block, in the order they came, packed: a run may have a million."""
 
     def __init__(self) -> None:
@@ -85,8 +85,6 @@ class Records(MutableMapping[Index, Record]):
     def __eq__(self, other: object) -> bool:
         """Return whether both hold the same lines, in whatever order; equal lines are packed alike."""
         return self._packed == other._packed if isinstance(other, Records) else dict(self.items()) == other
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __iter__(self) -> Iterator[Index]:
         """Yield the blocks."""

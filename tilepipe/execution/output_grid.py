@@ -69,7 +69,7 @@ def layer_map(
 
 
 def _under(start: int, stop: int, size: int, of: int) -> NDArray[np.int64]:
-    return np.asarray(nearest_pixel(np.arange(start, stop), size, of), dtype=np.int64)  # type: ignore[arg-type]
+    return nearest_pixel(np.arange(start, stop, dtype=np.int64), size, of)
 
 
 def output_resolution(plan: Plan, resolution: Resolution) -> Resolution:

@@ -46,7 +46,7 @@ from tilepipe.products.material import Material
 from tilepipe.sources.base import Source
 from tilepipe.sources.mask import Tissue
 from tilepipe.storage import locked, write_json
-from tilepipe.text import JSON, setting
+from tilepipe.text import setting
 from tilepipe.tiling.grid import Index
 
 KEY_LENGTH = 16
@@ -89,7 +89,7 @@ def own_record(order: RunOrder) -> RunRecord | None:
     return record if record and record.get("request") == order.key else None
 
 
-def execute(job: Job, full: Source, order: RunOrder, listener: Listener) -> JSON:
+def execute(job: Job, full: Source, order: RunOrder, listener: Listener) -> RunRecord:
     """Compute what is missing, write the products, publish them; return what run.json says.
 
     `job.source` is the image on the prediction grid, `full` at full resolution. Raises `TilepipeError`; then the
@@ -113,9 +113,8 @@ def execute(job: Job, full: Source, order: RunOrder, listener: Listener) -> JSON
         # From here on labels are read from the product. GeoJSON alone does not hold them, so then the arrays stay.
         if not record["failed"] and LOSSLESS & set(order.outputs.paths):
             drop_arrays(directory)
-        said = dict(record)
-        listener(Event("done", message=message, data=said))
-        return said
+        listener(Event("done", message=message, data=dict(record)))
+        return record
 
 
 def _published(job: Job, full: Source, order: RunOrder, listener: Listener) -> RunRecord:

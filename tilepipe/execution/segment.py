@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.box import Box
@@ -19,6 +20,7 @@ from tilepipe.execution.keys import Keys, kept_plan
 from tilepipe.execution.outputs import Outputs, outputs_of
 from tilepipe.execution.publish import finish_others
 from tilepipe.execution.region_labels import region_labels
+from tilepipe.execution.run_record import RunRecord
 from tilepipe.execution.store import Store
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
@@ -33,6 +35,9 @@ from tilepipe.products.labels import Labels, Layer, open_map
 from tilepipe.products.numbers import Numbers
 from tilepipe.sources.base import Source
 from tilepipe.sources.geotiff import rows_forgotten
+
+if TYPE_CHECKING:
+    import xarray
 
 SAID = 1 << 30
 """Bytes of a dask array whose identity takes long enough to be said."""
@@ -52,7 +57,7 @@ class Result:
     """The plan that was carried out."""
     certificate: Certificate
     """The certificate: what is known about seams, in plain sentences in `certificate.sentences`."""
-    record: dict[str, Any] = field(repr=False)
+    record: RunRecord = field(repr=False)
     """The content of run.json."""
 
     @property
@@ -66,7 +71,7 @@ class Result:
         known = self.record.get("numbers")
         return Numbers.from_dict(known) if known else None
 
-    def to_xarray(self) -> Any:
+    def to_xarray(self) -> xarray.DataArray:
         """Return the labels as an xarray.DataArray with coordinates and CRS."""
         return self.labels.to_xarray()
 
@@ -153,7 +158,7 @@ def predict(
     model: str | Path | Model,
     region: Box | tuple[int, int, int, int] | None = None,
     **choices: Unpack[Choices],
-) -> NDArray[Any]:
+) -> NDArray[np.unsignedinteger]:
     """Return the labels of a region as an array in memory. Nothing is written.
 
     The labels equal the same crop of the full run with the same settings, bit for bit on the same device. A warning is

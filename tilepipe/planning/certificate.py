@@ -6,12 +6,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from tilepipe.box import Sides
 from tilepipe.errors import StorageError
 from tilepipe.inference.profile.reproducibility import Reproducibility
-from tilepipe.text import json_of
+from tilepipe.text import JSON, json_of
 from tilepipe.tiling.tiling import cost_factor
 
 Mode = Literal["EXACT", "TOLERANCE", "FIELD", "BLEND", "UNCERTIFIED"]
@@ -110,7 +110,7 @@ class Certificate:
     def from_json(cls, text: str, name: str = "certificate.json") -> Certificate:
         """Parse `to_json`'s text; `name` is what an error calls it. Raises `StorageError`."""
         try:
-            fields: dict[str, Any] = json_of(text)
+            fields: JSON = json_of(text)
             fields.pop("cost"), fields.pop("sentences")
             for side in ("reach", "halo"):
                 fields[side] = None if fields[side] is None else Sides(**fields[side])

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -19,11 +19,11 @@ from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.products.formats import refuse_unknown
 from tilepipe.products.vector_options import ALL, target_name
-from tilepipe.text import comma_list
+from tilepipe.text import JSON, comma_list
 from tilepipe.tiling.uncertainty import layer_names
 from tilepipe.tiling.weights import PROFILES
 
-Fits = Callable[[Any], bool]
+Fits = Callable[[object], bool]
 GRIDS = ("full", "model")
 """Grids of the labels that have a name."""
 LARGEST = 1e12
@@ -41,7 +41,7 @@ class Kind(NamedTuple):
     """Returns what the value stands for. Raises `UsageError`."""
 
 
-def checked(settings: Mapping[str, object]) -> dict[str, Any]:
+def checked(settings: Mapping[str, object]) -> JSON:
     """Return settings without those that are None, which are as good as not given; numbers are Python's own.
 
     Raises `UsageError` for one that is not known, or of a kind that cannot be meant.
@@ -58,7 +58,7 @@ def checked(settings: Mapping[str, object]) -> dict[str, Any]:
     return {name: _plain(value) for name, value in given.items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return numpy's numbers and arrays as Python's: they go into JSON."""
     if isinstance(value, str | bool | Box | Path | int | float):
         return value
@@ -68,10 +68,11 @@ def _plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, Real):
         return float(value)
+    assert isinstance(value, Iterable), "settings of another kind are refused before"
     return tuple(_plain(part) for part in value)
 
 
-def _number(value: Any) -> bool:
+def _number(value: object) -> TypeGuard[float]:
     # True is a number for Python; as a tile size it is a slip.
     return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
 
@@ -80,21 +81,27 @@ def _is(*kinds: type) -> Fits:
     return lambda value: isinstance(value, kinds)
 
 
-_word, _file = _is(str), _is(str, Path)
+_file = _is(str, Path)
 
 
-def _whole(value: Any) -> bool:
+def _word(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
+def _whole(value: object) -> TypeGuard[int]:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _size(value: Any) -> bool:
+def _size(value: object) -> bool:
     return _number(value) and 0 < value < LARGEST
 
 
 def _listed(one: Fits, count: int | None = None) -> Fits:
-    def fits(value: Any) -> bool:
+    def fits(value: object) -> bool:
         several = isinstance(value, Sequence) or hasattr(value, "tolist")
-        if not several or isinstance(value, str | bytes) or getattr(value, "ndim", 1) != 1:
+        if not (several and isinstance(value, Collection)) or isinstance(value, str | bytes):
+            return False
+        if getattr(value, "ndim", 1) != 1:
             return False
         return all(map(one, value)) and count in (None, len(value))
 
@@ -106,7 +113,7 @@ def _any_of(*kinds: Fits) -> Fits:
 
 
 def _count(least: int, *words: str) -> Kind:
-    def fits(value: Any) -> bool:
+    def fits(value: object) -> bool:
         return value in words if _word(value) else _number(value) and least <= value < math.inf and value % 1 == 0
 
     what = " or ".join((*words, f"a whole number of at least {least}"))
@@ -141,7 +148,7 @@ def plain_size(text: str) -> str:
     return f"{float(found[1]) * times:g} (that is in {unit})"
 
 
-def _resolution(value: Any) -> bool:
+def _resolution(value: object) -> bool:
     with suppress(ValueError):
         value = float(value) if _word(value) else value
     return value in GRIDS if _word(value) else _size(value)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilepipe.arrays import DType
 from tilepipe.errors import InputError
 from tilepipe.models.card import ModelCard
 from tilepipe.planning.settings import Request
@@ -127,7 +128,7 @@ def _of_output(card: ModelCard) -> Iterator[Finding]:
         yield Finding("note", f"model {card.name} gives labels and no scores: nothing is promised about seams")
 
 
-def _without_borders(pixels: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.float64] | None:
+def _without_borders(pixels: NDArray[np.float64], dtype: DType) -> NDArray[np.float64] | None:
     """Return the pixels that are neither black nor, in whole numbers, white; None for too few."""
     keep = (pixels != 0).any(0)
     if dtype.kind in "iu":

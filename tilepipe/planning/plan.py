@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
 
 from tilepipe.box import Box, Sides
 from tilepipe.errors import TilepipeError
@@ -13,7 +12,7 @@ from tilepipe.inference.device import Compute
 from tilepipe.planning.layout import Layout, Left
 from tilepipe.planning.memory import Memory, format_bytes
 from tilepipe.planning.receptive_field import Reach
-from tilepipe.text import json_of
+from tilepipe.text import JSON, json_of
 from tilepipe.tiling.grid import Grid, Index
 from tilepipe.tiling.statistics_grid import Statistics, nodes_of
 from tilepipe.tiling.tiling import Tiling
@@ -147,7 +146,7 @@ class Plan(Layout):
         statistics = self.compute.itemsize * self.nodes.area * sum(self.statistics.values) if self.statistics else 0
         return self.predicted_region.area * size + 3 * self.output_region.area * size + strips + statistics
 
-    def key(self, image: dict[str, Any], weights: str) -> str:
+    def key(self, image: JSON, weights: str) -> str:
         """Return the run key: a hash of the image's identity, the weights' sha256 and what decides a label or layer.
 
         Workers, memory, names and the reach (the halo is in) are left out: they do not change a label.
@@ -159,7 +158,7 @@ class Plan(Layout):
         text = json.dumps({"format": FORMAT, "image": image, "weights": weights, **settings}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSON:
         """Return JSON types; names come first in plan.json."""
         names = dict.fromkeys(("source", "model", "bands", "dtype"))
         return {**names, **asdict(self), "region": self.region.to_list()}

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from numpy.typing import NDArray
-
+from tilepipe.arrays import Pixels
 from tilepipe.box import Box, Sides
 from tilepipe.errors import InputError, ModelError
 from tilepipe.inference.device import Compute
@@ -57,7 +56,7 @@ def _halo(model: Model, image: Source, request: Request, tiling: Tiling, compute
     """Return the smallest halo that keeps the tolerance within the cost; None where there is none."""
     from tilepipe.models.identity import model_identity
 
-    stride, where = tiling.stride, (compute.device, "fp64" if compute.precision == "fp64" else "fp32")
+    stride, compute = tiling.stride, Compute(compute.device, "fp64" if compute.precision == "fp64" else "fp32")
     fits = (min(image.shape[1:]) - 2 * stride) // (4 * stride) * stride
     # With margin m on each side of a tile of t pixels, one pass costs t^2 / (t - 2m)^2: this is the largest m that
     # keeps within max_cost.
@@ -67,19 +66,21 @@ def _halo(model: Model, image: Source, request: Request, tiling: Tiling, compute
     seen = hashlib.sha256()
     for window in windows(image, _side(margin, stride)):  # what is measured depends on these alone
         seen.update(window.tobytes())
-    key = json.dumps([model_identity(model, *where), seen.hexdigest(), image.shape, margin, stride])
+    key = json.dumps(
+        [model_identity(model, compute.device, compute.precision), seen.hexdigest(), image.shape, margin, stride]
+    )
     if key not in _MEASURED:
-        _MEASURED[key] = _measure(model, image, (margin, stride), where)
+        _MEASURED[key] = _measure(model, image, margin, stride, compute)
     errors = _MEASURED[key]
     return None if errors is None else errors.halo(request.tolerance, stride)
 
 
-def _measure(model: Model, image: Source, sizes: tuple[int, int], where: tuple[str, str]) -> EdgeErrors | None:
+def _measure(model: Model, image: Source, margin: int, stride: int, compute: Compute) -> EdgeErrors | None:
     """Return what a cut does in windows of the image; None where there is no window without holes."""
     from tilepipe.inference.profile.edge_errors import model_errors
 
     with suppress(ModelError):
-        return model_errors(model, windows(image, _side(*sizes)), *sizes, Compute(*where))
+        return model_errors(model, windows(image, _side(margin, stride)), margin, stride, compute)
     return None
 
 
@@ -87,7 +88,7 @@ def _side(margin: int, stride: int) -> int:
     return 4 * margin + 2 * stride
 
 
-def windows(image: Source, side: int) -> Iterator[NDArray[Any]]:
+def windows(image: Source, side: int) -> Iterator[Pixels]:
     """Yield up to `WINDOWS` windows of `side` x `side` pixels, image data only, at places fixed by the image's size."""
     _, height, width = image.shape
     # A seed of text: unlike hash(), it is the same in every process.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UsageError
 from tilepipe.models.card import ModelCard
@@ -13,6 +15,9 @@ from tilepipe.sources.band_choice import Reader, choose_bands
 from tilepipe.sources.bands import with_picked
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.resample import fitting_shape
+
+Indices = TypeVar("Indices", int, NDArray[np.int64])
+"""The index of one pixel along an axis, or of many."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,6 @@ def _resolution_of(source: Source, card: ModelCard, pixel_size: float | None) ->
     return source.resolution
 
 
-def nearest_pixel(index: int, size: int, of: int) -> int:
+def nearest_pixel(index: Indices, size: int, of: int) -> Indices:
     """Return the pixel of a grid of `size` pixels under the centre of pixel `index` of a grid of `of` pixels."""
     return (2 * index + 1) * size // (2 * of)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
@@ -154,7 +154,7 @@ class Request:
     region: Box | str | None = None
     polygons: VectorOptions = PLAIN
     """The settings of `PolygonSettings`."""
-    given: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    given: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
     """The settings as they were given, of which the request key is made."""
 
     @classmethod

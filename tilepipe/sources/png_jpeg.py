@@ -49,7 +49,7 @@ class PictureSource(ArraySource):
         return self._stamp.path, self.name, self._options  # absolute: a worker has its own working folder
 
     def __setstate__(self, state: tuple[str, str, JSON]) -> None:
-        self.__init__(state[0], **state[2])  # type: ignore[misc]
+        PictureSource.__init__(self, state[0], **state[2])
         self.name = state[1]
 
     @property

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from distributed import Client
 from distributed.comm.core import CommClosedError
@@ -68,7 +67,7 @@ class GivenUp:
         while self._heard:
             self._say(self._heard.popleft())
 
-    def _hear(self, event: tuple[float, Any]) -> None:
+    def _hear(self, event: tuple[float, object]) -> None:
         """Take down an event of the scheduler; called in Dask's own thread."""
         found = event[1]
         if isinstance(found, dict) and found.get("action") == _GIVEN_UP:

@@ -34,7 +34,7 @@ class _LiveBytes(TorchDispatchMode):
     """Adds up the storages that are alive, and keeps the peak."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        TorchDispatchMode.__init__(self)
         self.live = 0
         self.peak = 0
         self.columns = 0
