@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tilepipe.errors import InputError, UsageError
 from tilepipe.planning import wanted
 from tilepipe.planning.wanted import Wanted
-from tilepipe.sources.georeference import Area
+from tilepipe.sources.geo_mask import Area
 from tilepipe.testing import noise, random_unet
 
 IMAGE = noise(300, 260)

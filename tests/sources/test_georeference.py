@@ -18,7 +18,8 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Georeference, Resolution
-from tilepipe.sources.georeference import Area, ground_resolution, window_of_bounds
+from tilepipe.sources.geo_mask import Area
+from tilepipe.sources.georeference import ground_resolution, window_of_bounds
 from tilepipe.sources.open import open_source
 
 NORTH_UP = (0.5, 0.0, 400000.0, 0.0, -0.5, 3000000.0)

@@ -18,9 +18,10 @@ from tilepipe.planning.image_fit import Finding
 from tilepipe.planning.resolution import Grids
 from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Resolution, Source
+from tilepipe.sources.geo_mask import Area
 from tilepipe.sources.geojson import read_geojson
 from tilepipe.sources.geojson_place import LON_LAT, frame
-from tilepipe.sources.georeference import Area, window_of_bounds
+from tilepipe.sources.georeference import window_of_bounds
 from tilepipe.sources.mask import Mask, Masked, tissue
 from tilepipe.sources.resample import Resampled
 from tilepipe.text import did_you_mean, setting

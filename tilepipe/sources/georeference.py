@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,11 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import GCPTransformer
 from rasterio.warp import transform as transform_points
-from rasterio.warp import transform_geom
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.base import Georeference, Resolution, Source
-from tilepipe.sources.borders import Borders
-from tilepipe.text import JSON, setting
+from tilepipe.text import setting
 
 WGS84 = "EPSG:4326"
 EQUATOR = 6378137.0
@@ -135,7 +133,7 @@ def _metres(lon: Sequence[float], lat: Sequence[float]) -> float:
     return math.hypot(north, east)
 
 
-def _grid(source: Source) -> tuple[Transform, CRS | None]:
+def grid_of(source: Source) -> tuple[Transform, CRS | None]:
     """Return the affine and the CRS of a source. Raises `InputError` where it has no affine."""
     known = source.georeference
     if known is None or known.transform is None:
@@ -153,7 +151,7 @@ def window_of_bounds(source: Source, bounds: Sequence[float], crs: str | None = 
     The box may reach beyond the image. `crs` is the CRS of the bounds, the image's own by default. Raises `UsageError`
     if they do not meet the image or are no bounds, `InputError` if the image has no affine position.
     """
-    grid, own = _grid(source)
+    grid, own = grid_of(source)
     left, bottom, right, top = (float(value) for value in bounds)
     if not (left < right and bottom < top):
         raise UsageError(f"bounds are left bottom right top with left < right and bottom < top; got {tuple(bounds)}")
@@ -164,12 +162,13 @@ def window_of_bounds(source: Source, bounds: Sequence[float], crs: str | None = 
     if crs is not None:
         if own is None:
             raise InputError(f"{source.name} has no CRS, so bounds in {crs} cannot be placed on it")
-        xs, ys = _carried(xs, ys, _crs(crs), own)
+        xs, ys = _carried(xs, ys, crs_of(crs), own)
     advice = f"check the order left bottom right top; for longitude and latitude add {setting(bounds_crs='EPSG:4326')}"
-    return _cover(source, grid, xs, ys, advice)
+    return cover(source, grid, xs, ys, advice)
 
 
-def _crs(name: str) -> CRS:
+def crs_of(name: str) -> CRS:
+    """Return the CRS of a name such as EPSG:4326. Raises `UsageError` for another text."""
     try:
         return CRS.from_user_input(name)
     except (CRSError, ValueError) as error:
@@ -188,7 +187,7 @@ def _carried(
     return np.asarray(found[0]), np.asarray(found[1])
 
 
-def _cover(source: Source, grid: Transform, xs: NDArray[np.float64], ys: NDArray[np.float64], advice: str) -> Box:
+def cover(source: Source, grid: Transform, xs: NDArray[np.float64], ys: NDArray[np.float64], advice: str) -> Box:
     """Return the box that covers points of the image's CRS and meets the image; `advice` is for points off it."""
     columns, rows = pixels_at(grid, np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64))
     _, height, width = source.shape
@@ -254,78 +253,3 @@ def where(known: Georeference | None, height: int, width: int) -> str:
         return ""
     crs = CRS.from_wkt(known.crs).to_string()[:60] if known.crs else "no CRS"
     return f"{extent(known.transform, height, width)} ({crs})"
-
-
-class Area:
-    """An area of interest on a source's grid, from GeoJSON geometries.
-
-    They are in longitude and latitude for rasters, in full-resolution pixels for slides and arrays (as QuPath writes).
-    Picklable. Raises `UsageError` where no polygon is given or they do not meet the image, `InputError` where the
-    image has no affine position.
-    """
-
-    def __init__(self, source: Source, geometries: Iterable[JSON], crs: str = WGS84, skipped: str = "") -> None:
-        """`skipped` says what of a file is no area."""
-        self.skipped = skipped
-        given = [g for g in geometries if g.get("type") in ("Polygon", "MultiPolygon")]
-        if not given:
-            raise UsageError("an area of interest needs at least one Polygon or MultiPolygon")
-        known = source.georeference
-        if known is None or known == Georeference(rpcs=known.rpcs):
-            grid: Transform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-            self.geometries = given
-            advice = "coordinates on an image without a position are its pixels, x before y, at full resolution"
-        else:
-            grid, own = _grid(source)
-            if own is None:
-                raise InputError(f"{source.name} has no CRS, so polygons cannot be placed on it")
-            self.geometries = [_geometry(source.name, g, _crs(crs), own) for g in given]
-            advice = (
-                "GeoJSON has longitude before latitude, unless its crs member names another CRS: check order and CRS"
-            )
-        points = np.asarray([p for g in self.geometries for p in _points(g["coordinates"])])
-        self.box = _cover(source, grid, points[:, 0], points[:, 1], advice)
-        """The box around the polygons; it may reach beyond the image."""
-        placed = [_on_grid(grid, g["coordinates"]) for g in self.geometries]
-        kinds = [g["type"] for g in self.geometries]
-        polygons = [
-            p for kind, found in zip(kinds, placed, strict=True) for p in (found if "Multi" in kind else [found])
-        ]
-        rings = [(k, np.asarray(ring)) for k, polygon in enumerate(polygons) for ring in _rings(polygon)]
-        self._borders = Borders(rings)
-
-    def uniform(self, box: Box) -> bool | None:
-        """Return whether `box` lies in the area, if no border crosses it; None where one does."""
-        return self._borders.uniform(box)
-
-    def __call__(self, box: Box) -> NDArray[np.bool_]:
-        """Return True where the centre of a pixel lies in the area, (box.height, box.width)."""
-        return self._borders.fill(box)
-
-
-def _geometry(name: str, geometry: JSON, crs: CRS, own: CRS) -> JSON:
-    try:
-        return dict(transform_geom(crs, own, geometry))
-    except (RasterioError, CPLE_BaseError) as error:
-        raise UsageError(
-            f"the area of interest lies off {name}: it cannot be carried from {crs} to the image's CRS ({error})"
-        ) from error
-
-
-def _on_grid(grid: Transform, coordinates: Any) -> Any:
-    """Return a geometry's coordinates as (column, row) in pixels; heights are left out."""
-    if isinstance(coordinates[0], int | float):
-        return tuple(float(value) for value in pixels_at(grid, *coordinates[:2]))
-    return [_on_grid(grid, part) for part in coordinates]
-
-
-def _rings(coordinates: Any) -> list[list[tuple[float, float]]]:
-    if isinstance(coordinates[0][0], int | float):
-        return [_points(coordinates)]
-    return [ring for part in coordinates for ring in _rings(part)]
-
-
-def _points(coordinates: Any) -> list[tuple[float, float]]:
-    if isinstance(coordinates[0], int | float):
-        return [(float(coordinates[0]), float(coordinates[1]))]
-    return [point for part in coordinates for point in _points(part)]
