@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 import tilepipe as tp
 from tilepipe.evaluation.metrics.confusion import Confusion
-from tilepipe.models.classical import METHODS, Classical, fit
+from tilepipe.models.classical import Classical
+from tilepipe.models.classical_fit import METHODS, fit
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.fit_classical import WINDOW, WINDOWS, as_model
 from tilepipe.training.scenes import IGNORE, Scene, open_scenes

@@ -7,7 +7,7 @@ from skimage.filters import threshold_multiotsu
 from sklearn.cluster import KMeans
 
 from tilepipe.errors import InputError, UsageError
-from tilepipe.models.classical import METHODS, fit
+from tilepipe.models.classical_fit import METHODS, fit
 
 SEEN = {"threshold", "watershed", "kmeans", "slic", "region_growing"}
 COLOURS = np.array([[60, 90, 50], [120, 110, 100], [200, 190, 210]], float)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from tilepipe.models.card import ModelCard
-from tilepipe.models.classical import fit
+from tilepipe.models.classical_fit import fit
 from tilepipe.models.contents import Contents, hash_of
 from tilepipe.models.function import from_function
 from tilepipe.models.identity import identify, identities_held, model_identity

@@ -72,7 +72,7 @@ class Model:
         from torch import nn
 
         from tilepipe.models.copying import own_copy
-        from tilepipe.models.output import readable
+        from tilepipe.models.recognise import readable
 
         if not isinstance(module, nn.Module):
             raise ModelError(f"a {type(module).__name__} is not a torch.nn.Module; wrap a function in a module first")

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.models.card import ModelCard
-from tilepipe.models.classical import Classical, fit
+from tilepipe.models.classical import Classical
+from tilepipe.models.classical_fit import fit
 from tilepipe.models.function import from_function
 from tilepipe.models.model import Model
 from tilepipe.sources.base import Source

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tilepipe.errors import DeviceError, ModelError, TilepipeError, ordinary
 from tilepipe.models.card import ModelCard, Output
-from tilepipe.models.output import as_logits, misfit, recognise, tensor_of
+from tilepipe.models.output import as_logits, misfit, tensor_of
+from tilepipe.models.recognise import recognise
 from tilepipe.text import JSON
 
 Forward = Callable[[Tensor], object]

@@ -1,0 +1,148 @@
+"""What a network returns, found out on one made-up tile: logits, probabilities or labels, and in which tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tilepipe.errors import ModelError
+from tilepipe.models.card import ModelCard, Output
+from tilepipe.models.output import Scores, misfit, tensor_of
+from tilepipe.models.torch_calls import Call, Calls
+
+SIDE = 96
+"""Pixels at least per side of the tile that a network is tried on; 2^5 x 3, which most strides divide."""
+LARGEST = 1 << 26
+"""Values of a made-up tile beyond which nothing is tried."""
+_ENDS = ("sigmoid", "softmax", "hardsigmoid", "expit")
+_PASS_ON = (
+    *("clamp", "clamp_min", "clamp_max", "clip", "to", "float", "double", "half", "contiguous", "detach", "clone"),
+    *("permute", "transpose", "movedim", "view", "reshape", "squeeze", "unsqueeze", "getitem", "interpolate"),
+)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How to read what a network returns."""
+
+    output: Output
+    """What the tensor holds."""
+    key: str | int | None
+    """Where the tensor lies in a dict, tuple or object; None: it is found by name or shape."""
+    plain: bool
+    """Whether the network returns logits (B, classes, H, W) and nothing else."""
+
+
+def readable(module: nn.Module, card: ModelCard, name: str) -> tuple[nn.Module, Output]:
+    """Return the module as one that returns logits, and what it returned before.
+
+    It is called once on a made-up tile, and left as it is where it does not take that. `name` is what messages call it.
+    Raises `ModelError` where what it returns cannot be read.
+    """
+    form = recognise(module, card, name)
+    if form is None and (card.output is not None or card.key is not None):
+        form = Form(card.output or "logits", card.key, plain=False)
+    if form is None or form.plain:
+        return module, "logits"
+    return Scores(module, len(card.classes), form.output, form.key), form.output
+
+
+def recognise(forward: Callable[[Tensor], object], card: ModelCard, name: str, *, told: bool = False) -> Form | None:
+    """Return how to read what a network returns, by one made-up tile; None where it takes none.
+
+    `told`: its file says that it ends in a sigmoid or softmax. What the card says (`output`, `key`) is not judged.
+    Raises `ModelError` for values that cannot be read, and for probabilities that are none.
+    """
+    classes = len(card.classes)
+    for x in _tiles(card):
+        ends = _Ends()
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), ends:
+                returned = forward(x)
+        except Exception:  # whatever a stranger's module raises; it may need tiles of another size
+            continue
+        y = tensor_of(returned, x, classes, card.key, name)
+        told = told or ends.seen(y) or (y is returned and _script_ends(forward))
+        output = _judged(y, classes, told, card.output, name)
+        plain = y is returned and output == "logits" and y.is_floating_point() and y.ndim == 4 and y.shape[1] == classes
+        return Form(output, card.key, plain or misfit(tuple(y.shape), tuple(x.shape), classes, output) != "")
+    return None
+
+
+class _Ends(Calls):
+    """Notes which tensors are the result of a sigmoid or softmax, as they are or only moved, cut or resized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: dict[int, Tensor] = {}
+
+    def made(self, call: Call) -> object:
+        """Make the call and note its result."""
+        out = call()
+        if isinstance(out, Tensor):
+            word = call.name.split(".")[0].strip("_").removeprefix("special_")
+            if word in _ENDS or (word in _PASS_ON and call.arguments and id(call.arguments[0]) in self._found):
+                self._found[id(out)] = out  # kept alive, so that no other tensor gets its id
+        return out
+
+    def seen(self, y: Tensor) -> bool:
+        """Return whether `y` is such a result."""
+        return id(y) in self._found
+
+
+def _script_ends(forward: Callable[[Tensor], object]) -> bool:
+    """Return whether the last operation of a TorchScript network is a sigmoid or softmax."""
+    script = getattr(forward, "script", forward)
+    if not isinstance(script, torch.jit.ScriptModule):
+        return False
+    value = next(iter(script.inlined_graph.outputs()))
+    while (word := value.node().kind().removeprefix("aten::").strip("_")) in _PASS_ON:
+        value = next(iter(value.node().inputs()))
+    return word in _ENDS
+
+
+def _judged(y: Tensor, classes: int, told: bool, said: Output | None, name: str) -> Output:
+    """Return what a tensor holds: as the card says, by its type, or by its values on a made-up tile."""
+    if not y.is_floating_point():
+        return said or ("labels" if y.ndim == 3 or y.shape[1] == 1 else "logits")
+    low, high = float(y.min()), float(y.max())
+    shares = low >= 0 and high <= 1
+    if said == "probabilities" and not shares and torch.isfinite(y).all():
+        raise ModelError(
+            f"the card of {name} says that it gives probabilities, and its values go from {low:.3g} to {high:.3g}; "
+            "write output: logits into the card, or end the network with a softmax"
+        )
+    if said is not None:
+        return said
+    if not shares:
+        return "logits"
+    channels = 1 if y.ndim == 3 else y.shape[1]
+    varied = high - low > 1e-3
+    whole = channels > 1 and float((y.sum(1) - 1).abs().max()) < 1e-3 and bool(varied)
+    if not told and not whole and channels == 1 and classes == 2 and varied:
+        raise ModelError(
+            f"{name} gives one channel whose values go from {low:.3g} to {high:.3g}: say whether these are "
+            "probabilities or logits of the second class, with output='probabilities' or output='logits' in "
+            "tilepipe.Model.from_torch, or in model.json"
+        )
+    return "probabilities" if told or whole else "logits"
+
+
+def _tiles(card: ModelCard) -> list[Tensor]:
+    """Return normalised tiles (1, bands, side, side) float32 that a network is tried on, one after the other.
+
+    Where the card scales nothing, half of each has the values of 8-bit pixels.
+    """
+    found = []
+    for least in dict.fromkeys((SIDE, card.tile or SIDE)):
+        side = -(-least // card.stride) * card.stride
+        if side * side * card.bands > LARGEST:
+            continue
+        x = torch.randn((1, card.bands, side, side), generator=torch.Generator().manual_seed(0))
+        if not card.mean:
+            x[..., side // 2 :] = 127 + 60 * x[..., side // 2 :]
+        found.append(x)
+    return found
