@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import click
 
 from tilepipe.cli import say
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+class Decorator(Protocol):
+    """What adds an option to a command's function."""
+
+    def __call__(self, function: Function, /) -> Function:
+        """Return the function with the option."""
+
 
 COMMON = "Options"
 """Group of options that name none; always shown."""
@@ -18,9 +26,9 @@ COMMON = "Options"
 class Option(click.Option):
     """An option of a group; one for experts is shown by `--help-all` only."""
 
-    def __init__(self, *words: Any, group: str = COMMON, expert: bool = False, **fields: Any) -> None:
+    def __init__(self, names: Sequence[str], *, group: str = COMMON, expert: bool = False, **fields: Any) -> None:
         """Take what `click.Option` takes, and beside it the group's name."""
-        super().__init__(*words, **fields)
+        super().__init__(names, **fields)
         self.group, self.expert = group, expert
 
     def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
@@ -56,12 +64,12 @@ class Command(click.Command):
                 formatter.write_dl(rows, col_max=26)
 
 
-def option(*words: Any, **fields: Any) -> Decorator:
+def option(*words: str, **fields: Any) -> Decorator:
     """Return the decorator that adds an `Option`."""
     return click.option(*words, cls=Option, **fields)
 
 
-def expert(group: str, *words: Any, **fields: Any) -> Decorator:
+def expert(group: str, *words: str, **fields: Any) -> Decorator:
     """Return the decorator that adds an `Option` which only `--help-all` shows, among those of `group`."""
     return option(*words, group=group, expert=True, **fields)
 

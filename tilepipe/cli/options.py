@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import chain
-from typing import Any, TypeVar
 
 import click
 
-from tilepipe.cli.help import expert, option
+from tilepipe.cli.help import Decorator, Function, expert, option
 from tilepipe.text import JSON, comma_list
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def four_numbers(number: type[int] | type[float]) -> Callable[[str], tuple[float, ...]]:
@@ -271,7 +268,7 @@ TALK = (
 )
 
 
-def with_options(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
+def with_options(*options: Decorator) -> Decorator:
     """Return a decorator that adds `options` in the order given."""
 
     def decorate(function: Function) -> Function:
