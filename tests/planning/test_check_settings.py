@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tilepipe.execution.batch.jobs_file import read_jobs
 from tilepipe.execution.export import export
 from tilepipe.planning.check_settings import KINDS
 from tilepipe.planning.settings import Request, Settings
+from tilepipe.products.vector_options import VectorOptions
 
 VALUES = [
     "x", "", "1", b"x", [], {}, [None], [[1]], (1, 2), -1, 0, 3.5, 2**70, math.inf, math.nan, True, np.zeros((2, 2)),
@@ -38,6 +40,31 @@ def test_any_value_is_taken_or_refused_in_a_sentence(name: str, model: tp.Model)
     for value in VALUES:
         with suppress(TilepipeError):
             tp.plan(IMAGE, model, **{name: value})  # type: ignore[misc]
+
+
+def test_a_request_has_every_setting() -> None:
+    names = {"of" if field.name == "products" else field.name for field in fields(Request)} - {"given", "polygons"}
+    names |= set(VectorOptions.names())
+    assert names == set(Settings.__annotations__) == set(KINDS)
+    assert Request.of({}) == Request()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "give"),
+    [
+        ("overwrite", "no", "true or false"),
+        ("tile", 64.5, "auto or a whole number of at least 1"),
+        ("workers", -1, "a whole number of at least 0"),
+        ("tolerance", 1, "a number from 0 on that is below 1"),
+        ("statistics", "some", "auto, field, whole or tile"),
+        ("on_tile_error", "stop", "nodata or fail"),
+        ("pixel_size", math.inf, "a number above 0"),
+        ("resolution", "fine", "full, model or a pixel size above 0"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_refused_with_what_to_give(name: str, value: Any, give: str) -> None:
+    with pytest.raises(UsageError, match=f"^{name} {value!r} cannot be used; give {give}"):
+        Request.of({name: value})
 
 
 def test_none_is_as_good_as_not_given(model: tp.Model) -> None:

@@ -43,11 +43,11 @@ def word_or(number: type[int] | type[float], *words: str) -> Callable[[str], str
 
 def pixel_size(text: str) -> float:
     """Return a pixel size. Raises `click.BadParameter` with the number alone where a unit stands behind it."""
-    from tilepipe.planning.check_settings import plain_size
-
     try:
         return float(text)
     except ValueError:
+        from tilepipe.planning.check_settings import plain_size
+
         raise click.BadParameter(
             f"{text!r} is no number; give it alone, in micrometres for slides and metres for rasters: "
             f"{plain_size(text)}"
