@@ -39,6 +39,22 @@ OLD = {
 }
 """Old name: what it is called. None of them is the name of a module, class, function or parameter."""
 
+WINDOW = {
+    "window_shape",  # the shape of the weights
+    "planning/tile_size.py window",
+    "tiling/tiling.py window",
+    "tiling/blend.py window",
+    "tiling/uncertainty.py window",
+    "planning/settings.py window",  # the setting `window`, a region
+    "evaluation/verify/verify.py windows",  # the setting `windows` and the field of the report
+    "evaluation/verify/verification.py windows",
+    "inference/profile/edge_errors.py windows",  # a field of the kept file
+    "tiling/statistics_grid.py window",  # a field of plan.json
+    "products/cog.py _window",  # rasterio's own word
+    "sources/geotiff.py window",
+}
+"""Names with the word "window", each in its file: the weights of a tile, and names that are known outside."""
+
 OLD_IN_DOCS = ["afford", "gauge", "freeze", "no_label"]
 
 
@@ -52,12 +68,30 @@ def names(path: Path) -> Iterator[tuple[str, int]]:
             yield node.arg, node.lineno
 
 
+def all_names(path: Path) -> Iterator[str]:
+    """Yield the names of a module that `names` knows, and those that values are given."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+    yield from (name for name, _ in names(path))
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_code_uses_the_words_of_the_field(path: Path) -> None:
     found = [
         f"line {line}: {name} is called {OLD[plain]}" for name, line in names(path) if (plain := name.strip("_")) in OLD
     ]
     assert found == []
+
+
+def test_a_window_is_the_weights_of_a_tile() -> None:
+    found = {
+        name if name in WINDOW else f"{path.relative_to(PACKAGE).as_posix()} {name}"
+        for path in PACKAGE.rglob("*.py")
+        for name in all_names(path)
+        if "window" in name.lower()
+    }
+    assert found == WINDOW, "a region, a crop, a patch have their own words"
 
 
 @pytest.mark.parametrize(

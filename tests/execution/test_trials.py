@@ -201,7 +201,7 @@ def test_a_run_with_such_a_tile_can_be_verified(
 
 
 def test_a_window_that_shows_how_much_context_is_needed_may_be_the_bad_one(tmp_path: Path) -> None:
-    """Where a tolerance is asked for, the model runs on windows of the image before there is a plan."""
+    """Where a tolerance is asked for, the model runs on patches of the image before there is a plan."""
 
     class Wide(Bad):
         def __init__(self) -> None:

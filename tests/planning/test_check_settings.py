@@ -63,7 +63,7 @@ def test_a_request_has_every_setting() -> None:
     ],
 )
 def test_a_setting_that_cannot_be_meant_is_refused_with_what_to_give(name: str, value: Any, give: str) -> None:
-    with pytest.raises(UsageError, match=f"^{name} {value!r} cannot be used; give {give}"):
+    with pytest.raises(UsageError, match=f"^`{name}` {value!r} cannot be used; give {give}"):
         Request.of({name: value})
 
 

@@ -47,11 +47,11 @@ def test_auto_is_a_field_where_every_operation_can_be_replaced(model: tp.Model) 
     assert (plan.tiling.window, plan.tiling.overlap, plan.tiling.halo) == ("crop", 48, 24)
     assert plan.full_context
     assert not plan.exact
-    assert plan.windows.tile_shape == (64, 64)
+    assert plan.patches.tile_shape == (64, 64)
     assert plan.statistics_work == pytest.approx(4 * 5 * 64 * 64 / (200 * 260))
     text = str(plan)
     assert "instance norm (encoder.stages.0.block.norm1)" in text
-    assert "a field of 4 x 5 windows of 64 x 64 px" in text
+    assert "a field of 4 x 5 patches of 64 x 64 px" in text
     assert Plan.from_json(plan.to_json()) == plan
     certificate = certificate_of(plan, model)
     assert (certificate.mode, certificate.statistics, certificate.reach) == ("FIELD", "field", plan.reach.sides)
@@ -75,7 +75,7 @@ def test_each_tile_its_own_is_blended(model: tp.Model) -> None:
     assert (plan.tiling.window, certificate_of(plan, model).mode) == ("gaussian", "BLEND")
 
 
-def test_the_users_own_overlap_or_windows_stay(model: tp.Model) -> None:
+def test_the_users_own_overlap_or_window_shape_stays(model: tp.Model) -> None:
     assert tp.plan(IMAGE, model, overlap=16, **CUT).statistics is None
     assert tp.plan(IMAGE, model, window_shape="hann", **CUT).statistics is None
     own = tp.plan(IMAGE, model, overlap=16, statistics="field", **CUT)
@@ -99,12 +99,12 @@ def test_a_local_model_has_nothing_to_fix() -> None:
         assert plan.exact
 
 
-def test_without_a_crop_in_the_card_windows_have_256_pixels(model: tp.Model) -> None:
+def test_without_a_crop_in_the_card_patches_have_256_pixels(model: tp.Model) -> None:
     bare = tp.Model.from_torch(model.module, model.card.model_copy(update={"training": {}}))
     plan = tp.plan(noise(300, 700), bare)
     assert plan.statistics is not None
-    assert plan.windows.tile_shape == (256, 256)
-    assert tp.plan(IMAGE, bare, statistics="field").windows.tile_shape == (200, 256)
+    assert plan.patches.tile_shape == (256, 256)
+    assert tp.plan(IMAGE, bare, statistics="field").patches.tile_shape == (200, 256)
     assert tp.plan(IMAGE, bare).statistics is None  # one tile covers it
 
 
@@ -158,5 +158,5 @@ def test_settings_that_cannot_be_meant(model: tp.Model, wrong: dict[str, Any], s
         tp.plan(IMAGE, model, **{"statistics": "field", **CUT, **wrong})
 
 
-def test_statistics_of_the_whole_image_are_one_window() -> None:
-    assert Statistics("whole", 0, (4,)).windows((200, 260), 8).tile_shape == (200, 264)
+def test_statistics_of_the_whole_image_are_one_patch() -> None:
+    assert Statistics("whole", 0, (4,)).patches((200, 260), 8).tile_shape == (200, 264)

@@ -166,7 +166,7 @@ def test_statistics_stay_within_the_promise_and_do_not_grow(statistics: str, wor
 @pytest.mark.long
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("statistics", ["field", "whole"])
-def test_windows_larger_than_tiles_count(statistics: str, tmp_path: Path) -> None:
+def test_patches_larger_than_tiles_count(statistics: str, tmp_path: Path) -> None:
     path, how = write_raster(tmp_path / "s.tif", 2048), {"tile": 256, "statistics": statistics}
     promise, peak = promise_and_peak(path, tmp_path / "s.labels.tif", (32, 768), **how)
     print(f"{statistics}: promise, peak:", promise >> 20, peak >> 20)

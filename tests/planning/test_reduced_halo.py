@@ -71,14 +71,14 @@ def test_the_users_own_settings_stay(model: tp.Model) -> None:
     assert tp.plan(IMAGE, model, tile=80, window_shape="hann").tiling.window == "hann"
 
 
-def test_windows_without_data_are_not_measured(model: tp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patches_without_data_are_not_measured(model: tp.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     valid = np.zeros((330, 400), bool)
     image = ArraySource(IMAGE.read(tp.Box(0, 0, 330, 400)), valid=valid)
-    assert list(reduced_halo.windows(image, 64)) == []
+    assert list(reduced_halo.patches(image, 64)) == []
     assert tp.plan(image, model, tile=80).tiling.window == "gaussian"
     valid[:200, :200] = True
     holes = ArraySource(IMAGE.read(tp.Box(0, 0, 330, 400)), valid=valid)
-    assert all(window.shape == (3, 64, 64) for window in reduced_halo.windows(holes, 64))
+    assert all(patch.shape == (3, 64, 64) for patch in reduced_halo.patches(holes, 64))
 
 
 @pytest.mark.parametrize("wrong", [{"tolerance": -0.1}, {"tolerance": 1.0}, {"max_cost": 0.5}])

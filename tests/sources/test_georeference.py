@@ -19,7 +19,7 @@ from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Georeference, Resolution
 from tilepipe.sources.geo_mask import Area
-from tilepipe.sources.georeference import ground_resolution, window_of_bounds
+from tilepipe.sources.georeference import box_of_bounds, ground_resolution
 from tilepipe.sources.open import open_source
 
 NORTH_UP = (0.5, 0.0, 400000.0, 0.0, -0.5, 3000000.0)
@@ -80,26 +80,26 @@ def test_the_box_of_its_own_pixels_comes_back(transform: tuple[float, ...], box:
     a, b, c, d, e, f = transform
     corners = [(a * x + b * y + c, d * x + e * y + f) for y in (box.y0, box.y1) for x in (box.x0, box.x1)]
     xs, ys = zip(*corners, strict=True)
-    found = window_of_bounds(source, (min(xs), min(ys), max(xs), max(ys)))
+    found = box_of_bounds(source, (min(xs), min(ys), max(xs), max(ys)))
     if transform == ROTATED:  # the bounds of a turned box cover more than the box
         assert found.contains(box)
-        assert window_of_bounds(source, (xs[0] - 0.01, ys[0] - 0.01, xs[0] + 0.01, ys[0] + 0.01)).area <= 4
+        assert box_of_bounds(source, (xs[0] - 0.01, ys[0] - 0.01, xs[0] + 0.01, ys[0] + 0.01)).area <= 4
     else:
         assert found == box
 
 
 def test_the_smallest_box_that_covers() -> None:
     source = image()
-    assert window_of_bounds(source, (400000.6, 2999999.1, 400000.9, 2999999.4)) == Box(1, 1, 2, 2)
-    assert window_of_bounds(source, (400000.4, 2999999.1, 400000.9, 2999999.6)) == Box(0, 0, 2, 2)
-    assert window_of_bounds(source, (399000, 2999990, 400001, 3000010)) == Box(-20, -2000, 20, 2), "beyond the image"
-    assert window_of_bounds(source, (400000.7, 2999999.2, 400000.7001, 2999999.2001)) == Box(1, 1, 2, 2)
+    assert box_of_bounds(source, (400000.6, 2999999.1, 400000.9, 2999999.4)) == Box(1, 1, 2, 2)
+    assert box_of_bounds(source, (400000.4, 2999999.1, 400000.9, 2999999.6)) == Box(0, 0, 2, 2)
+    assert box_of_bounds(source, (399000, 2999990, 400001, 3000010)) == Box(-20, -2000, 20, 2), "beyond the image"
+    assert box_of_bounds(source, (400000.7, 2999999.2, 400000.7001, 2999999.2001)) == Box(1, 1, 2, 2)
 
 
 def test_bounds_in_another_crs_cover_all_they_enclose() -> None:
     source = image((100.0, 0.0, 200000.0, 0.0, -100.0, 4000000.0), size=(4000, 6000))
     bounds = (84.5, 33.0, 89.5, 34.0)
-    found = window_of_bounds(source, bounds, "EPSG:4326")
+    found = box_of_bounds(source, bounds, "EPSG:4326")
     rng = np.random.default_rng(0)
     lon, lat = rng.uniform(84.5, 89.5, 5000), rng.uniform(33, 34, 5000)
     lat[:2000], lat[2000:4000] = 33.0, 34.0  # the curved lower edge bulges beyond its corners
@@ -115,20 +115,20 @@ def test_off_the_image_says_both_extents() -> None:
     with pytest.raises(
         UsageError, match=r"x 1 to 2, y 3 to 4\) lies off array \(x 400000 to 400100, y 2999950 to 3000000"
     ):
-        window_of_bounds(image(), (1, 3, 2, 4))
+        box_of_bounds(image(), (1, 3, 2, 4))
     with pytest.raises(UsageError, match="lies off array"):
-        window_of_bounds(image(), (-100, 10, -99, 11), "EPSG:4326")
+        box_of_bounds(image(), (-100, 10, -99, 11), "EPSG:4326")
     with pytest.raises(UsageError, match="left < right"):
-        window_of_bounds(image(), (2, 3, 1, 4))
+        box_of_bounds(image(), (2, 3, 1, 4))
     with pytest.raises(UsageError, match="left < right"):
-        window_of_bounds(image(), (float("nan"), 3, 1, 4))
+        box_of_bounds(image(), (float("nan"), 3, 1, 4))
     with pytest.raises(UsageError, match="not a coordinate reference system"):
-        window_of_bounds(image(), (1, 3, 2, 4), "EPSG:nonsense")
+        box_of_bounds(image(), (1, 3, 2, 4), "EPSG:nonsense")
     with pytest.raises(InputError, match="no position"):
-        window_of_bounds(ArraySource(np.zeros((1, 4, 4), np.uint8)), (1, 3, 2, 4))
+        box_of_bounds(ArraySource(np.zeros((1, 4, 4), np.uint8)), (1, 3, 2, 4))
     gcps = Georeference(CRS.from_epsg(4326).to_wkt(), None, ((0, 0, 1, 1, 0), (0, 4, 2, 1, 0), (4, 0, 1, 0, 0)))
     with pytest.raises(InputError, match=r"control points only.*gdalwarp -tps"):
-        window_of_bounds(ArraySource(np.zeros((1, 4, 4), np.uint8), georeference=gcps), (1, 0, 2, 1))
+        box_of_bounds(ArraySource(np.zeros((1, 4, 4), np.uint8), georeference=gcps), (1, 0, 2, 1))
 
 
 @pytest.mark.parametrize("transform", [NORTH_UP, ROTATED, SOUTH_UP])

@@ -221,17 +221,17 @@ def certificate(job: Job, directory: Path) -> Certificate:
 def _predicted(job: Job, order: RunOrder, listener: Listener, *, again: bool) -> tuple[BlockQueue, list[str]]:
     """Compute the blocks that are missing; with `again` all of them, as a run that ended had tiles that failed.
 
-    Also returns what could not be read or predicted, of windows and tiles, and why.
+    Also returns what could not be read or predicted, of patches and tiles, and why.
     """
     plan, directory = job.plan, order.directory
     if again or (job.on_tile_error == FAIL and _failed_in(directory / f"{FIELD}.jsonl")):
-        drop_arrays(directory)  # labels were made of statistics that lack a window
+        drop_arrays(directory)  # labels were made of statistics that lack a patch
         (directory / RECORD).unlink(missing_ok=True)
     chunk = plan.grid.y.zone, plan.grid.x.zone
     store = Store.create(directory, Layout(plan.predicted, chunk, plan.label_dtype, plan.nodata), plan.layers)
     write_plan(directory, plan, order.key)
     job = replace(job, directory=directory.absolute())  # a worker has its own working folder
-    windows = take_statistics(job, partial(dask.run, scheduler=order.scheduler), listener)
+    patches = take_statistics(job, partial(dask.run, scheduler=order.scheduler), listener)
     give_back()
     ledger = Ledger(directory / "ledger.jsonl")
     if job.on_tile_error == FAIL and (failed := _failed_in(ledger.path)):
@@ -247,7 +247,7 @@ def _predicted(job: Job, order: RunOrder, listener: Listener, *, again: bool) ->
         store.drop()  # so that the next run tries them all again
         did = "predicted" if _refused(problems[0]) is ModelError else "read"
         raise _refused(problems[0])(f"none of {len(problems)} tiles could be {did}; the first: {problems[0]}")
-    return queue, [*windows, *problems]
+    return queue, [*patches, *problems]
 
 
 def _refused(problem: str) -> type[InputError | ModelError]:
@@ -256,7 +256,7 @@ def _refused(problem: str) -> type[InputError | ModelError]:
 
 
 def _failed_in(ledger: Path) -> list[Index]:
-    """Return the blocks or units of a ledger of which a tile or a window failed."""
+    """Return the blocks or units of a ledger of which a tile or a patch failed."""
     return [block for block, record in read_records(ledger)[0].items() if record.failed]
 
 

@@ -94,7 +94,7 @@ class Certificate:
         return {
             "EXACT": f"The labels do not depend on how the image was cut{rounding}: {how}; as far as the model sees.",
             "TOLERANCE": f"Cutting the image changes probabilities by at most about {self.tolerance:g}, as measured on "
-            f"windows of it: {how}, less than the model sees.",
+            f"patches of it: {how}, less than the model sees.",
             "FIELD": f"The labels do not depend on how the image was cut{rounding}: {how}, and the model's image-wide "
             f"statistics {source}.",
             "BLEND": f"The labels depend on how the image was cut (uncertified): {how}, blended; {beyond}.",

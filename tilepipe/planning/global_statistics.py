@@ -20,8 +20,8 @@ from tilepipe.tiling.tiling import cost_factor
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
-WINDOW = 256
-"""Pixels per side of a window where the card does not say what crop the model was trained on."""
+PATCH = 256
+"""Pixels per side of a patch where the card does not say what crop the model was trained on."""
 
 
 def fix_global_statistics(
@@ -60,8 +60,8 @@ def fix_global_statistics(
         if cost > request.max_cost:
             takes = f"take {cost:.1f} times the work of one pass" if math.isfinite(cost) else "leave no tile a core"
             return (card, _explained(reach, f"holding that fixed would {takes}")), None
-    window = -(-_window_side(card) // fixed.stride) * fixed.stride
-    chosen = Statistics("field", window, values) if wanted != "whole" else Statistics("whole", 0, values)
+    patch = -(-_patch_side(card) // fixed.stride) * fixed.stride
+    chosen = Statistics("field", patch, values) if wanted != "whole" else Statistics("whole", 0, values)
     return (fixed, Reach(found.frozen_reach, MEASURED, frozen=named_layers(found))), chosen
 
 
@@ -90,8 +90,8 @@ def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
     return found, operations(model.module, model.card.bands, found)
 
 
-def _window_side(card: ModelCard) -> int:
+def _patch_side(card: ModelCard) -> int:
     """Return twice the side of the crops that a model was trained on: of one crop, statistics were too noisy."""
     record = card.training.get("configuration")
     crop = record.get("crop") if isinstance(record, dict) else None
-    return 2 * crop if isinstance(crop, int) and crop > 0 else WINDOW
+    return 2 * crop if isinstance(crop, int) and crop > 0 else PATCH

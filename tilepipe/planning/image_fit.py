@@ -49,7 +49,7 @@ class Finding:
 
 
 def check_fit(source: Source, card: ModelCard, request: Request, size: Resolution | None) -> tuple[Finding, ...]:
-    """Return what does not fit between an image at full resolution, a model and settings; a few windows are read.
+    """Return what does not fit between an image at full resolution, a model and settings; a few patches are read.
 
     `size` is that of the image's pixels; None if nobody says and the model takes any. Raises `InputError` for pixels
     that are hopelessly large.

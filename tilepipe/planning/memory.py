@@ -64,7 +64,7 @@ class Memory:
     image: int = 0
     """The image, where it lies in memory whole."""
     statistics: int = 0
-    """Taking statistics of windows, before prediction."""
+    """Taking statistics of patches, before prediction."""
     ledger: int = 0
     """What is kept of each block, where there are more than `FEW`."""
 
@@ -86,10 +86,10 @@ class Needs(NamedTuple):
     """Of the weights."""
     tile: int
     """Peak of a forward pass, per pixel of a tile."""
-    window: int = 0
-    """The same per pixel of a window that statistics are taken of."""
-    windows: int = 0
-    """Pixels of such a window; 0 for none."""
+    patch: int = 0
+    """The same per pixel of a patch that statistics are taken of."""
+    patches: int = 0
+    """Pixels of such a patch; 0 for none."""
     heaps: int = 0
     """What heaps keep beside it."""
 
@@ -135,7 +135,7 @@ class Load:
             blocks=block * compute.in_flight,
             export=EXPORT,
             image=getattr(self.source, "held_bytes", 0) * (compute.workers + 1),
-            statistics=each * self._windows() if needs.windows else 0,
+            statistics=each * self._patches() if needs.patches else 0,
             ledger=max(0, self._blocks(grid) - FEW) * (LINE + STRIPS * grid.blended + LAYER * len(self.layers)),
         )
 
@@ -148,11 +148,11 @@ class Load:
         batch = 3 * self.compute.batch * bands * pixels * (itemsize + self.compute.itemsize)
         return int(batch + at_once * read) + DECODERS + int(getattr(self.source, "cache_bytes", CACHE))
 
-    def _windows(self) -> int:
+    def _patches(self) -> int:
         """Return the bytes of taking statistics in one process: two units are read for, one is computed."""
         needs, batch = self.needs, self.compute.batch
-        passes = needs.heaps + 2 * needs.weights + needs.window * batch * needs.windows
-        return passes + self._reading(needs.windows, 2)
+        passes = needs.heaps + 2 * needs.weights + needs.patch * batch * needs.patches
+        return passes + self._reading(needs.patches, 2)
 
     def _blocks(self, grid: Grid) -> int:
         """Return how many blocks the region takes; 0 without one."""
@@ -166,7 +166,7 @@ class Load:
 def needs_of(model: Model, dtype: str, statistics: Statistics | None, shape: tuple[int, int], stride: int) -> Needs:
     """Return what a model takes in memory that has these `statistics` put in.
 
-    Where they are a field, they are taken of windows of a grid of `shape` (height, width).
+    Where they are a field, they are taken of patches of a grid of `shape` (height, width).
     """
     # The facts beside a bundled model hold the peak of a plain pass in fp32 alone.
     if model.facts is not None and not statistics and dtype == "float32":
@@ -176,9 +176,9 @@ def needs_of(model: Model, dtype: str, statistics: Statistics | None, shape: tup
     live = Needs(*footprint(model, dtype=dtype))
     if statistics is None:
         return live
-    pixels = math.prod(statistics.windows(shape, stride).tile_shape) if statistics.kind == "field" else 0
+    pixels = math.prod(statistics.patches(shape, stride).tile_shape) if statistics.kind == "field" else 0
     held = footprint(model, values=sum(statistics.values), dtype=dtype)
-    return Needs(*held, window=live.tile, windows=pixels, heaps=HEAPS)
+    return Needs(*held, patch=live.tile, patches=pixels, heaps=HEAPS)
 
 
 def give_back() -> None:

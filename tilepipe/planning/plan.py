@@ -87,17 +87,17 @@ class Plan(Layout):
         return len(rows) * len(columns)
 
     @property
-    def windows(self) -> Grid:
-        """Windows that statistics are taken from."""
+    def patches(self) -> Grid:
+        """Patches that statistics are taken from."""
         assert self.statistics is not None
-        return self.statistics.windows(self.predicted, self.tiling.stride)
+        return self.statistics.patches(self.predicted, self.tiling.stride)
 
     @property
     def nodes(self) -> Box:
-        """Rows and columns of the windows that the region's tiles need."""
+        """Rows and columns of the patches that the region's tiles need."""
         grid, (rows, columns) = self.grid, self.tile_ranges
         first, last = grid.tile_box(Index(rows[0], columns[0])), grid.tile_box(Index(rows[-1], columns[-1]))
-        return nodes_of(self.windows, Box(first.y0, first.x0, last.y1, last.x1))
+        return nodes_of(self.patches, Box(first.y0, first.x0, last.y1, last.x1))
 
     @property
     def work(self) -> float:
@@ -114,7 +114,7 @@ class Plan(Layout):
             grid = self.grid
             tiles = grid.y.count * grid.x.count * grid.y.tile * grid.x.tile
             return len(self.statistics.values) * tiles / self.predicted_region.area
-        return self.nodes.area * self.windows.y.tile * self.windows.x.tile / self.predicted_region.area
+        return self.nodes.area * self.patches.y.tile * self.patches.x.tile / self.predicted_region.area
 
     @property
     def baseline_work(self) -> float:
@@ -203,7 +203,7 @@ class Plan(Layout):
             return f"not certified: {self.tiling.halo} px of context, {self.reach.known}"
         if self.reach.tolerance:
             return (
-                f"at most about {self.reach.tolerance:g} in probability, measured on windows of the image; an overlap "
+                f"at most about {self.reach.tolerance:g} in probability, measured on patches of the image; an overlap "
                 f"of {2 * self.tiling.halo} would be exact and costs too much for tiles of {self.tiling.tile}"
             )
         return f"not certified: an overlap of {2 * self.tiling.halo} with crop windows would be exact"
@@ -236,8 +236,8 @@ class Plan(Layout):
         """Return rows of the table: what is global, and where its statistics come from at what cost."""
         if self.statistics is None:
             return {}
-        passes, windows = len(self.statistics.values), self.windows
-        how = f"a field of {windows.y.count} x {windows.x.count} windows of {windows.y.tile} x {windows.x.tile} px"
+        passes, patches = len(self.statistics.values), self.patches
+        how = f"a field of {patches.y.count} x {patches.x.count} patches of {patches.y.tile} x {patches.x.tile} px"
         if self.statistics.kind == "whole":
             times = "pass" if passes == 1 else "passes, each up to its layer"
             how = f"statistics of the whole image, in {passes} {times}"

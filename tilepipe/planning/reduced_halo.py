@@ -1,4 +1,4 @@
-"""Reduced halo: less context than the model's reach, if all of it costs too much; measured on windows of the image."""
+"""Reduced halo: less context than the model's reach, if all of it costs too much; measured on patches of the image."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tilepipe.inference.profile.edge_errors import EdgeErrors
     from tilepipe.models.model import Model
 
-WINDOWS = 8
-"""Windows of the image that the context is chosen on; two forward passes each."""
+PATCHES = 8
+"""Patches of the image that the context is chosen on; two forward passes each."""
 DRAWS = 25
 """Places tried for each; it must hold image data only."""
 _MEASURED: dict[str, EdgeErrors | None] = {}
@@ -64,8 +64,8 @@ def _halo(model: Model, image: Source, request: Request, tiling: Tiling, compute
     if margin < stride:
         return None
     seen = hashlib.sha256()
-    for window in windows(image, _side(margin, stride)):  # what is measured depends on these alone
-        seen.update(window.tobytes())
+    for patch in patches(image, _side(margin, stride)):  # what is measured depends on these alone
+        seen.update(patch.tobytes())
     key = json.dumps(
         [model_identity(model, compute.device, compute.precision), seen.hexdigest(), image.shape, margin, stride]
     )
@@ -76,11 +76,11 @@ def _halo(model: Model, image: Source, request: Request, tiling: Tiling, compute
 
 
 def _measure(model: Model, image: Source, margin: int, stride: int, compute: Compute) -> EdgeErrors | None:
-    """Return what a cut does in windows of the image; None where there is no window without holes."""
+    """Return what a cut does in patches of the image; None where there is no patch without holes."""
     from tilepipe.inference.profile.edge_errors import model_errors
 
     with suppress(ModelError):
-        return model_errors(model, windows(image, _side(margin, stride)), margin, stride, compute)
+        return model_errors(model, patches(image, _side(margin, stride)), margin, stride, compute)
     return None
 
 
@@ -88,12 +88,12 @@ def _side(margin: int, stride: int) -> int:
     return 4 * margin + 2 * stride
 
 
-def windows(image: Source, side: int) -> Iterator[Pixels]:
-    """Yield up to `WINDOWS` windows of `side` x `side` pixels, image data only, at places fixed by the image's size."""
+def patches(image: Source, side: int) -> Iterator[Pixels]:
+    """Yield up to `PATCHES` patches of `side` x `side` pixels, image data only, at places fixed by the image's size."""
     _, height, width = image.shape
     # A seed of text: unlike hash(), it is the same in every process.
     random = Random(f"{height} {width} {side}")
-    for _ in range(WINDOWS):
+    for _ in range(PATCHES):
         for _ in range(DRAWS):
             y, x = random.randint(0, height - side), random.randint(0, width - side)
             box = Box(y, x, y + side, x + side)

@@ -21,7 +21,7 @@ from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.geo_mask import Area
 from tilepipe.sources.geojson import read_geojson
 from tilepipe.sources.geojson_place import LON_LAT, frame
-from tilepipe.sources.georeference import window_of_bounds
+from tilepipe.sources.georeference import box_of_bounds
 from tilepipe.sources.mask import Mask, Masked, tissue
 from tilepipe.sources.resample import Resampled
 from tilepipe.text import did_you_mean, setting
@@ -61,7 +61,7 @@ def resolve_region(
         return _inside(source, region, whole)
     box = region or whole
     if request.bounds is not None:
-        wanted = window_of_bounds(source, request.bounds, request.bounds_crs)
+        wanted = box_of_bounds(source, request.bounds, request.bounds_crs)
         box, notes = _cut(source, wanted, "the bounds reach", "warning")
     if request.window is not None:
         column, row, width, height = request.window

@@ -24,10 +24,10 @@ from tilepipe.sources.base import Source
 from tilepipe.text import setting
 
 RGB = ("red", "green", "blue")
-WINDOW = 256
-"""Side of the windows in which a band is looked at, in pixels."""
-WINDOWS = 8
-"""Windows looked at per axis; a small band is looked at whole."""
+PATCH = 256
+"""Side of the patches in which a band is looked at, in pixels."""
+PATCHES = 8
+"""Patches looked at per axis; a small band is looked at whole."""
 
 
 @dataclass(frozen=True)
@@ -224,13 +224,13 @@ def alpha_of(source: Source) -> str | None:
 
 
 def _two_valued(source: Source, number: int, *, seen: bool = False) -> bool:
-    """Return whether a band holds only 0 and 255 in windows spread over it; with `seen` also something but 0."""
+    """Return whether a band holds only 0 and 255 in patches spread over it; with `seen` also something but 0."""
     band = with_bands(source, [number])
     height, width = band.shape[1:]
     allowed, opaque = two_values(band.dtype), False
     for y in _starts(height):
         for x in _starts(width):
-            values = band.read(Box(y, x, min(y + WINDOW, height), min(x + WINDOW, width)))
+            values = band.read(Box(y, x, min(y + PATCH, height), min(x + PATCH, width)))
             if not np.isin(values, allowed).all():
                 return False
             opaque = opaque or bool(values.any())
@@ -238,7 +238,7 @@ def _two_valued(source: Source, number: int, *, seen: bool = False) -> bool:
 
 
 def _starts(size: int) -> list[int]:
-    """Return where windows begin along an axis: next to each other where that covers it, else spread evenly."""
-    if size <= WINDOW * WINDOWS:
-        return list(range(0, size, WINDOW))
-    return [k * (size - WINDOW) // (WINDOWS - 1) for k in range(WINDOWS)]
+    """Return where patches begin along an axis: next to each other where that covers it, else spread evenly."""
+    if size <= PATCH * PATCHES:
+        return list(range(0, size, PATCH))
+    return [k * (size - PATCH) // (PATCHES - 1) for k in range(PATCHES)]

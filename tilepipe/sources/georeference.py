@@ -145,7 +145,7 @@ def grid_of(source: Source) -> tuple[Transform, CRS | None]:
     return known.transform, CRS.from_wkt(known.crs) if known.crs else None
 
 
-def window_of_bounds(source: Source, bounds: Sequence[float], crs: str | None = None) -> Box:
+def box_of_bounds(source: Source, bounds: Sequence[float], crs: str | None = None) -> Box:
     """Return the smallest box of whole pixels that covers `bounds` (left, bottom, right, top).
 
     The box may reach beyond the image. `crs` is the CRS of the bounds, the image's own by default. Raises `UsageError`

@@ -12,7 +12,7 @@ from tilepipe.errors import InputError
 from tilepipe.sources.base import Source
 
 PLACES, SIDE = ((1, 3), (3, 7), (5, 1), (7, 5)), 64
-"""Windows that are looked at: (y, x) of their middle in eighths of the image; their side in pixels."""
+"""Patches that are looked at: (y, x) of their middle in eighths of the image; their side in pixels."""
 WHOLE = 512
 """Side in pixels up to which an image, or its smallest level, is looked at whole."""
 OFTEN = 0.005
@@ -48,7 +48,7 @@ class FillValue:
 
 
 def sample_of(source: Source) -> NDArray[np.float64] | None:
-    """Return (bands, pixels) of some windows, without what is no image data; None for an image that is computed.
+    """Return (bands, pixels) of some patches, without what is no image data; None for an image that is computed.
 
     What cannot be read is left out: the run says that.
     """

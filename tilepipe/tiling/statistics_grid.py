@@ -1,6 +1,6 @@
 """Field: where the statistics of global operations are taken, and what they weigh at a pixel. Pure integers.
 
-Statistics belong to the centres of windows that lie side by side from pixel (0, 0) of the prediction grid on, the last
+Statistics belong to the centres of patches that lie side by side from pixel (0, 0) of the prediction grid on, the last
 one pulled back to the edge. At a pixel they are interpolated between the centres around it, linearly per axis, and
 held beyond the outermost ones: a function of the pixel's place in the image, whatever tile it is computed in.
 """
@@ -23,37 +23,37 @@ class Statistics:
     """Where a run takes the statistics of a model's global operations from."""
 
     kind: Literal["field", "whole"]
-    """'field': from windows of a fixed grid; 'whole': of the whole image, a pass over it per operation."""
+    """'field': from patches of a fixed grid; 'whole': of the whole image, a pass over it per operation."""
     window: int
-    """Pixels per side of a window, a multiple of the stride; 0 for 'whole'."""
+    """Pixels per side of a patch, a multiple of the stride; 0 for 'whole'."""
     values: tuple[int, ...]
     """Statistics of each operation, in order of call."""
 
-    def windows(self, shape: tuple[int, int], stride: int) -> Grid:
-        """Return the windows over an image of `shape` (height, width): one over all of it for 'whole'."""
-        return windows_of(shape, self.window or -(-max(shape) // stride) * stride, stride)
+    def patches(self, shape: tuple[int, int], stride: int) -> Grid:
+        """Return the patches over an image of `shape` (height, width): one over all of it for 'whole'."""
+        return patches_of(shape, self.window or -(-max(shape) // stride) * stride, stride)
 
 
 class Taps(NamedTuple):
     """What the places along one axis take: `(1 - share) * value[below] + share * value[above]`."""
 
     below: NDArray[np.int64]
-    """Window at or before each place."""
+    """Patch at or before each place."""
     above: NDArray[np.int64]
-    """Window after it; the same at the last one."""
+    """Patch after it; the same at the last one."""
     share: NDArray[np.float64]
     """0 to 1."""
 
 
-def windows_of(shape: tuple[int, int], window: int, stride: int) -> Grid:
-    """Return the windows over an image of `shape` (height, width); `window` is a multiple of `stride`."""
-    y, x = (make_axis(size, window, 0, stride=stride, crop=True, zone=window) for size in shape)
+def patches_of(shape: tuple[int, int], patch: int, stride: int) -> Grid:
+    """Return the patches over an image of `shape` (height, width); `patch` is a multiple of `stride`."""
+    y, x = (make_axis(size, patch, 0, stride=stride, crop=True, zone=patch) for size in shape)
     return Grid(y, x)
 
 
-def nodes_of(windows: Grid, box: Box) -> Box:
-    """Return the rows and columns of windows whose statistics decide the pixels of `box`."""
-    rows, columns = _nodes(windows.y, box.y0, box.y1), _nodes(windows.x, box.x0, box.x1)
+def nodes_of(patches: Grid, box: Box) -> Box:
+    """Return the rows and columns of patches whose statistics decide the pixels of `box`."""
+    rows, columns = _nodes(patches.y, box.y0, box.y1), _nodes(patches.x, box.x0, box.x1)
     return Box(rows[0], columns[0], rows[1], columns[1])
 
 
@@ -76,5 +76,5 @@ def _nodes(axis: Axis, start: int, stop: int) -> tuple[int, int]:
 
 
 def _centres(axis: Axis) -> list[int]:
-    """Return twice the middle of each window, in pixels."""
+    """Return twice the middle of each patch, in pixels."""
     return [2 * axis.origin(k) + axis.tile for k in range(axis.count)]

@@ -16,7 +16,7 @@ from tilepipe.models.function import from_function
 from tilepipe.models.model import Model
 from tilepipe.sources.base import Source
 
-WINDOW, WINDOWS = 128, 16
+PATCH, PATCHES = 128, 16
 """Side in pixels and largest number of the patches that parameters are fitted on, spread over the image."""
 
 
@@ -42,7 +42,7 @@ def classical_model(
     """
     if truth is not None and tuple(truth.shape) != source.shape[1:]:
         raise InputError(f"truth is {tuple(truth.shape)} pixels, the image {source.shape[1:]}; give one on its grid")
-    boxes = _windows(source)
+    boxes = _patches(source)
     sample = np.stack([source.read(box) for box in boxes])
     labels = None if truth is None else np.stack([truth.read(box) for box in boxes])
     count = len(classes)
@@ -56,17 +56,17 @@ def as_model(fitted: Classical, classes: tuple[str, ...], bands: int) -> Model:
     return from_function(fitted.scores, card, repr(fitted))
 
 
-def _windows(source: Source) -> list[Box]:
+def _patches(source: Source) -> list[Box]:
     """Return patches of one size, spread over the image, that hold image data only."""
     _, height, width = source.shape
-    side = min(WINDOW, height, width)
+    side = min(PATCH, height, width)
     places = [
         Box(y, x, y + side, x + side)
         for y in range(0, height - side + 1, side)
         for x in range(0, width - side + 1, side)
     ]
-    tried = places[:: -(-len(places) // (4 * WINDOWS))]
+    tried = places[:: -(-len(places) // (4 * PATCHES))]
     valid = [box for box in tried if (mask := source.valid(box)) is None or mask.all()]
     if not valid:
         raise InputError(f"{source.name}: no patch of {side} x {side} pixels without nodata; a classical fit needs one")
-    return valid[:: -(-len(valid) // WINDOWS)]
+    return valid[:: -(-len(valid) // PATCHES)]

@@ -108,7 +108,7 @@ def test_a_pass_goes_on_where_it_stopped(
     )
 
 
-def test_windows_that_cannot_be_read_count_for_nothing(model: Model, tmp_path: Path) -> None:
+def test_patches_that_cannot_be_read_count_for_nothing(model: Model, tmp_path: Path) -> None:
     job = job_of(model, tmp_path, FakeSource(PIXELS, damaged=DAMAGED))
     problems = passes.take_statistics(job, serial.run, silent)
     assert problems
@@ -123,6 +123,6 @@ def test_the_whole_image_must_be_readable(model: Model, tmp_path: Path) -> None:
         passes.take_statistics(job, serial.run, silent)
 
 
-def test_a_region_takes_only_the_windows_that_it_needs(model: Model, tmp_path: Path) -> None:
+def test_a_region_takes_only_the_patches_that_it_needs(model: Model, tmp_path: Path) -> None:
     job = job_of(model, tmp_path, region=Box(0, 0, 40, 40))
     assert passes.field_boxes(job.plan) == {(0, 0): Box(0, 0, 1, 2), (1, 0): Box(1, 0, 2, 2)}

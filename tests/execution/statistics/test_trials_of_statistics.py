@@ -1,4 +1,4 @@
-"""A model that fails where statistics are taken: a field leaves the window out and lists it, the whole is refused."""
+"""A model that fails where statistics are taken: a field leaves the patch out and lists it, the whole is refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CARD = tp.ModelCard(bands=3, classes=tuple("abc"), stride=4, training={"configur
 
 
 class Global(nn.Module):
-    """A network with squeeze-and-excitation that fails on windows and tiles with the trigger."""
+    """A network with squeeze-and-excitation that fails on patches and tiles with the trigger."""
 
     def __init__(self, what: str) -> None:
         super().__init__()
@@ -47,18 +47,18 @@ def model(what: str) -> tp.Model:
 
 
 @pytest.mark.parametrize("what", ["raise", "nan", "nan inside"])
-def test_a_window_counts_for_nothing_and_is_listed(what: str, tmp_path: Path) -> None:
+def test_a_patch_counts_for_nothing_and_is_listed(what: str, tmp_path: Path) -> None:
     result = tp.segment(PIXELS, model(what), tmp_path / "out.tif", **CUT)
     labels = np.asarray(result.labels)
     assert result.plan.statistics is not None
-    windows = [text for text in result.failed if "rows 64 to 128, columns 64 to 128" in text]
-    assert len(windows) == 1, result.failed  # a window, and no tile lies there
+    patches = [text for text in result.failed if "rows 64 to 128, columns 64 to 128" in text]
+    assert len(patches) == 1, result.failed  # a patch, and no tile lies there
     assert labels[75, 101] == 255
     assert 0 < (labels == 255).mean() < 0.5
     far = tp.segment(np.minimum(PIXELS, 254), model(what), tmp_path / "far.tif", **CUT)
     assert far.failed == []
     differ = np.argwhere((labels != np.asarray(far.labels)) & (labels != 255))
-    assert (abs(differ - (75, 101)) < 128).all()  # no further than the window that is missing is looked at
+    assert (abs(differ - (75, 101)) < 128).all()  # no further than the patch that is missing is looked at
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -76,7 +76,7 @@ def test_statistics_of_the_whole_image_are_refused(
 
 
 @pytest.mark.parametrize("asked", ["overwrite", "fail"])
-def test_a_window_is_tried_again_when_asked(asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_patch_is_tried_again_when_asked(asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "out.tif"
     if asked == "fail":
         for _ in range(2):
@@ -91,8 +91,8 @@ def test_a_window_is_tried_again_when_asked(asked: str, tmp_path: Path, monkeypa
     np.testing.assert_array_equal(np.asarray(result.labels), np.asarray(truth.labels))
 
 
-def test_fail_never_mixes_statistics_with_and_without_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that went on without a window is stopped; with `fail` the window is tried again, and then it works."""
+def test_fail_never_mixes_statistics_with_and_without_a_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that went on without a patch is stopped; with `fail` the patch is tried again, and then it works."""
 
     with pytest.raises(StopError):
         tp.segment(PIXELS, model("raise"), tmp_path / "out.tif", listener=stop_at("export"), **CUT)
@@ -103,7 +103,7 @@ def test_fail_never_mixes_statistics_with_and_without_a_window(tmp_path: Path, m
     np.testing.assert_array_equal(np.asarray(result.labels), np.asarray(truth.labels))
 
 
-def test_in_memory_a_window_that_fails_is_an_error_where_it_is_needed() -> None:
+def test_in_memory_a_patch_that_fails_is_an_error_where_it_is_needed() -> None:
     wide = np.concatenate((PIXELS, np.minimum(PIXELS, 254), np.minimum(PIXELS, 254)), axis=2)
     far = Box(0, 500, 60, 560)
     truth = tp.predict(np.minimum(wide, 254), model("raise"), far, **CUT)
@@ -113,7 +113,7 @@ def test_in_memory_a_window_that_fails_is_an_error_where_it_is_needed() -> None:
         tp.predict(PIXELS, model("raise"), beside, **CUT)
 
 
-def test_in_memory_a_window_that_cannot_be_read_is_an_error_where_it_is_needed() -> None:
+def test_in_memory_a_patch_that_cannot_be_read_is_an_error_where_it_is_needed() -> None:
     torn = FakeSource(np.minimum(PIXELS, 254), damaged=Box(75, 101, 76, 102))
     with pytest.raises(InputError, match="rows 75 to 76, columns 101 to 102 are damaged"):
         tp.predict(torn, model("raise"), Box(96, 160, 130, 200), **CUT)

@@ -113,7 +113,7 @@ def test_by_distance_is_the_largest_error_at_that_distance() -> None:
     rng = np.random.default_rng(0)
     truth = rng.random((3, 24, 32))
 
-    def forward(x: Tensor) -> Tensor:  # a model whose answer for a cut window is another one
+    def forward(x: Tensor) -> Tensor:  # a model whose answer for a cut patch is another one
         logits = torch.from_numpy(truth if x.shape[2] == 24 else truth[:, 4:20, 4:28] ** 2)
         return logits[None]
 
@@ -146,7 +146,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
         edge_errors(identity, [torch.zeros(1, 100, 96)], 16, 8)
     with pytest.raises(ModelError, match="NaN"):
         edge_errors(identity, [torch.full((1, 64, 64), torch.nan)], 16, 8)
-    with pytest.raises(ModelError, match="no window"):
+    with pytest.raises(ModelError, match="no patch"):
         edge_errors(identity, [], 16, 8)
     with pytest.raises(StorageError, match="edge errors"):
         EdgeErrors.from_json("[]")

@@ -1,4 +1,4 @@
-"""Statistics caught and put in: a field of one window is the live network, and no bit depends on the tile."""
+"""Statistics caught and put in: a field of one patch is the live network, and no bit depends on the tile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tilepipe.errors import ModelError
 from tilepipe.inference.statistics.capture import FixedStatistics, Nodes, Reached, Recorder, Summer
 from tilepipe.inference.statistics.operations import Operation, added_up, operation, statistics
 from tilepipe.models.torch_calls import Call
-from tilepipe.tiling.statistics_grid import nodes_of, windows_of
+from tilepipe.tiling.statistics_grid import nodes_of, patches_of
 
 KINDS = ["instance", "group", "squeeze", "linear", "pyramid"]
 SIDE = 64
@@ -43,11 +43,11 @@ def weighted(values: np.ndarray, *shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_field_of_one_window_is_the_live_network(kind: str) -> None:
+def test_a_field_of_one_patch_is_the_live_network(kind: str) -> None:
     net, x, recorder = global_net(kind), image(count=2), Recorder()
     live = under(net, recorder, x)
-    tile, windows = Box(0, 0, SIDE, SIDE), windows_of((SIDE, SIDE), SIDE, 4)
-    nodes = [Nodes(tile, windows, Box(0, 0, 1, 1), weighted(values)) for values in recorder.values()]
+    tile, patches = Box(0, 0, SIDE, SIDE), patches_of((SIDE, SIDE), SIDE, 4)
+    nodes = [Nodes(tile, patches, Box(0, 0, 1, 1), weighted(values)) for values in recorder.values()]
     frozen = under(net, FixedStatistics(nodes), x)
     assert float((live[0] - live[1]).abs().max()) > 1e-2
     assert float((frozen - live).abs().max()) < 1e-4 * float(live.std())
@@ -74,14 +74,14 @@ def test_statistics_are_those_of_torch(channels: int, items: int, seed: int) -> 
 @given(st.data())
 @settings(max_examples=25, deadline=None)
 def test_no_bit_of_the_field_depends_on_the_tile(data: st.DataObject) -> None:
-    windows = windows_of((200, 240), 48, 4)
-    values = np.random.default_rng(1).random((windows.y.count, windows.x.count, 5), np.float32) + 0.1
-    whole = Nodes(Box(0, 0, 200, 240), windows, Box(0, 0, *values.shape[:2]), values)
+    patches = patches_of((200, 240), 48, 4)
+    values = np.random.default_rng(1).random((patches.y.count, patches.x.count, 5), np.float32) + 0.1
+    whole = Nodes(Box(0, 0, 200, 240), patches, Box(0, 0, *values.shape[:2]), values)
     stride = data.draw(st.sampled_from([1, 2, 4]))
     y, x = 4 * data.draw(st.integers(0, 40)), 4 * data.draw(st.integers(0, 50))
     box = Box(y, x, y + 4 * data.draw(st.integers(1, 50 - y // 4)), x + 4 * data.draw(st.integers(1, 60 - x // 4)))
-    at = nodes_of(windows, box)
-    part = Nodes(box, windows, at, values[at.y0 : at.y1, at.x0 : at.x1])
+    at = nodes_of(patches, box)
+    part = Nodes(box, patches, at, values[at.y0 : at.y1, at.x0 : at.x1])
     device = torch.device("cpu")
     size = box.height // stride, box.width // stride
     here = part.interpolated(1, 2, size, device)
@@ -89,17 +89,17 @@ def test_no_bit_of_the_field_depends_on_the_tile(data: st.DataObject) -> None:
     assert torch.equal(here, there[:, y // stride :, x // stride :][:, : size[0], : size[1]])
 
 
-def test_windows_weigh_by_their_last_value() -> None:
-    windows = windows_of((8, 16), 8, 4)
+def test_patches_weigh_by_their_last_value() -> None:
+    patches = patches_of((8, 16), 8, 4)
     values = np.array([[[1, 1], [5, 1e-6]]], np.float32)
-    nodes = Nodes(Box(0, 0, 8, 16), windows, Box(0, 0, 1, 2), values)
+    nodes = Nodes(Box(0, 0, 8, 16), patches, Box(0, 0, 1, 2), values)
     found = nodes.interpolated(0, 1, (2, 4), torch.device("cpu"))[0, 0]
     assert found[:3].tolist() == pytest.approx([1, 1, 1], abs=1e-4)
     assert found[3] == 5  # held beyond the last centre, where nothing else is known
 
 
 def test_a_map_of_no_whole_stride_is_refused() -> None:
-    nodes = Nodes(Box(0, 0, 10, 10), windows_of((10, 10), 10, 1), Box(0, 0, 1, 1), np.ones((1, 1, 2), np.float32))
+    nodes = Nodes(Box(0, 0, 10, 10), patches_of((10, 10), 10, 1), Box(0, 0, 1, 1), np.ones((1, 1, 2), np.float32))
     with pytest.raises(ModelError, match="10 px"):
         nodes.interpolated(0, 1, (4, 4), torch.device("cpu"))
 
@@ -109,12 +109,12 @@ def test_sums_of_cores_pass_by_pass_are_the_whole_image(kind: str) -> None:
     net, x, recorder = global_net(kind), image(SIDE, 2 * SIDE), Recorder()
     under(net, recorder, x)
     wanted = recorder.values()[0]
-    windows, found = windows_of((SIDE, 2 * SIDE), 2 * SIDE, 4), np.zeros(0, np.float32)
+    patches, found = patches_of((SIDE, 2 * SIDE), 2 * SIDE, 4), np.zeros(0, np.float32)
     tile, cores = Box(0, 0, SIDE, 2 * SIDE), (Box(0, 0, SIDE, 48), Box(0, 48, SIDE, 2 * SIDE))
     while len(found) < len(wanted):
         sums = []
         for core in cores:
-            summer = Summer([Nodes(tile, windows, Box(0, 0, 1, 1), weighted(found))], [core])
+            summer = Summer([Nodes(tile, patches, Box(0, 0, 1, 1), weighted(found))], [core])
             with pytest.raises(Reached):
                 under(net, summer, x)
             sums.append(summer.found[0])

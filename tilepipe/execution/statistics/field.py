@@ -1,4 +1,4 @@
-"""The field of statistics: what the windows of a grid that is fixed to the image say, taken from the image."""
+"""The field of statistics: what the patches of a grid that is fixed to the image say, taken from the image."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ FIELD = "field"
 CHUNK = 1 << 18
 """Most values in a chunk of a field, which is a unit of work."""
 LEAST = 2.0**-20
-"""Weight of a window without image data, with statistics 1: nothing where another window has a say, and no NaN."""
+"""Weight of a patch without image data, with statistics 1: nothing where another patch has a say, and no NaN."""
 
 
 def field_columns(plan: Plan) -> int:
-    """Return how many windows of a row a unit of a field holds."""
+    """Return how many patches of a row a unit of a field holds."""
     assert plan.statistics is not None
-    return min(plan.windows.x.count, max(1, CHUNK // (sum(plan.statistics.values) + 1)))
+    return min(plan.patches.x.count, max(1, CHUNK // (sum(plan.statistics.values) + 1)))
 
 
 def field_boxes(plan: Plan) -> dict[Index, Box]:
-    """Return the windows of each unit of a field, a chunk of its array, as far as the region needs them."""
+    """Return the patches of each unit of a field, a chunk of its array, as far as the region needs them."""
     nodes, columns, found = plan.nodes, field_columns(plan), {}
     for row in range(nodes.y0, nodes.y1):
         for chunk in range(nodes.x0 // columns, -(-nodes.x1 // columns)):
@@ -44,31 +44,31 @@ def field_boxes(plan: Plan) -> dict[Index, Box]:
     return found
 
 
-class Windows:
-    """Takes statistics of windows of the image, live."""
+class Patches:
+    """Takes statistics of patches of the image, live."""
 
     def __init__(self, plan: Plan, model: Model, image: FilledImage, *, stop: bool = False) -> None:
-        """Move the model to its device; with `stop` the first window that fails raises."""
+        """Move the model to its device; with `stop` the first patch that fails raises."""
         how = plan.compute
-        self.grid, self.stop = plan.windows, stop
+        self.grid, self.stop = plan.patches, stop
         self.image, self.batch, self.dtype = image, how.batch, how.dtype
         self.values = sum(plan.statistics.values) if plan.statistics else 0
         self.trials = Trials(model, plan, stop=stop)
         self.predictor = Predictor(model, self.grid.tile_shape, how)
 
-    def take(self, windows: Sequence[Index]) -> tuple[NDArray[np.floating], list[str]]:
-        """Return the statistics and the weight of each window, (n, values + 1), and which failed and why.
+    def take(self, patches: Sequence[Index]) -> tuple[NDArray[np.floating], list[str]]:
+        """Return the statistics and the weight of each patch, (n, values + 1), and which failed and why.
 
-        The weight is the share of pixels that hold image data; windows without any, that cannot be read, or that the
+        The weight is the share of pixels that hold image data; patches without any, that cannot be read, or that the
         model fails on, count for nothing.
         """
         # Ones and not zeros: a variance of zero would be divided by.
-        found = np.ones((len(windows), self.values + 1), self.dtype)
+        found = np.ones((len(patches), self.values + 1), self.dtype)
         found[:, -1] = LEAST
         failed: list[str] = []
-        rest = self._read(windows, failed)
+        rest = self._read(patches, failed)
         while group := list(islice(rest, self.batch)):
-            boxes = [self.grid.tile_box(windows[k]) for k, _, _ in group]
+            boxes = [self.grid.tile_box(patches[k]) for k, _, _ in group]
             seen = self.trials.of(self._observed, [pixels for _, pixels, _ in group], boxes, lambda _: None)
             for (k, _, weight), values in zip(group, seen, strict=True):
                 if isinstance(values, str):
@@ -78,7 +78,7 @@ class Windows:
         return found, failed
 
     def _observed(self, tiles: Pixels, _under: FixedStatistics | None) -> NDArray[np.floating]:
-        """Return the statistics of each window, (n, values)."""
+        """Return the statistics of each patch, (n, values)."""
         recorder = Recorder()
         self.predictor.observe(tiles, recorder)
         found = recorder.values()[: len(tiles)]  # the batch may be filled up
@@ -86,9 +86,9 @@ class Windows:
             raise ModelError(f"{self.predictor.model.name} gives NaN or infinite statistics")
         return found
 
-    def _read(self, windows: Sequence[Index], failed: list[str]) -> Iterator[tuple[int, Pixels, float]]:
-        for k, window in enumerate(windows):
-            box = self.grid.tile_box(window)
+    def _read(self, patches: Sequence[Index], failed: list[str]) -> Iterator[tuple[int, Pixels, float]]:
+        for k, patch in enumerate(patches):
+            box = self.grid.tile_box(patch)
             if not self.image.seen(box).any():
                 continue
             try:

@@ -1,6 +1,6 @@
 """Passes that take statistics before the tiles of a run: in units like blocks, resumable, the same for every engine.
 
-A field is one pass over its windows. The statistics of the whole image take one pass over all tiles per operation, in
+A field is one pass over its patches. The statistics of the whole image take one pass over all tiles per operation, in
 order of call, each with the operations before it held fixed; a pass ends at its operation.
 """
 
@@ -22,7 +22,7 @@ from tilepipe.execution.durable_array import DurableArray, Layout
 from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.ledger import Ledger, Record
-from tilepipe.execution.statistics.field import FIELD, Windows, field_boxes, field_columns
+from tilepipe.execution.statistics.field import FIELD, Patches, field_boxes, field_columns
 from tilepipe.execution.statistics.statistics_array import create_statistics, open_statistics
 from tilepipe.execution.statistics.whole_image import WHOLE, MomentSums, read_whole, whole_so_far
 from tilepipe.inference.statistics.operations import added_up
@@ -114,18 +114,18 @@ class _Unit:
 
 
 class FieldUnit(_Unit):
-    """Windows of a field: a part of one row of them."""
+    """Patches of a field: a part of one row of them."""
 
     def __init__(self, job: Job) -> None:
         """Open the array and move the model to its device."""
         super().__init__(job, FIELD)
         self.boxes = field_boxes(self.plan)
-        self.windows = Windows(self.plan, job.model, self.image, stop=job.on_tile_error == FAIL)
+        self.patches = Patches(self.plan, job.model, self.image, stop=job.on_tile_error == FAIL)
 
     def take(self, unit: Index) -> tuple[Box, Array, tuple[str, ...]]:
-        """See `Windows.take`."""
+        """See `Patches.take`."""
         box = self.boxes[unit]
-        values, failed = self.windows.take([Index(box.y0, column) for column in range(box.x0, box.x1)])
+        values, failed = self.patches.take([Index(box.y0, column) for column in range(box.x0, box.x1)])
         return box, values[None], tuple(failed)
 
 
@@ -153,7 +153,7 @@ def sums_name(number: int) -> str:
 def take_statistics(job: Job, engine: Engine, listener: Listener) -> list[str]:
     """Take the statistics that the tiles of a job need, as far as its directory does not hold them.
 
-    Returns what could not be read and why: windows of a field count for nothing there. Raises `InputError` where
+    Returns what could not be read and why: patches of a field count for nothing there. Raises `InputError` where
     the statistics of the whole image cannot be had.
     """
     plan, directory = job.plan, job.directory
@@ -164,7 +164,7 @@ def take_statistics(job: Job, engine: Engine, listener: Listener) -> list[str]:
         for number in range(len(plan.statistics.values)):
             _take_sums(job, engine, listener, number)
         return []
-    grid, columns = plan.windows, field_columns(plan)
+    grid, columns = plan.patches, field_columns(plan)
     values = sum(plan.statistics.values) + 1
     layout = Layout((grid.y.count, grid.x.count, values), (1, columns, values), plan.compute.dtype)
     queue = Units(*create_statistics(directory, FIELD, layout), field_boxes(plan), listener, "statistics")

@@ -16,7 +16,7 @@ from tilepipe.box import Box
 from tilepipe.errors import StorageError
 from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.ledger import AGAIN, read_records
-from tilepipe.execution.statistics.field import FIELD, Windows, field_boxes, field_columns
+from tilepipe.execution.statistics.field import FIELD, Patches, field_boxes, field_columns
 from tilepipe.execution.statistics.statistics_array import open_statistics
 from tilepipe.execution.statistics.whole_image import Constant, read_whole, whole_image
 from tilepipe.inference.statistics.capture import Nodes
@@ -36,20 +36,20 @@ class StatisticsProvider(Protocol):
 class OnDemand:
     """Statistics taken when they are needed, each once, in memory."""
 
-    def __init__(self, windows: Windows) -> None:
+    def __init__(self, patches: Patches) -> None:
         """Begin with none."""
-        self.windows = windows
+        self.patches = patches
         self._known: dict[Index, NDArray[np.floating]] = {}
 
     def nodes(self, box: Box) -> Nodes:
         """Return the statistics around a tile at `box`."""
-        at = nodes_of(self.windows.grid, box)
+        at = nodes_of(self.patches.grid, box)
         wanted = [Index(row, column) for row in range(at.y0, at.y1) for column in range(at.x0, at.x1)]
         # Tiles share most of their patches with their neighbours.
-        missing = [window for window in wanted if window not in self._known]
-        self._known.update(zip(missing, self.windows.take(missing)[0], strict=True))
-        values = np.stack([self._known[window] for window in wanted])
-        return Nodes(box, self.windows.grid, at, values.reshape(*at.shape, -1))
+        missing = [patch for patch in wanted if patch not in self._known]
+        self._known.update(zip(missing, self.patches.take(missing)[0], strict=True))
+        values = np.stack([self._known[patch] for patch in wanted])
+        return Nodes(box, self.patches.grid, at, values.reshape(*at.shape, -1))
 
 
 class Stored:
@@ -57,7 +57,7 @@ class Stored:
 
     def __init__(self, plan: Plan, directory: Path) -> None:
         """Open them; the pass that takes them comes before the tiles."""
-        self.grid, self.array = plan.windows, open_statistics(directory, FIELD)
+        self.grid, self.array = plan.patches, open_statistics(directory, FIELD)
         self.units, self.columns = field_boxes(plan), field_columns(plan)
         self.done, _ = read_records(directory / f"{FIELD}.jsonl")
 
@@ -67,7 +67,7 @@ class Stored:
         return Nodes(box, self.grid, at, np.concatenate([self._row(row, at) for row in range(at.y0, at.y1)]))
 
     def _row(self, row: int, at: Box) -> NDArray[np.floating]:
-        """Return the columns of `at` of one row of windows, (1, at.width, values + 1)."""
+        """Return the columns of `at` of one row of patches, (1, at.width, values + 1)."""
         chunks = [Index(row, k) for k in range(at.x0 // self.columns, -(-at.x1 // self.columns))]
         if missing := [unit for unit in chunks if unit not in self.done]:
             raise StorageError(f"the statistics at {tuple(missing[0])} are not in {self.array.run}; {AGAIN}")
@@ -81,11 +81,11 @@ def provider_of(
 ) -> StatisticsProvider | None:
     """Return where statistics come from: the run's own where it has a directory; None for tiles that take their own.
 
-    With `stop` the first window raises that fails when it is taken.
+    With `stop` the first patch raises that fails when it is taken.
     """
     if plan.statistics is None:
         return None
     if plan.statistics.kind == "whole":
         count = sum(plan.statistics.values)
         return Constant(plan, read_whole(directory, count) if directory else whole_image(plan, model, image))
-    return Stored(plan, directory) if directory else OnDemand(Windows(plan, model, image, stop=stop))
+    return Stored(plan, directory) if directory else OnDemand(Patches(plan, model, image, stop=stop))

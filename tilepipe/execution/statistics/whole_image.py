@@ -34,7 +34,7 @@ class Constant:
 
     def __init__(self, plan: Plan, values: NDArray[np.float64]) -> None:
         """`values` are those of the first operations, or of all."""
-        self.grid = plan.windows
+        self.grid = plan.patches
         self.values = np.append(values, 1).astype(plan.compute.dtype)[None, None]
 
     def nodes(self, box: Box) -> Nodes:

@@ -1,6 +1,6 @@
-"""Halo for a tolerance: how far a tile's border is felt on real windows, for models whose whole reach costs too much.
+"""Halo for a tolerance: how far a tile's border is felt on real patches, for models whose whole reach costs too much.
 
-Each window is run once whole and once with a margin cut off all around. e(d) is the largest total variation distance
+Each patch is run once whole and once with a margin cut off all around. e(d) is the largest total variation distance
 of class probabilities between the two, over all pixels at distance d from the cut. Choosing the halo for a tenth of
 the tolerance held on images that were not used for choosing.
 """
@@ -34,7 +34,7 @@ class EdgeErrors:
     worst: tuple[float, ...]
     """e(d) for d = 0, 1, ... pixels from the cut: total variation distance, 0 to 1."""
     windows: int
-    """Windows that were measured."""
+    """Number of patches that were measured."""
     margin: int
     """Context that the reference had beyond the cut, in pixels."""
 
@@ -62,26 +62,26 @@ class EdgeErrors:
             raise StorageError(f"{name} does not hold edge errors; delete it to measure again") from None
 
 
-def edge_errors(forward: Callable[[Tensor], Tensor], windows: Iterable[Tensor], margin: int, stride: int) -> EdgeErrors:
-    """Measure e(d) on windows (C, H, W), as the model takes them; H and W above 2 * margin, multiples of `stride`.
+def edge_errors(forward: Callable[[Tensor], Tensor], patches: Iterable[Tensor], margin: int, stride: int) -> EdgeErrors:
+    """Measure e(d) on patches (C, H, W), as the model takes them; H and W above 2 * margin, multiples of `stride`.
 
-    `margin`, a multiple of `stride` too, is cut off on every side. Windows should lie inside the image, so that what
-    is cut off is real; 8 or more of them. One forward pass of a whole and of a cut window each.
-    Windows that the model fails on are left out, as a run leaves out such tiles. Raises `ModelError` for sizes that do
-    not fit, and where no window is left.
+    `margin`, a multiple of `stride` too, is cut off on every side. Patches should lie inside the image, so that what
+    is cut off is real; 8 or more of them. One forward pass of a whole and of a cut patch each.
+    Patches that the model fails on are left out, as a run leaves out such tiles. Raises `ModelError` for sizes that do
+    not fit, and where no patch is left.
     """
     worst = torch.zeros(0, dtype=torch.float64)
-    count, problem = 0, "no window was given to measure the halo on; the image is too small for a tolerance"
-    for window in windows:
-        _, height, width = window.shape
+    count, problem = 0, "no patch was given to measure the halo on; the image is too small for a tolerance"
+    for patch in patches:
+        _, height, width = patch.shape
         if min(height, width) <= 2 * margin or any(n % stride for n in (height, width, margin)):
             raise ModelError(
-                f"a window of {height} x {width} px cannot be measured with margin {margin} and stride {stride}; "
-                "all must be multiples of the stride and the window larger than two margins"
+                f"a patch of {height} x {width} px cannot be measured with margin {margin} and stride {stride}; "
+                "all must be multiples of the stride and the patch larger than two margins"
             )
         inner = (..., slice(margin, height - margin), slice(margin, width - margin))
         try:
-            distances = _distances(forward, window, inner)
+            distances = _distances(forward, patch, inner)
         except ModelError as error:
             problem = str(error)
             continue
@@ -92,14 +92,14 @@ def edge_errors(forward: Callable[[Tensor], Tensor], windows: Iterable[Tensor], 
     return EdgeErrors(tuple(worst.tolist()), count, margin)
 
 
-def model_errors(model: Model, windows: Iterable[Pixels], margin: int, stride: int, compute: Compute) -> EdgeErrors:
-    """Measure e(d) of a model on windows (bands, H, W) in the image's own units, in fp32 or fp64."""
+def model_errors(model: Model, patches: Iterable[Pixels], margin: int, stride: int, compute: Compute) -> EdgeErrors:
+    """Measure e(d) of a model on patches (bands, H, W) in the image's own units, in fp32 or fp64."""
     device, precision = torch.device(compute.device), compute.precision
     module = on_device(model.module, device, precision)
     with arithmetic(device, precision):
         return edge_errors(
             lambda x: module(model.normalise(x.to(device), dtype_of(precision))).cpu(),
-            (torch.from_numpy(window) for window in windows),
+            (torch.from_numpy(patch) for patch in patches),
             margin,
             stride,
         )
@@ -110,25 +110,25 @@ def total_variation(p: Tensor, q: Tensor) -> Tensor:
     return (p - q).abs().sum(0) / 2
 
 
-def _distances(forward: Callable[[Tensor], Tensor], window: Tensor, inner: tuple[EllipsisType, slice, slice]) -> Tensor:
+def _distances(forward: Callable[[Tensor], Tensor], patch: Tensor, inner: tuple[EllipsisType, slice, slice]) -> Tensor:
     """Return what a cut around `inner` does to each of its pixels. Raises `ModelError` where the model fails."""
     try:
-        whole = _probabilities(forward, window)[inner]
-        return total_variation(whole, _probabilities(forward, window[inner]))
+        whole = _probabilities(forward, patch)[inner]
+        return total_variation(whole, _probabilities(forward, patch[inner]))
     except TilepipeError:
         raise
     except Exception as error:  # whatever a stranger's module raises
         if isinstance(trouble := ordinary(error), DeviceError):
             raise trouble from error
-        raise ModelError(f"the model fails on a window of the image ({type(error).__name__}: {error})") from error
+        raise ModelError(f"the model fails on a patch of the image ({type(error).__name__}: {error})") from error
 
 
-def _probabilities(forward: Callable[[Tensor], Tensor], window: Tensor) -> Tensor:
+def _probabilities(forward: Callable[[Tensor], Tensor], patch: Tensor) -> Tensor:
     with torch.no_grad():
         # In double precision, so that what is measured is the cut and not the softmax's own rounding.
-        logits = forward(window.unsqueeze(0).contiguous())[0].double()
+        logits = forward(patch.unsqueeze(0).contiguous())[0].double()
     if not torch.isfinite(logits).all():
-        raise ModelError("the model gives NaN or infinity on a window of the image; the halo cannot be measured")
+        raise ModelError("the model gives NaN or infinity on a patch of the image; the halo cannot be measured")
     return logits.softmax(0)
 
 

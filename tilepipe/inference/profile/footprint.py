@@ -19,7 +19,7 @@ from tilepipe.models.facts import Facts
 from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
 from tilepipe.text import JSON
-from tilepipe.tiling.statistics_grid import windows_of
+from tilepipe.tiling.statistics_grid import patches_of
 
 UNKNOWN_CHANNELS = 64
 """Channels at full resolution that are assumed where a network cannot be run on shapes alone."""
@@ -101,8 +101,8 @@ def _statistics(size: int, values: int, dtype: str) -> AbstractContextManager[ob
     """Return what puts statistics in a pass over one tile; nothing where there are none."""
     if not values:
         return nullcontext()
-    box, windows = Box.of_shape(size, size), windows_of((size, size), size, 1)
-    return FixedStatistics([Nodes(box, windows, Box.of_shape(1, 1), np.ones((1, 1, values + 1), dtype))])
+    box, patches = Box.of_shape(size, size), patches_of((size, size), size, 1)
+    return FixedStatistics([Nodes(box, patches, Box.of_shape(1, 1), np.ones((1, 1, values + 1), dtype))])
 
 
 def facts_of(model: Model) -> Facts | None:

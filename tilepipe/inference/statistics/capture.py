@@ -63,14 +63,14 @@ class Nodes:
 
     tile: Box
     """Its place on the prediction grid."""
-    windows: Grid
+    patches: Grid
     """Where statistics were taken."""
     at: Box
-    """Rows and columns of the windows in `values`: at least those that decide the tile."""
+    """Rows and columns of the patches in `values`: at least those that decide the tile."""
     values: NDArray[np.floating]
     """(rows, columns, values of all operations + 1), float32 or, for a model in fp64, float64.
 
-    The last is what the window weighs, above 0.
+    The last is what the patch weighs, above 0.
     """
 
     def interpolated(self, first: int, count: int, size: tuple[int, int], device: torch.device) -> Tensor:
@@ -93,8 +93,8 @@ class Nodes:
         return maps[:-1] / maps[-1:]
 
     def _taps(self, size: tuple[int, int]) -> list[Taps]:
-        """Return rows and columns of taps, counted from the first window in `values`."""
-        tile, axes, found = self.tile, (self.windows.y, self.windows.x), []
+        """Return rows and columns of taps, counted from the first patch in `values`."""
+        tile, axes, found = self.tile, (self.patches.y, self.patches.x), []
         spans = ((tile.y0, tile.height, self.at.y0), (tile.x0, tile.width, self.at.x0))
         for axis, (start, length, first), count in zip(axes, spans, size, strict=True):
             if length % count:

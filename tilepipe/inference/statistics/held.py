@@ -16,25 +16,25 @@ from tilepipe.tiling.statistics_grid import Statistics
 
 @dataclass(frozen=True)
 class Held:
-    """Statistics of the windows of a grid."""
+    """Statistics of the patches of a grid."""
 
-    windows: Grid
+    patches: Grid
     """Where they were taken."""
     values: NDArray[np.floating]
-    """(rows, columns, values + 1) of the windows; the last is what they weigh."""
+    """(rows, columns, values + 1) of the patches; the last is what they weigh."""
 
     def under(self, places: Sequence[Box]) -> FixedStatistics:
         """Return what puts them into tiles at these places."""
         every = Box.of_shape(*self.values.shape[:2])
-        return FixedStatistics([Nodes(place, self.windows, every, self.values) for place in places])
+        return FixedStatistics([Nodes(place, self.patches, every, self.values) for place in places])
 
 
 def hold(statistics: Statistics, found: NDArray[np.floating], shape: tuple[int, int], stride: int) -> Held:
-    """Return the windows that a run would have over an image of `shape`, with the statistics `found` in turn.
+    """Return the patches that a run would have over an image of `shape`, with the statistics `found` in turn.
 
-    `found` is (tiles, values); each window weighs 1.
+    `found` is (tiles, values); each patch weighs 1.
     """
-    windows = statistics.windows(shape, stride)
-    rows, columns = windows.y.count, windows.x.count
+    patches = statistics.patches(shape, stride)
+    rows, columns = patches.y.count, patches.x.count
     values = found[np.arange(rows * columns) % len(found)].reshape(rows, columns, -1)
-    return Held(windows, np.concatenate((values, np.ones((rows, columns, 1), found.dtype)), 2))
+    return Held(patches, np.concatenate((values, np.ones((rows, columns, 1), found.dtype)), 2))

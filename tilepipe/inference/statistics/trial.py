@@ -1,4 +1,4 @@
-"""Whether the global operations of a model can run on given statistics, tried out on one window."""
+"""Whether the global operations of a model can run on given statistics, tried out on one patch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tilepipe.models.probe.result import Probe
 from tilepipe.models.probe.stride_and_field import AXES
 from tilepipe.models.probe.subject import Subject, adopt
 from tilepipe.models.torch_calls import Call
-from tilepipe.tiling.statistics_grid import windows_of
+from tilepipe.tiling.statistics_grid import patches_of
 
-WINDOW = 128
-"""Pixels of the window, or more where the stride asks for it."""
+PATCH = 128
+"""Pixels of the patch, or more where the stride asks for it."""
 TOLERANCE = 1e-3
-"""Of the outputs' spread: what a window's own statistics, put back in, may change."""
+"""Of the outputs' spread: what a patch's own statistics, put back in, may change."""
 _SEEN: dict[str, tuple[int, ...] | str] = {}
 
 
@@ -44,7 +44,7 @@ class _Names(Located):
 def operations(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...]:
     """Return the statistics that each global operation of a probed model has per tile, in order of call.
 
-    The model is run on a window, and again with the window's own statistics put in: the answer must be the same, and
+    The model is run on a patch, and again with the patch's own statistics put in: the answer must be the same, and
     pixels beyond the reach must make no difference to it. Raises `ModelError` with the reason where its operations
     cannot all be replaced.
     """
@@ -68,7 +68,7 @@ def _tried(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...] | str
 
 
 def _put_in(subject: Subject, found: Probe, reach: Sides) -> tuple[int, ...] | str:
-    side = -(-WINDOW // subject.quantum) * subject.quantum
+    side = -(-PATCH // subject.quantum) * subject.quantum
     x = subject.noise(side, side)
     names, recorder = _Names(subject.modules), Recorder()
     with names:
@@ -86,7 +86,7 @@ def _put_in(subject: Subject, found: Probe, reach: Sides) -> tuple[int, ...] | s
 
 @dataclass(frozen=True)
 class _Fixed:
-    """A model with the statistics of one window put in everywhere."""
+    """A model with the statistics of one patch put in everywhere."""
 
     subject: Subject
     values: NDArray[np.float32]
@@ -94,7 +94,7 @@ class _Fixed:
 
     def __call__(self, x: Tensor) -> Tensor:
         side, box = max(x.shape[2:]), Box.of_shape(*x.shape[2:])
-        nodes = Nodes(box, windows_of(box.shape, side, 1), Box.of_shape(1, 1), self.values)
+        nodes = Nodes(box, patches_of(box.shape, side, 1), Box.of_shape(1, 1), self.values)
         return self.subject.under(lambda: FixedStatistics([nodes]))(x)
 
 

@@ -26,7 +26,7 @@ from tilepipe.text import JSON
 from tilepipe.training.scenes import IGNORE, Scene
 from tilepipe.training.validation import blocks, hull, spread, training_pixels, truth
 
-WINDOW, WINDOWS = 256, 12
+PATCH, PATCHES = 256, 12
 """Side and largest number per scene of the patches whose spectrum is taken, pixels of the training grid."""
 SCORED_BLOCK = 1024
 """Pixels of the training grid predicted at once, per side, without their halo."""
@@ -130,12 +130,12 @@ def lines(maps: Sequence[tuple[NDArray[np.floating], Box]], strides: Sequence[in
 def patches(areas: Sequence[Box], stride: int) -> Iterator[tuple[int, Box]]:
     """Yield (index of the area, patch): one size for all areas, overlapping by half, from multiples of `stride`."""
     inner = [Box(-(-a.y0 // stride) * stride, -(-a.x0 // stride) * stride, a.y1, a.x1) for a in areas]
-    side = min(WINDOW, *(min(area.shape) for area in inner))
+    side = min(PATCH, *(min(area.shape) for area in inner))
     step = max(side // 2 // stride, 1) * stride
     for k, area in enumerate(inner):
         rows, columns = range(area.y0, area.y1 - side + 1, step), range(area.x0, area.x1 - side + 1, step)
         places = list(product(rows, columns))
-        for y, x in places[:: -(-len(places) // WINDOWS)]:
+        for y, x in places[:: -(-len(places) // PATCHES)]:
             yield k, Box(y, x, y + side, x + side)
 
 
