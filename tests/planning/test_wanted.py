@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,32 @@ from helpers.fakes import job_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import tilepipe as tp
+from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
-from tilepipe.planning import wanted
 from tilepipe.planning.wanted import Wanted
+from tilepipe.sources import borders
+from tilepipe.sources.array import ArraySource
 from tilepipe.sources.geo_mask import Area
 from tilepipe.testing import noise, random_unet
 
 IMAGE = noise(300, 260)
+METRES = ArraySource(IMAGE.read(Box(0, 0, 300, 260)), resolution=1.0)
+
+
+def at(resolution: float) -> tp.Model:
+    model = random_unet(depth=1)
+    return replace(model, card=model.card.model_copy(update={"resolution": resolution}))
+
+
 PLANS = {
     "crop": job_for(IMAGE, random_unet(depth=1), tile=48).plan,
     "blended": job_for(IMAGE, random_unet(depth=1), tile=64, overlap=32, window_shape="hann", block=64).plan,
     "region": job_for(IMAGE, random_unet(depth=1), tile=48, window=(31, 17, 150, 203)).plan,
+    "coarser": job_for(METRES, at(2.3), tile=48).plan,
+    "finer": job_for(METRES, at(0.6), tile=64, overlap=16, block=128).plan,
+    "coarser labels": job_for(METRES, at(3.1), tile=32, resolution="model").plan,
+    "finer labels": job_for(METRES, at(0.7), tile=64, resolution="model").plan,
 }
 
 
@@ -33,7 +49,7 @@ def polygon(seed: int, vertices: int, inner: float) -> dict[str, Any]:
     return {"type": "Polygon", "coordinates": [[*points, points[0]]]}
 
 
-@pytest.mark.parametrize("closely", [wanted.CLOSELY, 9])
+@pytest.mark.parametrize("crossings", [borders.CROSSINGS, 0], ids=["all rows", "three rows first"])
 @pytest.mark.parametrize("name", sorted(PLANS))
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
@@ -42,9 +58,9 @@ def polygon(seed: int, vertices: int, inner: float) -> dict[str, Any]:
     inner=st.sampled_from([0.0, 0.7, 1.0]),
 )
 def test_the_tiles_left_are_those_of_which_a_pixel_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, closely: int, name: str, seeds: list[int], vertices: int, inner: float
+    monkeypatch: pytest.MonkeyPatch, crossings: int, name: str, seeds: list[int], vertices: int, inner: float
 ) -> None:
-    monkeypatch.setattr(wanted, "CLOSELY", closely)
+    monkeypatch.setattr(borders, "CROSSINGS", crossings)
     plan = PLANS[name]
     try:
         area = Area(IMAGE, [polygon(seed, vertices, inner) for seed in seeds])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.array import ArraySource
+from tilepipe.sources.borders import Cells
 from tilepipe.sources.mask import Bitmap, Masked, OnGrid, tissue
 from tilepipe.sources.open import open_source
 
@@ -127,11 +128,14 @@ def test_a_bitmap_is_stretched_alike_for_every_box(
 
 @settings(max_examples=60, deadline=None)
 @given(small=sizes, size=sizes, data=st.data())
-def test_a_bitmap_knows_where_it_is_uniform(small: tuple[int, int], size: tuple[int, int], data: st.DataObject) -> None:
+def test_a_bitmap_knows_its_cells(small: tuple[int, int], size: tuple[int, int], data: st.DataObject) -> None:
     mask = np.random.default_rng(data.draw(st.integers(0, 9))).random(small) > data.draw(st.floats(0, 1))
     bitmap, box = Bitmap(mask, *size), data.draw(parts(size))
-    there, known = bitmap(box), bitmap.uniform(box)
-    assert known in ({there.flat[0].item(), None} if there.all() or not there.any() else {None})
+    rows, columns = np.arange(box.y0, box.y1), np.arange(box.x0, box.x1)
+    begins, ends = np.arange(box.width), np.minimum(np.arange(box.width) + 2, box.width)
+    there = bitmap(box)
+    found = bitmap.meet(Cells(rows, columns, begins, ends))
+    assert found.tolist() == [bool(there[:, a:b].any()) for a, b in zip(begins, ends, strict=True)]
 
 
 def test_a_value_narrows_what_the_source_says() -> None:

@@ -19,13 +19,12 @@ from tilepipe.errors import InputError
 from tilepipe.planning.layout import Layout, Left
 from tilepipe.planning.resolution import nearest_pixel
 from tilepipe.sources.base import Source
-from tilepipe.sources.mask import Mask, OnGrid, quarters, readable
+from tilepipe.sources.borders import Cells
+from tilepipe.sources.mask import Mask, OnGrid, readable, under_centres
 from tilepipe.sources.resample import Resampled
 
 PIECE = 4 << 20
 """Full-resolution pixels that are looked at together."""
-CLOSELY = 64 * 64
-"""Pixels of the prediction grid from which on a part that a border crosses is looked at pixel by pixel."""
 
 
 @dataclass(frozen=True)
@@ -89,26 +88,21 @@ class Wanted:
     def left(self) -> Left | None:
         """Return how many tiles and blocks the area leaves of those of the region; None without an area.
 
-        Whole rectangles of tiles are decided at once where the area does not vary over them. Raises `InputError` if
-        nothing is left.
+        Raises `InputError` if nothing is left.
         """
         if self.area is None:
             return None
         grid = self.layout.grid
         blocks = np.zeros((grid.y.blocks, grid.x.blocks), bool)
+        down, across = self._outputs(0), self._outputs(1)
+        begins, ends = (np.array(sides) for sides in zip(*across.values(), strict=True))
+        columns, block_of = self._under(1, int(begins[0]), int(ends[-1])), np.array([*map(grid.x.block_of, across)])
         tiles = 0
-        waiting = [self.layout.tile_ranges]
-        while waiting:
-            rows, columns = waiting.pop()
-            known = self._known(self.area, rows, columns)
-            if known is None:
-                # Only where the area varies: most of a drawn region is decided in few large rectangles, where
-                # deciding tile by tile would look at every vertex for every tile.
-                waiting += _halves(rows, columns)
-            elif known:
-                tiles += len(rows) * len(columns)
-                y, x = ((a.block_of(k[0]), a.block_of(k[-1]) + 1) for a, k in ((grid.y, rows), (grid.x, columns)))
-                blocks[slice(*y), slice(*x)] = True
+        for tile, (first, last) in down.items():
+            cells = Cells(self._under(0, first, last), columns, begins - begins[0], ends - begins[0])
+            found = self.area.meet(cells)
+            tiles += int(found.sum())
+            blocks[grid.y.block_of(tile), block_of[found]] = True
         if not tiles:
             tissue, region = self.layout.mask.startswith("tissue"), self.layout.region
             what = "no tissue was found" if tissue else "no pixel's centre lies in the polygons"
@@ -118,35 +112,18 @@ class Wanted:
             )
         return Left(tiles, int(blocks.sum()))
 
-    def _known(self, area: Mask, rows: range, columns: range) -> bool | None:
-        """Return whether each of a rectangle of tiles decides pixels that are asked for, or none does; None: mixed."""
-        grid, region = self.layout.grid, self.layout.predicted_region
-        (y0, y1), (x0, x1) = ((a.kept(k[0])[0], a.kept(k[-1])[1]) for a, k in ((grid.y, rows), (grid.x, columns)))
-        box = Box(y0, x0, y1, x1) & region
-        assert box is not None, "tiles that decide nothing of the region"
-        known = area.uniform(self._around(box))
-        return self._some(area, box) if known is None and len(rows) == len(columns) == 1 else known
+    def _outputs(self, axis: int) -> dict[int, tuple[int, int]]:
+        """Return the output pixels [first, last) of an axis that each tile of the region decides."""
+        layout, region = self.layout, self.layout.predicted_region
+        start, stop = _spans(region)[axis]
+        tiles = (layout.grid.y, layout.grid.x)[axis]
+        kept = {tile: tiles.kept(tile) for tile in layout.tile_ranges[axis]}
+        size, of = layout.predicted[axis], layout.output[axis]
+        return {k: _decided(max(a, start), min(b, stop), size, of)[:2] for k, (a, b) in kept.items()}
 
-    def _some(self, area: Mask, box: Box) -> bool:
-        """Return whether pixels of `box`, which a border crosses, decide any that is asked for.
-
-        Most parts of it lie on one side of the border: few are looked at pixel by pixel.
-        """
-        if box.area <= CLOSELY:
-            return bool(self.asked(box).any())
-        for part in quarters(box):
-            known = area.uniform(self._around(part))
-            if known or (known is None and self._some(area, part)):
-                return True
-        return False
-
-    def _around(self, box: Box) -> Box:
-        """Return full-resolution pixels that hold all those under the output pixels that `box` decides."""
-        spans, sizes = [], zip(self.layout.predicted, self.layout.output, self.layout.shape, strict=True)
-        for (start, stop), (size, of, full) in zip(_spans(box), sizes, strict=True):
-            margin = -(-full // of)  # the pixel under an output pixel's centre may lie beyond the box by less than that
-            spans.append((max(0, start * full // size - margin), min(full, -(-stop * full // size) + margin)))
-        return Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+    def _under(self, axis: int, first: int, last: int) -> NDArray[np.int64]:
+        """Return the full-resolution pixels under the centres of output pixels [first, last) of an axis."""
+        return under_centres(np.arange(first, last), self.layout.shape[axis], self.layout.output[axis])
 
 
 def _spans(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -166,9 +143,3 @@ def _decided(start: int, stop: int, size: int, of: int) -> tuple[int, int, NDArr
 def _any(mask: NDArray[np.bool_], begins: NDArray[np.int64], axis: int) -> NDArray[np.bool_]:
     """Return whether any is True from each of `begins` to the next, along an axis; of a repeated one, itself."""
     return np.asarray(np.logical_or.reduceat(mask, begins, axis))
-
-
-def _halves(rows: range, columns: range) -> list[tuple[range, range]]:
-    if len(rows) >= len(columns):
-        return [(rows[: len(rows) // 2], columns), (rows[len(rows) // 2 :], columns)]
-    return [(rows, columns[: len(columns) // 2]), (rows, columns[len(columns) // 2 :])]

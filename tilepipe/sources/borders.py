@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,23 @@ from tilepipe.box import Box
 
 MOST_BANDS = 1024
 """Bands of rows that segments are kept by."""
+CROSSINGS = 1 << 18
+"""Crossings of borders with rows of pixels up to which all rows of a row of cells are looked at."""
+Places = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A row of cells, such as the tiles of a row: what pixels of the full-resolution grid each of them holds."""
+
+    rows: NDArray[np.int64]
+    """Rows of pixels of all cells, from top to bottom."""
+    columns: NDArray[np.int64]
+    """Columns of pixels of any cell, from left to right."""
+    begins: NDArray[np.int64]
+    """Place in `columns` of each cell's first column; never smaller than that of the cell before."""
+    ends: NDArray[np.int64]
+    """Place behind each cell's last column; as ordered as `begins`. Cells may overlap, none is empty."""
 
 
 class Borders:
@@ -37,19 +55,6 @@ class Borders:
         self._segments = segment[order]
         self._begins = np.searchsorted(band[order], np.arange(bands + 1))
 
-    def uniform(self, box: Box) -> bool | None:
-        """Return whether `box` lies in the area, if no border crosses it; None where one does."""
-        near = self._near(box.y0, box.y1)
-        left, top, right, bottom = (extent[near] for extent in self._extents)
-        near = near[(left <= box.x1) & (right >= box.x0) & (top <= box.y1) & (bottom >= box.y0)]
-        x0, y0, x1, y1 = self._lines[:, near]
-        # a line and a rectangle meet unless their extents or the line's side part them
-        corners = ((box.x0, box.y0), (box.x1, box.y0), (box.x1, box.y1), (box.x0, box.y1))
-        sides = np.sign([(x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) for x, y in corners])
-        if (np.abs(sides.sum(axis=0)) < len(corners)).any():
-            return None
-        return self._holds(box.x0 + 0.5, box.y0 + 0.5)
-
     def fill(self, box: Box) -> NDArray[np.bool_]:
         """Return True where the centre of a pixel lies in the area, (box.height, box.width).
 
@@ -65,6 +70,35 @@ class Borders:
                 _fill(mask, box, self._lines[:, group])
         return mask
 
+    def meet(self, cells: Cells) -> NDArray[np.bool_]:
+        """Return for each of a row of cells whether the centre of any of its pixels lies in the area.
+
+        If borders cross the rows of pixels seldom, all rows are looked at; if not, three rows, which decide most cells,
+        and then each cell that a border crosses. A shape that crosses a cell nowhere was seen in any row.
+        """
+        rows, top, bottom = cells.rows, int(cells.rows[0]), int(cells.rows[-1]) + 1
+        edges = self._near(top, bottom)
+        _, low, _, high = self._extents
+        edges = edges[(high[edges] >= top) & (low[edges] <= bottom)]
+        first, stop = (np.searchsorted(rows, np.ceil(y[edges] - 0.5)) for y in self._extents[1::2])
+        if int((stop - first).sum()) <= CROSSINGS:
+            return self._seen(edges, cells, rows)
+        found = self._seen(edges, cells, rows[[0, len(rows) // 2, len(rows) - 1]])
+        left, right = self._spread(edges, top, bottom)
+        from_cell = np.searchsorted(cells.columns[cells.ends - 1], left, "left")
+        to_cell = np.searchsorted(cells.columns[cells.begins], right, "right")
+        for cell in np.flatnonzero(_marked(from_cell, to_cell, len(found)) & ~found):
+            columns = cells.columns[cells.begins[cell] : cells.ends[cell]]
+            before, behind = right < columns[0], left > columns[-1]
+            near, shapes = ~(before | behind), self._shape_of[edges]
+            of_these = np.isin(shapes, shapes[near])
+            sides = [
+                _odd(first[side & of_these], stop[side & of_these], shapes[side & of_these], len(rows))
+                for side in (before, behind)
+            ]
+            found[cell] = self._meets(edges[near], rows, columns, sides)
+        return found
+
     def _near(self, y0: float, y1: float) -> NDArray[np.int64]:
         """Return the segments that meet rows y0 to y1, in order; some others are among them."""
         first, last = self._band(np.array([y0, y1]))
@@ -78,14 +112,80 @@ class Borders:
     def _band(self, y: NDArray[np.float64]) -> NDArray[np.int64]:
         return np.asarray(np.clip((y - self._top) / self._rows, 0, self._bands - 1).astype(np.int64))
 
-    def _holds(self, x: float, y: float) -> bool:
-        """Return whether a point off all borders lies in the area, by the borders of each shape to its right."""
-        near = self._near(y, y)
-        _, y0, _, y1 = self._lines[:, near]
-        over = near[(y0 > y) != (y1 > y)]
-        x0, y0, x1, y1 = self._lines[:, over]
-        right = x0 + (y - y0) * (x1 - x0) / (y1 - y0) > x
-        return bool((np.bincount(self._shape_of[over][right]) % 2).any())
+    def _spread(self, edges: NDArray[np.int64], top: int, bottom: int) -> NDArray[np.float64]:
+        """Return from which to which column segments run between two rows, and one more for rounding, (2, n)."""
+        x0, y0, x1, y1 = self._lines[:, edges]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shares = [np.clip((y - y0) / (y1 - y0), 0.0, 1.0) for y in (top, bottom)]
+        begin, end = (np.where(y0 == y1, level, share) for level, share in zip((0.0, 1.0), shares, strict=True))
+        xs = x0 + begin * (x1 - x0), x0 + end * (x1 - x0)
+        return np.stack([np.minimum(*xs) - 1, np.maximum(*xs) + 1])
+
+    def _seen(self, edges: NDArray[np.int64], cells: Cells, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return for each cell whether the centre of one of its pixels in `rows` lies in the area."""
+        edge, row, right_of = _crossings(self._lines[:, edges], rows)
+        column = np.searchsorted(cells.columns, right_of)
+        begins, ends = _runs(row, self._shape_of[edges[edge]], column)
+        first = np.searchsorted(cells.ends, begins, "right")
+        return _marked(first, np.searchsorted(cells.begins, ends, "left"), len(cells.begins))
+
+    def _meets(
+        self, edges: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64], beside: Sequence[Places]
+    ) -> bool:
+        """Return whether the centre of any pixel in `rows` and `columns` lies in the area, by the segments near them.
+
+        `beside` are the rows and shapes that an odd number of segments crosses left of them, and right of them.
+        """
+        edge, row, right_of = _crossings(self._lines[:, edges], rows)
+        crossings = [(row, self._shape_of[edges[edge]], np.searchsorted(columns, right_of))]
+        for (odd_rows, odd_shapes), place in zip(beside, (0, len(columns)), strict=True):
+            crossings.append((odd_rows, odd_shapes, np.full(len(odd_rows), place)))
+        return len(_runs(*(np.concatenate(parts) for parts in zip(*crossings, strict=True)))[0]) > 0
+
+
+def _marked(first: NDArray[np.int64], last: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    """Return which of `count` places lie in any of the runs [first, last)."""
+    some = first < last
+    begun, ended = (np.bincount(ends[some], minlength=count + 1) for ends in (first, last))
+    return np.asarray(np.cumsum(begun - ended)[:count] > 0)
+
+
+def _odd(first: NDArray[np.int64], stop: NDArray[np.int64], shapes: NDArray[np.int64], rows: int) -> Places:
+    """Return the (row, shape) that an odd number of segments crosses, each of them rows [first, stop) of a shape."""
+    known, number = np.unique(shapes, return_inverse=True)
+    ends = (np.bincount(number * (rows + 1) + row, minlength=len(known) * (rows + 1)) for row in (first, stop))
+    begun, ended = (counts.reshape(len(known), rows + 1) for counts in ends)
+    shape, row = np.nonzero(np.cumsum(begun - ended, axis=1) % 2)
+    return row, known[shape]
+
+
+def _runs(
+    row: NDArray[np.int64], shape: NDArray[np.int64], column: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the runs of columns [begin, end) that lie in a shape, by where its borders cross the rows.
+
+    Rings are closed, so they cross each row an even number of times.
+    """
+    wide, shapes = int(column.max(initial=0)) + 1, int(shape.max(initial=0)) + 1
+    ordered = np.sort((row * shapes + shape) * wide + column) % wide
+    begins, ends = ordered[::2], ordered[1::2]
+    some = begins < ends
+    return begins[some], ends[some]
+
+
+def _crossings(
+    lines: NDArray[np.float64], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return of each crossing of segments (x0, y0, x1, y1) with the centres of `rows`, which are sorted: the segment,
+    the place in `rows`, and the first column whose centre lies right of it."""
+    ends = np.minimum(lines[1], lines[3]), np.maximum(lines[1], lines[3])
+    first, stop = (np.searchsorted(rows, np.ceil(y - 0.5)) for y in ends)
+    length = stop - first
+    segment = np.repeat(np.arange(len(length)), length)
+    place = np.arange(len(segment)) - np.repeat(np.cumsum(length) - length, length) + first[segment]
+    x0, y0, x1, y1 = lines[:, segment]
+    crossing = x0 + (rows[place] + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+    return segment, place, np.ceil(crossing - 0.5)
 
 
 def _fill(mask: NDArray[np.bool_], box: Box, borders: NDArray[np.float64]) -> None:
@@ -96,12 +196,9 @@ def _fill(mask: NDArray[np.bool_], box: Box, borders: NDArray[np.float64]) -> No
     beyond = np.minimum(x0, x1) >= box.x1 + 1  # right of every pixel, whatever is rounded
     begun, ended = (np.bincount(rows[beyond & (first < stop)], minlength=box.height + 1) for rows in (first, stop))
     to_the_right = np.cumsum(begun - ended)[: box.height, None]
-    near = np.flatnonzero(~beyond & (np.maximum(x0, x1) > box.x0 - 1) & (first < stop))
-    length = stop[near] - first[near]
-    edge = np.repeat(near, length)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(length) - length, length) + first[edge]
-    crossing = x0[edge] + (row + box.y0 + 0.5 - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
-    left = np.clip(np.ceil(crossing - 0.5) - box.x0, 0, box.width).astype(np.int64)  # pixels that it lies right of
+    near = ~beyond & (np.maximum(x0, x1) > box.x0 - 1) & (first < stop)
+    _, row, right_of = _crossings(borders[:, near], np.arange(box.y0, box.y1))
+    left = np.clip(right_of - box.x0, 0, box.width).astype(np.int64)  # pixels that a crossing lies right of
     wide = box.width + 1
     count = np.bincount(row * wide + left, minlength=box.height * wide).reshape(box.height, wide)
     mask |= (count[:, :0:-1].cumsum(axis=1)[:, ::-1] + to_the_right) % 2 == 1

@@ -15,7 +15,7 @@ from rasterio.warp import transform_geom
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.base import Georeference, Source
-from tilepipe.sources.borders import Borders
+from tilepipe.sources.borders import Borders, Cells
 from tilepipe.sources.georeference import WGS84, Transform, cover, crs_of, grid_of, pixels_at
 from tilepipe.text import JSON
 
@@ -58,9 +58,9 @@ class Area:
         rings = [(k, np.asarray(ring)) for k, polygon in enumerate(polygons) for ring in _rings(polygon)]
         self._borders = Borders(rings)
 
-    def uniform(self, box: Box) -> bool | None:
-        """Return whether `box` lies in the area, if no border crosses it; None where one does."""
-        return self._borders.uniform(box)
+    def meet(self, cells: Cells) -> NDArray[np.bool_]:
+        """Return for each of a row of cells whether the centre of any of its pixels lies in the area."""
+        return self._borders.meet(cells)
 
     def __call__(self, box: Box) -> NDArray[np.bool_]:
         """Return True where the centre of a pixel lies in the area, (box.height, box.width)."""

@@ -14,6 +14,7 @@ from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Source
+from tilepipe.sources.borders import Cells
 from tilepipe.sources.checks import usable
 from tilepipe.sources.content import identity_of
 from tilepipe.sources.resample import Resampled
@@ -33,8 +34,8 @@ class Mask(Protocol):
     def __call__(self, box: Box) -> NDArray[np.bool_]:
         """Return True where pixels of `box`, inside the image, lie in the area, (box.height, box.width)."""
 
-    def uniform(self, box: Box) -> bool | None:
-        """Return True if all of `box` lies in the area, False if none of it does, None where that is not known."""
+    def meet(self, cells: Cells) -> NDArray[np.bool_]:
+        """Return for each of a row of cells whether any of its pixels lies in the area."""
 
 
 class Masked(Wrapped):
@@ -106,6 +107,11 @@ def quarters(box: Box) -> list[Box]:
     return [Box(y0, x0, y1, x1) for y0, y1 in rows for x0, x1 in columns]
 
 
+def under_centres(pixels: NDArray[np.int64], size: int, grid: int) -> NDArray[np.int64]:
+    """Return which of `size` pixels of an axis lie under the centres of `pixels` of another grid of `grid` pixels."""
+    return np.asarray((2 * pixels + 1) * size // (2 * grid))
+
+
 class OnGrid:
     """A mask of `size` (height, width) pixels seen on another grid: that of the pixel under each centre."""
 
@@ -117,8 +123,8 @@ class OnGrid:
 
     def __call__(self, box: Box) -> NDArray[np.bool_]:
         """Return the mask of `box`, pixels of the other grid."""
-        rows = (2 * np.arange(box.y0, box.y1) + 1) * self.size[0] // (2 * self.grid[0])
-        columns = (2 * np.arange(box.x0, box.x1) + 1) * self.size[1] // (2 * self.grid[1])
+        rows = under_centres(np.arange(box.y0, box.y1), self.size[0], self.grid[0])
+        columns = under_centres(np.arange(box.x0, box.x1), self.size[1], self.grid[1])
         hull = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
         return np.asarray(self.mask(hull)[(rows - hull.y0)[:, None], (columns - hull.x0)[None, :]])
 
@@ -138,20 +144,19 @@ class Bitmap:
         columns = np.arange(box.x0, box.x1) * w // width
         return np.asarray(self.small[rows[:, None], columns[None, :]])
 
-    def uniform(self, box: Box) -> bool | None:
-        """Return what all of `box` is, None where it varies."""
-        part = self._part(box)
-        return bool(part.flat[0]) if part.all() or not part.any() else None
+    def meet(self, cells: Cells) -> NDArray[np.bool_]:
+        """Return for each of a row of cells whether any of its pixels lies in the area."""
+        (h, w), (height, width) = self.small.shape, self.shape
+        seen = self.small[np.unique(cells.rows * h // height)].any(axis=0)[cells.columns * w // width]
+        count = np.concatenate([[0], np.cumsum(seen)])
+        return np.asarray(count[cells.ends] > count[cells.begins])
 
     def share(self, box: Box) -> float:
         """Return about which share of `box` lies in the area, 0 to 1."""
-        return float(self._part(box).mean())
-
-    def _part(self, box: Box) -> NDArray[np.bool_]:
         (h, w), (height, width) = self.small.shape, self.shape
         rows = slice(box.y0 * h // height, (box.y1 - 1) * h // height + 1)
         columns = slice(box.x0 * w // width, (box.x1 - 1) * w // width + 1)
-        return np.asarray(self.small[rows, columns])
+        return float(self.small[rows, columns].mean())
 
 
 class Tissue(Bitmap):
