@@ -314,3 +314,13 @@ def test_identity_follows_all_files_of_a_slide(slide: Write, noise: Any, tmp_pat
     assert slide_files(tmp_path / "other.dcm", "dicom") == [tmp_path / "other.dcm"]
     again = SlideSource(slide([noise((300, 300, 3), seed=1)]))
     assert again.identity() != before
+
+
+def test_a_pyramid_without_a_stored_tile_has_its_whole_canvas(tmp_path: Path) -> None:
+    """OpenSlide states bounds of no pixels for it."""
+    path = tmp_path / "sparse.tif"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        layout: Any = {"width": 3000, "height": 2000, "count": 3, "dtype": "uint8", "tiled": True, "SPARSE_OK": True}
+        rasterio.open(path, "w", driver="GTiff", **layout).close()
+        assert SlideSource(path).bounds == Box(0, 0, 2000, 3000)

@@ -14,7 +14,8 @@ MOST_BANDS = 1024
 """Bands of rows that segments are kept by."""
 CROSSINGS = 1 << 18
 """Crossings of borders with rows of pixels up to which all rows of a row of cells are looked at."""
-Places = tuple[NDArray[np.int64], NDArray[np.int64]]
+SOME = 32
+"""Of so many rows one is looked at first in a cell that a border crosses."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,28 @@ class Borders:
         left, right = self._spread(edges, top, bottom)
         from_cell = np.searchsorted(cells.columns[cells.ends - 1], left, "left")
         to_cell = np.searchsorted(cells.columns[cells.begins], right, "right")
-        for cell in np.flatnonzero(_marked(from_cell, to_cell, len(found)) & ~found):
+        doubtful = _marked(from_cell, to_cell, len(found)) & ~found
+        count = np.concatenate([[0], np.cumsum(doubtful)])
+        known = np.unique(self._shape_of[edges[count[to_cell] > count[np.minimum(from_cell, to_cell)]]])
+        # Cells come from left to right, so each segment passes to the left of them once.
+        order = np.argsort(right, kind="stable")
+        order = order[np.isin(self._shape_of[edges[order]], known)]
+        edges, first, stop, left, right = edges[order], first[order], stop[order], left[order], right[order]
+        shapes = np.searchsorted(known, self._shape_of[edges])
+        turned = np.zeros((len(known), len(rows) + 1), bool)  # rows from which on segments to the left are odd or even
+        passed = 0
+        for cell in np.flatnonzero(doubtful):
             columns = cells.columns[cells.begins[cell] : cells.ends[cell]]
-            before, behind = right < columns[0], left > columns[-1]
-            near, shapes = ~(before | behind), self._shape_of[edges]
-            of_these = np.isin(shapes, shapes[near])
-            sides = [
-                _odd(first[side & of_these], stop[side & of_these], shapes[side & of_these], len(rows))
-                for side in (before, behind)
-            ]
-            found[cell] = self._meets(edges[near], rows, columns, sides)
+            behind = int(np.searchsorted(right, columns[0]))
+            for ends in (first[passed:behind], stop[passed:behind]):
+                np.logical_xor.at(turned, (shapes[passed:behind], ends), True)
+            passed = behind
+            near = passed + np.flatnonzero(left[passed:] <= columns[-1])
+            odd = np.logical_xor.accumulate(turned, axis=1)[:, :-1]
+            found[cell] = any(
+                _inside(self._lines[:, edges[near]], shapes[near], odd[:, part], rows[part], columns)
+                for part in (slice(None, None, SOME), slice(None))
+            )
         return found
 
     def _near(self, y0: float, y1: float) -> NDArray[np.int64]:
@@ -129,19 +142,6 @@ class Borders:
         first = np.searchsorted(cells.ends, begins, "right")
         return _marked(first, np.searchsorted(cells.begins, ends, "left"), len(cells.begins))
 
-    def _meets(
-        self, edges: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64], beside: Sequence[Places]
-    ) -> bool:
-        """Return whether the centre of any pixel in `rows` and `columns` lies in the area, by the segments near them.
-
-        `beside` are the rows and shapes that an odd number of segments crosses left of them, and right of them.
-        """
-        edge, row, right_of = _crossings(self._lines[:, edges], rows)
-        crossings = [(row, self._shape_of[edges[edge]], np.searchsorted(columns, right_of))]
-        for (odd_rows, odd_shapes), place in zip(beside, (0, len(columns)), strict=True):
-            crossings.append((odd_rows, odd_shapes, np.full(len(odd_rows), place)))
-        return len(_runs(*(np.concatenate(parts) for parts in zip(*crossings, strict=True)))[0]) > 0
-
 
 def _marked(first: NDArray[np.int64], last: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
     """Return which of `count` places lie in any of the runs [first, last)."""
@@ -150,13 +150,31 @@ def _marked(first: NDArray[np.int64], last: NDArray[np.int64], count: int) -> ND
     return np.asarray(np.cumsum(begun - ended)[:count] > 0)
 
 
-def _odd(first: NDArray[np.int64], stop: NDArray[np.int64], shapes: NDArray[np.int64], rows: int) -> Places:
-    """Return the (row, shape) that an odd number of segments crosses, each of them rows [first, stop) of a shape."""
-    known, number = np.unique(shapes, return_inverse=True)
-    ends = (np.bincount(number * (rows + 1) + row, minlength=len(known) * (rows + 1)) for row in (first, stop))
-    begun, ended = (counts.reshape(len(known), rows + 1) for counts in ends)
-    shape, row = np.nonzero(np.cumsum(begun - ended, axis=1) % 2)
-    return row, known[shape]
+def _inside(
+    lines: NDArray[np.float64],
+    shapes: NDArray[np.int64],
+    odd: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> bool:
+    """Return whether the centre of any pixel of a cell, in `rows` and `columns`, lies in a shape that crosses it.
+
+    `lines` and `shapes` are the segments that may cross the cell; `odd`, (shapes, rows), says whether the number of
+    those to its left is odd.
+    """
+    edge, row, right_of = _crossings(lines, rows)
+    shape, column = shapes[edge], np.searchsorted(columns, right_of)
+    near = np.unique(shapes)
+    left_of, at = np.nonzero(odd[near])
+    # Rings are closed, so a shape whose number is odd behind the cell crosses the row once more there.
+    count = np.bincount(np.searchsorted(near, shape) * len(rows) + row, minlength=len(near) * len(rows))
+    right_of, end = np.nonzero(odd[near] ^ (count % 2 == 1).reshape(len(near), -1))
+    begins, _ = _runs(
+        np.concatenate([row, at, end]),
+        np.concatenate([shape, near[left_of], near[right_of]]),
+        np.concatenate([column, np.zeros(len(at), np.int64), np.full(len(end), len(columns))]),
+    )
+    return len(begins) > 0
 
 
 def _runs(

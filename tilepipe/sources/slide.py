@@ -312,7 +312,8 @@ def slide_bounds(properties: Mapping[str, str], height: int, width: int) -> Box:
     canvas = Box.of_shape(height, width)
     try:
         x, y, w, h = (int(properties[f"openslide.bounds-{what}"]) for what in ("x", "y", "width", "height"))
-        return (Box(y, x, y + h, x + w) & canvas) or canvas
+        # A file without a single stored tile states bounds of no pixels.
+        return ((Box(y, x, y + h, x + w) & canvas) if min(h, w) > 0 else None) or canvas
     except (KeyError, ValueError):
         return canvas
 
