@@ -46,6 +46,17 @@ def test_shell_examples_run_one_after_the_other(page: Path, folder: Path) -> Non
         assert main(shlex.split(command)[1:]) == 0, command
 
 
+def test_no_two_pages_write_the_same_file() -> None:
+    """Who tries the examples of several pages in one folder is not told that an output exists."""
+    written = re.compile(r"(?<![\w./-])[\w.-]+\.(?:tif|ome\.zarr|geojson|gpkg|fgb|png|html|model)\b")
+    pages: dict[str, set[str]] = {}
+    for page in PAGES:
+        for name in written.findall("\n".join([*commands(page), *blocks(page, "python")])):
+            pages.setdefault(name, set()).add(page.name)
+    assert len(pages) > 10
+    assert {name: found for name, found in pages.items() if len(found) > 1} == {}
+
+
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
@@ -96,3 +107,14 @@ def test_every_option_of_segment_is_explained() -> None:
     talk = {"--model", "--of", "--verbose", "--quiet", "--dry-run", "--block"}
     options = {name for parameter in segment.params for name in parameter.opts if name.startswith("--")}
     assert {name for name in options - talk if name not in text} == set()
+
+
+def test_every_field_that_info_prints_of_a_run_is_explained(tmp_path: Path) -> None:
+    import tilepipe as tp
+    from tilepipe.cli.info import describe
+
+    result = tp.segment(ROOT / "pipelines" / "sample" / "Amazon_24_20.tif", "forest", tmp_path / "o.tif", tile=256)
+    facts = describe(str(result.paths[0].with_name(".o.tif.tilepipe")))
+    text = (ROOT / "docs" / "cli.md").read_text()
+    section = text[text.index("## What `tilepipe info` says of a run") : text.index("## Exit codes")]
+    assert {name for name in (*facts, *facts["plan"]) if f"`{name}`" not in section} == set()

@@ -2,7 +2,7 @@
 
     TilepipeError                       exit code
     |-- UsageError       2   the question is wrong: a flag, a region, an output that exists
-    |-- InputError       4   the image is refused: missing, not an image, truncated, wrong bands
+    |-- InputError       4   the input is refused: missing, not an image, truncated, wrong bands
     |-- ModelError       5   the model is refused: missing tensors, wrong shapes, NaN from it
     |-- StorageError     6   disk or I/O: full, not writable, corrupt work directory
     |-- DeviceError      7   the device: not there, out of memory
@@ -81,7 +81,7 @@ class UsageError(TilepipeError):
 
 
 class InputError(TilepipeError):
-    """The image is refused: missing, not an image, truncated, wrong band count or dtype."""
+    """The input, an image or labels, is refused: missing, not an image, truncated, wrong band count or dtype."""
 
     exit_code = 4
 

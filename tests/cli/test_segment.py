@@ -116,6 +116,15 @@ def test_progress_as_json(image: Path, model: Path, capsys: Out) -> None:
     assert predicted[-1]["done"] == predicted[-1]["total"] > 0
 
 
+def test_info_of_labels_says_where_they_lie_in_the_image(image: Path, model: Path, capsys: Out) -> None:
+    output = image.with_name("part.tif")
+    assert main(["segment", str(image), str(output), "-m", str(model), "--window", "30,20,64,48", "-q"]) == 0
+    capsys.readouterr()
+    assert main(["info", str(output), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["origin"], facts["scale"]) == ([20, 30], [1.0, 1.0])
+
+
 def test_info_of_an_image(image: Path, capsys: Out) -> None:
     assert main(["info", str(image), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -36,7 +36,8 @@ def test_round_trip_and_two_sentences(mode: Mode) -> None:
 
 
 def test_sentences_carry_the_numbers() -> None:
-    first, second = EXACT.sentences
+    first, second, third = EXACT.sentences
+    assert third == "How cpu rounds in fp32 is not measured yet (tilepipe verify does)."
     assert "how the image was cut, but for rounding: tiles of 1024 px on multiples of 16 px, 96 px of context" in first
     assert second.startswith("Largest difference to a pass without seams: 1.2e-06 in probability, on cpu in fp32; 1.51")
     assert "no tile has a core" in Certificate("BLEND", 1, HALO, 64).sentences[1]
@@ -57,6 +58,21 @@ def test_promises_go_no_further_than_the_level_that_was_measured() -> None:
     )
     for certificate in (exact, rough):
         assert Certificate.from_json(certificate.to_json()) == certificate
+
+
+def test_what_is_said_of_rounding_changes_with_a_reason() -> None:
+    """The words go when a measurement, by verify for instance, has shown that nothing is rounded, and that is said."""
+    for level in (None, Reproducibility("cpu", "fp32", True, True, 0.0, 0.0)):
+        first, _, third = replace(EXACT, level=level).sentences
+        assert ("but for rounding" in first) == ("is not measured yet" in third)
+    assert len(Certificate("BLEND", 1, HALO, 512).sentences) == 2, "nothing is promised"
+    assert len(replace(EXACT, whole=True).sentences) == 2, "nothing is cut"
+
+
+def test_work_of_a_small_region_is_said_beside_that_of_the_whole_image() -> None:
+    second = replace(EXACT, work=495.552, half=500.0, whole_work=2.9).sentences[1]
+    assert "2.90 times the work of one pass over the whole image, 496 times over this small region" in second
+    assert replace(EXACT, work=3.0, half=3.5, whole_work=2.9).sentences[1].endswith("3.00 times the work of one pass.")
 
 
 def test_a_file_from_before_levels_is_read() -> None:

@@ -230,3 +230,16 @@ def test_work_beyond_that_of_tiles_overlapping_by_half_is_said() -> None:
     assert plan_of_array(image, tile=192, overlap=64, window_shape="crop").costly == "", "one tile"
     said = certificate_of(costly, constant_model(0.5, 0.5)).sentences[1]
     assert "4.00 times the work of one pass, more than the 1.78 of tiles that overlap by half" in said
+
+
+def test_work_over_a_small_region_is_no_alarm() -> None:
+    image = np.zeros((1, 512, 512), np.uint8)
+    whole = plan_of_array(image, tile=128, overlap=64, window_shape="crop")
+    small = plan_of_array(image, tile=128, overlap=64, window_shape="crop", window=(100, 100, 20, 20))
+    assert small.whole == whole
+    assert (whole.is_small, small.is_small) == (False, True)
+    said = f"{whole.work:.2f} x one pass over the whole image; {small.work:.3g} x over this small region"
+    assert said in str(small)
+    assert small.costly == ""
+    half = plan_of_array(image, tile=128, overlap=64, window_shape="crop", window=(0, 0, 512, 256))
+    assert f"{half.work:.2f} x one pass over the region" in str(half)

@@ -85,6 +85,8 @@ def _labels(path: Path) -> JSON | None:
         "resolution": asdict(found.resolution) if found.resolution else None,
         "crs": where.crs if where else None,
         "transform": where.transform if where else None,
+        "origin": found.origin,
+        "scale": found.scale,
     }
 
 

@@ -12,8 +12,10 @@ from tilepipe.box import Sides
 from tilepipe.errors import StorageError
 from tilepipe.inference.profile.reproducibility import Reproducibility
 from tilepipe.text import JSON, json_of
-from tilepipe.tiling.tiling import cost_factor
+from tilepipe.tiling.tiling import SMALL, cost_factor
 
+ROUNDING = ", but for rounding"
+"""What is said of a promise as long as nothing shows that the device rounds nothing."""
 Mode = Literal["EXACT", "TOLERANCE", "FIELD", "BLEND", "UNCERTIFIED"]
 
 
@@ -50,6 +52,8 @@ class Certificate:
     """Pixels that the model saw per pixel asked for, edges and all; None: that of tiles inside the image."""
     half: float | None = None
     """What `work` would have been for tiles of this size that overlap by half; None if it is not known."""
+    whole_work: float | None = None
+    """What `work` would have been for the whole image with these tiles; None if it is not known."""
     level: Reproducibility | None = None
     """How exactly `device` keeps promises in `precision`; None if it was not measured."""
     statistics: str = ""
@@ -79,14 +83,22 @@ class Certificate:
             where = f"on {self.device} in {self.precision}"
             checked = f"Largest difference to a pass without seams: {self.error:.1e} in probability, {where}"
         work = f"{self.cost:.2f} times the work of one pass" if math.isfinite(self.cost) else "no tile has a core"
+        promise = self._promise()
         level = (self.level.sentence,) if self.level else ()
-        if self.half is not None and self.cost > self.half:
+        if not self.level and ROUNDING in promise:
+            level = (f"How {self.device} rounds in {self.precision} is not measured yet (tilepipe verify does).",)
+        if self.whole_work is not None and self.cost > SMALL * self.whole_work:
+            work = (
+                f"{self.whole_work:.2f} times the work of one pass over the whole image, {self.cost:.3g} times over "
+                "this small region, beyond which its tiles reach"
+            )
+        elif self.half is not None and self.cost > self.half:
             work += f", more than the {self.half:.2f} of tiles that overlap by half"
-        return self._promise(), f"{checked}; {work}.", *level
+        return promise, f"{checked}; {work}.", *level
 
     def _promise(self) -> str:
         how = f"tiles of {self.tile} px on multiples of {self.stride} px, {max(self.halo)} px of context"
-        rounding = "" if self.level and self.level.exact else ", but for rounding"
+        rounding = "" if self.level and self.level.exact else ROUNDING
         source = "are those of the whole image" if self.statistics == "whole" else "come from a grid fixed to the image"
         beyond = "less than the model sees" if self.reach and self.known == "measured" else self.known
         if self.whole and self.statistics != "field":

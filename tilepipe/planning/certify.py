@@ -55,6 +55,7 @@ def certificate_of(plan: Plan, model: Model, level: Reproducibility | None = Non
         whole=whole,
         work=round(plan.work, 4),
         half=round(plan.baseline_work, 4),
+        whole_work=round(plan.whole.work, 4),
         level=level,
         statistics=plan.statistics.kind if plan.statistics else "",
     )

@@ -15,7 +15,7 @@ from tilepipe.planning.receptive_field import Reach
 from tilepipe.text import JSON, json_of
 from tilepipe.tiling.grid import Grid, Index
 from tilepipe.tiling.statistics_grid import Statistics, nodes_of
-from tilepipe.tiling.tiling import Tiling
+from tilepipe.tiling.tiling import SMALL, Tiling
 
 FORMAT = 2
 """Version of the plan and of the work directory."""
@@ -124,8 +124,30 @@ class Plan(Layout):
         return replace(self, tiling=half).tile_work
 
     @property
+    def whole(self) -> Plan:
+        """The same plan for the whole image."""
+        return replace(self, region=Box.of_shape(*self.shape), left=None)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether tiles reach so far beyond the region that `work` says more about its size than about the tiles."""
+        return self.work > SMALL * self.whole.work
+
+    @property
+    def cost(self) -> str:
+        """The work in words; of a small region with that of the whole image, which the tiles were chosen for."""
+        if self.is_small:
+            return (
+                f"{self.whole.work:.2f} x one pass over the whole image; {self.work:.3g} x over this small region, "
+                "beyond which its tiles reach"
+            )
+        return self.costly or f"{self.work:.2f} x one pass over the region"
+
+    @property
     def costly(self) -> str:
         """A sentence for work that is more than that of tiles which overlap by half; '' where it is not."""
+        if self.is_small:
+            return ""
         work = self.tile_work + self.statistics_work  # of the whole region, as `baseline_work` is
         if work <= self.baseline_work:
             return ""
@@ -223,7 +245,7 @@ class Plan(Layout):
             **self._about_statistics(),
             "blocks": f"{blocks} of {size(grid.y.zone, grid.x.zone)}",
             **({"size": self.why} if self.why else {}),
-            "work": self.costly or f"{self.work:.2f} x one pass over the region",
+            "work": self.cost,
             "device": f"{how.device}, {how.precision}, batches of {how.batch}, {how.workers or 'no'} worker processes",
             "memory": f"at most {format_bytes(self.memory.total)}",
             "disk": f"at most {format_bytes(self.disk())}",

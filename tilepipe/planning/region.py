@@ -58,7 +58,7 @@ def resolve_region(
     if isinstance(region, str):
         if request.mask != "auto":
             raise UsageError(f"the polygons of {region} say where to compute; leave out {setting(mask=request.mask)}")
-        return _inside(source, region, whole)
+        return _inside(source, region, whole, cropped=True)
     box = region or whole
     if request.bounds is not None:
         wanted = box_of_bounds(source, request.bounds, request.bounds_crs)
@@ -106,7 +106,7 @@ def _masked(source: Source, card: ModelCard, box: Box, mask: str, grids: Grids) 
         return RegionRequest(box, named, _of_tissue(source, found.share(box), own)), found
     if not Path(mask).suffix and not Path(mask).exists():
         raise UsageError(f"mask {did_you_mean(mask, MASKS)}, and there is no GeoJSON file of that name")
-    return _inside(source, mask, box)
+    return _inside(source, mask, box, cropped=False)
 
 
 def _of_tissue(source: Source, share: float, resolution: Resolution | None) -> tuple[Finding, ...]:
@@ -140,8 +140,8 @@ def area_of(source: Source, mask: str, polygons: str | None = None) -> Mask | No
     return area
 
 
-def _inside(source: Source, path: str, box: Box) -> tuple[RegionRequest, Area]:
-    """Return what is asked for with polygons: those of a GeoJSON file, and of them what lies in `box`."""
+def _inside(source: Source, path: str, box: Box, *, cropped: bool) -> tuple[RegionRequest, Area]:
+    """Return what is asked for with the polygons of a GeoJSON file in `box`: the box, or `cropped` that around them."""
     area = _area(source, path)
     around, notes = _cut(source, area.box, f"the polygons of {path} reach", "note")
     inside = around & box
@@ -149,7 +149,7 @@ def _inside(source: Source, path: str, box: Box) -> tuple[RegionRequest, Area]:
         raise UsageError(f"the polygons of {path} lie outside the region {box.to_list()} that is asked for")
     if area.skipped:
         notes += (Finding("note", area.skipped),)
-    return RegionRequest(inside, _digest(area), notes), area
+    return RegionRequest(inside if cropped else box, _digest(area), notes), area
 
 
 def _area(source: Source, path: str) -> Area:

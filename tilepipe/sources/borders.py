@@ -168,10 +168,10 @@ def _inside(
     left_of, at = np.nonzero(odd[near])
     # Rings are closed, so a shape whose number is odd behind the cell crosses the row once more there.
     count = np.bincount(np.searchsorted(near, shape) * len(rows) + row, minlength=len(near) * len(rows))
-    right_of, end = np.nonzero(odd[near] ^ (count % 2 == 1).reshape(len(near), -1))
+    still, end = np.nonzero(odd[near] ^ (count % 2 == 1).reshape(len(near), -1))
     begins, _ = _runs(
         np.concatenate([row, at, end]),
-        np.concatenate([shape, near[left_of], near[right_of]]),
+        np.concatenate([shape, near[left_of], near[still]]),
         np.concatenate([column, np.zeros(len(at), np.int64), np.full(len(end), len(columns))]),
     )
     return len(begins) > 0

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from tilepipe.box import Sides
 from tilepipe.tiling.grid import Grid, make_axis
 
+SMALL = 1.5
+"""Times that the work over a region may be that over the whole image before the region is called small."""
+
 
 @dataclass(frozen=True)
 class Tiling:

@@ -71,11 +71,10 @@ class Verification:
     def problems(self) -> tuple[str, ...]:
         """Return what does not hold, in sentences; empty when all holds."""
         found = [*self.changed, *([self.uncompared] if self.uncompared else [])]
-        claims = self.certificate is not None and self.certificate.mode in ("EXACT", "TOLERANCE", "FIELD")
         allowed = f"{self.limit:.1e} is allowed"
-        if claims and self.whole.worst > self.limit:
+        if self.claims and self.whole.worst > self.limit:
             found.append(f"tiles differ from a pass without seams by {self.whole.worst:.1e}, {allowed}")
-        if claims and self.shifted and self.shifted.worst > 2 * self.limit:  # both grids may be off by the limit
+        if self.claims and self.shifted and self.shifted.worst > 2 * self.limit:  # both grids may be off by the limit
             found.append(f"moving the grid changes probabilities by {self.shifted.worst:.1e}, twice {allowed}")
         if self.again and self.again.different and self.comparable:
             found.append(f"{self.again.different} of {self.again.pixels} labels on disk are not those computed again")
@@ -93,6 +92,53 @@ class Verification:
         False if nothing was compared: then nobody knows.
         """
         return not self.problems
+
+    @property
+    def claims(self) -> bool:
+        """Whether the certificate claims something about seams, which windows can confirm."""
+        return self.certificate is not None and self.certificate.mode in ("EXACT", "TOLERANCE", "FIELD")
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What was compared and is as it should be, a few words each."""
+        found = []
+        if self.claims and self.windows:
+            found.append(f"{len(self.windows)} windows are as without seams, up to {self.limit:.1e} in probability")
+        if self.again and self.again.pixels and self.comparable:
+            found.append(f"{self.again.pixels} labels on disk are those computed again")
+        if self.stored and self.stored.blocks:
+            found.append(f"{self.stored.blocks} blocks on disk are those of the ledger")
+        if self.certificate is None and self.seams and self.seams.enough:
+            found.append("no lines were found where tiles met")
+        return tuple(found)
+
+    @property
+    def not_compared(self) -> tuple[str, ...]:
+        """What was not compared, or is not judged, and why; a few words each."""
+        if self.certificate is None:
+            return ("a label map alone does not say which labels are right",)
+        found = []
+        if not self.claims:
+            mode = self.certificate.mode
+            found.append(f"seams are not judged, as the certificate claims nothing about them ({mode})")
+        elif not self.windows:
+            found.append("tiles with a pass without seams")
+        if not (self.again and self.again.pixels):
+            found.append("labels with ones computed again")
+        elif not self.comparable:
+            found.append("labels with ones computed again, as device or torch are others than in the run")
+        if not (self.stored and self.stored.blocks):
+            found.append("blocks on disk with the ledger")
+        return tuple(found)
+
+    @property
+    def verdict(self) -> str:
+        """What does not hold; or what holds, and what was not compared, so that nobody takes it for more."""
+        if self.problems:
+            return "; ".join(self.problems)
+        holds = "holds" if self.claims or self.certificate is None else "what is on disk holds"
+        rest = f". Not compared: {'; '.join(self.not_compared)}" if self.not_compared else ""
+        return f"{holds}: {'; '.join(self.compared)}{rest}"
 
     def rows(self) -> list[tuple[str, str]]:
         """Return (what, figure) pairs as text."""
@@ -119,7 +165,7 @@ class Verification:
             rows.append(("ledger", known if self.stored.blocks else self.stored.where))
         if self.seams:
             rows.append(("lines", str(self.seams)))
-        return [*rows, ("verdict", "; ".join(self.problems) or "holds")]
+        return [*rows, ("verdict", self.verdict)]
 
     def __str__(self) -> str:
         """Return the rows as a table."""
@@ -131,6 +177,8 @@ class Verification:
             "target": self.target,
             "holds": self.holds,
             "problems": list(self.problems),
+            "compared": list(self.compared),
+            "not_compared": list(self.not_compared),
             "limit": self.limit,
             "certificate": json.loads(self.certificate.to_json()) if self.certificate else None,
             "windows": [_patch(patch) for patch in self.windows],
