@@ -52,7 +52,7 @@ DOORS = {
     "rich": ["cli/*.py"],
     "matplotlib": ["training/*.py"],
     "pyogrio": ["products/vector_files.py"],
-    "pyarrow": ["products/vector*.py"],
+    "pyarrow": ["products/vector*.py", "products/object_table.py"],
     "shapely": ["products/arcs.py", "products/right_angles.py"],
 }
 

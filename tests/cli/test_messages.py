@@ -163,7 +163,8 @@ def named_settings(path: Path) -> set[str]:
     """The settings that messages of a module name: in calls of `setting`, and alone between backticks."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    called = {word.arg or "" for call in calls if ast.unparse(call.func) == "setting" for word in call.keywords}
+    words = [word for call in calls if ast.unparse(call.func) == "setting" for word in call.keywords]
+    called = {word.arg for word in words if word.arg is not None}  # what a mapping names are options themselves
     return called.union(*(re.findall(r"`([a-z_]+)`", text) for text in messages(path)))
 
 

@@ -88,7 +88,7 @@ def test_options_belong_to_no_run_key_and_change_no_file_unasked(image: Path) ->
     output = image.with_name("a.tif")
     first = tp.segment(image, MODEL, output, of="cog,vectors", tile=32)
     before = {path: path.read_bytes() for path in first.paths}
-    with pytest.raises(UsageError, match=r"a\.gpkg exists and its polygons were written with other options"):
+    with pytest.raises(UsageError, match=r"a\.gpkg exists and its polygons or objects were written with other options"):
         tp.segment(image, MODEL, output, of="cog,vectors", tile=32, crs="EPSG:4326")
     assert {path: path.read_bytes() for path in first.paths} == before
     second = tp.segment(image, MODEL, output, of="cog,vectors", tile=32, crs="EPSG:4326", overwrite=True)
@@ -108,7 +108,7 @@ def test_options_that_change_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="GeoJSON is in longitude and latitude"):
         segment(tmp_path / "a.geojson", crs="EPSG:4326")
     for options in ({"min_area": 5}, {"simplify": 1.0, "smooth": True}):
-        with pytest.raises(UsageError, match="changes polygons, and none are written"):
+        with pytest.raises(UsageError, match=r"changes polygons.*, and none are written"):
             segment(tmp_path / "a.tif", **options)
     assert not list(tmp_path.iterdir())
 

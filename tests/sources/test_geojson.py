@@ -17,6 +17,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform_geom
 
 from tilepipe.errors import InputError
+from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.geojson import read_geojson
 from tilepipe.sources.geojson_place import frame, placed
@@ -24,6 +25,10 @@ from tilepipe.sources.geojson_place import frame, placed
 TO_MAP = Affine(1, 0, 300000, 0, -1, 3000000)
 UTM = Georeference(CRS.from_epsg(32645).to_wkt(), tuple(TO_MAP)[:6])
 NO_CRS = Georeference(None, tuple(TO_MAP)[:6])
+
+
+def lying(place: Georeference | None) -> ArraySource:
+    return ArraySource(np.zeros((1, 80, 80), np.uint8), georeference=place, name="i.tif")
 
 
 def ring(x0: int, y0: int, x1: int, y1: int, *height: float) -> list[list[float]]:
@@ -96,7 +101,7 @@ def written(folder: Path, document: Any, encoding: str = "utf-8") -> Path:
 @pytest.mark.parametrize("kind", GOOD)
 def test_every_form_gives_the_same_pixels(tmp_path: Path, kind: str) -> None:
     found = read_geojson(written(tmp_path, GOOD[kind]))
-    burnt = rasterize(placed(found, UTM, "i.tif"), (80, 80), transform=TO_MAP).astype(bool)
+    burnt = rasterize(placed(found, lying(UTM)), (80, 80), transform=TO_MAP).astype(bool)
     np.testing.assert_array_equal(burnt, TRUTH)
 
 
@@ -172,18 +177,18 @@ def test_metres_without_a_crs_are_no_degrees(tmp_path: Path) -> None:
         with pytest.raises(
             InputError, match=r"feature 2 holds x 300020, y 2999960.*ogr2ogr -a_srs EPSG:32645 with_crs"
         ):
-            placed(found, UTM, "i.tif")
+            placed(found, lying(UTM))
 
 
 def test_swapped_degrees_that_cannot_be_are_said_to_be_swapped(tmp_path: Path) -> None:
     far = poly([[50.0, 120.0], [51.0, 120.0], [51.0, 121.0], [50.0, 120.0]])  # latitude 120
     with pytest.raises(InputError, match="seem to be swapped: GeoJSON has longitude first"):
-        placed(read_geojson(written(tmp_path, collection(far))), UTM, "i.tif")
+        placed(read_geojson(written(tmp_path, collection(far))), lying(UTM))
 
 
 def test_an_image_without_crs_takes_its_own_numbers_only(tmp_path: Path) -> None:
     own = read_geojson(written(tmp_path, collection(poly(A))))
-    assert placed(own, NO_CRS, "i.tif") == placed(own, None, "i.tif") == [poly(A)]
+    assert placed(own, lying(NO_CRS)) == placed(own, lying(None)) == [poly(A)]
     other = read_geojson(written(tmp_path, collection(poly(A), crs=named("EPSG:32645"))))
     with pytest.raises(InputError, match=r"is in EPSG:32645, and i\.tif has no CRS.*gdal_edit\.py -a_srs"):
         frame(other, NO_CRS, "i.tif")

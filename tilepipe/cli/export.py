@@ -9,6 +9,7 @@ import click
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import PRODUCTS, VECTORS, given, with_options
+from tilepipe.events import Event
 from tilepipe.text import comma_list
 
 
@@ -22,12 +23,20 @@ from tilepipe.text import comma_list
     show_default="by the ending of OUTPUT",
     help=PRODUCTS,
 )
-@option("--image", metavar="FILE", help="Image of the labels, for products that show it: overlay.")
+@option(
+    "--image",
+    metavar="FILE",
+    help="Image of the labels, for products that show or measure it.",
+)
 @option("--overwrite", is_flag=True, help="Replace an existing output.")
 @with_options(*VECTORS)
 def export(labels: str, output: str, of: tuple[str, ...] | None, **options: Any) -> None:
     """Write labels, or those of a run, as another product. Prints the paths of what was written."""
     from tilepipe.execution.export import export as export_labels
 
-    for path in export_labels(labels, output, of=of, **given(options)):
+    def tell(event: Event) -> None:
+        if "note" in event.data:
+            say.err_line(event.data["note"])
+
+    for path in export_labels(labels, output, of=of, listener=tell, **given(options)):
         say.out_line(path)

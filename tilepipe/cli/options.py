@@ -66,7 +66,9 @@ _TRUST = {
 }
 TRUST = option("--trust-model", **_TRUST)
 
-IMAGE, PART, TILES, POLYGONS, MACHINE = "Image", "Part of the image", "Tiles and exactness", "Vectors", "Machine"
+IMAGE, PART, TILES, POLYGONS, MACHINE = (
+    "Image", "Part of the image", "Tiles and exactness", "Polygons and objects", "Machine",
+)  # fmt: skip
 
 SCENE = (
     expert(
@@ -78,7 +80,7 @@ SCENE = (
 
 PRODUCTS = (
     "Products to write: cog, ome-zarr, geojson, vectors (GeoPackage), flatgeobuf, shapefile, geoparquet, csv "
-    "(numbers), png, overlay (a picture over the image)."
+    "(numbers), objects (CSV), objects-parquet, qupath (objects), png, overlay (picture over the image)."
 )
 
 VECTORS = (
@@ -88,7 +90,7 @@ VECTORS = (
         "--min-area",
         type=float,
         metavar="AREA",
-        help="Leave out smaller polygons: square metres, of slides square micrometres, without a position pixels.",
+        help="Leave out smaller polygons and objects: square metres, of slides square micrometres, else pixels.",
     ),
     expert(
         POLYGONS,
@@ -113,6 +115,22 @@ VECTORS = (
         is_flag=True,
         default=None,
         help="Give polygons right angles, as buildings have. Neighbours may overlap or part then.",
+    ),
+    expert(POLYGONS, "--split", is_flag=True, default=None, help="Split objects that touch, at their necks."),
+    expert(
+        POLYGONS,
+        "--neck",
+        type=float,
+        metavar="NUMBER",
+        show_default="0.8",
+        help="How narrow a neck is at which objects are split: its width over that of the thinner part.",
+    ),
+    expert(
+        POLYGONS,
+        "--annotations",
+        is_flag=True,
+        default=None,
+        help="Write objects for QuPath as annotations, which can be edited, and not as detections.",
     ),
 )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Unpack
 
 from tilepipe.errors import UsageError, public
-from tilepipe.events import silent
+from tilepipe.events import Listener, silent
 from tilepipe.execution.outputs import Outputs
 from tilepipe.execution.publish import put_in_place, refuse_existing, write_products
 from tilepipe.execution.run_record import RECORD, as_written, read_record
@@ -34,14 +34,15 @@ def export(
     of: str | Sequence[str] | None = None,
     image: str | Path | Source | None = None,
     overwrite: bool = False,
+    listener: Listener = silent,
     **options: Unpack[PolygonSettings],
 ) -> list[Path]:
     """Write a label map, or that of a run (its work directory), in other formats; return the new paths.
 
-    `image` is the image of the labels, for products that show or measure it. `options` say how polygons are written.
-    Tables of polygons tell of the margin too if the run has written that layer beside the labels. Raises `UsageError`
-    when an output exists, an option cannot be meant or an image is needed and not given, `InputError` when there are no
-    labels to read.
+    `image` is the image of the labels, for products that show or measure it. `options` say how polygons and objects are
+    written. Tables of polygons, and objects, tell of the margin too if the run has written that layer beside the
+    labels. `listener` is called with each `Event`. Raises `UsageError` when an output exists, an option cannot be meant
+    or an image is needed and not given, `InputError` when there are no labels to read.
     """
     labels = labels_file(labels)
     finished = open_label_file(labels)
@@ -58,7 +59,7 @@ def export(
     with locked(*outputs.locks):
         replaces, work = refuse_existing(outputs), outputs.work / "export"
         material = Material.of({LABELS: finished, **_margin(labels)}, source, options=outputs.options)
-        products = write_products(material, outputs, work, silent)
+        products = write_products(material, outputs, work, listener)
         put_in_place(work, {"products": products, "replaces": replaces})
         shutil.rmtree(work, ignore_errors=True)
         with suppress(OSError):  # a run keeps its own things there

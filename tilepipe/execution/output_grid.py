@@ -17,6 +17,7 @@ from tilepipe.planning.wanted import Wanted
 from tilepipe.products.label_map import LabelMap, Legend, Measure
 from tilepipe.sources.base import Georeference, Resolution, Source
 from tilepipe.sources.georeference import moved_rpcs
+from tilepipe.sources.wrapped import frame_of
 from tilepipe.tiling.uncertainty import LAYERS, STEPS, VOID
 
 Read = Callable[[Box], Labels]
@@ -56,7 +57,7 @@ def label_map(
         block=(max(1, block[0]), max(1, block[1])),
         georeference=_georeference(source.georeference, region, scale),
         resolution=source.resolution and output_resolution(plan, source.resolution),
-        origin=(round(region.y0 * scale[0]), round(region.x0 * scale[1])), scale=scale,
+        origin=(round(region.y0 * scale[0]), round(region.x0 * scale[1])), scale=scale, frame=frame_of(source),
     )  # fmt: skip
 
 

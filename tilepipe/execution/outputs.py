@@ -10,7 +10,7 @@ from tilepipe.execution.run_record import RunRecord
 from tilepipe.paths import files_in, refuse_inputs, work_directory
 from tilepipe.planning.settings import Request
 from tilepipe.products.formats import PRODUCTS, File, files_of, output_paths, touched
-from tilepipe.products.vector_options import PLAIN, POLYGONS, VectorOptions
+from tilepipe.products.vector_options import OBJECTS, PLAIN, POLYGONS, VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.sources.open import image_files
 from tilepipe.sources.slide import SlideSource
@@ -28,11 +28,11 @@ class Outputs:
     layers: tuple[str, ...] = ()
     """Uncertainty layers that are written beside the labels."""
     options: VectorOptions = PLAIN
-    """How polygons are written."""
+    """How polygons and objects are written."""
 
     def drawn_otherwise(self, record: RunRecord) -> bool:
-        """Return whether there are polygons here, and run.json says that they were written with other options."""
-        return bool(POLYGONS & self.paths.keys()) and self.options.to_dict() != record.get("polygons", {})
+        """Return whether polygons or objects are here, and run.json says that they were written with other options."""
+        return bool((POLYGONS | OBJECTS) & self.paths.keys()) and self.options.to_dict() != record.get("polygons", {})
 
     @property
     def files(self) -> list[File]:

@@ -25,7 +25,7 @@ from tilepipe.execution.outputs import Outputs
 from tilepipe.execution.run_record import RECORD, RunRecord, as_written, read_record
 from tilepipe.products.formats import LOSSLESS, PRODUCTS, SIDECARS
 from tilepipe.products.material import Material
-from tilepipe.products.vector_options import POLYGONS
+from tilepipe.products.vector_options import OBJECTS, POLYGONS
 from tilepipe.storage import locked, storage_errors, sync, sync_tree, write_json
 from tilepipe.text import setting
 
@@ -63,10 +63,10 @@ def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[s
             continue
         if not outputs.overwrite and not (record and _is_known(path, record)):
             raise UsageError(f"{path} exists{_why_not_known(path, outputs, record)}; use {ANEW} or another output")
-        if not outputs.overwrite and product in POLYGONS and record and _is_old(path, outputs, record):
+        if not outputs.overwrite and product in POLYGONS | OBJECTS and record and _is_old(path, outputs, record):
             raise UsageError(
-                f"{path} exists and its polygons were written with other options; use {ANEW}, or tilepipe export "
-                "with another output, which takes them from the labels"
+                f"{path} exists and its polygons or objects were written with other options; use {ANEW}, or tilepipe "
+                "export with another output, which takes them from the labels"
             )
         # What is replaced is removed. A folder of somebody's own that happens to have this name must not be.
         if path.is_dir() != PRODUCTS[product].folder or (path.is_dir() and not (path / "zarr.json").exists()):
@@ -85,7 +85,7 @@ def _why_not_known(path: Path, outputs: Outputs, record: RunRecord | None) -> st
 
 
 def _is_old(path: Path, outputs: Outputs, record: RunRecord) -> bool:
-    """Return whether a product that the run has published holds polygons with other options than those asked for."""
+    """Return whether a product that the run has published was written with other options than those asked for."""
     return record["published"] and outputs.drawn_otherwise(record) and as_written(record, path)
 
 
@@ -128,6 +128,9 @@ def write_products(material: Material, outputs: Outputs, directory: Path, listen
     for k, file in enumerate(by_reading):  # those that read every label first: what they read is counted by the way
         listener(Event("export", k, len(outputs.files), f"writing {file.path.name}"))
         PRODUCTS[file.product].write(material.showing(file.content), fresh / file.path.name)
+        while material.notes:
+            note = f"{file.path.name}: {material.notes.pop(0)}"
+            listener(Event("export", k + 1, len(outputs.files), note, {"note": note}))
     with storage_errors(fresh):
         sync_tree(fresh)
         there = {

@@ -190,7 +190,8 @@ KINDS: dict[str, Kind] = {
     "on_tile_error": _one_of("nodata", "fail"),
     **dict.fromkeys(("device", "precision", "scheduler", "trust_model"), Kind(_word, "a word, in quotes")),
     **dict.fromkeys(
-        ("overwrite", "force_resolution", "smooth", "orthogonalize"), Kind(_is(bool, np.bool_), "true or false")
+        ("overwrite", "force_resolution", "smooth", "orthogonalize", "split", "annotations"),
+        Kind(_is(bool, np.bool_), "true or false"),
     ),
     "memory": Kind(lambda value: _word(value) or (_whole(value) and value >= 0), "a size like 4GiB, or bytes", _memory),
     "mask": Kind(_file, "auto, none, tissue, value:255 or the path of a GeoJSON file", str),
@@ -206,6 +207,7 @@ KINDS: dict[str, Kind] = {
         lambda value: value == ALL if _word(value) else _size(value),
         f"{ALL}, or an area above 0 and below {LARGEST:g}",
     ),
+    "neck": Kind(lambda value: _number(value) and 0 < value < 1, "a number above 0 and below 1", float),
     "simplify": Kind(_size, f"a length above 0 and below {LARGEST:g}", float),
     "crs": Kind(_word, "a CRS in quotes, like 'EPSG:4326'", target_name),
     "bounds_crs": Kind(_word, "a CRS in quotes, like 'EPSG:4326'"),

@@ -20,7 +20,7 @@ from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.geo_mask import Area
 from tilepipe.sources.geojson import read_geojson
-from tilepipe.sources.geojson_place import LON_LAT, frame
+from tilepipe.sources.geojson_place import LON_LAT, frame, on_canvas
 from tilepipe.sources.georeference import box_of_bounds
 from tilepipe.sources.mask import Mask, Masked, tissue
 from tilepipe.sources.resample import Resampled
@@ -153,7 +153,7 @@ def _inside(source: Source, path: str, box: Box, *, cropped: bool) -> tuple[Regi
 
 
 def _area(source: Source, path: str) -> Area:
-    """Return the polygons of a GeoJSON file: in its CRS for rasters, in level-0 pixels (QuPath) for slides."""
+    """Return the polygons of a GeoJSON file: in its CRS for rasters, in level-0 pixels for slides."""
     try:
         found = read_geojson(path)
         stated = frame(found, source.georeference, source.name)
@@ -161,7 +161,8 @@ def _area(source: Source, path: str) -> Area:
         raise UsageError(str(error)) from None
     if not found.polygons:
         raise UsageError(f"{path} holds no polygon; draw at least one around what is asked for")
-    return Area(source, [feature.geometry for feature in found.polygons], stated or LON_LAT, found.skipped)
+    geometries = on_canvas(found, source) if stated is None else [feature.geometry for feature in found.polygons]
+    return Area(source, geometries, stated or LON_LAT, found.skipped)
 
 
 def _digest(area: Area) -> str:

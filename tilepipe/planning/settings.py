@@ -29,7 +29,8 @@ class Choices(TypedDict, total=False):
 
     of: str | Sequence[str]
     """Products: 'cog', 'ome-zarr', 'geojson', 'vectors' (GeoPackage), 'flatgeobuf', 'shapefile', 'geoparquet', 'csv'
-    (numbers), 'png' (picture), 'overlay' (picture over the image); a list, or one text with commas between them."""
+    (numbers), 'objects' (CSV), 'objects-parquet', 'qupath' (objects for QuPath), 'png' (picture), 'overlay' (picture
+    over the image); a list, or one text with commas between them."""
     bounds: tuple[float, float, float, float]
     """Region as (left, bottom, right, top) in map coordinates of `bounds_crs`."""
     bounds_crs: str
@@ -87,13 +88,13 @@ class Choices(TypedDict, total=False):
 
 
 class PolygonSettings(TypedDict, total=False):
-    """How polygons are written; labels are the same whatever is chosen."""
+    """How polygons and objects are written; labels are the same whatever is chosen."""
 
     crs: str
     """Coordinate reference system of polygons in a table, such as 'EPSG:4326'; the image's own by default."""
     min_area: float
-    """Area below which a polygon is left out: square metres of images on the earth, square micrometres of slides, else
-    pixels."""
+    """Area below which a polygon or an object is left out: square metres of images on the earth, square micrometres of
+    slides, else pixels."""
     fill_holes: float | Literal["all"]
     """Largest area of a hole that is closed, or 'all'. A hole that holds another polygon or nodata stays."""
     simplify: float
@@ -103,6 +104,13 @@ class PolygonSettings(TypedDict, total=False):
     """Whether corners are cut, of borders simplified by 1.5 pixels if `simplify` is not given."""
     orthogonalize: bool
     """Whether polygons get right angles, as buildings have. Neighbours may overlap or part then."""
+    split: bool
+    """Whether objects that touch are split at their necks; without it each 4-connected component is one object."""
+    neck: float
+    """How narrow a neck is at which objects are split: its width over that of the thinner part, from 0 to 1; 0.8 by
+    default."""
+    annotations: bool
+    """Whether objects for QuPath are annotations, which can be edited there; detections by default."""
 
 
 class Settings(Choices, PolygonSettings, total=False):

@@ -83,7 +83,7 @@ class ArcDrawer:
         """Return the line of each arc; its ends are those of the arc, unless that is whole."""
         lines = [arc.points.astype(np.float64) for arc in arcs]
         free = [k for k, arc in enumerate(arcs) if len(arc.points) > 2 and arc.key not in self.exact]
-        simple = _simplified([lines[k] * self.pixel for k in free], self.tolerance) if free else []
+        simple = simplified([lines[k] * self.pixel for k in free], self.tolerance) if free else []
         for k, line in zip(free, simple, strict=True):
             if len(line) > 3 or (lines[k][0] != lines[k][-1]).any():
                 lines[k] = np.round(line / self.pixel)  # corners of pixels, as they were
@@ -125,8 +125,8 @@ def _ring(lines: list[tuple[Floats, bool]]) -> Floats:
     return np.concatenate([*(part[:-1] for part in parts), parts[0][:1]])
 
 
-def _simplified(lines: list[Floats], tolerance: float) -> list[Floats]:
-    """Return lines by Douglas and Peucker's method; one that would cross itself stays."""
+def simplified(lines: list[Floats], tolerance: float) -> list[Floats]:
+    """Return lines (N, 2) by Douglas and Peucker's method; one that would cross itself stays."""
     index = np.repeat(np.arange(len(lines)), [len(line) for line in lines])
     whole = shapely.linestrings(np.concatenate(lines), indices=index)
     simple = shapely.simplify(whole, tolerance, preserve_topology=False)

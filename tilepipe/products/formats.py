@@ -12,11 +12,13 @@ from tilepipe.products.cog import read_cog, write_cog
 from tilepipe.products.csv_file import parse_csv, write_numbers
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Write, of_map
+from tilepipe.products.object_table import parse_parquet, write_objects_csv, write_objects_parquet
 from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr
 from tilepipe.products.polygons import write_geojson_of
 from tilepipe.products.quicklook import parse_png, write_overlay, write_png
+from tilepipe.products.qupath import write_qupath
 from tilepipe.products.vector_files import count_features, write_vectors_of
-from tilepipe.products.vector_options import TABLES
+from tilepipe.products.vector_options import OBJECTS, QUPATH, TABLES
 from tilepipe.text import json_of
 
 
@@ -49,10 +51,17 @@ def _all_of(read: Callable[[Path], LabelMap]) -> Callable[[Path], object]:
     return parse
 
 
+def _parse_json(path: Path) -> object:
+    return json_of(path.read_bytes())
+
+
 PRODUCTS = {
     "cog": Product(".tif", of_map(write_cog), _all_of(read_cog)),
     "ome-zarr": Product(".ome.zarr", of_map(write_ome_zarr), _all_of(read_ome_zarr), folder=True),
-    "geojson": Product(".geojson", write_geojson_of, lambda path: json_of(path.read_bytes())),
+    "objects": Product(".objects.csv", write_objects_csv, parse_csv),
+    "objects-parquet": Product(".objects.parquet", write_objects_parquet, parse_parquet, needs=("pyarrow",)),
+    QUPATH: Product(".qupath.geojson", write_qupath, _parse_json, needs=("shapely",)),
+    "geojson": Product(".geojson", write_geojson_of, _parse_json),
     "vectors": Product(".gpkg", write_vectors_of, count_features, needs=("pyogrio", "pyarrow")),
     "flatgeobuf": Product(".fgb", write_vectors_of, count_features, needs=("pyogrio", "pyarrow")),
     "shapefile": Product(".shp.zip", write_vectors_of, count_features, needs=("pyogrio", "pyarrow")),
@@ -87,9 +96,9 @@ class File:
 def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:
     """Return the files of the labels, `paths` by product, then those of layers beside them: a.tif, a.margin.tif.
 
-    Tables of polygons tell of the margin. Raises `UsageError` where no product asked for can hold a layer.
+    Tables of polygons, and objects, tell of the margin. Raises `UsageError` if no product asked for can hold a layer.
     """
-    told = {"margin"} if TABLES & paths.keys() else set()
+    told = {"margin"} if (TABLES | OBJECTS) & paths.keys() else set()
     if set(layers) - told and not LOSSLESS & set(paths):
         raise UsageError(f"layers are written as {' or '.join(sorted(LOSSLESS))}; add one of them to `of`")
     beside = [

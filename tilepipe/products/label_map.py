@@ -69,6 +69,9 @@ class LabelMap:
     scale: tuple[float, float] = (1.0, 1.0)
     """(y, x) full-resolution source pixels per output pixel; 1 unless labels are kept at the model's resolution."""
 
+    frame: tuple[int, int] = (0, 0)
+    """(y, x) in full-resolution pixels from which QuPath counts: the corner of a slide's bounds."""
+
     def boxes(self, size: int) -> Iterator[Box]:
         """Yield boxes of `size` x `size` pixels that cover the map row by row; the last ones are smaller."""
         height, width = self.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tilepipe.products.label_map import LABELS, LabelMap
@@ -26,7 +26,9 @@ class Material:
     content: str = LABELS
     """Name of the map that a product shows."""
     options: VectorOptions = PLAIN
-    """How polygons are written."""
+    """How polygons and objects are written."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences that writers have to say."""
 
     @property
     def map(self) -> LabelMap:

@@ -1,9 +1,9 @@
 """Label map -> GeoJSON polygons, written feature by feature.
 
 Two dialects. Rasters with a position on the earth: RFC 7946, longitude and latitude on WGS84, with `class_id`,
-`class_name` and `area_m2`. Slides and plain arrays: full-resolution (level 0) pixels, as QuPath imports them by drag
-and drop, with `objectType`, `classification` and a UUID. Polygons follow pixel corners, holes are inner rings, and a
-region of any size is one polygon (see `outlines`).
+`class_name` and `area_m2`. Slides and plain arrays: full-resolution (level 0) pixels in QuPath's frame, as QuPath
+imports them by drag and drop, with `objectType`, `classification` and a UUID. Polygons follow pixel corners, holes are
+inner rings, and a region of any size is one polygon (see `outlines`).
 """
 
 from __future__ import annotations
@@ -85,11 +85,17 @@ class _Dialect:
         return native if self.crs is None else carried(native, self.crs, WGS84)
 
 
+def slide_place(labels: LabelMap) -> Place:
+    """Return the way from pixel corners to QuPath's frame, which begins at the corner of a slide's bounds."""
+    native, corner = native_place(labels), labels.frame[::-1]
+    return lambda corners: native(corners) - corner
+
+
 def _dialect(labels: LabelMap) -> _Dialect:
     georeference = labels.georeference
     native = native_place(labels)
     if not is_placed(labels):
-        return _Dialect(native, False, None, 4)
+        return _Dialect(slide_place(labels), False, None, 4)
     if georeference is None or georeference.crs is None:
         return _Dialect(native, True)
     dialect = _Dialect(native, True, CRS.from_wkt(georeference.crs))
@@ -117,7 +123,7 @@ def _features(labels: LabelMap, options: VectorOptions, dialect: _Dialect) -> It
 
 def _feature(labels: LabelMap, polygon: Outline, rings: list[Floats], dialect: _Dialect) -> JSON:
     legend = labels.legend
-    geometry = {"type": "Polygon", "coordinates": [_oriented(ring, k == 0) for k, ring in enumerate(rings)]}
+    geometry = {"type": "Polygon", "coordinates": [oriented(ring, outer=k == 0) for k, ring in enumerate(rings)]}
     name = legend.classes[polygon.label]
     if dialect.georeferenced:
         properties: JSON = {"class_id": polygon.label, "class_name": name}
@@ -142,7 +148,7 @@ def _cut(polygon: Outline, dialect: _Dialect) -> JSON:
     return cut
 
 
-def _oriented(ring: Floats, outer: bool) -> list[list[float]]:
+def oriented(ring: Floats, *, outer: bool) -> list[list[float]]:
     """Return the ring's points, counter-clockwise for an outer ring and clockwise for a hole (RFC 7946, 3.1.6)."""
     points = ring if (signed_area(ring) > 0) == outer else ring[::-1]
     whole = np.array_equal(points, np.round(points))

@@ -83,6 +83,7 @@ def facts_of_labels(labels: LabelMap) -> JSON:
         "measure": [legend.measure.step, legend.measure.meaning] if legend.measure else None,
         "origin": list(labels.origin),
         "scale": list(labels.scale),
+        "frame": list(labels.frame),
         "resolution": [resolution.y, resolution.x, resolution.unit] if resolution else None,
     }
 
@@ -114,4 +115,5 @@ def labels_from(
         resolution=Resolution(*said["resolution"]) if said["resolution"] else None,
         origin=(int(said["origin"][0]), int(said["origin"][1])),
         scale=(float(said["scale"][0]), float(said["scale"][1])),
+        frame=(int(said.get("frame", (0, 0))[0]), int(said.get("frame", (0, 0))[1])),
     )

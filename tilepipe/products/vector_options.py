@@ -1,4 +1,4 @@
-"""What a user may choose of polygons: reference system and clean-up. Labels are the same whatever is chosen."""
+"""What a user may choose of polygons and objects. Labels are the same whatever is chosen."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ TABLES = {"vectors", "flatgeobuf", "shapefile", "geoparquet"}
 """Products that hold polygons as a table, in the reference system of the raster or in another one."""
 POLYGONS = {"geojson", *TABLES}
 """Products of polygons."""
+QUPATH = "qupath"
+OBJECTS = {"objects", "objects-parquet", QUPATH}
+"""Products of objects."""
+NECK = 0.8
+"""Width of a neck over that of the thinner part, below which two parts are two objects."""
 ALL = "all"
 """Of holes: whatever their area."""
 
 
 @dataclass(frozen=True)
 class VectorOptions:
-    """How polygons are written. Areas and lengths are in the unit of the polygons: metres, micrometres or pixels."""
+    """How polygons and objects are written. Areas and lengths are in their unit: metres, micrometres or pixels."""
 
     crs: str | None = None
     """Reference system of the polygons; the raster's own if None."""
     min_area: float | None = None
-    """Smaller polygons are left out."""
+    """Smaller polygons and objects are left out."""
     fill_holes: float | str | None = None
     """Holes up to this area are closed, or with `ALL` each, if they hold neither another polygon nor nodata."""
     simplify: float | None = None
@@ -36,6 +41,12 @@ class VectorOptions:
     """Whether corners are cut."""
     orthogonalize: bool = False
     """Whether polygons get right angles."""
+    split: bool = False
+    """Whether components are split into objects at their necks; without it each is one object."""
+    neck: float | None = None
+    """How narrow a neck is: its width over that of the thinner part, from 0 to 1; `NECK` if None."""
+    annotations: bool = False
+    """Whether objects for QuPath are annotations, which can be edited there, and not detections."""
 
     @property
     def redraws(self) -> bool:
@@ -50,12 +61,21 @@ class VectorOptions:
                 f"{setting(crs=self.crs)} is for polygons in a table, and none is written (GeoJSON is in longitude and "
                 f"latitude); add one of {', '.join(sorted(TABLES))} to `of`, or leave `crs` out"
             )
+        if self.neck is not None and not self.split:
+            raise UsageError(f"{setting(neck=self.neck)} says where objects are split; give {setting(split=True)} too")
         chosen = self.to_dict()
-        if chosen and not POLYGONS & written:
-            raise UsageError(
-                f"{setting(**chosen)} changes polygons, and none are written; add one of "
-                f"{', '.join(sorted(POLYGONS))} to `of`"
-            )
+        for what, names, fit in (
+            ("polygons", ("fill_holes", "simplify", "smooth", "orthogonalize"), POLYGONS),
+            ("objects", ("split", "neck"), OBJECTS),
+            ("objects for QuPath", ("annotations",), {QUPATH}),
+            ("polygons or objects", ("min_area",), POLYGONS | OBJECTS),
+        ):
+            unused = {name: chosen[name] for name in names if name in chosen}
+            if unused and not fit & written:
+                raise UsageError(
+                    f"{setting(**unused)} changes {what}, and none are written; add one of {', '.join(sorted(fit))} "
+                    "to `of`"
+                )
         if self.redraws and find_spec("shapely") is None:
             raise UsageError(
                 f"{setting(**chosen)} needs shapely, which is not installed; run: pip install 'tilepipe[vectors]'"

@@ -12,8 +12,9 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform_geom
 
 from tilepipe.errors import InputError
-from tilepipe.sources.base import Georeference
+from tilepipe.sources.base import Georeference, Source
 from tilepipe.sources.geojson import Feature, Features, Geometry
+from tilepipe.sources.wrapped import frame_of
 from tilepipe.text import JSON
 
 LON_LAT = "OGC:CRS84"
@@ -42,15 +43,30 @@ def frame(features: Features, known: Georeference | None, image: str) -> str | N
     return stated
 
 
-def placed(features: Features, known: Georeference | None, image: str) -> list[Geometry]:
-    """Return the polygons in the coordinates of an image's transform, or in pixels where it has no position.
+def placed(features: Features, image: Source) -> list[Geometry]:
+    """Return the polygons in the coordinates of an image's transform, or in its pixels where it has no position.
 
-    Raises `InputError` where they cannot be carried there.
+    Polygons on a slide are in QuPath's frame, which begins at the corner of the slide's bounds. Raises `InputError`
+    where they cannot be carried to the image.
     """
-    stated = frame(features, known, image)
+    known = image.georeference
+    stated = frame(features, known, image.name)
     if stated is None or known is None or known.crs is None:
-        return [feature.geometry for feature in features.polygons]
+        return on_canvas(features, image)
     return [_carried(features.path, feature, stated, known.crs) for feature in features.polygons]
+
+
+def on_canvas(features: Features, image: Source) -> list[Geometry]:
+    """Return polygons as they are written; those on a slide with bounds are moved from QuPath's frame to its pixels."""
+    y, x = frame_of(image)
+    geometries = [feature.geometry for feature in features.polygons]
+    return [_moved(geometry, x, y) for geometry in geometries] if x or y else geometries
+
+
+def _moved(geometry: Geometry, x: int, y: int) -> Geometry:
+    parts = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+    moved = [[[[point[0] + x, point[1] + y] for point in ring] for ring in part] for part in parts]
+    return {**geometry, "coordinates": moved[0] if geometry["type"] == "Polygon" else moved}
 
 
 def points_of(geometry: Geometry) -> NDArray[np.float64]:

@@ -106,6 +106,11 @@ class SlideSource:
         return np.dtype(np.uint8)
 
     @property
+    def frame(self) -> tuple[int, int]:
+        """(y, x) of the pixel from which QuPath counts: the corner of the bounds."""
+        return self.bounds.y0, self.bounds.x0
+
+    @property
     def cache_bytes(self) -> int:
         """Memory that the reader keeps in a process beyond the pixels it returns, with one thread reading levels."""
         blocks = BLOCKS_PER_THREAD * DECODED_BLOCK * DECODED_BLOCK * 4

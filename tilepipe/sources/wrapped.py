@@ -98,3 +98,9 @@ def unwrapped(source: Source) -> Source:
     while isinstance(source, Wrapped):
         source = source.source
     return source
+
+
+def frame_of(source: Source) -> tuple[int, int]:
+    """Return (y, x) of the full-resolution pixel from which QuPath counts; (0, 0) unless a slide has bounds."""
+    y, x = getattr(unwrapped(source), "frame", (0, 0))
+    return int(y), int(x)

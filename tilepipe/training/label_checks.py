@@ -122,7 +122,7 @@ def _lies_on(scene: Scene, file: Features) -> bool:
     labels = scene.labels
     assert isinstance(labels, Polygons)
     try:
-        shapes = [(geometry, 1) for geometry in placed(file, scene.whole.georeference, scene.name)]
+        shapes = [(geometry, 1) for geometry in placed(file, scene.whole)]
     except TilepipeError:  # the other way round there are no such coordinates
         return False
     return bool(_touching(scene, replace(labels, objects=Layer.of(shapes, labels.objects.to_map), area=None)).any())

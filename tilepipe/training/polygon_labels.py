@@ -98,7 +98,7 @@ def polygons(path: Path, image: Source, entry: Scenes, classes: tuple[str, ...])
 def _named(found: Features, image: Source, attribute: str | None) -> list[tuple[Geometry, str | None]]:
     """Return (geometry in the image's coordinates, class name) of each feature."""
     names = [_name(feature.properties, attribute) for feature in found.polygons]
-    return list(zip(placed(found, image.georeference, image.name), names, strict=True))
+    return list(zip(placed(found, image), names, strict=True))
 
 
 def _name(properties: Mapping[str, object], attribute: str | None) -> str | None:
