@@ -107,6 +107,12 @@ def missing(path: str | Path) -> str:
     return f"{path} does not exist; check the name, it is looked for in {folder.absolute()}"
 
 
+def crs_name(wkt: str) -> str:
+    """Return the name of a CRS in its WKT, like 'WGS 84 / UTM zone 45N'; the text itself if it is no WKT."""
+    found = re.match(r'[A-Z]+\["([^"]+)"', wkt)
+    return found[1] if found else wkt
+
+
 def setting(**values: object) -> str:
     """Return settings as they are typed in Python, for messages: "`bands=[1, 2], mask='none'`".
 

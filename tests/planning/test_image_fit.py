@@ -19,7 +19,7 @@ from tilepipe.cli.main import main
 from tilepipe.errors import InputError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.planning import image_fit
-from tilepipe.planning.image_fit import Finding
+from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.resolution import grids_of
 from tilepipe.planning.settings import Request
@@ -42,13 +42,21 @@ def image(
     return ArraySource(pixels, resolution=None if y is None or x is None else Resolution(y, x, unit), name="image")
 
 
-def check_fit(source: Source, card: ModelCard, settings: Any) -> list[Finding]:
+def rows_of(source: Source, card: ModelCard, settings: Any) -> dict[str, FitRow]:
     request = Request.of(settings)
-    return list(image_fit.check_fit(source, card, request, grids_of(source, card, request).resolution))
+    found = image_fit.check_fit(source, card, request, grids_of(source, card, request).resolution)
+    return {row.name: row for row in found}
 
 
-def said(found: list[Finding]) -> list[str]:
-    return [finding.severity for finding in found]
+def check_fit(source: Source, card: ModelCard, settings: Any) -> list[FitRow]:
+    """Return the rows that are not ok; each question has a row."""
+    rows = rows_of(source, card, settings)
+    assert {"bands", "values", "pixel size", "place", "nodata"} <= rows.keys()
+    return [row for row in rows.values() if row.state != "ok"]
+
+
+def said(found: list[FitRow]) -> list[str]:
+    return [row.state for row in found]
 
 
 def refused(source: Source, card: ModelCard) -> bool:
@@ -124,7 +132,7 @@ def test_degrees_are_metres_at_the_centre_of_the_image(tmp_path: Path) -> None:
 
 def test_a_warning_is_said_by_plan_and_run_and_predict(tmp_path: Path) -> None:
     coarse = image(2)
-    assert "fit     warning: image has 2 x 2 um/px" in str(tp.plan(coarse, "nuclei"))
+    assert "fit     pixel size  warning  image has 2 x 2 um/px" in str(tp.plan(coarse, "nuclei"))
     events: list[str] = []
     tp.segment(coarse, "nuclei", tmp_path / "o.tif", listener=lambda event: events.append(event.message))
     assert len([text for text in events if text.startswith("warning: image has 2 x 2 um/px")]) == 1
@@ -134,9 +142,10 @@ def test_a_warning_is_said_by_plan_and_run_and_predict(tmp_path: Path) -> None:
 
 def test_what_is_said_is_no_part_of_the_key() -> None:
     made = tp.plan(image(2), "nuclei")
-    assert made.fit
-    assert replace(made, fit=()).key({}, "w") == made.key({}, "w")
-    assert Plan.from_json(made.to_json()) == made
+    assert "warning" in said(list(made.fit_table))
+    assert replace(made, fit_table=()).key({}, "w") == made.key({}, "w")
+    again = Plan.from_json(made.to_json())
+    assert (again, again.fit_table) == (made, made.fit_table)
 
 
 @pytest.mark.parametrize(
@@ -167,11 +176,12 @@ def test_fluorescence_under_a_model_of_stained_tissue_is_noted() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda p: p.astype(np.uint16) * 257, lambda p: (p / 255).astype(np.float32)])
-def test_values_of_another_range_are_noted(make: Any) -> None:
+def test_values_of_another_range_are_warned_about(make: Any) -> None:
     pixels = make(image(0.5, level=170).read(tp.Box(0, 0, 70, 80)))
     found = check_fit(ArraySource(pixels), STAINED, {})
-    assert said(found) == ["note"]
+    assert said(found) == ["warning"]
     assert "another range" in found[0].text
+    assert ("gdal_translate -ot Byte -scale 0 1 0 255" in found[0].text) == (pixels.dtype == np.float32)
 
 
 @pytest.mark.parametrize("level", [245, 200, 100])
@@ -202,7 +212,9 @@ def test_a_value_like_one_for_no_data_is_noted_where_nobody_said_what_is_image_d
         pixels[:bands, 5:15, 5:25] = -9999
         pixels[bands:, 5:15, 5:25] = 0.1
         profile = {"driver": "GTiff", "count": 3, "height": 60, "width": 70, "dtype": "float32", "nodata": -9999}
-        with rasterio.open(tmp_path / f"{bands}.tif", "w", transform=from_origin(0, 9, 1, 1), **profile) as file:
+        with rasterio.open(
+            tmp_path / f"{bands}.tif", "w", transform=from_origin(0, 9, 1, 1), crs="EPSG:32645", **profile
+        ) as file:
             file.write(pixels)
         found = check_fit(tp.open_source(tmp_path / f"{bands}.tif"), card(resolution=None), {})
         assert said(found) == (["note"] if word else [])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from tilepipe.cli.options import SCENE, TRUST, given, with_options
 from tilepipe.errors import TilepipeError
 from tilepipe.paths import refuse_special
 from tilepipe.sources.base import Source
-from tilepipe.text import JSON
+from tilepipe.text import JSON, crs_name
 
 MODELS = (".model", ".onnx", ".ts", ".torchscript", ".pt", ".pt2", ".pth", ".ckpt", ".safetensors")
 """Suffixes of models; what holds weights only is refused with what to do instead."""
@@ -153,6 +152,6 @@ def _text(value: object) -> object:
     """Return a fact as people like to read it."""
     if isinstance(value, dict) and set(value) == {"y", "x", "unit"}:
         return f"{value['y']:.6g} x {value['x']:.6g} {value['unit']}/px (height x width)"
-    if isinstance(value, str) and (name := re.match(r'[A-Z]+\["([^"]+)"', value)):  # of a CRS, from its WKT
-        return name[1]
+    if isinstance(value, str) and crs_name(value) != value:
+        return crs_name(value)
     return list(value) if isinstance(value, tuple) else value

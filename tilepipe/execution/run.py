@@ -36,6 +36,7 @@ from tilepipe.execution.statistics.field import FIELD
 from tilepipe.execution.statistics.passes import take_statistics
 from tilepipe.execution.store import Store, drop_arrays
 from tilepipe.execution.trials import MODEL_FAILS
+from tilepipe.inference.profile.pace import Pace, keep_pace
 from tilepipe.planning.certificate import Certificate
 from tilepipe.planning.certify import certificate_of, read_certificate, reproducibility_of, write_certificate
 from tilepipe.planning.memory import give_back
@@ -133,6 +134,8 @@ def _published(job: Job, full: Source, order: RunOrder, listener: Listener) -> R
         again = bool((before or {}).get("failed"))
         record = _computed(job, full, order, listener, again=again)
         write_json(directory / RECORD, record | {"replaces": replaces, "elapsed_seconds": elapsed()})
+        if kept is None:
+            keep_pace(job.model, job.plan.compute, _pace(job, record, elapsed()))
     return put_in_place(directory, load_record(directory))
 
 
@@ -273,6 +276,14 @@ def _record(job: Job, queue: BlockQueue, certificate: Certificate) -> RunRecord:
         "versions": dict(certificate.versions),
         "plan": plan.to_dict(),
     }
+
+
+def _pace(job: Job, record: RunRecord, seconds: float) -> Pace:
+    """Return how long a run took that one attempt has finished."""
+    plan = job.plan
+    height, width = plan.grid.tile_shape
+    statistics = round(plan.statistics_work * plan.predicted_region.area)
+    return Pace(seconds, record["tiles"] * height * width + statistics)
 
 
 def _absolute(name: str) -> str:

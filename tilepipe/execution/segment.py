@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -25,6 +24,8 @@ from tilepipe.execution.store import Store
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.planning.certificate import Certificate
+from tilepipe.planning.fit_row import short_form
+from tilepipe.planning.fit_table import refuse_full_disk, with_machine
 from tilepipe.planning.memory import format_bytes
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.planner import Image, make_plan, opened
@@ -33,6 +34,7 @@ from tilepipe.products.formats import LOSSLESS
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import Labels, Layer, open_map
 from tilepipe.products.numbers import Numbers
+from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.geotiff import rows_forgotten
 
@@ -128,8 +130,11 @@ def segment(
     order = _order(image, model, request, outputs, tell)
     kept = kept_plan(order.directory, order.key)
     job = kept_job(image, model, request, kept) if kept else make_job(image, model, request, listener=tell)
-    for text in _about(job.plan):
+    job = replace(job, plan=with_machine(job.plan, model, outputs.work.parent))
+    for text in short_form(job.plan.fit_table):
         tell(Event("plan", message=text))
+    if kept is None:
+        refuse_full_disk(job.plan)
     if listener is None:
         _warn(job.plan, decorators=3)
     record = run.execute(job, image, order, tell)
@@ -147,8 +152,8 @@ def dry_run(
     """Return the plan of `segment` with the same arguments, whose outputs are checked first. Nothing is written."""
     request = Request.of(settings)
     model, image = opened(source, model, request)
-    outputs_of(image, model.name, output, request)
-    return make_plan(image, model, request)[0]
+    outputs = outputs_of(image, model.name, output, request)
+    return with_machine(make_plan(image, model, request)[0], model, outputs.work.parent)
 
 
 @public
@@ -198,8 +203,10 @@ def predict(
 
 def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell: Listener) -> run.RunOrder:
     """Return what is ordered, with the identities of image and model; tell what the user should know of these."""
+    in_table = getattr(image, "picked", Picked()).notes
     for note in getattr(image, "notes", ()):
-        tell(Event("plan", message=note))
+        if note not in in_table:
+            tell(Event("plan", message=note))
     size = getattr(image, "identity_bytes", 0)
     if size > SAID:
         tell(Event("plan", message=f"computing the {format_bytes(size)} of the dask array once, to know it again"))
@@ -209,20 +216,11 @@ def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell
     return run.RunOrder(keys.request(request), keys, outputs, request.scheduler)
 
 
-def _about(plan: Plan) -> Iterator[str]:
-    """Yield what a user should know of a plan before its run."""
-    yield from plan.fit
-    if plan.costly:
-        yield f"work: {plan.costly}"
-    if plan.reach.tolerance:
-        yield f"seams: {plan.seams}"
-
-
 def _warn(plan: Plan, *, decorators: int) -> None:
     """Say what is likely wrong as Python's warnings, at the line that called a public function."""
-    for text in plan.fit:
-        if text.startswith("warning: "):
-            warnings.warn(text.removeprefix("warning: "), stacklevel=3 + decorators)
+    for row in plan.fit_table:
+        if row.state == "warning":
+            warnings.warn(row.text, stacklevel=3 + decorators)
 
 
 def _maps(job: Job, image: Source, order: run.RunOrder) -> dict[str, LabelMap]:

@@ -1,14 +1,11 @@
-"""Fit: whether an image suits a model, found before any work: pixel size, brightness, sizes that nobody means.
+"""Image fit: whether an image suits a model, found before any work; the rows of the fit table about the image.
 
-A hopeless case is a refusal, what is likely wrong a warning, what is worth knowing a note. Every run says them once at
-its head; `plan` prints them.
+A few patches are read. Pixels that are hopelessly large are a refusal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +13,12 @@ from numpy.typing import NDArray
 from tilepipe.arrays import DType
 from tilepipe.errors import InputError
 from tilepipe.models.card import ModelCard
+from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.settings import Request
+from tilepipe.sources.bands import Picked, bands_of, listed
 from tilepipe.sources.base import Resolution, Source
-from tilepipe.sources.sample import SIDE, fill_value, sample_of
-from tilepipe.text import setting
+from tilepipe.sources.sample import SIDE, Sample, fill_value, sample_of
+from tilepipe.text import crs_name, setting
 
 WARNED, REFUSED = 2.0, 8.0
 """Times that the image's pixels may be larger than those of the model, until it is said, and until it is refused."""
@@ -35,43 +34,82 @@ OUTSIDE = 2.0
 """Deviations of the card beyond which nearly all pixels of another range lie."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something about an image and a model that a user should know."""
-
-    severity: Literal["note", "warning"]
-    """How much it matters; what ends a run is no finding but an error."""
-    text: str
-    """One sentence, with the numbers and what to type."""
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.text}"
-
-
-def check_fit(source: Source, card: ModelCard, request: Request, size: Resolution | None) -> tuple[Finding, ...]:
-    """Return what does not fit between an image at full resolution, a model and settings; a few patches are read.
+def check_fit(source: Source, card: ModelCard, request: Request, size: Resolution | None) -> tuple[FitRow, ...]:
+    """Return how an image at full resolution, a model and settings fit, one row or more per question.
 
     `size` is that of the image's pixels; None if nobody says and the model takes any. Raises `InputError` for pixels
     that are hopelessly large.
     """
-    found = () if size is None else tuple(_of_size(source, card, size, request))
-    pixels = sample_of(source)
-    return (*found, *_of_brightness(source, card, pixels), *_of_fill(source, request, pixels), *_of_output(card))
+    sample = sample_of(source)
+    return (
+        *_bands(source, card),
+        *(tuple(_of_brightness(source, card, sample)) or (FitRow("values", "ok", _values(source, sample)),)),
+        *_pixel_size(source, card, request, size),
+        _place(source),
+        *(tuple(_of_fill(source, request, sample)) or (FitRow("nodata", "ok", _nodata(source, sample)),)),
+        *_of_output(card),
+    )
 
 
-def _of_size(source: Source, card: ModelCard, size: Resolution, request: Request) -> Iterator[Finding]:
+def _bands(source: Source, card: ModelCard) -> tuple[FitRow, ...]:
+    """Return which bands are read, and as what the model takes them."""
+    picked: Picked = getattr(source, "picked", Picked())
+    warning = "warning: "
+    rows = [
+        FitRow("bands", "warning" if note.startswith(warning) else "note", note.removeprefix(warning))
+        for note in picked.notes
+    ]
+    bands, names = bands_of(source), ", ".join(card.band_names)
+    read = listed(bands) if any(map(str, bands)) else f"{source.shape[0]}"
+    return tuple(rows) or (FitRow("bands", "ok", f"{read}{f'; model {card.name} reads {names}' if names else ''}"),)
+
+
+def _values(source: Source, sample: Sample | None) -> str:
+    if sample is None or not sample.pixels.size:
+        return f"{source.dtype}"
+    return f"{source.dtype}, {sample.pixels.min():.6g} to {sample.pixels.max():.6g} in a sample"
+
+
+def _place(source: Source) -> FitRow:
+    """Return where the image lies, which labels take over."""
+    where = source.georeference
+    if where is None or (where.transform is None and not where.gcps):
+        return FitRow("place", "ok", "none on the earth; labels have the image's pixels")
+    if where.crs is None:
+        remedy = f"gdal_edit.py -a_srs EPSG:CODE {source.name} writes it, if you know it"
+        return FitRow("place", "note", f"{source.name} does not say its CRS, so labels have none either; {remedy}")
+    return FitRow("place", "ok", crs_name(where.crs))
+
+
+def _nodata(source: Source, sample: Sample | None) -> str:
+    return "not looked at" if sample is None else f"{100 * (1 - sample.share):.3g} % of a sample holds no image data"
+
+
+def _pixel_size(source: Source, card: ModelCard, request: Request, size: Resolution | None) -> tuple[FitRow, ...]:
+    rows = () if size is None else tuple(_of_size(source, card, size, request))
+    if rows:
+        return rows
+    if size is None:
+        return (FitRow("pixel size", "ok", f"not known, and model {card.name} takes any"),)
+    works = f"{card.resolution:g} {card.unit}/px" if card.resolution else "any"
+    return (FitRow("pixel size", "ok", f"{size}; model {card.name} works at {works}"),)
+
+
+def _of_size(source: Source, card: ModelCard, size: Resolution, request: Request) -> Iterator[FitRow]:
     """Find pixels much larger than those of the model, or of a size that nobody means."""
     own = source.resolution
     if request.pixel_size and own is not None and own.unit == size.unit:
         apart = max(size.x / own.x, own.x / size.x, size.y / own.y, own.y / size.y)
         if apart > WARNED:
-            yield Finding(
-                "note", f"{source.name} says {own}, `pixel_size` says {size}, {apart:.3g} times as much or less"
+            yield FitRow(
+                "pixel size",
+                "note",
+                f"{source.name} says {own}, `pixel_size` says {size}, {apart:.3g} times as much or less",
             )
     if card.resolution is None:
         low, high = USUAL.get(size.unit, (0.0, np.inf))
         if not (low <= min(size.x, size.y) and max(size.x, size.y) <= high):
-            yield Finding("note", f"pixels of {size} are unusual; give the right size with `pixel_size`")
+            yield FitRow("pixel size", "note", f"pixels of {size} are unusual; give the right size with `pixel_size`")
         return
     coarser = max(size.x, size.y) / card.resolution
     finer = card.resolution / min(size.x, size.y)
@@ -83,16 +121,20 @@ def _of_size(source: Source, card: ModelCard, size: Resolution, request: Request
             f"{setting(force_resolution=True)} runs it all the same",
         )
     elif coarser > WARNED:
-        yield Finding("warning", f"{pixels}: pixels {coarser:.3g} times as large are enlarged, and labels may be poor")
+        yield FitRow(
+            "pixel size",
+            "warning",
+            f"{pixels}: pixels {coarser:.3g} times as large are enlarged, and labels may be poor",
+        )
     elif finer > LARGE:
-        yield Finding("note", f"{pixels}: {finer:.3g} of its pixels per axis are averaged to one")
+        yield FitRow("pixel size", "note", f"{pixels}: {finer:.3g} of its pixels per axis are averaged to one")
 
 
-def _of_brightness(source: Source, card: ModelCard, sample: NDArray[np.float64] | None) -> Iterator[Finding]:
+def _of_brightness(source: Source, card: ModelCard, sample: Sample | None) -> Iterator[FitRow]:
     """Find images that are dark where the model expects bright ones, or whose values have another range."""
     if sample is None or not card.mean or not card.std or source.shape[0] != card.bands:
         return
-    pixels = _without_borders(sample, source.dtype)
+    pixels = _without_borders(sample.pixels, source.dtype)
     if pixels is None:
         return
     mean, std = np.array(card.mean), np.array(card.std)
@@ -100,17 +142,18 @@ def _of_brightness(source: Source, card: ModelCard, sample: NDArray[np.float64] 
     expected = f"model {card.name} expects about {_numbers(mean)} (deviation {_numbers(std)})"
     seen = f"{source.name} holds {_numbers(middle)} (median of the bands, in a sample)"
     if (high < mean - OUTSIDE * std).all() or (low > mean + OUTSIDE * std).all():
-        yield Finding(
-            "note", f"{seen} and {expected}: the values have another range; scale the image or correct the card"
+        yield FitRow(
+            "values", "warning", f"{seen} and {expected}: the values have another range; {_scaled(source, pixels)}"
         )
     elif (middle < DARK * mean).all() and (middle < mean - UNLIKE * std).all():
-        yield Finding(
+        yield FitRow(
+            "values",
             "note",
             f"{seen} and {expected}: a dark background where it was trained on a bright one, as for fluorescence",
         )
 
 
-def _of_fill(source: Source, request: Request, sample: NDArray[np.float64] | None) -> Iterator[Finding]:
+def _of_fill(source: Source, request: Request, sample: Sample | None) -> Iterator[FitRow]:
     """Find a value that looks like one for no data and is read as image, where nobody said what is image data."""
     if request.mask == "none" or request.mask.startswith("value:"):
         return
@@ -118,14 +161,22 @@ def _of_fill(source: Source, request: Request, sample: NDArray[np.float64] | Non
         value = f"{found.value:.9g}"
         by_mask = setting(mask=f"value:{value}")
         remedy = f"{by_mask}, or in the file: gdal_edit.py -a_nodata {value} {source.name}"
-        yield Finding("note", found.said(source.name, remedy))
+        yield FitRow("nodata", "note", found.said(source.name, remedy))
 
 
-def _of_output(card: ModelCard) -> Iterator[Finding]:
+def _of_output(card: ModelCard) -> Iterator[FitRow]:
     if card.output == "probabilities":
-        yield Finding("note", f"model {card.name} gives probabilities, which are blended as they are")
+        yield FitRow("model", "note", f"model {card.name} gives probabilities, which are blended as they are")
     elif card.output == "labels":
-        yield Finding("note", f"model {card.name} gives labels and no scores: nothing is promised about seams")
+        yield FitRow("model", "note", f"model {card.name} gives labels and no scores: nothing is promised about seams")
+
+
+def _scaled(source: Source, pixels: NDArray[np.float64]) -> str:
+    """Return what to type for values of another range."""
+    if source.dtype.kind == "f" and pixels.min() >= 0 and pixels.max() <= 1:
+        scale = "they lie from 0 to 1, as those of 8 bits divided by 255"
+        return f"{scale}: gdal_translate -ot Byte -scale 0 1 0 255 {source.name} scaled.tif, or correct the card"
+    return "scale the image or correct the card"
 
 
 def _without_borders(pixels: NDArray[np.float64], dtype: DType) -> NDArray[np.float64] | None:

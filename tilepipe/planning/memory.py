@@ -10,6 +10,7 @@ import ctypes
 import math
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tilepipe.box import Box
@@ -27,6 +28,9 @@ CACHE = 64 << 20
 """Bytes of decoded image that a source is taken to keep where it does not say."""
 
 MiB = 1 << 20
+
+GROUP = Path("/sys/fs/cgroup")
+"""Where Linux says the memory limit of a container or a job."""
 
 PROCESS = 520 * MiB
 """A process that has imported tilepipe, torch, dask, zarr and rasterio, with its heap's slack."""
@@ -179,6 +183,23 @@ def needs_of(model: Model, dtype: str, statistics: Statistics | None, shape: tup
     pixels = math.prod(statistics.patches(shape, stride).tile_shape) if statistics.kind == "field" else 0
     held = footprint(model, values=sum(statistics.values), dtype=dtype)
     return Needs(*held, patch=live.tile, patches=pixels, heaps=HEAPS)
+
+
+def machine_memory() -> tuple[int, int] | None:
+    """Return the free bytes and all bytes of this machine's memory, or of the control group that this process is in.
+
+    None if the system does not say (Linux does).
+    """
+    with suppress(OSError, ValueError, KeyError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        said = {name: int(size.split()[0]) << 10 for name, _, size in (line.partition(":") for line in lines)}
+        free, size = said["MemAvailable"], said["MemTotal"]
+        with suppress(OSError, ValueError):  # "max" where there is no limit
+            limit = int((GROUP / "memory.max").read_text(encoding="ascii"))
+            used = int((GROUP / "memory.current").read_text(encoding="ascii"))
+            free, size = min(free, max(0, limit - used)), min(size, limit)
+        return free, size
+    return None
 
 
 def give_back() -> None:

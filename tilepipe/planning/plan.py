@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from tilepipe.box import Box, Sides
 from tilepipe.errors import TilepipeError
 from tilepipe.inference.device import Compute
+from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.layout import Layout, Left
 from tilepipe.planning.memory import Memory, format_bytes
 from tilepipe.planning.receptive_field import Reach
@@ -59,8 +60,8 @@ class Plan(Layout):
     """What polygons or a tissue mask leave of the region; None: all."""
     holes: bool = False
     """Whether pixels without image data may leave less to compute, which reading the image shows."""
-    fit: tuple[str, ...] = ()
-    """What does not quite fit between image and model; see `image_fit.check_fit`."""
+    fit_table: tuple[FitRow, ...] = field(default=(), compare=False)
+    """The fit table: how image, model and machine fit, one row per question."""
 
     @property
     def exact(self) -> bool:
@@ -158,6 +159,16 @@ class Plan(Layout):
 
     def disk(self) -> int:
         """Return the most bytes that the work directory and one product take, without compression."""
+        labels, sums = self._disk()
+        return labels + sums
+
+    def least_disk(self, compression: int) -> int:
+        """Return the bytes that are taken if labels are compressed to one part in `compression`."""
+        labels, sums = self._disk()
+        return labels // compression + sums
+
+    def _disk(self) -> tuple[int, int]:
+        """Return the bytes of labels and layers, and those of sums and statistics, which hardly can be compressed."""
         size = 1 if self.label_dtype == "uint8" else 2
         y, x, strips = self.grid.y, self.grid.x, 0
         if self.grid.blended:  # of a row of blocks and those in flight
@@ -166,7 +177,7 @@ class Plan(Layout):
             strips = 8 * (self.classes + ("disagreement" in self.layers)) * one * alive
         size += len(self.layers)
         statistics = self.compute.itemsize * self.nodes.area * sum(self.statistics.values) if self.statistics else 0
-        return self.predicted_region.area * size + 3 * self.output_region.area * size + strips + statistics
+        return self.predicted_region.area * size + 3 * self.output_region.area * size, strips + statistics
 
     def key(self, image: JSON, weights: str) -> str:
         """Return the run key: a hash of the image's identity, the weights' sha256 and what decides a label or layer.
@@ -174,7 +185,7 @@ class Plan(Layout):
         Workers, memory, names and the reach (the halo is in) are left out: they do not change a label.
         """
         settings = self.to_dict()
-        for name in ("source", "model", "memory", "reach", "why", "left", "holes", "fit"):
+        for name in ("source", "model", "memory", "reach", "why", "left", "holes", "fit_table"):
             del settings[name]
         del settings["compute"]["workers"]
         text = json.dumps({"format": FORMAT, "image": image, "weights": weights, **settings}, sort_keys=True)
@@ -205,10 +216,11 @@ class Plan(Layout):
                 )
             if values.get("left"):
                 values["left"] = Left(**values["left"])
-            for name in ("shape", "predicted", "output", "layers", "fit", "picked"):
+            values["fit_table"] = [FitRow(**row) for row in values.get("fit_table", ())]
+            for name in ("shape", "predicted", "output", "layers", "fit_table", "picked"):
                 values[name] = tuple(values.get(name, ()))
             # plan.json also holds the format and the request key, which are no part of the plan.
-            return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+            return cls(**{each.name: values[each.name] for each in fields(cls) if each.name in values})
         except (ValueError, KeyError, TypeError) as error:
             raise TilepipeError(f"not a plan of this version: {error}") from None
 
@@ -247,12 +259,12 @@ class Plan(Layout):
             **({"size": self.why} if self.why else {}),
             "work": self.cost,
             "device": f"{how.device}, {how.precision}, batches of {how.batch}, {how.workers or 'no'} worker processes",
+            **({"layers": ", ".join(self.layers)} if self.layers else {}),
             "memory": f"at most {format_bytes(self.memory.total)}",
             "disk": f"at most {format_bytes(self.disk())}",
-            **({"layers": ", ".join(self.layers)} if self.layers else {}),
         }
         lines = [f"{name:8}{text}" for name, text in rows.items()]
-        return "\n".join([*lines, *(f"{'fit':8}{text}" for text in self.fit)])
+        return "\n".join([*lines, *(f"{'fit':8}{row.name:12}{row.state:9}{row.text}" for row in self.fit_table)])
 
     def _about_statistics(self) -> dict[str, str]:
         """Return rows of the table: what is global, and where its statistics come from at what cost."""

@@ -13,6 +13,7 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.unread import open_model
+from tilepipe.planning.fit_table import with_machine
 from tilepipe.planning.global_statistics import fix_global_statistics
 from tilepipe.planning.image_fit import check_fit
 from tilepipe.planning.layout import Layout
@@ -64,7 +65,8 @@ def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings])
     """
     request = Request.of(settings)
     model, image = opened(source, model, request)
-    return make_plan(image, model, request)[0]
+    beside = Path(image.name).parent if Path(image.name).exists() else None
+    return with_machine(make_plan(image, model, request)[0], model, beside)
 
 
 def opened(source: Image, model: str | Path | Model, request: Request) -> tuple[Model, Source]:
@@ -109,7 +111,7 @@ def make_plan(
         compute=compute, classes=len(card.classes), label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
         reach=replace(reach, tolerance=tolerance), layers=_layers(card, request.layers, tiling), statistics=statistics,
         picked=picked.bands, valid_band=picked.valid, why=why, left=Wanted(data, layout, area).left(),
-        holes=not getattr(data, "complete", False), fit=tuple(map(str, (*fit, *asked.notes))),
+        holes=not getattr(data, "complete", False), fit_table=(*fit, *asked.notes),
     )  # fmt: skip
     return plan, area
 

@@ -14,7 +14,7 @@ import numpy as np
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.models.card import ModelCard
-from tilepipe.planning.image_fit import Finding
+from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.resolution import Grids
 from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Resolution, Source
@@ -42,7 +42,7 @@ class RegionRequest:
     """Pixels of the full-resolution grid."""
     mask: str
     """What is image data, or which of it gets a label, as in `Plan.mask`."""
-    notes: tuple[Finding, ...] = ()
+    notes: tuple[FitRow, ...] = ()
     """What the user should know of it, as that a part of it lies beyond the image."""
 
 
@@ -54,7 +54,7 @@ def resolve_region(
     Raises `UsageError`, `InputError`.
     """
     whole, region = Box.of_shape(*source.shape[1:]), request.region
-    notes: tuple[Finding, ...] = ()
+    notes: tuple[FitRow, ...] = ()
     if isinstance(region, str):
         if request.mask != "auto":
             raise UsageError(f"the polygons of {region} say where to compute; leave out {setting(mask=request.mask)}")
@@ -74,7 +74,7 @@ def resolve_region(
     return replace(asked, notes=notes + asked.notes), area
 
 
-def _cut(source: Source, box: Box, reach: str, severity: Literal["note", "warning"]) -> tuple[Box, tuple[Finding, ...]]:
+def _cut(source: Source, box: Box, reach: str, severity: Literal["note", "warning"]) -> tuple[Box, tuple[FitRow, ...]]:
     """Return the part of a box that lies in the image, and what to say when that is not all of it."""
     inside = box & Box.of_shape(*source.shape[1:])
     assert inside is not None, "what does not meet the image is refused before"
@@ -84,7 +84,7 @@ def _cut(source: Source, box: Box, reach: str, severity: Literal["note", "warnin
         f"{reach} beyond {source.name}: {_rows(box)} are asked for, and of these {_rows(inside)} are in the image "
         f"({100 * inside.area / box.area:.3g} %); only these can get labels"
     )
-    return inside, (Finding(severity, said),)
+    return inside, (FitRow("region", severity, said),)
 
 
 def _rows(box: Box) -> str:
@@ -109,7 +109,7 @@ def _masked(source: Source, card: ModelCard, box: Box, mask: str, grids: Grids) 
     return _inside(source, mask, box, cropped=False)
 
 
-def _of_tissue(source: Source, share: float, resolution: Resolution | None) -> tuple[Finding, ...]:
+def _of_tissue(source: Source, share: float, resolution: Resolution | None) -> tuple[FitRow, ...]:
     """Return what to say of a tissue mask on an image that is hardly a slide, or that it leaves whole."""
     known = source.georeference
     aerial = bool(known and (known.crs or known.gcps or known.rpcs)) or (resolution and resolution.unit == "m")
@@ -120,7 +120,9 @@ def _of_tissue(source: Source, share: float, resolution: Resolution | None) -> t
         if aerial
         else f"mask tissue finds no background in {source.name}: it"
     )
-    return (Finding("note", f"{why} keeps {100 * share:.3g} % of the region; see the labels, or leave it out"),)
+    return (
+        FitRow("tissue", "note", f"{why} keeps {100 * share:.3g} % of the region; see the labels, or leave it out"),
+    )
 
 
 def area_of(source: Source, mask: str, polygons: str | None = None) -> Mask | None:
@@ -148,7 +150,7 @@ def _inside(source: Source, path: str, box: Box, *, cropped: bool) -> tuple[Regi
     if inside is None:
         raise UsageError(f"the polygons of {path} lie outside the region {box.to_list()} that is asked for")
     if area.skipped:
-        notes += (Finding("note", area.skipped),)
+        notes += (FitRow("region", "note", area.skipped),)
     return RegionRequest(inside if cropped else box, _digest(area), notes), area
 
 

@@ -47,8 +47,18 @@ class FillValue:
         return f"{told}; if it stands for no data: {remedy}"
 
 
-def sample_of(source: Source) -> NDArray[np.float64] | None:
-    """Return (bands, pixels) of some patches, without what is no image data; None for an image that is computed.
+@dataclass(frozen=True)
+class Sample:
+    """Pixels of some patches of an image."""
+
+    pixels: NDArray[np.float64]
+    """Those that hold image data, (bands, pixels)."""
+    share: float
+    """Share of the pixels looked at that hold image data, 0 to 1."""
+
+
+def sample_of(source: Source) -> Sample | None:
+    """Return pixels of some patches of an image; None for an image that is computed.
 
     What cannot be read is left out: the run says that.
     """
@@ -61,7 +71,8 @@ def sample_of(source: Source) -> NDArray[np.float64] | None:
         whole = boxes[0]
         corners = [(max(0, y * height // 8 - SIDE // 2), max(0, x * width // 8 - SIDE // 2)) for y, x in PLACES]
         boxes = [box for y, x in corners if (box := Box(y, x, y + SIDE, x + SIDE) & whole) is not None]
-    parts = [np.empty((bands, 0))]
+    looked = 0
+    parts: list[NDArray[np.float64]] = [np.empty((bands, 0))]
     for box in boxes:
         try:
             pixels, valid = small.read(box), small.valid(box)
@@ -71,24 +82,26 @@ def sample_of(source: Source) -> NDArray[np.float64] | None:
         keep = np.isfinite(flat).all(0) if pixels.dtype.kind == "f" else np.ones(flat.shape[1], bool)
         if valid is not None:
             keep &= valid.reshape(-1)
+        looked += keep.size
         parts.append(flat[:, keep].astype(np.float64))
-    return np.concatenate(parts, axis=1)
+    data: NDArray[np.float64] = np.concatenate(parts, axis=1)
+    return Sample(data, data.shape[1] / looked if looked else 1.0)
 
 
-def fill_value(source: Source, sample: NDArray[np.float64] | None) -> FillValue | None:
+def fill_value(source: Source, sample: Sample | None) -> FillValue | None:
     """Return a value that looks like one for no data, of the first band that has one; None where none has.
 
     Eight bits hold none: 0 and 255 are ordinary there.
     """
     if sample is None or source.dtype == np.uint8:
         return None
-    for band, values in enumerate(sample, 1):
+    for band, values in enumerate(sample.pixels, 1):
         for value in (values.min(), values.max()) if values.size else ():
             share = float((values == value).mean())
             if share < OFTEN or share == 1:
                 continue
             low, high = np.percentile(values[values != value], (1, 99))
             if max(low - value, value - high) > APART * (high - low) > 0:
-                alone = bool((sample[:, values == value] != value).any())
+                alone = bool((sample.pixels[:, values == value] != value).any())
                 return FillValue(band, float(value), share, float(low), float(high), alone)
     return None

@@ -98,13 +98,13 @@ def _parsed(text: str | None, sizes: Sequence[int]) -> Speeds | None:
 def _key(model: Model, sizes: Sequence[int], compute: Compute) -> str:
     from tilepipe.inference.predictor import device_versions, threads
 
-    how = [compute.device, compute.precision, compute.batch, threads(), _processor(), device_versions(compute.device)]
+    how = [compute.device, compute.precision, compute.batch, threads(), processor(), device_versions(compute.device)]
     identity = model_identity(model, compute.device, compute.precision)
     settled = [identity, list(sizes), how, version("torch"), version("tilepipe")]
     return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()
 
 
-def _processor() -> list[str | int | None]:
+def processor() -> list[str | int | None]:
     """Return what the processor is called, as far as the system says, and how many there are."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,0 +1,56 @@
+"""Pace: how long runs of a model took on this machine, kept after each run, so that the next plan can say a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from tilepipe.inference.device import Compute
+from tilepipe.inference.profile.speed import processor
+from tilepipe.models.identity import model_identity
+from tilepipe.storage import cache_directory, keep, recall
+from tilepipe.text import json_of
+
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
+
+SHRINK = 4
+"""Times that a run may be smaller than the one that is kept and still replace it: short runs are mostly start-up."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """A run that was timed."""
+
+    seconds: float
+    """Wall time [s] from the first tile to the finished products."""
+    pixels: int
+    """Pixels that the model has seen, each as often as it saw it."""
+
+
+def kept_pace(model: Model, compute: Compute) -> Pace | None:
+    """Return the pace of an earlier run of a model with the same settings of the machine; None if there was none."""
+    with suppress(ValueError, TypeError, AttributeError, KeyError):
+        found = json_of(recall(_name(model, compute), cache_directory()) or "")
+        pace = Pace(float(found["seconds"]), int(found["pixels"]))
+        if 0 < pace.seconds < math.inf and pace.pixels > 0:
+            return pace
+    return None
+
+
+def keep_pace(model: Model, compute: Compute, pace: Pace) -> None:
+    """Keep the pace of a run, unless that of a much larger one is known."""
+    known = kept_pace(model, compute)
+    if pace.pixels > 0 and pace.seconds > 0 and (known is None or pace.pixels * SHRINK >= known.pixels):
+        keep(_name(model, compute), json.dumps(asdict(pace)) + "\n", cache_directory())
+
+
+def _name(model: Model, compute: Compute) -> str:
+    identity = model_identity(model, compute.device, compute.precision)
+    settled = [identity, asdict(compute), processor(), os.environ.get("OMP_NUM_THREADS")]
+    return f"pace-{hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()[:32]}.json"

@@ -1,0 +1,99 @@
+"""Fit table: what is known before any work about an image, a model and this machine; one row per question.
+
+Rows about the image come from `image_fit`, those about tiles and the machine are made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tilepipe.errors import StorageError
+from tilepipe.inference.profile.pace import Pace, kept_pace
+from tilepipe.planning.fit_row import FitRow
+from tilepipe.planning.memory import format_bytes, machine_memory
+from tilepipe.planning.plan import Plan
+from tilepipe.storage import free_space
+
+if TYPE_CHECKING:
+    from tilepipe.models.model import Model
+
+COMPRESSION = 100
+"""Times that labels are taken to be compressed at most (those of the sample images are 15 and 43 times); a disk that is
+too small even then is refused."""
+
+
+def with_machine(plan: Plan, model: Model, folder: Path | None) -> Plan:
+    """Return a plan whose fit table has the rows about tiles and this machine.
+
+    `folder` is where the output and the work directory beside it go, and need not exist; None if that is not known.
+    """
+    added = (*_tiles(plan), _memory(plan), _disk(plan, folder), _time(plan, kept_pace(model, plan.compute)))
+    names = {row.name for row in added}
+    return replace(plan, fit_table=(*(row for row in plan.fit_table if row.name not in names), *added))
+
+
+def refuse_full_disk(plan: Plan) -> None:
+    """Raise `StorageError` if the fit table says that the disk is too small."""
+    for row in plan.fit_table:
+        if row.name == "disk" and row.state == "refuse":
+            raise StorageError(row.text)
+
+
+def _tiles(plan: Plan) -> Iterator[FitRow]:
+    count = f"at most {plan.tile_count}" if plan.holes else str(plan.tile_count)
+    height, width = plan.grid.tile_shape
+    yield FitRow("tiles", "ok", f"{count} of {height} x {width} px")
+    if plan.costly:
+        yield FitRow("work", "note", f"work: {plan.costly}")
+    if plan.reach.tolerance:
+        yield FitRow("seams", "note", f"seams: {plan.seams}")
+
+
+def _memory(plan: Plan) -> FitRow:
+    most = f"at most {format_bytes(plan.memory.total)}"
+    machine = machine_memory()
+    if machine is None:
+        return FitRow("memory", "ok", most)
+    free, size = machine
+    told = f"{most}; {format_bytes(free)} of {format_bytes(size)} are free"
+    if plan.memory.total <= free:
+        return FitRow("memory", "ok", told)
+    what = "close other programs, or give `memory` or fewer `workers`"
+    return FitRow("memory", "warning", f"the run may take {told}, so the system may end it; {what}")
+
+
+def _disk(plan: Plan, folder: Path | None) -> FitRow:
+    need, least = plan.disk(), plan.least_disk(COMPRESSION)
+    most = f"at most {format_bytes(need)}"
+    if folder is None:
+        return FitRow("disk", "ok", most)
+    free = free_space(folder.absolute())
+    told = f"{format_bytes(free)} are free in {folder.absolute()}"
+    if need <= free:
+        return FitRow("disk", "ok", f"{most}; {told}")
+    what = "name an output on a larger disk, or make room"
+    if free < least:
+        return FitRow(
+            "disk", "refuse", f"the run takes at least {format_bytes(least)} of disk, {most}, and {told}; {what}"
+        )
+    return FitRow(
+        "disk", "warning", f"the run takes {most} of disk, if its labels cannot be compressed, and {told}; {what}"
+    )
+
+
+def _time(plan: Plan, pace: Pace | None) -> FitRow:
+    if pace is None:
+        return FitRow("time", "ok", "not known yet; the first run of this model on this machine tells")
+    seconds = plan.work * plan.predicted_region.area * pace.seconds / pace.pixels
+    most = "at most about" if plan.holes else "about"
+    return FitRow("time", "ok", f"{most} {_duration(seconds)}, at the pace of a run of {_duration(pace.seconds)}")
+
+
+def _duration(seconds: float) -> str:
+    """Return '12 s', '3 min' or '2.5 h'."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
