@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import pickle
 import resource
 import shutil
 import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ import zarr
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
-from tilepipe.sources.chunks import zstd_size
+from tilepipe.sources.chunks import STEP, Piece, counted, zstd_size
 from tilepipe.sources.zarr import ZarrSource
 
 WHOLE = Box(0, 0, 512, 512)
@@ -182,7 +186,24 @@ def test_other_files_and_attributes_are_not_the_image(tmp_path: Path, noise: Any
 
 
 @pytest.mark.parametrize("size", [0, 1, 200, 255, 256, 300, 65791, 65792, 1 << 20])
-def test_sizes_in_headers_of_zstd(size: int) -> None:
+def test_sizes_in_headers_of_zstd(size: int, tmp_path: Path) -> None:
     stored = numcodecs.Zstd(3).encode(bytes(size)) if size else numcodecs.Zstd(3).encode(b"")
-    assert zstd_size(stored[:32], lambda: stored) == size
-    assert zstd_size(b"", lambda: b"") == 0
+    (tmp_path / "0").write_bytes(stored)
+    assert zstd_size(stored[:32], Piece(tmp_path / "0", 0, len(stored))) == size
+    assert zstd_size(b"", Piece(tmp_path / "0", 0, 0)) == 0
+
+
+@pytest.mark.parametrize("packed", ["gzip", "zlib", "bz2", "lzma"])
+def test_a_large_chunk_is_counted_without_being_held(packed: str, tmp_path: Path) -> None:
+    """Random bytes, which no compressor makes smaller, so that what is stored is as large; and streams in a row."""
+    data = np.random.default_rng(0).bytes(3 << 20)
+    packers = {"gzip": gzip.compress, "zlib": zlib.compress, "bz2": bz2.compress, "lzma": lzma.compress}
+    for streams in ([data * 8], [data, b"", data[:1], data * 2]) if packed != "zlib" else ([data * 8],):
+        stored = b"".join(map(packers[packed], streams))
+        (tmp_path / "0").write_bytes(b"1234" + stored)
+        piece = Piece(tmp_path / "0", 0, 4 + len(stored)).behind(4)
+        tracemalloc.start()
+        assert counted(packed, piece.parts(), 1 << 30) == sum(map(len, streams))
+        assert counted(packed, piece.parts(), 1 << 20) <= (1 << 20) + STEP
+        assert tracemalloc.get_traced_memory()[1] < (16 if packed == "lzma" else 5) * STEP, "its dictionary has 8 MiB"
+        tracemalloc.stop()

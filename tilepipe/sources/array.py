@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from tilepipe.arrays import Array, DType, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, all_finite, read_reflected
-from tilepipe.sources.checks import LARGE_PIECE_BYTES, READERS, given_resolution, usable
+from tilepipe.sources.checks import LARGE_PIECE_BYTES, READERS, decoding_alone, given_resolution, usable
 from tilepipe.sources.content import array_sha256, dask_sha256
 from tilepipe.sources.data_array import taken
 from tilepipe.sources.foreign import Plain, Taken, axes_checked, hidden, named_axes, plain, read_as, unmasked
@@ -183,7 +181,7 @@ def _computed(array: Plain, where: tuple[slice, ...]) -> Array:
     whole: list[Array] = []
     cuts = [list(_cut(part, sizes)) for part, sizes in zip(where, array.chunks, strict=True)]
     for chunk in itertools.product(*cuts):
-        with _alone(os.getpid()):
+        with decoding_alone(os.getpid()):
             found = _compute(array[chunk])
             if type(found) is not np.ndarray or found.shape != tuple(part.stop - part.start for part in chunk):
                 return found
@@ -213,9 +211,3 @@ def _compute(part: da.Array) -> Array:
     with dask.config.set(scheduler="synchronous"):  # the caller's threads are the parallelism
         found: Array = part.compute()
         return found
-
-
-@lru_cache(maxsize=1)
-def _alone(process: int) -> threading.Lock:
-    """Return what one thread of this process holds while it computes a large chunk."""
-    return threading.Lock()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -59,14 +61,21 @@ def check_size(name: str, shape: tuple[int, int, int], block_bytes: int = 0, blo
         )
 
 
-def decoding_bytes(piece: int, stored: int = 0) -> int:
+def decoding_bytes(piece: int, stored: int = 0, copies: float | None = None) -> int:
     """Return the bytes that decoding takes in a process beyond `SPARE_BYTES`.
 
-    `piece` is the decoded size of what is stored together, `stored` its size in the file. A large piece is decoded by
-    one thread at a time, and copied once.
+    `piece` is the decoded size of what is stored together, `stored` its size in the file, and `copies` how often a
+    decoded piece lies in memory: once by default, a large one twice. A large one is decoded by one thread at a time.
     """
-    need = 2 * piece + stored if piece > LARGE_PIECE_BYTES else READERS * (piece + stored)
-    return max(0, need - SPARE_BYTES)
+    large = piece > LARGE_PIECE_BYTES
+    copies = (2 if large else 1) if copies is None else copies
+    return max(0, (1 if large else READERS) * (int(copies * piece) + stored) - SPARE_BYTES)
+
+
+@lru_cache(maxsize=1)
+def decoding_alone(process: int) -> threading.RLock:
+    """Return what one thread of `process`, this one, holds while it decodes a large piece, maybe one within another."""
+    return threading.RLock()
 
 
 def given_resolution(size: Resolution | float | tuple[float, float] | None, unit: str) -> Resolution | None:

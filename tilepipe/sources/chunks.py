@@ -13,14 +13,14 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tilepipe.errors import InputError
 from tilepipe.paths import refuse_special
-from tilepipe.sources.checks import MAX_BLOCK_BYTES
+from tilepipe.sources.checks import LARGE_PIECE_BYTES, MAX_BLOCK_BYTES
 from tilepipe.text import JSON
 
 KEY = re.compile(r"c|(c[/.])?\d+([/.]\d+)*")
@@ -28,7 +28,8 @@ KEY = re.compile(r"c|(c[/.])?\d+([/.]\d+)*")
 INDEX_BYTES = 64 << 20
 """Largest index of a shard that is read."""
 SUMS = ("crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3")
-COMPRESSORS = ("blosc", "zstd", "lz4", "gzip", "zlib", "bz2", "lzma")
+PARTWISE = ("gzip", "zlib", "bz2", "lzma")
+COMPRESSORS = ("blosc", "zstd", "lz4", *PARTWISE)
 ARRANGE = ("bytes", "endian", "transpose")
 FILTERS = ("delta", "shuffle", "fixedscaleoffset", "quantize", "bitround", "astype", "packbits")
 LOSSY = {"fixedscaleoffset", "quantize", "bitround"}
@@ -37,6 +38,9 @@ EMPTY = (1 << 64) - 1
 """Offset and size of a chunk that its shard does not hold."""
 HEAD = 32
 """Bytes that hold the header of every compressor."""
+
+STEP = 1 << 20
+"""Bytes that are read or decoded at a time where sizes are counted."""
 
 MARKERS = ("zarr.json", ".zarray", ".zgroup")
 """Files by which a folder is known to be Zarr."""
@@ -61,6 +65,17 @@ class Piece:
         with self.file.open("rb") as opened:
             opened.seek(self.offset)
             return opened.read(self.size if count is None else min(count, self.size))
+
+    def behind(self, skip: int) -> Piece:
+        """Return what comes behind its first `skip` bytes."""
+        return Piece(self.file, self.offset + skip, max(0, self.size - skip))
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield all of its bytes, `STEP` at a time: a large one never lies in memory whole."""
+        with self.file.open("rb") as opened:
+            opened.seek(self.offset)
+            for start in range(0, self.size, STEP):
+                yield opened.read(min(STEP, self.size - start))
 
 
 class Chunks:
@@ -91,6 +106,22 @@ class Chunks:
     def lossy(self) -> bool:
         """Whether the values may differ from those that were written."""
         return bool(LOSSY & set(self._codecs))
+
+    @property
+    def copies(self) -> float:
+        """How often a decoded chunk lies in memory while it is decoded, measured for chunks of 100 MiB."""
+        copies = 1.25
+        if self._packed and self._packed[0] in PARTWISE:
+            copies += 3.25  # the parts that Python's decoders give, and what they are joined to
+        if set(self._codecs) & set(FILTERS):
+            copies += 1.75
+        return copies if self.array.dtype.isnative else copies + 1
+
+    def stored_bytes(self, piece: int) -> int:
+        """Return the most bytes that a chunk of `piece` decoded bytes has on disk: looked up if it is a large one."""
+        if piece <= LARGE_PIECE_BYTES or self._shard:
+            return piece
+        return max((file.stat().st_size for _, file in self.files()), default=0)
 
     def _check_codecs(self) -> None:
         known = (*SUMS, *COMPRESSORS, *ARRANGE, *FILTERS)
@@ -196,7 +227,8 @@ class Chunks:
             return 0
         codec = self._packed[0]
         skip = 4 if self._codecs[-1] in SUMS[1:] else 0  # these stand before the data
-        head = piece.read(HEAD + skip)[skip:]
+        piece = piece.behind(skip)
+        head = piece.read(HEAD)
         if codec == "blosc":
             stored = int.from_bytes(head[12:16], "little")  # Blosc 1: flags, sizes, then bytes in all
             if len(head) < 16 or piece.size < stored:
@@ -205,15 +237,15 @@ class Chunks:
         if codec == "lz4":
             return int.from_bytes(head[:4], "little")
         if codec == "zstd":
-            return zstd_size(head, lambda: piece.read()[skip:])
-        return _counted(codec, piece.read()[skip:], self._limit)
+            return zstd_size(head, piece)
+        return counted(codec, piece.parts(), self._limit)
 
 
 def _codec_name(codec: JSON) -> str:
     return str(codec.get("name") or codec.get("id")).removeprefix("numcodecs.")
 
 
-def zstd_size(head: bytes, whole: Callable[[], bytes]) -> int:
+def zstd_size(head: bytes, piece: Piece) -> int:
     """Return the size of a zstd frame as its header says it; without one, the most that its blocks can become.
 
     https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1
@@ -225,38 +257,41 @@ def zstd_size(head: bytes, whole: Callable[[], bytes]) -> int:
     start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
     if width:
         return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
-    data, position, total = whole(), start, 0
-    while position + 3 <= len(data):
-        block = int.from_bytes(data[position : position + 3], "little")
-        kind, size = block >> 1 & 3, block >> 3
-        total += min(128 << 10, 1 << (10 + (head[5] >> 3) + 1)) if kind == 2 else size
-        position += 3 + (1 if kind == 1 else size)
-        if block & 1 or kind == 3:
-            break
+    position, total = start, 0
+    with piece.file.open("rb") as file:
+        while position + 3 <= piece.size:
+            file.seek(piece.offset + position)
+            block = int.from_bytes(file.read(3), "little")
+            kind, size = block >> 1 & 3, block >> 3
+            total += min(128 << 10, 1 << (10 + (head[5] >> 3) + 1)) if kind == 2 else size
+            position += 3 + (1 if kind == 1 else size)
+            if block & 1 or kind == 3:
+                break
     return total if total > MAX_BLOCK_BYTES else 0  # many small blocks are no bomb
 
 
-def _counted(codec: str, data: bytes, limit: int) -> int:
-    """Return the size of `data` decoded, in steps of which none is kept; it stops beyond `limit`."""
-    total = 0
-    while data and total <= limit:
-        decoder: Any = {
-            "gzip": lambda: zlib.decompressobj(31),
-            "zlib": zlib.decompressobj,
-            "bz2": bz2.BZ2Decompressor,
-            "lzma": lzma.LZMADecompressor,
-        }[codec]()
-        before = len(data)
-        while not decoder.eof and total <= limit:
-            if codec in ("gzip", "zlib"):
-                part = decoder.decompress(data, 1 << 20)
-                data = decoder.unconsumed_tail
+def counted(codec: str, parts: Iterable[bytes], limit: int) -> int:
+    """Return the size of what `parts` become, decoded in steps of which none is kept; it stops beyond `limit`."""
+    make: Callable[[], Any] = {
+        "gzip": lambda: zlib.decompressobj(31),
+        "zlib": zlib.decompressobj,
+        "bz2": bz2.BZ2Decompressor,
+        "lzma": lzma.LZMADecompressor,
+    }[codec]
+    decoder, total = make(), 0
+    for part in parts:
+        data = part
+        while True:
+            found = len(decoder.decompress(data, STEP))
+            total += found
+            if total > limit:
+                return total
+            if decoder.eof:  # another stream may follow
+                data, decoder = decoder.unused_data, make()
             else:
-                part, data = decoder.decompress(data, 1 << 20), b""
-            total += len(part)
-            if not part and not data:
+                data = getattr(decoder, "unconsumed_tail", b"")
+                if found:
+                    continue  # more may be on its way
+            if not data:
                 break
-        data = decoder.unused_data if decoder.eof else b""
-        if len(data) >= before:
-            break
     return total

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +20,15 @@ from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
-from tilepipe.sources.checks import READERS, SPARE_BYTES, check_size, given_resolution, usable
+from tilepipe.sources.checks import (
+    LARGE_PIECE_BYTES,
+    READERS,
+    SPARE_BYTES,
+    check_size,
+    decoding_alone,
+    given_resolution,
+    usable,
+)
 from tilepipe.sources.companions import check_companions, slide_files
 from tilepipe.sources.handles import Handles, content_sha256, stamp, unchanged
 from tilepipe.text import JSON
@@ -30,8 +39,10 @@ DECODED_BLOCK = 512
 """Levels above 0 are read in blocks of this size on a fixed grid, so a pixel never depends on the box asked."""
 BLOCKS_PER_THREAD = 32
 """Blocks of levels a thread keeps: at most 32 x 512 x 512 x 4 bytes (colours, mask) = 32 MiB."""
-TILE_COPIES = 8
+TILE_BYTES = 11
 """Bytes that a pixel of a stored tile takes while it is decoded: as stored, and as it goes to the cache."""
+WAVELETS = {"aperio": 24, "dicom": 24}
+"""The same in formats whose tiles may be JPEG 2000, which is decoded to 32 bits per colour."""
 PIECE_PIXELS = 4 << 20
 """Pixels OpenSlide renders at once; it takes about 12 bytes for each."""
 
@@ -114,7 +125,13 @@ class SlideSource:
     def cache_bytes(self) -> int:
         """Memory that the reader keeps in a process beyond the pixels it returns, with one thread reading levels."""
         blocks = BLOCKS_PER_THREAD * DECODED_BLOCK * DECODED_BLOCK * 4
-        return SLIDE_CACHE_BYTES + blocks + max(0, READERS * self._tile_pixels * TILE_COPIES - SPARE_BYTES)
+        at_once = (1 if self._large else READERS) * self._tile_pixels * WAVELETS.get(self.vendor, TILE_BYTES)
+        return SLIDE_CACHE_BYTES + blocks + max(0, at_once - SPARE_BYTES)
+
+    @property
+    def _large(self) -> bool:
+        """Whether tiles are decoded by one thread at a time."""
+        return 4 * self._tile_pixels > LARGE_PIECE_BYTES
 
     @property
     def files(self) -> list[Path]:
@@ -187,7 +204,8 @@ class SlideSource:
         )
         try:
             slide = _handles.get(self._stamp, self._open)
-            return np.asarray(slide.read_region(corner, level, (box.width, box.height)))
+            with decoding_alone(os.getpid()) if self._large else nullcontext():
+                return np.asarray(slide.read_region(corner, level, (box.width, box.height)))
         except openslide.OpenSlideError as error:
             _handles.drop(self._stamp)
             raise InputError(

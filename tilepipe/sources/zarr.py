@@ -7,11 +7,10 @@ import itertools
 import json
 import lzma
 import os
-import threading
 import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from tilepipe.sources.checks import (
     LARGE_PIECE_BYTES,
     check_dtype,
     check_size,
+    decoding_alone,
     decoding_bytes,
     given_resolution,
     pick,
@@ -144,10 +144,13 @@ class ZarrSource:
         picked = {"bands": list(self._bands), **self._picks, "axes": self._axes}
         return {"reader": "zarr", "sha256": digest.hexdigest(), "shape": list(self.shape), **picked}
 
-    @property
+    @cached_property
     def cache_bytes(self) -> int:
         """Memory that decoding takes in a process beyond the pixels that are returned."""
-        return USUAL_BYTES + max(decoding_bytes(level.piece_bytes, level.piece_bytes) for level in self._levels)
+        return USUAL_BYTES + max(
+            decoding_bytes(level.piece_bytes, level.chunks.stored_bytes(level.piece_bytes), level.chunks.copies)
+            for level in self._levels
+        )
 
     @property
     def files(self) -> list[Path]:
@@ -275,15 +278,9 @@ class ZarrPlanes:
             left = iter(part)
             wanted = tuple(slice(*next(left)) if isinstance(k, slice) else k for k in where)
             at = tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(part, spans, strict=True))
-            with _alone(os.getpid()) if self.piece_bytes > LARGE_PIECE_BYTES else nullcontext():
+            with decoding_alone(os.getpid()) if self.piece_bytes > LARGE_PIECE_BYTES else nullcontext():
                 found[at] = self.array[wanted]
         return found
-
-
-@lru_cache(maxsize=1)
-def _alone(process: int) -> threading.Lock:
-    """Return what one thread of this process holds while it decodes a large chunk."""
-    return threading.Lock()
 
 
 def _open(name: str, path: Path) -> AnyArray | zarr.Group:
