@@ -123,3 +123,26 @@ def test_no_classical_answer_comes_near_a_bundled_network(name: str, monkeypatch
     for method in ("threshold", "watershed", "kmeans", "region_growing"):
         found, _ = script.classical(method, taken, config.classes)
         assert script.score(found, scored).mean_iou < network - 0.05, method
+
+
+def test_memory_of_polygons_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = loaded("vectors", monkeypatch)
+    monkeypatch.setattr(
+        sys, "argv", ["vectors.py", "--cells", "8", "--work", str(tmp_path), "--only", "GeoPackage, right"]
+    )
+    module.main()
+    features, memory, *_ = rows(capsys.readouterr().out)["GeoPackage, right angles"]
+    assert features == "64"
+    assert int(memory.removesuffix(" MiB").replace(",", "")) > 60
+
+
+def test_objects_of_the_samples_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = loaded("objects", monkeypatch)
+    monkeypatch.setattr(module, "IMAGES", tmp_path)
+    module.pictures()
+    for name in ("buildings_clean.png", "nuclei_split.png"):
+        with Image.open(tmp_path / name) as drawn:
+            colours = np.asarray(drawn.convert("RGB")).astype(int)
+            assert (np.abs(colours - (255, 225, 0)).sum(-1) < 20).mean() > 0.01

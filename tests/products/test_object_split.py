@@ -54,6 +54,20 @@ def test_a_neck_is_narrow_beside_the_thinner_part() -> None:
     assert split(what, neck * 1.15).max() == 2
 
 
+def test_a_dent_of_one_pixel_is_no_neck() -> None:
+    thin = (abs(Y - 40) < 3) & (abs(X - 60) < 15)
+    thin[38, 58:62] = thin[42, 58:62] = False
+    assert split(thin, 0.8).max() == 1
+
+
+def test_a_hollow_object_is_parted_from_its_neighbour() -> None:
+    what = disc(40, 40, 20) | disc(40, 72, 15)
+    hollow = what & ~disc(40, 40, 8)
+    found = split(hollow, 0.8, what)
+    assert found.max() == 2
+    np.testing.assert_array_equal(found, np.where(hollow, split(what, 0.8), 0))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 999), st.sampled_from([0.6, 0.8, 0.95]))
 def test_objects_are_connected_and_cover_the_component(seed: int, neck: float) -> None:

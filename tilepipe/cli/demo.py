@@ -36,6 +36,8 @@ class Demo:
     """Bundled model."""
     settings: Settings
     """What the command line would be given."""
+    products: tuple[str, ...]
+    """The same for `of`; those whose packages are not installed are left out."""
 
 
 DEMOS = (
@@ -43,13 +45,15 @@ DEMOS = (
         "aerial",
         "banepa_east_rgb.tif",
         "buildings",
-        {"mask": SAMPLES / "banepa_east_area.geojson", "of": ["cog", "csv", "overlay"]},
+        {"mask": SAMPLES / "banepa_east_area.geojson", "min_area": 10.0},
+        ("cog", "vectors", "csv", "objects", "overlay"),
     ),
     Demo(
         "slide",
         "CMU-1-Small-Region.svs",
         "nuclei",
-        {"window": (760, 2080, 640, 640), "of": ["ome-zarr", "geojson", "csv", "overlay"]},
+        {"window": (760, 2080, 640, 640), "split": True, "min_area": 10.0},
+        ("ome-zarr", "geojson", "csv", "objects", "qupath", "overlay"),
     ),
 )
 
@@ -58,7 +62,7 @@ DEMOS = (
 @option("-o", "--output", default="demo-output", show_default=True, help="Folder for what it makes.")
 @with_options(*TALK)
 def demo(output: str, mode: str, quiet: bool) -> None:
-    """Segment a real aerial image and part of a real slide; prints where label maps, numbers and pictures are."""
+    """Segment a real aerial image and part of a real slide; prints where labels, polygons, objects and pictures are."""
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     for one in DEMOS:
@@ -72,9 +76,15 @@ def demo(output: str, mode: str, quiet: bool) -> None:
 def make(one: Demo, image: Path, folder: Path, listener: Listener) -> list[Path]:
     """Segment one image and paint it beside its labels; return the paths of what was written."""
     import tilepipe
+    from tilepipe.products.formats import missing_packages
     from tilepipe.products.quicklook import write_beside
 
-    settings: Settings = {**one.settings, "overwrite": True}
+    missing = {name: missing_packages(name) for name in one.products}
+    for name, packages in missing.items():
+        if packages:
+            say.err(f"{name} is left out: {', '.join(packages)} not installed; pip install 'tilepipe[vectors]'")
+    written = [name for name in one.products if not missing[name]]
+    settings: Settings = {**one.settings, "of": written, "overwrite": True}
     result = tilepipe.segment(image, one.model, folder / f"{one.name}.labels", listener=listener, **settings)
     picture = folder / f"{one.name}.png"
     picture.unlink(missing_ok=True)

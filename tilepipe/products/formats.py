@@ -127,11 +127,15 @@ def refuse_unknown(of: Iterable[str]) -> None:
     for name in of:
         if name not in PRODUCTS:
             raise UsageError(f"product {name!r} is not known; use {', '.join(PRODUCTS)}")
-        for package in PRODUCTS[name].needs:
-            if find_spec(package) is None:
-                raise UsageError(
-                    f"{name} is written with {package}, which is not installed; run: pip install 'tilepipe[vectors]'"
-                )
+        for package in missing_packages(name):
+            raise UsageError(
+                f"{name} is written with {package}, which is not installed; run: pip install 'tilepipe[vectors]'"
+            )
+
+
+def missing_packages(product: str) -> list[str]:
+    """Return the packages that a product is written with and that are not installed."""
+    return [package for package in PRODUCTS[product].needs if find_spec(package) is None]
 
 
 def output_paths(output: Path, of: list[str]) -> dict[str, Path]:

@@ -58,21 +58,19 @@ class MapObject:
 
 
 def objects(material: Material) -> Iterator[MapObject]:
-    """Yield the objects of the labels, measured; those smaller than the option `min_area` are left out.
+    """Yield the objects of the labels, measured; components smaller than the option `min_area` are left out.
 
     Components that are too large to be split are noted in the material.
     """
-    labels, image, least = material.maps[LABELS], material.image, material.options.min_area or 0.0
+    labels, image = material.maps[LABELS], material.image
     ruler = Ruler.of(labels)
     bands = image_means(image, labels) if image is not None else None
     margin = layer_means(material.maps[MARGIN]) if MARGIN in material.maps else None
     unsplit: list[str] = []
-    found, number = _pieces(material), 0
+    found, number = _pieces(material, ruler), 0
     while some := list(islice(found, BATCH)):
         areas, perimeters = ruler.measure([piece.outline.rings for piece in some])
         for piece, area, perimeter in zip(some, areas.tolist(), perimeters.tolist(), strict=True):
-            if area < least:
-                continue
             number += 1
             rings, shape = piece.outline.rings, shape_of(piece.outline.rings)
             if piece.unsplit:
@@ -106,14 +104,25 @@ class _Piece:
     unsplit: bool = False
 
 
-def _pieces(material: Material) -> Iterator[_Piece]:
+def _pieces(material: Material, ruler: Ruler) -> Iterator[_Piece]:
     options = material.options
-    for component, outline in enumerate(outlines(material.maps[LABELS]), 1):
+    for component, outline in _components(material, ruler):
         unsplit = options.split and max(bounds(outline.rings).shape) > LARGEST
         if options.split and not unsplit:
             yield from (_Piece(component, part) for part in parts_of(outline, options.neck or NECK))
         else:
             yield _Piece(component, outline, unsplit)
+
+
+def _components(material: Material, ruler: Ruler) -> Iterator[tuple[int, Outline]]:
+    """Yield the components that are not too small, with their numbers."""
+    found, least = enumerate(outlines(material.maps[LABELS]), 1), material.options.min_area
+    if not least:
+        yield from found
+        return
+    while some := list(islice(found, BATCH)):
+        areas, _ = ruler.measure([outline.rings for _, outline in some])
+        yield from (one for one, area in zip(some, areas, strict=True) if area >= least)
 
 
 def parts_of(outline: Outline, neck: float) -> list[Outline]:
