@@ -129,3 +129,9 @@ def test_written_and_opened_again(tmp_path: Path, name: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         open_label_file(tmp_path / "labels.tif")
+
+
+def test_a_file_that_holds_no_labels_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    (tmp_path / "roofs.gpkg").write_bytes(b"SQLite format 3\0")
+    with pytest.raises(InputError, match="give the GeoTIFF or OME-Zarr of a run, or its work directory"):
+        open_label_file(tmp_path / "roofs.gpkg")

@@ -99,7 +99,10 @@ def read_cog(path: Path) -> LabelMap:
             shape, place, block = (file.height, file.width), georeference_of(file), (TIFF_BLOCK * 2, TIFF_BLOCK * 2)
             return labels_from(said, shape, file.dtypes[0], partial(_read, str(path)), block, place)
     except (*GDAL_ERRORS, *UNREADABLE) as error:
-        raise InputError(f"{path} cannot be opened as a label map: {reason(error)}") from error
+        raise InputError(
+            f"{path} cannot be opened as a label map: {reason(error)}; give the GeoTIFF or OME-Zarr of a run, "
+            "or its work directory"
+        ) from error
 
 
 @contextmanager
