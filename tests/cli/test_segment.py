@@ -57,7 +57,9 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(image: Path, model: Path, 
     assert main(["segment", str(image), "-m", str(model), "--dry-run"]) == 0
     dry = capsys.readouterr().out
     assert main(["plan", str(image), "-m", str(model)]) == 0
-    assert capsys.readouterr().out == dry
+    shown = capsys.readouterr().out
+    steady = [line for line in dry.splitlines() if " are free" not in line]  # what is free changes meanwhile
+    assert [line for line in shown.splitlines() if " are free" not in line] == steady
     assert "150 x 210" in dry
     assert [path.name for path in image.parent.iterdir()] == ["scene.tif"]
 

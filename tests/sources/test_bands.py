@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +201,63 @@ def test_the_command_line_and_info(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (
         main(["plan", str(path), "-m", "buildings", "--bands", "R,G,B", "--mask", "none", "--pixel-size", "0.3"]) == 0
     )
+
+
+def item(image: Path, bands: list[dict[str, Any]], key: str = "bands", href: str = "./in.tif") -> dict[str, Any]:
+    assets = {"image": {"href": href, key: bands}, "thumbnail": {"href": "thumbnail.png"}}
+    fields = {"type": "Feature", "stac_version": "1.1.0", "id": "x", "properties": {}, "assets": assets}
+    image.with_suffix(".json").write_text(json.dumps(fields))
+    return fields
+
+
+@pytest.mark.parametrize(("key", "common"), [("bands", "eo:common_name"), ("eo:bands", "common_name")])
+def test_a_stac_item_beside_the_file_names_its_bands(key: str, common: str, tmp_path: Path) -> None:
+    """NAIP: 4 bands, of which the TIFF itself says nothing."""
+    path = write(tmp_path / "in.tif", PIXELS, (GREY,) * 4)
+    with pytest.raises(InputError, match=r"has 4 bands and m reads 3; .*`bands=\[1, 2, 3\]`"):
+        chosen(path, 3)
+    words = ["nir", "blue", "green", "red"]
+    item(path, [{"name": f"B{k}", common: word} for k, word in enumerate(words, 1)], key)
+    source, said = chosen(path, 3)
+    assert (source.read(WHOLE) == PIXELS[[3, 2, 1]]).all()
+    assert said == [
+        "bands 4 (B4 red), 3 (B3 green), 2 (B2 blue) are read, as the file names them; left out: 1 (B1 nir)"
+    ]
+    assert (open_source(path, bands="B4,nir").read(WHOLE) == PIXELS[[3, 0]]).all()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"stac_version": "1.1.0"}', '{"stac_version": "1.1.0", "assets": {"a": {"href": 3}}}']
+)
+def test_what_is_no_item_of_this_file_names_nothing(text: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "in.tif", PIXELS, (GREY,) * 4)
+    path.with_suffix(".json").write_text(text)
+    assert [band.name for band in open_source(path).file_bands] == [""] * 4  # type: ignore[attr-defined]
+    bands = [{"name": "red"}] * 4
+    for other in ({"href": "https://host/other.tif"}, {"bands": bands[:3]}):
+        item(path, **{"bands": bands, **other})  # type: ignore[arg-type]
+        assert [band.name for band in open_source(path).file_bands] == [""] * 4  # type: ignore[attr-defined]
+
+
+def test_names_of_numbered_bands_are_told_in_any_spelling(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.tif", PIXELS, (GREY,) * 4, ("B02", "B03", "B04", "B08"))
+    assert (open_source(path, bands="B4,B3,B2").read(WHOLE) == PIXELS[[2, 1, 0]]).all()
+    source, said = chosen(path, 3, band_names=("Band 4", "band_3", "B2"))
+    assert (source.read(WHOLE) == PIXELS[[2, 1, 0]]).all()
+    assert "bands 3 (B04), 2 (B03), 1 (B02) are read" in said[0]
+    with pytest.raises(UsageError, match="no band called 'B8A'"):
+        open_source(path, bands="B8A")
+
+
+def test_chosen_bands_are_a_row_of_the_fit_table_and_info_takes_bands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "in.tif", PIXELS, (RED, GREEN, BLUE, ColorInterp.undefined), ("", "", "", "nir"))
+    assert main(["plan", str(path), "-m", "buildings", "--pixel-size", "0.3"]) == 0
+    shown = capsys.readouterr().out
+    assert "bands       note     bands 1 (red), 2 (green), 3 (blue) are read" in shown
+    assert "left out: 4 (nir)" in shown
+    assert main(["info", str(path), "--bands", "nir,R"]) == 0
+    assert "band names: 4 nir, 1 red" in capsys.readouterr().out
+    assert main(["info", str(path), "--bands", "swir"]) == 2
+    assert "its bands are 1 red, 2 green, 3 blue, 4 nir" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
-from tilepipe.cli.options import SCENE, TRUST, given, with_options
+from tilepipe.cli.options import BANDS, SCENE, TRUST, given, with_options
 from tilepipe.errors import TilepipeError
 from tilepipe.paths import refuse_special
 from tilepipe.sources.base import Source
@@ -25,9 +25,9 @@ MODELS = (".model", ".onnx", ".ts", ".torchscript", ".pt", ".pt2", ".pth", ".ckp
 @click.command(cls=Command)
 @click.argument("target", metavar="IMAGE|MODEL|RUN")
 @TRUST
-@with_options(*SCENE)
+@with_options(BANDS, *SCENE)
 @option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(target: str, trust_model: str | None, as_json: bool, **options: int | None) -> None:
+def info(target: str, trust_model: str | None, as_json: bool, **options: int | str | None) -> None:
     """Print what an image, a model (directory, file or bundled name) or a run (its work directory) is."""
     described = describe(target, trust_model, given(options))
     if as_json:
@@ -46,15 +46,18 @@ def _line(name: str, value: object) -> str:
     return str(yaml.serialize(node, Dumper=yaml.SafeDumper, width=120))
 
 
-def describe(target: str, trust_model: str | None = None, scene: dict[str, int] | None = None) -> JSON:
-    """Return described of JSON types; `scene` picks one image of a file. Raises `InputError` or `ModelError`."""
+def describe(target: str, trust_model: str | None = None, options: JSON | None = None) -> JSON:
+    """Return described of JSON types; `options` pick bands or one image of a file.
+
+    Raises `InputError`, `UsageError` or `ModelError`.
+    """
     path = Path(target)
     if runs := [plan.parent for pattern in ("plan.json", "*/plan.json") for plan in path.glob(pattern)]:
         return _run(max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns))
     named = path.suffix.lower() in MODELS or not (path.suffix or path.exists())
     if named or (path / "model.json").exists():
         return _model(target, trust_model)
-    return _labels(path) or _image(target, scene or {})
+    return _labels(path) or _image(target, options or {})
 
 
 def _model(name: str, trust_model: str | None) -> JSON:
@@ -89,19 +92,20 @@ def _labels(path: Path) -> JSON | None:
     }
 
 
-def _image(path: str, scene: dict[str, int]) -> JSON:
+def _image(path: str, options: JSON) -> JSON:
     from tilepipe.sources.band_choice import alpha_of
-    from tilepipe.sources.bands import bands_of, listed
+    from tilepipe.sources.bands import read_of
     from tilepipe.sources.open import open_source
 
-    source = open_source(path, **scene)
+    source = open_source(path, **options)
     bands, height, width = source.shape
     where = source.georeference
+    named = ", ".join(f"{number} {band}" for number, band in read_of(source).items())
     notes = list(getattr(source, "notes", ()))
     return {
         "image": source.name,
         "bands": bands,
-        "band names": listed(bands_of(source)) if hasattr(source, "file_bands") else None,
+        "band names": named if hasattr(source, "file_bands") else None,
         "alpha": alpha_of(source),
         "height": height,
         "width": width,

@@ -78,6 +78,8 @@ SCENE = (
     expert(IMAGE, "--t", type=click.IntRange(min=0), metavar="N", help="Plane along t, from 0."),
 )
 
+BANDS = option("--bands", metavar="LIST", help="Bands to read, by number or name: 4,3,2 or R,G,B.")
+
 PRODUCTS = (
     "Products to write: cog, ome-zarr, geojson, vectors (GeoPackage), flatgeobuf, shapefile, geoparquet, csv "
     "(numbers), objects (CSV), objects-parquet, qupath (objects), png, overlay (picture over the image)."
@@ -146,7 +148,7 @@ SETTINGS = (
         help="Image data: auto (as the file says), none (all), value:255 (other values). Or what gets a label: tissue, "
         "or a GeoJSON file.",
     ),
-    option("--bands", metavar="LIST", help="Bands to read, by number or name: 4,3,2 or R,G,B."),
+    BANDS,
     option(
         "--layers",
         type=comma_list,

@@ -131,7 +131,8 @@ def segment(
     kept = kept_plan(order.directory, order.key)
     job = kept_job(image, model, request, kept) if kept else make_job(image, model, request, listener=tell)
     job = replace(job, plan=with_machine(job.plan, model, outputs.work.parent))
-    for text in short_form(job.plan.fit_table):
+    # Of a run that goes on or is complete, only what is not ok is said again.
+    for text in short_form(row for row in job.plan.fit_table if kept is None or row.state != "ok"):
         tell(Event("plan", message=text))
     if kept is None:
         refuse_full_disk(job.plan)

@@ -15,7 +15,7 @@ from tilepipe.errors import InputError
 from tilepipe.models.card import ModelCard
 from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.settings import Request
-from tilepipe.sources.bands import Picked, bands_of, listed
+from tilepipe.sources.bands import Picked, read_of
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.sample import SIDE, Sample, fill_value, sample_of
 from tilepipe.text import crs_name, setting
@@ -59,8 +59,8 @@ def _bands(source: Source, card: ModelCard) -> tuple[FitRow, ...]:
         FitRow("bands", "warning" if note.startswith(warning) else "note", note.removeprefix(warning))
         for note in picked.notes
     ]
-    bands, names = bands_of(source), ", ".join(card.band_names)
-    read = listed(bands) if any(map(str, bands)) else f"{source.shape[0]}"
+    names = ", ".join(card.band_names)
+    read = ", ".join(f"{number} {band}" for number, band in read_of(source).items())
     return tuple(rows) or (FitRow("bands", "ok", f"{read}{f'; model {card.name} reads {names}' if names else ''}"),)
 
 

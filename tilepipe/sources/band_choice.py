@@ -17,6 +17,7 @@ from tilepipe.sources.bands import (
     bands_of,
     listed,
     numbers_of,
+    plain_name,
     two_values,
     with_bands,
 )
@@ -180,9 +181,7 @@ def _named(bands: Sequence[Band], of: tuple[int, ...], names: tuple[str, ...]) -
 
 def _same(band: Band, name: str) -> bool:
     wanted = Band(name)
-    return band.name.strip().casefold() == name.strip().casefold() or (
-        bool(wanted.meaning) and wanted.meaning == band.meaning
-    )
+    return plain_name(band.name) == plain_name(name) or (bool(wanted.meaning) and wanted.meaning == band.meaning)
 
 
 def _coloured(bands: Sequence[Band], of: tuple[int, ...]) -> tuple[int, ...]:

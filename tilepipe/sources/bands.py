@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,9 +37,10 @@ class Band:
     """What a file says about one of its bands."""
 
     name: str = ""
-    """Name: a GeoTIFF's band description or an OME channel name; '' where the file has none."""
+    """Name: a GeoTIFF's band description, a name in a STAC item or an OME channel name; '' if there is none."""
     colour: str = ""
-    """Colour: red, green, blue, nir, alpha, undefined or another word of GDAL; '' where the file does not say."""
+    """Colour: red, green, blue, nir, alpha, undefined or another word of GDAL or of STAC's common names; '' if the file
+    does not say."""
 
     @property
     def meaning(self) -> str:
@@ -68,6 +70,15 @@ def bands_of(source: Source) -> tuple[Band, ...]:
     return known or (Band(),) * source.shape[0]
 
 
+def read_of(source: Source) -> dict[int, Band]:
+    """Return the bands of a source that are read, in this order, by their numbers in the file."""
+    bands, picked = bands_of(source), getattr(source, "picked", Picked())
+    numbers = picked.bands or getattr(source, "numbers", None) or range(1, source.shape[0] + 1)
+    if len(bands) != source.shape[0]:
+        bands = tuple(bands[number - 1] for number in numbers)
+    return dict(zip(numbers, bands, strict=True))
+
+
 def listed(bands: Sequence[Band]) -> str:
     """Return '1 red, 2 green, 3 blue, 4 alpha'."""
     return ", ".join(f"{number} {band}" for number, band in enumerate(bands, 1))
@@ -86,7 +97,7 @@ def _number(name: str, word: int | str, bands: Sequence[Band]) -> int:
         return int(text)
     wanted = text.casefold()
     for found in (
-        [k for k, band in enumerate(bands, 1) if band.name.strip().casefold() == wanted],
+        [k for k, band in enumerate(bands, 1) if plain_name(band.name) == plain_name(text)],
         [k for k, band in enumerate(bands, 1) if band.meaning and band.meaning == _COLOUR_OF.get(wanted, wanted)],
     ):
         if len(found) == 1:
@@ -94,6 +105,13 @@ def _number(name: str, word: int | str, bands: Sequence[Band]) -> int:
         if found:
             raise UsageError(f"{name} has {len(found)} bands called {text!r} ({listed(bands)}); name them by number")
     raise UsageError(f"{name} has no band called {text!r}; its bands are {listed(bands)}")
+
+
+def plain_name(name: str) -> str:
+    """Return a band's name in lower case; B4, B04, Band 4 and band_04 are all 'b4'."""
+    text = name.strip().casefold()
+    numbered = re.fullmatch(r"b(?:and)?[ _-]?0*(\d+a?)", text)
+    return f"b{numbered[1]}" if numbered else text
 
 
 def with_bands(source: Source, numbers: Sequence[int]) -> Source:
@@ -111,7 +129,8 @@ def with_picked(source: Source, picked: Picked) -> Source:
     result = with_bands(source, picked.bands) if picked.bands else source
     if picked.valid:
         result = ValidByBand(result, with_bands(source, [picked.valid]), picked.valid)
-    return Chosen(result, picked)
+    named = bands_of(source)
+    return Chosen(result, picked, tuple(named[number - 1] for number in picked.bands) or named)
 
 
 class Chosen(Wrapped):
@@ -120,9 +139,10 @@ class Chosen(Wrapped):
     chosen = True
     """Nobody chooses again."""
 
-    def __init__(self, source: Source, picked: Picked) -> None:
+    def __init__(self, source: Source, picked: Picked, named: tuple[Band, ...]) -> None:
         super().__init__(source)
         self.picked = picked
+        self.file_bands = named
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
-from tilepipe.sources.bands import Band
+from tilepipe.sources.bands import UNDEFINED, Band
 from tilepipe.sources.base import Georeference, Resolution, Source, all_finite, read_reflected
 from tilepipe.sources.beside import check_beside, check_links, side_files
 from tilepipe.sources.checks import (
@@ -35,6 +35,7 @@ from tilepipe.sources.geotiff_gdal import GDAL_CACHE_BYTES, gdal, mine, open_dat
 from tilepipe.sources.geotiff_tags import is_one_bit, mask_kind, pick_bands, printed_resolution
 from tilepipe.sources.handles import content_sha256, stamp, unchanged
 from tilepipe.sources.lossy import is_lossy
+from tilepipe.sources.stac_bands import stac_bands
 from tilepipe.sources.strip_cache import ROW_CACHE_BYTES, Striped, band_rows
 from tilepipe.text import JSON
 
@@ -122,11 +123,18 @@ class GeoTiffSource:
         self.dtype: DType = found
         self.shape = (len(self._bands), int(dataset.height), int(dataset.width))
         self._mask = mask_kind(dataset, self._bands)
-        described = zip(dataset.descriptions, dataset.colorinterp, strict=True)
-        self.file_bands = tuple(Band(name or "", colour.name) for name, colour in described)
+        self.file_bands = self._named(dataset)
         self._nodatas = [dataset.nodatavals[band - 1] for band in self._bands]
         self._files = self._contents(dataset)
         self._lay_out(dataset)
+
+    def _named(self, dataset: DatasetReader) -> tuple[Band, ...]:
+        """Return what the file calls its bands; what it leaves open is taken from a STAC item beside it."""
+        told = stac_bands(self._stamp.path, dataset.count) or [("", "")] * dataset.count
+        return tuple(
+            Band(description or name, common if common and colour.name in UNDEFINED else colour.name)
+            for description, colour, (name, common) in zip(dataset.descriptions, dataset.colorinterp, told, strict=True)
+        )
 
     def _contents(self, dataset: DatasetReader) -> list[str]:
         """Return the files whose bytes hold pixels or masks; of side files only the values that are read count.
@@ -159,6 +167,11 @@ class GeoTiffSource:
             self._band_rows = band_rows(whole_height, row_bytes, height)
             bands = -(-whole_height // self._band_rows)
             self.cache_bytes += max(ROW_CACHE_BYTES, min(2, bands) * self._band_rows * row_bytes)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Numbers of the bands that are read, from 1 in `file_bands`."""
+        return tuple(self._bands)
 
     def picking(self, numbers: Sequence[int]) -> GeoTiffSource:
         """Return the same file with other bands, by number from 1."""
