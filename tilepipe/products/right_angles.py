@@ -9,26 +9,39 @@ from tilepipe.products.outline import Floats
 
 ALIKE = 0.7
 """Least intersection over union with the region; what is less alike keeps its outline."""
+PLAINER = 0.04
+"""Intersection over union that is given up for a shape of fewer corners."""
 
 
 def right_angled(rings: list[Floats], region: list[Floats], step: float) -> list[Floats] | None:
     """Return rings whose edges meet at right angles, or None if they would be too unlike the region, or not valid.
 
     `rings` are those of a simplified outline, `region` those that were traced, (N, 2) and closed, in a unit of length;
-    edges shorter than `step` are left out. Of the mean direction of the edges and that of the smallest rectangle around
-    the region, the one is taken that comes closer to the region.
+    edges shorter than `step` are left out. Of the mean direction of the edges, that of the longest edge and that of the
+    smallest rectangle around the region, the one is taken that comes closest to the region; one with fewer corners if
+    it is hardly less alike.
     """
     wanted = shapely.Polygon(region[0], region[1:])
-    best, alike = None, ALIKE
-    for angle in (_direction(rings[0]), _direction(shapely.get_coordinates(shapely.oriented_envelope(wanted)))):
+    found: list[tuple[float, list[Floats]]] = []
+    around = shapely.get_coordinates(shapely.oriented_envelope(wanted))
+    angles = _direction(rings[0]), _longest(rings[0]), _direction(around)
+    for angle in angles:
         turned = [_squared(ring @ _turn(-angle), step) for ring in rings]
         if turned[0] is None:
             continue
         squared = [ring @ _turn(angle) for ring in turned if ring is not None]
         shape = shapely.Polygon(squared[0], squared[1:])
-        if shape.is_valid and (found := _alike(shape, wanted)) >= alike:
-            best, alike = squared, found
-    return best
+        if shape.is_valid:
+            found.append((_alike(shape, wanted), squared))
+    best = max((alike for alike, _ in found), default=0.0)
+    good = [one for one in found if one[0] >= max(ALIKE, best - PLAINER)]
+    return min(good, key=lambda one: (sum(map(len, one[1])), -one[0]))[1] if good else None
+
+
+def _longest(ring: Floats) -> float:
+    """Return the angle of the longest edge."""
+    edges = np.diff(ring, axis=0)
+    return float(np.arctan2(*edges[np.argmax(np.hypot(*edges.T))][::-1]))
 
 
 def _alike(one: shapely.Polygon, other: shapely.Polygon) -> float:
