@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 import pickle
+import re
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import tilepipe as tp
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
@@ -85,3 +88,26 @@ def test_refuses_what_is_no_module_and_a_stride_that_does_not_fit() -> None:
         Model.from_torch(lambda x: x, ModelCard(bands=1, classes=("a",)))  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="card says stride 6, the network subsamples by 4; give the card stride=4"):
         small(stride=6)
+
+
+def test_a_card_without_a_stride_gets_that_of_the_network() -> None:
+    network = tp.load_model("buildings").module
+    card = tp.ModelCard(bands=3, classes=["other", "building"])
+    for model in (tp.Model.from_torch(network, card), tp.Model.from_torch(network, card, output="logits")):
+        assert model.card.stride == network.stride > 1
+    with pytest.raises(ModelError, match=f"card says stride 1, the network subsamples by {network.stride}"):
+        tp.Model.from_torch(network, tp.ModelCard(bands=3, classes=["other", "building"], stride=1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"classess": ["a", "b"]}, "field 'classess' is unknown; did you mean 'classes'?"),
+        ({"classes": ["a", "b"], "zzz": [1]}, "field 'zzz' is unknown; known are arch, band_names"),
+    ],
+)
+def test_an_unknown_field_of_a_card_names_the_nearest(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(words)):
+        tp.ModelCard(bands=3, **fields)
+    with pytest.raises(ModelError, match=re.escape(words)):
+        ModelCard.from_json(json.dumps({"bands": 3, **fields}), "m.json")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tilepipe.errors import ModelError
 from tilepipe.paths import refuse_special
-from tilepipe.text import JSON, wrong_value
+from tilepipe.text import JSON, did_you_mean, wrong_value
 
 Output = Literal["logits", "probabilities", "labels"]
 """What a network gives: scores of any size, the result of a softmax or sigmoid, or finished labels."""
@@ -187,4 +187,8 @@ class ModelCard(BaseModel):
 
 
 def _first_problem(name: str, error: ValidationError) -> str:
-    return f"{name}: {wrong_value(error.errors()[0])}"
+    # A field that is spelled wrongly explains one that is missing.
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        return f"{name}: field {did_you_mean(str(first['loc'][0]), ModelCard.model_fields)}"
+    return f"{name}: {wrong_value(first)}"

@@ -78,7 +78,7 @@ class Model:
             raise ModelError(f"a {type(module).__name__} is not a torch.nn.Module; wrap a function in a module first")
         if output is not None or key is not None:
             said = {"output": output or card.output, "key": card.key if key is None else key}
-            card = ModelCard(**{**card.model_dump(), **said})
+            card = ModelCard(**{**card.model_dump(exclude_unset=True), **said})
         model = cls.owning(own_copy(module), card, name)
         if type(module).__module__.startswith("tilepipe."):
             return model
@@ -89,9 +89,12 @@ class Model:
     def owning(cls, module: nn.Module, card: ModelCard, name: str = "python") -> Model:
         """Wrap a module that nobody else holds; it is switched to eval mode and moved to float32 on the CPU.
 
-        Raises `ModelError` when the card's stride does not fit the module's own `stride`, or names one class only.
+        A card that states no stride gets the module's own `stride`. Raises `ModelError` if the card states another one
+        that does not fit, or names one class only.
         """
         stride = getattr(module, "stride", None)
+        if isinstance(stride, int) and "stride" not in card.model_fields_set:  # the card leaves it to the network
+            card = ModelCard(**{**card.model_dump(exclude_unset=True), "stride": stride})
         if isinstance(stride, int) and card.stride % stride:
             raise ModelError(
                 f"the card says stride {card.stride}, the network subsamples by {stride}; give the card stride={stride}"
