@@ -6,7 +6,7 @@ import io
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,8 +15,10 @@ from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import BANDS, SCENE, TRUST, given, with_options
 from tilepipe.errors import TilepipeError
 from tilepipe.paths import refuse_special
-from tilepipe.sources.base import Source
 from tilepipe.text import JSON, crs_name
+
+if TYPE_CHECKING:
+    from tilepipe.sources.base import Source
 
 MODELS = (".model", ".onnx", ".ts", ".torchscript", ".pt", ".pt2", ".pth", ".ckpt", ".safetensors")
 """Suffixes of models; what holds weights only is refused with what to do instead."""

@@ -60,7 +60,7 @@ def _memory(plan: Plan) -> FitRow:
     free, size = machine
     told = f"{most}; {format_bytes(free)} of {format_bytes(size)} are free"
     if plan.memory.total <= free:
-        return FitRow("memory", "ok", told)
+        return FitRow("memory", "ok", f"{most} of {format_bytes(size)}, and enough is free")
     what = "close other programs, or give `memory` or fewer `workers`"
     return FitRow("memory", "warning", f"the run may take {told}, so the system may end it; {what}")
 
@@ -75,7 +75,8 @@ def _disk(plan: Plan, folder: Path | None) -> FitRow:
     if not free:  # not known; the run says what the system says
         return FitRow("disk", "ok", most)
     if need <= free:
-        return FitRow("disk", "ok", f"{most}; {told}")
+        room = f"{free >> 30} GiB" if free >> 30 else format_bytes(free)
+        return FitRow("disk", "ok", f"{most}; {room} are free in {folder.absolute()}")
     what = "name an output on a larger disk, or make room"
     if free < least:
         return FitRow(
