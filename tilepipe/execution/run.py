@@ -1,4 +1,4 @@
-"""Run: a work directory from the first block to the published products.
+"""Run: the steps of `segment` in a work directory, from the first block to what run.json says.
 
     .<output>.lock                     held while a run works on this output; one per product
     .<output>.tilepipe/<key>/          plan, ledger and Zarr store of one request (see `keys`, `store`)
@@ -20,33 +20,32 @@ from functools import partial
 from pathlib import Path
 
 from tilepipe.errors import InputError, LockedError, ModelError, StorageError
-from tilepipe.events import Event, Listener
+from tilepipe.events import Listener
 from tilepipe.execution.block_queue import BlockQueue, Checked
 from tilepipe.execution.durable_array import Layout
-from tilepipe.execution.elapsed import timed
 from tilepipe.execution.executors import dask
-from tilepipe.execution.job import FAIL, Job
+from tilepipe.execution.file_state import FileState
+from tilepipe.execution.job import FAIL, NODATA, Job
 from tilepipe.execution.keys import Keys, kept_plan, read_plan, write_plan
 from tilepipe.execution.ledger import AGAIN, Ledger, read_records
 from tilepipe.execution.output_grid import Read, label_map, layer_map, output_resolution
 from tilepipe.execution.outputs import Outputs
-from tilepipe.execution.publish import is_published, is_whole, put_in_place, refuse_existing, write_products
-from tilepipe.execution.run_record import RECORD, RunRecord, load_record, read_record
+from tilepipe.execution.publish import is_published, is_whole, refuse_existing
+from tilepipe.execution.run_record import RECORD, RunRecord, read_record
 from tilepipe.execution.statistics.field import FIELD
 from tilepipe.execution.statistics.passes import take_statistics
 from tilepipe.execution.store import Store, drop_arrays
 from tilepipe.execution.trials import MODEL_FAILS
-from tilepipe.inference.profile.pace import Pace, keep_pace
+from tilepipe.inference.profile.pace import Pace
 from tilepipe.planning.certificate import Certificate
 from tilepipe.planning.certify import certificate_of, read_certificate, reproducibility_of, write_certificate
 from tilepipe.planning.memory import give_back
 from tilepipe.planning.plan import FORMAT
-from tilepipe.products.formats import LOSSLESS
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Material
+from tilepipe.products.vector_options import VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.sources.mask import Tissue
-from tilepipe.storage import locked, write_json
 from tilepipe.text import setting
 from tilepipe.tiling.grid import Index
 
@@ -73,97 +72,58 @@ class RunOrder:
         return self.outputs.work / self.key[:KEY_LENGTH]
 
 
-def finished(order: RunOrder) -> RunRecord | None:
-    """Return run.json when this very run is complete and its products are still as they were written, else None.
+def refuse_others(order: RunOrder) -> None:
+    """Raise `UsageError` before anything is computed if something that may not be replaced is at a final path."""
+    if finished(order) is None:
+        refuse_existing(order.outputs, own_record(order))
 
-    One with tiles that failed is not complete for somebody who asks to overwrite: they are tried again.
+
+def finished(order: RunOrder, on_tile_error: str = NODATA) -> RunRecord | None:
+    """Return run.json if this very run is complete and its products are still as they were written, else None.
+
+    A run with tiles that failed is not complete for somebody who asks to overwrite: they are tried again. With 'fail'
+    it raises `InputError` or `ModelError`.
     """
     record = own_record(order)
-    if record is None or (record["failed"] and order.outputs.overwrite):
+    if record is None or (record["failed"] and order.outputs.overwrite) or not is_published(record, order.outputs):
         return None
-    return record if is_published(record, order.outputs) else None
+    if record["failed"] and on_tile_error == FAIL:
+        raise _refused(record["failed"][0])(
+            f"{len(record['failed'])} tiles of this finished run have no labels; the first: {record['failed'][0]}; "
+            f"{setting(overwrite=True)} tries them again"
+        )
+    return record
 
 
 def own_record(order: RunOrder) -> RunRecord | None:
-    """Return run.json of this request, or None where it has not come that far."""
+    """Return run.json of this request, or None if it has not come that far."""
     record = read_record(order.directory)
     return record if record and record.get("request") == order.key else None
 
 
-def execute(job: Job, full: Source, order: RunOrder, listener: Listener) -> RunRecord:
-    """Compute what is missing, write the products, publish them; return what run.json says.
+def staged(order: RunOrder) -> RunRecord | None:
+    """Return run.json if a process died between the renames: everything is computed, so only they are left."""
+    before = own_record(order)
+    return before if before and not before["published"] and is_whole(order.directory, before) else None
 
-    `job.source` is the image on the prediction grid, `full` at full resolution. Raises `TilepipeError`; then the
-    finished blocks stay for the next try, and existing products stay as they were.
+
+def begin(job: Job, order: RunOrder) -> dict[str, FileState]:
+    """Return what is at the final paths and may be replaced, now that the locks keep others from changing it.
+
+    Raises `UsageError` if something else is there, `LockedError` if another process has begun with another plan.
     """
-    directory = order.directory
-    if finished(order) is None:
-        refuse_existing(order.outputs, own_record(order))
-    with locked(*order.outputs.locks):
-        # Again, now that nobody else can change it: another process may have finished the same run meanwhile.
-        record = finished(order)
-        if record and record["failed"] and job.on_tile_error == FAIL:
-            raise _refused(record["failed"][0])(
-                f"{len(record['failed'])} tiles of this finished run have no labels; the first: {record['failed'][0]}; "
-                f"{setting(overwrite=True)} tries them again"
-            )
-        message = "already complete, nothing to do"
-        if record is None:
-            record = _published(job, full, order, listener)
-            message = ""
-        # From here on labels are read from the product. GeoJSON alone does not hold them, so then the arrays stay.
-        if not record["failed"] and LOSSLESS & set(order.outputs.paths):
-            drop_arrays(directory)
-        listener(Event("done", message=message, data=dict(record)))
-        return record
-
-
-def _published(job: Job, full: Source, order: RunOrder, listener: Listener) -> RunRecord:
-    """Compute what is missing and put the products in place; return run.json."""
-    directory, before = order.directory, own_record(order)
-    replaces = refuse_existing(order.outputs, before)  # another run may have ended since
-    # A process died between the renames: everything is computed, so only the renames are left.
-    if before and not before["published"] and is_whole(directory, before):
-        return put_in_place(directory, before | {"replaces": before["replaces"] | replaces})
-    kept = kept_plan(directory, order.key)
+    replaces = refuse_existing(order.outputs, own_record(order))
+    if written := staged(order):
+        return written["replaces"] | replaces
+    kept = kept_plan(order.directory, order.key)
     # The plan was made before the lock was taken, and measures speed: another process may have kept another choice of
     # tiles by now, whose blocks must not be mixed with these.
     if kept is not None and kept.key({}, "") != job.plan.key({}, ""):
-        raise LockedError(f"another run of the same command has begun in {directory}; give the command again")
-    with timed(directory) as elapsed:
-        again = bool((before or {}).get("failed"))
-        record = _computed(job, full, order, listener, again=again)
-        write_json(directory / RECORD, record | {"replaces": replaces, "elapsed_seconds": elapsed()})
-        if kept is None:
-            keep_pace(job.model, job.plan.compute, _pace(job, record, elapsed()))
-    return put_in_place(directory, load_record(directory))
+        raise LockedError(f"another run of the same command has begun in {order.directory}; give the command again")
+    return replaces
 
 
-def _computed(job: Job, full: Source, order: RunOrder, listener: Listener, *, again: bool) -> RunRecord:
-    """Compute what is missing and write the products inside the work directory; return what run.json says of them."""
-    directory, outputs = order.directory, order.outputs
-    queue, failed = _predicted(job, order, listener, again=again)
-    material = Material.of(_maps(job, full, queue), full, tissue_of(job, full), outputs.options)
-    products = write_products(material, outputs, directory, listener)
-    # After the products: whatever changed up to here is noticed, and nothing stands at the final paths yet.
-    _refuse_changed(full, order, queue)
-    certificate = certificate_of(job.plan, job.model, reproducibility_of(job.plan, job.model))
-    write_certificate(certificate, directory)
-    return {
-        **_record(job, queue, certificate),
-        "key": order.keys.run(job.plan),
-        "request": order.key,
-        "products": products,
-        "contents": {file.path.name: file.content for file in outputs.files},
-        "polygons": outputs.options.to_dict(),
-        "numbers": material.numbers().to_dict(),
-        "choice": getattr(full, "selected", {}),
-        "failed": failed,
-        "published": False,
-    }
-
-
-def _refuse_changed(full: Source, order: RunOrder, queue: BlockQueue) -> None:
+def refuse_changed(full: Source, order: RunOrder, queue: BlockQueue) -> None:
     """Raise when the image or the work directory is no longer what the labels were made of."""
     directory = order.directory
     if not order.keys.still(full):
@@ -182,24 +142,18 @@ def _refuse_changed(full: Source, order: RunOrder, queue: BlockQueue) -> None:
         raise StorageError(f"{directory} was changed or removed while the run worked there; {AGAIN}")
 
 
-def maps_of(job: Job, full: Source, store: Store) -> dict[str, LabelMap]:
-    """Return the labels and the layers that a store holds, by name, on the output grid."""
-    return _read_by(job, full, lambda name: store.array(name).read)
-
-
-def _maps(job: Job, full: Source, queue: BlockQueue) -> dict[str, LabelMap]:
-    """The same for a run that has just been computed: every block is compared with its ledger line."""
-    return _read_by(job, full, partial(Checked, queue))
-
-
-def _read_by(job: Job, full: Source, reader: Callable[[str], Read]) -> dict[str, LabelMap]:
+def maps_of(job: Job, full: Source, reader: Callable[[str], Read]) -> dict[str, LabelMap]:
+    """Return the labels and the layers by name, on the output grid; `reader` returns what reads each of them."""
     plan, card, wanted = job.plan, job.model.card, job.wanted
     layers = {name: layer_map(name, plan, card, full, reader(name), wanted) for name in plan.layers}
     maps = {LABELS: label_map(plan, card, full, reader(LABELS), wanted), **layers}
-    if job.stated is None:
-        return maps
-    stated = output_resolution(plan, job.stated)
-    return {name: replace(found, resolution=stated) for name, found in maps.items()}
+    stated = output_resolution(plan, job.stated) if job.stated else None
+    return {name: replace(found, resolution=stated) for name, found in maps.items()} if stated else maps
+
+
+def stitch(job: Job, full: Source, queue: BlockQueue, options: VectorOptions) -> Material:
+    """Return the blocks as one map of labels and one of each layer; each is compared with its ledger line when read."""
+    return Material.of(maps_of(job, full, partial(Checked, queue)), full, tissue_of(job, full), options)
 
 
 def tissue_of(job: Job, full: Source) -> float | None:
@@ -221,12 +175,13 @@ def certificate(job: Job, directory: Path) -> Certificate:
         return certificate_of(job.plan, job.model)
 
 
-def _predicted(job: Job, order: RunOrder, listener: Listener, *, again: bool) -> tuple[BlockQueue, list[str]]:
-    """Compute the blocks that are missing; with `again` all of them, as a run that ended had tiles that failed.
+def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, list[str]]:
+    """Compute the blocks that are missing; all of them if an attempt has ended with tiles that failed.
 
     Also returns what could not be read or predicted, of patches and tiles, and why.
     """
     plan, directory = job.plan, order.directory
+    again = bool((own_record(order) or {}).get("failed"))
     if again or (job.on_tile_error == FAIL and _failed_in(directory / f"{FIELD}.jsonl")):
         drop_arrays(directory)  # labels were made of statistics that lack a patch
         (directory / RECORD).unlink(missing_ok=True)
@@ -263,8 +218,14 @@ def _failed_in(ledger: Path) -> list[Index]:
     return [block for block, record in read_records(ledger)[0].items() if record.failed]
 
 
-def _record(job: Job, queue: BlockQueue, certificate: Certificate) -> RunRecord:
+def record_of(job: Job, order: RunOrder, queue: BlockQueue, material: Material) -> RunRecord:
+    """Return what run.json says of a run that is computed and not yet published; write its certificate.
+
+    The caller adds the products, the tiles that failed, what is replaced, and how long the run took.
+    """
     plan, records = job.plan, queue.ledger.done.values()
+    certificate = certificate_of(plan, job.model, reproducibility_of(plan, job.model))
+    write_certificate(certificate, order.directory)
     return {
         "format": FORMAT,
         "source": _absolute(plan.source),
@@ -275,10 +236,17 @@ def _record(job: Job, queue: BlockQueue, certificate: Certificate) -> RunRecord:
         "seams": list(certificate.sentences),
         "versions": dict(certificate.versions),
         "plan": plan.to_dict(),
+        "key": order.keys.run(plan),
+        "request": order.key,
+        "contents": {file.path.name: file.content for file in order.outputs.files},
+        "polygons": order.outputs.options.to_dict(),
+        "numbers": material.numbers().to_dict(),
+        "choice": getattr(material.image, "selected", {}),
+        "published": False,
     }
 
 
-def _pace(job: Job, record: RunRecord, seconds: float) -> Pace:
+def pace_of(job: Job, record: RunRecord, seconds: float) -> Pace:
     """Return how long a run took that one attempt has finished."""
     plan = job.plan
     height, width = plan.grid.tile_shape

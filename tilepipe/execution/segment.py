@@ -14,13 +14,15 @@ from tilepipe.box import Box
 from tilepipe.errors import UsageError, public
 from tilepipe.events import Event, Listener, silent
 from tilepipe.execution import run
+from tilepipe.execution.elapsed import timed
 from tilepipe.execution.job import Job, kept_job, make_job
 from tilepipe.execution.keys import Keys, kept_plan
 from tilepipe.execution.outputs import Outputs, outputs_of
-from tilepipe.execution.publish import finish_others
+from tilepipe.execution.publish import finish_others, put_in_place, write_products
 from tilepipe.execution.region_labels import region_labels
-from tilepipe.execution.run_record import RunRecord
-from tilepipe.execution.store import Store
+from tilepipe.execution.run_record import RECORD, RunRecord, load_record
+from tilepipe.execution.store import Store, drop_arrays
+from tilepipe.inference.profile.pace import keep_pace
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.planning.certificate import Certificate
@@ -37,6 +39,7 @@ from tilepipe.products.numbers import Numbers
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.geotiff import rows_forgotten
+from tilepipe.storage import locked, write_json
 
 if TYPE_CHECKING:
     import xarray
@@ -123,12 +126,15 @@ def segment(
         >>> result.certificate.mode
         'EXACT'
     """
+    # Open the image and the model, and say where labels go.
     request, tell = Request.of(settings), listener or silent
     model, image = opened(source, model, request)
     outputs = outputs_of(image, model.name, output, request)
     finish_others(outputs)
     order = _order(image, model, request, outputs, tell)
-    kept = kept_plan(order.directory, order.key)
+    directory = order.directory
+    # Plan, or go on with the plan that an earlier attempt has kept.
+    kept = kept_plan(directory, order.key)
     job = kept_job(image, model, request, kept) if kept else make_job(image, model, request, listener=tell)
     job = replace(job, plan=with_machine(job.plan, model, outputs.work.parent))
     # Of a run that goes on or is complete, only what is not ok is said again.
@@ -138,11 +144,36 @@ def segment(
         refuse_full_disk(job.plan)
     if listener is None:
         _warn(job.plan, decorators=3)
-    record = run.execute(job, image, order, tell)
-    maps, certificate = _maps(job, image, order), run.certificate(job, order.directory)
+    run.refuse_others(order)
+    with locked(*outputs.locks):
+        record, message = run.finished(order, job.on_tile_error), "already complete, nothing to do"
+        if record is None:
+            replaces, message = run.begin(job, order), ""
+            if not run.staged(order):
+                with timed(directory) as elapsed:
+                    # Compute the statistics and the blocks that are missing.
+                    queue, failed = run.compute(job, order, tell)
+                    # Stitch the blocks to one map, and write the products inside the work directory.
+                    material = run.stitch(job, image, queue, outputs.options)
+                    products = write_products(material, outputs, directory, tell)
+                    # After the products: whatever changed up to here is noticed, and no final path has changed yet.
+                    run.refuse_changed(image, order, queue)
+                    made = run.record_of(job, order, queue, material)
+                    made |= {"products": products, "failed": failed, "replaces": replaces}
+                    write_json(directory / RECORD, made | {"elapsed_seconds": elapsed()})
+                    if kept is None:
+                        keep_pace(model, job.plan.compute, run.pace_of(job, made, elapsed()))
+            # Publish: one rename for each product.
+            record = put_in_place(directory, load_record(directory) | {"replaces": replaces})
+        # From here on labels are read from the product. Polygons alone do not hold them, so then the arrays stay.
+        if not record["failed"] and LOSSLESS & set(outputs.paths):
+            drop_arrays(directory)
+        tell(Event("done", message=message, data=dict(record)))
+    maps, certificate = _maps(job, image, order), run.certificate(job, directory)
     layers = {name: Layer(maps[name]) for name in job.plan.layers}
-    written = tuple(file.path for file in outputs.files)
-    return Result(written, Labels(maps[LABELS]), layers, job.plan, certificate, record)
+    return Result(
+        tuple(file.path for file in outputs.files), Labels(maps[LABELS]), layers, job.plan, certificate, record
+    )
 
 
 @public
@@ -227,4 +258,4 @@ def _warn(plan: Plan, *, decorators: int) -> None:
 def _maps(job: Job, image: Source, order: run.RunOrder) -> dict[str, LabelMap]:
     """Return labels and layers by name: from the first product that holds them, else from the work directory."""
     found = {file.content: open_map(file.path) for file in reversed(order.outputs.files) if file.product in LOSSLESS}
-    return found or run.maps_of(job, image, Store(order.directory))
+    return found or run.maps_of(job, image, lambda name: Store(order.directory).array(name).read)
