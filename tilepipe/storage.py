@@ -119,15 +119,33 @@ def sync_tree(path: Path) -> None:
     sync(path, path)
 
 
-def write_durably(path: Path, text: str | Iterable[str]) -> None:
-    """Write a file, from one text or several, so that it is there whole or not at all. Raises `StorageError`."""
+def write_durably(path: Path, content: str | bytes | Iterable[str]) -> None:
+    """Write a file, from bytes or from one text or several, whole or not at all. Raises `StorageError`."""
+    with replaced(path) as part:
+        if isinstance(content, bytes):
+            part.write_bytes(content)
+        else:
+            with part.open("w", encoding="utf-8") as file:
+                file.writelines([content] if isinstance(content, str) else content)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Yield the path of a new file, which is put at `path` when it is written; else `path` stays as it was.
+
+    Raises `StorageError`.
+    """
+    part = path.with_name(path.name + ".part")
     with storage_errors(path):
-        part = path.with_name(path.name + ".part")
-        with part.open("w", encoding="utf-8") as file:
-            file.writelines([text] if isinstance(text, str) else text)
-        sync(part, part)
-        os.replace(part, path)
-        sync(path, path.parent)
+        try:
+            yield part
+            sync(part, part)
+            os.replace(part, path)
+            sync(path, path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
 
 
 @contextmanager

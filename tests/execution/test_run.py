@@ -18,7 +18,8 @@ import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import InputError, LockedError, StorageError, UsageError
 from tilepipe.events import Event
-from tilepipe.execution import publish, run
+from tilepipe.execution import publish
+from tilepipe.execution import segment as pipeline
 from tilepipe.sources.array import ArraySource
 from tilepipe.storage import locked
 from tilepipe.testing import FakeSource, noise, random_unet, whole_image
@@ -154,13 +155,13 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
 def test_an_output_made_by_another_run_meanwhile_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, real = tmp_path / "out.tif", run.locked
+    output, real = tmp_path / "out.tif", pipeline.locked
 
     def late(*files: Path) -> Any:
         output.write_bytes(b"made meanwhile")
         return real(*files)
 
-    monkeypatch.setattr(run, "locked", late)
+    monkeypatch.setattr(pipeline, "locked", late)
     with pytest.raises(UsageError, match="exists"):
         segment(output)
     assert output.read_bytes() == b"made meanwhile"
@@ -178,7 +179,7 @@ def test_stopped_while_products_are_put_in_place(renames: int, tmp_path: Path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(publish, "_replace", replace)
-        patch.setattr(run, "drop_arrays", stop_at("drop"))
+        patch.setattr(pipeline, "drop_arrays", stop_at("drop"))
         with pytest.raises((StopError, AttributeError)):
             segment(output, of=["cog", "geojson"])
     result = segment(output, of=["cog", "geojson"])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
@@ -26,7 +24,7 @@ from tilepipe.models.probe.procedure import probe
 from tilepipe.models.probe.result import Probe
 from tilepipe.models.probe.upsampling_lint import Finding, lint
 from tilepipe.planning.receptive_field import contradictions
-from tilepipe.storage import cannot_write
+from tilepipe.storage import write_durably
 from tilepipe.text import JSON
 
 _TRIAL = 64  # pixels at least a side of the tile that the model is tried on
@@ -140,21 +138,7 @@ def write_measured(check: ModelCheck) -> Path:
     `StorageError` where that cannot be written.
     """
     card = card_file(check.name)
-    _replace(card, check.measured().to_json())
+    write_durably(card, check.measured().to_json())
     if Path(check.name).is_dir():
-        _replace(card.with_name(CERTIFICATE), certificate_text(check.probe, check.weights, check.card.bands))
+        write_durably(card.with_name(CERTIFICATE), certificate_text(check.probe, check.weights, check.card.bands))
     return card
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file, all of it or nothing. Raises `StorageError`."""
-    fresh = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise cannot_write(path, error) from None

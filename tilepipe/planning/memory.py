@@ -1,6 +1,6 @@
-"""Memory: the promise, computed before a run.
+"""Memory: how many bytes a run takes at most, computed before it begins.
 
-It does not depend on the image's height or width, but for what is kept of blocks where there are many.
+The number does not depend on the image's height or width, except for a small record of each block if there are many.
 Constants were measured as peak RSS of the process tree on Linux, x86-64, torch CPU; see docs/memory.md.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
 CACHE = 64 << 20
-"""Bytes of decoded image that a source is taken to keep where it does not say."""
+"""Bytes of decoded image that a source is taken to keep if it does not say how many."""
 
 MiB = 1 << 20
 
@@ -33,89 +33,89 @@ GROUP = Path("/sys/fs/cgroup")
 """Where Linux says the memory limit of a container or a job."""
 
 PROCESS = 520 * MiB
-"""A process that has imported tilepipe, torch, dask, zarr and rasterio, with its heap's slack."""
+"""Bytes of a process that has imported tilepipe, torch, dask, zarr and rasterio, and of what its heap leaves unused."""
 DECODERS = 32 * MiB
-"""Decode buffers, beside what the source says it keeps."""
+"""Bytes of decode buffers, beside what the source says it keeps."""
 EXPORT = 224 * MiB
-"""Writing products: GDAL cache, bands of rows, compression."""
+"""Bytes for writing products: GDAL's cache, bands of rows, compression."""
 
 HEAPS = 64 * MiB
-"""What threads' heaps keep of maps of statistics, which are made and thrown away piece by piece."""
+"""Bytes that threads' heaps keep after maps of statistics were made and thrown away piece by piece."""
 FEW = 10_000
-"""Blocks of which what is kept lies within the slack of a process."""
+"""Number of blocks whose records fit into `PROCESS`."""
 LINE = 512
-"""What the process that hands out the blocks keeps of each: its line of the ledger, and what it was compared with."""
+"""Bytes that the process that hands out the blocks keeps of each: its ledger line, and what that was compared with."""
 STRIPS = 320
-"""What it keeps beside that where blocks are blended."""
+"""Bytes that it keeps of each block beside that if blocks are blended."""
 LAYER = 192
-"""The same for each uncertainty layer."""
+"""Bytes that it keeps of each block for each uncertainty layer."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a run is promised to stay within, by what they are for."""
+    """Memory that a run does not exceed, in bytes, by what it is for."""
 
     processes: int
-    """Interpreters and libraries."""
+    """Memory of interpreters and libraries (bytes)."""
     model: int
-    """Weights, activations and their copies."""
+    """Memory of weights, activations and their copies (bytes)."""
     tiles: int
-    """Tiles being read, decoded and normalised."""
+    """Memory of tiles that are read, decoded and normalised (bytes)."""
     blocks: int
-    """Sums and labels of the blocks in flight."""
+    """Memory of sums and labels of the blocks that are worked on (bytes)."""
     export: int
-    """Writing products, after prediction."""
+    """Memory for writing products, after prediction (bytes)."""
     image: int = 0
-    """The image, where it lies in memory whole."""
+    """Memory of the image, if all of it lies in memory (bytes)."""
     statistics: int = 0
-    """Taking statistics of patches, before prediction."""
+    """Memory for taking statistics of patches, before prediction (bytes)."""
     ledger: int = 0
-    """What is kept of each block, where there are more than `FEW`."""
+    """Memory of the records of blocks, if there are more than `FEW` blocks (bytes)."""
 
     @property
     def total(self) -> int:
-        """The promise for the whole process tree; statistics, prediction and export come one after another."""
+        """Largest memory of the whole process tree (bytes). Statistics, prediction and export follow each other."""
         kept = self.processes + self.image + self.ledger
         return kept + max(self.model + self.tiles + self.blocks, self.statistics, self.export)
 
     def to_dict(self) -> dict[str, int]:
-        """Return the parts and the total."""
+        """Return the parts and the total, in bytes."""
         return {**asdict(self), "total": self.total}
 
 
 class Needs(NamedTuple):
-    """Bytes that a model needs, and on how much."""
+    """Bytes that a model needs, and the pixels that they are needed for."""
 
     weights: int
-    """Of the weights."""
+    """Bytes of the weights."""
     tile: int
-    """Peak of a forward pass, per pixel of a tile."""
+    """Peak of a forward pass (bytes per pixel of a tile)."""
     patch: int = 0
-    """The same per pixel of a patch that statistics are taken of."""
+    """Peak of a pass that takes statistics (bytes per pixel of a patch)."""
     patches: int = 0
-    """Pixels of such a patch; 0 for none."""
+    """Number of pixels of a patch that statistics are taken of; 0 if none are taken."""
     heaps: int = 0
-    """What heaps keep beside it."""
+    """Bytes that heaps keep beside it."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What decides the memory of a run beside its tiling."""
+    """Everything that decides the memory of a run, except its tiling."""
 
     source: Source
     """The image at full resolution."""
     card: ModelCard
     """The model's card."""
     predicted: tuple[int, int]
-    """Prediction grid, (height, width)."""
+    """Shape of the prediction grid, (height, width)."""
     compute: Compute
-    """Where and how the model runs, in how many processes."""
+    """Device, precision, batch size and worker processes of the model."""
     needs: Needs
-    """Of the model."""
+    """Bytes that the model needs."""
     layers: tuple[str, ...] = ()
-    """Uncertainty layers."""
+    """Names of the uncertainty layers."""
     region: Box | None = None
-    """Part of the full-resolution grid whose blocks are counted; None: they are taken to be few."""
+    """Part of the full-resolution grid whose blocks are counted. If None, the blocks are taken to be few."""
 
     def promise(self, tiling: Tiling) -> Memory:
         """Return the memory that a run with this tiling takes at most."""
@@ -144,7 +144,7 @@ class Load:
         )
 
     def _reading(self, pixels: int, at_once: int) -> int:
-        """Return the bytes of pieces of the image of so many pixels, so many of which are read at once."""
+        """Return the bytes that it takes to read `at_once` pieces of the image at once, each of so many pixels."""
         (_, height, width), (rows, columns) = self.source.shape, self.predicted
         shrink = max(1.0, height / rows) * max(1.0, width / columns)  # pixels read per pixel of the prediction grid
         bands, itemsize = self.card.bands, self.source.dtype.itemsize
@@ -153,13 +153,13 @@ class Load:
         return int(batch + at_once * read) + DECODERS + int(getattr(self.source, "cache_bytes", CACHE))
 
     def _patches(self) -> int:
-        """Return the bytes of taking statistics in one process: two units are read for, one is computed."""
+        """Return the bytes that statistics take in one process, which reads for two units while it computes one."""
         needs, batch = self.needs, self.compute.batch
         passes = needs.heaps + 2 * needs.weights + needs.patch * batch * needs.patches
         return passes + self._reading(needs.patches, 2)
 
     def _blocks(self, grid: Grid) -> int:
-        """Return how many blocks the region takes; 0 without one."""
+        """Return the number of blocks of the region; 0 if there is no region."""
         if self.region is None:
             return 0
         _, height, width = self.source.shape
@@ -168,9 +168,9 @@ class Load:
 
 
 def needs_of(model: Model, dtype: str, statistics: Statistics | None, shape: tuple[int, int], stride: int) -> Needs:
-    """Return what a model takes in memory that has these `statistics` put in.
+    """Return the memory that a model needs if these `statistics` are put in.
 
-    Where they are a field, they are taken of patches of a grid of `shape` (height, width).
+    Statistics of a field are taken of patches of a grid of `shape` (height, width).
     """
     # The facts beside a bundled model hold the peak of a plain pass in fp32 alone.
     if model.facts is not None and not statistics and dtype == "float32":
@@ -203,7 +203,7 @@ def machine_memory() -> tuple[int, int] | None:
 
 
 def give_back() -> None:
-    """Return what is free on the heaps to the system, where the C library can: glibc keeps what threads have freed."""
+    """Return free memory of the heaps to the system if the C library can; glibc keeps what threads have freed."""
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

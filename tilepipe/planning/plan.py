@@ -1,4 +1,4 @@
-"""Plan: everything that is decided before a run. Immutable, printable, JSON round trip; nothing live, no torch."""
+"""Plan: everything that is decided before a run. It can be printed, written as JSON and read again."""
 
 from __future__ import annotations
 
@@ -24,48 +24,49 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class Plan(Layout):
-    """What is computed, from which tiles, in which blocks; complete when it is made."""
+    """Everything that is decided before a run: grids, tiles, blocks, device and memory. Sizes are in pixels."""
 
     source: str
-    """What the image is called."""
+    """Name of the image."""
     model: str
-    """What the model is called."""
+    """Name of the model."""
     bands: int
-    """Bands that are read."""
+    """Number of bands that are read."""
     dtype: str
-    """Of the image's pixels."""
+    """Type of the image's pixels, such as 'uint8'."""
     compute: Compute
-    """Where and how the model runs."""
+    """Device, precision, batch size and worker processes of the model."""
     classes: int
     """Number of classes."""
     label_dtype: str
-    """'uint8' or 'uint16'."""
+    """Type of the labels: 'uint8' or 'uint16'."""
     nodata: int
     """Label of pixels that are not computed or hold no image data."""
     memory: Memory
-    """What the run is promised to stay within."""
+    """Memory that the run does not exceed (bytes)."""
     reach: Reach
-    """How far the model sees, and how that is known."""
+    """Reach of the model on each side (pixels), and how it became known."""
     layers: tuple[str, ...] = ()
     """Uncertainty layers that are kept beside the labels: margin, entropy, disagreement."""
     statistics: Statistics | None = None
-    """Where statistics of the model's global operations come from; None: it has none, or each tile has its own."""
+    """Source of the statistics of the model's global operations. None if it has no such operation,
+    or if each tile uses its own statistics."""
     picked: tuple[int, ...] = ()
-    """Numbers of the bands that are read, from 1, where they are not simply the file's own."""
+    """Numbers of the bands that are read, from 1. Empty if all bands of the file are read in their order."""
     valid_band: int = 0
-    """Number of the band that says where there is image data; 0 where the file itself says it."""
+    """Number of the band that says which pixels hold image data; 0 if the file itself says it."""
     why: str = ""
-    """Why tiles have this size, where that was left open."""
+    """Reason for the size of the tiles, if the user gave none."""
     left: Left | None = None
-    """What polygons or a tissue mask leave of the region; None: all."""
+    """Tiles and blocks that polygons or a tissue mask leave to compute; None if neither is given."""
     holes: bool = False
-    """Whether pixels without image data may leave less to compute, which reading the image shows."""
+    """Whether pixels without image data may make the work less. Only reading the image shows how much less."""
     fit_table: tuple[FitRow, ...] = field(default=(), compare=False)
     """The fit table: how image, model and machine fit, one row per question."""
 
     @property
     def exact(self) -> bool:
-        """Whether labels equal those of the whole image, seen at once."""
+        """Whether labels equal those of one pass over the whole image."""
         return self.full_context and (self.statistics is None or self.statistics.kind == "whole")
 
     @property
@@ -81,7 +82,7 @@ class Plan(Layout):
 
     @property
     def tile_count(self) -> int:
-        """Number of tiles that decide pixels that are asked for; at most, where there may be `holes`."""
+        """Number of tiles that are predicted. It is the largest possible number if there may be `holes`."""
         if self.left is not None:
             return self.left.tiles
         rows, columns = self.tile_ranges
@@ -89,26 +90,26 @@ class Plan(Layout):
 
     @property
     def patches(self) -> Grid:
-        """Patches that statistics are taken from."""
+        """Grid of the patches that statistics are taken of."""
         assert self.statistics is not None
         return self.statistics.patches(self.predicted, self.tiling.stride)
 
     @property
     def nodes(self) -> Box:
-        """Rows and columns of the patches that the region's tiles need."""
+        """Rows and columns of the patches whose statistics the region's tiles need."""
         grid, (rows, columns) = self.grid, self.tile_ranges
         first, last = grid.tile_box(Index(rows[0], columns[0])), grid.tile_box(Index(rows[-1], columns[-1]))
         return nodes_of(self.patches, Box(first.y0, first.x0, last.y1, last.x1))
 
     @property
     def work(self) -> float:
-        """Pixels that the model sees per pixel of the region (F), at most; 1 is one pass over it."""
+        """Largest computing cost, as a multiple of one pass over the region."""
         grid, tiles = self.grid, self.tile_count
         return tiles * grid.y.tile * grid.x.tile / self.predicted_region.area + self.statistics_work
 
     @property
     def statistics_work(self) -> float:
-        """The part of `work` that taking statistics is; for the whole image at most."""
+        """The part of `work` that takes statistics. It is the largest possible part if they are of the whole image."""
         if self.statistics is None:
             return 0.0
         if self.statistics.kind == "whole":
@@ -119,7 +120,7 @@ class Plan(Layout):
 
     @property
     def baseline_work(self) -> float:
-        """What `work` would be if tiles of this size overlapped by half: what is usual with blended tiles."""
+        """The `work` of tiles of this size that overlap by half, as blended tiles usually do."""
         cut = self.tiling
         half = replace(cut, overlap=cut.tile // 2 // cut.stride * cut.stride, window="gaussian")
         return replace(self, tiling=half).tile_work
@@ -146,7 +147,7 @@ class Plan(Layout):
 
     @property
     def costly(self) -> str:
-        """A sentence for work that is more than that of tiles which overlap by half; '' where it is not."""
+        """A sentence that is said if `work` is more than `baseline_work`; else ''."""
         if self.is_small:
             return ""
         work = self.tile_work + self.statistics_work  # of the whole region, as `baseline_work` is
@@ -202,7 +203,7 @@ class Plan(Layout):
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """Parse plan.json. Raises `TilepipeError` when it is not one."""
+        """Return the plan that the text of plan.json holds. Raises `TilepipeError` if it holds none."""
         try:
             values = json_of(text)
             values["region"] = Box(*values["region"])
@@ -226,7 +227,7 @@ class Plan(Layout):
 
     @property
     def seams(self) -> str:
-        """What is known about seams before the run, in a few words."""
+        """A sentence about the seams that are expected."""
         if self.exact:
             return "none: labels equal whole-image inference"
         if self.statistics is not None and self.full_context:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tilepipe.models.card import DEFAULT_COLORS
-from tilepipe.storage import cannot_write
+from tilepipe.storage import write_durably
 from tilepipe.text import JSON
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.curves import Line, Panel, missing, picture
@@ -32,11 +32,8 @@ def log_files(state: State, config: TrainConfig) -> dict[str, bytes]:
 
 def write_log(state: State, config: TrainConfig, folder: Path) -> None:
     """Write the log into a folder. Raises `StorageError`."""
-    try:
-        for name, content in log_files(state, config).items():
-            (folder / name).write_bytes(content)
-    except OSError as error:
-        raise cannot_write(folder, error) from None
+    for name, content in log_files(state, config).items():
+        write_durably(folder / name, content)
 
 
 def rows(state: State, config: TrainConfig) -> Iterator[JSON]:

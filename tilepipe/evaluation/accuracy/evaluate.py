@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
-from uuid import uuid4
 
 from tilepipe.errors import InputError, UsageError, public
 from tilepipe.evaluation.accuracy.class_map import ClassMap, Map, RawMap, class_table, open_raw
@@ -17,7 +15,6 @@ from tilepipe.evaluation.accuracy.terms import Terms
 from tilepipe.events import Listener, silent
 from tilepipe.paths import labels_file, refuse_inputs
 from tilepipe.sources.georeference import disagreement
-from tilepipe.storage import cannot_write
 from tilepipe.text import setting
 
 
@@ -100,7 +97,7 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
     result = compare(*maps, Terms(classes, ignore=nodata, nodata=nodata, width=asked.get("width", 2.0)), listener)
     _check_ignored(result, second, asked)
     if page is not None:
-        _write_page(result, maps, page)
+        write_page(result, *maps, page)
     return result
 
 
@@ -149,14 +146,3 @@ def _check_page(page: Path, overwrite: bool) -> None:
         raise UsageError(f"{page} exists; use {setting(overwrite=True)} or another name")
     if not page.parent.is_dir():
         raise UsageError(f"folder {page.parent} does not exist; make it first")
-
-
-def _write_page(result: Evaluation, maps: tuple[ClassMap, ClassMap], page: Path) -> None:
-    fresh = page.with_name(f".{page.name}.{uuid4().hex[:8]}")
-    try:
-        write_page(result, *maps, fresh)
-        os.replace(fresh, page)
-    except OSError as error:
-        raise cannot_write(page, error) from None
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from tilepipe.evaluation.accuracy.evaluation import Evaluation
 from tilepipe.evaluation.accuracy.stream import Readable, read_pair
 from tilepipe.evaluation.metrics.boundary import band, dilate
 from tilepipe.evaluation.metrics.pair import Pair
-from tilepipe.storage import cannot_write
+from tilepipe.storage import write_durably
 from tilepipe.text import clean
 
 _SIDE = 512  # pixels a side of the patch whose outlines are drawn
@@ -42,7 +42,7 @@ def write_page(evaluation: Evaluation, prediction: Readable, truth: Readable, pa
     """Write the page to a new `path`; the maps are read once more for one patch of outlines.
 
     Text is escaped, pictures are inline PNGs, and the page's policy forbids every other source.
-    Raises `StorageError` where it cannot be written.
+    It appears whole or not at all. Raises `StorageError` if it cannot be written.
     """
     patch = worst_patch(evaluation)
     maps = read_pair(prediction, truth, evaluation.terms, patch)
@@ -70,10 +70,7 @@ def write_page(evaluation: Evaluation, prediction: Readable, truth: Readable, pa
         "style-src 'unsafe-inline'\">"
         f"<title>Prediction against truth</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
-    try:
-        path.write_text(document, encoding="utf-8")
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    write_durably(path, document)
 
 
 def error_map(evaluation: Evaluation) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ from tilepipe.models.model import Model
 from tilepipe.models.nets.zoo import build
 from tilepipe.models.output import bare
 from tilepipe.paths import refuse_special
-from tilepipe.storage import cannot_write
+from tilepipe.storage import cannot_write, sync, sync_tree
 from tilepipe.text import alike, missing
 
 MAX_CARD_BYTES = 1 << 20
@@ -124,14 +124,12 @@ def stored(tensor: Tensor, *, half: bool) -> Tensor:
 
 
 def _publish(fresh: Path, final: Path) -> None:
-    for path in (*fresh.iterdir(), fresh):
-        handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+    sync_tree(fresh)
     old = fresh.with_name(fresh.name + ".old")
     if final.exists():
         os.rename(final, old)
     os.rename(fresh, final)
+    sync(final, final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

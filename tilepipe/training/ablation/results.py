@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from tilepipe.errors import StorageError, UsageError
-from tilepipe.storage import cannot_write
+from tilepipe.storage import cannot_write, write_durably
 from tilepipe.text import JSON, json_of
 
 Line = JSON
@@ -31,7 +31,7 @@ class Results:
             text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
             whole = text[: text.rfind("\n") + 1]
             if whole != text:
-                self.path.write_text(whole, encoding="utf-8")
+                write_durably(self.path, whole)
             self.lines: list[Line] = [json_of(line) for line in whole.splitlines()]
         except (OSError, ValueError) as error:
             raise StorageError(f"{self.path} cannot be read: {error}") from None

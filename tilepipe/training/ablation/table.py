@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
-from tilepipe.storage import cannot_write
+from tilepipe.storage import cannot_write, write_durably
 from tilepipe.text import JSON
 from tilepipe.training.ablation.gallery import write_gallery
 from tilepipe.training.ablation.results import Line, Results
@@ -30,8 +30,8 @@ def write_summary(config: CompareConfig, results: Results) -> Path:
     found = summary(config, results)
     path = results.folder / "summary.md"
     try:
-        (results.folder / "summary.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        path.write_text(markdown(found), encoding="utf-8")
+        write_durably(results.folder / "summary.json", json.dumps(found, indent=1) + "\n")
+        write_durably(path, markdown(found))
         for name in config.sets:
             write_gallery(results.folder, name, ["image", "truth", *config.mechanisms])
     except OSError as error:
