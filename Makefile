@@ -31,8 +31,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
+# What make test leaves out: minutes rather than seconds for each.
 test-long: $(STAMP)
-	$(TEST_ENV) $(BIN)/python -m pytest -q -m 'not gpu'
+	$(TEST_ENV) $(BIN)/python -m pytest -q -m 'long and not gpu' -n auto --maxprocesses 4 --dist worksteal
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu

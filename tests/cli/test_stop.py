@@ -34,8 +34,15 @@ def large(tmp_path: Path) -> Path:
     return tmp_path / "large.tif"
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("workers", "sent", "code"),
+    [
+        (0, signal.SIGTERM, 143),
+        (2, signal.SIGINT, 130),
+        pytest.param(0, signal.SIGINT, 130, marks=pytest.mark.long),
+        pytest.param(2, signal.SIGTERM, 143, marks=pytest.mark.long),
+    ],
+)
 def test_a_stopped_run_goes_on(large: Path, model: Path, sent: signal.Signals, code: int, workers: int) -> None:
     """A terminal sends Ctrl-C to all processes of a command: one sentence comes all the same."""
     words = ["-m", str(model), "--block", "64", "--tile", "96"]

@@ -206,15 +206,15 @@ def test_a_window_that_shows_how_much_context_is_needed_may_be_the_bad_one(tmp_p
     class Wide(Bad):
         def __init__(self) -> None:
             super().__init__("raise")
-            self.layer = nn.Conv2d(3, 4, 41, padding=20)
-            near = nn.functional.pad(torch.ones(11, 11), [15] * 4, value=1e-3)
+            self.layer = nn.Conv2d(3, 4, 21, padding=10)
+            near = nn.functional.pad(torch.ones(11, 11), [5] * 4, value=1e-3)
             self.layer.weight = nn.Parameter(self.layer.weight.detach() * near / 60)
 
     source = ArraySource(PIXELS)
     wide = tp.Model.from_torch(Wide(), tp.ModelCard(bands=3, classes=tuple("abcd")))
-    seen = [(window == np.array(TRIGGER)[:, None, None]).all(0).any() for window in reduced_halo.windows(source, 66)]
+    seen = [(patch == np.array(TRIGGER)[:, None, None]).all(0).any() for patch in reduced_halo.patches(source, 66)]
     assert 0 < sum(seen) < len(seen)
-    plans = [tp.plan(pixels, wide, tile=64, tolerance=0.9, max_cost=4) for pixels in (source, np.minimum(PIXELS, 254))]
+    plans = [tp.plan(pixels, wide, tile=32, tolerance=0.9, max_cost=4) for pixels in (source, np.minimum(PIXELS, 254))]
     assert plans[0].tiling == plans[1].tiling
     assert plans[0].reach.tolerance == 0.9
 

@@ -1,4 +1,4 @@
-"""A region is a crop of the whole, bit for bit: 50 random regions of a GeoTIFF and of a slide, and the odd ones."""
+"""A region is a crop of the whole, bit for bit: random regions of a GeoTIFF and of a slide, and the odd ones."""
 
 from __future__ import annotations
 
@@ -54,20 +54,21 @@ def full(request: pytest.FixtureRequest, images: dict[str, Path], tmp_path_facto
     return images[request.param], model, labels
 
 
-def regions() -> list[Box]:
+def regions(count: int) -> list[Box]:
     rng = random.Random(7)
     found = []
-    for _ in range(50 - 5):
+    for _ in range(count - 5):
         y0, x0 = rng.randrange(HEIGHT), rng.randrange(WIDTH)
         found.append(Box(y0, x0, rng.randint(y0 + 1, HEIGHT), rng.randint(x0 + 1, WIDTH)))
     edges = [Box(0, 0, HEIGHT, WIDTH), Box(0, 0, 1, 1), Box(HEIGHT - 1, WIDTH - 1, HEIGHT, WIDTH)]
     return [*found, *edges, Box(250, 333, 251, 334), Box(190, 190, 210, 210)]
 
 
+@pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.long)])
 @pytest.mark.parametrize("cut", [0, 1], ids=["crop", "gaussian"])
-def test_50_regions_in_memory(full: Any, cut: int) -> None:
+def test_regions_in_memory(full: Any, cut: int, count: int) -> None:
     path, model, labels = full
-    for region in regions():
+    for region in regions(count):
         found = tp.predict(path, model, region, **CUTS[cut])
         assert (found == labels[cut][region.y0 : region.y1, region.x0 : region.x1]).all(), region
 

@@ -23,7 +23,6 @@ from tilepipe.testing import noise
 
 LEVELS = {"encoder_depth": 3, "decoder_channels": [16, 8, 4]}
 SMALL = {"encoder_depth": 2, "decoder_channels": [32, 16], "encoder_name": "resnet18"}
-QUICK = ["squeeze-excite in the decoder"]
 slow = pytest.mark.long
 FIELD = {
     "squeeze-excite in the decoder": ("Unet", {**SMALL, "decoder_attention_type": "scse"}),
@@ -88,8 +87,9 @@ def moved(image: Any, model: tp.Model, **chosen: Any) -> Difference:
     return found
 
 
+@slow
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=slow) for name in FIELD if name not in QUICK)])
+@pytest.mark.parametrize("name", FIELD)
 def test_no_label_depends_on_the_grid(name: str) -> None:
     model = model_of(*FIELD[name])
     halo = tp.plan(noise(3000, 3000), model, max_cost=1e9).tiling.halo
