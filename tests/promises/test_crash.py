@@ -24,7 +24,7 @@ CUTS: dict[str, dict[str, Any]] = {
     "hann": {"tile": 64, "overlap": 32, "window_shape": "hann", "block": 100},
 }
 SHAPE = (230, 300)
-FEW, MANY = 3, 20
+FEW, MANY = 2, 20
 """Kills of the quick test and of the long one."""
 
 
