@@ -34,7 +34,7 @@ ONE_ROOM = (0, 1)
 DOORS = {
     "rasterio": ["sources/geo*.py", "sources/data_array.py", "products/*.py", "training/*.py", "testing.py"],
     "affine": ["sources/geo*.py", "products/cog.py"],
-    "openslide": ["sources/slide.py"],
+    "openslide": ["sources/slide_file.py"],
     "torch": ["models/*.py", "inference/*.py", "training/*.py", "testing.py"],
     "safetensors": ["models/formats/*.py"],
     "onnx": ["models/formats/onnx_*.py"],

@@ -31,12 +31,12 @@ from tilepipe.errors import UsageError
 from tilepipe.planning.check_settings import parse_bytes
 from tilepipe.planning.memory import DECODERS, format_bytes
 from tilepipe.sources import checks
-from tilepipe.sources import zarr as readers
+from tilepipe.sources import zarr_array as readers
 from tilepipe.sources.checks import decoding_bytes
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.geotiff_gdal import GDAL_CACHE_BYTES, mine
 from tilepipe.sources.png_jpeg import PictureSource
-from tilepipe.sources.slide import SlideSource
+from tilepipe.sources.slide_file import SlideFile
 from tilepipe.sources.strip_cache import ROW_CACHE_BYTES
 from tilepipe.sources.zarr import ZarrSource
 from tilepipe.testing import constant_model, noise, random_unet
@@ -319,7 +319,7 @@ def test_codecs_that_copy_a_chunk_count(tmp_path: Path, written: dict[str, Any],
 @pytest.mark.parametrize(("vendor", "byte"), [("aperio", 24), ("generic-tiff", 11)])
 def test_large_tiles_of_a_slide_count_once(vendor: str, byte: int) -> None:
     """They are decoded by one thread at a time; smaller ones by four."""
-    slide, usual = object.__new__(SlideSource), (64 + 32) << 20
+    slide, usual = object.__new__(SlideFile), 64 << 20
     slide.vendor = vendor
     for side, at_once in ((240, 4), (2048, 4), (4096, 1)):
         slide._tile_pixels = side * side

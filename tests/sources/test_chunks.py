@@ -23,7 +23,7 @@ import zarr
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
-from tilepipe.sources.chunks import STEP, Piece, counted, zstd_size
+from tilepipe.sources.stored_chunk import STEP, Piece, counted, zstd_size
 from tilepipe.sources.zarr import ZarrSource
 
 WHOLE = Box(0, 0, 512, 512)

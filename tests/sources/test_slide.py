@@ -22,11 +22,12 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
-from tilepipe.sources import slide as slide_module
+from tilepipe.sources import slide_file as slide_module
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.companions import slide_files
 from tilepipe.sources.resample import Resampled, at_resolution
-from tilepipe.sources.slide import SlideLevel, SlideSource, slide_format
+from tilepipe.sources.slide import SlideLevel, SlideSource
+from tilepipe.sources.slide_file import SlideFile, slide_format
 
 Write = Callable[..., Path]
 
@@ -203,7 +204,7 @@ def test_missing_tiles_are_white_and_not_valid(slide: Write, noise: Any) -> None
 
 
 def test_alpha_is_composited_on_the_slides_background() -> None:
-    source = SlideSource.__new__(SlideSource)
+    source = SlideFile.__new__(SlideFile)
     source._background = np.array([10, 200, 255], np.uint16)
     rgba = np.array([[[100, 100, 100, 255], [100, 100, 100, 0], [100, 100, 100, 128]]], np.uint8)
     expected = [[100, 100, 100], [10, 200, 255], [55, 150, 177]]

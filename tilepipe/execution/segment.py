@@ -38,7 +38,7 @@ from tilepipe.products.labels import Labels, Layer, open_map
 from tilepipe.products.numbers import Numbers
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
-from tilepipe.sources.geotiff import rows_forgotten
+from tilepipe.sources.geotiff_gdal import rows_forgotten
 from tilepipe.storage import locked, write_json
 
 if TYPE_CHECKING:

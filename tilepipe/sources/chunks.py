@@ -1,4 +1,4 @@
-"""Stored chunks of a Zarr array: where they lie, and how large they become before they are decoded.
+"""Stored chunks of a Zarr array: where they lie, and the check of their sizes before they are decoded.
 
 A chunk must decode to its known size. What a few bytes claim to be is read from their header first, so that 33 kB that
 say they are 1 GB are refused before anything is allocated.
@@ -6,21 +6,18 @@ say they are 1 GB are refused before anything is allocated.
 
 from __future__ import annotations
 
-import bz2
 import itertools
-import lzma
 import math
 import os
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tilepipe.errors import InputError
 from tilepipe.paths import refuse_special
-from tilepipe.sources.checks import LARGE_PIECE_BYTES, MAX_BLOCK_BYTES
+from tilepipe.sources.checks import LARGE_PIECE_BYTES
+from tilepipe.sources.stored_chunk import COMPRESSORS, PARTWISE, Piece, unpacked_size
 from tilepipe.text import JSON
 
 KEY = re.compile(r"c|(c[/.])?\d+([/.]\d+)*")
@@ -28,20 +25,12 @@ KEY = re.compile(r"c|(c[/.])?\d+([/.]\d+)*")
 INDEX_BYTES = 64 << 20
 """Largest index of a shard that is read."""
 SUMS = ("crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3")
-PARTWISE = ("gzip", "zlib", "bz2", "lzma")
-COMPRESSORS = ("blosc", "zstd", "lz4", *PARTWISE)
 ARRANGE = ("bytes", "endian", "transpose")
 FILTERS = ("delta", "shuffle", "fixedscaleoffset", "quantize", "bitround", "astype", "packbits")
 LOSSY = {"fixedscaleoffset", "quantize", "bitround"}
 """Filters that round."""
 EMPTY = (1 << 64) - 1
 """Offset and size of a chunk that its shard does not hold."""
-HEAD = 32
-"""Bytes that hold the header of every compressor."""
-
-STEP = 1 << 20
-"""Bytes that are read or decoded at a time where sizes are counted."""
-
 MARKERS = ("zarr.json", ".zarray", ".zgroup")
 """Files by which a folder is known to be Zarr."""
 
@@ -49,33 +38,6 @@ MARKERS = ("zarr.json", ".zarray", ".zgroup")
 def is_zarr(path: Path) -> bool:
     """Return whether a folder is a Zarr array or group."""
     return any((path / marker).is_file() for marker in MARKERS)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What is stored of one chunk."""
-
-    file: Path
-    offset: int
-    size: int
-    """Bytes in the file."""
-
-    def read(self, count: int | None = None) -> bytes:
-        """Return its first `count` bytes, or all."""
-        with self.file.open("rb") as opened:
-            opened.seek(self.offset)
-            return opened.read(self.size if count is None else min(count, self.size))
-
-    def behind(self, skip: int) -> Piece:
-        """Return what comes behind its first `skip` bytes."""
-        return Piece(self.file, self.offset + skip, max(0, self.size - skip))
-
-    def parts(self) -> Iterator[bytes]:
-        """Yield all of its bytes, `STEP` at a time: a large one never lies in memory whole."""
-        with self.file.open("rb") as opened:
-            opened.seek(self.offset)
-            for start in range(0, self.size, STEP):
-                yield opened.read(min(STEP, self.size - start))
 
 
 class Chunks:
@@ -222,76 +184,12 @@ class Chunks:
         refuse_special(file)
 
     def _unpacked(self, piece: Piece) -> int:
-        """Return how many bytes a chunk becomes, as its header says or by counting; 0 where it is not compressed."""
+        """Return how many bytes a chunk becomes, as its header says or by counting; 0 if it is not compressed."""
         if not self._packed:
             return 0
-        codec = self._packed[0]
         skip = 4 if self._codecs[-1] in SUMS[1:] else 0  # these stand before the data
-        piece = piece.behind(skip)
-        head = piece.read(HEAD)
-        if codec == "blosc":
-            stored = int.from_bytes(head[12:16], "little")  # Blosc 1: flags, sizes, then bytes in all
-            if len(head) < 16 or piece.size < stored:
-                raise ValueError(f"chunk {piece.file.name} has {piece.size} bytes of {stored}")
-            return int.from_bytes(head[4:8], "little")
-        if codec == "lz4":
-            return int.from_bytes(head[:4], "little")
-        if codec == "zstd":
-            return zstd_size(head, piece)
-        return counted(codec, piece.parts(), self._limit)
+        return unpacked_size(self._packed[0], piece.behind(skip), self._limit)
 
 
 def _codec_name(codec: JSON) -> str:
     return str(codec.get("name") or codec.get("id")).removeprefix("numcodecs.")
-
-
-def zstd_size(head: bytes, piece: Piece) -> int:
-    """Return the size of a zstd frame as its header says it; without one, the most that its blocks can become.
-
-    https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1
-    """
-    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
-        return 0  # no frame: the decoder says so
-    flags = head[4]
-    single, width = flags >> 5 & 1, (1 if flags >> 5 & 1 else 0, 2, 4, 8)[flags >> 6]
-    start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
-    if width:
-        return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
-    position, total = start, 0
-    with piece.file.open("rb") as file:
-        while position + 3 <= piece.size:
-            file.seek(piece.offset + position)
-            block = int.from_bytes(file.read(3), "little")
-            kind, size = block >> 1 & 3, block >> 3
-            total += min(128 << 10, 1 << (10 + (head[5] >> 3) + 1)) if kind == 2 else size
-            position += 3 + (1 if kind == 1 else size)
-            if block & 1 or kind == 3:
-                break
-    return total if total > MAX_BLOCK_BYTES else 0  # many small blocks are no bomb
-
-
-def counted(codec: str, parts: Iterable[bytes], limit: int) -> int:
-    """Return the size of what `parts` become, decoded in steps of which none is kept; it stops beyond `limit`."""
-    make: Callable[[], Any] = {
-        "gzip": lambda: zlib.decompressobj(31),
-        "zlib": zlib.decompressobj,
-        "bz2": bz2.BZ2Decompressor,
-        "lzma": lzma.LZMADecompressor,
-    }[codec]
-    decoder, total = make(), 0
-    for part in parts:
-        data = part
-        while True:
-            found = len(decoder.decompress(data, STEP))
-            total += found
-            if total > limit:
-                return total
-            if decoder.eof:  # another stream may follow
-                data, decoder = decoder.unused_data, make()
-            else:
-                data = getattr(decoder, "unconsumed_tail", b"")
-                if found:
-                    continue  # more may be on its way
-            if not data:
-                break
-    return total

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -273,12 +273,3 @@ class TiffPage(GeoTiffSource):
     def __init__(self, path: str | Path, directory: int) -> None:
         self.directory = directory
         super().__init__(path)
-
-
-@contextmanager
-def rows_forgotten() -> Iterator[None]:
-    """Let go of decoded rows in the end: those of images that are done would add up to `ROW_CACHE_BYTES`."""
-    try:
-        yield
-    finally:
-        mine(os.getpid()).rows.clear()

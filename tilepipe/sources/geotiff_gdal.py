@@ -90,3 +90,12 @@ def open_dataset(path: str, driver: str) -> DatasetReader:
     with mine(os.getpid()).opening, warnings.catch_warnings():  # the lock, as catch_warnings is not safe under threads
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(path, driver=driver, sharing=False)
+
+
+@contextmanager
+def rows_forgotten() -> Iterator[None]:
+    """Let go of decoded rows in the end, since rows of images that are done would fill the cache of rows."""
+    try:
+        yield
+    finally:
+        mine(os.getpid()).rows.clear()

@@ -22,7 +22,8 @@ from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.ome_tiff import TiffSource, is_ome_tiff
 from tilepipe.sources.png_jpeg import MAGIC as PICTURE_MAGIC
 from tilepipe.sources.png_jpeg import PictureSource
-from tilepipe.sources.slide import SlideSource, slide_format
+from tilepipe.sources.slide import SlideSource
+from tilepipe.sources.slide_file import slide_format
 from tilepipe.text import missing
 
 if TYPE_CHECKING:

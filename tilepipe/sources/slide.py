@@ -1,75 +1,27 @@
-"""SlideSource: whole-slide images through OpenSlide, in level-0 pixels of the full canvas.
-
-ICC profiles are not applied: models see the colours that are stored.
-"""
+"""SlideSource: whole-slide images as sources, in level-0 pixels of the full canvas."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Mapping
-from contextlib import nullcontext
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import openslide
 from numpy.typing import NDArray
 
 from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
-from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
-from tilepipe.sources.checks import (
-    LARGE_PIECE_BYTES,
-    READERS,
-    SPARE_BYTES,
-    check_size,
-    decoding_alone,
-    given_resolution,
-    usable,
-)
-from tilepipe.sources.companions import check_companions, slide_files
-from tilepipe.sources.handles import Handles, content_sha256, stamp, unchanged
+from tilepipe.sources.checks import check_size, given_resolution, usable
+from tilepipe.sources.handles import Handles, content_sha256, stamp
+from tilepipe.sources.slide_file import READER, Painted, SlideFile
 from tilepipe.text import JSON
 
-SLIDE_CACHE_BYTES = 64 << 20
-"""OpenSlide's cache of decoded tiles, for all slides and threads of a process."""
 DECODED_BLOCK = 512
 """Levels above 0 are read in blocks of this size on a fixed grid, so a pixel never depends on the box asked."""
 BLOCKS_PER_THREAD = 32
 """Blocks of levels a thread keeps: at most 32 x 512 x 512 x 4 bytes (colours, mask) = 32 MiB."""
-TILE_BYTES = 11
-"""Bytes that a pixel of a stored tile takes while it is decoded: as stored, and as it goes to the cache."""
-WAVELETS = {"aperio": 24, "dicom": 24}
-"""The same in formats whose tiles may be JPEG 2000, which is decoded to 32 bits per colour."""
-PIECE_PIXELS = 4 << 20
-"""Pixels OpenSlide renders at once; it takes about 12 bytes for each."""
 
-Painted = tuple[NDArray[np.uint8], NDArray[np.bool_] | None]
-"""(3, y, x) colours, and where alpha is above 0; None when it is everywhere."""
-
-_handles: Handles[openslide.OpenSlide] = Handles(lambda slide: slide.close())
 _masks: Handles[list[NDArray[np.bool_] | None]] = Handles(lambda _: None, limit=2)
 _blocks: Handles[Painted] = Handles(lambda _: None, limit=BLOCKS_PER_THREAD)
-
-
-@lru_cache(maxsize=1)
-def _tile_cache(process: int) -> openslide.OpenSlideCache:
-    return openslide.OpenSlideCache(SLIDE_CACHE_BYTES)
-
-
-def slide_format(path: str | Path) -> str | None:
-    """Return OpenSlide's name of a file's format ('aperio', 'mirax', 'generic-tiff', ...), or None.
-
-    Raises `InputError` where it names files outside its folder.
-    """
-    check_companions(Path(path))
-    try:
-        found = openslide.OpenSlide.detect_format(str(path))
-    except openslide.OpenSlideError:
-        return None
-    return None if found is None else str(found)
 
 
 class SlideSource:
@@ -77,34 +29,16 @@ class SlideSource:
 
     The shape is that of the full level-0 canvas; pixels outside `openslide.bounds-*` or with alpha 0 are not valid.
     `mpp` overrides micrometres per pixel, one number or (y, x); objective power is not taken for a pixel size.
-    Raises `InputError` where OpenSlide cannot open or decode the slide.
+    Raises `InputError` if OpenSlide cannot open or decode the slide.
     """
 
     def __init__(self, path: str | Path, *, mpp: float | tuple[float, float] | Resolution | None = None) -> None:
-        self.name = str(path)
-        self._stamp = stamp(path)
-        check_companions(Path(path))
-        try:
-            with openslide.OpenSlide(self._stamp.path) as slide:
-                self._describe(slide)
-                self.resolution = given_resolution(mpp, "um") or micrometres(slide.properties)
-        except openslide.OpenSlideError as error:
-            raise InputError(f"{self.name} cannot be opened as a slide: {error}") from error
+        self.file = SlideFile(path)
+        self.name = self.file.name
+        self.levels = self.file.levels
+        self.bounds = self.file.bounds
+        self.resolution = given_resolution(mpp, "um") or self.file.resolution
         check_size(self.name, self.shape)
-
-    def _describe(self, slide: openslide.OpenSlide) -> None:
-        properties = slide.properties
-        self.levels = tuple((int(height), int(width)) for width, height in slide.level_dimensions)
-        self.downsamples = tuple(float(value) for value in slide.level_downsamples)
-        self.vendor = str(properties.get("openslide.vendor", "unknown"))
-        self.bounds = slide_bounds(properties, *self.levels[0])
-        sides = [
-            [int(properties.get(f"openslide.level[{k}].tile-{side}", 0)) for side in ("height", "width")]
-            for k in range(slide.level_count)
-        ]
-        self._tile_pixels = max(height * width for height, width in sides)
-        colour = properties.get("openslide.background-color", "FFFFFF")
-        self._background = np.array(list(bytes.fromhex(colour)), dtype=np.uint16)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -123,20 +57,13 @@ class SlideSource:
 
     @property
     def cache_bytes(self) -> int:
-        """Memory that the reader keeps in a process beyond the pixels it returns, with one thread reading levels."""
-        blocks = BLOCKS_PER_THREAD * DECODED_BLOCK * DECODED_BLOCK * 4
-        at_once = (1 if self._large else READERS) * self._tile_pixels * WAVELETS.get(self.vendor, TILE_BYTES)
-        return SLIDE_CACHE_BYTES + blocks + max(0, at_once - SPARE_BYTES)
-
-    @property
-    def _large(self) -> bool:
-        """Whether tiles are decoded by one thread at a time."""
-        return 4 * self._tile_pixels > LARGE_PIECE_BYTES
+        """Memory in bytes that a process keeps beyond the pixels it returns, if one thread reads levels."""
+        return self.file.cache_bytes + BLOCKS_PER_THREAD * DECODED_BLOCK * DECODED_BLOCK * 4
 
     @property
     def files(self) -> list[Path]:
         """All files that hold the slide's pixels."""
-        return slide_files(Path(self._stamp.path), self.vendor)
+        return self.file.files
 
     @property
     def georeference(self) -> Georeference | None:
@@ -146,88 +73,39 @@ class SlideSource:
     def read(self, box: Box) -> Pixels:
         """Return the colours of `box`, (3, box.height, box.width) uint8, reflected outside the canvas.
 
-        Raises `InputError` naming slide, level and box where a tile cannot be decoded.
+        Raises `InputError` which names slide, level and box, if a tile cannot be decoded.
         """
         return read_reflected(box, *self.shape[1:], self._colours)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return True where the slide was scanned: alpha above 0 and inside its bounds; None when all is."""
+        """Return True where the slide was scanned: alpha above 0 and inside its bounds; None if all is."""
         inside = box & Box.of_shape(*self.shape[1:])
         mask = None
         if inside is not None and inside & self.bounds:
             # Colours and validity of a tile are asked for one after the other, and both need the same decoded pixels.
-            (mask,) = _masks.get((self._stamp, inside), lambda: [self.paint(0, inside)[1]])
+            (mask,) = _masks.get((self.file.stamp, inside), lambda: [self.file.paint(0, inside)[1]])
         if inside is not None:
             mask = within(self.bounds, inside, mask)
         return usable(mask, box, *self.shape[1:])
 
     def coarser(self, height: int, width: int) -> Source:
-        """Return the smallest level with at least `height` x `width` pixels; itself where that is level 0."""
+        """Return the smallest level with at least `height` x `width` pixels; itself if that is level 0."""
         fit = [k for k, (h, w) in enumerate(self.levels) if h >= height and w >= width]
         return SlideLevel(self, fit[-1]) if fit and fit[-1] > 0 else self
 
     def identity(self) -> JSON:
         """Return hashes of the slide's files and the reader's version."""
         return {
-            "reader": f"openslide {openslide.__library_version__}",
+            "reader": READER,
             "sha256": [content_sha256(stamp(file)) for file in self.files],
             "shape": list(self.shape),
         }
 
-    def paint(self, level: int, box: Box) -> Painted:
-        """Return colours and alpha mask of a box of `level` pixels inside it; rows and columns count on that level."""
-        colours = np.empty((3, *box.shape), dtype=np.uint8)
-        mask = np.empty(box.shape, dtype=np.bool_)
-        rows = max(1, PIECE_PIXELS // box.width)
-        for y in range(box.y0, box.y1, rows):
-            piece = Box(y, box.x0, min(y + rows, box.y1), box.x1)
-            rgba = self._render(level, piece)
-            part = piece.slices_in(box)
-            colours[(slice(None), *part)] = self._composite(rgba)
-            mask[part] = rgba[..., 3] > 0
-        return colours, None if mask.all() else mask
-
     def _colours(self, box: Box) -> NDArray[np.uint8]:
-        colours, mask = self.paint(0, box)
-        _masks.drop((self._stamp, box))
-        _masks.get((self._stamp, box), lambda: [mask])
+        colours, mask = self.file.paint(0, box)
+        _masks.drop((self.file.stamp, box))
+        _masks.get((self.file.stamp, box), lambda: [mask])
         return colours
-
-    def _render(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """Return (y, x, 4) straight RGBA; a handle that failed is closed, as OpenSlide's errors stay with it."""
-        down = self.downsamples[level]  # OpenSlide divides level-0 positions by this, for both axes
-        height, width = self.levels[level]
-        # at the far edges never beyond the position, where there is nothing to blend with
-        corner = (
-            math.floor(box.x0 * down + (0.5 if box.x1 < width else 0.0)),
-            math.floor(box.y0 * down + (0.5 if box.y1 < height else 0.0)),
-        )
-        try:
-            slide = _handles.get(self._stamp, self._open)
-            with decoding_alone(os.getpid()) if self._large else nullcontext():
-                return np.asarray(slide.read_region(corner, level, (box.width, box.height)))
-        except openslide.OpenSlideError as error:
-            _handles.drop(self._stamp)
-            raise InputError(
-                f"{self.name} cannot be read at level {level}, rows {box.y0} to {box.y1}, "
-                f"columns {box.x0} to {box.x1}: {error}. The slide may be truncated or damaged there."
-            ) from error
-
-    def _composite(self, rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return (3, y, x) colours of straight RGBA on the background, rounded."""
-        colours, alpha = rgba[..., :3], rgba[..., 3:]
-        if not alpha.all() or alpha.min() < 255:
-            # At most 255 * 255 + 127, which 16 bits hold.
-            over = alpha.astype(np.uint16)
-            mixed = (colours * over + self._background * (255 - over) + 127) // 255
-            colours = mixed.astype(np.uint8)
-        return colours.transpose(2, 0, 1)
-
-    def _open(self) -> openslide.OpenSlide:
-        slide = openslide.OpenSlide(unchanged(self._stamp).path)
-        # One cache for all slides and threads: each handle would have its own, which the promise does not count.
-        slide.set_cache(_tile_cache(os.getpid()))
-        return slide
 
 
 class SlideLevel:
@@ -317,28 +195,8 @@ class SlideLevel:
         return colours, None if mask.all() else mask
 
     def _block(self, block: Box) -> Painted:
-        key = (self.slide._stamp, self.level, block)
-        return _blocks.get(key, lambda: self.slide.paint(self.level, block))
-
-
-def micrometres(properties: Mapping[str, str]) -> Resolution | None:
-    """Return the pixel size a slide states, per axis; None where it states none or one no microscope has."""
-    try:
-        y, x = float(properties["openslide.mpp-y"]), float(properties["openslide.mpp-x"])
-    except (KeyError, ValueError):
-        return None
-    return Resolution(y, x, "um") if 0.01 < y < 100 and 0.01 < x < 100 else None
-
-
-def slide_bounds(properties: Mapping[str, str], height: int, width: int) -> Box:
-    """Return the part of the level-0 canvas that was scanned: `openslide.bounds-*`, or all of it."""
-    canvas = Box.of_shape(height, width)
-    try:
-        x, y, w, h = (int(properties[f"openslide.bounds-{what}"]) for what in ("x", "y", "width", "height"))
-        # A file without a single stored tile states bounds of no pixels.
-        return ((Box(y, x, y + h, x + w) & canvas) if min(h, w) > 0 else None) or canvas
-    except (KeyError, ValueError):
-        return canvas
+        key = (self.slide.file.stamp, self.level, block)
+        return _blocks.get(key, lambda: self.slide.file.paint(self.level, block))
 
 
 def within(bounds: Box, box: Box, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:

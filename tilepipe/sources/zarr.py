@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import lzma
-import os
 import zlib
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,25 +19,22 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, all_finite, read_reflected
 from tilepipe.sources.checks import (
-    LARGE_PIECE_BYTES,
     check_dtype,
     check_size,
-    decoding_alone,
     decoding_bytes,
     given_resolution,
     pick,
     pick_bands,
     usable,
 )
-from tilepipe.sources.chunks import MARKERS, Chunks, is_zarr
+from tilepipe.sources.chunks import Chunks
+from tilepipe.sources.zarr_array import coding, open_zarr, read_part
 from tilepipe.sources.zarr_metadata import Metadata, array_axes, multiscale, pick_several, planes
+from tilepipe.text import JSON
 
 if TYPE_CHECKING:
     from zarr.types import AnyArray
-from tilepipe.text import JSON
 
-ONE_BY_ONE_BYTES = 1 << 20
-"""Decoded size of a chunk from which chunks are read one by one."""
 USUAL_BYTES = 64 << 20
 """What decoding smaller ones takes at most."""
 
@@ -67,14 +60,14 @@ class ZarrSource:
     ) -> None:
         self.name = str(path)
         self._root = Path(path).absolute()
-        node = _open(self.name, self._root)
+        node = open_zarr(self.name, self._root)
         if isinstance(node, zarr.Array):
             said = Metadata(array_axes(self.name, node))
         else:
             said = multiscale(self.name, node, scene)
         number, self.notes = pick_several(self.name, scene, said.images)
         self._axes = axes = said.axes
-        self._levels = [ZarrPlanes(self, _open(self.name, self._root / part), part) for part in said.levels]
+        self._levels = [ZarrPlanes(self, open_zarr(self.name, self._root / part), part) for part in said.levels]
         whole = self._levels[0].array
         self._picks = {
             "z": pick(self.name, "z", z, planes(whole, axes, "z")),
@@ -135,7 +128,7 @@ class ZarrSource:
         """
         digest = hashlib.sha256()
         for level in self._levels:
-            digest.update(f"{level.part} {level.coding()}\0".encode())
+            digest.update(f"{level.part} {coding(level.array)}\0".encode())
             # The bytes as they are stored, and not the pixels: nothing has to be decoded.
             for key, file in level.chunks.files():
                 digest.update(f"{level.part}/{key}\0".encode())
@@ -175,23 +168,6 @@ class ZarrPlanes:
         """Refuse other dtypes and chunks too large to decode."""
         check_dtype(self.name, self.array.dtype, "Convert it: zarr.save('out.zarr', array.astype('float32'))")
         check_size(self.name, self.shape, self.piece_bytes)
-
-    def coding(self) -> str:
-        """Return what turns the bytes of chunks into pixels, as JSON."""
-        said = self.array.metadata.to_dict()
-        decides = (
-            "zarr_format",
-            "shape",
-            "data_type",
-            "dtype",
-            "chunks",
-            "chunk_grid",
-            "order",
-            "fill_value",
-            "codecs",
-        )
-        known = {name: said.get(name) for name in (*decides, "compressor", "filters")}
-        return json.dumps(known, sort_keys=True, default=str)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -250,7 +226,7 @@ class ZarrPlanes:
         where = tuple(parts[axis] if axis in parts else picks[axis] for axis in axes)
         try:
             self.chunks.check(where)
-            found = self._read(where)
+            found = read_part(self.array, where)
         except (OSError, RuntimeError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise InputError(
                 f"{self.name} cannot be read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}: {error}. "
@@ -259,34 +235,3 @@ class ZarrPlanes:
         left = [axis for axis in axes if axis in "cyx"]
         found = found.transpose([left.index(axis) for axis in "cyx" if axis in left])
         return np.ascontiguousarray(found if "c" in left else found[None], dtype=self.dtype)
-
-    def _read(self, where: tuple[int | slice, ...]) -> Pixels:
-        """Return a part of the array; Zarr decodes ten chunks at once, which are read one by one where they are large.
-
-        The largest are decoded by one thread at a time.
-        """
-        if self.piece_bytes <= ONE_BY_ONE_BYTES:
-            return np.asarray(self.array[where])
-        spans = [k.indices(size)[:2] for k, size in zip(where, self.array.shape, strict=True) if isinstance(k, slice)]
-        chunks = [c for k, c in zip(where, self.array.chunks, strict=True) if isinstance(k, slice)]
-        found = np.empty([stop - start for start, stop in spans], dtype=self.array.dtype)
-        cuts = [
-            [(max(start, k * chunk), min(stop, (k + 1) * chunk)) for k in range(start // chunk, -(-stop // chunk))]
-            for (start, stop), chunk in zip(spans, chunks, strict=True)
-        ]
-        for part in itertools.product(*cuts):
-            left = iter(part)
-            wanted = tuple(slice(*next(left)) if isinstance(k, slice) else k for k in where)
-            at = tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(part, spans, strict=True))
-            with decoding_alone(os.getpid()) if self.piece_bytes > LARGE_PIECE_BYTES else nullcontext():
-                found[at] = self.array[wanted]
-        return found
-
-
-def _open(name: str, path: Path) -> AnyArray | zarr.Group:
-    if not is_zarr(path):
-        raise InputError(f"{path} is not a Zarr image: it has none of {', '.join(MARKERS)}")
-    try:
-        return zarr.open(str(path), mode="r")
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{name} cannot be opened as Zarr: {error}") from error

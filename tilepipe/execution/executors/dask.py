@@ -32,7 +32,7 @@ from tilepipe.execution.executors.spawned import deaf_to_ctrl_c, main_hidden, ow
 from tilepipe.execution.job import Job
 from tilepipe.execution.ledger import Record
 from tilepipe.inference.predictor import use_threads
-from tilepipe.sources.geotiff import rows_forgotten
+from tilepipe.sources.geotiff_gdal import rows_forgotten
 from tilepipe.tiling.grid import Index
 
 CONNECT = "30s"

@@ -1,0 +1,119 @@
+"""One stored chunk: its bytes in a file, and how large it becomes, known before it is decoded."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tilepipe.sources.checks import MAX_BLOCK_BYTES
+
+PARTWISE = ("gzip", "zlib", "bz2", "lzma")
+COMPRESSORS = ("blosc", "zstd", "lz4", *PARTWISE)
+"""Compressors that are read; the size of what those of `PARTWISE` give must be counted."""
+HEAD = 32
+"""Bytes that hold the header of every compressor."""
+
+STEP = 1 << 20
+"""Bytes that are read or decoded at a time where sizes are counted."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is stored of one chunk: a range of bytes of a file."""
+
+    file: Path
+    offset: int
+    size: int
+    """Bytes in the file."""
+
+    def read(self, count: int | None = None) -> bytes:
+        """Return its first `count` bytes, or all."""
+        with self.file.open("rb") as opened:
+            opened.seek(self.offset)
+            return opened.read(self.size if count is None else min(count, self.size))
+
+    def behind(self, skip: int) -> Piece:
+        """Return what comes behind its first `skip` bytes."""
+        return Piece(self.file, self.offset + skip, max(0, self.size - skip))
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield all of its bytes, `STEP` at a time: a large one never lies in memory whole."""
+        with self.file.open("rb") as opened:
+            opened.seek(self.offset)
+            for start in range(0, self.size, STEP):
+                yield opened.read(min(STEP, self.size - start))
+
+
+def unpacked_size(codec: str, piece: Piece, limit: int) -> int:
+    """Return how many bytes a chunk becomes that `codec` compressed, as its header says or by counting up to `limit`.
+
+    Raises `ValueError` if the chunk is shorter than its header says.
+    """
+    head = piece.read(HEAD)
+    if codec == "blosc":
+        stored = int.from_bytes(head[12:16], "little")  # Blosc 1: flags, sizes, then bytes in all
+        if len(head) < 16 or piece.size < stored:
+            raise ValueError(f"chunk {piece.file.name} has {piece.size} bytes of {stored}")
+        return int.from_bytes(head[4:8], "little")
+    if codec == "lz4":
+        return int.from_bytes(head[:4], "little")
+    if codec == "zstd":
+        return zstd_size(head, piece)
+    return counted(codec, piece.parts(), limit)
+
+
+def zstd_size(head: bytes, piece: Piece) -> int:
+    """Return the size of a zstd frame as its header says it; without one, the most that its blocks can become.
+
+    https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1
+    """
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
+        return 0  # no frame: the decoder says so
+    flags = head[4]
+    single, width = flags >> 5 & 1, (1 if flags >> 5 & 1 else 0, 2, 4, 8)[flags >> 6]
+    start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
+    if width:
+        return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
+    position, total = start, 0
+    with piece.file.open("rb") as file:
+        while position + 3 <= piece.size:
+            file.seek(piece.offset + position)
+            block = int.from_bytes(file.read(3), "little")
+            kind, size = block >> 1 & 3, block >> 3
+            total += min(128 << 10, 1 << (10 + (head[5] >> 3) + 1)) if kind == 2 else size
+            position += 3 + (1 if kind == 1 else size)
+            if block & 1 or kind == 3:
+                break
+    return total if total > MAX_BLOCK_BYTES else 0  # many small blocks are no bomb
+
+
+def counted(codec: str, parts: Iterable[bytes], limit: int) -> int:
+    """Return the size of what `parts` become, decoded in steps of which none is kept; it stops beyond `limit`."""
+    make: Callable[[], Any] = {
+        "gzip": lambda: zlib.decompressobj(31),
+        "zlib": zlib.decompressobj,
+        "bz2": bz2.BZ2Decompressor,
+        "lzma": lzma.LZMADecompressor,
+    }[codec]
+    decoder, total = make(), 0
+    for part in parts:
+        data = part
+        while True:
+            found = len(decoder.decompress(data, STEP))
+            total += found
+            if total > limit:
+                return total
+            if decoder.eof:  # another stream may follow
+                data, decoder = decoder.unused_data, make()
+            else:
+                data = getattr(decoder, "unconsumed_tail", b"")
+                if found:
+                    continue  # more may be on its way
+            if not data:
+                break
+    return total
