@@ -106,7 +106,7 @@ def test_a_batch_writes_over_no_image_of_its_own(tmp_path: Path) -> None:
         expand(read_jobs(tmp_path / "jobs.yaml"), tmp_path)
 
 
-@pytest.mark.parametrize("ending", ["kml", "png", "jp2", "PNG", "zarr", "nc", "xyz", "pdf"])
+@pytest.mark.parametrize("ending", ["kml", "jpg", "jp2", "JPG", "zarr", "nc", "xyz", "pdf"])
 def test_an_ending_that_is_not_written_is_refused(ending: str, tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=rf"ends in \.{ending.lower()}, which is not written.*\.tif \(cog\).*\.geojson"
