@@ -59,11 +59,13 @@ def export(
     with locked(*outputs.locks):
         replaces, work = refuse_existing(outputs), outputs.work / "export"
         material = Material.of({LABELS: finished, **_margin(labels)}, source, options=outputs.options)
-        products = write_products(material, outputs, work, listener)
-        put_in_place(work, {"products": products, "replaces": replaces})
-        shutil.rmtree(work, ignore_errors=True)
-        with suppress(OSError):  # a run keeps its own things there
-            outputs.work.rmdir()
+        try:
+            products = write_products(material, outputs, work, listener)
+            put_in_place(work, {"products": products, "replaces": replaces})
+        finally:  # an export that failed begins anew
+            shutil.rmtree(work, ignore_errors=True)
+            with suppress(OSError):  # a run keeps its own things there
+                outputs.work.rmdir()
     return list(paths.values())
 
 
