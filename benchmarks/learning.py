@@ -21,7 +21,7 @@ from tilepipe.evaluation.metrics.confusion import Confusion
 from tilepipe.models.classical import Classical
 from tilepipe.models.classical_fit import METHODS, fit
 from tilepipe.training.config import TrainConfig
-from tilepipe.training.fit_classical import WINDOW, WINDOWS, as_model
+from tilepipe.training.fit_classical import PATCH, PATCHES, as_model
 from tilepipe.training.scenes import IGNORE, Scene, open_scenes
 from tilepipe.training.threshold_baseline import best_threshold
 from tilepipe.training.validation import compared, hull, spread, training_pixels, truth
@@ -63,7 +63,7 @@ def commonest(scenes: Sequence[Scene], classes: int) -> Confusion:
 def sample(scenes: Sequence[Scene]) -> Sample:
     """Return (windows, bands, side, side) pixels and (windows, side, side) classes, spread over the training scenes."""
     places = [(scene, box) for scene in scenes for box in squares(scene)]
-    chosen = places[:: -(-len(places) // (2 * WINDOWS))]
+    chosen = places[:: -(-len(places) // (2 * PATCHES))]
     pixels = np.stack([scene.image(box) for scene, box in chosen])
     return pixels, np.stack([scene.label(box) for scene, box in chosen])
 
@@ -71,8 +71,8 @@ def sample(scenes: Sequence[Scene]) -> Sample:
 def squares(scene: Scene) -> list[tp.Box]:
     """Return the squares of a scene's window that hold a label."""
     height, width = scene.region.shape
-    ys, xs = range(0, height - WINDOW + 1, WINDOW), range(0, width - WINDOW + 1, WINDOW)
-    boxes = [tp.Box(y, x, y + WINDOW, x + WINDOW) for y in ys for x in xs]
+    ys, xs = range(0, height - PATCH + 1, PATCH), range(0, width - PATCH + 1, PATCH)
+    boxes = [tp.Box(y, x, y + PATCH, x + PATCH) for y in ys for x in xs]
     return [box for box in boxes if (scene.label(box) != IGNORE).any()]
 
 

@@ -150,7 +150,7 @@ def test_writing_keeps_what_cannot_be_written(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tilepipe.evaluation.model_check.os.fsync", full)
+    monkeypatch.setattr("tilepipe.storage.os.fsync", full)
     from tilepipe.errors import StorageError
 
     with pytest.raises(StorageError, match="No space left"):

@@ -37,9 +37,9 @@ def large(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("workers", "sent", "code"),
     [
-        (0, signal.SIGTERM, 143),
-        (2, signal.SIGINT, 130),
-        pytest.param(0, signal.SIGINT, 130, marks=pytest.mark.long),
+        (0, signal.SIGINT, 130),
+        pytest.param(0, signal.SIGTERM, 143, marks=pytest.mark.long),
+        pytest.param(2, signal.SIGINT, 130, marks=pytest.mark.long),
         pytest.param(2, signal.SIGTERM, 143, marks=pytest.mark.long),
     ],
 )

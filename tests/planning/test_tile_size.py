@@ -150,6 +150,7 @@ def test_memory_makes_tiles_smaller_before_it_is_refused(monkeypatch: pytest.Mon
         plan(memory=least, tile=512)
 
 
+@pytest.mark.long
 def test_memory_allows_larger_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = measure(monkeypatch)
     wide = random_unet(depth=3, width=24)

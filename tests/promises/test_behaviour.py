@@ -108,7 +108,7 @@ def test_the_probe_of_a_users_model_is_kept_between_processes(tmp_path: Path) ->
     (halo, calls), (same, again) = planned(), planned()
     assert halo == same == 2
     assert calls > 24
-    assert again <= 8, "asked for its identity alone"
+    assert again <= 10, "asked for its identity alone"
 
 
 def test_a_dask_array_over_changed_data_gets_its_own_labels(tmp_path: Path) -> None:

@@ -147,7 +147,9 @@ class Bounded(openslide.OpenSlide):
         return {**super().properties, **{f"openslide.bounds-{name}": value for name, value in where.items()}}
 
 
-def test_bounds_move_no_polygon_and_outside_them_is_nodata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_polygons_lie_in_the_frame_of_the_bounds_and_outside_them_is_nodata(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(openslide, "OpenSlide", Bounded)
     code = np.zeros((409, 613), np.uint8)
     code[100:200, 300:500] = 1
@@ -162,4 +164,5 @@ def test_bounds_move_no_polygon_and_outside_them_is_nodata(tmp_path: Path, monke
     shapes = [(f["geometry"], int(f["properties"]["classification"]["name"][-1])) for f in features]
     expected = np.full_like(code, 255)
     expected[10:390, 20:580] = code[10:390, 20:580]
-    assert (rasterize(shapes, out_shape=code.shape, fill=255) == expected).all()
+    moved = rasterize(shapes, out_shape=code.shape, fill=255, transform=Affine.translation(-20, -10))
+    assert (moved == expected).all(), "QuPath counts pixels from the corner of the bounds"

@@ -55,13 +55,13 @@ def test_two_worker_processes(truth: Any, image: ArraySource, tmp_path: Path) ->
     assert sha256(run_labels(image, random_unet(), tmp_path, dask.run, workers=2, **cut)) == expected
 
 
-@pytest.mark.parametrize("block", [1, 150, 1000])
+@pytest.mark.parametrize("block", [1, 150, pytest.param(1000, marks=pytest.mark.long)])
 def test_any_block_size(truth: Any, image: ArraySource, tmp_path: Path, block: int) -> None:
     cut, expected = truth
     assert sha256(run_labels(image, random_unet(), tmp_path, **{**cut, "block": block})) == expected
 
 
-@pytest.mark.parametrize("batch", [2, 5])
+@pytest.mark.parametrize("batch", [2, pytest.param(5, marks=pytest.mark.long)])
 def test_any_batch_size(truth: Any, image: ArraySource, tmp_path: Path, batch: int) -> None:
     cut, expected = truth
     assert sha256(run_labels(image, random_unet(), tmp_path, batch=batch, **cut)) == expected

@@ -193,7 +193,9 @@ def test_sizes_in_headers_of_zstd(size: int, tmp_path: Path) -> None:
     assert zstd_size(b"", Piece(tmp_path / "0", 0, 0)) == 0
 
 
-@pytest.mark.parametrize("packed", ["gzip", "zlib", "bz2", "lzma"])
+@pytest.mark.parametrize(
+    "packed", ["gzip", "zlib", *(pytest.param(one, marks=pytest.mark.long) for one in ("bz2", "lzma"))]
+)
 def test_a_large_chunk_is_counted_without_being_held(packed: str, tmp_path: Path) -> None:
     """Random bytes, which no compressor makes smaller, so that what is stored is as large; and streams in a row."""
     data = np.random.default_rng(0).bytes(3 << 20)

@@ -57,7 +57,7 @@ def test_weights_that_run_away_are_said_to(small: Configure, tmp_path: Path) -> 
         assert all(np.isfinite(row).all() for row in kept["log"])
 
 
-@pytest.mark.parametrize("what", ["image", "label"])
+@pytest.mark.parametrize("what", ["image", pytest.param("label", marks=pytest.mark.long)])
 def test_other_data_under_the_same_names_starts_anew(small: Configure, write: Write, tmp_path: Path, what: str) -> None:
     with pytest.raises(Stop):
         fit(small(), stopped_at(8))
@@ -99,6 +99,7 @@ def test_polygons_are_known_by_their_content(small: Configure, write: Write, tmp
     assert "the images or labels are not those" in first(events)
 
 
+@pytest.mark.long
 def test_a_start_model_that_was_mended_starts_anew(small: Configure, tmp_path: Path) -> None:
     one, other = (fit(small(output=str(tmp_path / f"start{k}.model"), seed=k)) for k in (1, 2))
     config = small(start=str(one), arch={"name": "unet", "width": 4, "depth": 2, "dropout": 0.1})

@@ -77,6 +77,7 @@ def test_other_images_labels_or_scores_are_found(
         fit(small())
 
 
+@pytest.mark.long
 def test_another_start_model_is_found(small: Configure, tmp_path: Path) -> None:
     first = fit(small(output=str(tmp_path / "first.model"), seed=3))
     fit(small(start=str(first)))

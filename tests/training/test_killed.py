@@ -60,6 +60,7 @@ def same(tmp_path: Path, first: str, second: str) -> None:
     assert not list(tmp_path.glob(f".{second}.model*"))
 
 
+@pytest.mark.long
 def test_killed_at_random_moments(short: Callable[..., Path], tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tilepipe.training.loop", "tilepipe.cli.main", "hypothesis"])

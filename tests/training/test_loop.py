@@ -30,6 +30,7 @@ from tilepipe.training.validation import predicted, score
 Configure = Callable[..., TrainConfig]
 
 
+@pytest.mark.long
 def test_overfits_one_crop(small: Configure) -> None:
     how = {"flips": False, "rotate": False, "scale": 1, "color": 0, "bands": 0}
     arch = {"name": "unet", "width": 8, "depth": 3}
@@ -85,7 +86,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(small: Configur
     assert weights(first) == weights(second) != weights(other)
 
 
-@pytest.mark.parametrize("stop", [1, 3, 5, 7])
+@pytest.mark.parametrize(
+    "stop", [1, 5, pytest.param(3, marks=pytest.mark.long), pytest.param(7, marks=pytest.mark.long)]
+)
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     small: Configure, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +123,9 @@ def test_a_checkpoint_of_another_configuration_is_refused(small: Configure) -> N
         fit(small(learning_rate=1e-4))
 
 
-@pytest.mark.parametrize("damaged", [b"", b"nonsense", None])
+@pytest.mark.parametrize(
+    "damaged", [b"nonsense", pytest.param(b"", marks=pytest.mark.long), pytest.param(None, marks=pytest.mark.long)]
+)
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     small: Configure, tmp_path: Path, damaged: bytes | None
 ) -> None:

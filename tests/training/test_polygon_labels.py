@@ -150,6 +150,7 @@ def test_a_large_slide_is_not_read_whole(
     assert (classes >= 0).any()
 
 
+@pytest.mark.long
 def test_a_slide_corrected_and_trained_again(configure: Configure, tmp_path: Path) -> None:
     """Polygons of `segment` on a slide, one of them renamed as a person would in QuPath, become training data."""
     segment(SLIDE, "nuclei", tmp_path / "n.geojson", window=(1280, 1024, 192, 192), of=["geojson"], device="cpu")

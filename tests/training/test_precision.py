@@ -70,6 +70,7 @@ def test_fp16_scales_the_loss_and_leaves_out_a_step_that_overflows(small: Config
     assert other.scaler.state_dict() == state.scaler.state_dict()
 
 
+@pytest.mark.long
 def test_half_precision_too_goes_on_bit_for_bit_and_learns_the_same(small: Configure, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"precision": "bf16", "steps": 8}
     whole = fit(small(**changes, output=str(tmp_path / "whole.model")))

@@ -139,7 +139,7 @@ print(labels.shape, "PYTHONWARNINGS" in os.environ)
 """
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_what_dask_remarks_on_a_slow_disk_neither_ends_a_run_nor_is_shown(workers: int, tmp_path: Path) -> None:
     """Every disk is slow here, in worker processes too; warnings are errors in the process that starts the run."""
     tests = Path(__file__).parents[2]
@@ -167,7 +167,7 @@ class Stopping(nn.Module):
         return x[:, :2]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("error", "found"), [(KeyboardInterrupt, KeyboardInterrupt), (SystemExit, ModelError)])
 def test_what_is_no_exception_comes_out_of_a_model_as_itself(
     workers: int, error: type[BaseException], found: type[BaseException], tmp_path: Path
