@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import from_json
 
 from tilepipe.errors import ModelError
 from tilepipe.paths import refuse_special
@@ -23,8 +24,13 @@ MAX_BYTES = 1 << 20
 MAX_STRIDE, MAX_TILE = 4096, 1 << 16
 LEAST, MOST = 1e-30, 1e30
 """Range of means and deviations: beyond it float32 has no numbers left."""
+SMALL, LARGE = 1e-6, 1e9
+"""Range of what pixels are divided by."""
 FINEST, COARSEST = 1e-6, 1e6
 """Range of pixel sizes."""
+PRESET = "imagenet"
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+"""What most pretrained encoders expect of red, green and blue divided by 255 (torchvision.models)."""
 
 # Colour-blind safe qualitative colours; class 0 is the background. (Okabe & Ito 2008)
 DEFAULT_COLORS = ("#d9d9d9", "#d55e00", "#009e73", "#0072b2", "#f0e442", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -71,6 +77,18 @@ class ModelCard(BaseModel):
     """Means, one per band, in the image's own pixel units; 0 if empty."""
     std: tuple[float, ...] = ()
     """Standard deviations, one per band, in the image's own pixel units; 1 if empty."""
+    scale: float | None = Field(default=None, ge=SMALL, le=LARGE)
+    """What pixels are divided by before `mean` and `std`. The card then keeps `mean` and `std` in the image's own pixel
+    units, and no `scale`."""
+    channels: Literal["RGB", "BGR"] | None = None
+    """'BGR' if the network reads three bands in the opposite order of the card's `bands`, `mean` and `std`."""
+    layout: Literal["NCHW", "NHWC"] | None = None
+    """'NHWC' if bands and classes are the network's last axis; None is NCHW, and for ONNX what the file says."""
+    pad: int = Field(default=0, ge=0, le=MAX_STRIDE)
+    """Pixels of 0, after scaling, that a tile gets on each side for the network; an output that is larger than the tile
+    is cut evenly."""
+    threshold: float | None = Field(default=None, gt=0, lt=1)
+    """Probability above which a pixel is of the second of two classes; None is 0.5."""
     dtype: Literal["uint8", "uint16", "int16", "float32"] | None = None
     """Pixel type that the model was trained on; an image of another type is refused. None takes any type."""
     resolution: float | None = Field(default=None, ge=FINEST, le=COARSEST, allow_inf_nan=False)
@@ -93,10 +111,39 @@ class ModelCard(BaseModel):
 
     def __init__(self, **fields: Any) -> None:
         """Check the fields. Raises `ModelError` naming the first that is wrong."""
+        self._check("model card", fields)
+
+    def _check(self, name: str, fields: JSON) -> None:
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise ModelError(_first_problem("model card", error)) from None
+            raise ModelError(_first_problem(name, error)) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _image_units(cls, fields: Any) -> Any:
+        """Turn presets into numbers, and `mean` and `std` of scaled pixels into those of the image's own pixels."""
+        if not isinstance(fields, dict):
+            return fields
+        presets = [name for name in IMAGENET if isinstance(fields.get(name), str) and fields[name].lower() == PRESET]
+        scale: Any = fields.get("scale")
+        bands, dtype = fields.get("bands"), fields.get("dtype")
+        if presets:
+            if bands != 3:
+                raise ValueError(f"{presets[0]}: {PRESET} is of red, green and blue, and the card says bands {bands}")
+            if any(fields.get(name) for name in IMAGENET if name not in presets):
+                raise ValueError(f"mean and std: write {PRESET} for both, or numbers for both")
+            if scale is None and dtype not in (None, "uint8"):
+                raise ValueError(
+                    f"{presets[0]}: {PRESET} is of pixels from 0 to 1; for {dtype} add scale: they are divided by it"
+                )
+            fields = {**fields, **IMAGENET}
+            scale = 255 if scale is None else scale
+        if not _is_number(scale) or not SMALL <= scale <= LARGE:
+            return fields
+        std = fields.get("std") or ((1,) * bands if isinstance(bands, int) and 0 < bands <= 4096 else ())
+        scaled = {"mean": _times(scale, fields.get("mean") or ()), "std": _times(scale, std)}
+        return {**{name: value for name, value in fields.items() if name != "scale"}, **scaled}
 
     @field_validator("colors")
     @classmethod
@@ -137,6 +184,13 @@ class ModelCard(BaseModel):
             raise ValueError(f"std must be above 0 for every band (at least {LEAST:g})")
         if len(self.classes) > 65535:
             raise ValueError(f"{len(self.classes)} classes, at most 65535 fit a uint16 label map")
+        if self.channels == "BGR" and self.bands != 3:
+            raise ValueError(f"channels: BGR is of three bands, and the card says bands {self.bands}")
+        if self.threshold is not None and (len(self.classes) != 2 or self.output == "labels"):
+            raise ValueError(
+                f"threshold is of the second of two classes in logits or probabilities; the card has "
+                f"{len(self.classes)} classes and output {self.output or 'logits'}"
+            )
         if self.halo is not None and self.halo % self.stride:
             raise ValueError(f"halo {self.halo} is not a multiple of stride {self.stride}")
         return self
@@ -165,9 +219,14 @@ class ModelCard(BaseModel):
     def from_json(cls, text: str, name: str = "model.json") -> ModelCard:
         """Parse the text of `model.json`; `name` is what an error calls it. Raises `ModelError`."""
         try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise ModelError(_first_problem(name, error)) from None
+            fields = from_json(text)
+        except ValueError as error:
+            raise ModelError(f"{name}: Invalid JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise ModelError(f'{name}: it needs keys with values, like {{"bands": 3, "classes": ["a", "b"]}}')
+        card = cls.__new__(cls)
+        card._check(name, fields)
+        return card
 
     @classmethod
     def load(cls, path: Path) -> ModelCard:
@@ -184,6 +243,17 @@ class ModelCard(BaseModel):
         if len(content) > MAX_BYTES:
             raise ModelError(f"{path} has more than {MAX_BYTES} bytes, which is the most that is read of a card")
         return cls.from_json(text, str(path))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _times(scale: float, values: Any) -> Any:
+    """Return values times `scale`; what is no list of numbers stays, so that it is refused by its name."""
+    if not isinstance(values, list | tuple) or not all(_is_number(value) for value in values):
+        return values
+    return tuple(scale * value for value in values)
 
 
 def _first_problem(name: str, error: ValidationError) -> str:

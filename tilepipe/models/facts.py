@@ -25,6 +25,8 @@ LARGEST = 1 << 20
 """Bytes of facts.json that are read."""
 _WORDS_FOR_PEOPLE = {"band_names", "description", "license", "name", "tile", "training"}
 """Fields of a card that change no label; they are not part of a model's identity."""
+_IF_STATED = ("channels", "layout", "pad", "scale", "threshold")
+"""Fields that are part of the identity of those cards alone that state them."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,10 @@ def bundled(name: str) -> Path | None:
 
 def card_text(card: ModelCard) -> str:
     """Return the card but for words for people, as JSON."""
-    return json.dumps(card.model_dump(mode="json", exclude=_WORDS_FOR_PEOPLE), sort_keys=True)
+    fields = card.model_dump(mode="json", exclude=_WORDS_FOR_PEOPLE)
+    return json.dumps(
+        {name: value for name, value in fields.items() if value or name not in _IF_STATED}, sort_keys=True
+    )
 
 
 def facts_text(facts: Facts, card: ModelCard, weights: Path) -> str:

@@ -72,6 +72,7 @@ class Model:
         from torch import nn
 
         from tilepipe.models.copying import own_copy
+        from tilepipe.models.output import wrapped
         from tilepipe.models.recognise import readable
 
         if not isinstance(module, nn.Module):
@@ -81,7 +82,7 @@ class Model:
             card = ModelCard(**{**card.model_dump(exclude_unset=True), **said})
         model = cls.owning(own_copy(module), card, name)
         if type(module).__module__.startswith("tilepipe."):
-            return model
+            return cls(model.card, wrapped(model.module, card), name)
         read, gives = readable(model.module, card, name)
         return cls(card if gives == "logits" else card.model_copy(update={"output": gives}), read, name)
 

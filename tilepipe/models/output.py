@@ -6,16 +6,12 @@ or finished labels. Each is recognised on one made-up tile, or said by the card 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import is_dataclass
-from types import SimpleNamespace
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from tilepipe.errors import ModelError
-from tilepipe.models.card import Output
+from tilepipe.models.card import ModelCard, Output
+from tilepipe.models.ways import Ways, parts_of
 
 NAMES = ("out", "logits")
 """What torchvision and transformers call the tensor that holds the scores."""
@@ -26,13 +22,25 @@ SURE = 100.0
 class Scores(nn.Module):
     """(B, bands, H, W) -> logits (B, classes, H, W), of a network that returns something else."""
 
-    def __init__(self, network: nn.Module, classes: int, output: Output, key: str | int | None = None) -> None:
+    ways = Ways()
+    """How the network takes tiles, where that is not the usual way."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: int,
+        output: Output = "logits",
+        key: str | int | None = None,
+        ways: Ways = ways,
+    ) -> None:
         """`output` and `key` are those of `Form`."""
         super().__init__()
         self.network = network
         self.classes = classes
         self.output = output
         self.key = key
+        if ways != self.ways:  # an attribute is part of what a network is told by
+            self.ways = ways
         self.opaque = isinstance(network, torch.jit.ScriptModule) or bool(getattr(network, "opaque", False))
 
     @property
@@ -40,15 +48,26 @@ class Scores(nn.Module):
         """What the network is where it computes in the precision that it is written in; else ''."""
         return str(getattr(self.network, "single", ""))
 
+    @property
+    def stride(self) -> object:
+        """The network's own total stride, if it has one."""
+        return getattr(self.network, "stride", None)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits. Raises `ModelError` for labels that the card does not name."""
-        y = tensor_of(self.network(x), x, self.classes, self.key)
-        return as_logits(y, self.classes, self.output)
+        y = tensor_of(self.ways.called(self.network, x), x, self.classes, self.key)
+        return self.ways.decided(as_logits(y, self.classes, self.output))
 
 
 def bare(module: nn.Module) -> nn.Module:
     """Return the network in a `Scores`, or the module itself."""
     return module.network if isinstance(module, Scores) else module
+
+
+def wrapped(module: nn.Module, card: ModelCard) -> nn.Module:
+    """Return a network that gives logits as one that takes tiles as its card says; itself if that is the usual way."""
+    ways = Ways.of(card)
+    return module if ways == Ways() else Scores(module, len(card.classes), ways=ways)
 
 
 def tensor_of(
@@ -60,7 +79,7 @@ def tensor_of(
     """
     if isinstance(returned, Tensor) and key is None:
         return returned
-    parts = _parts(returned)
+    parts = parts_of(returned)
     tensors = {part: value for part, value in parts.items() if isinstance(value, Tensor)}
     if key is not None and key in tensors:
         return tensors[key]
@@ -131,17 +150,6 @@ def _of_labels(y: Tensor, classes: int) -> Tensor:
         )
     planes = [(labels == k).to(y.dtype if y.is_floating_point() else torch.float32) for k in range(classes)]
     return SURE * torch.stack(planes, 1)
-
-
-def _parts(returned: object) -> dict[Any, object]:
-    """Return what lies in a dict, tuple, named tuple, dataclass or object, by name or place."""
-    if isinstance(returned, Mapping):
-        return {key if isinstance(key, int) else str(key): value for key, value in returned.items()}
-    if isinstance(returned, list | tuple):
-        return dict(zip(getattr(returned, "_fields", range(len(returned))), returned, strict=True))
-    if is_dataclass(returned) or isinstance(returned, SimpleNamespace) or hasattr(returned, "__dict__"):
-        return dict(vars(returned))
-    return {}
 
 
 def _fits(value: Tensor, x: Tensor, classes: int) -> bool:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard, Output
-from tilepipe.models.output import Scores, misfit, tensor_of
+from tilepipe.models.output import Scores, misfit, tensor_of, wrapped
 from tilepipe.models.torch_calls import Call, Calls
+from tilepipe.models.ways import Ways
 
 SIDE = 96
 """Pixels at least per side of the tile that a network is tried on; 2^5 x 3, which most strides divide."""
@@ -42,26 +43,29 @@ def readable(module: nn.Module, card: ModelCard, name: str) -> tuple[nn.Module, 
     It is called once on a made-up tile, and left as it is where it does not take that. `name` is what messages call it.
     Raises `ModelError` where what it returns cannot be read.
     """
-    form = recognise(module, card, name)
+    form, ways = recognise(module, card, name), Ways.of(card)
     if form is None and (card.output is not None or card.key is not None):
         form = Form(card.output or "logits", card.key, plain=False)
     if form is None or form.plain:
-        return module, "logits"
-    return Scores(module, len(card.classes), form.output, form.key), form.output
+        return wrapped(module, card), "logits"
+    return Scores(module, len(card.classes), form.output, form.key, ways), form.output
 
 
-def recognise(forward: Callable[[Tensor], object], card: ModelCard, name: str, *, told: bool = False) -> Form | None:
+def recognise(
+    forward: Callable[[Tensor], object], card: ModelCard, name: str, *, told: bool = False, ways: Ways | None = None
+) -> Form | None:
     """Return how to read what a network returns, by one made-up tile; None where it takes none.
 
-    `told`: its file says that it ends in a sigmoid or softmax. What the card says (`output`, `key`) is not judged.
+    `told`: its file says that it ends in a sigmoid or softmax. `ways` take the place of those of the card. What it says
+    (`output`, `key`) is not judged.
     Raises `ModelError` for values that cannot be read, and for probabilities that are none.
     """
-    classes = len(card.classes)
+    classes, ways = len(card.classes), ways or Ways.of(card)
     for x in _tiles(card):
         ends = _Ends()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]), ends:
-                returned = forward(x)
+                returned = ways.called(forward, x)
         except Exception:  # whatever a stranger's module raises; it may need tiles of another size
             continue
         y = tensor_of(returned, x, classes, card.key, name)
@@ -98,7 +102,8 @@ def _script_ends(forward: Callable[[Tensor], object]) -> bool:
     script = getattr(forward, "script", forward)
     if not isinstance(script, torch.jit.ScriptModule):
         return False
-    value = next(iter(script.inlined_graph.outputs()))
+    graph = script.inlined_graph  # made for this call: its values go with it
+    value = next(iter(graph.outputs()))
     while (word := value.node().kind().removeprefix("aten::").strip("_")) in _PASS_ON:
         value = next(iter(value.node().inputs()))
     return word in _ENDS

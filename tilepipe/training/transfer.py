@@ -16,6 +16,7 @@ from tilepipe.models.nets.encoders import fit_bands, load_encoder_weights
 from tilepipe.models.nets.layers import Network
 from tilepipe.models.nets.resnet import BLOCKS
 from tilepipe.models.nets.zoo import build, describe
+from tilepipe.models.output import bare
 from tilepipe.sources.base import Source
 from tilepipe.text import JSON
 from tilepipe.training.config import TrainConfig
@@ -46,6 +47,11 @@ class Origin:
         if config.start is None:
             return cls()
         model = load_model(config.start)
+        if bare(model.module) is not model.module:
+            raise ModelError(
+                f"start {config.start}: its card has channels, layout, pad or threshold, which training does not take "
+                "over; leave them out of the card"
+            )
         if not isinstance(model.module, Network):
             raise ModelError(f"start {config.start} is none of tilepipe's own networks, and no other is trained")
         return cls(model)

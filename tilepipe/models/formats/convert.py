@@ -15,6 +15,7 @@ from tilepipe.models.formats.opaque import Packaged
 from tilepipe.models.formats.tensors import read_state_dict
 from tilepipe.models.formats.torchscript import TORCHSCRIPT
 from tilepipe.models.model import Model
+from tilepipe.models.output import bare, wrapped
 from tilepipe.models.probe.certificate_file import with_certificate
 from tilepipe.text import JSON, setting
 
@@ -47,7 +48,8 @@ def convert(
     else:
         model = load_model(source, trust_model=trust_model)
         if given is not None:
-            model = Model.owning(model.module, _with_stride(given, model.module, model.card.arch), str(source))
+            card_now = _with_stride(given, model.module, model.card.arch)
+            model = Model.owning(wrapped(bare(model.module), card_now), card_now, str(source))
     if isinstance(model.module, Packaged) and packed is not None:
         files = {f"{load.WEIGHTS}{_suffix(packed)}": model.module.content}
         return write_directory(Path(output), with_certificate(model), files, overwrite=overwrite)

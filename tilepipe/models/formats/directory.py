@@ -25,7 +25,7 @@ from tilepipe.models.formats import load, smp
 from tilepipe.models.formats.tensors import MAX_WEIGHTS_BYTES, check_size, read_safetensors
 from tilepipe.models.model import Model
 from tilepipe.models.nets.zoo import build
-from tilepipe.models.output import bare
+from tilepipe.models.output import bare, wrapped
 from tilepipe.paths import refuse_special
 from tilepipe.storage import cannot_write, sync, sync_tree
 from tilepipe.text import alike, missing
@@ -75,7 +75,7 @@ def network(card: ModelCard, name: str, tensors: Callable[[Mapping[str, Tensor]]
     with torch.random.fork_rng(devices=[]):  # random start values must not disturb the caller's
         module = _network(card, name)
     module.load_state_dict(weights, strict=True)
-    return module.requires_grad_(False)
+    return wrapped(module.requires_grad_(False), card)
 
 
 def save_model(

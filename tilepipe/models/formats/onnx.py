@@ -16,6 +16,7 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.formats.onnx_graph import Graph, card_of, read_graph
 from tilepipe.models.formats.opaque import Forward, Packaged, missing_extra, said_by
 from tilepipe.models.model import Model, refuse_one_class
+from tilepipe.models.ways import Ways
 from tilepipe.text import setting
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ class Onnx(Packaged):
         self.key = None  # one output is asked for
         self.chosen = graph.chosen
         self.last = graph.last
+
+    @staticmethod
+    def ways_of(card: ModelCard) -> Ways:
+        """Return how the file takes tiles, by its card; the order of axes is the graph's."""
+        return Ways.of(card)._replace(last=False)
 
     def opened(self, device: torch.device) -> Forward:
         """Start a session on `device`. Raises `DeviceError` where onnxruntime cannot use it."""
@@ -117,9 +123,11 @@ def _fitting(graph: Graph, card: ModelCard, path: Path) -> ModelCard:
         raise ModelError(f"{path} gives {graph.channels} channels, the card names {classes} classes; name as many")
     if graph.height is None and graph.width is None:
         return card
-    if graph.height != graph.width or card.tile not in (None, graph.height):
+    tile = None if graph.height is None else graph.height - 2 * card.pad
+    if graph.height != graph.width or card.tile not in (None, tile) or (tile or 0) < 1:
+        padded = f" and pad {card.pad}" if card.pad else ""
         raise ModelError(
             f"{path} reads tiles of {graph.height or 'any'} x {graph.width or 'any'} px, the card says "
-            f"{card.tile or 'square ones'}; export it with free height and width, or correct the card"
+            f"{card.tile or 'square ones'}{padded}; export it with free height and width, or correct the card"
         )
-    return card.model_copy(update={"tile": graph.height})
+    return card.model_copy(update={"tile": tile})

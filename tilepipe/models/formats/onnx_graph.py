@@ -82,6 +82,8 @@ def read_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph:
     output = _chosen(outputs, card, path)
     given, wanted = _shape(inputs[0], path, "input"), _shape(output, path, "output")
     last = _is_last(given, (card.bands,) if card else ()), _is_last(wanted, (len(card.classes), 1) if card else ())
+    if card is not None and card.layout is not None:
+        last = (card.layout == "NHWC",) * 2
     bands, height, width = (given[3], given[1], given[2]) if last[0] else given[1:]
     refuse_huge(model, path, bands or (card.bands if card else None), last=last[0])
     words = {entry.key: entry.value for entry in model.metadata_props}

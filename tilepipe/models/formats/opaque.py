@@ -14,6 +14,7 @@ from tilepipe.errors import DeviceError, ModelError, TilepipeError, ordinary
 from tilepipe.models.card import ModelCard, Output
 from tilepipe.models.output import as_logits, misfit, tensor_of
 from tilepipe.models.recognise import recognise
+from tilepipe.models.ways import Ways
 from tilepipe.text import JSON
 
 Forward = Callable[[Tensor], object]
@@ -29,6 +30,8 @@ class Packaged(nn.Module):
     opaque = True
     """Its layers are not torch's: it is measured as a black box."""
     file: Tensor
+    ways = Ways()
+    """How the network takes tiles, where that is not the usual way."""
 
     def __init__(self, data: bytes, path: Path, card: ModelCard) -> None:
         """`data` are the bytes of the file at `path`, which messages name; `card` may say what it gives."""
@@ -38,12 +41,19 @@ class Packaged(nn.Module):
         self.classes = len(card.classes)
         self.output: Output = card.output or "logits"
         self.key = card.key
+        if (ways := self.ways_of(card)) != self.ways:  # an attribute is part of what a network is told by
+            self.ways = ways
         self._live: dict[torch.device, Forward] = {}
 
     @property
     def content(self) -> bytes:
         """The bytes of the file."""
         return bytes(self.file.cpu().numpy().data)
+
+    @staticmethod
+    def ways_of(card: ModelCard) -> Ways:
+        """Return how the file takes tiles, by its card."""
+        return Ways.of(card)
 
     def opened(self, device: torch.device) -> Forward:
         """Return the function that computes on `device`; called once per device and process."""
@@ -56,7 +66,7 @@ class Packaged(nn.Module):
         """
         with self._in_one_sentence("cannot be opened"):
             opened = self._on(torch.device("cpu"))
-        form = recognise(opened, card.model_copy(update={"key": self.key}), str(self.path), told=told)
+        form = recognise(opened, card.model_copy(update={"key": self.key}), str(self.path), told=told, ways=self.ways)
         self.output = form.output if form else card.output or ("probabilities" if told else "logits")
         return card.model_copy(update={"output": None if self.output == "logits" else self.output})
 
@@ -65,11 +75,11 @@ class Packaged(nn.Module):
         if x.is_meta:
             return self._shapes_only(x)
         with self._in_one_sentence(f"fails on tiles of shape {tuple(x.shape)}"):
-            returned = self._on(x.device)(x)
+            returned = self.ways.called(self._on(x.device), x)
         y = tensor_of(returned, x, self.classes, self.key, str(self.path))
         if problem := misfit(tuple(y.shape), tuple(x.shape), self.classes, self.output):
             raise ModelError(f"{self.path} gives {tuple(y.shape)} for {tuple(x.shape)}: {problem}")
-        return as_logits(y, self.classes, self.output)
+        return self.ways.decided(as_logits(y, self.classes, self.output))
 
     def _on(self, device: torch.device) -> Forward:
         if device not in self._live:

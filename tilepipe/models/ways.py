@@ -1,0 +1,79 @@
+"""Ways: how a network takes tiles and gives maps if not as (B, bands, H, W) of one size, and where it draws the line.
+
+A card says so by `channels`, `layout`, `pad` and `threshold`. All of this happens to scaled tiles, next to the network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from tilepipe.models.card import ModelCard
+
+
+class Ways(NamedTuple):
+    """How a network is called; the defaults are the usual way."""
+
+    reverse: bool = False
+    """Whether it reads the bands in the opposite order."""
+    last: bool = False
+    """Whether bands and classes are the last axis."""
+    pad: int = 0
+    """Zeros around a tile, in pixels."""
+    threshold: float | None = None
+    """Probability above which a pixel is of the second class."""
+
+    @classmethod
+    def of(cls, card: ModelCard) -> Self:
+        """Return what a card says."""
+        return cls(card.channels == "BGR", card.layout == "NHWC", card.pad, card.threshold)
+
+    def called(self, network: Callable[[Tensor], object], x: Tensor) -> object:
+        """Return what a network gives for tiles (B, bands, H, W), its tensors as (B, classes, H, W) or (B, H, W).
+
+        A dict, tuple or object becomes a dict where its tensors must be turned or cut.
+        """
+        given = x.flip(1) if self.reverse else x
+        given = pad(given, (self.pad,) * 4) if self.pad else given
+        returned = network(given.permute(0, 2, 3, 1).contiguous() if self.last else given)
+        if not self.last and not self.pad:
+            return returned
+        if isinstance(returned, Tensor):
+            return self._placed(returned, x)
+        return {k: self._placed(y, x) if isinstance(y, Tensor) else y for k, y in parts_of(returned).items()}
+
+    def decided(self, logits: Tensor) -> Tensor:
+        """Return logits (B, 2, H, W) whose larger one is the second if its probability is above the threshold."""
+        if self.threshold is None:
+            return logits
+        limit = math.log(self.threshold / (1 - self.threshold))
+        return torch.cat((logits[:, :1], logits[:, 1:] - limit), 1)
+
+    def _placed(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return a map with the classes in front, cut evenly to the size of `x` where it is larger."""
+        if self.last and y.ndim == 4:
+            y = y.permute(0, 3, 1, 2)
+        if y.ndim in (3, 4) and self.pad:
+            rows, columns = y.shape[-2] - x.shape[-2], y.shape[-1] - x.shape[-1]
+            if rows >= 0 and columns >= 0 and rows % 2 == columns % 2 == 0:
+                top, left = rows // 2, columns // 2
+                y = y[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+        return y
+
+
+def parts_of(returned: object) -> dict[Any, object]:
+    """Return what lies in a dict, tuple, named tuple, dataclass or object, by name or place."""
+    if isinstance(returned, Mapping):
+        return {key if isinstance(key, int) else str(key): value for key, value in returned.items()}
+    if isinstance(returned, list | tuple):
+        return dict(zip(getattr(returned, "_fields", range(len(returned))), returned, strict=True))
+    if is_dataclass(returned) or isinstance(returned, SimpleNamespace) or hasattr(returned, "__dict__"):
+        return dict(vars(returned))
+    return {}
