@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ import click
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import PRECISIONS, TRUST, given
-from tilepipe.text import JSON
+from tilepipe.text import JSON, comma_list, yaml_of
 
 MODEL_REFUSED = 5
 
@@ -49,10 +50,19 @@ def check(name: str, write: bool, as_json: bool, **options: Any) -> int:
 @click.argument("name", metavar="MODEL")
 @TRUST
 @option("--json", "as_json", is_flag=True, help="Print JSON: a model.json to start from.")
-def card(name: str, trust_model: str | None, as_json: bool) -> None:
-    """Print the card of MODEL: bands, classes, scaling, resolution, training."""
+@option(
+    "--init", is_flag=True, help="Write a card for a model that has none, of what its file tells; ask for the rest."
+)
+@option("--set", "fields", multiple=True, metavar="FIELD=VALUE", help="With --init: a field, like classes='[a, b]'.")
+def card(name: str, trust_model: str | None, as_json: bool, init: bool, fields: tuple[str, ...]) -> None:
+    """Print the card of MODEL: bands, classes, scaling, resolution, training. Or write its first one: --init."""
     from tilepipe.models.formats.directory import load_model
 
+    if fields and not init:
+        raise click.UsageError("--set is for --init; edit the card of a model that has one")
+    if init:
+        _write_first(name, dict(_field(text) for text in fields))
+        return
     found = load_model(name, trust_model=trust_model).card
     if as_json:
         say.out(found.to_json(), nl=False)
@@ -73,6 +83,43 @@ def convert(source: str, output: str, arch: str | None, **options: Any) -> None:
     from tilepipe.models.formats.convert import convert as make
 
     say.out_line(make(source, output, arch=None if arch is None else _arch(arch), **options))
+
+
+def _write_first(name: str, fields: JSON) -> None:
+    from tilepipe.models.formats.first_card import ASSUMED, NEEDED, first_card
+
+    first = first_card(name)
+    for field, value in first.fields.items():
+        say.err_line(f"the file tells {field}: {_text(value)}")
+    absent = first.missing(fields)
+    if absent and not sys.stdin.isatty():
+        told = f"; the model gives {first.channels} channels" if first.channels and "classes" in absent else ""
+        listed = "; ".join(f"{field}, the {NEEDED[field]}" for field in absent)
+        example = {"bands": "--set bands=3", "classes": "--set classes='[background, thing]'"}
+        raise click.UsageError(
+            f"the file does not tell {listed}{told}. Add {' '.join(example[field] for field in absent)}"
+        )
+    for field in absent:
+        fields |= dict([_field(f"{field}={click.prompt(f'{field} ({NEEDED[field]}, like 3 or [a, b])', err=True)}")])
+    card = first.write(fields)
+    for field, what in ASSUMED.items():
+        if not getattr(card, field):
+            say.err_line(f"the card has no {field}: {what}")
+    say.out_line(first.path)
+
+
+def _field(text: str) -> tuple[str, Any]:
+    """Return name and value of FIELD=VALUE, a value as in YAML; words with commas between them are a list."""
+    name, equals, value = text.partition("=")
+    try:
+        found = yaml_of(value)
+    except ValueError:
+        found = None
+    if not name.strip() or not equals or found is None:
+        raise click.BadParameter(f"--set {text!r} is not a field with a value, like classes='[background, thing]'")
+    if isinstance(found, str) and "," in found:
+        found = list(comma_list(found))
+    return name.strip(), found
 
 
 def _arch(text: str) -> JSON:

@@ -1,0 +1,118 @@
+"""First card: what a model file tells of its card, for `tilepipe model card FILE --init`. Runs no code of the file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tilepipe.errors import ModelError, UsageError
+from tilepipe.models.card import ModelCard
+from tilepipe.models.facts import CARD
+from tilepipe.models.formats import load, smp
+from tilepipe.models.formats.onnx import SUFFIX as ONNX
+from tilepipe.models.formats.onnx_graph import card_of, read_graph
+from tilepipe.models.formats.tensors import read_tensors
+from tilepipe.models.formats.torchscript import STATE
+from tilepipe.storage import cannot_write
+from tilepipe.text import JSON, json_of, missing
+
+NEEDED = {"bands": "number of bands that the model reads", "classes": "names of the classes, by label value from 0"}
+"""Fields that a card cannot do without."""
+ASSUMED = {
+    "mean": "pixels are not scaled; write mean and std, or mean: imagenet, as in training",
+    "resolution": "any pixel size is taken; write the pixel size in training, and its unit",
+}
+"""Fields that a card can do without, and what holds then."""
+
+
+@dataclass(frozen=True)
+class FirstCard:
+    """What is known of a card that is to be written."""
+
+    path: Path
+    """Where the card will lie."""
+    fields: JSON
+    """Fields that the file tells."""
+    channels: int | None
+    """Channels of the output, if the file tells them."""
+
+    def missing(self, fields: JSON) -> list[str]:
+        """Return the needed fields that neither the file nor `fields` tell."""
+        return [name for name in NEEDED if name not in {**self.fields, **fields}]
+
+    def write(self, fields: JSON) -> ModelCard:
+        """Write the card of what the file tells and of `fields`, which come first, and return it.
+
+        Raises `ModelError` for a wrong field, `UsageError` if there is a card, `StorageError` if it cannot be written.
+        """
+        card = ModelCard(**{**self.fields, **fields})
+        classes = len(card.classes)
+        if self.channels not in (None, classes) and (self.channels, classes) != (1, 2):
+            raise ModelError(f"the model gives {self.channels} channels and {classes} classes are named; name as many")
+        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            fresh.write_text(card.to_json(), encoding="utf-8")
+            os.link(fresh, self.path)  # fails where somebody has written one meanwhile
+        except FileExistsError:
+            raise _exists(self.path) from None
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+        finally:
+            fresh.unlink(missing_ok=True)
+        return card
+
+
+def first_card(name: str | Path) -> FirstCard:
+    """Return what a model file, or a folder that holds one, tells of its card.
+
+    Raises `ModelError` for what is no model, `UsageError` if it has a card already.
+    """
+    path = Path(name)
+    if not path.exists():
+        raise ModelError(f"there is no model {str(name)!r}: {missing(path)}")
+    file = load.find(path)
+    target = path / CARD if path.is_dir() else load.card_path(path)
+    if target.exists():
+        raise _exists(target)
+    if path.is_dir() and smp.is_pretrained(path):
+        return FirstCard(target, *_of_pretrained(path))
+    if file is not None and file.suffix.lower() == ONNX:
+        return FirstCard(target, *_of_onnx(file, target))
+    if file is not None:  # it would have to be run
+        return FirstCard(target, {}, None)
+    if path.is_file() and path.suffix.lower() in (*STATE, ".safetensors"):
+        return FirstCard(target, *_of_tensors(path))
+    raise ModelError(
+        f"{path} is no model: give an ONNX, TorchScript, .pt2 or state dict file, or a folder that holds one"
+    )
+
+
+def _of_onnx(path: Path, target: Path) -> tuple[JSON, int | None]:
+    graph = read_graph(path.read_bytes(), path)
+    if graph.metadata.get("class_names", graph.metadata.get("names")) is not None:
+        return card_of(graph, path, target).model_dump(mode="json", exclude_unset=True), graph.channels
+    square = graph.height if graph.height == graph.width else None
+    found = {
+        "name": path.stem,
+        "bands": graph.bands,
+        "tile": square,
+        "output": "probabilities" if graph.shares else None,
+    }
+    return {field: value for field, value in found.items() if value is not None}, graph.channels
+
+
+def _of_pretrained(path: Path) -> tuple[JSON, int | None]:
+    smp.arch_of(path / smp.CONFIG)  # refused if it describes no network
+    config = json_of((path / smp.CONFIG).read_text(encoding="utf-8"))
+    bands, channels = config.get("in_channels", 3), config.get("classes", 1)
+    return {"name": path.name, "bands": bands}, channels if isinstance(channels, int) else None
+
+
+def _of_tensors(path: Path) -> tuple[JSON, int | None]:
+    kernels = [tensor for tensor in read_tensors(path).values() if tensor.ndim == 4]
+    return {"name": path.stem} | ({"bands": int(kernels[0].shape[1])} if kernels else {}), None
+
+
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"{path} exists, and a card is never overwritten; edit it, or move it away first")
