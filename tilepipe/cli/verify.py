@@ -23,11 +23,19 @@ OTHERS = "A label map that another program made"
 @option("--windows", type=click.IntRange(min=0), metavar="N", show_default="8", help="Places to compute again.")
 @option("--seed", type=int, metavar="N", show_default="0", help="Seed of the random places.")
 @option("--picture", metavar="FILE.png", help="Draw where the places lie and what was found there.")
-@option("--device", metavar="DEVICE", show_default="that of the run", help="cpu, cuda or cuda:1.")
+@option("--device", metavar="DEVICE", show_default="that of the run", help="Device that computes: cpu, cuda or cuda:1.")
 @option("--json", "as_json", is_flag=True, help="Print JSON.")
-@expert(OTHERS, "--tile", type=click.IntRange(min=1), metavar="N", help="Side of its tiles.")
-@expert(OTHERS, "--step", type=click.IntRange(min=1), metavar="N", show_default="--tile", help="Distance of its tiles.")
-@expert(OTHERS, "--stride", type=click.IntRange(min=1), metavar="N", help="Total stride of its model, if known.")
+@expert(OTHERS, "--tile", type=click.IntRange(min=1), metavar="N", help="Side of a tile in pixels.")
+@expert(
+    OTHERS, "--step", type=click.IntRange(min=1), metavar="N", show_default="--tile", help="Pixels from tile to tile."
+)
+@expert(
+    OTHERS,
+    "--stride",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Total stride of its model in pixels, if it is known.",
+)
 @TRUST
 @with_options(*TALK)
 def verify(target: str, image: str | None, model: str | None, **options: Any) -> int:

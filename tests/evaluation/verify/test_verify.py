@@ -214,7 +214,7 @@ def test_blended_runs_promise_nothing_and_are_measured(model: tp.Model, tmp_path
     verdict = str(found).splitlines()[-1]
     assert "what is on disk holds: " in verdict, "and nothing more"
     assert f"{found.again.pixels} labels on disk are those computed again; " in verdict
-    assert verdict.endswith("Not compared: seams are not judged, as the certificate claims nothing about them (BLEND)")
+    assert verdict.endswith(". But seams are not judged, as the certificate claims nothing about them (BLEND)")
 
 
 def test_a_global_model_in_halves_of_precision(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Any label map, judged by its lines alone: no model, no image, block by block."""
+"""The comb test of a label map. It needs no model and no image, and reads the labels block by block."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tilepipe.sources.base import Source
 from tilepipe.sources.open import open_source
 
 SIDE = 2048
-"""Pixels of a side that is read at once."""
+"""Side in pixels of the block that is read at once."""
 VOID = -1
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Labels as the test reads them: int32, -1 where there is none."""
+    """Labels as the test reads them: int32, and -1 if a pixel has no label."""
 
     shape: tuple[int, int]
     """(height, width) in pixels."""
@@ -41,7 +41,7 @@ def lines_of(labels: LabelMap) -> Lines:
 def open_lines(path: Path) -> Lines:
     """Open a label map of any program: one band of whole numbers, in any format that an image may have.
 
-    Raises `InputError`.
+    Raises `InputError` if the file is no such map.
     """
     try:
         return lines_of(open_label_file(path))
@@ -68,7 +68,10 @@ def _of_source(source: Source, box: Box) -> NDArray[np.int32]:
 
 
 def comb_test(lines: Lines, tile: int, step: int, stride: int | None, start: tuple[int, int] = (0, 0)) -> SeamExcess:
-    """Return the seam-excess test of a whole map whose tiles begin at `start` (y, x), once a side of 2048 pixels."""
+    """Return the seam-excess test of a whole map, which is read in blocks of 2048 x 2048 pixels.
+
+    `tile`, `step` and `stride` are in pixels. The first tile begins at `start` (y, x).
+    """
     height, width = lines.shape[0] - start[0], lines.shape[1] - start[1]
     counter = ChangeCounter(max(height, 1), max(width, 1), VOID)
     for box in _blocks(height, width):

@@ -1,4 +1,4 @@
-"""From a path to a finished run, and to what is needed to compute parts of it again."""
+"""Finds the finished run of a path, and opens what is needed to compute parts of it again."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Run:
     """A finished run on disk."""
 
     directory: Path
-    """Its work directory, that of one run key."""
+    """Work directory of the run, which its run key names."""
     plan: Plan
-    """What was computed."""
+    """Plan that the run carried out."""
     record: RunRecord
-    """What run.json says."""
+    """Contents of run.json."""
 
     @property
     def products(self) -> list[Path]:
@@ -52,15 +52,15 @@ class Run:
         return self.files(LABELS)
 
     def stored(self) -> Store | None:
-        """Return the arrays of the run where they are kept: when tiles failed, or no product holds every label."""
+        """Return the arrays of the run if they are kept: if tiles failed, or no product holds every label."""
         return Store(self.directory) if (self.directory / "run.zarr" / "labels" / "zarr.json").exists() else None
 
     def labels(self) -> LabelMap:
-        """Return the first product. Raises `InputError` where none is left."""
+        """Return the labels of the first product. Raises `InputError` if none is left."""
         return self.kept(LABELS)
 
     def kept(self, content: str) -> LabelMap:
-        """Return the labels (`LABELS`) or a layer from the first product. Raises `InputError` where none is left."""
+        """Return the labels (`LABELS`) or a layer from the first product. Raises `InputError` if none is left."""
         files = self.files(content)
         if not files:
             raise InputError(f"{self.directory}: no product of this run is left that holds all of its {content}")
@@ -74,9 +74,9 @@ class Run:
 
 
 def find_run(path: Path) -> Run | None:
-    """Return the run that a path stands for: its work directory, or that of any of its products; None for neither.
+    """Return the run that a path stands for: its work directory, or any of its products; None if it is neither.
 
-    Raises `InputError` when the run has not finished.
+    Raises `InputError` if the run has not finished.
     """
     beside = work_directory(path)
     runs = [
@@ -102,15 +102,15 @@ def _wrote(record: Path, name: str) -> bool:
 
 
 def _selected(run: Run, image: Image | None) -> dict[str, int]:
-    """Return which image of a file the run was made from, where a file is what is opened."""
+    """Return which image of a file the run was made from; empty if the image is no file."""
     return run.record.get("choice", {}) if image is None or isinstance(image, str | Path) else {}
 
 
 def reopen(run: Run, image: Image | None, model: Model | str | Path | None, settings: JSON) -> Job:
     """Return the job of a run, with the image and the model that it was made from.
 
-    `settings` may hold `device`, `mask` (the file of the run's polygons) and `trust_model`. Raises `UsageError` where
-    something must be named, `InputError` where image, model or polygons are not those of the run.
+    `settings` may hold `device`, `mask` (the file of the run's polygons) and `trust_model`. Raises `UsageError` if
+    image or model must be named, and `InputError` if image, model or polygons are not those of the run.
     """
     named_image: Image = _named(image, run.record["source"], "array", "image")
     opened = open_source(named_image, **_selected(run, image))
@@ -136,9 +136,9 @@ def reopen(run: Run, image: Image | None, model: Model | str | Path | None, sett
 
 
 def provider_of_run(run: Run) -> StatisticsProvider | None:
-    """Return the statistics of the whole image that a run has kept; None where there are none or they are taken again.
+    """Return the statistics of the whole image that a run has kept; None if it has none, or not all of them.
 
-    Raises `StorageError`.
+    Raises `StorageError` if they are damaged.
     """
     statistics = run.plan.statistics
     if statistics is None or statistics.kind != "whole":

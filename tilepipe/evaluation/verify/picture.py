@@ -1,4 +1,4 @@
-"""One picture of a verification: where the patches lie in the image, and the differences in each."""
+"""Draws a verification: where the patches lie in the image, and the differences in each."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tilepipe.sources.resample import Resampled
 SIDE, SMALL, GAP = 720, 128, 8
 """Pixels: longest side of the image, side of a patch's maps, space between."""
 FAINTEST, STRONGEST = -7.0, 0.0
-"""Powers of ten that white and red stand for in the maps."""
+"""Differences in probability, as powers of ten, that white and red stand for in the maps."""
 GOOD, BAD = (0, 114, 178), (213, 94, 0)
 LEGEND = (
     "left: tiles against one pass; right: neighbouring tiles, grey: one tile alone; "
     "probability, white 1e-7 or less, red 1"
 )
-"""What stands below the picture."""
+"""Text below the picture."""
 
 
 def draw(found: Verification, job: Job, path: Path) -> None:
-    """Write a PNG: the image with its patches (orange where labels flip), then each patch's differences.
+    """Write a PNG: the image with its patches (orange if labels flip), then the differences in each patch.
 
     Left map of a patch: tiles against one centred pass. Right map: neighbouring tiles against each other, grey where
     only one tile sees a pixel. White is 1e-7 and less in probability, red is 1, logarithmic.
@@ -71,7 +71,7 @@ def _colour(patch: Patch) -> tuple[int, int, int]:
 
 
 def _map(values: NDArray[np.float64]) -> Image.Image:
-    """Return distances as white (nothing) to red, grey where there are none."""
+    """Return a map of distances (height, width) in colours from white (none) to red; nan is grey."""
     known = ~np.isnan(values)
     power = np.log10(np.maximum(np.where(known, values, 1.0), 10**FAINTEST))
     strength = np.clip((power - FAINTEST) / (STRONGEST - FAINTEST), 0, 1)[..., None]

@@ -1,4 +1,4 @@
-"""Parts of a run computed again: as its tiles give them, on a grid moved by an offset, and by one centred pass."""
+"""Computes parts of a run again: as its tiles give them, on a grid moved by an offset, and by one centred pass."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tilepipe.tiling.grid import Index
 from tilepipe.tiling.weights import UNITY
 
 Probabilities = NDArray[np.float64]
-"""(classes, height, width), 0 to 1; ties are broken as in the labels."""
+"""Probabilities (classes, height, width) from 0 to 1. Ties go to the lowest class, as in the labels."""
 ONE = float(1 << PROBABILITY_BITS)
 
 
 class Passes:
-    """Computes probabilities of boxes of the prediction grid, inside the image."""
+    """Computes probabilities of boxes of the prediction grid that lie inside the image."""
 
     def __init__(self, job: Job, statistics: StatisticsProvider | None = None, *, lenient: bool = False) -> None:
         """Move the model to its device; `statistics` gives its statistics, those of the job's own image by default.
@@ -44,7 +44,7 @@ class Passes:
         self.worker = BlockWorker(replace(job, directory=None), statistics)
 
     def attempt(self) -> AbstractContextManager[None]:
-        """Return what ends a comparison without an error where a tile cannot be read or predicted, if `lenient`."""
+        """Return a context. If `lenient`, a tile that cannot be read or predicted ends it without an error."""
         return suppress(InputError, ModelError) if self.lenient else nullcontext()
 
     def close(self) -> None:
@@ -52,10 +52,10 @@ class Passes:
         self.worker.close()
 
     def tiled(self, box: Box) -> tuple[Probabilities, NDArray[np.float64]]:
-        """Return what the run's tiles give for `box`, and where two neighbours see a pixel, how far apart they are.
+        """Return the probabilities that the run's tiles give for `box`, and how far apart neighbouring tiles are.
 
         The second array is (box.height, box.width): the largest total variation distance between tiles that are
-        neighbours in a row or a column, nan where only one tile sees the pixel.
+        neighbours in a row or a column; nan if only one tile sees the pixel.
         """
         classes, gaps = self.job.plan.classes, np.full(box.shape, np.nan)
         kept = np.zeros((classes, *box.shape))
@@ -84,7 +84,7 @@ class Passes:
             yield from zip(group, self.worker.predictor.probabilities(pixels, self.worker.under(boxes)), strict=True)
 
     def whole(self, box: Box, context: int) -> Probabilities:
-        """Return what one pass gives for `box` with at least `context` pixels around it, or up to the image's edge."""
+        """Return the probabilities of one pass over `box` and at least `context` pixels per side, up to the edge."""
         stride = self.job.plan.tiling.stride
         edges = self.grid.y.padded, self.grid.x.padded
         spans = [
@@ -97,20 +97,20 @@ class Passes:
         return np.asarray(values[:, *box.slices_in(patch)] / ONE)
 
     def valid(self, box: Box) -> NDArray[np.bool_]:
-        """Return where `box` is asked for and holds image data."""
+        """Return a mask (height, width): True if the pixel of `box` is asked for and holds image data."""
         return self.worker.wanted(box)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What a tile says of a part of a box."""
+    """Probabilities that one tile gives for a part of a box."""
 
     box: Box
     values: Probabilities
 
 
 def _widen(gaps: NDArray[np.float64], box: Box, one: _Part, other: _Part | None) -> None:
-    """Put the distance of two tiles into `gaps`, those of `box`, where both see a pixel and are farther apart."""
+    """Raise `gaps` of `box` to the distance of two tiles at the pixels that both see."""
     shared = one.box & other.box if other is not None else None
     if shared is None or other is None:
         return
@@ -120,7 +120,7 @@ def _widen(gaps: NDArray[np.float64], box: Box, one: _Part, other: _Part | None)
 
 
 def moved(job: Job, dy: int, dx: int) -> Job:
-    """Return the same job on the image without its first `dy` rows and `dx` columns: the grid moves along with it."""
+    """Return the same job on the image without its first `dy` rows and `dx` columns, so that the grid is moved."""
     height, width = job.plan.predicted
     shape = height - dy, width - dx
     plan = replace(job.plan, shape=shape, predicted=shape, output=shape, region=Box.of_shape(*shape))
@@ -135,7 +135,7 @@ class MovedStatistics:
         self.statistics, self.dy, self.dx = statistics, dy, dx
 
     def nodes(self, box: Box) -> Nodes:
-        """Return the statistics around a tile, at the place meant."""
+        """Return the statistics around a tile; `box` counts pixels of the smaller image."""
         return self.statistics.nodes(box.shift(self.dy, self.dx))
 
 
@@ -155,17 +155,17 @@ class Moved(Wrapped):
 
     @property
     def georeference(self) -> Georeference | None:
-        """None: not needed here."""
+        """None: a comparison needs no position."""
         return None
 
     def read(self, box: Box) -> Pixels:
-        """As the source at the place meant; `box` does not begin before the first row or column."""
+        """Return the pixels of the source; `box` counts from the new first pixel and does not begin before it."""
         return self.source.read(box.shift(self.dy, self.dx))
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """As the source at the place meant."""
+        """Return the valid pixels of the source; `box` counts from the new first pixel."""
         return self.source.valid(box.shift(self.dy, self.dx))
 
     def identity(self) -> JSON:
-        """As the source, moved."""
+        """Return the identity of the source and the offset in pixels."""
         return {**self.source.identity(), "moved": [self.dy, self.dx]}

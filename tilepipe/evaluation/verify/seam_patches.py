@@ -1,4 +1,4 @@
-"""Patches on seams and block borders, compared with one centred pass; and regions on a grid moved by half a core."""
+"""Compares patches on seams and block borders with one centred pass, and squares with a grid moved by half a core."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tilepipe.evaluation.verify.recompute import MovedStatistics, Passes, Probab
 from tilepipe.tiling.grid import Axis
 
 CORE = 96
-"""About how many pixels around a seam are compared, per side of the square."""
+"""Side in pixels of the square around a seam that is compared."""
 DRAWS = 20
-"""Places tried for a patch that holds image data."""
+"""Number of places that are tried for a patch until one holds image data."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Difference:
     """Labels and probabilities of the same pixels, computed in two ways."""
 
     flips: Flips
-    """Pixels whose label differs."""
+    """Number of pixels that were compared, and of those whose label differs."""
     worst: float
-    """Largest total variation distance of probabilities, 0 to 1."""
+    """Largest total variation distance of probabilities, from 0 to 1."""
     total: float
-    """Sum of it over the pixels."""
+    """Sum of the total variation distances of all pixels."""
 
     def __add__(self, other: Difference) -> Difference:
         return Difference(self.flips + other.flips, max(self.worst, other.worst), self.total + other.total)
@@ -49,21 +49,21 @@ class Patch:
     """One patch around a seam."""
 
     box: Box
-    """Its pixels, on the prediction grid."""
+    """Pixels of the patch on the prediction grid."""
     place: str
-    """'rows' or 'columns' for a seam between these, 'block' for a block's border, 'inside' where there is neither."""
+    """'rows' or 'columns' for a seam between these, 'block' for a block's border, 'inside' if the run has one tile."""
     whole: Difference
-    """Tiles against one centred pass."""
+    """Difference between tiles and one centred pass."""
     neighbours: Difference
-    """Neighbouring tiles against each other where both see a pixel; in a halo they may differ."""
+    """Difference between neighbouring tiles at pixels that both see; in a halo tiles may differ."""
     gap: NDArray[np.float64] = field(repr=False, compare=False)
-    """Total variation distance to the centred pass, (height, width), nan where nothing is compared."""
+    """Total variation distance to the centred pass, (height, width); nan at pixels that are not compared."""
     mismatch: NDArray[np.float64] = field(repr=False, compare=False)
-    """The same between neighbours, nan where only one tile sees the pixel."""
+    """Total variation distance between neighbours, (height, width); nan if only one tile sees the pixel."""
 
 
 def difference(p: Probabilities, q: Probabilities, valid: NDArray[np.bool_]) -> tuple[Difference, NDArray[np.float64]]:
-    """Compare two answers where `valid`; also the distance of each pixel, nan elsewhere."""
+    """Return the difference of two answers at `valid` pixels, and the distance of each pixel (else nan)."""
     gap = np.where(valid, total_variation(p, q), np.nan)
     different = int(((p.argmax(0) != q.argmax(0)) & valid).sum())
     worst = float(np.nanmax(gap)) if valid.any() else 0.0
@@ -71,13 +71,13 @@ def difference(p: Probabilities, q: Probabilities, valid: NDArray[np.bool_]) -> 
 
 
 def context_of(passes: Passes) -> int:
-    """Return the context of a centred pass: twice the halo; where it is unknown, what makes it as large as a tile."""
+    """Return the context of a centred pass in pixels: twice the halo, or what makes the pass as large as a tile."""
     cut = passes.job.plan.tiling
     return 2 * cut.halo if cut.halo is not None else max(cut.tile // 2 - CORE // 2, 0)
 
 
 def check_patch(passes: Passes, box: Box, place: str) -> tuple[Patch, Labels]:
-    """Compute a patch as tiles and as one pass, and compare; also the tiles' labels, as the run has them."""
+    """Compute a patch by tiles and by one pass, and compare both; return the patch and the labels of the tiles."""
     valid = passes.valid(box)
     tiled, mismatch = passes.tiled(box)
     whole, gap = difference(tiled, passes.whole(box, context_of(passes)), valid)
@@ -90,9 +90,9 @@ def check_patch(passes: Passes, box: Box, place: str) -> tuple[Patch, Labels]:
 
 
 def noise_of(passes: Passes, box: Box) -> float:
-    """Return how far two centred passes with more than enough context are apart: what the arithmetic alone does.
+    """Return the largest distance, 0 to 1, of two centred passes with ample context: the rounding of the arithmetic.
 
-    Both have at least half a tile of it, lest too small a halo be taken for rounding.
+    Both passes have at least half a tile of context, so that a halo that is too small is not taken for rounding.
     """
     cut = passes.job.plan.tiling
     stride, context = cut.stride, max(context_of(passes), cut.tile // 2 // cut.stride * cut.stride)
@@ -122,7 +122,7 @@ def places(passes: Passes, count: int, seed: int) -> Iterator[tuple[Box, str]]:
 
 
 def _seams(axis: Axis, start: int, stop: int) -> list[int]:
-    """Return where one tile takes over from the next, inside [start, stop)."""
+    """Return the rows or columns in [start, stop) at which the next tile takes over."""
     if axis.crop:
         lines = [axis.kept(k)[0] for k in range(1, axis.count)]
     else:
@@ -131,7 +131,7 @@ def _seams(axis: Axis, start: int, stop: int) -> list[int]:
 
 
 def _borders(passes: Passes) -> tuple[list[int], list[int]]:
-    """Return where blocks meet, inside the region."""
+    """Return the rows and the columns inside the region at which blocks meet."""
     region, grid = passes.job.plan.predicted_region, passes.grid
     rows = [y for y in range(grid.y.zone, grid.y.blocks * grid.y.zone, grid.y.zone) if region.y0 < y < region.y1]
     columns = [x for x in range(grid.x.zone, grid.x.blocks * grid.x.zone, grid.x.zone) if region.x0 < x < region.x1]
@@ -141,7 +141,7 @@ def _borders(passes: Passes) -> tuple[list[int], list[int]]:
 def shifted(passes: Passes, count: int, seed: int) -> Difference | None:
     """Compute `count` squares of one step again on a grid moved by half a core, and compare.
 
-    None where the region is too small for a square that the moved image's own edge does not touch.
+    None if no square of the region is clear of the edge of the moved image.
     """
     plan, grid, random = passes.job.plan, passes.grid, Random(seed)
     if grid.y.count == grid.x.count == 1:

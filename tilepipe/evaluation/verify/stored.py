@@ -1,4 +1,4 @@
-"""What a run has stored, against its ledger and against the same labels computed again."""
+"""Compares what a run has stored with its ledger, and with the same labels computed again."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class Stored:
     """Blocks whose labels and layers were hashed and compared with the ledger."""
 
     where: str
-    """What was read: the work directory's arrays or the product; why nothing was, where there are no blocks."""
+    """Name of what was read: the work directory or a product. If nothing was read, the reason."""
     blocks: int = 0
-    """Blocks compared."""
+    """Number of blocks that were compared."""
     wrong: tuple[tuple[int, int], ...] = ()
     """(row, column) of blocks that differ or cannot be read."""
     parts: tuple[str, ...] = ()
-    """What differs there: 'labels', or names of layers."""
+    """Names of what differs in these blocks: 'labels', or layers."""
 
 
 def check_stored(run: Run) -> Stored:
     """Hash every block of a finished run and compare it with its line in the ledger; one block in memory at a time.
 
-    A product that cannot be opened has no right block. Raises `InputError` where no product is left.
+    A product that cannot be opened has no right block. Raises `InputError` if no product is left.
     """
     store, plan = run.stored(), run.plan
     last, _ = read_records(run.directory / "ledger.jsonl")
@@ -62,7 +62,7 @@ def check_stored(run: Run) -> Stored:
 
 
 def check_products(run: Run) -> tuple[str, ...]:
-    """Return in sentences which products are not as they were written: each is hashed, one that is gone is said."""
+    """Return sentences about products that are gone, damaged or changed since they were written. Each one is hashed."""
     folder, found = run.directory.parent.parent, []
     for name, known in run.record["products"].items():
         path = folder / name
@@ -76,7 +76,7 @@ def check_products(run: Run) -> tuple[str, ...]:
 
 
 def _opened(run: Run) -> LabelMap | None:
-    """Return the first product, None where it cannot be opened. Raises `InputError` where none is left."""
+    """Return the first product, or None if it cannot be opened. Raises `InputError` if none is left."""
     try:
         return run.labels()
     except InputError:
@@ -86,7 +86,10 @@ def _opened(run: Run) -> LabelMap | None:
 
 
 def _reader(run: Run, store: Store | None, name: str) -> Callable[[Box], Labels]:
-    """Return what reads the labels or a layer in boxes of the prediction grid; raises `StorageError`, `InputError`."""
+    """Return a function that reads labels or a layer by boxes of the prediction grid.
+
+    The function raises `StorageError` or `InputError` if a box cannot be read.
+    """
     if store is not None:
         return store.array(name).read
     kept, region = run.kept(name), run.plan.output_region

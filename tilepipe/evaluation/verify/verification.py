@@ -1,4 +1,4 @@
-"""What was verified: figures, whether the certificate holds, JSON and a table."""
+"""The result of a verification: its figures, whether the certificate holds, and its texts as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tilepipe.planning.certificate import Certificate
 from tilepipe.text import JSON, setting
 
 LIMIT = 1e-5
-"""Difference in probability that fp32 arithmetic explains: kernels differ by the size of what they are given."""
+"""Difference in probability that fp32 arithmetic explains: kernels round differently for tiles of different size."""
 
 
 @dataclass(frozen=True)
@@ -28,26 +28,26 @@ class Verification:
     windows: tuple[Patch, ...] = ()
     """Patches on seams and block borders, each against one centred pass."""
     shifted: Difference | None = None
-    """The same pixels with the grid moved by half a core: grid-shift flips."""
+    """Pixels computed again with the grid moved by half a core; None if this was not done."""
     again: Flips | None = None
-    """Labels on disk against the same labels computed again."""
+    """Number of labels on disk that differ from labels computed again; None if none was computed again."""
     comparable: bool = True
     """Whether labels computed again must be the same: device and torch are those of the run."""
     changed: tuple[str, ...] = ()
-    """Products that are not as they were written, in sentences: changed since, or damaged."""
+    """Sentences about products that were changed or damaged since they were written, or are gone."""
     stored: Stored | None = None
-    """Labels on disk against the ledger."""
+    """Blocks on disk compared with the ledger; None for a label map alone."""
     seams: SeamExcess | None = None
-    """The comb test of all labels."""
+    """Result of the comb test over all labels; None if it was not done."""
 
     @property
     def whole(self) -> Difference:
-        """All patches against their centred passes."""
+        """Difference between tiles and centred passes, summed over all patches."""
         return sum((patch.whole for patch in self.windows), NONE)
 
     @property
     def neighbours(self) -> Difference:
-        """Neighbouring tiles against each other, all patches."""
+        """Difference between neighbouring tiles, summed over all patches."""
         return sum((patch.neighbours for patch in self.windows), NONE)
 
     @property
@@ -73,9 +73,9 @@ class Verification:
         found = [*self.changed, *([self.uncompared] if self.uncompared else [])]
         allowed = f"{self.limit:.1e} is allowed"
         if self.claims and self.whole.worst > self.limit:
-            found.append(f"tiles differ from a pass without seams by {self.whole.worst:.1e}, {allowed}")
+            found.append(f"tiles differ from a pass without seams by {self.whole.worst:.1e}, and {allowed}")
         if self.claims and self.shifted and self.shifted.worst > 2 * self.limit:  # both grids may be off by the limit
-            found.append(f"moving the grid changes probabilities by {self.shifted.worst:.1e}, twice {allowed}")
+            found.append(f"moving the grid changes probabilities by {self.shifted.worst:.1e}, and twice {allowed}")
         if self.again and self.again.different and self.comparable:
             found.append(f"{self.again.different} of {self.again.pixels} labels on disk are not those computed again")
         if self.stored and self.stored.wrong:
@@ -89,7 +89,7 @@ class Verification:
     def holds(self) -> bool:
         """Whether everything that was claimed is so; without a certificate, whether no seam was found.
 
-        False if nothing was compared: then nobody knows.
+        False if nothing was compared.
         """
         return not self.problems
 
@@ -100,21 +100,23 @@ class Verification:
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """What was compared and is as it should be, a few words each."""
+        """Return in sentences what was compared and is as it should be."""
         found = []
         if self.claims and self.windows:
-            found.append(f"{len(self.windows)} windows are as without seams, up to {self.limit:.1e} in probability")
+            found.append(
+                f"tiles give what one pass gives in {len(self.windows)} windows, up to {self.limit:.1e} in probability"
+            )
         if self.again and self.again.pixels and self.comparable:
             found.append(f"{self.again.pixels} labels on disk are those computed again")
         if self.stored and self.stored.blocks:
-            found.append(f"{self.stored.blocks} blocks on disk are those of the ledger")
+            found.append(f"{self.stored.blocks} of {self.stored.blocks} blocks on disk are those of the ledger")
         if self.certificate is None and self.seams and self.seams.enough:
-            found.append("no lines were found where tiles met")
+            found.append("no lines were found at the edges of tiles")
         return tuple(found)
 
     @property
     def not_compared(self) -> tuple[str, ...]:
-        """What was not compared, or is not judged, and why; a few words each."""
+        """Return in sentences what was not compared or is not judged, and why."""
         if self.certificate is None:
             return ("a label map alone does not say which labels are right",)
         found = []
@@ -122,22 +124,22 @@ class Verification:
             mode = self.certificate.mode
             found.append(f"seams are not judged, as the certificate claims nothing about them ({mode})")
         elif not self.windows:
-            found.append("tiles with a pass without seams")
+            found.append("tiles were not compared with a pass without seams")
         if not (self.again and self.again.pixels):
-            found.append("labels with ones computed again")
+            found.append("labels on disk were not compared with labels computed again")
         elif not self.comparable:
-            found.append("labels with ones computed again, as device or torch are others than in the run")
+            found.append("labels computed again are not judged, as the device or torch is not that of the run")
         if not (self.stored and self.stored.blocks):
-            found.append("blocks on disk with the ledger")
+            found.append("blocks on disk were not compared with the ledger")
         return tuple(found)
 
     @property
     def verdict(self) -> str:
-        """What does not hold; or what holds, and what was not compared, so that nobody takes it for more."""
+        """Return what does not hold; if all holds, what was compared and what was not."""
         if self.problems:
             return "; ".join(self.problems)
         holds = "holds" if self.claims or self.certificate is None else "what is on disk holds"
-        rest = f". Not compared: {'; '.join(self.not_compared)}" if self.not_compared else ""
+        rest = f". But {'; '.join(self.not_compared)}" if self.not_compared else ""
         return f"{holds}: {'; '.join(self.compared)}{rest}"
 
     def rows(self) -> list[tuple[str, str]]:
@@ -148,20 +150,22 @@ class Verification:
         if self.certificate and self.certificate.level:
             rows.append(("arithmetic", self.certificate.level.sentence))
         if self.windows:
-            rows.append((f"{len(self.windows)} places", f"{_text(self.whole)}, against one centred pass"))
+            rows.append((f"{len(self.windows)} places", f"{_text(self.whole)}, compared with one centred pass"))
             between = self.neighbours
-            overlap = f"where two tiles see a pixel they differ by {between.mean:.1e} in the mean"
+            overlap = f"two tiles that see the same pixel differ by {between.mean:.1e} on average"
             alone = "no pixel of these places is seen by two tiles"
-            seen = f"{overlap}, {between.worst:.1e} at most" if between.flips.pixels else alone
+            seen = f"{overlap}, and by {between.worst:.1e} at most" if between.flips.pixels else alone
             rows.append(("neighbours", seen))
         if self.shifted:
             rows.append(("moved grid", _text(self.shifted)))
         if self.again:
-            note = "" if self.comparable else "; another device or torch than in the run"
-            rows.append(("on disk", f"{self.again.different} of {self.again.pixels} labels differ from new ones{note}"))
+            note = "" if self.comparable else "; the device or torch is not that of the run"
+            rows.append(
+                ("on disk", f"{self.again.different} of {self.again.pixels} labels differ when computed again{note}")
+            )
         if self.stored:
             right = self.stored.blocks - len(self.stored.wrong)
-            known = f"{right} of {self.stored.blocks} blocks as in the ledger ({self.stored.where})"
+            known = f"{right} of {self.stored.blocks} blocks are those of the ledger ({self.stored.where})"
             rows.append(("ledger", known if self.stored.blocks else self.stored.where))
         if self.seams:
             rows.append(("lines", str(self.seams)))
@@ -172,7 +176,7 @@ class Verification:
         return "\n".join(f"{name:12} {text}" for name, text in self.rows())
 
     def to_dict(self) -> JSON:
-        """Return JSON types."""
+        """Return the figures as JSON types: probabilities from 0 to 1, boxes in pixels of the prediction grid."""
         return {
             "target": self.target,
             "holds": self.holds,
@@ -198,7 +202,7 @@ class Verification:
 
 def _text(d: Difference) -> str:
     share = f"{d.flips.different} of {d.flips.pixels} labels ({d.flips.share:.2%})"
-    return f"{share} flip, probabilities differ by {d.mean:.1e} in the mean, {d.worst:.1e} at most"
+    return f"{share} flip, and probabilities differ by {d.mean:.1e} on average and by {d.worst:.1e} at most"
 
 
 def _figures(d: Difference) -> JSON:

@@ -1,11 +1,9 @@
 """Verify: a finished run checked against its certificate, or any label map against its tile grid.
 
-find     from a path to a run, its image and its model
-passes   parts of a run computed again: as tiles, on a moved grid, by one centred pass
-patches  patches on seams and block borders, grid-shift flips
-stored   what is on disk, against the ledger and against labels computed again
-lines    the comb test of any label map
-result   the figures and what they mean; picture: where they were taken
+finished_run.py finds the run of a path, its image and its model. recompute.py computes parts of it again: as tiles,
+on a moved grid, and by one centred pass. seam_patches.py compares patches on seams and block borders. stored.py
+compares what is on disk with the ledger and with labels computed again. comb.py tests any label map for lines.
+verification.py holds the figures and says what they mean, and picture.py draws where they were taken.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Verification", "verify"]
 
 PATCHES = 8
-"""Patches that are compared with a centred pass; a quarter as many squares are computed on a moved grid."""
+"""Number of patches that are compared with a centred pass. A quarter as many squares are computed on a moved grid."""
 
 
 class Options(TypedDict, total=False):
@@ -53,7 +51,7 @@ class Options(TypedDict, total=False):
     device: str
     """Device that computes; the run's own by default."""
     trust_model: str
-    """As in `segment`."""
+    """Hash of the model file that may run code, as in `segment`."""
     tile: int
     """Side of a tile in pixels, for a label map that no run is known of."""
     step: int
@@ -146,20 +144,20 @@ def _lines_alone(path: Path, options: Options) -> Verification:
 def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verification:
     count, seed = options.get("windows", PATCHES), options.get("seed", 0)
     claimed = claim(run, job.model)
-    listener(Event("verify", message="what is on disk"))
+    listener(Event("verify", message="compares what is on disk with the ledger"))
     found = Verification(
         str(run.directory), claimed, changed=check_products(run), stored=check_stored(run), seams=_lines(run)
     )
     if count < 1:
         return found
-    listener(Event("verify", message="what the device's arithmetic does"))
+    listener(Event("verify", message="measures the arithmetic of the device"))
     level = reproducibility_of(job.plan, job.model, measure=True)
     claimed = replace(claimed, device=job.plan.compute.device, level=level)
     passes = Passes(job, provider_of_run(run), lenient=bool(run.record["failed"]))
     try:
         patches, again = _patches(run, passes, count, seed, listener)
         limit = _limit(claimed, passes, patches)
-        listener(Event("verify", message="the grid moved by half a core"))
+        listener(Event("verify", message="computes squares on a grid moved by half a core"))
         gsf = shifted(passes, max(1, count // 4), seed)
     finally:
         passes.close()
@@ -171,7 +169,7 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
 def _patches(
     run: Run, passes: Passes, count: int, seed: int, listener: Listener
 ) -> tuple[tuple[Patch, ...], Flips | None]:
-    """Return the patches, and labels on disk against those computed again around them."""
+    """Return the patches, and how many labels on disk differ from labels computed again in them."""
     keeper, patches, again = Keeper(run, passes.job.wanted), [], Flips(0, 0)
     for box, place in places(passes, count, seed):
         with passes.attempt():
@@ -189,8 +187,11 @@ def _that_matter(run: Run) -> dict[str, str]:
 
 
 def _limit(claimed: Certificate, passes: Passes, patches: tuple[Patch, ...]) -> float:
-    """Return the largest difference that the claim allows: a fixed one for fp32 on a CPU and for fp64, whose rounding
-    is far below it, else four times the arithmetic's own."""
+    """Return the largest difference in probability that the claim allows.
+
+    For fp32 on a CPU and for fp64 it is `LIMIT`, which is far above the rounding of fp64. Else it is four times the
+    difference that the arithmetic alone makes.
+    """
     if claimed.mode == "TOLERANCE":
         return claimed.tolerance
     if claimed.precision == "fp64" or (claimed.device, claimed.precision) == ("cpu", "fp32"):
@@ -203,7 +204,7 @@ def _limit(claimed: Certificate, passes: Passes, patches: tuple[Patch, ...]) -> 
 
 
 def _lines(run: Run) -> SeamExcess | None:
-    """Return the comb test of the run's labels; None where they are on another grid or cannot be read."""
+    """Return the comb test of the run's labels; None if they are on another grid or cannot be read."""
     plan, cut = run.plan, run.plan.tiling
     step = plan.grid.y.step
     if plan.output != plan.predicted or not run.products or min(plan.grid.y.count, plan.grid.x.count) < 2:
@@ -216,8 +217,10 @@ def _lines(run: Run) -> SeamExcess | None:
 
 
 def _as_found(found: Verification) -> Certificate:
-    """Return the certificate with what was measured; a claim that does not hold is taken back, one that was not tested
-    stays."""
+    """Return the certificate with what was measured.
+
+    A claim that does not hold is taken back. A claim that was not tested stays.
+    """
     assert found.certificate is not None
     certificate = replace(found.certificate, error=found.error)
     if found.holds or found.problems == (found.uncompared,):
