@@ -55,6 +55,11 @@ def work_directory(output: Path) -> Path:
     return output.with_name(f".{output.name}{_WORK}")
 
 
+def lock_of(output: Path) -> Path:
+    """Return the file that a process locks while it writes an output."""
+    return output.with_name(f".{output.name}.lock")
+
+
 def output_of_run(path: str | Path) -> Path | None:
     """Return the output of a run if `path` is its work directory or lies in it; None if it does not.
 

@@ -184,6 +184,18 @@ def locked(*files: Path) -> Iterator[None]:
         yield
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds a lock file now; nothing is changed."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none, or the file system has no locks
+        return False
+    return False
+
+
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     while True:

@@ -113,6 +113,15 @@ def crs_name(wkt: str) -> str:
     return found[1] if found else wkt
 
 
+def size_text(size: int) -> str:
+    """Return the size of a file, like '820 B', '12 KiB' or '3.4 GiB'."""
+    for k, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size >= 1 << 10 * k:
+            number = size / (1 << 10 * k)
+            return f"{number:.{0 if number >= 10 else 1}f} {unit}"
+    return f"{size} B"
+
+
 def setting(**values: object) -> str:
     """Return settings as they are typed in Python, for messages: "`bands=[1, 2], mask='none'`".
 
@@ -147,8 +156,8 @@ def with_options(text: str, options: Mapping[str, str]) -> str:
 
 
 def _option(option: str, value: object) -> str:
-    """Return an option and its value as a shell takes them; None is no value, and True needs none."""
-    if value is None or value is True:
+    """Return an option and its value as a shell takes them; None, True and the False of --no-X need no value."""
+    if value is None or value is True or (value is False and option.startswith("--no-")):
         return option
     if isinstance(value, dict):
         value = ",".join(f"{key}:{of}" for key, of in value.items())

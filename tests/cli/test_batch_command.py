@@ -65,3 +65,12 @@ def test_the_outputs_are_those_of_segment(jobs: Path, model: Path, tmp_path: Pat
     words = ["--window", "10,20,100,80", "--window-shape", "hann", "--overlap", "16", "-q"]
     assert main(["segment", str(tmp_path / "in/a.tif"), str(tmp_path / "a.tif"), "-m", str(model), *words]) == 0
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "out/a.labels.tif").read_bytes()
+
+
+def test_a_batch_that_ends_before_its_first_image_leaves_nothing(jobs: Path) -> None:
+    for bad in (jobs.parent / "in").iterdir():
+        bad.unlink()
+    jobs.write_text(jobs.read_text().replace("out/", "deep/out/"))
+    before = sorted(jobs.parent.rglob("*"))
+    assert main(["batch", "run", str(jobs), "-q"]) == 2
+    assert sorted(jobs.parent.rglob("*")) == before

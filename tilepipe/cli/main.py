@@ -14,6 +14,7 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.batch import batch
+from tilepipe.cli.clean import clean
 from tilepipe.cli.compare import compare
 from tilepipe.cli.demo import demo
 from tilepipe.cli.evaluate import evaluate
@@ -41,7 +42,7 @@ def root() -> None:
     """Segment images that are too large for memory into seamless label maps."""
 
 
-for command in (segment, plan, info, export, verify, evaluate, model, demo, train, compare, batch):
+for command in (segment, plan, info, export, verify, evaluate, model, demo, train, compare, batch, clean):
     root.add_command(command)
 
 

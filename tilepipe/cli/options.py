@@ -1,58 +1,14 @@
-"""Options that commands share, and how their values are read."""
+"""Options that commands share."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from itertools import chain
 
 import click
 
 from tilepipe.cli.help import Decorator, Function, expert, option
+from tilepipe.cli.values import four_numbers, pixel_size, word_or
 from tilepipe.text import JSON, comma_list
-
-
-def four_numbers(number: type[int] | type[float]) -> Callable[[str], tuple[float, ...]]:
-    """Return a parser of four numbers with commas or blanks between them."""
-
-    def parse(text: str) -> tuple[float, ...]:
-        try:
-            numbers = tuple(number(word) for word in re.split(r"[,\s]+", text.strip()))
-        except ValueError:
-            numbers = ()
-        if len(numbers) != 4:
-            raise click.BadParameter(f"{text!r} is not four {'whole ' if number is int else ''}numbers")
-        return numbers
-
-    return parse
-
-
-def word_or(number: type[int] | type[float], *words: str) -> Callable[[str], str | float]:
-    """Return a parser of a number or one of `words`."""
-
-    def parse(text: str) -> str | float:
-        try:
-            return text if text in words else number(text)
-        except ValueError:
-            alone = re.match(r"[\d.]+(?=\s*[a-zA-Z\u00b5\u03bc]+$)", text.strip())  # 0.25um, 256px
-            hint = f"; give the number alone: {alone[0]}" if alone else ""
-            raise click.BadParameter(f"{text!r} is neither a number nor {' nor '.join(words)}{hint}") from None
-
-    return parse
-
-
-def pixel_size(text: str) -> float:
-    """Return a pixel size. Raises `click.BadParameter` with the number alone where a unit stands behind it."""
-    try:
-        return float(text)
-    except ValueError:
-        from tilepipe.planning.check_settings import plain_size
-
-        raise click.BadParameter(
-            f"{text!r} is no number; give it alone, in micrometres for slides and metres for rasters: "
-            f"{plain_size(text)}"
-        ) from None
-
 
 MODEL = option(
     "-m", "--model", required=True, metavar="MODEL", help="Model directory or file, or the name of a bundled model."
@@ -267,6 +223,15 @@ SETTINGS = (
         show_default="nodata",
         help="If a tile cannot be read or predicted: leave its pixels without a label and list it (nodata), or end the "
         "run (fail).",
+    ),
+    expert(
+        MACHINE,
+        "--no-record",
+        "record",
+        is_flag=True,
+        flag_value=False,
+        default=None,
+        help="Leave no record (.OUTPUT.tilepipe) of a finished run; verify and the same command again need it.",
     ),
     expert(
         MACHINE, "--scheduler", metavar="ADDRESS", help="Address of a running Dask scheduler, like tls://host:8786."

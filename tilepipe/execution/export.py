@@ -11,7 +11,7 @@ from typing import Unpack
 from tilepipe.errors import UsageError, public
 from tilepipe.events import Listener, silent
 from tilepipe.execution.outputs import Outputs
-from tilepipe.execution.publish import put_in_place, refuse_existing, write_products
+from tilepipe.execution.publish import ASIDE, put_in_place, refuse_existing, write_products
 from tilepipe.execution.run_record import RECORD, as_written, read_record
 from tilepipe.paths import labels_file, refuse_inputs
 from tilepipe.planning.settings import PolygonSettings, Request
@@ -24,6 +24,9 @@ from tilepipe.sources.georeference import apart, placed, where
 from tilepipe.sources.open import image_files, open_source
 from tilepipe.storage import locked
 from tilepipe.text import comma_list
+
+EXPORT = "export"
+"""Folder of a work directory in which an export works. One that a killed process has left is of no use."""
 
 
 @public
@@ -57,13 +60,15 @@ def export(
     refuse_inputs(touched(outputs.files), [labels, *(image_files(source) if source else ())])
     refuse_existing(outputs)
     with locked(*outputs.locks):
-        replaces, work = refuse_existing(outputs), outputs.work / "export"
+        replaces, work = refuse_existing(outputs), outputs.work / EXPORT
         material = Material.of({LABELS: finished, **_margin(labels)}, source, options=outputs.options)
         try:
             products = write_products(material, outputs, work, listener)
             put_in_place(work, {"products": products, "replaces": replaces})
         finally:  # an export that failed begins anew
-            shutil.rmtree(work, ignore_errors=True)
+            # An output that was moved aside, and not moved back as the process was stopped, is the only copy.
+            if not (work / ASIDE).exists():
+                shutil.rmtree(work, ignore_errors=True)
             with suppress(OSError):  # a run keeps its own things there
                 outputs.work.rmdir()
     return list(paths.values())

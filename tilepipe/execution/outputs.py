@@ -7,14 +7,15 @@ from pathlib import Path
 
 from tilepipe.errors import UsageError
 from tilepipe.execution.run_record import RunRecord
-from tilepipe.paths import files_in, refuse_inputs, work_directory
+from tilepipe.paths import files_in, lock_of, refuse_inputs, work_directory
 from tilepipe.planning.settings import Request
-from tilepipe.products.formats import PRODUCTS, File, files_of, output_paths, touched
+from tilepipe.products.formats import LOSSLESS, PRODUCTS, File, files_of, output_paths, touched
 from tilepipe.products.vector_options import OBJECTS, PLAIN, POLYGONS, VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.sources.open import image_files
 from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.wrapped import unwrapped
+from tilepipe.text import setting
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Outputs:
     @property
     def locks(self) -> list[Path]:
         """Lock files, one per output: two runs never write the same one."""
-        return [file.path.with_name(f".{file.path.name}.lock") for file in self.files]
+        return [lock_of(file.path) for file in self.files]
 
 
 def outputs_of(image: Source, model: str, output: str | Path | None, request: Request) -> Outputs:
@@ -58,6 +59,11 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
         products = ["ome-zarr", "geojson"] if isinstance(unwrapped(image), SlideSource) else ["cog"]
     outputs = Outputs(output_paths(path, products), request.overwrite, request.layers, request.polygons)
     request.polygons.refuse_unused(outputs.paths)
+    if not (request.record or LOSSLESS & outputs.paths.keys()):
+        raise UsageError(
+            f"{setting(record=False)} needs a product that holds every label, as nothing else keeps them then: add cog "
+            "or ome-zarr to `of`"
+        )
     named = [Path(name) for name in (request.mask, request.region) if isinstance(name, str) and Path(name).is_file()]
     refuse_inputs(touched(outputs.files), [*image_files(image), *files_in(model), *named])
     return outputs

@@ -32,6 +32,9 @@ from tilepipe.text import setting
 STAGED = "products"
 """Folder of a work directory that holds products not in place yet."""
 
+ASIDE = "replaced"
+"""Folder of a work directory to which an output that is replaced is moved, where the two cannot change places."""
+
 ANEW = setting(overwrite=True)
 
 
@@ -163,7 +166,7 @@ def put_in_place(directory: Path, record: RunRecord) -> RunRecord:
         with storage_errors(folder / name):
             _put_sidecars(staged / name, folder / name)
             refuse_foreign(folder / name, record)
-            _replace(staged / name, folder / name, directory / "replaced")
+            _replace(staged / name, folder / name, directory / ASIDE)
     with storage_errors(folder):
         sync(folder, folder)
     record = {**record, "published": True}
@@ -171,7 +174,7 @@ def put_in_place(directory: Path, record: RunRecord) -> RunRecord:
     if (directory / RECORD).exists():
         write_json(directory / RECORD, record)
     shutil.rmtree(staged, ignore_errors=True)
-    shutil.rmtree(directory / "replaced", ignore_errors=True)
+    shutil.rmtree(directory / ASIDE, ignore_errors=True)
     return record
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,7 @@ from tilepipe.products.material import Material
 from tilepipe.products.vector_options import VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.sources.mask import Tissue
+from tilepipe.storage import storage_errors
 from tilepipe.text import setting
 from tilepipe.tiling.grid import Index
 
@@ -173,6 +175,14 @@ def certificate(job: Job, directory: Path) -> Certificate:
         return read_certificate(directory)
     except StorageError:  # the work directory was removed
         return certificate_of(job.plan, job.model)
+
+
+def forget(order: RunOrder) -> None:
+    """Remove what a finished run keeps, for somebody who wants no record of it. Raises `StorageError`."""
+    with storage_errors(order.directory):
+        shutil.rmtree(order.directory)
+    with suppress(OSError):  # another request keeps its own folder there
+        order.outputs.work.rmdir()
 
 
 def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, list[str]]:

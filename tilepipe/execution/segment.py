@@ -168,8 +168,11 @@ def segment(
         # From here on labels are read from the product. Polygons alone do not hold them, so then the arrays stay.
         if not record["failed"] and LOSSLESS & set(outputs.paths):
             drop_arrays(directory)
+        certificate = run.certificate(job, directory)
+        if not (request.record or record["failed"]):
+            run.forget(order)
         tell(Event("done", message=message, data=dict(record)))
-    maps, certificate = _maps(job, image, order), run.certificate(job, directory)
+    maps = _maps(job, image, order)
     layers = {name: Layer(maps[name]) for name in job.plan.layers}
     return Result(
         tuple(file.path for file in outputs.files), Labels(maps[LABELS]), layers, job.plan, certificate, record

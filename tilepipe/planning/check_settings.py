@@ -190,7 +190,7 @@ KINDS: dict[str, Kind] = {
     "on_tile_error": _one_of("nodata", "fail"),
     **dict.fromkeys(("device", "precision", "scheduler", "trust_model"), Kind(_word, "a word, in quotes")),
     **dict.fromkeys(
-        ("overwrite", "force_resolution", "smooth", "orthogonalize", "split", "annotations"),
+        ("overwrite", "record", "force_resolution", "smooth", "orthogonalize", "split", "annotations"),
         Kind(_is(bool, np.bool_), "true or false"),
     ),
     "memory": Kind(lambda value: _word(value) or (_whole(value) and value >= 0), "a size like 4GiB, or bytes", _memory),

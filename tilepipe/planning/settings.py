@@ -83,6 +83,9 @@ class Choices(TypedDict, total=False):
     'fail' ends the run."""
     overwrite: bool
     """Whether an output that exists is replaced."""
+    record: bool
+    """Whether the run leaves its record beside the output, which `verify` and the same command again need;
+    True by default."""
     layers: str | Sequence[str]
     """Uncertainty layers to write beside the labels: 'margin', 'entropy', 'disagreement'."""
 
@@ -158,6 +161,7 @@ class Request:
     trust_model: str | None = None
     on_tile_error: str = "nodata"
     overwrite: bool = False
+    record: bool = True
     layers: tuple[str, ...] = ()
     region: Box | str | None = None
     polygons: VectorOptions = PLAIN

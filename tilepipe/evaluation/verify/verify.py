@@ -135,7 +135,10 @@ def _lines_alone(path: Path, options: Options) -> Verification:
     if "tile" not in options:
         if not path.exists():
             raise InputError(missing(path))
-        raise UsageError(f"no run of tilepipe is known of {path}; give `tile` and `step` to test its lines alone")
+        raise UsageError(
+            f"no run of tilepipe is known of {path}: there is no record of one beside it, as after tilepipe clean or a "
+            "run without a record; give `tile` and `step` to test its lines alone"
+        )
     tile = options["tile"]
     found = comb_test(open_lines(path), tile, options.get("step", tile), options.get("stride"))
     return Verification(str(path), seams=found)

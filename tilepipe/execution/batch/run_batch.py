@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,10 +99,16 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the lock of a batch on its output folder. Raises `LockedError`."""
+    made = [above for above in (folder, *folder.parents) if not above.exists()]
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".tilepipe-batch.lock"):
-        yield
+    try:
+        with locked(folder / ".tilepipe-batch.lock"):
+            yield
+    finally:
+        with suppress(OSError):  # a batch that has written nothing leaves no folder
+            for above in made:
+                above.rmdir()
 
 
 def _checked(path: Path) -> Jobs:
