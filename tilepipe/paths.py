@@ -32,7 +32,7 @@ def refuse_special(path: str | Path, error: type[TilepipeError] = InputError) ->
 
 
 def refuse_inputs(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
-    """Raise `UsageError` where something that is written is read too, holds what is read, or lies inside it.
+    """Raise `UsageError` if something that is written is read too, holds what is read, or lies inside it.
 
     Links are followed, hard links and other spellings of a name are noticed.
     """

@@ -56,7 +56,7 @@ def write_json(path: Path, fields: Mapping[str, object]) -> None:
 
 
 def read_json(path: Path) -> JSON:
-    """Return what `write_json` wrote. Raises `StorageError` where it is missing or damaged."""
+    """Return what `write_json` wrote. Raises `StorageError` if it is missing or damaged."""
     try:
         found = unsealed(path.read_bytes())
     except OSError as error:
@@ -163,7 +163,7 @@ def cannot_write(path: Path, error: OSError) -> StorageError:
 
 
 def free_space(path: Path) -> int:
-    """Return how many bytes are free on the disk of a path, which need not exist; 0 where that is not known."""
+    """Return how many bytes are free on the disk of a path, which need not exist; 0 if that is not known."""
     while not path.exists() and path != path.parent:
         path = path.parent
     try:
@@ -176,7 +176,7 @@ def free_space(path: Path) -> int:
 def locked(*files: Path) -> Iterator[None]:
     """Hold the lock files given, all or none; they are removed in the end.
 
-    Raises `LockedError` when another process holds one, `StorageError` where the file system has no locks.
+    Raises `LockedError` when another process holds one, `StorageError` if the file system has no locks.
     """
     with ExitStack() as held:
         for file in sorted(files):
@@ -233,7 +233,7 @@ def _same(file: IO[str], path: Path) -> bool:
 
 
 def cache_directory() -> Path | None:
-    """Return `TILEPIPE_CACHE`, or `tilepipe` under `XDG_CACHE_HOME` or `~/.cache`; None where it is set to nothing."""
+    """Return `TILEPIPE_CACHE`, or `tilepipe` under `XDG_CACHE_HOME` or `~/.cache`; None if it is set to nothing."""
     chosen = os.environ.get("TILEPIPE_CACHE")
     if chosen is not None:
         return Path(chosen) if chosen else None
@@ -242,7 +242,7 @@ def cache_directory() -> Path | None:
 
 
 def recall(name: str, directory: Path | None) -> str | None:
-    """Return the text kept as `name` in a directory; None where there is none, or not as it was written."""
+    """Return the text kept as `name` in a directory; None if there is none, or not as it was written."""
     if directory is None:
         return None
     try:

@@ -78,7 +78,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def alike(name: str, known: Iterable[str]) -> str | None:
-    """Return the file name most like `name`, None where none is: endings that are the same make no two names alike."""
+    """Return the file name most like `name`, None if none is: endings that are the same make no two names alike."""
     folded = {other.casefold(): other for other in known}
     stem, near = PurePath(name.casefold()).stem, {PurePath(other).stem for other in folded}
     stems = set(difflib.get_close_matches(stem, near, n=len(near) or 1))
@@ -216,7 +216,7 @@ KEYS = {"batch run": ("images", "output", "settings"), "train": ("train", "class
 
 
 def kind_of(fields: JSON) -> str:
-    """Return the command whose YAML file this is, by its keys; '' where they fit none or several."""
+    """Return the command whose YAML file this is, by its keys; '' if they fit none or several."""
     found = {command: sum(key in fields for key in keys) for command, keys in KEYS.items()}
     best = max(found, key=lambda command: found[command])
     return best if found[best] and list(found.values()).count(found[best]) == 1 else ""

@@ -70,7 +70,7 @@ def _model(name: str, trust_model: str | None) -> JSON:
 
 
 def _labels(path: Path) -> JSON | None:
-    """Return what labels of tilepipe are; None where a path holds something else."""
+    """Return what labels of tilepipe are; None if a path holds something else."""
     from tilepipe.products.labels import open_map
 
     refuse_special(path)

@@ -53,7 +53,7 @@ class ModelCheck:
 
     @property
     def halo(self) -> int | None:
-        """Largest reach rounded up to the measured stride, in pixels; None where it is not bounded."""
+        """Largest reach rounded up to the measured stride, in pixels; None if it is not bounded."""
         return None if self.probe.halo is None else max(self.probe.halo)
 
     def measured(self) -> ModelCard:
@@ -99,7 +99,7 @@ def check_model(
 ) -> ModelCheck:
     """Measure a model, its arithmetic on a device in a precision, and compare its card with it.
 
-    Raises `ModelError` where it cannot be measured at all, `DeviceError` where the device is not there.
+    Raises `ModelError` if it cannot be measured at all, `DeviceError` if the device is not there.
     """
     device = resolve_device(device)
     model = name if isinstance(name, Model) else load_model(name, trust_model=trust_model)
@@ -134,8 +134,8 @@ def card_file(name: str) -> Path:
 def write_measured(check: ModelCheck) -> Path:
     """Write stride and halo as measured into the model's card and return its path; the rest stays as it is.
 
-    A model directory gets its certificate.json too. Raises `UsageError` where the model has no card of its own,
-    `StorageError` where that cannot be written.
+    A model directory gets its certificate.json too. Raises `UsageError` if the model has no card of its own,
+    `StorageError` if that cannot be written.
     """
     card = card_file(check.name)
     write_durably(card, check.measured().to_json())

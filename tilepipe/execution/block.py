@@ -170,7 +170,7 @@ class BlockWorker:
         return self.image.read(box)[0]
 
     def under(self, boxes: Iterable[Box]) -> FixedStatistics | None:
-        """Return what puts statistics in when the model runs on tiles at `boxes`; None where it takes its own."""
+        """Return what puts statistics in when the model runs on tiles at `boxes`; None if it takes its own."""
         return FixedStatistics([self.statistics.nodes(box) for box in boxes]) if self.statistics else None
 
     def _exchange_strips(

@@ -163,7 +163,7 @@ class Checked:
         self._seen: dict[int, int] = {}
 
     def __call__(self, box: Box) -> Labels:
-        """Return the values of `box`. Raises `StorageError` where they are not what was committed."""
+        """Return the values of `box`. Raises `StorageError` if they are not what was committed."""
         y, x = self._grid.y, self._grid.x
         for row in range(min(box.y0 // y.zone, y.blocks - 1), min(y.blocks, -(-box.y1 // y.zone))):
             for column in range(min(box.x0 // x.zone, x.blocks - 1), min(x.blocks, -(-box.x1 // x.zone))):

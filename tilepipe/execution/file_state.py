@@ -28,7 +28,7 @@ def state_of(path: Path) -> FileState:
 
 
 def seen(path: Path) -> FileState | None:
-    """Return number, size and latest change of a file, or of a folder's files; None where there is nothing."""
+    """Return number, size and latest change of a file, or of a folder's files; None if there is nothing."""
     try:
         # A link that leads nowhere is something too: it must not be overwritten as if nothing were there.
         stats = [file.stat() if file.exists() else file.lstat() for file in _files(path)]

@@ -56,13 +56,13 @@ class Keys:
     model: str
     """The model's identity."""
     trouble: str = ""
-    """Why the model has no identity that another process would find; '' where it has one."""
+    """Why the model has no identity that another process would find; '' if it has one."""
 
     @classmethod
     def of(cls, full: Source, model: Model, request: Request) -> Keys:
         """Look at the image's files, then hash them, and ask the model on the device and in the precision asked for.
 
-        Raises `InputError` where a file cannot be read, `DeviceError`, `UsageError`.
+        Raises `InputError` if a file cannot be read, `DeviceError`, `UsageError`.
         """
         # Stamps before hashing: a change while the file is hashed then shows as another stamp.
         compute, stamps = request.compute(model), _stamps(full)
@@ -149,7 +149,7 @@ def read_plan(directory: Path) -> KeptPlan:
 
 
 def kept_plan(directory: Path, request: str) -> Plan | None:
-    """Return the plan that an earlier run of this request has kept; None where there is none that can be used."""
+    """Return the plan that an earlier run of this request has kept; None if there is none that can be used."""
     try:
         kept = read_plan(directory)
     except StorageError:

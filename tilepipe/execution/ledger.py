@@ -102,7 +102,7 @@ def _number(block: tuple[int, ...]) -> int:
 
 
 def _packed(record: Record) -> bytes | None:
-    """Return what `_unpacked` makes this record of; None where something is not as usual: a tile that failed."""
+    """Return what `_unpacked` makes this record of; None if something is not as usual: a tile that failed."""
     try:
         sides = sum(1 << k for k, side in enumerate(_SIDES) if side in record.strips)
         hashes = [record.sha256, *record.layers, *(record.strips[side] for side in _SIDES if side in record.strips)]

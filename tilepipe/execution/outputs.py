@@ -53,7 +53,7 @@ class Outputs:
 
 
 def outputs_of(image: Source, model: str, output: str | Path | None, request: Request) -> Outputs:
-    """Return what a run writes. Raises `UsageError` where that cannot be written, or is read."""
+    """Return what a run writes. Raises `UsageError` if that cannot be written, or is read."""
     path, products = _beside(image) if output is None else Path(output), list(request.products)
     if not products and not output_paths(path, []):
         products = ["ome-zarr", "geojson"] if isinstance(unwrapped(image), SlideSource) else ["cog"]

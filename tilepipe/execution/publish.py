@@ -53,7 +53,7 @@ def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[s
     """Return the state of what is at the final paths and may be replaced, by name.
 
     Products as `record` (run.json) says are the run's own, and what it was replacing may be replaced. Raises
-    `UsageError` where something else exists and may not be replaced, or the folder does not exist.
+    `UsageError` if something else exists and may not be replaced, or the folder does not exist.
     """
     found: dict[str, FileState] = {}
     for product, path in ((file.product, file.path) for file in outputs.files):
@@ -80,7 +80,7 @@ def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[s
 
 
 def _why_not_known(path: Path, outputs: Outputs, record: RunRecord | None) -> str:
-    """Return why a product of a finished run is not taken for one, for messages; '' where no run wrote it."""
+    """Return why a product of a finished run is not taken for one, for messages; '' if no run wrote it."""
     if record and path.name in record["products"]:
         return " and was changed since tilepipe wrote it"
     damaged = [found for found in outputs.work.glob(f"*/{RECORD}") if read_record(found.parent) is None]
@@ -93,7 +93,7 @@ def _is_old(path: Path, outputs: Outputs, record: RunRecord) -> bool:
 
 
 def _refuse_open(path: Path) -> None:
-    """Raise `LockedError` where another program works on a GeoPackage: its changes are in a file beside it."""
+    """Raise `LockedError` if another program works on a GeoPackage: its changes are in a file beside it."""
     log = path.with_name(f"{path.name}-wal")
     with suppress(OSError):
         if log.stat().st_size:
@@ -101,7 +101,7 @@ def _refuse_open(path: Path) -> None:
 
 
 def _refuse_orphans(path: Path) -> None:
-    """Raise `UsageError` where a side file stands without its product and tilepipe did not write it."""
+    """Raise `UsageError` if a side file stands without its product and tilepipe did not write it."""
     for beside in (path.with_name(path.name + suffix) for suffix in SIDECARS):
         if beside.is_file() and b'tableType="thematic"' not in beside.read_bytes():
             raise UsageError(f"{beside} exists without {path.name}; use {ANEW} to replace it, or another output")

@@ -15,7 +15,7 @@ from tilepipe.sources.base import Source
 def region_labels(job: Job, full: Source) -> Labels:
     """Return the labels of the job's region on its output grid, (height, width) uint8 or uint16, in memory.
 
-    Raises `InputError` where the image cannot be read, `ModelError` where the model fails: a region has no list of
+    Raises `InputError` if the image cannot be read, `ModelError` if the model fails: a region has no list of
     tiles without labels.
     """
     # An array in memory cannot say which of its nodata pixels are failures.

@@ -59,12 +59,12 @@ class RunRecord(TypedDict, total=False):
 
 
 def load_record(directory: Path) -> RunRecord:
-    """Return run.json of a work directory. Raises `StorageError` where it is missing or not what was written."""
+    """Return run.json of a work directory. Raises `StorageError` if it is missing or not what was written."""
     return cast(RunRecord, read_json(directory / RECORD))
 
 
 def read_record(directory: Path) -> RunRecord | None:
-    """Return run.json of a work directory; None where it is missing or not what was written."""
+    """Return run.json of a work directory; None if it is missing or not what was written."""
     try:
         record = load_record(directory)
     except StorageError:

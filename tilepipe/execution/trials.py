@@ -36,7 +36,7 @@ class Trials:
     def of(self, call: Call, pixels: Sequence[Pixels], boxes: Sequence[Box], under: Under) -> list[Found]:
         """Return the values of each tile at `boxes`, or where and why the model fails on it.
 
-        Raises `ModelError` where the model works on no tile at all: on none so far, and not on a made-up one either.
+        Raises `ModelError` if the model works on no tile at all: on none so far, and not on a made-up one either.
         """
         if not pixels:
             return []

@@ -48,7 +48,7 @@ class Predictor:
     def __init__(self, model: Model, tile_shape: tuple[int, int], compute: Compute) -> None:
         """Bring the model to the device of `compute`; `tile_shape` is (height, width) of every tile.
 
-        Raises `ModelError` where it cannot be copied for fp64.
+        Raises `ModelError` if it cannot be copied for fp64.
         """
         self.model = model
         self.input_shape = (compute.batch, model.card.bands, *tile_shape)

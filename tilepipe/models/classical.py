@@ -57,7 +57,7 @@ class Classical:
 
     @property
     def halo(self) -> int | None:
-        """How far a pixel's context reaches in pixels; None where it depends on the tile as a whole."""
+        """How far a pixel's context reaches in pixels; None if it depends on the tile as a whole."""
         return int(4 * SMOOTHING) if self.name in ("threshold", "kmeans") else None
 
     def scores(self, tile: Pixels) -> NDArray[np.float32]:

@@ -35,7 +35,7 @@ def fit(
 
     With `truth`, (patches, height, width), each cluster takes one of the `classes`; labels outside [0, classes)
     are left out. Without, cluster k is class k, dark to bright. Raises `UsageError` for a method or number that
-    cannot be, `InputError` where the sample has too few colours.
+    cannot be, `InputError` if the sample has too few colours.
     """
     if name not in METHODS:
         raise UsageError(f"method {name!r} is not known; use {', '.join(METHODS)}")

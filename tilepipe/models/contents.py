@@ -249,7 +249,7 @@ def _written(value: object) -> dict[str, object]:
 
 
 def content_of(cell: types.CellType) -> object:
-    """Return what a function closes over in one of its cells; None where that comes later."""
+    """Return what a function closes over in one of its cells; None if that comes later."""
     try:
         return cell.cell_contents
     except ValueError:  # a name that is bound later

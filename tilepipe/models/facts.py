@@ -51,7 +51,7 @@ def bundled_models() -> list[str]:
 
 
 def bundled(name: str) -> Path | None:
-    """Return the directory of the bundled model of this name; None where there is none."""
+    """Return the directory of the bundled model of this name; None if there is none."""
     return BUNDLED / f"{name}.model" if name in bundled_models() else None
 
 
@@ -69,7 +69,7 @@ def facts_text(facts: Facts, card: ModelCard, weights: Path) -> str:
 
 
 def read_facts(card: ModelCard, weights: Path) -> Facts | None:
-    """Return the facts beside the file of the weights; None where there are none, or they are of something else.
+    """Return the facts beside the file of the weights; None if there are none, or they are of something else.
 
     None too where this process has imported torch: reading the network costs little then, and somebody may have changed
     what torch or a network does.

@@ -20,7 +20,7 @@ class Identity:
     key: str
     """A sha256; another one in every call for a model that has none."""
     trouble: str = ""
-    """Why the model has no identity, in a sentence; '' where it has one."""
+    """Why the model has no identity, in a sentence; '' if it has one."""
 
 
 _HELD: ContextVar[dict[Hashable, Identity] | None] = ContextVar("identities", default=None)

@@ -118,7 +118,7 @@ def as_logits(y: Tensor, classes: int, output: Output = "logits") -> Tensor:
 
 
 def misfit(shape: tuple[int, ...], given: tuple[int, ...], classes: int, output: Output = "logits") -> str:
-    """Return why an output of `shape` is no map of scores for an input (B, bands, H, W); '' where it is one."""
+    """Return why an output of `shape` is no map of scores for an input (B, bands, H, W); '' if it is one."""
     size = given[2:]
     flat = shape == (given[0], *size)
     if flat and (output == "labels" or classes == 2):

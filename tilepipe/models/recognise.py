@@ -41,7 +41,7 @@ def readable(module: nn.Module, card: ModelCard, name: str) -> tuple[nn.Module, 
     """Return the module as one that returns logits, and what it returned before.
 
     It is called once on a made-up tile, and left as it is where it does not take that. `name` is what messages call it.
-    Raises `ModelError` where what it returns cannot be read.
+    Raises `ModelError` if what it returns cannot be read.
     """
     form, ways = recognise(module, card, name), Ways.of(card)
     if form is None and (card.output is not None or card.key is not None):
@@ -54,7 +54,7 @@ def readable(module: nn.Module, card: ModelCard, name: str) -> tuple[nn.Module, 
 def recognise(
     forward: Callable[[Tensor], object], card: ModelCard, name: str, *, told: bool = False, ways: Ways | None = None
 ) -> Form | None:
-    """Return how to read what a network returns, by one made-up tile; None where it takes none.
+    """Return how to read what a network returns, by one made-up tile; None if it takes none.
 
     `told`: its file says that it ends in a sigmoid or softmax. `ways` take the place of those of the card. What it says
     (`output`, `key`) is not judged.

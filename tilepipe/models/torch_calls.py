@@ -26,7 +26,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """What the function is called; '' where it has no name."""
+        """What the function is called; '' if it has no name."""
         return str(getattr(self.function, "__name__", ""))
 
     def argument(self, place: int, name: str, default: object = None) -> Any:

@@ -37,7 +37,7 @@ class Unread(Model):
 
     @cached_property
     def module(self) -> nn.Module:
-        """Read the network. Raises `ModelError` where it is not the one that the facts are of."""
+        """Read the network. Raises `ModelError` if it is not the one that the facts are of."""
         from tilepipe.models.contents import network_sha256
         from tilepipe.models.formats.directory import load_model
 

@@ -81,7 +81,7 @@ def read_certificate(directory: Path) -> Certificate:
 
 
 def reproducibility_of(plan: Plan, model: Model, *, measure: bool | None = None) -> Reproducibility | None:
-    """Return the level of a plan's device, precision, tile and batch; None where it is unknown.
+    """Return the level of a plan's device, precision, tile and batch; None if it is unknown.
 
     It is measured unless that was done before: by default not for fp32 on a CPU, where it would take more time than a
     small image. A device that is not there, or too small for it, has no level.

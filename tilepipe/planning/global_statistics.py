@@ -27,11 +27,11 @@ PATCH = 256
 def fix_global_statistics(
     model: Model, known: Known, shape: tuple[int, int], request: Request
 ) -> tuple[Known, Statistics | None]:
-    """Return card and reach as they are with statistics held fixed, and where these come from; None where they are not.
+    """Return card and reach as they are with statistics held fixed, and where these come from; None if they are not.
 
     `known` is what `measure_receptive_field` found, `shape` that of the prediction grid. 'auto' holds them fixed where
     the image is cut, every global operation can be replaced and the context costs no more than `max_cost`; 'field' and
-    'whole' insist. Raises `UsageError` where that is not possible.
+    'whole' insist. Raises `UsageError` if that is not possible.
     """
     wanted, crop = request.statistics, request.window_shape in ("auto", "crop")
     own = request.overlap is not None or not crop
@@ -73,7 +73,7 @@ def _explained(reach: Reach, why: object) -> Reach:
 def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
     """Return the probe of a model and the statistics of each of its global operations; none for a local one.
 
-    Raises `ProbeError` where it cannot be measured, `ModelError` where its operations cannot be replaced.
+    Raises `ProbeError` if it cannot be measured, `ModelError` if its operations cannot be replaced.
     """
     from tilepipe.models.probe.certificate_file import known_probe
 

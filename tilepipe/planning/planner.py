@@ -117,7 +117,7 @@ def make_plan(
 
 
 def _layers(card: ModelCard, layers: tuple[str, ...], tiling: Tiling) -> tuple[str, ...]:
-    """Return the layers asked for. Raises `UsageError` where the model, or tiles that are cut like this, give none."""
+    """Return the layers asked for. Raises `UsageError` if the model, or tiles that are cut like this, give none."""
     if card.output == "labels" and layers:
         raise UsageError(
             f"model {card.name} gives labels and no probabilities, of which layers are made; leave `layers` out"
@@ -128,7 +128,7 @@ def _layers(card: ModelCard, layers: tuple[str, ...], tiling: Tiling) -> tuple[s
 def resumed(plan: Plan, image: Source, model: Model, request: Request) -> Plan:
     """Return a plan that a run has kept as it goes on: its choices hold, whatever would be chosen today.
 
-    Worker processes are those asked for now. Raises `DeviceError` where the plan's device is not there, `UsageError`
+    Worker processes are those asked for now. Raises `DeviceError` if the plan's device is not there, `UsageError`
     where so many workers do not keep within `memory`.
     """
     try:

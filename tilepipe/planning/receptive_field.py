@@ -25,11 +25,11 @@ class Reach:
     """How far an input pixel can influence an output pixel, and how that is known."""
 
     sides: Sides | None = None
-    """Pixels per side; None where it is unknown or not bounded."""
+    """Pixels per side; None if it is unknown or not bounded."""
     known: str = "the model's card does not say how far it sees"
     """'measured', or in words: who says so and why it was not measured; where `sides` is None, why."""
     tolerance: float = 0.0
-    """Difference in probability that the run's context was chosen for, on patches of the image; 0 where it was not."""
+    """Difference in probability that the run's context was chosen for, on patches of the image; 0 if it was not."""
     frozen: str = ""
     """Global layers, in words, whose statistics must be held fixed for `sides` to hold; '' for a local model."""
 

@@ -53,7 +53,7 @@ def reduced_halo(
 
 
 def _halo(model: Model, image: Source, request: Request, tiling: Tiling, compute: Compute) -> int | None:
-    """Return the smallest halo that keeps the tolerance within the cost; None where there is none."""
+    """Return the smallest halo that keeps the tolerance within the cost; None if there is none."""
     from tilepipe.models.identity import model_identity
 
     stride, compute = tiling.stride, Compute(compute.device, "fp64" if compute.precision == "fp64" else "fp32")
@@ -76,7 +76,7 @@ def _halo(model: Model, image: Source, request: Request, tiling: Tiling, compute
 
 
 def _measure(model: Model, image: Source, margin: int, stride: int, compute: Compute) -> EdgeErrors | None:
-    """Return what a cut does in patches of the image; None where there is no patch without holes."""
+    """Return what a cut does in patches of the image; None if there is no patch without holes."""
     from tilepipe.inference.profile.edge_errors import model_errors
 
     with suppress(ModelError):

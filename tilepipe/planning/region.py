@@ -128,7 +128,7 @@ def _of_tissue(source: Source, share: float, resolution: Resolution | None) -> t
 def area_of(source: Source, mask: str, polygons: str | None = None) -> Mask | None:
     """Return the area that the mask of a plan names; `polygons` is a file of them. None: all of the region.
 
-    Raises `UsageError` where the file is not given or cannot be read, `InputError` where it holds other polygons.
+    Raises `UsageError` if the file is not given or cannot be read, `InputError` if it holds other polygons.
     """
     if mask.startswith(TISSUE):
         return tissue(source, float(mask.removeprefix(TISSUE)))

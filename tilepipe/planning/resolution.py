@@ -57,7 +57,7 @@ def with_model_bands(source: Source, card: ModelCard, request: Request) -> Sourc
 
     What was chosen without being asked for is said in the `notes` of the source.
 
-    Raises `UsageError` for bands that are not there, `InputError` where it cannot be told which ones to read.
+    Raises `UsageError` for bands that are not there, `InputError` if it cannot be told which ones to read.
     """
     reader = Reader(card.bands, card.band_names, card.name)
     picked = choose_bands(source, reader, request.bands, masked=request.mask != "none")

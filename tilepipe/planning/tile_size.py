@@ -63,7 +63,7 @@ class Cut:
 
 
 def choose_tiling(model: Model, card: ModelCard, request: Request, load: Load) -> tuple[Tiling, str]:
-    """Return the tiling, and why its tiles have their size in a few words: '' where the user decided it.
+    """Return the tiling, and why its tiles have their size in a few words: '' if the user decided it.
 
     Only tiles that do not change a label are larger than the usual one: those of a model with a known reach and an
     overlap of twice that. Smaller ones are made where `memory` leaves no room. Raises `UsageError`.
@@ -171,7 +171,7 @@ def usual_tiling(card: ModelCard, request: Request) -> Tiling:
 
 
 def check_tiling(cut: Tiling) -> None:
-    """Raise `UsageError` where an image cannot be cut like this."""
+    """Raise `UsageError` if an image cannot be cut like this."""
     _check_multiple("tile", cut.tile, cut.stride, "the model's total stride")
     twice = 2 if cut.window == "crop" else 1
     # At least a 32nd of a tile is new. Beyond that a pixel would lie under more than a thousand tiles.

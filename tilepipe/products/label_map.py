@@ -63,7 +63,7 @@ class LabelMap:
     georeference: Georeference | None = None
     """Of this map (a region's transform is already shifted); None for slides and arrays."""
     resolution: Resolution | None = None
-    """Size of an output pixel, or None where unknown."""
+    """Size of an output pixel, or None if unknown."""
     origin: tuple[int, int] = (0, 0)
     """(y, x) of this map's top left corner in full-resolution pixels of the source (level 0 of a slide)."""
     scale: tuple[float, float] = (1.0, 1.0)

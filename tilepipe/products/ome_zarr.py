@@ -85,7 +85,7 @@ def _facts(labels: LabelMap) -> JSON:
 
 
 def _place(said: JSON | None) -> Georeference | None:
-    """Return the position that `_facts` has written; None where there is none, as in older products."""
+    """Return the position that `_facts` has written; None if there is none, as in older products."""
     if said is None:
         return None
     transform, crs = said["transform"], said["crs"]

@@ -130,7 +130,7 @@ class ArraySource:
 
     @property
     def identity_bytes(self) -> int:
-        """Bytes that must be computed to tell the image from others; 0 where they lie in memory."""
+        """Bytes that must be computed to tell the image from others; 0 if they lie in memory."""
         return 0 if isinstance(self._array, np.ndarray) else int(self._array.nbytes)
 
     def identity(self) -> JSON:

@@ -36,9 +36,9 @@ class Reader:
     """Who reads the bands."""
 
     bands: int | None = None
-    """Number of bands that the model reads; None where a model is still to be trained."""
+    """Number of bands that the model reads; None if a model is still to be trained."""
     names: tuple[str, ...] = ()
-    """Names of these bands in the model's card; () where it has none."""
+    """Names of these bands in the model's card; () if it has none."""
     name: str = "the model"
     """Name of the model, for messages."""
 
@@ -48,7 +48,7 @@ def choose_bands(source: Source, reader: Reader, asked: BandNames | None = None,
 
     Beside the bands that are read, one that is flagged as alpha, or undefined beside red, green and blue, and that
     holds only 0 and 255 decides where there is image data, unless validity is not asked for (`masked`). Raises
-    `UsageError` for bands that are not there, and `InputError` where the file does not say which bands to read.
+    `UsageError` for bands that are not there, and `InputError` if the file does not say which bands to read.
     """
     bands = bands_of(source)
     if asked is not None:
@@ -72,7 +72,7 @@ def _alphas(bands: Sequence[Band]) -> list[int]:
 
 
 def _clear(source: Source, bands: Sequence[Band], read: tuple[int, ...]) -> tuple[str, ...]:
-    """Say which pixels an alpha band of many values beside those that are read takes out; () where it takes none."""
+    """Say which pixels an alpha band of many values beside those that are read takes out; () if it takes none."""
     alpha = _alphas(bands)
     if len(alpha) != 1 or alpha[0] in read or _two_valued(source, alpha[0]):
         return ()
@@ -169,7 +169,7 @@ def _other_order(source: Source, reader: Reader) -> str:
 
 
 def _named(bands: Sequence[Band], of: tuple[int, ...], names: tuple[str, ...]) -> tuple[int, ...]:
-    """Return the bands that a card names, in its order; () where one is missing or not unique."""
+    """Return the bands that a card names, in its order; () if one is missing or not unique."""
     found = []
     for name in names:
         same = [k for k in of if _same(bands[k - 1], name)]
@@ -212,7 +212,7 @@ def _told(picked: Picked, bands: Sequence[Band], reader: Reader) -> Picked:
 
 
 def alpha_of(source: Source) -> str | None:
-    """Say which band is flagged as alpha and what it holds; None where none is."""
+    """Say which band is flagged as alpha and what it holds; None if none is."""
     alpha = _alphas(bands_of(source))
     if not alpha:
         said: str | None = getattr(source, "alpha", None)

@@ -57,7 +57,7 @@ def check_beside(path: str) -> None:
 
 
 def check_links(path: str, dataset: Any) -> None:
-    """Raise `InputError` where an open TIFF names another file in its metadata; none of them is opened."""
+    """Raise `InputError` if an open TIFF names another file in its metadata; none of them is opened."""
     for domain, key in OVERVIEW_LINKS.items():
         named = {name.upper(): value for name, value in dataset.tags(ns=domain).items()}.get(key)
         if named is not None and not re.fullmatch(r":::BASE:::[^/\\]+", named):

@@ -41,7 +41,7 @@ def check_dtype(name: str, dtype: DTypeLike, remedy: str) -> np.dtype[np.generic
 
 
 def check_size(name: str, shape: tuple[int, int, int], block_bytes: int = 0, blocks: int = 0) -> None:
-    """Raise `InputError` where an image or what it stores together is beyond what is read in bounded memory."""
+    """Raise `InputError` if an image or what it stores together is beyond what is read in bounded memory."""
     bands, height, width = shape
     if min(shape) < 1:
         raise InputError(f"{name} has no pixels: {bands} bands of {height} x {width}")

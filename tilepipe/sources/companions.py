@@ -24,7 +24,7 @@ _NAMES = re.compile(
 
 
 def check_companions(path: Path) -> None:
-    """Raise `InputError` where an index of a slide names files elsewhere, or its files are links out of their folder.
+    """Raise `InputError` if an index of a slide names files elsewhere, or its files are links out of their folder.
 
     Nothing but the index is opened.
     """
@@ -65,7 +65,7 @@ def slide_files(path: Path, vendor: str) -> list[Path]:
 
 
 def dicom_series(path: Path) -> bytes | None:
-    """Return the series that a DICOM file belongs to, b'' where it says none in a known way, None for other files."""
+    """Return the series that a DICOM file belongs to, b'' if it says none in a known way, None for other files."""
     with path.open("rb") as file:
         start = file.read(HEADER_BYTES) if file.read(132)[128:] == b"DICM" else None
     if start is None:

@@ -24,7 +24,7 @@ ROWS = 256
 def identity_of(source: Source) -> JSON:
     """Return what decides a source's pixels: its own word, or a hash of all pixels where it says nothing.
 
-    Raises `UsageError` where its word cannot be kept as JSON.
+    Raises `UsageError` if its word cannot be kept as JSON.
     """
     known = source.identity()
     try:

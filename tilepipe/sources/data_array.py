@@ -76,7 +76,7 @@ def _order(dims: Sequence[Hashable], shape: Sequence[int], name: str, library: s
 
 
 def _valid(what: xarray.DataArray, array: Plain) -> Plain | None:
-    """Return where any band is not the nodata value that the attributes state; None where they state none."""
+    """Return where any band is not the nodata value that the attributes state; None if they state none."""
     stated = next((what.attrs[key] for key in NODATA if what.attrs.get(key) is not None), None)
     values = [] if stated is None else [np.asarray(value).item() for value in np.ravel(np.asarray(stated))]
     if not values or len(values) not in (1, array.shape[0]):

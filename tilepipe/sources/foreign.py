@@ -51,7 +51,7 @@ class Taken:
     georeference: Georeference | None = None
     """Position on the earth, as coordinates or attributes say."""
     bands: tuple[Band, ...] | None = None
-    """Names of the bands; None where the array has none."""
+    """Names of the bands; None if the array has none."""
     notes: tuple[str, ...] = ()
     """Sentences about what it says and what is not used."""
     named: bool = False
@@ -93,7 +93,7 @@ def no_image(what: object) -> UsageError:
 
 
 def plain(what: Any, name: str) -> Plain:
-    """Return a numpy or dask array for an array without names of axes. Raises `InputError` where there is none."""
+    """Return a numpy or dask array for an array without names of axes. Raises `InputError` if there is none."""
     if _is(what, "torch", "Tensor"):
         try:
             tensor = what.detach().cpu()

@@ -24,7 +24,7 @@ class Area:
     """An area of interest on a source's grid, from GeoJSON geometries.
 
     They are in longitude and latitude for rasters, in full-resolution pixels for slides and arrays (as QuPath writes).
-    Picklable. Raises `UsageError` where no polygon is given or they do not meet the image, `InputError` where the
+    Picklable. Raises `UsageError` if no polygon is given or they do not meet the image, `InputError` if the
     image has no affine position.
     """
 

@@ -57,11 +57,11 @@ class Features:
     path: str
     """Of the file."""
     crs: str | None
-    """Coordinate reference system that the file names; None where it names none."""
+    """Coordinate reference system that the file names; None if it names none."""
     polygons: tuple[Feature, ...]
     """Features with an area, in the order of the file."""
     skipped: str
-    """What was left out, in words; '' where nothing was."""
+    """What was left out, in words; '' if nothing was."""
 
 
 def read_geojson(path: str | Path) -> Features:
@@ -199,7 +199,7 @@ def _list(where: str, value: object) -> list[object]:
 
 
 def _stated_crs(name: str, document: Mapping[str, object]) -> str | None:
-    """Return the CRS that a file names, None where it names none. Raises `InputError` where it is unknown."""
+    """Return the CRS that a file names, None if it names none. Raises `InputError` if it is unknown."""
     member = document.get("crs")
     stated = member
     if isinstance(member, dict):

@@ -22,9 +22,9 @@ LON_LAT = "OGC:CRS84"
 
 
 def frame(features: Features, known: Georeference | None, image: str) -> str | None:
-    """Return the CRS that polygons are in; None where an image has none, so that they are in its own numbers.
+    """Return the CRS that polygons are in; None if an image has none, so that they are in its own numbers.
 
-    Raises `InputError` where the file names a CRS and the image has none, or where numbers are no longitude and
+    Raises `InputError` if the file names a CRS and the image has none, or where numbers are no longitude and
     latitude though the file says, or means by saying nothing, that they are.
     """
     own = known.crs if known else None

@@ -35,7 +35,7 @@ EDGE_POINTS = 33
 
 
 def georeference_of(dataset: DatasetReader) -> Georeference | None:
-    """Return the position of an open rasterio dataset as its file says it; None where it says nothing.
+    """Return the position of an open rasterio dataset as its file says it; None if it says nothing.
 
     Raises `InputError` for a position that is no numbers.
     """
@@ -134,7 +134,7 @@ def _metres(lon: Sequence[float], lat: Sequence[float]) -> float:
 
 
 def grid_of(source: Source) -> tuple[Transform, CRS | None]:
-    """Return the affine and the CRS of a source. Raises `InputError` where it has no affine."""
+    """Return the affine and the CRS of a source. Raises `InputError` if it has no affine."""
     known = source.georeference
     if known is None or known.transform is None:
         reason = "is placed by ground control points only" if known and known.gcps else "has no position on the earth"
@@ -214,7 +214,7 @@ def extent(grid: Transform, height: int, width: int) -> str:
 
 
 def disagreement(first: Georeference | None, second: Georeference | None, height: int, width: int) -> str:
-    """Return how the positions of two grids of one size differ, in words; '' where they agree or one has none.
+    """Return how the positions of two grids of one size differ, in words; '' if they agree or one has none.
 
     A hundredth of a pixel at every corner is agreement: programs round transforms, and spell one CRS in many ways.
     """
@@ -248,7 +248,7 @@ def apart(first: Georeference | None, second: Georeference | None, height: int, 
 
 
 def where(known: Georeference | None, height: int, width: int) -> str:
-    """Return the extent of a grid and its CRS in words; '' where it has no transform."""
+    """Return the extent of a grid and its CRS in words; '' if it has no transform."""
     if known is None or known.transform is None:
         return ""
     crs = CRS.from_wkt(known.crs).to_string()[:60] if known.crs else "no CRS"

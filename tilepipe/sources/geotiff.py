@@ -211,7 +211,7 @@ class GeoTiffSource:
 
     @property
     def nodata(self) -> float | None:
-        """Value that stands for no image data; None where the file has none, or says it by a mask or alpha."""
+        """Value that stands for no image data; None if the file has none, or says it by a mask or alpha."""
         return self._nodatas[0] if self._mask == "nodata" else None
 
     def coarser(self, height: int, width: int) -> Source:

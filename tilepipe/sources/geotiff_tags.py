@@ -21,7 +21,7 @@ IMAGEJ_UNITS = {"micron": 1.0, "um": 1.0, "µm": 1.0, "\\u00B5m": 1.0, "nm": 1e-
 def printed_resolution(tags: Mapping[str, str]) -> Resolution | None:
     """Return the pixel size that the resolution tags of a TIFF without a position state, as microscopes write them.
 
-    None where they state none, or one of a print or a screen: coarser than `LARGEST_PRINTED`.
+    None if they state none, or one of a print or a screen: coarser than `LARGEST_PRINTED`.
     """
     unit = {"2": 25400.0, "3": 10000.0}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "2")[:1])
     if tags.get("TIFFTAG_IMAGEDESCRIPTION", "").startswith("ImageJ"):

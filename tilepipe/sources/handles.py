@@ -35,7 +35,7 @@ class Stamp(NamedTuple):
 
 
 def stamp(path: str | Path) -> Stamp:
-    """Return the stamp of a file. Raises `InputError` where there is none, or a pipe or a device instead."""
+    """Return the stamp of a file. Raises `InputError` if there is none, or a pipe or a device instead."""
     refuse_special(path)
     try:
         found = os.stat(path)
@@ -47,7 +47,7 @@ def stamp(path: str | Path) -> Stamp:
 
 
 def unchanged(known: Stamp) -> Stamp:
-    """Return `known`. Raises `InputError` where the file was replaced or written to since."""
+    """Return `known`. Raises `InputError` if the file was replaced or written to since."""
     # Without the time of the last change of status: a renamed folder or another owner changes it, and no pixel.
     if stamp(known.path)[:-1] != known[:-1]:
         raise InputError(f"{known.path} changed while it was being read; start again once it is complete")

@@ -16,7 +16,7 @@ MOST = 2.0**53
 def whole_numbers(source: Source, box: Box) -> NDArray[np.int64]:
     """Return the values of the first band of `box`, (height, width); 0 where a float is not finite.
 
-    Raises `InputError` where a value is a fraction.
+    Raises `InputError` if a value is a fraction.
     """
     values = source.read(box)[0]
     if values.dtype.kind != "f":
@@ -32,6 +32,6 @@ def whole_numbers(source: Source, box: Box) -> NDArray[np.int64]:
 
 
 def nodata_class(source: Source, classes: int) -> int | None:
-    """Return the class whose value a raster says to be nodata, as many tools do with 0; None where there is none."""
+    """Return the class whose value a raster says to be nodata, as many tools do with 0; None if there is none."""
     nodata = getattr(source, "nodata", None)
     return next((k for k in range(classes) if k == nodata), None)

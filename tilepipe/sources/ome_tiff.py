@@ -97,7 +97,7 @@ class TiffSource(Planes):
 
     `bands` picks channels by number from 1; `scene` picks one of several images from 0, by default the largest, which
     `notes` says; `z` and `t` pick planes from 0, and must be given where there is more than one. `mpp` overrides
-    micrometres per pixel, one number or (y, x). Raises `InputError` where the file's pages are not an image that is
+    micrometres per pixel, one number or (y, x). Raises `InputError` if the file's pages are not an image that is
     read, or lie in other files.
     """
 
@@ -143,7 +143,7 @@ class Layout:
     resolution: Resolution | None
     """Pixel size of the first level."""
     scene: int | None
-    """Which image of the file, from 0; None where there is one."""
+    """Which image of the file, from 0; None if there is one."""
     notes: tuple[str, ...]
     """What is to be said about the choice."""
 

@@ -107,7 +107,7 @@ def chosen(settings: Mapping[str, object]) -> dict[str, int]:
 
 
 def of_labels(source: Source) -> Source:
-    """Return a source of labels. Raises `InputError` where its file holds several images, or keeps no exact values."""
+    """Return a source of labels. Raises `InputError` if its file holds several images, or keeps no exact values."""
     if getattr(source, "lossy", False):
         raise InputError(
             f"{source.name} is compressed with loss (JPEG, LERC with MAX_Z_ERROR), which changes the numbers of "
@@ -131,7 +131,7 @@ def image_files(source: Source) -> list[Path]:
 
 
 def _kind(name: str, path: Path) -> type:
-    """Return the source for a path by its content. Raises `InputError` where none fits."""
+    """Return the source for a path by its content. Raises `InputError` if none fits."""
     if "://" in name or name.startswith("/vsi"):
         raise InputError(f"{name} is not a file on this machine; download it first")
     if not path.exists():

@@ -165,7 +165,7 @@ def at_resolution(source: Source, resolution: float, unit: str, tolerance: float
     """Return `source` with pixels of `resolution` `unit` ('m' or 'um').
 
     Where the source itself or a level of its pyramid is within `tolerance` on both axes, its own pixels are used.
-    Raises `InputError` where the source does not say its pixel size, or says it in the other unit.
+    Raises `InputError` if the source does not say its pixel size, or says it in the other unit.
     """
     known = source.resolution
     if known is None:

@@ -89,7 +89,7 @@ def sample_of(source: Source) -> Sample | None:
 
 
 def fill_value(source: Source, sample: Sample | None) -> FillValue | None:
-    """Return a value that looks like one for no data, of the first band that has one; None where none has.
+    """Return a value that looks like one for no data, of the first band that has one; None if none has.
 
     Eight bits hold none: 0 and 255 are ordinary there.
     """

@@ -74,7 +74,7 @@ def sum_of(terms: Iterator[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def averages(data: Array, valid: NDArray[np.bool_] | None, rows: Taps, columns: Taps) -> NDArray[np.float64]:
-    """Return weighted averages of the valid pixels of (bands, y, x) `data`; NaN where only floats that are none lie."""
+    """Return weighted averages of the valid pixels of (bands, y, x) `data`; NaN if only floats that are none lie."""
     everything = float(rows.weight[0].sum() * columns.weight[0].sum())
     finite = all_finite(data) if data.dtype.kind == "f" else None
     if finite is not None and not finite.all():

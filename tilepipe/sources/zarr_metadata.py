@@ -34,13 +34,13 @@ class Metadata:
     levels: tuple[str, ...] = ("",)
     """Path of the array of each level below the image; '' for the image itself."""
     resolution: Resolution | None = None
-    """Pixel size at full resolution; None where it is not said."""
+    """Pixel size at full resolution; None if it is not said."""
     images: int = 1
     """How many multiscale images the group lists."""
 
 
 def array_axes(name: str, array: AnyArray) -> str:
-    """Return the letters of the axes of an array. Raises `InputError` where they are not known."""
+    """Return the letters of the axes of an array. Raises `InputError` if they are not known."""
     names = getattr(array.metadata, "dimension_names", None)
     given = "".join(str(axis)[:1].lower() for axis in names or ())
     if {"y", "x"} <= set(given) and len(set(given)) == array.ndim and set(given) <= set("tczyx"):
@@ -59,7 +59,7 @@ def pick_several(name: str, scene: int | None, several: int) -> tuple[int, tuple
 
 
 def multiscale(name: str, group: zarr.Group, scene: int | None) -> Metadata:
-    """Return the metadata of an OME-Zarr image. Raises `InputError` where there is none, `UsageError` for the scene."""
+    """Return the metadata of an OME-Zarr image. Raises `InputError` if there is none, `UsageError` for the scene."""
     attributes: JSON = dict(group.attrs)
     attributes = attributes.get("ome", attributes)
     try:

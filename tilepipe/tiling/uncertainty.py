@@ -6,7 +6,7 @@ square root, which IEEE 754 rounds correctly, so codes do not depend on blocks, 
     margin        p1 - p2: the largest probability minus the second largest; 0 is a toss-up
     entropy       -sum_k p_k log p_k / log K; 1 is a toss-up between all K classes
     disagreement  sqrt(sum_k sum_i w_i (p_ik - p_k)^2), p_k = sum_i w_i p_ik: the spread of the blended tiles i, by
-                  their weights w_i, about their blend; 0 where they agree or only one covers a pixel, always below 1
+                  their weights w_i, about their blend; 0 if they agree or only one covers a pixel, always below 1
 
 Disagreement needs one plane of sums beside those of the classes: sum_i w_i sum_k p_ik^2, from which the squares of the
 blend are subtracted. Two tiles of the same weight that differ by d in the probability of one of two classes have a

@@ -58,7 +58,7 @@ class Panel:
 
 
 def missing() -> str:
-    """Return in a sentence why no curves can be drawn, and what to type; '' where matplotlib is installed."""
+    """Return in a sentence why no curves can be drawn, and what to type; '' if matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -69,7 +69,7 @@ def missing() -> str:
 def picture(panels: Sequence[Panel], across: str) -> bytes:
     """Return a PNG of the panels; `across` names their horizontal axis, which starts at 0.
 
-    The same panels give the same bytes, whatever a matplotlibrc of the user says. Raises `ImportError` where `missing`
+    The same panels give the same bytes, whatever a matplotlibrc of the user says. Raises `ImportError` if `missing`
     says so.
     """
     from matplotlib import style

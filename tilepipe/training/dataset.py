@@ -78,7 +78,7 @@ class Dataset:
     def check(self) -> list[str]:
         """Open all and read their labels; return what is to be said of them, a sentence each.
 
-        Raises `UsageError` where validation shares pixels with training or scores, `InputError` where labels do not
+        Raises `UsageError` if validation shares pixels with training or scores, `InputError` if labels do not
         fit.
         """
         for kind, others in (("score", self.scored), ("train", self.opened)):

@@ -23,7 +23,7 @@ from tilepipe.training.validation import blocks, truth
 def check_polygons(scenes: Sequence[Scene]) -> list[str]:
     """Return what is to be said of polygons beside their images.
 
-    Raises `InputError` where a file's polygons lie on none of the images that it labels: one file may label many.
+    Raises `InputError` if a file's polygons lie on none of the images that it labels: one file may label many.
     """
     said: list[str] = []
     by_file: dict[str, dict[str, tuple[Scene, Polygons]]] = {}
@@ -131,7 +131,7 @@ def _lies_on(scene: Scene, file: Features) -> bool:
 def check_classes(counts: NDArray[np.int64], config: TrainConfig, whole: bool) -> list[str]:
     """Return the table of labelled pixels to train on; `counts` is per class.
 
-    Raises `InputError` where a class has none and `absent` does not say so; where images were not looked at `whole`,
+    Raises `InputError` if a class has none and `absent` does not say so; where images were not looked at `whole`,
     that is said.
     """
     table = table_of(counts, config.classes)
@@ -163,7 +163,7 @@ def _reason(config: TrainConfig, label: int) -> str:
 def check_kept_apart(scenes: Sequence[Scene], config: TrainConfig, purpose: str) -> list[str]:
     """Return the table of labelled pixels of images to validate or score on, each read once.
 
-    Raises `InputError` where they hold none.
+    Raises `InputError` if they hold none.
     """
     if not scenes:
         return []

@@ -204,6 +204,6 @@ def finished(state: State, dataset: Dataset) -> Model:
 
 
 def halo(module: nn.Module, bands: int) -> int | None:
-    """Return the context that a network needs on every side, None where none is enough."""
+    """Return the context that a network needs on every side, None if none is enough."""
     found = probe_once(module.eval(), bands, int(getattr(module, "stride", 1))).halo
     return max(found) if found else None

@@ -44,7 +44,7 @@ class Layer:
         return cls(shapes, to_map, np.array(extents).reshape(-1, 4))
 
     def burnt(self, box: Box) -> NDArray[np.int64]:
-        """Return for each pixel of `box` the value of the last polygon that holds its centre, 0 where there is none."""
+        """Return for each pixel of `box` the value of the last polygon that holds its centre, 0 if there is none."""
         y0, x0, y1, x1 = self.extents.T
         near = np.flatnonzero((y0 <= box.y1) & (y1 >= box.y0) & (x0 <= box.x1) & (x1 >= box.x0))
         if not len(near):
@@ -74,7 +74,7 @@ class Polygons:
 
 
 def polygons(path: Path, image: Source, entry: Scenes, classes: tuple[str, ...]) -> Polygons:
-    """Read the polygons in `path` that label `image`. Raises `InputError` where they are not GeoJSON or not named."""
+    """Read the polygons in `path` that label `image`. Raises `InputError` if they are not GeoJSON or not named."""
     known = image.georeference
     if known is not None and known.transform is None:
         raise InputError(f"{image.name} has ground control points only; rasterise {path} yourself and give the raster")

@@ -68,7 +68,7 @@ class Raster:
 
 
 def raster(path: Path, image: Source, config: TrainConfig) -> Raster:
-    """Open the label raster of an image. Raises `InputError` where its kind or its grid does not fit."""
+    """Open the label raster of an image. Raises `InputError` if its kind or its grid does not fit."""
     tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
     source = of_labels(open_source(path, allow_palette=True, **tiff))
     same = source.shape[1:] == image.shape[1:]
@@ -102,7 +102,7 @@ def _check_colours(source: Source, config: TrainConfig) -> None:
 
 
 def _check_nodata(source: Source, config: TrainConfig) -> None:
-    """Raise `InputError` where a raster says that a class is nodata, and nobody says what is meant."""
+    """Raise `InputError` if a raster says that a class is nodata, and nobody says what is meant."""
     value = nodata_class(source, len(config.classes)) if source.shape[0] == 1 else None
     if value is None or config.values or value in config.ignore:
         return

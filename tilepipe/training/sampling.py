@@ -39,7 +39,7 @@ class Survey:
 
 
 def survey(scenes: Sequence[Scene], classes: int) -> Survey:
-    """Count the labels of all scenes. Raises `InputError` where bands or dtypes differ or nothing is labelled."""
+    """Count the labels of all scenes. Raises `InputError` if bands or dtypes differ or nothing is labelled."""
     _check_alike(scenes)
     places, counts = [], []
     total = np.zeros((3, scenes[0].source.shape[0]))  # pixels, sum, sum of squares per band

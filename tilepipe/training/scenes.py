@@ -122,7 +122,7 @@ def open_scenes(entries: tuple[Scenes, ...], config: TrainConfig) -> list[Scene]
 
 
 def pairs(entry: Scenes) -> list[tuple[Path, Path]]:
-    """Return the (image, label) files that an entry names. Raises `InputError` where one is not there."""
+    """Return the (image, label) files that an entry names. Raises `InputError` if one is not there."""
     pattern = Path(entry.image)
     images = sorted(pattern.parent.glob(pattern.name)) if set("*?") & set(pattern.name) else [pattern]
     found = [(image, _label_path(entry.label, image)) for image in images]

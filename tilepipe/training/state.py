@@ -144,7 +144,7 @@ class State:
         return ""
 
     def _other_content(self, kept: JSON, folder: Path, config: TrainConfig) -> str:
-        """Return what a checkpoint of the same settings was made of that is something else now; '' where nothing is."""
+        """Return what a checkpoint of the same settings was made of that is something else now; '' if nothing is."""
         hashes = {key: {"sha256": json_of(kept["config"]).get(key)} for key in self.origin}
         same = same_run(kept["config"], config, self.origin)
         if not same and not (kept.get("began") == began(config) and same_run(kept["config"], config, hashes)):

@@ -36,7 +36,7 @@ class Origin:
 
     @classmethod
     def of(cls, config: TrainConfig) -> Origin:
-        """Load what the configuration starts from. Raises `ModelError` where that cannot be read or trained."""
+        """Load what the configuration starts from. Raises `ModelError` if that cannot be read or trained."""
         if config.encoder_weights is not None:
             encoder = config.arch.get("encoder", "plain")
             if encoder not in BLOCKS:
@@ -58,7 +58,7 @@ class Origin:
 
     @property
     def sha256(self) -> str:
-        """The hash of what weights start from; '' where the seed draws them."""
+        """The hash of what weights start from; '' if the seed draws them."""
         return self.model.sha256() if self.model else self.encoder.sha256 if self.encoder else ""
 
     def completed(self, config: TrainConfig) -> TrainConfig:
@@ -72,7 +72,7 @@ class Origin:
     def keeps_statistics(self, images: Source, config: TrainConfig) -> bool:
         """Return whether images are scaled by the start model's mean and std: by default where bands and dtype agree.
 
-        Raises `UsageError` where that is asked for and cannot be.
+        Raises `UsageError` if that is asked for and cannot be.
         """
         if self.model is None or config.statistics == "data":
             return False

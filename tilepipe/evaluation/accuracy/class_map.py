@@ -36,13 +36,13 @@ class RawMap:
     read: Callable[[Box], NDArray[np.integer]]
     """Values of a box inside the map."""
     valid: Callable[[Box], NDArray[np.bool_] | None]
-    """Where a box holds values; None where all of it does."""
+    """Where a box holds values; None if all of it does."""
     without_label: frozenset[int]
     """Values of pixels that have no label."""
     georeference: Georeference | None = None
     """Position on the earth, as the file says it."""
     classes: tuple[str, ...] = ()
-    """Class names by label value; () where the map has none."""
+    """Class names by label value; () if the map has none."""
     nodata: float | None = None
     """Value that the file says to be nodata, beside a mask."""
 

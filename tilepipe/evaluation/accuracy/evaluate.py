@@ -102,7 +102,7 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
 
 
 def _check_nodata(first: RawMap, second: RawMap, classes: int, asked: MapOptions) -> None:
-    """Raise `InputError` where a file says that the value of a class is nodata, and nobody says what is meant."""
+    """Raise `InputError` if a file says that the value of a class is nodata, and nobody says what is meant."""
     same = setting(values={k: k for k in range(classes)})
     for raw, remedy in (
         (first, f"If its pixels are of that class: gdal_edit.py -unsetnodata {first.name}"),
@@ -118,7 +118,7 @@ def _check_nodata(first: RawMap, second: RawMap, classes: int, asked: MapOptions
 
 
 def _check_ignored(result: Evaluation, truth: RawMap, asked: MapOptions) -> None:
-    """Raise `InputError` where the value that is left out by itself is all of a class: a mask of 0 and 255."""
+    """Raise `InputError` if the value that is left out by itself is all of a class: a mask of 0 and 255."""
     counts = result.confusion.matrix.sum(axis=1)
     left_out = result.shape[0] * result.shape[1] - result.confusion.pixels - result.confusion.unpredicted
     if "ignore" in asked or asked.get("values") or not left_out or (counts > 0).sum() != 1 or len(counts) < 2:

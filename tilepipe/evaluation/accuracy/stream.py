@@ -57,7 +57,7 @@ def evaluate(prediction: Readable, truth: Readable, terms: Terms, listener: List
     """Compare two label maps of one size, in bands of rows.
 
     Memory follows the width of the maps and the number of components that cross a row, not their height. Raises
-    `InputError` where the sizes differ or a label is not a class.
+    `InputError` if the sizes differ or a label is not a class.
     """
     if tuple(prediction.shape) != tuple(truth.shape):
         raise InputError(

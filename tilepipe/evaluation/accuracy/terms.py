@@ -12,14 +12,14 @@ COARSE_WIDTH = 8.0
 
 @dataclass(frozen=True)
 class Terms:
-    """What is asked of `evaluate`. Raises `UsageError` where a value cannot be."""
+    """What is asked of `evaluate`. Raises `UsageError` if a value cannot be."""
 
     classes: tuple[str, ...]
     """Class names by label value, from 0."""
     ignore: int | None = 255
     """Value of the truth that is not scored; None scores every pixel."""
     nodata: int | None = 255
-    """Value of the prediction where there is none; None where it covers everything."""
+    """Value of the prediction where there is none; None if it covers everything."""
     width: float = 2.0
     """Width in pixels of boundary F1, Boundary IoU and trimap IoU, 1 to 64."""
     smallest: int = 16

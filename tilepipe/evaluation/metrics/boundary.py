@@ -58,7 +58,7 @@ class Boundary:
 
     @property
     def f1(self) -> tuple[float, ...]:
-        """Boundary F1 per class at `width` (Csurka 2013), 0 to 1; nan where neither map has an outline."""
+        """Boundary F1 per class at `width` (Csurka 2013), 0 to 1; nan if neither map has an outline."""
         counts = zip(self.predicted, self.predicted_near, self.true, self.true_near, strict=True)
         return tuple(_f1(*count) for count in counts)
 
@@ -148,7 +148,7 @@ def _plus(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _f1(predicted: int, predicted_near: int, true: int, true_near: int) -> float:
-    """F1 of precision and recall; 0 where only one map has an outline, nan where none has."""
+    """F1 of precision and recall; 0 where only one map has an outline, nan if none has."""
     if not predicted and not true:
         return float("nan")
     precision = predicted_near / predicted if predicted else 0.0

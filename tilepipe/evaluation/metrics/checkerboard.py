@@ -103,7 +103,7 @@ def spectrum_of(y: NDArray[np.floating], stride: int) -> Spectrum:
     """Return the spectrum of one patch, (channels, height, width): probabilities or one-hot labels.
 
     The patch starts at a multiple of `stride` of the map; rows and columns beyond a multiple of it are left out.
-    Raises `UsageError` where a side is shorter than 16 x `stride`, too short to tell a line from its surroundings.
+    Raises `UsageError` if a side is shorter than 16 x `stride`, too short to tell a line from its surroundings.
     """
     if stride < 2:
         raise UsageError(f"a checkerboard of stride {stride}: give 2 or more")

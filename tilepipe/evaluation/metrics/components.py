@@ -74,7 +74,7 @@ class ComponentCounter:
         self._joint, self._pixels = 0.0, 0
 
     def add(self, maps: Pair) -> None:
-        """Count the next rows; every band has the image's full width. Raises `UsageError` where it has not."""
+        """Count the next rows; every band has the image's full width. Raises `UsageError` if it has not."""
         maps = maps.masked()
         grids = maps.prediction.astype(np.int64), maps.truth.astype(np.int64)
         if self._fronts and self._fronts[0].labels.size != grids[0].shape[1]:

@@ -55,12 +55,12 @@ class Confusion:
 
     @property
     def precision(self) -> tuple[float, ...]:
-        """Share of the pixels predicted as a class that are of it; nan where none were predicted."""
+        """Share of the pixels predicted as a class that are of it; nan if none were predicted."""
         return _ratio(np.diag(self.matrix), self.matrix.sum(0))
 
     @property
     def recall(self) -> tuple[float, ...]:
-        """Share of a class's true pixels that were predicted as it; nan where there are none."""
+        """Share of a class's true pixels that were predicted as it; nan if there are none."""
         return _ratio(np.diag(self.matrix), self.matrix.sum(1))
 
     @property
@@ -106,7 +106,7 @@ def confusion_of(maps: Pair) -> Confusion:
 
 
 def mean_present(values: tuple[float, ...]) -> float:
-    """Return the mean of the values that are not nan; nan where all are."""
+    """Return the mean of the values that are not nan; nan if all are."""
     present = [value for value in values if not np.isnan(value)]
     return sum(present) / len(present) if present else float("nan")
 

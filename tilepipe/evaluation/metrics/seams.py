@@ -173,7 +173,7 @@ def seam_excess(changes: ChangeCounter, tile: int, step: int, stride: int | None
     """Test the lines where tiles of `tile` pixels every `step` pixels from (0, 0) may have met.
 
     `stride` is the model's total stride, a divisor of `step`; None takes the largest power of two up to 32 that
-    divides `step` at least 16 times. Raises `UsageError` where the three do not fit together.
+    divides `step` at least 16 times. Raises `UsageError` if the three do not fit together.
     """
     if not 1 <= step <= tile:
         raise UsageError(f"step {step} of tile {tile}: give a step from 1 to the tile size")

@@ -112,7 +112,7 @@ def _finished(client: Client, running: list[Task], given_up: scheduler_watch.Giv
 
 
 def _run_block(key: str, block: Index, dependencies: tuple[Record, ...], code: str) -> Record | None:
-    """Compute a block; return None where the model raised `KeyboardInterrupt`, which would end Dask's own loop."""
+    """Compute a block; return None if the model raised `KeyboardInterrupt`, which would end Dask's own loop."""
     if code != code_here():  # a worker that has joined since
         raise DeviceError(_other_code(f"a worker on {platform.node()}", code_here(), code))
     try:

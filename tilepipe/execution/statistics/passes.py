@@ -153,7 +153,7 @@ def sums_name(number: int) -> str:
 def take_statistics(job: Job, engine: Engine, listener: Listener) -> list[str]:
     """Take the statistics that the tiles of a job need, as far as its directory does not hold them.
 
-    Returns what could not be read and why: patches of a field count for nothing there. Raises `InputError` where
+    Returns what could not be read and why: patches of a field count for nothing there. Raises `InputError` if
     the statistics of the whole image cannot be had.
     """
     plan, directory = job.plan, job.directory

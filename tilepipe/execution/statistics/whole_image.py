@@ -55,7 +55,7 @@ class MomentSums:
     def of_block(self, block: Index, known: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sums for the operation after those whose statistics are known; see `Summer`.
 
-        Raises `InputError` where a tile cannot be read, `ModelError` where the model fails on one: the statistics would
+        Raises `InputError` if a tile cannot be read, `ModelError` if the model fails on one: the statistics would
         not be those of the whole image.
         """
         grid, found, same = self.plan.grid, list[Found](), Constant(self.plan, known)

@@ -111,7 +111,7 @@ def total_variation(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _distances(forward: Callable[[Tensor], Tensor], patch: Tensor, inner: tuple[EllipsisType, slice, slice]) -> Tensor:
-    """Return what a cut around `inner` does to each of its pixels. Raises `ModelError` where the model fails."""
+    """Return what a cut around `inner` does to each of its pixels. Raises `ModelError` if the model fails."""
     try:
         whole = _probabilities(forward, patch)[inner]
         return total_variation(whole, _probabilities(forward, patch[inner]))

@@ -106,7 +106,7 @@ def _statistics(size: int, values: int, dtype: str) -> AbstractContextManager[ob
 
 
 def facts_of(model: Model) -> Facts | None:
-    """Return what facts.json says of a model that was read; None where looking at it does not say all."""
+    """Return what facts.json says of a model that was read; None if looking at it does not say all."""
     from tilepipe.models.contents import Contents, network_sha256
 
     if not Contents(model.module).known:

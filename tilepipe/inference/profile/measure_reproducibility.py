@@ -48,13 +48,13 @@ class Setting:
     stride: int
     """Total stride (S)."""
     halo: int | None
-    """Full context in pixels; None where there is none that suffices."""
+    """Full context in pixels; None if there is none that suffices."""
     compute: Compute
     """Device, precision and batch size."""
     dtype: str = "float32"
     """Of the pixels."""
     statistics: Statistics | None = None
-    """Where the run takes statistics of global operations from; None where it holds none fixed."""
+    """Where the run takes statistics of global operations from; None if it holds none fixed."""
 
 
 def known_reproducibility(model: Model, setting: Setting, *, measure: bool = True) -> Reproducibility | None:
@@ -79,7 +79,7 @@ def known_reproducibility(model: Model, setting: Setting, *, measure: bool = Tru
 
 
 def measure_reproducibility(model: Model, setting: Setting) -> Reproducibility:
-    """Measure a level. Raises `DeviceError` where the device is too small, `ModelError` where the model fails."""
+    """Measure a level. Raises `DeviceError` if the device is too small, `ModelError` if the model fails."""
     how = setting.compute
     tiles = made_up_tiles(model.card, how.batch, setting.tile, setting.dtype)
     measurement = _Measurement(model, setting, tiles)

@@ -28,7 +28,7 @@ class Reproducibility:
     independent: bool
     """Whether it does so in another place of the batch and beside other tiles: a region is the crop of the full run."""
     gap: float | None = None
-    """Largest distance of probabilities between a tile with full context and a larger pass; None where it has none."""
+    """Largest distance of probabilities between a tile with full context and a larger pass; None if it has none."""
     flips: float | None = None
     """Share of labels that differ between these, 0 to 1."""
     rounding: float | None = None

@@ -87,7 +87,7 @@ def _measured(model: Model, sizes: Sequence[int], compute: Compute) -> Speeds:
 
 
 def _parsed(text: str | None, sizes: Sequence[int]) -> Speeds | None:
-    """Return what was kept; None where there is nothing of use."""
+    """Return what was kept; None if there is nothing of use."""
     with suppress(ValueError, TypeError, AttributeError):
         found = {int(size): float(value) for size, value in json_of(text or "").items()}
         if set(found) <= set(sizes) and all(0 < value < math.inf for value in found.values()):

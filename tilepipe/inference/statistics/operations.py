@@ -73,7 +73,7 @@ class Operation:
 
 
 def operation(call: Call) -> Operation | None:
-    """Return the operation that a call is, or None where it is local or of no kind that is known here."""
+    """Return the operation that a call is, or None if it is local or of no kind that is known here."""
     known = _KNOWN.get(call.function)
     found = known(*call.arguments, **call.keywords) if known else None
     return found if found is not None and found.x.ndim == 4 else None

@@ -90,7 +90,7 @@ def save_model(
 
     `half` stores convolution weights as float16 (half the size; they are rounded). `more` are files that lie beside
     them, by name; loading does not look at them. Raises `ModelError` for a network that cannot be rebuilt from a card,
-    `UsageError` where the directory exists, `StorageError` where it cannot be written.
+    `UsageError` if the directory exists, `StorageError` if it cannot be written.
     """
     if model.card.arch is None:
         raise ModelError(f"{model.name} is not one of tilepipe's architectures; it can be used from Python, not saved")
@@ -152,7 +152,7 @@ def _locate(name: str) -> Path:
 
 
 def _local(path: Path) -> str | None:
-    """Return the model whose name is most like that of `path` in the same folder, None where none is."""
+    """Return the model whose name is most like that of `path` in the same folder, None if none is."""
     try:
         beside = [entry for entry in path.parent.iterdir() if (entry / CARD).exists() or load.find(entry)]
     except OSError:
@@ -174,7 +174,7 @@ def _card(directory: Path) -> ModelCard:
 
 
 def _certificate(directory: Path) -> str | None:
-    """Return the text of certificate.json, '' where it cannot be read, None where there is none."""
+    """Return the text of certificate.json, '' if it cannot be read, None if there is none."""
     path = directory / CERTIFICATE
     try:
         refuse_special(path, StorageError)

@@ -1,9 +1,10 @@
 """Models of others, as files: each becomes a `Model` with a card of ours beside it.
 
-    packaged    what they share: bytes that are opened in every process anew
-    graph       an ONNX file read and refused where it is not self-contained; its own card
-    onnx        ONNX, run by onnxruntime
-    trusted     TorchScript and .pt2, which run code: only the very file that the user names
+    opaque        what they share: bytes that are opened in every process anew
+    onnx_graph    an ONNX file is read, with its own card, and refused if it is not self-contained
+    onnx          ONNX, run by onnxruntime
+    torchscript   TorchScript and .pt2, which run code: only the very file that the user names
+    smp           folders of segmentation-models-pytorch
 
 The card of `x.onnx` is `x.json` or `model.json` beside it; a model directory holds `model.json` and `weights.onnx`,
 `weights.ts` or `weights.pt2`.
@@ -39,7 +40,7 @@ MAX_BYTES = 2 << 30
 
 
 def find(path: Path) -> Path | None:
-    """Return the file of another kind that a path is, or that the model directory holds; None where there is none."""
+    """Return the file of another kind that a path is, or that the model directory holds; None if there is none."""
     if path.is_dir():
         files = (path / f"{WEIGHTS}{suffix}" for suffix in SUFFIXES)
         return None if any((path / name).exists() for name in OURS) else next((f for f in files if f.exists()), None)

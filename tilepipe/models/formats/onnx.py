@@ -44,7 +44,7 @@ class Onnx(Packaged):
         return Ways.of(card)._replace(last=False)
 
     def opened(self, device: torch.device) -> Forward:
-        """Start a session on `device`. Raises `DeviceError` where onnxruntime cannot use it."""
+        """Start a session on `device`. Raises `DeviceError` if onnxruntime cannot use it."""
         return partial(self._run, start_session(self.content, device))
 
     def _run(self, session: InferenceSession, x: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def start_session(data: bytes, device: torch.device) -> InferenceSession:
 
 
 def _fitting(graph: Graph, card: ModelCard, path: Path) -> ModelCard:
-    """Return the card, with the tile size that the file fixes. Raises `ModelError` where they contradict each other."""
+    """Return the card, with the tile size that the file fixes. Raises `ModelError` if they contradict each other."""
     if graph.bands not in (None, card.bands):
         raise ModelError(f"{path} reads {graph.bands} bands (B, bands, H, W), the card says {card.bands}")
     classes = len(card.classes)

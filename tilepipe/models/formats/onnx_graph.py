@@ -56,7 +56,7 @@ class Graph:
 def read_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph:
     """Return what a file says; `card` tells channels from rows, and outputs from each other.
 
-    Raises `ModelError` where it is damaged, not self-contained, endless, too large or no segmentation.
+    Raises `ModelError` if it is damaged, not self-contained, endless, too large or no segmentation.
     """
     try:
         import onnx
@@ -95,7 +95,7 @@ def card_of(graph: Graph, path: Path, wanted: Path) -> ModelCard:
     """Return the card that a file's own words make: those of the QGIS plugin Deepness.
 
     There the pixels are 0 to 255 and divided by 255 first, class names are by number, resolution is in centimetres
-    (https://qgis-plugin-deepness.readthedocs.io, creators). Raises `ModelError` where there is no class name.
+    (https://qgis-plugin-deepness.readthedocs.io, creators). Raises `ModelError` if there is no class name.
     """
     said = {key: _value(text) for key, text in graph.metadata.items()}
     kind = str(said.get("model_type", "segmentor")).lower()
@@ -186,7 +186,7 @@ def _is_last(dims: list[int | None], wanted: tuple[int, ...]) -> bool:
 
 
 def _shape(value: ValueInfoProto, path: Path, what: str) -> list[int | None]:
-    """Return the sizes of an input (four) or output (four, or three without channels), None where they are free."""
+    """Return the sizes of an input (four) or output (four, or three without channels), None if they are free."""
     tensor, given = value.type.tensor_type, what == "input"
     dims = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
     types, axes = (_FLOATS, (4,)) if given else (_FLOATS | _WHOLE, (3, 4))

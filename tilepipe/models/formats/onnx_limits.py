@@ -114,7 +114,7 @@ def _passes(count: int | None, path: Path, kind: str) -> int:
 
 
 def _scanned(scope: Scope, node: NodeProto) -> int | None:
-    """Return the largest size of what a Scan goes through; None where the file does not say it."""
+    """Return the largest size of what a Scan goes through; None if the file does not say it."""
     inner = next((a.i for a in node.attribute if a.name == "num_scan_inputs"), 0)
     names = list(node.input)[len(node.input) - inner :]
     shapes = {tensor.name: list(tensor.dims) for tensor in getattr(scope, "initializer", ())}

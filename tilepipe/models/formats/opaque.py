@@ -71,7 +71,7 @@ class Packaged(nn.Module):
         return card.model_copy(update={"output": None if self.output == "logits" else self.output})
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits. Raises `ModelError` where the file's network fails."""
+        """Return logits. Raises `ModelError` if the file's network fails."""
         if x.is_meta:
             return self._shapes_only(x)
         with self._in_one_sentence(f"fails on tiles of shape {tuple(x.shape)}"):

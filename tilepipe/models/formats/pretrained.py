@@ -35,7 +35,7 @@ class Pretrained:
 def pretrained(what: str, encoder: str) -> Pretrained:
     """Return the weights in the file `what`, or those that timm has under this name for `encoder` ('resnet18', ...).
 
-    Raises `ModelError` where the file holds no plain state dict, timm is missing or has no such weights.
+    Raises `ModelError` if the file holds no plain state dict, timm is missing or has no such weights.
     """
     path = Path(what)
     if path.suffix.lower() in SUFFIXES or path.name != what:

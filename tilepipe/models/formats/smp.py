@@ -53,7 +53,7 @@ def arch_of(path: Path) -> JSON:
 def build(arch: Mapping[str, object], bands: int, classes: int) -> nn.Module:
     """Return a new network with random weights and `stride`, the total stride: (B, bands, H, W) -> logits.
 
-    Two classes may be one output channel (`classes: 1`): the logit of the second. Raises `ModelError` where the package
+    Two classes may be one output channel (`classes: 1`): the logit of the second. Raises `ModelError` if the package
     is missing, or the network, its encoder or a keyword is not known.
     """
     try:

@@ -29,7 +29,7 @@ _COUNTER = "num_batches_tracked"  # of batch norm; used in training only, and mi
 
 
 def check_size(path: Path, limit: int, wanted: str) -> None:
-    """Raise `ModelError` where a path is no file, not there or of more than `limit` bytes; `wanted`: what should be."""
+    """Raise `ModelError` if a path is no file, not there or of more than `limit` bytes; `wanted`: what should be."""
     refuse_special(path, ModelError)
     try:
         size = path.stat().st_size

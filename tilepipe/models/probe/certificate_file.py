@@ -38,7 +38,7 @@ def certificate_text(found: Probe, weights: str, bands: int) -> str:
 
 
 def certified(model: Model) -> Probe | None:
-    """Return what the model's certificate says; None where there is none, or it is damaged or of something else.
+    """Return what the model's certificate says; None if there is none, or it is damaged or of something else.
 
     It is bound to layers and weights, so it says nothing of a network with code that is not of a known package.
     """

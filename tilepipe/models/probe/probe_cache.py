@@ -27,7 +27,7 @@ OTHERS = {"segmentation_models_pytorch", "timm"}
 def cache_key(module: nn.Module, bands: int, declared: int | None) -> str | None:
     """Return a sha256 of a module's identity, the code of its layers and the versions of procedure and packages.
 
-    None where it has no identity that another call could meet: nothing is kept of a module whose answers change.
+    None if it has no identity that another call could meet: nothing is kept of a module whose answers change.
     """
     import torch
 
@@ -53,7 +53,7 @@ def _code(kind: type) -> bytes:
 
 
 def recall(directory: Path, key: str) -> Probe | None:
-    """Return the probe kept under `key`; None where there is none or it cannot be read."""
+    """Return the probe kept under `key`; None if there is none or it cannot be read."""
     text = storage.recall(_name(key), directory)
     with contextlib.suppress(StorageError):
         return None if text is None else Probe.from_json(text)

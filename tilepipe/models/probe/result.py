@@ -67,7 +67,7 @@ class Probe:
 
     @classmethod
     def from_json(cls, text: str, name: str = "probe") -> Probe:
-        """Parse `to_json`'s text; `name` is what an error calls it. Raises `StorageError` where it is no probe."""
+        """Parse `to_json`'s text; `name` is what an error calls it. Raises `StorageError` if it is no probe."""
         try:
             fields = json_of(text)
             for side in ("reach", "frozen_reach"):

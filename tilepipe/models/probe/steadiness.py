@@ -18,7 +18,7 @@ SIDE = 64
 
 
 def refuse_unsteady(subject: Subject, findings: Findings) -> None:
-    """Raise `ModelError` where the same pixels may get another answer in another call or another batch."""
+    """Raise `ModelError` if the same pixels may get another answer in another call or another batch."""
     if findings.unsteady:
         (layer, function), kind = next(iter(findings.unsteady.items()))
         others = len(findings.unsteady) - 1
@@ -40,7 +40,7 @@ def refuse_unsteady(subject: Subject, findings: Findings) -> None:
 
 
 def refuse_on_tiles(model: Model) -> None:
-    """Raise `ModelError` where a model that cannot be measured is unsteady, or gives NaN, on two ordinary tiles.
+    """Raise `ModelError` if a model that cannot be measured is unsteady, or gives NaN, on two ordinary tiles.
 
     Nothing is said of a model that does not take them: it may need tiles of another size.
     """
@@ -70,7 +70,7 @@ def _answers(model: Model, batches: list[Tensor]) -> list[Tensor]:
 
 
 def _refuse_random(answers: list[Tensor]) -> None:
-    """Raise `ModelError` where the answers for one image differ."""
+    """Raise `ModelError` if the answers for one image differ."""
     again = max(_gap(answer, answers[0]) for answer in answers[1:])
     if again > 0:
         raise ModelError(
@@ -80,7 +80,7 @@ def _refuse_random(answers: list[Tensor]) -> None:
 
 
 def _refuse_mixed(beside: Tensor, alone: Tensor) -> None:
-    """Raise `ModelError` where the first of a batch has another answer than alone."""
+    """Raise `ModelError` if the first of a batch has another answer than alone."""
     if _gap(beside[:1], alone) > 1e-4:
         raise ModelError(
             "the model's answer for a tile depends on the other tiles of the batch (batch statistics?). "

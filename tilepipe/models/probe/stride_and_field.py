@@ -106,7 +106,7 @@ def reach(subject: Subject, stride: int, rough: int, many: bool) -> tuple[Sides,
 
 
 def total_stride(subject: Subject, rough: int | None, declared: int | None) -> int | None:
-    """Return the smallest S that both axes are equivariant to, a multiple of `declared`; None where there is none."""
+    """Return the smallest S that both axes are equivariant to, a multiple of `declared`; None if there is none."""
     margin = 4 * subject.quantum - 64 if rough is None else rough
     divisors = {n for base in (LARGEST_STRIDE, declared or 1) for n in range(1, base + 1) if base % n == 0}
     small = sorted(n for n in divisors if n <= 64)

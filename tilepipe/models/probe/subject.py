@@ -43,7 +43,7 @@ class Subject:
     forward: Forward
     """The model in fp32; a private copy where it is a module."""
     forward64: Forward | None
-    """The same in fp64, None where the model does not take it."""
+    """The same in fp64, None if the model does not take it."""
     black_box: bool
     """True for a plain callable: no layers to name."""
     bands: int

@@ -36,7 +36,7 @@ def save(values: Pixels, folder: Path, data: str, caption: str) -> None:
 
 
 def write_gallery(folder: Path, data: str, captions: Sequence[str]) -> Path | None:
-    """Write the crops that are there as one picture, `folder`/`data`.png; None where there is none."""
+    """Write the crops that are there as one picture, `folder`/`data`.png; None if there is none."""
     found = [(caption, _path(folder, data, caption)) for caption in captions]
     crops = [(caption, Image.open(path).convert("RGB")) for caption, path in found if path.exists()]
     if not crops:

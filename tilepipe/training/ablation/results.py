@@ -48,7 +48,7 @@ class Results:
         self.lines.append(line)
 
     def check(self, wanted: Mapping[Key, str]) -> None:
-        """Raise `UsageError` where a wanted run is there with another fingerprint."""
+        """Raise `UsageError` if a wanted run is there with another fingerprint."""
         for line in self.lines:
             key = _key(line)
             if key is not None and line["config"] != wanted.get(key, line["config"]):
@@ -58,7 +58,7 @@ class Results:
                 )
 
     def run(self, key: Key) -> Line | None:
-        """Return the line of a run, None where it is not finished."""
+        """Return the line of a run, None if it is not finished."""
         return next((line for line in self.lines if _key(line) == key), None)
 
     def runs(self, data: str, mechanism: str, seeds: Iterable[int]) -> list[Line]:

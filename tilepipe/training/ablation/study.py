@@ -96,7 +96,7 @@ def trained(config: CompareConfig, run: Run, dataset: Dataset, halos: dict[str, 
 
 
 def context(module: nn.Module, bands: int) -> int:
-    """Return the context that the network needs on every side. Raises `UsageError` where none is enough."""
+    """Return the context that the network needs on every side. Raises `UsageError` if none is enough."""
     found = halo(module, bands)
     if not found:
         raise UsageError("a network that mixes the whole tile cannot be compared by tiles; use another normalisation")

@@ -82,7 +82,7 @@ class CompareConfig(Strict):
         return {**self.common, **self.sets[run.set], "arch": arch, "seed": run.seed}
 
     def training(self, run: Run) -> TrainConfig:
-        """Return the training configuration of a run. Raises `UsageError` where a setting is wrong."""
+        """Return the training configuration of a run. Raises `UsageError` if a setting is wrong."""
         try:
             fields = {"name": self.name, "output": f"{self.name}.model", **self.settings(run)}
             return TrainConfig(**{key: _filled(value) for key, value in fields.items()})
