@@ -157,7 +157,7 @@ def with_options(text: str, options: Mapping[str, str]) -> str:
 
 def _option(option: str, value: object) -> str:
     """Return an option and its value as a shell takes them; None, True and the False of --no-X need no value."""
-    if value is None or value is True or (value is False and option.startswith("--no-")):
+    if value is None or value is True or (value is False and option[2:].startswith("no-")):
         return option
     if isinstance(value, dict):
         value = ",".join(f"{key}:{of}" for key, of in value.items())
