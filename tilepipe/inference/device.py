@@ -1,6 +1,6 @@
-"""Device: where and how a model runs, and what a run is asked for by name.
+"""Device: resolves the names of device and precision, and holds how a model runs.
 
-torch is imported only where it may know of a GPU.
+torch is imported only if it may know of a GPU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _ONLY_ON_CUDA = ("tf32", "fp16")
 
 
 def resolve_device(device: str) -> str:
-    """Return 'cpu' or 'cuda:i' for 'auto', 'cpu', 'cuda' or 'cuda:i'. Raises `DeviceError` when it is not there."""
+    """Return 'cpu' or 'cuda:i' for 'auto', 'cpu', 'cuda' or 'cuda:i'.
+
+    Raises `UsageError` if the name is not known, and `DeviceError` if the device is not there.
+    """
     if device == "auto":
         return "cuda:0" if _count() else "cpu"
     if device == "cpu":
@@ -39,8 +42,9 @@ def resolve_device(device: str) -> str:
 def resolve_precision(precision: str, device: str, model: Model | None = None) -> str:
     """Return 'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'; 'auto' is fp32, the best at its price.
 
-    tf32 and fp16 exist on CUDA devices only: `UsageError`. fp64 does not for a `model` whose arithmetic is not torch's
-    to choose, whose module says so in its attribute `single`: `ModelError`.
+    tf32 and fp16 exist on CUDA devices only. Raises `UsageError` for a precision that does not exist on the device.
+    Raises `ModelError` for fp64 if torch cannot choose the arithmetic of `model`; the attribute `single` of its module
+    says so.
     """
     if precision == "auto":
         return "fp32"
@@ -61,7 +65,7 @@ def _count() -> int:
 
 
 def _built_for_gpus() -> bool:
-    """Return what torch's version file says of CUDA and ROCm; True where it says nothing."""
+    """Return whether torch was built for CUDA or ROCm, by its version file; True if the file does not say."""
     spec = find_spec("torch")
     try:
         said = runpy.run_path(str(Path(spec.origin).with_name("version.py"))) if spec and spec.origin else {}
@@ -75,13 +79,13 @@ class Compute:
     """Where and how the model runs."""
 
     device: str = "cpu"
-    """'cpu' or 'cuda:i'."""
+    """Device: 'cpu' or 'cuda:i'."""
     precision: str = "fp32"
-    """'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'."""
+    """Precision: 'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'."""
     batch: int = 1
-    """Tiles that the model sees at once."""
+    """Number of tiles that the model sees at once."""
     workers: int = 0
-    """Worker processes; 0 computes in this process."""
+    """Number of worker processes; 0 computes in this process."""
 
     @property
     def dtype(self) -> str:
@@ -90,16 +94,16 @@ class Compute:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a number of that type."""
+        """Size of a number of `dtype` [bytes]."""
         return 8 if self.dtype == "float64" else 4
 
     @property
     def in_flight(self) -> int:
-        """Blocks that are worked on at the same time."""
-        # In this process one block reads and writes while the other one computes.
+        """Number of blocks that are worked on at the same time."""
+        # If this process computes, one block reads and writes while the other block computes.
         return self.workers or 2
 
 
 def usual_batch(device: str) -> int:
-    """Return the tiles that a model sees at once where nobody says."""
+    """Return the number of tiles that a model sees at once if nobody sets it."""
     return 1 if device == "cpu" else 8

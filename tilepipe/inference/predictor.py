@@ -1,6 +1,7 @@
-"""Predictor: tiles in, labels or integer probabilities out. Knows nothing of files, grids or blends.
+"""Predictor: computes labels or integer probabilities of tiles. It knows no files, grids or blends.
 
-The model always sees the same batch shape (the last batch is padded): a tile's result does not depend on its company.
+The model always sees the same batch shape (the last batch is padded), so a tile's result does not depend on the other
+tiles of its batch.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from tilepipe.models.output import misfit
 from tilepipe.models.precision import arithmetic, dtype_of, on_device
 
 PROBABILITY_BITS = 24
-"""Probabilities are rounded to this many bits, so that sums of weighted probabilities are exact in int64."""
+"""Bits to which probabilities are rounded, so that sums of weighted probabilities are exact in int64."""
 
 
 def device_versions(device: str) -> dict[str, str]:
-    """Return what beside torch decides the arithmetic of a device: its name, CUDA and cuDNN; nothing for 'cpu'."""
+    """Return what decides the arithmetic of a device beside torch: its name, CUDA and cuDNN; {} for 'cpu'."""
     if device == "cpu":
         return {}
     cudnn = torch.backends.cudnn.version()
@@ -33,12 +34,12 @@ def device_versions(device: str) -> dict[str, str]:
 
 
 def threads() -> int:
-    """Return how many threads this process computes with."""
+    """Return the number of threads with which this process computes."""
     return torch.get_num_threads()
 
 
 def use_threads(count: int) -> None:
-    """Let this process compute with so many threads."""
+    """Let this process compute with `count` threads."""
     torch.set_num_threads(count)
 
 
@@ -46,9 +47,9 @@ class Predictor:
     """Runs one model on one device; `labels` and `probabilities` may be called from any thread, one at a time runs."""
 
     def __init__(self, model: Model, tile_shape: tuple[int, int], compute: Compute) -> None:
-        """Bring the model to the device of `compute`; `tile_shape` is (height, width) of every tile.
+        """Bring the model to the device of `compute`; `tile_shape` is (height, width) of every tile [pixels].
 
-        Raises `ModelError` if it cannot be copied for fp64.
+        Raises `ModelError` if the model cannot be copied for fp64.
         """
         self.model = model
         self.input_shape = (compute.batch, model.card.bands, *tile_shape)
@@ -59,23 +60,25 @@ class Predictor:
             self._module = on_device(model.module, self.device, self.precision)
 
     def labels(self, tiles: Pixels, under: Mode | None = None) -> Labels:
-        """Return the class with the largest logit, ties to the lowest, (n, height, width) uint8 or uint16.
+        """Return the class with the largest logit, the lowest of equal ones, (n, height, width) uint8 or uint16.
 
-        `tiles` is (n, bands, height, width) in the source's dtype, n at most the batch size; `under` is what catches
-        the model's global operations, if anything.
+        `tiles` is (n, bands, height, width) in the source's dtype, with n at most the batch size. `under` catches the
+        model's global operations; None if nothing does. Raises `ModelError` if the model fails, and `DeviceError` if
+        the device does.
         """
         with self._logits(tiles, under) as logits:
             return _best(logits).cpu().numpy().astype(self.model.card.label_dtype)
 
     def logits(self, tiles: Pixels, under: Mode | None = None) -> Logits:
-        """Return what the model says, (n, classes, height, width) float32, in fp64 float64, not rounded."""
+        """Return the model's logits, (n, classes, height, width) float32 (float64 in fp64), not rounded."""
         with self._logits(tiles, under) as logits:
             return logits.cpu().numpy()
 
     def probabilities(self, tiles: Pixels, under: Mode | None = None) -> NDArray[np.int32]:
         """Return softmax probabilities times 2**24, rounded, (n, classes, height, width) int32.
 
-        The class with the largest logit gets 1 more, so a pixel that one tile covers keeps the argmax of its logits.
+        The class with the largest logit gets 1 more, so a pixel that only one tile covers keeps the argmax of its
+        logits.
         """
         with self._logits(tiles, under) as logits:
             scaled = logits.softmax(1).mul_(1 << PROBABILITY_BITS).round_().to(torch.int32)
@@ -85,15 +88,15 @@ class Predictor:
             return scaled.cpu().numpy()
 
     def observe(self, tiles: Pixels, under: Mode) -> None:
-        """Run the model on tiles for what `under` keeps of it, as far as that needs."""
+        """Run the model on tiles so that `under` can keep what it needs; the run stops when `under` has enough."""
         with suppress(Reached), self._logits(tiles, under):
             pass
 
     @contextmanager
     def _logits(self, tiles: Pixels, under: Mode | None) -> Iterator[torch.Tensor]:
         count = len(tiles)
-        # Always the full batch: kernels choose their algorithm by shape, and another algorithm rounds differently, so
-        # the last tiles of a block would get other bits than in another block.
+        # The batch is always full: kernels choose their algorithm by shape, and another algorithm rounds differently,
+        # so the last tiles of a block would get other bits than in another block.
         batch = np.zeros(self.input_shape, tiles.dtype)
         batch[:count] = tiles
         try:
@@ -116,12 +119,15 @@ class Predictor:
 
     @contextmanager
     def _in_one_sentence(self) -> Iterator[None]:
-        """Say what a model raises, and that it does not take fp64 where it was written with fp32 in mind."""
+        """Turn what a model raises into a `ModelError` or `DeviceError` in one sentence.
+
+        In fp64, the sentence advises fp32, since many models are written for fp32 alone.
+        """
         try:
             yield
         except (TilepipeError, Reached, torch.OutOfMemoryError):
             raise
-        except (Exception, SystemExit) as problem:  # whatever a stranger's module raises
+        except (Exception, SystemExit) as problem:  # a stranger's module may raise anything
             if isinstance(trouble := ordinary(problem), DeviceError):
                 raise trouble from problem
             said = f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}".removesuffix(": ")
@@ -155,8 +161,8 @@ class Predictor:
 
 
 def _best(logits: torch.Tensor) -> torch.Tensor:
-    """Return the class with the largest logit, ties to the lowest, (n, height, width) int64.
+    """Return the class with the largest logit, the lowest of equal ones, (n, height, width) int64.
 
-    `argmax(1)` says the same; over planes on a CPU it is 5 to 35 times slower.
+    `argmax(1)` gives the same result, but over planes on a CPU it is 5 to 35 times slower.
     """
     return logits.max(1).indices

@@ -27,24 +27,25 @@ if TYPE_CHECKING:
     import dask.array as da
 
 USUAL_BYTES = 64 << 20
-"""What a process takes beside the pixels where nothing large is computed."""
+"""Memory that a process takes beside the pixels if nothing large is computed [bytes]."""
 WIDEST = 8
-"""Bytes of a value in between, before it becomes what is read: each step of a graph has one chunk and makes another."""
+"""Largest size of a value while a graph is computed [bytes]: each step of a graph has one chunk and makes another."""
 
 
 class ArraySource:
-    """An array as a source: numpy, dask, torch, zarr or xarray; lazy ones are computed box by box.
+    """An array of numpy, dask, torch, zarr or xarray as a source; a lazy array is computed box by box.
 
-    `array` is (bands, height, width) or (height, width); where its axes have names (xarray, zarr) they are put in this
-    order. uint8, uint16, int16 and float32 are read as they are. float64 and float16 become float32, rounded to the
-    nearest of its 24 bit values (beyond 3.4e38 infinite, so no image data); bool becomes uint8 (0 and 1), int8 int16.
-    Other whole numbers become the first of uint8, uint16 and int16 that holds all values of the array, if they lie in
-    memory; a lazy array must say it by `.astype(...)`. The array is not changed, and its identity is that of what was
-    given. `valid` is (height, width), True where a pixel holds image data; masked arrays bring their own (False where
+    `array` is (bands, height, width) or (height, width). If its axes have names (xarray, zarr), they are put in this
+    order. The types uint8, uint16, int16 and float32 are read as they are. float64 and float16 become float32, rounded
+    to the nearest value with 24 bits; a value beyond 3.4e38 becomes infinite and is no image data. bool becomes uint8
+    (0 and 1), and int8 becomes int16. An array of another type of whole numbers that lies in memory becomes the first
+    of uint8, uint16 and int16 that holds all its values; a lazy array must be converted with `.astype(...)`. The given
+    array is not changed, and the identity of the source is the identity of the given array.
+    `valid` is (height, width), True where a pixel holds image data. A masked array brings its own mask (False where
     every band is masked), and so does an xarray.DataArray with a nodata value (False where every band is nodata). In
-    floats only finite pixels are valid. `resolution` is in metres where it is a number. A DataArray's coordinates and
-    CRS are its position.
-    Raises `InputError` for another shape or dtype, with what to type.
+    floats only finite pixels are valid. A `resolution` that is a number is in metres. The coordinates and the CRS of a
+    DataArray are its position.
+    Raises `InputError` for another shape or dtype, and says what to type.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class ArraySource:
 
     @property
     def dtype(self) -> DType:
-        """Of the pixels as they are read."""
+        """Type of the pixels as they are read."""
         return self._dtype
 
     @property
@@ -110,18 +111,18 @@ class ArraySource:
         return self._valid is None and self.dtype.kind != "f"
 
     def coarser(self, height: int, width: int) -> Source:
-        """Return itself: an array has no pyramid."""
+        """Return this source: an array has no pyramid."""
         return self
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the pixels and their mask that lie in each process."""
+        """Size of the pixels and their mask in the memory of each process [bytes]."""
         pixels = int(self._array.nbytes) if isinstance(self._array, np.ndarray) else 0
         return pixels + (0 if self._valid is None else int(self._valid.nbytes))
 
     @property
     def cache_bytes(self) -> int:
-        """Memory that a process takes beside those: for a dask array, chunks that are computed."""
+        """Memory that a process takes beside `held_bytes` [bytes]: for a dask array, the chunks that are computed."""
         if isinstance(self._array, np.ndarray):
             return USUAL_BYTES
         values = _largest_chunk(self._array)
@@ -130,11 +131,11 @@ class ArraySource:
 
     @property
     def identity_bytes(self) -> int:
-        """Bytes that must be computed to tell the image from others; 0 if they lie in memory."""
+        """Bytes of pixels that must be computed to tell the image from others; 0 if the pixels lie in memory."""
         return 0 if isinstance(self._array, np.ndarray) else int(self._array.nbytes)
 
     def identity(self) -> JSON:
-        """Return a hash of the pixels, with shape, dtype, mask and position; a dask array is computed once for it."""
+        """Return a hash of the pixels, with shape, dtype, mask and position; a dask array is computed once for this."""
         known: JSON = {"reader": "array", "shape": list(self.shape), "dtype": self.dtype.name}
         if isinstance(self._array, np.ndarray):
             known["sha256"] = array_sha256(self._array)
@@ -149,7 +150,10 @@ class ArraySource:
         return known
 
     def _inside(self, box: Box) -> Pixels:
-        """Return the pixels of a box inside the image, a copy, in the dtype in which they are read."""
+        """Return a copy of the pixels of a box inside the image, in the dtype in which they are read.
+
+        Raises `InputError` if the array is computed as another shape or dtype than it says.
+        """
         rows, columns = box.slices_in(Box.of_shape(*self.shape[1:]))
         part = _computed(self._array, (slice(0, self.shape[0]), rows, columns))
         if isinstance(part, np.ma.MaskedArray):
@@ -170,9 +174,9 @@ class ArraySource:
 
 
 def _computed(array: Plain, where: tuple[slice, ...]) -> Array:
-    """Return a part of an array as numpy's, computed where it is lazy; large chunks one at a time in a process.
+    """Return a part of an array as a numpy array; a lazy array is computed, large chunks one at a time in a process.
 
-    Anything but such an array, as masked ones are, is returned as soon as a chunk is.
+    If a chunk is no plain numpy array (but a masked array), or has another shape, that chunk is returned at once.
     """
     if isinstance(array, np.ndarray):
         return array[where]
@@ -193,7 +197,7 @@ def _computed(array: Plain, where: tuple[slice, ...]) -> Array:
 
 
 def _cut(part: slice, sizes: tuple[int, ...]) -> Iterator[slice]:
-    """Yield the pieces of a range of pixels that lie in one chunk each; `sizes` are those of all chunks."""
+    """Yield the pieces of a range of pixels that lie in one chunk each; `sizes` are the sizes of all chunks."""
     ends = list(itertools.accumulate(sizes))
     for start, end in zip([0, *ends], ends, strict=False):
         if start < part.stop and part.start < end:

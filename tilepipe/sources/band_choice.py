@@ -1,4 +1,4 @@
-"""Which bands of an image a model reads where nobody says, and which band says where there is image data."""
+"""Band choice: finds the bands that a model reads if nobody names them, and the band that marks image data."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tilepipe.text import setting
 
 RGB = ("red", "green", "blue")
 PATCH = 256
-"""Side of the patches in which a band is looked at, in pixels."""
+"""Side of the patches in which a band is looked at [pixels]."""
 PATCHES = 8
-"""Patches looked at per axis; a small band is looked at whole."""
+"""Number of patches per axis that are looked at; a small band is looked at whole."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Who reads the bands."""
+    """The model that reads the bands."""
 
     bands: int | None = None
     """Number of bands that the model reads; None if a model is still to be trained."""
@@ -46,9 +46,9 @@ class Reader:
 def choose_bands(source: Source, reader: Reader, asked: BandNames | None = None, *, masked: bool = True) -> Picked:
     """Return the bands of `source` to read: those asked for, or those that fit the reader.
 
-    Beside the bands that are read, one that is flagged as alpha, or undefined beside red, green and blue, and that
-    holds only 0 and 255 decides where there is image data, unless validity is not asked for (`masked`). Raises
-    `UsageError` for bands that are not there, and `InputError` if the file does not say which bands to read.
+    If `masked`, one more band may decide where there is image data. This band is flagged as alpha, or is undefined
+    beside red, green and blue, and it holds only 0 and 255. Raises `UsageError` for bands that are not there, and
+    `InputError` if the file does not say which bands to read.
     """
     bands = bands_of(source)
     if asked is not None:
@@ -72,7 +72,10 @@ def _alphas(bands: Sequence[Band]) -> list[int]:
 
 
 def _clear(source: Source, bands: Sequence[Band], read: tuple[int, ...]) -> tuple[str, ...]:
-    """Say which pixels an alpha band of many values beside those that are read takes out; () if it takes none."""
+    """Return sentences about the pixels that an alpha band of many values takes out; () if it takes out none.
+
+    The alpha band is not among the bands that are `read`.
+    """
     alpha = _alphas(bands)
     if len(alpha) != 1 or alpha[0] in read or _two_valued(source, alpha[0]):
         return ()
@@ -102,7 +105,7 @@ def _beside_alpha(source: Source, bands: Sequence[Band], alpha: int, reader: Rea
 
 
 def _ways(read: tuple[int, ...], count: int, reader: Reader) -> str:
-    """Return what to type for each thing that a band of alpha may be."""
+    """Return what to type for each thing that a band flagged as alpha may be."""
     few, every = list(read), list(range(1, count + 1))
     end = "trains on it" if reader.bands is None else f"reads it, with a model of {count} bands"
     return (
@@ -132,7 +135,10 @@ def _without_alpha(source: Source, bands: Sequence[Band], reader: Reader, masked
 def _fitting(
     source: Source, bands: Sequence[Band], of: tuple[int, ...], reader: Reader
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Return which of the bands `of` fit the reader, and what is left out, said. Raises `InputError`."""
+    """Return which of the bands `of` fit the reader, and sentences about the bands that are left out.
+
+    Raises `InputError` if the bands do not fit the reader.
+    """
     if reader.bands in (None, len(of)):
         return of, ()
     named = _named(bands, of, reader.names)
@@ -162,7 +168,7 @@ def _what_to_type(source: Source, bands: Sequence[Band], of: tuple[int, ...], re
 
 
 def _other_order(source: Source, reader: Reader) -> str:
-    """Return what to type where an array without names of axes has the model's number of bands at its end."""
+    """Return what to type if the last axis of an array without axis names is as long as the model has bands."""
     if getattr(source, "axes_named", True) or source.shape[2] != reader.bands:
         return ""
     return f"if {source.shape} is (height, width, bands), give array.transpose(2, 0, 1), else "
@@ -199,7 +205,7 @@ def _row(numbers: Sequence[int]) -> str:
 
 
 def _told(picked: Picked, bands: Sequence[Band], reader: Reader) -> Picked:
-    """Add a warning where the names of the bands that are read contradict those of the card."""
+    """Add a warning if the names of the bands that are read contradict the names in the card."""
     read = [bands[k - 1] for k in picked.bands] if picked.bands else list(bands)
     if len(read) != len(reader.names):
         return picked
@@ -212,7 +218,7 @@ def _told(picked: Picked, bands: Sequence[Band], reader: Reader) -> Picked:
 
 
 def alpha_of(source: Source) -> str | None:
-    """Say which band is flagged as alpha and what it holds; None if none is."""
+    """Return which band is flagged as alpha and what this band holds, in words; None if no band is."""
     alpha = _alphas(bands_of(source))
     if not alpha:
         said: str | None = getattr(source, "alpha", None)
@@ -223,7 +229,7 @@ def alpha_of(source: Source) -> str | None:
 
 
 def _two_valued(source: Source, number: int, *, seen: bool = False) -> bool:
-    """Return whether a band holds only 0 and 255 in patches spread over it; with `seen` also something but 0."""
+    """Return whether a band holds only 0 and 255 in patches spread over it; with `seen`, not 0 alone."""
     band = with_bands(source, [number])
     height, width = band.shape[1:]
     allowed, opaque = two_values(band.dtype), False
@@ -237,7 +243,7 @@ def _two_valued(source: Source, number: int, *, seen: bool = False) -> bool:
 
 
 def _starts(size: int) -> list[int]:
-    """Return where patches begin along an axis: next to each other where that covers it, else spread evenly."""
+    """Return where patches begin along an axis: next to each other if they then cover the axis, else spread evenly."""
     if size <= PATCH * PATCHES:
         return list(range(0, size, PATCH))
     return [k * (size - PATCH) // (PATCHES - 1) for k in range(PATCHES)]

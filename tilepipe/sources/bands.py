@@ -1,4 +1,4 @@
-"""Bands of an image: what the file calls them, which are read, and one that says where there is image data."""
+"""Bands of an image: their names in the file, the bands that are read, and the band that marks image data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tilepipe.sources.wrapped import Wrapped
 from tilepipe.text import JSON, setting
 
 UNDEFINED = ("", "undefined", "gray", "grey")
-"""Colours that say nothing about what a band holds beside red, green and blue."""
+"""Words for the colour of a band that do not say what the band holds beside red, green and blue."""
 _COLOURS = {
     "red": ("red", "r"),
     "green": ("green", "g"),
@@ -44,7 +44,7 @@ class Band:
 
     @property
     def meaning(self) -> str:
-        """What the band holds: the colour that its name is a word for, else its colour."""
+        """Content of the band: the colour that its name is a word for, else its colour."""
         return _COLOUR_OF.get(self.name.strip().casefold(), self.colour)
 
     def __str__(self) -> str:
@@ -57,9 +57,9 @@ class Picked:
     """Which bands of an image are read."""
 
     bands: tuple[int, ...] = ()
-    """Numbers from 1, in the order in which they are read; () for those that the file gives by itself."""
+    """Numbers of the bands from 1, in the order in which they are read; () for those that the source has."""
     valid: int = 0
-    """Number of the band whose 0 means that there is no image data; 0 for none."""
+    """Number of the band in which 0 means that there is no image data; 0 if there is no such band."""
     notes: tuple[str, ...] = ()
     """Sentences about what was chosen without being asked for."""
 
@@ -71,7 +71,7 @@ def bands_of(source: Source) -> tuple[Band, ...]:
 
 
 def read_of(source: Source) -> dict[int, Band]:
-    """Return the bands of a source that are read, in this order, by their numbers in the file."""
+    """Return the bands of a source that are read, in the order in which they are read, by their numbers in the file."""
     bands, picked = bands_of(source), getattr(source, "picked", Picked())
     numbers = picked.bands or getattr(source, "numbers", None) or range(1, source.shape[0] + 1)
     if len(bands) != source.shape[0]:
@@ -80,7 +80,7 @@ def read_of(source: Source) -> dict[int, Band]:
 
 
 def listed(bands: Sequence[Band]) -> str:
-    """Return '1 red, 2 green, 3 blue, 4 alpha'."""
+    """Return the bands in words, such as '1 red, 2 green, 3 blue, 4 alpha'."""
     return ", ".join(f"{number} {band}" for number, band in enumerate(bands, 1))
 
 
@@ -115,7 +115,7 @@ def plain_name(name: str) -> str:
 
 
 def with_bands(source: Source, numbers: Sequence[int]) -> Source:
-    """Return `source` with only these bands, in this order; by its own reader where that reads no others."""
+    """Return `source` with only these bands, in this order; its own reader picks them if the reader can."""
     numbers = pick_bands(source.name, numbers, len(bands_of(source)))
     picking = getattr(source, "picking", None)
     found: Source | None = picking(numbers) if picking else None
@@ -123,7 +123,7 @@ def with_bands(source: Source, numbers: Sequence[int]) -> Source:
 
 
 def with_picked(source: Source, picked: Picked) -> Source:
-    """Return `source` as it was `picked` from."""
+    """Return `source` with the bands and the validity of `picked`."""
     if picked == Picked():
         return source
     result = with_bands(source, picked.bands) if picked.bands else source
@@ -137,7 +137,7 @@ class Chosen(Wrapped):
     """A source whose bands were chosen for a model."""
 
     chosen = True
-    """Nobody chooses again."""
+    """Whether the bands were chosen; they are not chosen again."""
 
     def __init__(self, source: Source, picked: Picked, named: tuple[Band, ...]) -> None:
         super().__init__(source)
@@ -158,7 +158,7 @@ class Bands(Wrapped):
     """Some bands of a source, by number from 1, in the order given; a band may be read twice."""
 
     chosen = True
-    """Nobody chooses again."""
+    """Whether the bands were chosen; they are not chosen again."""
 
     def __init__(self, source: Source, numbers: Sequence[int]) -> None:
         super().__init__(source)
@@ -181,27 +181,28 @@ class Bands(Wrapped):
         return self if smaller is self.source else Bands(smaller, self.numbers)
 
     def identity(self) -> JSON:
-        """Return the source's identity and the numbers."""
+        """Return the source's identity and the numbers of the bands."""
         return {"reader": "bands", "bands": list(self.numbers), "of": self.source.identity()}
 
 
 class ValidByBand(Wrapped):
-    """A source that holds image data where one more band of the file is not 0. The band holds two values only.
+    """A source that holds image data where one more band of the file is not 0.
 
-    Reading where it holds another one raises `UsageError`: then the band is no transparency.
+    The band holds two values only. Reading a box in which it holds a third value raises `UsageError`: then the band is
+    no transparency.
     """
 
     chosen = True
-    """Nobody chooses again."""
+    """Whether the bands were chosen; they are not chosen again."""
 
     def __init__(self, source: Source, band: Source, number: int) -> None:
-        """`band` is that band alone; `number` counts from 1 in the file."""
+        """Take `band`, a source of that band alone, and its `number` in the file, counted from 1."""
         super().__init__(source)
         self.band, self.number = band, number
         self.file_bands = bands_of(source)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return True where the band is not 0 and the source is valid; None when that is everywhere."""
+        """Return True where the band is not 0 and the source is valid, (box.height, box.width); None if all is True."""
         inside = box & Box.of_shape(*self.shape[1:])
         mask = None
         if inside is not None:
@@ -237,7 +238,7 @@ def two_values(dtype: DType) -> tuple[int, ...]:
 
 
 def remedies(extra: int, count: int) -> str:
-    """Return what to type where band `extra` beside `count` others may be transparency or image."""
+    """Return what to type if band `extra` beside `count` others may be transparency or image."""
     others = [number for number in range(1, count + 2) if number != extra]
     return (
         f"{setting(bands=others, mask='none')} leaves it out, {setting(bands=others)} takes 0 in it for no data, and "

@@ -1,6 +1,6 @@
-"""What a source is: an image that can be read by box.
+"""Source: an image that can be read by box.
 
-A source is picklable and safe under threads: it holds where the image lies, and opens handles lazily per thread.
+A source is picklable and safe under threads: it keeps the path of the image, and each thread opens its own handle.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tilepipe.box import Box
 from tilepipe.text import JSON
 
 Kind = TypeVar("Kind", bound=np.generic)
-"""What the numbers of an array are."""
+"""Type of the numbers of an array."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class Resolution:
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where pixels lie on the earth, exactly as the file says; nothing is fitted or rounded."""
+    """Position of the pixels on the earth, exactly as the file says; nothing is fitted or rounded."""
 
     crs: str | None = None
-    """WKT of the coordinate reference system, or None."""
+    """WKT of the coordinate reference system; None if there is none."""
     transform: tuple[float, float, float, float, float, float] | None = None
-    """Affine (a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f; None without one."""
+    """Affine (a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f; None if there is none."""
     gcps: tuple[tuple[float, float, float, float, float], ...] = ()
     """Ground control points (row, col, x, y, z) in `crs`; () if the file has a transform."""
     rpcs: tuple[tuple[str, str], ...] = ()
-    """Rational polynomial coefficients as GDAL's RPC metadata (name, value), sorted; () without any."""
+    """Rational polynomial coefficients as GDAL's RPC metadata (name, value), sorted; () if there are none."""
 
 
 @runtime_checkable
@@ -84,7 +84,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages call it: the path, or 'array'."""
+        """Name of the image in messages: the path, or 'array'."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -111,21 +111,25 @@ class Source(Protocol):
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
         """Return whether each pixel holds image data, (box.height, box.width) bool; None if all pixels do.
 
-        Pixels outside the image do not.
+        Pixels outside the image hold no image data.
         """
 
     def coarser(self, height: int, width: int) -> Source:
-        """Return the image's own smaller version (pyramid level) to resample to `height` x `width` from, or itself.
+        """Return the image's own smaller version (pyramid level) from which to resample to `height` x `width` pixels.
 
-        It has at least `height` rows and `width` columns and covers the same ground.
+        The smaller version has at least `height` rows and `width` columns and covers the same ground. If there is
+        none, the source itself is returned.
         """
 
     def identity(self) -> JSON:
-        """Return what decides the pixels, for the run key: content hash and reader; JSON types only."""
+        """Return what decides the pixels: the hash of the content and the reader. The run key uses it.
+
+        The result holds JSON types only.
+        """
 
 
 def reflect(start: int, stop: int, size: int) -> NDArray[np.intp]:
-    """Return for each index in [start, stop) the index in [0, size) that it mirrors onto, edge pixel not repeated."""
+    """Return for each index in [start, stop) its mirror image in [0, size); the edge pixel is not repeated."""
     index = np.arange(start, stop)
     if size == 1:
         return np.zeros_like(index)
@@ -140,9 +144,9 @@ def all_finite(pixels: Array) -> NDArray[np.bool_]:
 
 
 def read_reflected(box: Box, height: int, width: int, read_inside: Callable[[Box], NDArray[Kind]]) -> NDArray[Kind]:
-    """Read `box` of a height x width image, mirrored at the true edges; `read_inside` gets a box inside the image.
+    """Return `box` of a height x width image, mirrored at its true edges; `read_inside` gets a box inside the image.
 
-    Works on any array whose last two axes are (y, x).
+    The last two axes of the array are (y, x).
     """
     if Box.of_shape(height, width).contains(box):
         return read_inside(box)

@@ -1,4 +1,4 @@
-"""Files beside a TIFF that GDAL reads by itself, and links in them: nothing outside the image's folder is opened."""
+"""Checks files beside a TIFF that GDAL reads by itself, and links in them: no file of another folder is opened."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from tilepipe.paths import refuse_special
 
 TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 AFTER = (".aux.xml", ".msk", ".ovr", ".msk.ovr", ".msk.aux.xml", ".ovr.aux.xml", ".aux", ".rpb")
-"""What GDAL appends to the whole name."""
+"""Endings that GDAL appends to the whole name."""
 INSTEAD = (".aux", ".tfw", ".tifw", ".tiffw", ".wld", ".prj", ".rpb", ".imd", ".pvl", ".tab")
-"""What GDAL puts in place of the ending, in lower and upper case."""
+"""Endings that GDAL puts in place of the image's own ending, in lower and upper case."""
 LARGEST_TEXT = 64 << 20
-"""Bytes of a side file that are looked through; larger ones are refused."""
+"""Largest size of a side file that is looked through [bytes]; a larger file is refused."""
 OVERVIEW_LINKS = {"OVERVIEWS": "OVERVIEW_FILE", "ProxyOverviewRequest": "FILENAME"}
-"""Metadata whose value GDAL opens, whatever it names, once it is asked for overviews or for the files of a dataset."""
+"""Metadata whose value names a file. GDAL opens any such file when it is asked for overviews or a dataset's files."""
 _LINKS = {
     ".xml": re.compile(rb"OVERVIEW_FILE|<\s*SourceFilename|<\s*SourceDataset|VRTDataset", re.IGNORECASE),
     ".aux": re.compile(rb"/vsi[a-z0-9_]+/", re.IGNORECASE),
 }
-"""How side files name others, by their ending."""
+"""Patterns by which side files name other files, by ending of the side file."""
 _OWN = re.compile(rb"OVERVIEW_FILE['\"]\s*>\s*:::BASE:::[^/\\<]+<", re.IGNORECASE)
-"""The link that gdaladdo itself writes for a file of the same folder."""
+"""Pattern of the link that gdaladdo itself writes for a file of the same folder."""
 
 
 def side_files(path: str) -> list[Path]:
-    """Return the files beside `path` that GDAL looks for by name, those that are there."""
+    """Return the files beside `path` that GDAL looks for by name and that exist."""
     stem = os.path.splitext(path)[0]
     names = [path + end for end in AFTER]
     names += [stem + case for end in INSTEAD for case in (end, end.upper())]
@@ -38,9 +38,9 @@ def side_files(path: str) -> list[Path]:
 
 
 def check_beside(path: str) -> None:
-    """Raise `InputError` unless `path` and all beside it are what they seem, and name nothing that lies elsewhere.
+    """Raise `InputError` if `path` or a file beside it is no plain file, or names a file that lies elsewhere.
 
-    Nothing is opened that is no plain file in the folder of the image, or of the file that the image is a link to.
+    Only plain files are opened, in the folder of the image or of the file that the image is a link to.
     """
     _check_tiff(path)
     folders = {os.path.realpath(os.path.dirname(path)), os.path.dirname(os.path.realpath(path))}
@@ -57,7 +57,7 @@ def check_beside(path: str) -> None:
 
 
 def check_links(path: str, dataset: Any) -> None:
-    """Raise `InputError` if an open TIFF names another file in its metadata; none of them is opened."""
+    """Raise `InputError` if an open TIFF names another file in its metadata; no such file is opened."""
     for domain, key in OVERVIEW_LINKS.items():
         named = {name.upper(): value for name, value in dataset.tags(ns=domain).items()}.get(key)
         if named is not None and not re.fullmatch(r":::BASE:::[^/\\]+", named):

@@ -1,4 +1,4 @@
-"""Borders: the line segments that bound shapes on a pixel grid, kept by rows; parity decides what lies in them."""
+"""Borders: the line segments that bound shapes on a pixel grid, kept by rows; parity decides what lies in a shape."""
 
 from __future__ import annotations
 
@@ -11,35 +11,39 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 
 MOST_BANDS = 1024
-"""Bands of rows that segments are kept by."""
+"""Largest number of bands of rows that segments are kept by."""
 CROSSINGS = 1 << 18
-"""Crossings of borders with rows of pixels up to which all rows of a row of cells are looked at."""
+"""Largest number of crossings of borders with rows of pixels for which all rows of a row of cells are looked at."""
 SOME = 32
-"""Of so many rows one is looked at first in a cell that a border crosses."""
+"""Step in rows: in a cell that a border crosses, one row of so many is looked at first."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """A row of cells, such as the tiles of a row: what pixels of the full-resolution grid each of them holds."""
+    """A row of cells, such as the tiles of a row, and the pixels of the full-resolution grid that each cell holds."""
 
     rows: NDArray[np.int64]
-    """Rows of pixels of all cells, from top to bottom."""
+    """Rows of pixels that all cells have, from top to bottom."""
     columns: NDArray[np.int64]
-    """Columns of pixels of any cell, from left to right."""
+    """Columns of pixels that at least one cell has, from left to right."""
     begins: NDArray[np.int64]
-    """Place in `columns` of each cell's first column; never smaller than that of the cell before."""
+    """Place in `columns` of each cell's first column; never smaller than the place of the cell before."""
     ends: NDArray[np.int64]
-    """Place behind each cell's last column; as ordered as `begins`. Cells may overlap, none is empty."""
+    """Place in `columns` behind each cell's last column, in rising order too. Cells may overlap, and none is empty."""
 
 
 class Borders:
-    """Closed rings of shapes, in pixels of a grid; a point lies in a shape by even and odd, in the area by any shape.
+    """Closed rings of shapes, in pixels of a grid, picklable.
 
-    Picklable. Only segments near what is asked for are looked at, so many vertices cost little.
+    A point lies in a shape by the even-odd rule, and in the area if it lies in any shape. Only segments near the pixels
+    that are asked for are looked at, so many vertices cost little.
     """
 
     def __init__(self, rings: Sequence[tuple[int, NDArray[np.float64]]]) -> None:
-        """Take (number of the shape, (vertices, 2) as x, y) of each ring, the rings of a shape one after another."""
+        """Take (number of the shape, vertices) of each ring; the rings of a shape follow one another.
+
+        The vertices are (n, 2) as x, y [pixels].
+        """
         self._lines = np.hstack([np.hstack([ring, np.roll(ring, -1, axis=0)]).T for _, ring in rings])
         self._shape_of = np.concatenate([np.full(len(ring), k) for k, ring in rings])
         (x0, y0), (x1, y1) = self._lines[:2], self._lines[2:]
@@ -59,8 +63,8 @@ class Borders:
     def fill(self, box: Box) -> NDArray[np.bool_]:
         """Return True where the centre of a pixel lies in the area, (box.height, box.width).
 
-        Where borders cross a row of centres is computed on the whole grid, so every box gives the same pixels; GDAL
-        rounds from the corner of what it is asked for.
+        The crossings of borders with a row of centres are computed on the whole grid, so every box gives the same
+        pixels. GDAL rounds from the corner of each box, so its pixels depend on the box.
         """
         mask = np.zeros(box.shape, np.bool_)
         edges = self._near(box.y0, box.y1)
@@ -74,8 +78,9 @@ class Borders:
     def meet(self, cells: Cells) -> NDArray[np.bool_]:
         """Return for each of a row of cells whether the centre of any of its pixels lies in the area.
 
-        If borders cross the rows of pixels seldom, all rows are looked at; if not, three rows, which decide most cells,
-        and then each cell that a border crosses. A shape that crosses a cell nowhere was seen in any row.
+        If there are few crossings of borders with the rows of pixels, all rows are looked at. If there are many, three
+        rows are looked at first, which decide most cells, and then each cell that a border crosses. A shape whose
+        border does not cross a cell fills the cell or none of it, so any row shows the shape.
         """
         rows, top, bottom = cells.rows, int(cells.rows[0]), int(cells.rows[-1]) + 1
         edges = self._near(top, bottom)
@@ -113,7 +118,7 @@ class Borders:
         return found
 
     def _near(self, y0: float, y1: float) -> NDArray[np.int64]:
-        """Return the segments that meet rows y0 to y1, in order; some others are among them."""
+        """Return the numbers of the segments that meet rows y0 to y1, in order, and of some other segments."""
         first, last = self._band(np.array([y0, y1]))
         found = self._segments[self._begins[first] : self._begins[last + 1]]
         if first == last:
@@ -126,7 +131,7 @@ class Borders:
         return np.asarray(np.clip((y - self._top) / self._rows, 0, self._bands - 1).astype(np.int64))
 
     def _spread(self, edges: NDArray[np.int64], top: int, bottom: int) -> NDArray[np.float64]:
-        """Return from which to which column segments run between two rows, and one more for rounding, (2, n)."""
+        """Return the first and the last column of segments between two rows, (2, n), one column wider for rounding."""
         x0, y0, x1, y1 = self._lines[:, edges]
         with np.errstate(invalid="ignore", divide="ignore"):
             shares = [np.clip((y - y0) / (y1 - y0), 0.0, 1.0) for y in (top, bottom)]
@@ -144,7 +149,7 @@ class Borders:
 
 
 def _marked(first: NDArray[np.int64], last: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
-    """Return which of `count` places lie in any of the runs [first, last)."""
+    """Return True for those of `count` places that lie in any of the runs [first, last), (count,)."""
     some = first < last
     begun, ended = (np.bincount(ends[some], minlength=count + 1) for ends in (first, last))
     return np.asarray(np.cumsum(begun - ended)[:count] > 0)
@@ -159,8 +164,8 @@ def _inside(
 ) -> bool:
     """Return whether the centre of any pixel of a cell, in `rows` and `columns`, lies in a shape that crosses it.
 
-    `lines` and `shapes` are the segments that may cross the cell; `odd`, (shapes, rows), says whether the number of
-    those to its left is odd.
+    `lines` and `shapes` are the segments that may cross the cell. `odd`, (shapes, rows), says whether the number of
+    segments to the left of the cell is odd.
     """
     edge, row, right_of = _crossings(lines, rows)
     shape, column = shapes[edge], np.searchsorted(columns, right_of)
@@ -180,7 +185,7 @@ def _inside(
 def _runs(
     row: NDArray[np.int64], shape: NDArray[np.int64], column: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the runs of columns [begin, end) that lie in a shape, by where its borders cross the rows.
+    """Return the runs of columns [begin, end) that lie in a shape, found from the crossings of borders with the rows.
 
     Rings are closed, so they cross each row an even number of times.
     """
@@ -194,8 +199,10 @@ def _runs(
 def _crossings(
     lines: NDArray[np.float64], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return of each crossing of segments (x0, y0, x1, y1) with the centres of `rows`, which are sorted: the segment,
-    the place in `rows`, and the first column whose centre lies right of it."""
+    """Return the crossings of segments (x0, y0, x1, y1) with the centres of `rows`, which are sorted.
+
+    Each crossing is given by its segment, its place in `rows`, and the first column whose centre lies right of it.
+    """
     ends = np.minimum(lines[1], lines[3]), np.maximum(lines[1], lines[3])
     first, stop = (np.searchsorted(rows, np.ceil(y - 0.5)) for y in ends)
     length = stop - first
@@ -207,11 +214,11 @@ def _crossings(
 
 
 def _fill(mask: NDArray[np.bool_], box: Box, borders: NDArray[np.float64]) -> None:
-    """Add the pixels of `box` whose centre lies within the borders (x0, y0, x1, y1) of one shape, by even and odd."""
+    """Add the pixels of `box` whose centre lies in one shape with borders (x0, y0, x1, y1), by the even-odd rule."""
     x0, y0, x1, y1 = borders
     first = np.maximum(np.ceil(np.minimum(y0, y1) - 0.5), box.y0).astype(np.int64) - box.y0
     stop = np.minimum(np.ceil(np.maximum(y0, y1) - 0.5), box.y1).astype(np.int64) - box.y0
-    beyond = np.minimum(x0, x1) >= box.x1 + 1  # right of every pixel, whatever is rounded
+    beyond = np.minimum(x0, x1) >= box.x1 + 1  # these segments lie right of every pixel, whatever is rounded
     begun, ended = (np.bincount(rows[beyond & (first < stop)], minlength=box.height + 1) for rows in (first, stop))
     to_the_right = np.cumsum(begun - ended)[: box.height, None]
     near = ~beyond & (np.maximum(x0, x1) > box.x0 - 1) & (first < stop)

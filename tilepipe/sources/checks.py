@@ -1,4 +1,4 @@
-"""What every source checks before the first read, and how it speaks of validity."""
+"""Checks that every source makes before the first read, and the form in which it gives validity."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ DTYPES = ("uint8", "uint16", "int16", "float32")
 """Pixel types that are read; all others are refused rather than converted silently."""
 
 SHOWN = 8
-"""Images of a file that a message lists."""
+"""Largest number of images of a file that a message lists."""
 MAX_SIDE = 2**31 - 1
 MAX_BANDS = 4096
 MAX_BLOCK_BYTES = 256 << 20
-"""Decoded size of what a file stores together (tile, strip, chunk): reading one pixel costs that much memory."""
+"""Largest decoded size of a stored piece (tile, strip, chunk) [bytes]: reading one pixel takes that much memory."""
 MAX_BLOCKS = 2**24
 READERS = 4
-"""Threads of a process that read at once: two for tiles, and those of two blocks that look up what holds data."""
+"""Number of threads of a process that read at once: two read tiles, and two find the image data of two blocks."""
 LARGE_PIECE_BYTES = 16 << 20
-"""Decoded size of what is stored together from which one thread at a time decodes, and keeps what it has decoded."""
+"""Decoded size of a stored piece [bytes] above which one thread at a time decodes and keeps the decoded piece."""
 SPARE_BYTES = 32 << 20
-"""What a run has for decoding beside what its source says, see `tilepipe.planning.memory.DECODERS`."""
+"""Memory that a run has for decoding beside its source's own number [bytes]; see
+`tilepipe.planning.memory.DECODERS`."""
 
 
 def check_dtype(name: str, dtype: DTypeLike, remedy: str) -> np.dtype[np.generic]:
-    """Return `dtype` in native byte order. Raises `InputError` with `remedy` where it is not one of `DTYPES`."""
+    """Return `dtype` in native byte order. Raises `InputError` with `remedy` if it is not one of `DTYPES`."""
     found = np.dtype(dtype).newbyteorder("=")
     if found.name not in DTYPES:
         raise InputError(f"{name} holds {found.name} pixels; {', '.join(DTYPES)} are read. {remedy}")
@@ -41,7 +42,10 @@ def check_dtype(name: str, dtype: DTypeLike, remedy: str) -> np.dtype[np.generic
 
 
 def check_size(name: str, shape: tuple[int, int, int], block_bytes: int = 0, blocks: int = 0) -> None:
-    """Raise `InputError` if an image or what it stores together is beyond what is read in bounded memory."""
+    """Raise `InputError` if an image or its stored pieces are too large or too many for bounded memory.
+
+    `shape` is (bands, height, width), and `block_bytes` the decoded size of a stored piece.
+    """
     bands, height, width = shape
     if min(shape) < 1:
         raise InputError(f"{name} has no pixels: {bands} bands of {height} x {width}")
@@ -62,10 +66,11 @@ def check_size(name: str, shape: tuple[int, int, int], block_bytes: int = 0, blo
 
 
 def decoding_bytes(piece: int, stored: int = 0, copies: float | None = None) -> int:
-    """Return the bytes that decoding takes in a process beyond `SPARE_BYTES`.
+    """Return the bytes of memory that decoding takes in a process beyond `SPARE_BYTES`.
 
-    `piece` is the decoded size of what is stored together, `stored` its size in the file, and `copies` how often a
-    decoded piece lies in memory: once by default, a large one twice. A large one is decoded by one thread at a time.
+    `piece` is the decoded size of a stored piece [bytes], and `stored` its size in the file [bytes]. `copies` is the
+    number of times that a decoded piece lies in memory: by default once, and twice for a large piece. One thread at a
+    time decodes a large piece.
     """
     large = piece > LARGE_PIECE_BYTES
     copies = (2 if large else 1) if copies is None else copies
@@ -74,7 +79,10 @@ def decoding_bytes(piece: int, stored: int = 0, copies: float | None = None) -> 
 
 @lru_cache(maxsize=1)
 def decoding_alone(process: int) -> threading.RLock:
-    """Return what one thread of `process`, this one, holds while it decodes a large piece, maybe one within another."""
+    """Return the lock that a thread of this `process` holds while it decodes a large piece.
+
+    A thread that holds the lock may take it again.
+    """
     return threading.RLock()
 
 
@@ -91,7 +99,10 @@ def given_resolution(size: Resolution | float | tuple[float, float] | None, unit
 
 
 def pick(name: str, axis: str, wanted: int | None, planes: int) -> int:
-    """Return the plane to read of `planes` along z or t, counted from 0; it must be named where there are more."""
+    """Return the plane to read of `planes` along z or t, counted from 0.
+
+    Raises `InputError` if there are several and none is named, `UsageError` if the named plane is not there.
+    """
     if wanted is None and planes > 1:
         raise InputError(f"{name} has {planes} planes along {axis}; pick one with `{axis}`, from 0 to {planes - 1}")
     if wanted is not None and not 0 <= wanted < planes:
@@ -100,9 +111,10 @@ def pick(name: str, axis: str, wanted: int | None, planes: int) -> int:
 
 
 def pick_scene(name: str, wanted: int | None, scenes: Sequence[tuple[str, int, int]]) -> tuple[int, tuple[str, ...]]:
-    """Return which of a file's images (name, height, width) is read, counted from 0, and what is to be said about it.
+    """Return which of a file's images (name, height, width) is read, counted from 0, and sentences about this choice.
 
-    The largest one is read where nobody says; nothing is said where there is one.
+    If nobody picks an image, the largest is read. There are no sentences if the file holds one image or `wanted` picks
+    one. Raises `UsageError` if there is no such image.
     """
     if wanted is not None and not 0 <= wanted < len(scenes):
         raise UsageError(f"{name} has scene=0 to scene={len(scenes) - 1}; scene={wanted} was asked for")
@@ -116,7 +128,7 @@ def pick_scene(name: str, wanted: int | None, scenes: Sequence[tuple[str, int, i
 
 
 def pick_bands(name: str, bands: Sequence[int] | None, count: int) -> tuple[int, ...]:
-    """Return the bands to read, counted from 1; all where none are named."""
+    """Return the bands to read, counted from 1; all if none are named. Raises `UsageError` if one is not there."""
     picked = tuple(range(1, count + 1)) if bands is None else tuple(int(band) for band in bands)
     if not picked or not all(1 <= band <= count for band in picked):
         raise UsageError(f"{name} has bands 1 to {count}; {list(picked)} were asked for")
@@ -124,9 +136,10 @@ def pick_bands(name: str, bands: Sequence[int] | None, count: int) -> tuple[int,
 
 
 def usable(mask: NDArray[np.bool_] | None, box: Box, height: int, width: int) -> NDArray[np.bool_] | None:
-    """Return the validity of `box` from `mask`, that of its part inside a height x width image (None: all valid there).
+    """Return the validity of `box`, (box.height, box.width); None if everything is True.
 
-    Outside the image is False; the answer is None when everything is True.
+    `mask` is the validity of the part of `box` inside a height x width image; None if that part is all valid. Pixels
+    outside the image are False.
     """
     whole = Box.of_shape(height, width)
     inside = box & whole

@@ -1,7 +1,7 @@
-"""Stored chunks of a Zarr array: where they lie, and the check of their sizes before they are decoded.
+"""Stored chunks of a Zarr array: finds them, and checks their sizes before they are decoded.
 
-A chunk must decode to its known size. What a few bytes claim to be is read from their header first, so that 33 kB that
-say they are 1 GB are refused before anything is allocated.
+A chunk must decode to its known size. The size that a chunk claims is read from its header first, so a chunk of 33 kB
+that claims 1 GB is refused before memory is allocated.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from tilepipe.text import JSON
 KEY = re.compile(r"c|(c[/.])?\d+([/.]\d+)*")
 """Name of a chunk below its array, in Zarr 2 and 3."""
 INDEX_BYTES = 64 << 20
-"""Largest index of a shard that is read."""
+"""Largest index of a shard that is read [bytes]."""
 SUMS = ("crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3")
 ARRANGE = ("bytes", "endian", "transpose")
 FILTERS = ("delta", "shuffle", "fixedscaleoffset", "quantize", "bitround", "astype", "packbits")
 LOSSY = {"fixedscaleoffset", "quantize", "bitround"}
-"""Filters that round."""
+"""Filters that round values."""
 EMPTY = (1 << 64) - 1
-"""Offset and size of a chunk that its shard does not hold."""
+"""Number that stands for the offset and the size of a chunk that its shard does not hold."""
 MARKERS = ("zarr.json", ".zarray", ".zgroup")
-"""Files by which a folder is known to be Zarr."""
+"""Names of the files by which a folder is known to be Zarr."""
 
 
 def is_zarr(path: Path) -> bool:
@@ -43,7 +43,8 @@ def is_zarr(path: Path) -> bool:
 class Chunks:
     """The stored chunks of one array below `folder`.
 
-    Raises `InputError` for codecs that are not known: some run code when they decode.
+    Raises `InputError` for codecs that are not known (some codecs run code when they decode), and for an array that is
+    a link out of the image's folder `root`.
     """
 
     def __init__(self, name: str, array: Any, folder: Path, root: Path) -> None:
@@ -71,16 +72,16 @@ class Chunks:
 
     @property
     def copies(self) -> float:
-        """How often a decoded chunk lies in memory while it is decoded, measured for chunks of 100 MiB."""
+        """Number of times that a chunk lies in memory while it is decoded, measured for chunks of 100 MiB."""
         copies = 1.25
         if self._packed and self._packed[0] in PARTWISE:
-            copies += 3.25  # the parts that Python's decoders give, and what they are joined to
+            copies += 3.25  # the parts that Python's decoders give, and the whole that they are joined to
         if set(self._codecs) & set(FILTERS):
             copies += 1.75
         return copies if self.array.dtype.isnative else copies + 1
 
     def stored_bytes(self, piece: int) -> int:
-        """Return the most bytes that a chunk of `piece` decoded bytes has on disk: looked up if it is a large one."""
+        """Return the largest size on disk [bytes] of a chunk of `piece` decoded bytes; it is looked up if large."""
         if piece <= LARGE_PIECE_BYTES or self._shard:
             return piece
         return max((file.stat().st_size for _, file in self.files()), default=0)
@@ -105,9 +106,10 @@ class Chunks:
                 )
 
     def check(self, where: Sequence[int | slice]) -> None:
-        """Refuse chunks that a selection needs and that lie elsewhere or claim to be larger than a chunk.
+        """Check the chunks that the selection `where` needs.
 
-        Raises `InputError` for those, and `ValueError` for a chunk that is shorter than it says.
+        Raises `InputError` if a chunk lies outside the image or claims to be larger than a chunk of this array, and
+        `ValueError` if a chunk is shorter than it says.
         """
         for piece in self._pieces(where):
             self._check_inside(piece.file)
@@ -119,7 +121,10 @@ class Chunks:
                 )
 
     def files(self) -> Iterator[tuple[str, Path]]:
-        """Yield (key, file) of every chunk or shard that is stored, in the order of their keys."""
+        """Yield (key, file) of every chunk or shard that is stored, in the order of keys.
+
+        Raises `InputError` if a file is a link out of the image.
+        """
         found = []
         for folder, _, names in os.walk(self.folder):
             below = os.path.relpath(folder, self.folder)
@@ -144,7 +149,7 @@ class Chunks:
             outer = tuple(p // n for p, n in zip(position, per, strict=True))
             file = self.folder / self.array.metadata.encode_chunk_key(outer)
             if not os.path.lexists(file):
-                continue  # never written: the fill value
+                continue  # it was never written: it holds the fill value
             self._check_inside(file)
             if not self._shard:
                 yield Piece(file, 0, file.stat().st_size)
@@ -184,10 +189,10 @@ class Chunks:
         refuse_special(file)
 
     def _unpacked(self, piece: Piece) -> int:
-        """Return how many bytes a chunk becomes, as its header says or by counting; 0 if it is not compressed."""
+        """Return the decoded size of a chunk [bytes], as its header says or by counting; 0 if it is not compressed."""
         if not self._packed:
             return 0
-        skip = 4 if self._codecs[-1] in SUMS[1:] else 0  # these stand before the data
+        skip = 4 if self._codecs[-1] in SUMS[1:] else 0  # these checksums stand before the data
         return unpacked_size(self._packed[0], piece.behind(skip), self._limit)
 
 

@@ -1,4 +1,4 @@
-"""Files that belong to a slide beside the one that is named: MIRAX's folder, DICOM's and VMS's neighbours."""
+"""Companions: the other files of a slide, in the folder of a MIRAX file or beside a DICOM or VMS file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tilepipe.paths import refuse_special
 MIRAX = ".mrxs"
 HAMAMATSU = (".vms", ".vmu")
 INDEX_BYTES = 16 << 20
-"""Bytes of an index of names that are looked through."""
+"""Largest part of an index of names that is looked through [bytes]."""
 SERIES = b"\x20\x00\x0e\x00UI"
-"""SeriesInstanceUID (0020,000E) in explicit little endian, as whole-slide DICOM is written."""
+"""Bytes that begin the SeriesInstanceUID (0020,000E) in explicit little endian, as whole-slide DICOM is written."""
 HEADER_BYTES = 1 << 20
-"""Bytes at the start of a DICOM file in which its series is named."""
+"""Size of the start of a DICOM file in which its series is named [bytes]."""
 _NAMES = re.compile(
     r"^\s*(?:FILE_\d+|INDEXFILE|\w*(?:Image|Map|Optimisation)File\w*(?:\([^)]*\))?)[ \t]*=[ \t]*(\S.*?)\s*$",
     re.MULTILINE | re.IGNORECASE,
@@ -24,9 +24,9 @@ _NAMES = re.compile(
 
 
 def check_companions(path: Path) -> None:
-    """Raise `InputError` if an index of a slide names files elsewhere, or its files are links out of their folder.
+    """Raise `InputError` if a slide's index names files in other folders, or its files are links out of their folder.
 
-    Nothing but the index is opened.
+    Only the index is opened.
     """
     ending = path.suffix.lower()
     if ending == MIRAX:
@@ -43,14 +43,14 @@ def check_companions(path: Path) -> None:
     homes = {os.path.realpath(folder), os.path.dirname(os.path.realpath(path))}
     for name in [*named, index.name]:
         file_path = folder / name
-        # OpenSlide opens whatever an index names, also ../../ and links.
+        # OpenSlide opens every file that an index names, also in ../../ and by links.
         if re.search(r"[/\\]", name) or os.path.dirname(os.path.realpath(file_path)) not in homes:
             raise InputError(f"{index} names {name!r}, outside of {folder}; nothing outside a slide is opened")
         refuse_special(file_path)
 
 
 def slide_files(path: Path, vendor: str) -> list[Path]:
-    """Return all files that hold a slide's pixels, and no others that lie beside them."""
+    """Return all files that hold a slide's pixels, and no other files that lie beside them."""
     others: list[Path] = []
     if vendor == "mirax":
         others = [file for file in (path.parent / path.stem).glob("*") if file.suffix.lower() in (".dat", ".ini")]
@@ -65,7 +65,10 @@ def slide_files(path: Path, vendor: str) -> list[Path]:
 
 
 def dicom_series(path: Path) -> bytes | None:
-    """Return the series that a DICOM file belongs to, b'' if it says none in a known way, None for other files."""
+    """Return the series that a DICOM file belongs to.
+
+    The result is b'' if the file names no series in a known way, and None if the file is no DICOM file.
+    """
     with path.open("rb") as file:
         start = file.read(HEADER_BYTES) if file.read(132)[128:] == b"DICM" else None
     if start is None:

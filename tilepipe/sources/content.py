@@ -1,4 +1,4 @@
-"""Content: what tells an image from every other one where no file does: the hash of its pixels, read piece by piece."""
+"""Content: the hash of an image's pixels, read piece by piece; it identifies an image that has no file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import dask.array as da
 
 ROWS = 256
-"""Rows of a source that are read at once."""
+"""Number of rows of a source that are read at once."""
 
 
 def identity_of(source: Source) -> JSON:
-    """Return what decides a source's pixels: its own word, or a hash of all pixels where it says nothing.
+    """Return what decides a source's pixels: its own identity, or a hash of all pixels if its identity is empty.
 
-    Raises `UsageError` if its word cannot be kept as JSON.
+    Raises `UsageError` if its identity cannot be kept as JSON.
     """
     known = source.identity()
     try:
@@ -38,7 +38,7 @@ def identity_of(source: Source) -> JSON:
 
 
 def source_sha256(source: Source) -> str:
-    """Return the hash of all pixels of a source and of what counts as image data, read in bands of rows."""
+    """Return the hash of all pixels of a source and of their validity, read in bands of rows."""
     digest = hashlib.sha256(f"{source.shape} {source.dtype}".encode())
     _, height, width = source.shape
     for y in range(0, height, ROWS):
@@ -58,9 +58,10 @@ def array_sha256(array: Array) -> str:
 
 
 def dask_sha256(array: da.Array) -> str:
-    """Return the hash of a dask array's content, computed once, chunk by chunk; none is kept.
+    """Return the hash of a dask array's content, computed once, chunk by chunk; no chunk is kept.
 
-    Its name says nothing: dask takes it from the code that makes the array, or from the user, not from the data.
+    The array's name cannot stand for its content: dask takes the name from the code that makes the array, or from the
+    user, and not from the data.
     """
     import dask
     import dask.array as da
@@ -72,7 +73,7 @@ def dask_sha256(array: da.Array) -> str:
 
 
 class _Hashes:
-    """Takes chunks as `dask.array.store` gives them, and keeps the hash of each with its place."""
+    """A target for `dask.array.store` that keeps the hash of each chunk with the chunk's place."""
 
     def __init__(self) -> None:
         self.found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Arrays that name their axes: xarray.DataArray with coordinates, CRS, nodata and band names, and zarr.Array."""
+"""Reads arrays that name their axes: xarray.DataArray with coordinates, CRS, nodata and band names, and zarr.Array."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ NAMES = {
     "y": ("y", "lat", "latitude"),
     "x": ("x", "lon", "longitude"),
 }
-"""What the axes of an image are called, in any case of letters."""
+"""Names of the axes of an image; upper and lower case are the same."""
 NODATA = ("_FillValue", "missing_value", "nodata", "nodatavals")
 REGULAR = 0.1
-"""Part of a pixel by which a coordinate may lie off a regular grid: 32 bit floats round."""
+"""Largest distance of a coordinate from a regular grid, as a fraction of a pixel: 32 bit floats round."""
 Transform = tuple[float, float, float, float, float, float]
 
 
 def taken(what: Any, name: str) -> Taken:
-    """Return a `zarr.Array` or `xarray.DataArray` as (bands, height, width), with what it says about itself.
+    """Return a `zarr.Array` or `xarray.DataArray` as (bands, height, width), with its position, bands and validity.
 
-    Axes are put in order by their names. Raises `InputError` for axes beside band, y and x.
+    The axes are put in order by their names. Raises `InputError` for axes other than band, y and x.
     """
     if not hasattr(what, "dims"):
         axes = getattr(what.metadata, "dimension_names", None)
@@ -44,7 +44,7 @@ def taken(what: Any, name: str) -> Taken:
         return Taken(axes_checked(plain(what, name).transpose([axes.index(a) for a in order]), name, named=True))
     order = _order(list(what.dims), what.shape, name, "xarray")
     if what.chunks is None and not getattr(what.variable, "_in_memory", True):
-        what = what.chunk("auto")  # lies in a file: read by box
+        what = what.chunk("auto")  # the array lies in a file, so it is read by box
     what = what.transpose(*order)
     array = axes_checked(plain(what.data, name), name, named=True)
     place, notes = _position(what, name)
@@ -52,7 +52,7 @@ def taken(what: Any, name: str) -> Taken:
 
 
 def _order(dims: Sequence[Hashable], shape: Sequence[int], name: str, library: str) -> list[Hashable]:
-    """Return the names of the axes as (band, y, x) or (y, x). Raises `InputError` for others."""
+    """Return the names of the axes as (band, y, x) or (y, x). Raises `InputError` for other axes."""
     found: dict[str, Hashable] = {}
     rest = []
     for dim in dims:
@@ -76,7 +76,7 @@ def _order(dims: Sequence[Hashable], shape: Sequence[int], name: str, library: s
 
 
 def _valid(what: xarray.DataArray, array: Plain) -> Plain | None:
-    """Return where any band is not the nodata value that the attributes state; None if they state none."""
+    """Return True where at least one band is not nodata, (height, width); None if the attributes state no nodata."""
     stated = next((what.attrs[key] for key in NODATA if what.attrs.get(key) is not None), None)
     values = [] if stated is None else [np.asarray(value).item() for value in np.ravel(np.asarray(stated))]
     if not values or len(values) not in (1, array.shape[0]):
@@ -90,7 +90,10 @@ def _valid(what: xarray.DataArray, array: Plain) -> Plain | None:
 
 
 def _bands(what: xarray.DataArray, count: int) -> tuple[Band, ...] | None:
-    """Return the names of the bands: texts along the band axis, or the attribute `long_name` of rasters."""
+    """Return the names of the bands: the texts along the band axis, or the attribute `long_name` of rasters.
+
+    None if the array does not name its bands.
+    """
     axis = what.dims[0] if what.ndim == 3 else None
     names = what.coords[axis].values if axis in what.coords else ()
     if not all(isinstance(value, str) for value in names) or len(names) != count:
@@ -101,9 +104,9 @@ def _bands(what: xarray.DataArray, count: int) -> tuple[Band, ...] | None:
 
 
 def _position(what: xarray.DataArray, name: str) -> tuple[Georeference | None, tuple[str, ...]]:
-    """Return where a DataArray lies, and what could not be used.
+    """Return the position of a DataArray, and sentences about what could not be used.
 
-    Coordinates, which follow a selection, decide; a transform in attributes counts where there are none.
+    Coordinates decide, since they follow a selection. A transform in attributes counts if there are no coordinates.
     """
     keys = [what.attrs.get("grid_mapping"), what.encoding.get("grid_mapping"), "spatial_ref", "crs"]
     said: JSON = next((what.coords[key].attrs for key in keys if key and key in what.coords), {})
@@ -146,7 +149,7 @@ def _stated(said: JSON) -> Transform | None:
 
 
 def _grid(ys: Array, xs: Array, stated: Transform | None) -> Transform | None:
-    """Return the transform of coordinates of pixels, their centres or, where `stated` says so, their corners."""
+    """Return the transform of coordinates of pixels: of their centres or, if `stated` says so, of their corners."""
     plain = stated if stated and not (stated[1] or stated[3]) else None
     x = _axis(xs, *(plain[0], plain[2])) if plain else _axis(xs)
     y = _axis(ys, *(plain[4], plain[5])) if plain else _axis(ys)
@@ -154,7 +157,7 @@ def _grid(ys: Array, xs: Array, stated: Transform | None) -> Transform | None:
 
 
 def _axis(values: Array, step: float = 0.0, origin: float = 0.0) -> tuple[float, float] | None:
-    """Return (step, corner of the first pixel) of an axis; `step` and `origin` are those of a stated transform."""
+    """Return (step, corner of the first pixel) of an axis; `step` and `origin` come from a stated transform."""
     if values.ndim != 1 or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
         return None
     at = values.astype(np.float64)
@@ -163,5 +166,5 @@ def _axis(values: Array, step: float = 0.0, origin: float = 0.0) -> tuple[float,
         return None
     same = bool(step) and abs(found - step) * len(at) <= REGULAR * abs(step)
     turns = (at[0] - origin) / step if same else 0.5
-    corner = abs(turns - round(turns)) < REGULAR  # coordinates of corners lie whole pixels from the stated one
+    corner = abs(turns - round(turns)) < REGULAR  # coordinates of corners lie whole pixels from the stated corner
     return found, float(at[0]) - (0.0 if corner else found / 2)

@@ -1,6 +1,6 @@
-"""Arrays as they come: numpy, dask, torch, zarr and xarray arrays as (bands, height, width), numpy or dask.
+"""Turns arrays of numpy, dask, torch, zarr and xarray into numpy or dask arrays (bands, height, width).
 
-No library is imported for it: an array of a library is here only where that library is imported already.
+No library is imported for this: a caller who has an array of a library has imported that library already.
 """
 
 from __future__ import annotations
@@ -22,44 +22,44 @@ if TYPE_CHECKING:
     import dask.array as da
 
 Plain: TypeAlias = "Array | da.Array"
-"""What is read from: a numpy or a dask array."""
+"""Array that pixels are read from: a numpy or a dask array."""
 
 
 class Arrayed(Protocol):
-    """An array of torch, zarr or xarray, as types see it."""
+    """An array of torch, zarr or xarray, as a type for annotations."""
 
     @property
     def shape(self) -> Sequence[int]:
-        """Its length along each axis."""
+        """Length of the array along each axis."""
 
     def __array__(self, *arguments: object, **options: object) -> Array: ...
 
 
 AXES = ("(bands, height, width)", "(height, width, bands)")
 MOST_LAST = 16
-"""A last axis up to this length, beside two longer ones, is taken for bands."""
+"""Largest length of a last axis that is taken for bands; the other two axes must be longer."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """An array with what it says about itself."""
+    """An array with its position, its bands and its validity."""
 
     array: Plain
-    """(bands, height, width), in the dtype in which it was given."""
+    """Array (bands, height, width), in the dtype in which it was given."""
     valid: Plain | None = None
-    """(height, width), True where a pixel holds image data, numpy or dask; None for everywhere."""
+    """Validity (height, width), numpy or dask, True where a pixel holds image data; None if all pixels do."""
     georeference: Georeference | None = None
     """Position on the earth, as coordinates or attributes say."""
     bands: tuple[Band, ...] | None = None
     """Names of the bands; None if the array has none."""
     notes: tuple[str, ...] = ()
-    """Sentences about what it says and what is not used."""
+    """Sentences about facts that the array states and that are not used."""
     named: bool = False
-    """Whether its axes have names; else they are told by their order."""
+    """Whether the axes have names; if not, their order decides."""
 
 
 def is_array(what: object) -> bool:
-    """Return whether `what` is an array of a library that is known."""
+    """Return whether `what` is an array of a known library."""
     return isinstance(what, np.ndarray) or _is_dask(what) or _is(what, "torch", "Tensor") or named_axes(what)
 
 
@@ -78,7 +78,7 @@ def _is_dask(what: object) -> TypeGuard[da.Array]:
 
 
 def no_image(what: object) -> UsageError:
-    """Return the error for something that is no image, with what to type where it holds one."""
+    """Return the error for an object that is no image; the error says what to type if the object holds an image."""
     kind = type(what).__name__
     begin = f"a {kind} is not an image that is read"
     if _is(what, "xarray", "Dataset"):
@@ -93,7 +93,7 @@ def no_image(what: object) -> UsageError:
 
 
 def plain(what: Any, name: str) -> Plain:
-    """Return a numpy or dask array for an array without names of axes. Raises `InputError` if there is none."""
+    """Return an array without axis names as a numpy or dask array. Raises `InputError` if it cannot become one."""
     if _is(what, "torch", "Tensor"):
         try:
             tensor = what.detach().cpu()
@@ -116,7 +116,7 @@ def plain(what: Any, name: str) -> Plain:
 
 
 def axes_checked(array: Plain, name: str, *, named: bool = False) -> Plain:
-    """Return `array` as (bands, height, width), one band for two axes. Raises `InputError` for other axes."""
+    """Return `array` as (bands, height, width); two axes become one band. Raises `InputError` for other axes."""
     if any(np.isnan(side) for side in array.shape):
         raise InputError(
             f"{name} is a dask array of unknown size, {array.shape}; "
@@ -152,7 +152,7 @@ def hidden(array: Plain) -> Plain | None:
 
 
 def unmasked(array: Plain) -> Plain:
-    """Return the values of a masked array, those that it hides too, or the array."""
+    """Return all values of a masked array, also the hidden ones; another array is returned as it is."""
     if isinstance(array, np.ndarray):
         return np.asarray(array)
     if not isinstance(array._meta, np.ma.MaskedArray):
@@ -164,7 +164,10 @@ def unmasked(array: Plain) -> Plain:
 
 
 def read_as(array: Plain, name: str) -> DType:
-    """Return the dtype in which an array is read; the rule is in `ArraySource`. Raises `InputError` with a remedy."""
+    """Return the dtype in which an array is read, by the rule in `ArraySource`.
+
+    Raises `InputError` with a remedy if the array cannot be read in any dtype.
+    """
     found = np.dtype(array.dtype).newbyteorder("=")
     if _is_dask(array) and not isinstance(array._meta, np.ndarray):
         kind = f"{type(array._meta).__module__.split('.')[0]}.{type(array._meta).__name__}"

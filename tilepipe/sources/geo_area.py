@@ -1,4 +1,4 @@
-"""Ground area: how many square metres the pixels of a raster cover on the WGS 84 ellipsoid, whatever its projection."""
+"""Ground area: the square metres that pixels cover on the WGS 84 ellipsoid, whatever the raster's projection."""
 
 from __future__ import annotations
 
@@ -17,25 +17,32 @@ from tilepipe.sources.base import Georeference
 from tilepipe.sources.georeference import ECCENTRICITY2, EQUATOR, WGS84, to_crs
 
 CELL = 512
-"""Columns of a row that are taken to have one area."""
+"""Number of columns of a row whose pixels are taken to have one area."""
 NODES = (257, 33)
-"""Rows and columns in which the area of a pixel is computed at most; it is interpolated between them. Over the whole
-earth in degrees the sum is within 0.002 % of the area of the ellipsoid."""
+"""Largest number of rows and columns in which the area of a pixel is computed; it is interpolated between them.
+
+For a raster of the whole earth in degrees the sum is within 0.002 % of the area of the ellipsoid.
+"""
 PARTS = 1 << 30
-"""Parts of a mean pixel that areas are rounded to: sums of whole numbers do not depend on their order."""
+"""Number of parts of a mean pixel's area; areas are whole numbers of parts, so their sum does not depend on order."""
 
 
 class GroundArea:
     """Area on the ground of each pixel of a grid, as a whole multiple of `unit` square metres."""
 
     def __init__(self, areas: NDArray[np.float64], height: int, width: int) -> None:
-        """`areas` are those of pixels on evenly spaced rows and columns, the first and the last row and column among
-        them, in square metres."""
+        """Take the `areas` of pixels on evenly spaced rows and columns [square metres].
+
+        The first and the last row and column are among them.
+        """
         self.unit = float(areas.mean()) / PARTS
         self._areas, self._shape = areas, (height, width)
 
     def cells(self, box: Box) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-        """Return where cells of columns begin inside a box, and the area of a pixel by row and cell: (rows, cells)."""
+        """Return the columns where cells begin inside a box, and the area of a pixel by row and cell.
+
+        The areas are (rows, cells), in multiples of `unit`.
+        """
         begins = np.array([box.x0, *range((box.x0 // CELL + 1) * CELL, box.x1, CELL)])
         cells = begins // CELL * CELL
         middles = (cells + np.minimum(cells + CELL, self._shape[1]) - 1) / 2
@@ -43,7 +50,7 @@ class GroundArea:
         return begins - box.x0, np.rint(areas / self.unit).astype(np.int64)
 
     def at(self, rows: Array, columns: Array) -> NDArray[np.float64]:
-        """Return the area in square metres of pixels; whole numbers of rows and columns are middles of pixels."""
+        """Return the area of pixels [square metres]; whole numbers of rows and columns are middles of pixels."""
         places = [
             at * ((nodes - 1) / max(size - 1, 1))
             for at, nodes, size in zip((rows, columns), self._areas.shape, self._shape, strict=True)
@@ -54,7 +61,10 @@ class GroundArea:
 
 
 def ground_area(known: Georeference | None, height: int, width: int) -> GroundArea | None:
-    """Return the ground area of the pixels of a grid; None without a position, or without a way to the earth."""
+    """Return the ground area of the pixels of a grid.
+
+    None if the grid has no position, or if its CRS cannot be carried to the earth.
+    """
     if known is None or known.crs is None or (known.transform is None and len(known.gcps) < 3):
         return None
     y, x = (np.linspace(0.5, size - 0.5, min(size, most)) for size, most in zip((height, width), NODES, strict=True))
@@ -72,7 +82,7 @@ def ground_area(known: Georeference | None, height: int, width: int) -> GroundAr
 
 
 def _on_earth(known: Georeference, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return positions (n, 3) in metres from the middle of the earth; infinite if a pixel does not lie on it."""
+    """Return positions (n, 3) from the middle of the earth [metres]; infinite for a pixel that is not on the earth."""
     xs, ys = to_crs(known, rows.tolist(), columns.tolist())
     lon, lat = (np.radians(values) for values in transform_points(CRS.from_wkt(known.crs), WGS84, xs, ys))
     lon, lat = (np.where(np.isfinite(angle), angle, math.nan) for angle in (lon, lat))

@@ -1,4 +1,4 @@
-"""Area: polygons on the grid of an image, as a mask that is read by box."""
+"""Area: a mask of polygons on the grid of an image, read by box."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tilepipe.text import JSON
 class Area:
     """An area of interest on a source's grid, from GeoJSON geometries.
 
-    They are in longitude and latitude for rasters, in full-resolution pixels for slides and arrays (as QuPath writes).
-    Picklable. Raises `UsageError` if no polygon is given or they do not meet the image, `InputError` if the
-    image has no affine position.
+    For rasters, the geometries are in longitude and latitude. For slides and arrays, they are in full-resolution pixels
+    (as QuPath writes). An area is picklable. Raises `UsageError` if no polygon is given or the polygons do not meet the
+    image, and `InputError` if the image has no affine position.
     """
 
     def __init__(self, source: Source, geometries: Iterable[JSON], crs: str = WGS84, skipped: str = "") -> None:
-        """`skipped` says what of a file is no area."""
+        """Place the `geometries`; `skipped` is a sentence about parts of a file that are no areas, or ''."""
         self.skipped = skipped
         given = [g for g in geometries if g.get("type") in ("Polygon", "MultiPolygon")]
         if not given:
@@ -49,7 +49,7 @@ class Area:
             )
         points = np.asarray([p for g in self.geometries for p in _points(g["coordinates"])])
         self.box = cover(source, grid, points[:, 0], points[:, 1], advice)
-        """The box around the polygons; it may reach beyond the image."""
+        """Box around the polygons; it may reach beyond the image."""
         placed = [_on_grid(grid, g["coordinates"]) for g in self.geometries]
         kinds = [g["type"] for g in self.geometries]
         polygons = [
@@ -77,7 +77,7 @@ def _geometry(name: str, geometry: JSON, crs: CRS, own: CRS) -> JSON:
 
 
 def _on_grid(grid: Transform, coordinates: Any) -> Any:
-    """Return a geometry's coordinates as (column, row) in pixels; heights are left out."""
+    """Return a geometry's coordinates as (column, row) [pixels]; heights are left out."""
     if isinstance(coordinates[0], int | float):
         return tuple(float(value) for value in pixels_at(grid, *coordinates[:2]))
     return [_on_grid(grid, part) for part in coordinates]

@@ -1,7 +1,8 @@
-"""Polygons of a GeoJSON file, as QGIS, GDAL, QuPath and people write it: the one reader of regions, masks and labels.
+"""Reads polygons from a GeoJSON file, as QGIS, GDAL, QuPath and people write it, for regions, masks and labels.
 
-Read are a FeatureCollection, a list of features (QuPath), one feature or a bare geometry; collections of geometries are
-opened, rings closed, heights left out. What is no area is skipped and said, or refused where nothing else is there.
+A file holds a FeatureCollection, a list of features (QuPath), one feature or a bare geometry. Collections of geometries
+are opened, rings are closed, and heights are left out. Geometries that are no areas are skipped and named in a
+sentence; a file that holds no area is refused.
 """
 
 from __future__ import annotations
@@ -43,29 +44,29 @@ class Feature:
     """The polygons of one feature."""
 
     number: int
-    """Place in the file, from 1."""
+    """Number of the feature in the file, from 1."""
     geometry: Geometry
-    """A Polygon or MultiPolygon of closed rings of finite [x, y], in the file's coordinates."""
+    """Polygon or MultiPolygon of closed rings of finite [x, y], in the file's coordinates."""
     properties: Mapping[str, object]
-    """As they stand in the file."""
+    """Properties of the feature, as they stand in the file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a GeoJSON file holds."""
+    """The content of a GeoJSON file."""
 
     path: str
-    """Of the file."""
+    """Path of the file."""
     crs: str | None
     """Coordinate reference system that the file names; None if it names none."""
     polygons: tuple[Feature, ...]
     """Features with an area, in the order of the file."""
     skipped: str
-    """What was left out, in words; '' if nothing was."""
+    """Sentence about the geometries that were left out; '' if none was."""
 
 
 def read_geojson(path: str | Path) -> Features:
-    """Read the polygons of a GeoJSON file. Raises `InputError` in a sentence that names the feature that is wrong."""
+    """Return the polygons of a GeoJSON file. Raises `InputError` that names the wrong feature."""
     name = str(path)
     document = _document(Path(path))
     stated = _stated_crs(name, document) if isinstance(document, dict) else None
@@ -86,7 +87,7 @@ def read_geojson(path: str | Path) -> Features:
 
 
 def _document(path: Path) -> object:
-    """Return the JSON of a file, or say what the file is instead."""
+    """Return the JSON of a file. Raises `InputError` that says what the file is if it is no JSON."""
     if not path.exists():
         raise InputError(missing(path))
     if path.suffix.lower() in OTHER_FORMATS:
@@ -112,7 +113,7 @@ def _document(path: Path) -> object:
         return json.loads(data.decode("utf-8-sig"))
     except RecursionError:
         raise InputError(f"{path} is not GeoJSON: it is nested too deeply") from None
-    except ValueError as error:  # not UTF-8, no JSON, numbers of thousands of digits
+    except ValueError as error:  # the text is not UTF-8, is no JSON, or has numbers of thousands of digits
         several = f"; if it holds one feature per line: {_ogr(path, '')}" if "Extra data" in str(error) else ""
         raise InputError(f"{path} is not GeoJSON: {error}{several}") from None
 
@@ -124,7 +125,7 @@ def _ogr(path: Path, how: str = "-t_srs OGC:CRS84 ") -> str:
 
 
 def _features(name: str, document: object) -> list[tuple[object, Mapping[str, object]]]:
-    """Return (geometry, properties) of each feature."""
+    """Return (geometry, properties) of each feature. Raises `InputError` if the document is no GeoJSON."""
     if isinstance(document, dict) and "features" not in document:
         if document.get("type") in ("Topology", None) and not {"geometry", "coordinates"} & set(document):
             kind = f"its type is {document.get('type')!r}" if "type" in document else "it has no type"
@@ -147,7 +148,10 @@ def _features(name: str, document: object) -> list[tuple[object, Mapping[str, ob
 
 
 def _polygons(where: str, geometry: object, left_out: Counter[str]) -> Iterator[list[Ring]]:
-    """Yield the polygons of a geometry as lists of rings; count what is none in `left_out`."""
+    """Yield the polygons of a geometry as lists of rings, and count other geometries in `left_out`.
+
+    Raises `InputError` for a geometry of an unknown type.
+    """
     waiting = [geometry]
     while waiting:
         found = waiting.pop()
@@ -167,11 +171,11 @@ def _polygons(where: str, geometry: object, left_out: Counter[str]) -> Iterator[
             left_out["empty polygon"] += sum(not rings for rings in areas) or not areas
         else:
             raise InputError(f"{where} has a geometry of type {kind!r}; Polygon and MultiPolygon are read")
-    left_out += Counter()  # forgets what was counted 0 times
+    left_out += Counter()  # this removes kinds that were counted 0 times
 
 
 def _rings(where: str, part: object) -> list[Ring]:
-    """Return the closed rings of a polygon; none where the outer one has no area."""
+    """Return the closed rings of a polygon; [] if the outer ring has no area."""
     rings = [_ring(where, ring) for ring in _list(where, part)]
     return [ring for ring in rings if ring] if rings and rings[0] else []
 
@@ -185,7 +189,7 @@ def _ring(where: str, ring: Any) -> Ring:
         raise InputError(f"{where} holds a polygon that is none; coordinates are rings of [x, y] points") from None
     if not np.isfinite(points).all():
         raise InputError(f"{where} holds a coordinate that is no finite number")
-    # Rings that people type, and those of some programs, are left open.
+    # Rings that people type, and rings of some programs, are left open.
     if len(points) and (points[0] != points[-1]).any():
         points = np.concatenate([points, points[:1]])
     closed: Ring = points.tolist() if len(points) > 3 else []
@@ -199,7 +203,7 @@ def _list(where: str, value: object) -> list[object]:
 
 
 def _stated_crs(name: str, document: Mapping[str, object]) -> str | None:
-    """Return the CRS that a file names, None if it names none. Raises `InputError` if it is unknown."""
+    """Return the CRS that a file names; None if it names none. Raises `InputError` if the CRS is unknown."""
     member = document.get("crs")
     stated = member
     if isinstance(member, dict):

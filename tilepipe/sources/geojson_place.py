@@ -1,4 +1,4 @@
-"""Polygons of a GeoJSON file on an image: in which CRS they are, and where they lie on the image's own grid."""
+"""Places the polygons of a GeoJSON file on an image: finds their CRS, and carries them to the image's own grid."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tilepipe.sources.wrapped import frame_of
 from tilepipe.text import JSON
 
 LON_LAT = "OGC:CRS84"
-"""What GeoJSON is in where it does not say otherwise (RFC 7946)."""
+"""CRS of GeoJSON that names no other (RFC 7946)."""
 
 
 def frame(features: Features, known: Georeference | None, image: str) -> str | None:
-    """Return the CRS that polygons are in; None if an image has none, so that they are in its own numbers.
+    """Return the CRS that polygons are in; None if the image has no CRS, and so the polygons are in its own numbers.
 
-    Raises `InputError` if the file names a CRS and the image has none, or where numbers are no longitude and
-    latitude though the file says, or means by saying nothing, that they are.
+    Raises `InputError` if the file names a CRS and the image has none. Raises `InputError` too if numbers are no
+    longitude and latitude, though the file says that they are; a file that names no CRS says so.
     """
     own = known.crs if known else None
     if own is None:
@@ -44,10 +44,10 @@ def frame(features: Features, known: Georeference | None, image: str) -> str | N
 
 
 def placed(features: Features, image: Source) -> list[Geometry]:
-    """Return the polygons in the coordinates of an image's transform, or in its pixels where it has no position.
+    """Return the polygons in the coordinates of an image's transform, or in its pixels if it has no position.
 
     Polygons on a slide are in QuPath's frame, which begins at the corner of the slide's bounds. Raises `InputError`
-    where they cannot be carried to the image.
+    if the polygons cannot be carried to the image.
     """
     known = image.georeference
     stated = frame(features, known, image.name)
@@ -57,7 +57,7 @@ def placed(features: Features, image: Source) -> list[Geometry]:
 
 
 def on_canvas(features: Features, image: Source) -> list[Geometry]:
-    """Return polygons as they are written; those on a slide with bounds are moved from QuPath's frame to its pixels."""
+    """Return polygons as they are written; on a slide with bounds, move them from QuPath's frame to its pixels."""
     y, x = frame_of(image)
     geometries = [feature.geometry for feature in features.polygons]
     return [_moved(geometry, x, y) for geometry in geometries] if x or y else geometries
@@ -77,7 +77,7 @@ def points_of(geometry: Geometry) -> NDArray[np.float64]:
 
 def _check_degrees(features: Features, feature: Feature, own: str) -> None:
     points = points_of(feature.geometry)
-    # Up to 360, since longitudes from 0 to 360 are in use too.
+    # The limit is 360, since longitudes from 0 to 360 are in use too.
     far = (np.abs(points[:, 0]) > 360) | (np.abs(points[:, 1]) > 90)
     if not far.any():
         return
@@ -98,7 +98,10 @@ def _with_crs(path: str, own: str) -> str:
 
 
 def _carried(path: str, feature: Feature, stated: str, own: str) -> Geometry:
-    """Return a feature's polygons in the CRS `own`; x is always the first number, as GDAL has it."""
+    """Return a feature's polygons in the CRS `own`; x is always the first number, as in GDAL.
+
+    Raises `InputError` if a point cannot be carried to `own`.
+    """
     try:
         found: JSON = dict(transform_geom(stated, own, feature.geometry))
         if np.isfinite(points_of(found)).all():

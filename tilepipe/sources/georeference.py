@@ -1,4 +1,4 @@
-"""Where pixels lie on the earth: pixel size in metres, boxes from bounds, areas of interest from polygons."""
+"""Georeference: finds the place of pixels on the earth, their size in metres, and the boxes that bounds cover."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from tilepipe.text import setting
 
 WGS84 = "EPSG:4326"
 EQUATOR = 6378137.0
-"""Equatorial radius of the WGS 84 ellipsoid, metres."""
+"""Equatorial radius of the WGS 84 ellipsoid [metres]."""
 ECCENTRICITY2 = 0.0066943799901413165
-"""Its first eccentricity, squared."""
+"""Square of the first eccentricity of the WGS 84 ellipsoid."""
 Transform = tuple[float, float, float, float, float, float]
-"""(a, b, c, d, e, f) as in `Georeference.transform`."""
+"""Affine (a, b, c, d, e, f), as in `Georeference.transform`."""
 Place = TypeVar("Place", float, NDArray[np.float64])
-"""One coordinate of a position, or those of many."""
+"""Coordinate of one position, or of many positions."""
 EDGE_POINTS = 33
-"""Points per edge when bounds are carried over from another CRS, where straight edges become curves."""
+"""Number of points per edge when bounds are carried over from another CRS: straight edges become curves."""
 
 
 def georeference_of(dataset: DatasetReader) -> Georeference | None:
     """Return the position of an open rasterio dataset as its file says it; None if it says nothing.
 
-    Raises `InputError` for a position that is no numbers.
+    Raises `InputError` if a number of the position is not finite.
     """
     gcps, gcp_crs = dataset.gcps
     stated = [*tuple(dataset.transform)[:6], *(value for p in gcps for value in (p.row, p.col, p.x, p.y, p.z or 0.0))]
@@ -58,10 +58,10 @@ def georeference_of(dataset: DatasetReader) -> Georeference | None:
 
 
 def ground_resolution(known: Georeference | None, height: int, width: int) -> Resolution | None:
-    """Return the size of the middle pixel in metres on the ground; None without a CRS or a position.
+    """Return the size of the middle pixel on the ground [metres]; None if there is no CRS or no position.
 
-    Pixel neighbours are carried to longitude and latitude and measured on the WGS 84 ellipsoid, so degrees, Web
-    Mercator and rotated grids all come out as true metres along the image's own axes.
+    Points one pixel apart are carried to longitude and latitude, and their distance is measured on the WGS 84
+    ellipsoid. So degrees, Web Mercator and rotated grids all give true metres along the image's own axes.
     """
     if known is None or known.crs is None or (known.transform is None and len(known.gcps) < 3):
         return None
@@ -70,7 +70,7 @@ def ground_resolution(known: Georeference | None, height: int, width: int) -> Re
         xs, ys = to_crs(known, [y, y, y - 0.5, y + 0.5], [x - 0.5, x + 0.5, x, x])
         lon, lat = transform_points(CRS.from_wkt(known.crs), WGS84, xs, ys)
     except (CRSError, RasterioError, CPLE_BaseError):
-        return None  # a local or planetary CRS without a way to the earth
+        return None  # a local or planetary CRS cannot be carried to the earth
     across, down = _metres(lon[:2], lat[:2]), _metres(lon[2:], lat[2:])
     if not (0 < across < math.inf and 0 < down < math.inf):
         return None
@@ -78,10 +78,10 @@ def ground_resolution(known: Georeference | None, height: int, width: int) -> Re
 
 
 def to_crs(known: Georeference, rows: Sequence[float], columns: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return (x, y) in the image's CRS of pixel positions, whose whole numbers are pixel corners."""
+    """Return (x, y) in the image's CRS for pixel positions, whose whole numbers are pixel corners."""
     if known.transform is None:
         points = [GroundControlPoint(row=r, col=c, x=x, y=y, z=z) for r, c, x, y, z in known.gcps]
-        # Positions here are corners of pixels; rasterio means centres unless told.
+        # Positions here are corners of pixels; rasterio takes them for centres unless `offset` says otherwise.
         with GCPTransformer(points) as to_crs:
             xs, ys = to_crs.xy(list(rows), list(columns), offset="ul")
         return list(xs), list(ys)
@@ -94,7 +94,7 @@ def moved_rpcs(
 ) -> tuple[tuple[str, str], ...]:
     """Return RPCs of a grid whose pixel (0, 0) begins at `origin` (y, x) and whose pixels are `scale` (y, x) old ones.
 
-    Their offsets are those of pixel centres.
+    The offsets in RPCs are positions of pixel centres. The result is () if an offset or a scale is missing.
     """
     if not rpcs:
         return ()
@@ -110,20 +110,20 @@ def moved_rpcs(
 
 
 def placed(grid: Transform, columns: Place, rows: Place) -> tuple[Place, Place]:
-    """Return (x, y) of pixel positions (columns, rows)."""
+    """Return positions (x, y) for pixel positions (columns, rows)."""
     a, b, c, d, e, f = grid
     return a * columns + b * rows + c, d * columns + e * rows + f
 
 
 def pixels_at(grid: Transform, xs: Place, ys: Place) -> tuple[Place, Place]:
-    """Return (columns, rows) of positions (x, y)."""
+    """Return pixel positions (columns, rows) for positions (x, y)."""
     a, b, c, d, e, f = grid
     area = a * e - b * d
     return (e * (xs - c) - b * (ys - f)) / area, (a * (ys - f) - d * (xs - c)) / area
 
 
 def _metres(lon: Sequence[float], lat: Sequence[float]) -> float:
-    """Return the distance of two neighbouring points, by the ellipsoid's radii of curvature between them."""
+    """Return the distance of two neighbouring points [metres], by the ellipsoid's radii of curvature between them."""
     phi = math.radians((lat[0] + lat[1]) / 2)
     bend = 1 - ECCENTRICITY2 * math.sin(phi) ** 2
     north = math.radians(lat[1] - lat[0]) * EQUATOR * (1 - ECCENTRICITY2) / bend**1.5
@@ -148,8 +148,8 @@ def grid_of(source: Source) -> tuple[Transform, CRS | None]:
 def box_of_bounds(source: Source, bounds: Sequence[float], crs: str | None = None) -> Box:
     """Return the smallest box of whole pixels that covers `bounds` (left, bottom, right, top).
 
-    The box may reach beyond the image. `crs` is the CRS of the bounds, the image's own by default. Raises `UsageError`
-    if they do not meet the image or are no bounds, `InputError` if the image has no affine position.
+    The box may reach beyond the image. `crs` is the CRS of the bounds, by default the image's own. Raises `UsageError`
+    if the bounds do not meet the image or are no bounds, and `InputError` if the image has no affine position.
     """
     grid, own = grid_of(source)
     left, bottom, right, top = (float(value) for value in bounds)
@@ -188,7 +188,10 @@ def _carried(
 
 
 def cover(source: Source, grid: Transform, xs: NDArray[np.float64], ys: NDArray[np.float64], advice: str) -> Box:
-    """Return the box that covers points of the image's CRS and meets the image; `advice` is for points off it."""
+    """Return the box that covers points in the image's CRS and meets the image.
+
+    Raises `UsageError` with `advice` if the points lie off the image.
+    """
     columns, rows = pixels_at(grid, np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64))
     _, height, width = source.shape
     off = UsageError(
@@ -197,7 +200,7 @@ def cover(source: Source, grid: Transform, xs: NDArray[np.float64], ys: NDArray[
     )
     if not (np.isfinite(columns).all() and np.isfinite(rows).all()):
         raise off
-    # a millionth of a pixel of rounding must not add a row or column
+    # A rounding error of a millionth of a pixel must not add a row or column.
     y0, x0 = math.floor(rows.min() + 1e-6), math.floor(columns.min() + 1e-6)
     y1, x1 = math.ceil(rows.max() - 1e-6), math.ceil(columns.max() - 1e-6)
     found = Box(y0, x0, max(y1, y0 + 1), max(x1, x0 + 1))
@@ -216,7 +219,8 @@ def extent(grid: Transform, height: int, width: int) -> str:
 def disagreement(first: Georeference | None, second: Georeference | None, height: int, width: int) -> str:
     """Return how the positions of two grids of one size differ, in words; '' if they agree or one has none.
 
-    A hundredth of a pixel at every corner is agreement: programs round transforms, and spell one CRS in many ways.
+    Grids agree if every corner differs by at most a hundredth of a pixel: programs round transforms, and write one CRS
+    in many ways.
     """
     if first is None or second is None or apart(second, first, height, width) <= 0.01:
         return ""
@@ -228,10 +232,10 @@ def disagreement(first: Georeference | None, second: Georeference | None, height
 
 
 def apart(first: Georeference | None, second: Georeference | None, height: int, width: int) -> float:
-    """Return how far corners of two grids of one size lie apart at most, in pixels of the second.
+    """Return the largest distance between the corners of two grids of one size [pixels of the second grid].
 
-    0 where one has no transform; where only one has a CRS, numbers are compared as they are; infinity where the one
-    cannot be carried to the other.
+    The distance is 0 if a grid has no transform, and infinite if the first cannot be carried to the CRS of the second.
+    If only one grid has a CRS, the numbers are compared as they are.
     """
     if first is None or second is None or first.transform is None or second.transform is None:
         return 0.0

@@ -40,23 +40,23 @@ from tilepipe.sources.strip_cache import ROW_CACHE_BYTES, Striped, band_rows
 from tilepipe.text import JSON
 
 MAX_PAGES = 4096
-"""Pages of a file whose sizes are looked at."""
+"""Largest number of pages of a file whose sizes are looked at."""
 
 
 class GeoTiffSource:
     """A TIFF file as a source, at full resolution; its overviews are not used, averages are made from its pixels.
 
     `bands` picks bands by number from 1 (default: all but alpha). An alpha band, an internal or .msk mask, nodata and
-    non-finite floats decide `valid`. `resolution` overrides the pixel size in metres. `allow_driver` opens with another
-    GDAL driver, for instance "VRT": only for files you trust, as they may name others. `allow_palette` is for label
-    rasters: indices of a palette are read as they are, and numbers of any type. `scene` picks one of several images
-    (pages that are no overviews) from 0, by default the largest, which `notes` says. Pixels of one bit are 0 and 1, as
-    they are stored.
+    non-finite floats decide `valid`. `resolution` overrides the pixel size [metres]. `allow_driver` opens the file with
+    another GDAL driver, for instance "VRT"; use it only for files you trust, as such files may name others.
+    `allow_palette` is for label rasters: indices of a palette are read as they are, and numbers of any type are read.
+    `scene` picks one of several images (pages that are no overviews) from 0; by default the largest is read, and
+    `notes` says so. Pixels of one bit are 0 and 1, as they are stored.
     Raises `InputError` for files that are missing, truncated, no TIFF, of another dtype, or stored in too large pieces.
     """
 
     directory: int | None = None
-    """Byte offset of the one page that is read; None for what the file is opened as."""
+    """Byte offset of the one page that is read; None if the file is opened as a whole."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class GeoTiffSource:
                 self.resolution = printed_resolution(dataset.tags())
 
     def _choose(self, scene: int | None) -> None:
-        """Take one image of a file that holds several."""
+        """Choose one image of a file that holds several."""
         self.selected: dict[str, int] = {}
         self.notes: tuple[str, ...] = ()
         if self.directory is not None or self._driver != "GTiff":
@@ -118,7 +118,7 @@ class GeoTiffSource:
                 "Convert it: gdal_translate -expand rgb in.tif out.tif"
             )
         remedy = "Convert it: gdal_translate -ot Float32 in.tif out.tif, or rio convert --dtype float32 in.tif out.tif"
-        labels = allow_palette and np.dtype(dataset.dtypes[0]).kind in "uif"  # class numbers, of any type
+        labels = allow_palette and np.dtype(dataset.dtypes[0]).kind in "uif"  # labels are class numbers, of any type
         found = np.dtype(dataset.dtypes[0]) if labels else check_dtype(self.name, dataset.dtypes[0], remedy)
         self.dtype: DType = found
         self.shape = (len(self._bands), int(dataset.height), int(dataset.width))
@@ -129,7 +129,7 @@ class GeoTiffSource:
         self._lay_out(dataset)
 
     def _named(self, dataset: DatasetReader) -> tuple[Band, ...]:
-        """Return what the file calls its bands; what it leaves open is taken from a STAC item beside it."""
+        """Return the file's names and colours of its bands; missing ones are taken from a STAC item beside the file."""
         told = stac_bands(self._stamp.path, dataset.count) or [("", "")] * dataset.count
         return tuple(
             Band(description or name, common if common and colour.name in UNDEFINED else colour.name)
@@ -139,7 +139,7 @@ class GeoTiffSource:
     def _contents(self, dataset: DatasetReader) -> list[str]:
         """Return the files whose bytes hold pixels or masks; of side files only the values that are read count.
 
-        A TIFF's own list of files is not asked for: GDAL would open what its metadata names as overviews.
+        A TIFF's own list of files is not asked for: GDAL would open the overviews that the metadata names.
         """
         if self._driver == "GTiff":
             mask = f"{self._stamp.path}.msk"
@@ -161,7 +161,7 @@ class GeoTiffSource:
         self._band_rows = 0
         self._large = max(stored, block_bytes) > LARGE_PIECE_BYTES
         self.cache_bytes = GDAL_CACHE_BYTES + decoding_bytes(max(stored, block_bytes), stored)
-        """Memory that the reader keeps in a process, over all threads, beyond the pixels it returns."""
+        """Memory that the reader keeps in a process, over all threads, beyond the pixels it returns [bytes]."""
         if self.striped:
             row_bytes = self.shape[0] * whole_width * self.dtype.itemsize
             self._band_rows = band_rows(whole_height, row_bytes, height)
@@ -179,13 +179,13 @@ class GeoTiffSource:
 
     @property
     def files(self) -> list[Path]:
-        """The file and those beside it that GDAL reads."""
+        """Paths of the file and of the files beside it that GDAL reads."""
         return [*(Path(file) for file in self._files), *side_files(self._stamp.path)]
 
     def read(self, box: Box) -> Pixels:
         """Return the pixels of `box`, (bands, box.height, box.width), reflected outside the image.
 
-        Raises `InputError` naming file and box where they cannot be decoded.
+        Raises `InputError`, which names file and box, if the pixels cannot be decoded.
         """
         return read_reflected(box, *self.shape[1:], lambda inside: self._read("pixels", inside))
 
@@ -194,8 +194,8 @@ class GeoTiffSource:
         inside = box & Box.of_shape(*self.shape[1:])
         mask: NDArray[np.bool_] | None = None
         if inside is not None and self._mask == "nodata":
-            # As GDAL's dataset mask has it: a pixel holds no data only if all its bands say so, as the value alone is
-            # an ordinary one in a single band.
+            # This is the rule of GDAL's dataset mask: a pixel holds no data only if all its bands hold the nodata
+            # value, since in a single band it may be an ordinary value.
             mask = (self._read("pixels", inside) != self._nodatas[0]).any(axis=0)
         elif inside is not None and self._mask != "none":
             mask = self._read(self._mask, inside) > 0
@@ -211,11 +211,11 @@ class GeoTiffSource:
 
     @property
     def nodata(self) -> float | None:
-        """Value that stands for no image data; None if the file has none, or says it by a mask or alpha."""
+        """Value that stands for no image data; None if the file has no such value, or uses a mask or alpha."""
         return self._nodatas[0] if self._mask == "nodata" else None
 
     def coarser(self, height: int, width: int) -> Source:
-        """Return itself: how overviews were made is not known, so they are not used."""
+        """Return this source: nobody knows how overviews were made, so they are not used."""
         return self
 
     def identity(self) -> JSON:

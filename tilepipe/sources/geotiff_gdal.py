@@ -1,4 +1,4 @@
-"""GDAL as it is used here: its options, what the threads of a process share, and its errors as sentences."""
+"""Uses GDAL: sets its options, keeps the handles that threads of a process share, and turns errors into sentences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tilepipe.sources.handles import Handles
 from tilepipe.sources.strip_cache import RowCache
 
 GDAL_CACHE_BYTES = 64 << 20
-"""GDAL's block cache for the whole process; GDAL's own default is 5 % of the machine's memory."""
+"""Size of GDAL's block cache for the whole process [bytes]; GDAL's own default is 5 % of the machine's memory."""
 
 OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # look for sidecars by name, do not list folders
@@ -31,20 +31,26 @@ OPTIONS = {
 
 
 class Damage(logging.Handler):
-    """Hears GDAL's warnings in rasterio's log: a JPEG tile that ends early gives grey pixels and just a warning."""
+    """A handler that hears GDAL's warnings in rasterio's log.
+
+    A JPEG tile that ends early gives grey pixels and a warning, but no error.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.heard = threading.local()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep what is said of JPEG data for the thread that reads."""
+        """Keep a warning about JPEG data for the thread that reads."""
         if "JPEGLib" in record.getMessage():
             self.heard.text = record.getMessage()
 
 
 class Mine:
-    """What the threads of one process share; a forked process gets its own, as locks and handles do not survive."""
+    """Handles, locks and rows that the threads of one process share.
+
+    A forked process gets its own, since locks and handles do not survive a fork.
+    """
 
     def __init__(self) -> None:
         self.damage = Damage()
@@ -55,18 +61,18 @@ class Mine:
         self.striped: Handles[DatasetReader] = Handles(lambda dataset: dataset.close(), shared=True)
         self.large: Handles[DatasetReader] = Handles(lambda dataset: dataset.close(), 1, shared=True)
         self.alone = threading.Lock()
-        """Held while a large piece is decoded: a handle keeps the last one."""
+        """Lock that is held while a large piece is decoded: a handle keeps the last piece."""
 
 
 @lru_cache(maxsize=1)
 def mine(process: int) -> Mine:
-    """Return what the threads of `process`, this one, share."""
+    """Return the handles, locks and rows that the threads of this `process` share."""
     return Mine()
 
 
 @contextmanager
 def gdal(path: str, doing: str) -> Iterator[None]:
-    """Set GDAL's options for this thread, and turn its errors into an `InputError` that says what was being done."""
+    """Set GDAL's options for this thread. Raises `InputError` for GDAL's errors, and says what was being done."""
     with rasterio.Env(**OPTIONS):
         set_gdal_config("GDAL_CACHEMAX", GDAL_CACHE_BYTES)
         heard = mine(os.getpid()).damage.heard
@@ -86,7 +92,10 @@ def gdal(path: str, doing: str) -> Iterator[None]:
 
 
 def open_dataset(path: str, driver: str) -> DatasetReader:
-    """Open a raster with one named driver: nothing is guessed, no handle is shared, and no position is no warning."""
+    """Open a raster with one named driver.
+
+    No format is guessed, no handle is shared, and a raster without a position gives no warning.
+    """
     with mine(os.getpid()).opening, warnings.catch_warnings():  # the lock, as catch_warnings is not safe under threads
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(path, driver=driver, sharing=False)
@@ -94,7 +103,7 @@ def open_dataset(path: str, driver: str) -> DatasetReader:
 
 @contextmanager
 def rows_forgotten() -> Iterator[None]:
-    """Let go of decoded rows in the end, since rows of images that are done would fill the cache of rows."""
+    """Drop decoded rows at the end, since rows of finished images would fill the cache of rows."""
     try:
         yield
     finally:

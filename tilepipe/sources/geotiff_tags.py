@@ -1,4 +1,4 @@
-"""What an open raster says of its bands, its mask and the size of its pixels."""
+"""Reads from an open raster's tags its bands, its kind of mask and the size of its pixels."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tilepipe.sources.base import Resolution
 from tilepipe.sources.checks import pick_bands as named_bands
 
 LARGEST_PRINTED = 20.0
-"""Micrometres; resolution tags that state larger pixels are those of a print or a screen (300 dpi is 85)."""
+"""Largest pixel size of a microscope [micrometres]; larger pixels are for a print or a screen (300 dpi is 85)."""
 IMAGEJ_UNITS = {"micron": 1.0, "um": 1.0, "µm": 1.0, "\\u00B5m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
-"""Micrometres of ImageJ's words for units."""
+"""Micrometres in one unit, by ImageJ's word for the unit."""
 
 
 def printed_resolution(tags: Mapping[str, str]) -> Resolution | None:
     """Return the pixel size that the resolution tags of a TIFF without a position state, as microscopes write them.
 
-    None if they state none, or one of a print or a screen: coarser than `LARGEST_PRINTED`.
+    None if the tags state no size, or a size above `LARGEST_PRINTED`, which is for a print or a screen.
     """
     unit = {"2": 25400.0, "3": 10000.0}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "2")[:1])
     if tags.get("TIFFTAG_IMAGEDESCRIPTION", "").startswith("ImageJ"):
@@ -38,7 +38,10 @@ def printed_resolution(tags: Mapping[str, str]) -> Resolution | None:
 
 
 def pick_bands(name: str, dataset: DatasetReader, bands: Sequence[int] | None) -> list[int]:
-    """Return band numbers from 1: those asked for, or all that are not alpha."""
+    """Return band numbers from 1: the bands asked for, or all bands that are not alpha.
+
+    Raises `UsageError` for a band that is not there.
+    """
     if bands is None:
         found = [
             k for k, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning != ColorInterp.alpha
@@ -48,17 +51,21 @@ def pick_bands(name: str, dataset: DatasetReader, bands: Sequence[int] | None) -
 
 
 def is_one_bit(dataset: DatasetReader) -> bool:
-    """Return whether the palette is the black and white that GDAL gives to every image of one bit: it has values."""
+    """Return whether the palette is the black and white that GDAL gives to every image of one bit.
+
+    Such an image holds the values 0 and 1, and no indices of a palette.
+    """
     if dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") != "1":
         return False
     return {tuple(dataset.colormap(1)[value][:3]) for value in (0, 1)} == {(0, 0, 0), (255, 255, 255)}
 
 
 def mask_kind(dataset: DatasetReader, bands: Sequence[int]) -> str:
-    """Return where validity comes from, in the order of GDAL's RFC 15.
+    """Return the kind of mask that decides validity, in the order of GDAL's RFC 15.
 
-    'mask': the mask of the dataset or its alpha band; 'nodata': pixels that are not one whole number in each band;
-    'bands': GDAL's masks of the bands, as only GDAL knows how it rounds and compares other nodata values; or 'none'.
+    'mask' is the mask of the dataset or its alpha band. 'nodata' means that a pixel is valid unless all bands hold one
+    whole number. 'bands' stands for GDAL's masks of the bands: only GDAL knows how it rounds and compares other nodata
+    values. 'none' means that there is no mask.
     """
     flags = dataset.mask_flag_enums[bands[0] - 1]
     alpha = [k for k, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning == ColorInterp.alpha]

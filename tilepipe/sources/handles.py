@@ -1,4 +1,4 @@
-"""Files as sources know them: their stamp, their content, and open handles per thread."""
+"""Keeps track of the files of sources: their stamps, the hashes of their content, and open handles per thread."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from tilepipe.text import missing
 T = TypeVar("T")
 
 HANDLES_PER_THREAD = 8
-"""Files one thread keeps open; the least recently used one is closed beyond that."""
+"""Largest number of files that one thread keeps open; beyond it, the least recently used file is closed."""
 
 
 class Stamp(NamedTuple):
-    """Which file, and which state of it: a file that is replaced gets another stamp."""
+    """A file and its state: a file that is replaced gets another stamp."""
 
     path: str
     size: int
     changed: int
-    """Time of the last change of the content, ns."""
+    """Time of the last change of the content [ns]."""
     inode: int
     touched: int
-    """Time of the last change of content, name or rights, ns: a writer cannot set it back."""
+    """Time of the last change of content, name or rights [ns]; a writer cannot set it back."""
 
 
 def stamp(path: str | Path) -> Stamp:
-    """Return the stamp of a file. Raises `InputError` if there is none, or a pipe or a device instead."""
+    """Return the stamp of a file. Raises `InputError` if there is no file, or if it is a pipe or a device."""
     refuse_special(path)
     try:
         found = os.stat(path)
@@ -48,7 +48,7 @@ def stamp(path: str | Path) -> Stamp:
 
 def unchanged(known: Stamp) -> Stamp:
     """Return `known`. Raises `InputError` if the file was replaced or written to since."""
-    # Without the time of the last change of status: a renamed folder or another owner changes it, and no pixel.
+    # The last field is left out: a renamed folder or another owner changes the time of status, but no pixel.
     if stamp(known.path)[:-1] != known[:-1]:
         raise InputError(f"{known.path} changed while it was being read; start again once it is complete")
     return known
@@ -56,25 +56,28 @@ def unchanged(known: Stamp) -> Stamp:
 
 @lru_cache(maxsize=256)
 def content_sha256(known: Stamp) -> str:
-    """Return the sha256 of a file's bytes; computed once per state of the file in a process."""
+    """Return the sha256 of a file's bytes; it is computed once per state of the file in a process."""
     with open(known.path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Handles(Generic[T]):
-    """Open files, for each thread its own; a forked process opens its own too.
+    """Open files, one set for each thread; a forked process opens its own files too.
 
     Libraries that decode images keep state in a handle: sharing one between threads gives wrong pixels.
     """
 
     def __init__(self, close: Callable[[T], object], limit: int = HANDLES_PER_THREAD, *, shared: bool = False) -> None:
-        """`shared`: one handle for all threads; the caller lets one thread in at a time."""
+        """Keep at most `limit` files open, closed by `close`.
+
+        If `shared`, all threads use one set of files, and the caller lets in one thread at a time.
+        """
         self._close = close
         self._limit = limit
         self._local = SimpleNamespace() if shared else threading.local()
 
     def get(self, key: Hashable, opened: Callable[[], T]) -> T:
-        """Return this thread's handle for `key`, made by `opened` where there is none yet."""
+        """Return this thread's handle for `key`; `opened` makes it if there is none yet."""
         mine = self._mine()
         if key not in mine:
             mine[key] = opened()

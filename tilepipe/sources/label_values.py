@@ -1,4 +1,4 @@
-"""Label values of any raster: whole numbers of every type, and what a file says has no label."""
+"""Reads label values from any raster: whole numbers of every type, and the class that is nodata."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tilepipe.errors import InputError
 from tilepipe.sources.base import Source
 
 MOST = 2.0**53
-"""Whole numbers up to here are exact in every type."""
+"""Largest label; whole numbers up to this are exact in float64."""
 
 
 def whole_numbers(source: Source, box: Box) -> NDArray[np.int64]:
@@ -32,6 +32,6 @@ def whole_numbers(source: Source, box: Box) -> NDArray[np.int64]:
 
 
 def nodata_class(source: Source, classes: int) -> int | None:
-    """Return the class whose value a raster says to be nodata, as many tools do with 0; None if there is none."""
+    """Return the class whose value is a raster's nodata value (many tools use 0); None if there is no such class."""
     nodata = getattr(source, "nodata", None)
     return next((k for k in range(classes) if k == nodata), None)

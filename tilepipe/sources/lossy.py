@@ -1,4 +1,4 @@
-"""Whether a raster holds exactly the values that were written, by what the file says of its compression."""
+"""Tells from a raster's compression whether its values are exactly the values that were written."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 HEAD = 256
-"""Bytes that hold the header of a piece compressed by LERC."""
+"""Size of the start of a piece that holds the header of LERC [bytes]."""
 
 
 def is_lossy(dataset: Any, path: str) -> bool:
     """Return whether the values of a TIFF, opened by rasterio from `path`, may differ from those that were written.
 
-    LERC keeps whole numbers exactly while the error that it allows is below 1, and fractions only if none is allowed.
+    LERC keeps whole numbers exactly if the allowed error is below 1, and fractions only if the allowed error is 0.
     """
     stored = dataset.tags(ns="IMAGE_STRUCTURE")
     compression = stored.get("COMPRESSION", "")
@@ -28,9 +28,9 @@ def is_lossy(dataset: Any, path: str) -> bool:
 
 
 def _error_of_first_piece(dataset: Any, path: str) -> float:
-    """Return the largest error that LERC was allowed, by the header of the first piece: not all programs state it.
+    """Return the largest error that LERC was allowed, from the header of the first piece.
 
-    0.0 if the piece is not stored, or lies in Zstandard, which is not unpacked here.
+    The result is 0.0 if the piece is not stored, or is packed by Zstandard, which is not unpacked here.
     """
     offset, size = (dataset.get_tag_item(f"BLOCK_{word}_0_0", "TIFF", 1) for word in ("OFFSET", "SIZE"))
     if not offset or not size or not int(size):
@@ -44,7 +44,7 @@ def _error_of_first_piece(dataset: Any, path: str) -> float:
 
 
 def error_of_lerc(piece: bytes) -> float:
-    """Return the largest error that a piece of Lerc2 states (https://github.com/Esri/lerc), else 0.0."""
+    """Return the largest error that a piece of Lerc2 states (https://github.com/Esri/lerc); 0.0 for other bytes."""
     if not piece.startswith(b"Lerc2 "):
         return 0.0
     version = int.from_bytes(piece[6:10], "little")

@@ -1,4 +1,4 @@
-"""Masks: areas of an image that labels are asked for, and what counts as image data beyond what its file says."""
+"""Masks: areas of an image that labels are asked for, and the user's corrections of what counts as image data."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tilepipe.sources.wrapped import Wrapped
 from tilepipe.text import JSON
 
 TISSUE_SIDE = 2048
-"""Longest side in pixels of the small image in which tissue is looked for."""
+"""Longest side of the small image in which tissue is looked for [pixels]."""
 
 SMALLEST = 64 * 64
-"""Pixels below which a part whose validity cannot be read is not divided any more."""
+"""Number of pixels up to which a part whose validity cannot be read is not divided any more."""
 
 
 class Mask(Protocol):
@@ -39,12 +39,13 @@ class Mask(Protocol):
 
 
 class Masked(Wrapped):
-    """`source` with what it says of its image data corrected by the user: everything is, or all but one value."""
+    """`source` with image data as the user says: every pixel holds image data, or every pixel but one value."""
 
     def __init__(self, source: Source, nodata: float | None) -> None:
-        """With None every pixel is image data; else those that the source says and that are not `nodata` in each band.
+        """Take `nodata`: if it is None, every pixel is image data.
 
-        Floats are compared as GDAL compares nodata: equal but for two units of rounding.
+        If it is a number, a pixel is image data if the source says so and not every band holds `nodata`. Floats are
+        compared as GDAL compares nodata: they may differ by two units of rounding.
         """
         super().__init__(source)
         self.nodata = nodata
@@ -67,11 +68,14 @@ class Masked(Wrapped):
         return usable(mask, box, *self.shape[1:])
 
     def coarser(self, height: int, width: int) -> Source:
-        """Return the source's smaller version if everything is image data; a value is looked for at full resolution."""
+        """Return the source's smaller version if every pixel is image data; if not, return this source.
+
+        A nodata value is looked for at full resolution.
+        """
         return self if self.nodata is not None else Masked(self.source.coarser(height, width), None)
 
     def identity(self) -> JSON:
-        """As the source, with what is said of its data."""
+        """Return the source's identity and the nodata value."""
         return {**identity_of(self.source), "nodata": "none" if self.nodata is None else repr(self.nodata)}
 
 
@@ -79,15 +83,15 @@ def _equal(pixels: Pixels, value: float) -> NDArray[np.bool_]:
     if pixels.dtype.kind != "f":
         return np.asarray(pixels == value)
     one, two = pixels, np.asarray(value, pixels.dtype)
-    with np.errstate(invalid="ignore", over="ignore"):  # GDAL's own formula, overflow and all
+    with np.errstate(invalid="ignore", over="ignore"):  # this is GDAL's own formula, with its overflow
         near = np.abs(one - two) < 2 * np.finfo(np.float32).eps * np.abs(one + two)
     return np.asarray((one == two) | near)
 
 
 def readable(valid: Callable[[Box], NDArray[np.bool_] | None], box: Box) -> NDArray[np.bool_]:
-    """Return where `box`, inside the image, holds image data; True also where that cannot be read.
+    """Return True where `box`, inside the image, holds image data or cannot be read, (box.height, box.width).
 
-    A part that cannot be read is looked at more closely: only tiles that cannot be read are to fail.
+    A part that cannot be read is divided and read again, so that only tiles that cannot be read fail.
     """
     try:
         mask = valid(box)
@@ -113,16 +117,16 @@ def under_centres(pixels: NDArray[np.int64], size: int, grid: int) -> NDArray[np
 
 
 class OnGrid:
-    """A mask of `size` (height, width) pixels seen on another grid: that of the pixel under each centre."""
+    """A mask of `size` (height, width) pixels on another grid, whose pixels take the mask under their centres."""
 
     def __init__(self, mask: Mask, size: tuple[int, int], grid: tuple[int, int]) -> None:
-        """`grid` is (height, width) of the other grid."""
+        """Take `size`, (height, width) of the mask, and `grid`, (height, width) of the other grid [pixels]."""
         self.mask = mask
         self.size = size
         self.grid = grid
 
     def __call__(self, box: Box) -> NDArray[np.bool_]:
-        """Return the mask of `box`, pixels of the other grid."""
+        """Return the mask of `box`, which counts pixels of the other grid, (box.height, box.width)."""
         rows = under_centres(np.arange(box.y0, box.y1), self.size[0], self.grid[0])
         columns = under_centres(np.arange(box.x0, box.x1), self.size[1], self.grid[1])
         hull = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
@@ -138,7 +142,7 @@ class Bitmap:
         self.shape = (height, width)
 
     def __call__(self, box: Box) -> NDArray[np.bool_]:
-        """Return the mask of `box`."""
+        """Return the mask of `box`, (box.height, box.width)."""
         (h, w), (height, width) = self.small.shape, self.shape
         rows = np.arange(box.y0, box.y1) * h // height
         columns = np.arange(box.x0, box.x1) * w // width
@@ -152,7 +156,7 @@ class Bitmap:
         return np.asarray(count[cells.ends] > count[cells.begins])
 
     def share(self, box: Box) -> float:
-        """Return about which share of `box` lies in the area, 0 to 1."""
+        """Return approximately the share of `box` that lies in the area, 0 to 1."""
         (h, w), (height, width) = self.small.shape, self.shape
         rows = slice(box.y0 * h // height, (box.y1 - 1) * h // height + 1)
         columns = slice(box.x0 * w // width, (box.x1 - 1) * w // width + 1)
@@ -160,10 +164,10 @@ class Bitmap:
 
 
 class Tissue(Bitmap):
-    """Where there is tissue, grown by a margin."""
+    """The area of tissue, grown by a margin."""
 
     def __init__(self, found: NDArray[np.bool_], radius: int, height: int, width: int) -> None:
-        """`found` (h, w) is tissue on a small image of the whole; `radius` is the margin in its pixels."""
+        """Take `found` (h, w), True for tissue on a small image of the whole, and the margin `radius` in its pixels."""
         super().__init__(_grown(found, radius) if radius else found, height, width)
         self.found = found
 
@@ -179,9 +183,9 @@ class Tissue(Bitmap):
 
 
 def tissue(source: Source, margin: float) -> Tissue:
-    """Return where there is tissue on a bright slide: saturation above Otsu's threshold, grown by `margin` pixels.
+    """Return the area of tissue on a bright slide: saturation above Otsu's threshold, grown by `margin` pixels.
 
-    The threshold is capped so that faint fat and pale stain stay in. Raises `InputError` when it is not RGB uint8.
+    The threshold is capped so that faint fat and pale stain stay in. Raises `InputError` if it is not RGB uint8.
     """
     bands, height, width = source.shape
     if bands != 3 or source.dtype != np.uint8:

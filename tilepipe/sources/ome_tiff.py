@@ -1,4 +1,4 @@
-"""TiffSource: OME-TIFF. tifffile says which pages make up the image and its levels, GDAL decodes each page."""
+"""TiffSource: reads OME-TIFF. tifffile finds the pages of the image and its levels, and GDAL decodes each page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tilepipe.sources.handles import stamp
 from tilepipe.text import JSON
 
 MICROMETRES = {"Å": 1e-4, "nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "in": 25400.0}
-"""Units of PhysicalSizeX and PhysicalSizeY; µm where none is given (OME schema 2016-06)."""
+"""Micrometres in one unit of PhysicalSizeX and PhysicalSizeY; the default unit is µm (OME schema 2016-06)."""
 
 
 def is_ome_tiff(path: str | Path) -> bool:
@@ -35,7 +35,10 @@ def is_ome_tiff(path: str | Path) -> bool:
 
 
 class Planes:
-    """Pages of a TIFF file that make up one level of an image, as a source; bands in page order."""
+    """Pages of a TIFF file that make up one level of an image, as a source; the bands are in page order.
+
+    Raises `InputError` if the pages differ in size or type.
+    """
 
     def __init__(self, name: str, pages: Sequence[GeoTiffSource], resolution: Resolution | None) -> None:
         self.name = name
@@ -51,22 +54,22 @@ class Planes:
 
     @property
     def dtype(self) -> DType:
-        """Of the pixels."""
+        """Type of the pixels."""
         return self.pages[0].dtype
 
     @property
     def lossy(self) -> bool:
-        """Whether the pixels may differ from those that were written."""
+        """Whether the pixels may differ from the written values."""
         return any(page.lossy for page in self.pages)
 
     @property
     def cache_bytes(self) -> int:
-        """Memory that the reader keeps in a process beyond the pixels it returns."""
+        """Memory that the reader keeps in a process beyond the pixels it returns [bytes]."""
         return max(page.cache_bytes for page in self.pages)
 
     @property
     def georeference(self) -> Georeference | None:
-        """None."""
+        """None: the image has no position on the earth."""
         return None
 
     def read(self, box: Box) -> Pixels:
@@ -74,7 +77,7 @@ class Planes:
         return np.concatenate([page.read(box) for page in self.pages])
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return True where all channels hold image data, or None when they do everywhere."""
+        """Return True where all channels hold image data, (box.height, box.width); None if all pixels do."""
         masks = [mask for mask in (page.valid(box) for page in self.pages) if mask is not None]
         return np.logical_and.reduce(masks) if masks else None
 
@@ -84,21 +87,21 @@ class Planes:
         return all(page.complete for page in self.pages)
 
     def coarser(self, height: int, width: int) -> Source:
-        """Return itself."""
+        """Return this source."""
         return self
 
     def identity(self) -> JSON:
-        """Return the first page's identity and where the pages lie."""
+        """Return the first page's identity and the offsets of the pages."""
         return {**self.pages[0].identity(), "pages": [page.directory for page in self.pages]}
 
 
 class TiffSource(Planes):
     """An OME-TIFF image as a source, with its pyramid (SubIFDs or series levels).
 
-    `bands` picks channels by number from 1; `scene` picks one of several images from 0, by default the largest, which
-    `notes` says; `z` and `t` pick planes from 0, and must be given where there is more than one. `mpp` overrides
-    micrometres per pixel, one number or (y, x). Raises `InputError` if the file's pages are not an image that is
-    read, or lie in other files.
+    `bands` picks channels by number from 1. `scene` picks one of several images from 0; by default the largest is read,
+    and `notes` says so. `z` and `t` pick planes from 0, and must be given if there are several planes. `mpp` overrides
+    micrometres per pixel, one number or (y, x). Raises `InputError` if the file's pages do not make an image that can
+    be read, or lie in other files.
     """
 
     def __init__(
@@ -127,30 +130,30 @@ class TiffSource(Planes):
         super().__init__(str(path), self.levels[0].pages, found)
 
     def coarser(self, height: int, width: int) -> Source:
-        """Return the smallest level with at least `height` x `width` pixels; itself where that is the first."""
+        """Return the smallest level with at least `height` x `width` pixels; this source if that is the first level."""
         fit = [level for level in self.levels if level.shape[1] >= height and level.shape[2] >= width]
         return fit[-1] if fit and fit[-1] is not self.levels[0] else self
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the pixels of one image of a file lie."""
+    """The places of the pixels of one image of a file."""
 
     planes: list[list[int]]
     """File offsets of the pages of the channels, for each level."""
     sizes: list[tuple[int, int]]
-    """(height, width) of each level."""
+    """Size (height, width) of each level [pixels]."""
     resolution: Resolution | None
     """Pixel size of the first level."""
     scene: int | None
-    """Which image of the file, from 0; None if there is one."""
+    """Number of the image in the file, from 0; None if there is only one image."""
     notes: tuple[str, ...]
-    """What is to be said about the choice."""
+    """Sentences about the choice of the image."""
 
 
 def _layout(name: str, path: str, scene: int | None, picks: Mapping[str, int | None]) -> Layout:
     try:
-        # Without the other files of a set that the OME-XML names: nothing outside an image is opened.
+        # The other files of a set that the OME-XML names are left closed: nothing outside an image is opened.
         with tifffile.TiffFile(path, _multifile=False) as file:
             images = [one for one in file.series if {"height", "width"} <= set(one.sizes)]
             titles = [(str(one.name), one.sizes["height"], one.sizes["width"]) for one in images]
@@ -165,7 +168,7 @@ def _layout(name: str, path: str, scene: int | None, picks: Mapping[str, int | N
 
 
 def _channels(name: str, level: tifffile.TiffPageSeries, picks: Mapping[str, int | None]) -> list[int]:
-    """Return the offsets of the pages of the channels of one plane."""
+    """Return the offsets of the pages of the channels of one plane. Raises `InputError` if a page is missing."""
     lead = level.axes[: level.axes.index("Y")].replace("S", "")  # samples lie within a page
     if not set(lead) <= set("TCZ"):
         raise InputError(f"{name} has axes {level.axes}; Y, X and S with C, Z, T are read")
@@ -184,11 +187,11 @@ def _channels(name: str, level: tifffile.TiffPageSeries, picks: Mapping[str, int
 
 
 def physical_size(xml: str, image: int = 0, images: int = 1) -> Resolution | None:
-    """Return the pixel size of one of the `images` in OME-XML; None if either side is missing or no number."""
+    """Return the pixel size of one of the `images` in OME-XML; None if height or width is missing or no number."""
     try:
         found = [pixels.attrib for pixels in ElementTree.fromstring(xml).iterfind("{*}Image/{*}Pixels")]
         if images > 1 and len(found) != images:
-            return None  # some lie in other files: which is which is not known
+            return None  # some images lie in other files, so the order of the rest is not known
         y, x = (
             float(found[image][f"PhysicalSize{axis}"]) * MICROMETRES[found[image].get(f"PhysicalSize{axis}Unit", "µm")]
             for axis in "YX"

@@ -1,4 +1,4 @@
-"""open_source: the right source for a path, an array or a source."""
+"""open_source: finds the right source for a path, an array or a source."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import dask.array as da
 
 JPEG_2000 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
-"""How JPEG 2000 begins: a JP2 file, and a codestream alone."""
+"""First bytes of JPEG 2000: of a JP2 file, and of a codestream alone."""
 CHOICE = ("scene", "z", "t")
 """Options that pick one image of a file that holds several."""
 
@@ -81,7 +81,7 @@ def open_source(what: str | Path | Source | Array | da.Array | Arrayed, **option
     if isinstance(what, str | Path):
         kind = GeoTiffSource if "allow_driver" in options else _kind(str(what), Path(what))
     if kind not in (GeoTiffSource, PictureSource):
-        options.pop("allow_palette", None)  # other kinds have no palettes
+        options.pop("allow_palette", None)  # other kinds of image have no palettes
     if "mpp" in options and kind not in (SlideSource, TiffSource):
         options["resolution"] = given_resolution(options.pop("mpp"), "um")
     named = options.pop("bands") if _by_name(options.get("bands")) else None
@@ -123,7 +123,7 @@ def of_labels(source: Source) -> Source:
 
 
 def image_files(source: Source) -> list[Path]:
-    """Return the files and folders that a source reads, as far as it has any: nothing may be written over them."""
+    """Return the files and folders that a source reads, if it reads any; nothing may be written over them."""
     known = getattr(source, "files", None)
     if known is not None:
         return [Path(file) for file in known]
@@ -131,7 +131,7 @@ def image_files(source: Source) -> list[Path]:
 
 
 def _kind(name: str, path: Path) -> type:
-    """Return the source for a path by its content. Raises `InputError` if none fits."""
+    """Return the class of source for a path, by the file's content. Raises `InputError` if no class fits."""
     if "://" in name or name.startswith("/vsi"):
         raise InputError(f"{name} is not a file on this machine; download it first")
     if not path.exists():
@@ -178,11 +178,11 @@ NO_IMAGES = {
     ".npy": "it is an array; from Python: tp.segment(numpy.load(file), model, output)",
     ".onnx": "it is a model; give it as `model`",
 }
-"""What files are that are taken for images now and then, by their ending."""
+"""Descriptions of files that people sometimes take for images, by their ending."""
 
 
 def _what_else(start: bytes, suffix: str) -> str:
-    """Say what a file is that begins with `start` and is no image."""
+    """Return in words what a file is that begins with `start` and is no image."""
     if start.lstrip()[:1] == b"<":
         return "holds HTML or XML and no image, as failed downloads do; download the image again"
     if not start:
@@ -192,7 +192,7 @@ def _what_else(start: bytes, suffix: str) -> str:
 
 
 def _tiff_kind(path: Path) -> type:
-    """Return the source for a TIFF file: slide scanners' own formats, OME-TIFF, else GeoTIFF.
+    """Return the class of source for a TIFF file: for slide scanners' own formats, for OME-TIFF, or else for GeoTIFF.
 
     Plain pyramids of 8 bit RGB without a position on the earth are slides too.
     """

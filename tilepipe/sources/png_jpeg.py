@@ -1,4 +1,4 @@
-"""PictureSource: PNG and JPEG images, read whole."""
+"""PictureSource: reads PNG and JPEG images whole."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tilepipe.sources.handles import content_sha256, stamp
 from tilepipe.text import JSON
 
 MAX_PIXELS = 128 << 20
-"""Larger pictures are refused: they are decoded whole."""
+"""Largest number of pixels of a picture; a larger picture is refused, since pictures are decoded whole."""
 ROWS_PIXELS = 1 << 20
-"""Pixels that are converted at once."""
+"""Number of pixels that are converted at once."""
 JPEG = b"\xff\xd8\xff"
 MAGIC = (b"\x89PNG", JPEG)
 MODES = ("L", "RGB", "I;16", "1")
@@ -27,10 +27,10 @@ WITH_ALPHA = {"LA": "L", "RGBA": "RGB"}
 
 
 class PictureSource(ArraySource):
-    """A PNG or JPEG picture as a source: grey (1 band), RGB (3 bands), 8 or 16 bit; alpha 0 is not valid,
-    nor is the colour that a PNG without alpha names as transparent.
+    """A PNG or JPEG picture as a source: grey (1 band) or RGB (3 bands), 8 or 16 bit.
 
-    `allow_palette` reads the indices of a palette picture as they are (label pictures). The picture is taken as stored:
+    Pixels with alpha 0 are not valid, nor are pixels of the colour that a PNG without alpha names as transparent.
+    `allow_palette` reads the indices of a palette picture as they are (label pictures). The picture is read as stored:
     EXIF rotation and colour profiles are not applied. Raises `InputError` for other kinds and damaged files.
     """
 
@@ -46,7 +46,7 @@ class PictureSource(ArraySource):
             self.lossy = file.read(len(JPEG)) == JPEG
 
     def __getstate__(self) -> tuple[str, str, JSON]:
-        return self._stamp.path, self.name, self._options  # absolute: a worker has its own working folder
+        return self._stamp.path, self.name, self._options  # the path is absolute: a worker has its own working folder
 
     def __setstate__(self, state: tuple[str, str, JSON]) -> None:
         PictureSource.__init__(self, state[0], **state[2])
@@ -54,7 +54,7 @@ class PictureSource(ArraySource):
 
     @property
     def cache_bytes(self) -> int:
-        """Memory that decoding takes beside the pixels: the picture as Pillow holds it, colours in 4 bytes a pixel."""
+        """Memory that decoding takes beside the pixels [bytes]: Pillow's picture, colours in 4 bytes a pixel."""
         _, height, width = self.shape
         return max(super().cache_bytes, height * width * max(4 if self.shape[0] > 1 else 1, self.dtype.itemsize))
 
@@ -64,7 +64,8 @@ class PictureSource(ArraySource):
 
 
 Decoded = tuple[Pixels, NDArray[np.bool_] | None, str | None]
-"""(bands, y, x) pixels, where alpha is above 0 (None: everywhere), and what to say of alpha (None: there is none)."""
+"""Pixels (bands, y, x); a mask, True where alpha is above 0 (None if it is everywhere); a sentence about alpha, or
+None if there is no alpha."""
 
 
 def _decode(name: str, allow_palette: bool) -> Decoded:
@@ -107,7 +108,7 @@ def _planes(name: str, picture: Image.Image, allow_palette: bool) -> Decoded:
 
 
 def _said(counts: list[int]) -> str:
-    """Say what alpha holds, by how many pixels it has of each value."""
+    """Return a sentence about alpha; `counts` is the number of pixels of each value."""
     if any(counts[1:255]):
         return (
             "alpha holds other values than 0 and 255; pixels where it is 0 hold no data, the others are read as "
@@ -117,7 +118,7 @@ def _said(counts: list[int]) -> str:
 
 
 def _unpacked(picture: Image.Image) -> Pixels:
-    """Return (bands, y, x), converted some rows at a time: the whole would be copied twice over."""
+    """Return the pixels (bands, y, x), converted some rows at a time; the whole at once would be copied twice."""
     pixels: Pixels | None = None
     rows = max(1, ROWS_PIXELS // picture.width)
     for y in range(0, picture.height, rows):

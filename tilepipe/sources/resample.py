@@ -1,7 +1,7 @@
-"""A source at another resolution: area average when shrinking, bilinear when enlarging.
+"""Resampled: a source at another resolution, by area average when shrinking and bilinearly when enlarging.
 
-Every output pixel is a pure function of its global position: weights are exact integers per axis, applied in a fixed
-order, so two boxes agree on every pixel they share and a constant image stays that constant.
+Every output pixel depends only on its position in the image. Weights are exact integers per axis, applied in a fixed
+order. So two boxes agree on every pixel they share, and a constant image stays constant.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tilepipe.sources.taps import Taps, apply, averages, taps
 from tilepipe.text import JSON
 
 PIECE_VALUES = 4 << 20
-"""Source values (pixels x bands) taken at once while resampling; larger boxes are done in pieces."""
+"""Largest number of source values (pixels x bands) that are resampled at once; larger boxes are done in pieces."""
 
 
 class Resampled:
     """`source` resampled to `height` x `width` pixels that cover the same ground.
 
-    Each axis has one exact scale, source size / output size. Averages take valid pixels only, and a pixel is valid
-    where it covers one that is; where it covers none, it is the average of what the file holds there.
+    Each axis has one exact scale, source size / output size. Averages take valid pixels only, and a pixel is valid if
+    it covers a valid pixel. A pixel that covers no valid pixel is the average of the values that the file holds there.
     Integers are rounded half up. Raises `UsageError` for a size below 1 x 1.
     """
 
@@ -36,14 +36,14 @@ class Resampled:
         if min(height, width) < 1:
             raise UsageError(f"{source.name} cannot be resampled to {height} x {width} pixels; the least is 1 x 1")
         self.source = source
-        # From a level of the pyramid where there is one: averaging full resolution may decode a thousand times as
-        # many pixels.
+        # A level of the pyramid is used if there is one: averaging full resolution may decode a thousand times as many
+        # pixels.
         self._base = source.coarser(height, width)
         self._size = (height, width)
 
     @property
     def name(self) -> str:
-        """Of the source."""
+        """Name of the source."""
         return self.source.name
 
     @property
@@ -53,12 +53,12 @@ class Resampled:
 
     @property
     def dtype(self) -> DType:
-        """Of the source."""
+        """Type of the source's pixels."""
         return self.source.dtype
 
     @property
     def scale(self) -> tuple[float, float]:
-        """(y, x) pixels of the source per pixel."""
+        """Number (y, x) of pixels of the source per pixel."""
         _, height, width = self.source.shape
         return height / self._size[0], width / self._size[1]
 
@@ -89,7 +89,7 @@ class Resampled:
         return read_reflected(box, *self._size, self._pixels)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return True where a pixel covers image data of the source, or lies in it; None when all do."""
+        """Return True where a pixel covers image data of the source, or lies in it; None if all pixels do."""
         if self._base.shape[1:] == self._size:
             return self._base.valid(box)
         result = np.zeros(box.shape, dtype=np.bool_)
@@ -102,28 +102,28 @@ class Resampled:
         return None if result.all() else result
 
     def _covered(self, of: Taps, axis: int) -> Taps:
-        """Return the taps of an axis that pixels cover: all when shrinking, when enlarging the one under the centre."""
+        """Return the taps of an axis that pixels cover: all when shrinking, the one under the centre when enlarging."""
         if self._base.shape[1 + axis] >= self._size[axis]:
             return of
         upper = of.weight[:, 1] >= of.weight[:, 0]
         return Taps(of.index, np.stack([~upper, upper], axis=1).astype(np.float64))
 
     def coarser(self, height: int, width: int) -> Source:
-        """Return itself."""
+        """Return this source."""
         return self
 
     @property
     def cache_bytes(self) -> int:
-        """Memory that the source's reader keeps."""
+        """Memory that the source's reader keeps [bytes]."""
         return int(getattr(self._base, "cache_bytes", 0))
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the image that lie in each process."""
+        """Size of the part of the image that lies in the memory of each process [bytes]."""
         return int(getattr(self._base, "held_bytes", 0))
 
     def identity(self) -> JSON:
-        """Return the source's identity and the size it is resampled to."""
+        """Return the source's identity and the size that the source is resampled to."""
         return {"reader": "resampled", "size": list(self._size), "of": self.source.identity()}
 
     def _pixels(self, box: Box) -> Pixels:
@@ -164,8 +164,8 @@ class Resampled:
 def at_resolution(source: Source, resolution: float, unit: str, tolerance: float = 0.05) -> Source:
     """Return `source` with pixels of `resolution` `unit` ('m' or 'um').
 
-    Where the source itself or a level of its pyramid is within `tolerance` on both axes, its own pixels are used.
-    Raises `InputError` if the source does not say its pixel size, or says it in the other unit.
+    If the source or a level of its pyramid is within `tolerance` (a fraction) on both axes, the pixels of the source or
+    level are used. Raises `InputError` if the source does not say its pixel size, or says it in the other unit.
     """
     known = source.resolution
     if known is None:
@@ -185,7 +185,7 @@ def at_resolution(source: Source, resolution: float, unit: str, tolerance: float
 def fitting_shape(source: Source, known: Resolution, wanted: float, tolerance: float = 0.05) -> tuple[int, int]:
     """Return (height, width) of `source`, whose pixels are `known`, at pixels of `wanted`, in the same unit.
 
-    It is that of the source or of a level of its pyramid where that is within `tolerance` on both axes.
+    If the source or a level of its pyramid is within `tolerance` (a fraction) on both axes, its size is returned.
     """
     ratio_y, ratio_x = known.y / wanted, known.x / wanted
     if abs(ratio_y - 1) <= tolerance and abs(ratio_x - 1) <= tolerance:

@@ -12,13 +12,13 @@ from tilepipe.errors import InputError
 from tilepipe.sources.base import Source
 
 PLACES, SIDE = ((1, 3), (3, 7), (5, 1), (7, 5)), 64
-"""Patches that are looked at: (y, x) of their middle in eighths of the image; their side in pixels."""
+"""Patches that are looked at: (y, x) of their middle [eighths of the image], and their side [pixels]."""
 WHOLE = 512
-"""Side in pixels up to which an image, or its smallest level, is looked at whole."""
+"""Largest side of an image, or of its smallest level, that is looked at whole [pixels]."""
 OFTEN = 0.005
-"""Share of a sample that a value takes, at least, to stand for something."""
+"""Smallest share of a sample for a value that may stand for no data."""
 APART = 5.0
-"""Times the spread of all other values that such a value lies beyond them, at least."""
+"""Smallest distance of such a value from all other values, as a multiple of their spread."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class FillValue:
     """A value that is repeated far from all others, as -9999 among reflectances."""
 
     band: int
-    """Counted from 1."""
+    """Number of the band, counted from 1."""
     value: float
     share: float
-    """Of the sample, 0 to 1."""
+    """Share of the sample that holds the value, 0 to 1."""
     low: float
-    """Of the other values: nearly all lie between this and `high`."""
+    """Lower end of the other values: nearly all of them lie between `low` and `high`."""
     high: float
     alone: bool
-    """Whether other bands hold other values there: such pixels count as image data, whatever the file declares."""
+    """Whether other bands hold other values in these pixels: such pixels are image data, whatever the file declares."""
 
     def said(self, name: str, remedy: str) -> str:
         """Return a sentence about the image `name`; `remedy` is what to type."""
@@ -52,7 +52,7 @@ class Sample:
     """Pixels of some patches of an image."""
 
     pixels: NDArray[np.float64]
-    """Those that hold image data, (bands, pixels)."""
+    """Pixels that hold image data, (bands, pixels)."""
     share: float
     """Share of the pixels looked at that hold image data, 0 to 1."""
 
@@ -60,7 +60,7 @@ class Sample:
 def sample_of(source: Source) -> Sample | None:
     """Return pixels of some patches of an image; None for an image that is computed.
 
-    What cannot be read is left out: the run says that.
+    Patches that cannot be read are left out: the run reports them.
     """
     if getattr(source, "lazy", False):
         return None
@@ -89,9 +89,9 @@ def sample_of(source: Source) -> Sample | None:
 
 
 def fill_value(source: Source, sample: Sample | None) -> FillValue | None:
-    """Return a value that looks like one for no data, of the first band that has one; None if none has.
+    """Return a value that seems to stand for no data, of the first band that has such a value; None if no band has.
 
-    Eight bits hold none: 0 and 255 are ordinary there.
+    An image of 8 bits has no such value: 0 and 255 are ordinary there.
     """
     if sample is None or source.dtype == np.uint8:
         return None

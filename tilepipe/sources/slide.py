@@ -1,4 +1,4 @@
-"""SlideSource: whole-slide images as sources, in level-0 pixels of the full canvas."""
+"""SlideSource: reads whole-slide images in level-0 pixels of the full canvas."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tilepipe.sources.slide_file import READER, Painted, SlideFile
 from tilepipe.text import JSON
 
 DECODED_BLOCK = 512
-"""Levels above 0 are read in blocks of this size on a fixed grid, so a pixel never depends on the box asked."""
+"""Side of a block [pixels]: levels above 0 are read in blocks of a fixed grid, so no pixel depends on the box."""
 BLOCKS_PER_THREAD = 32
-"""Blocks of levels a thread keeps: at most 32 x 512 x 512 x 4 bytes (colours, mask) = 32 MiB."""
+"""Number of blocks of levels that a thread keeps: at most 32 x 512 x 512 x 4 bytes (colours, mask) = 32 MiB."""
 
 _masks: Handles[list[NDArray[np.bool_] | None]] = Handles(lambda _: None, limit=2)
 _blocks: Handles[Painted] = Handles(lambda _: None, limit=BLOCKS_PER_THREAD)
@@ -27,8 +27,8 @@ _blocks: Handles[Painted] = Handles(lambda _: None, limit=BLOCKS_PER_THREAD)
 class SlideSource:
     """A whole-slide image as a source: RGB uint8 at level 0, alpha composited on the slide's background or white.
 
-    The shape is that of the full level-0 canvas; pixels outside `openslide.bounds-*` or with alpha 0 are not valid.
-    `mpp` overrides micrometres per pixel, one number or (y, x); objective power is not taken for a pixel size.
+    The shape is the shape of the full level-0 canvas. Pixels outside `openslide.bounds-*` or with alpha 0 are not
+    valid. `mpp` overrides micrometres per pixel, one number or (y, x). Objective power is not taken for a pixel size.
     Raises `InputError` if OpenSlide cannot open or decode the slide.
     """
 
@@ -47,7 +47,7 @@ class SlideSource:
 
     @property
     def dtype(self) -> DType:
-        """uint8."""
+        """Type of the pixels: uint8."""
         return np.dtype(np.uint8)
 
     @property
@@ -57,7 +57,7 @@ class SlideSource:
 
     @property
     def cache_bytes(self) -> int:
-        """Memory in bytes that a process keeps beyond the pixels it returns, if one thread reads levels."""
+        """Memory that a process keeps beyond the pixels it returns, if one thread reads levels [bytes]."""
         return self.file.cache_bytes + BLOCKS_PER_THREAD * DECODED_BLOCK * DECODED_BLOCK * 4
 
     @property
@@ -73,12 +73,12 @@ class SlideSource:
     def read(self, box: Box) -> Pixels:
         """Return the colours of `box`, (3, box.height, box.width) uint8, reflected outside the canvas.
 
-        Raises `InputError` which names slide, level and box, if a tile cannot be decoded.
+        Raises `InputError`, which names slide, level and box, if a tile cannot be decoded.
         """
         return read_reflected(box, *self.shape[1:], self._colours)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return True where the slide was scanned: alpha above 0 and inside its bounds; None if all is."""
+        """Return True where the slide was scanned, with alpha above 0 and inside its bounds; None if all were."""
         inside = box & Box.of_shape(*self.shape[1:])
         mask = None
         if inside is not None and inside & self.bounds:
@@ -89,7 +89,7 @@ class SlideSource:
         return usable(mask, box, *self.shape[1:])
 
     def coarser(self, height: int, width: int) -> Source:
-        """Return the smallest level with at least `height` x `width` pixels; itself if that is level 0."""
+        """Return the smallest level with at least `height` x `width` pixels; this source if that is level 0."""
         fit = [k for k, (h, w) in enumerate(self.levels) if h >= height and w >= width]
         return SlideLevel(self, fit[-1]) if fit and fit[-1] > 0 else self
 
@@ -109,7 +109,7 @@ class SlideSource:
 
 
 class SlideLevel:
-    """A level of a slide as a source that covers the same ground; its pixels do not depend on the box asked."""
+    """A level of a slide as a source that covers the same ground; no pixel depends on the box that is read."""
 
     def __init__(self, slide: SlideSource, level: int) -> None:
         self.slide = slide
@@ -123,27 +123,27 @@ class SlideLevel:
 
     @property
     def dtype(self) -> DType:
-        """uint8."""
+        """Type of the pixels: uint8."""
         return self.slide.dtype
 
     @property
     def resolution(self) -> Resolution | None:
-        """Pixel size of the level: level 0's times the exact ratio of sizes, per axis."""
+        """Pixel size of the level: the pixel size of level 0 times the exact ratio of the levels' sizes, per axis."""
         known = self.slide.resolution
         sy, sx = (full / size for full, size in zip(self.slide.shape[1:], self.shape[1:], strict=True))
         return known and Resolution(known.y * sy, known.x * sx, known.unit)
 
     @property
     def georeference(self) -> Georeference | None:
-        """None."""
+        """None: a slide has no position on the earth."""
         return None
 
     def read(self, box: Box) -> Pixels:
-        """Return the colours of `box` in pixels of the level, reflected outside it."""
+        """Return the colours of `box`, (3, box.height, box.width), in pixels of the level, reflected outside it."""
         return read_reflected(box, *self.shape[1:], lambda inside: self._gather(inside)[0])
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return True where the level holds scanned pixels that touch the slide's bounds, or None."""
+        """Return True where the level holds scanned pixels that touch the slide's bounds; None if all pixels do."""
         inside = box & Box.of_shape(*self.shape[1:])
         mask = None
         if inside is not None:
@@ -154,9 +154,10 @@ class SlideLevel:
         return usable(mask, box, *self.shape[1:])
 
     def on_canvas(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return where `box` of level-0 pixels was scanned: inside the bounds, with the alpha of this level.
+        """Return True where `box` of level-0 pixels was scanned: inside the bounds, with the alpha of this level.
 
-        Level 0 itself, up to a thousand times as many pixels, would have to be decoded for its own alpha.
+        The alpha of level 0 is not read, since level 0 may have a thousand times as many pixels to decode. The result
+        is None if all pixels were scanned.
         """
         (_, full_height, full_width), (_, height, width) = self.slide.shape, self.shape
         rows = (2 * np.arange(box.y0, box.y1) + 1) * height // (2 * full_height)

@@ -1,4 +1,4 @@
-"""A slide as OpenSlide reads it: what it says of itself, and the pixels of its levels.
+"""SlideFile: reads with OpenSlide the properties of a slide and the pixels of its levels.
 
 ICC profiles are not applied: models see the colours that are stored.
 """
@@ -24,18 +24,18 @@ from tilepipe.sources.companions import check_companions, slide_files
 from tilepipe.sources.handles import Handles, stamp, unchanged
 
 READER = f"openslide {openslide.__library_version__}"
-"""What reads slides, with its version."""
+"""Name and version of the library that reads slides."""
 SLIDE_CACHE_BYTES = 64 << 20
-"""OpenSlide's cache of decoded tiles, for all slides and threads of a process."""
+"""Size of OpenSlide's cache of decoded tiles, for all slides and threads of a process [bytes]."""
 TILE_BYTES = 11
-"""Bytes that a pixel of a stored tile takes while it is decoded: as stored, and as it goes to the cache."""
+"""Memory for a pixel of a stored tile while it is decoded [bytes]: the stored pixel, and its copy for the cache."""
 WAVELETS = {"aperio": 24, "dicom": 24}
-"""The same in formats whose tiles may be JPEG 2000, which is decoded to 32 bits per colour."""
+"""Memory for such a pixel [bytes] in formats whose tiles may be JPEG 2000, which is decoded to 32 bits per colour."""
 PIECE_PIXELS = 4 << 20
-"""Pixels OpenSlide renders at once; it takes about 12 bytes for each."""
+"""Number of pixels that OpenSlide renders at once; each takes about 12 bytes."""
 
 Painted = tuple[NDArray[np.uint8], NDArray[np.bool_] | None]
-"""(3, y, x) colours, and where alpha is above 0; None when it is everywhere."""
+"""Colours (3, y, x), and a mask (y, x), True where alpha is above 0; the mask is None if all of it is True."""
 
 _handles: Handles[openslide.OpenSlide] = Handles(lambda slide: slide.close())
 
@@ -46,9 +46,9 @@ def _tile_cache(process: int) -> openslide.OpenSlideCache:
 
 
 def slide_format(path: str | Path) -> str | None:
-    """Return OpenSlide's name of a file's format ('aperio', 'mirax', 'generic-tiff', ...), or None.
+    """Return OpenSlide's name of a file's format ('aperio', 'mirax', 'generic-tiff', ...); None if it is no slide.
 
-    Raises `InputError` if it names files outside its folder.
+    Raises `InputError` if the file names files outside its folder.
     """
     check_companions(Path(path))
     try:
@@ -91,7 +91,7 @@ class SlideFile:
 
     @property
     def cache_bytes(self) -> int:
-        """Memory in bytes that OpenSlide keeps in a process, and that decoding takes."""
+        """Memory that OpenSlide keeps in a process, and that decoding takes [bytes]."""
         at_once = (1 if self._large else READERS) * self._tile_pixels * WAVELETS.get(self.vendor, TILE_BYTES)
         return SLIDE_CACHE_BYTES + max(0, at_once - SPARE_BYTES)
 
@@ -122,10 +122,10 @@ class SlideFile:
         return colours, None if mask.all() else mask
 
     def _render(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """Return (y, x, 4) straight RGBA; a handle that failed is closed, as OpenSlide's errors stay with it."""
+        """Return straight RGBA (y, x, 4); a handle that failed is closed, since OpenSlide's errors stay with it."""
         down = self.downsamples[level]  # OpenSlide divides level-0 positions by this, for both axes
         height, width = self.levels[level]
-        # at the far edges never beyond the position, where there is nothing to blend with
+        # At the far edges, the corner is not moved beyond the position: there is nothing to blend with.
         corner = (
             math.floor(box.x0 * down + (0.5 if box.x1 < width else 0.0)),
             math.floor(box.y0 * down + (0.5 if box.y1 < height else 0.0)),
@@ -142,10 +142,10 @@ class SlideFile:
             ) from error
 
     def _composite(self, rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return (3, y, x) colours of straight RGBA on the background, rounded."""
+        """Return the colours (3, y, x) of straight RGBA on the background, rounded."""
         colours, alpha = rgba[..., :3], rgba[..., 3:]
         if not alpha.all() or alpha.min() < 255:
-            # At most 255 * 255 + 127, which 16 bits hold.
+            # The sum is at most 255 * 255 + 127, which 16 bits hold.
             over = alpha.astype(np.uint16)
             mixed = (colours * over + self._background * (255 - over) + 127) // 255
             colours = mixed.astype(np.uint8)
@@ -153,13 +153,13 @@ class SlideFile:
 
     def _open(self) -> openslide.OpenSlide:
         slide = openslide.OpenSlide(unchanged(self.stamp).path)
-        # One cache for all slides and threads: each handle would have its own, which the promise does not count.
+        # All slides and threads share one cache: if each handle had its own, memory would exceed the promised limit.
         slide.set_cache(_tile_cache(os.getpid()))
         return slide
 
 
 def micrometres(properties: Mapping[str, str]) -> Resolution | None:
-    """Return the pixel size a slide states, per axis; None if it states none, or one that no microscope has."""
+    """Return the pixel size that a slide states, per axis; None if it states none, or a size no microscope has."""
     try:
         y, x = float(properties["openslide.mpp-y"]), float(properties["openslide.mpp-x"])
     except (KeyError, ValueError):
@@ -172,7 +172,7 @@ def slide_bounds(properties: Mapping[str, str], height: int, width: int) -> Box:
     canvas = Box.of_shape(height, width)
     try:
         x, y, w, h = (int(properties[f"openslide.bounds-{what}"]) for what in ("x", "y", "width", "height"))
-        # A file without a single stored tile states bounds of no pixels.
+        # A file that stores no tile states bounds of no pixels.
         return ((Box(y, x, y + h, x + w) & canvas) if min(h, w) > 0 else None) or canvas
     except (KeyError, ValueError):
         return canvas

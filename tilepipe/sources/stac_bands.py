@@ -1,4 +1,4 @@
-"""STAC bands: what a STAC item beside an image calls the image's bands."""
+"""STAC bands: reads the names of an image's bands from a STAC item beside the image."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 from tilepipe.text import JSON, json_of
 
 LARGEST = 1 << 20
-"""Bytes of an item that are read."""
+"""Largest size of an item that is read [bytes]."""
 ENDS = (".json", ".stac.json")
-"""Endings of an item in place of the image's own, as in.json beside in.tif."""
+"""Endings of an item in place of the image's own ending, such as in.json beside in.tif."""
 
 
 def stac_bands(path: str, count: int) -> list[tuple[str, str]]:
-    """Return (name, common name) of each of `count` bands by the STAC item beside an image; [] without one.
+    """Return (name, common name) of each of `count` bands by the STAC item beside an image; [] if there is no item.
 
-    An item is `in.json` or `in.stac.json` beside `in.tif`, of which an asset names this file. The bands are those of
-    STAC 1.1 (`bands`) or of the extension `eo` (`eo:bands`). Nothing that the item names is opened.
+    An item is `in.json` or `in.stac.json` beside `in.tif`, and one of its assets names this file. The bands stand in
+    `bands` (STAC 1.1) or `eo:bands` (the extension `eo`). No file that the item names is opened.
     """
     stem = os.path.splitext(path)[0]
     for item in (Path(stem + end) for end in ENDS):
@@ -33,7 +33,7 @@ def stac_bands(path: str, count: int) -> list[tuple[str, str]]:
 
 
 def _listed(item: JSON, name: str) -> Iterator[list[JSON]]:
-    """Yield the lists of bands of the asset that is the file `name`; those of a whole item come last."""
+    """Yield the lists of bands of the asset that is the file `name`; the lists of the whole item come last."""
     if "stac_version" not in item:
         return
     assets = [asset for asset in item.get("assets", {}).values() if urlsplit(asset["href"]).path.split("/")[-1] == name]

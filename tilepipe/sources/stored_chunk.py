@@ -1,4 +1,4 @@
-"""One stored chunk: its bytes in a file, and how large it becomes, known before it is decoded."""
+"""Stored chunk: reads the bytes of one chunk, and finds its decoded size before the chunk is decoded."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from tilepipe.sources.checks import MAX_BLOCK_BYTES
 
 PARTWISE = ("gzip", "zlib", "bz2", "lzma")
 COMPRESSORS = ("blosc", "zstd", "lz4", *PARTWISE)
-"""Compressors that are read; the size of what those of `PARTWISE` give must be counted."""
+"""Compressors that are read; for a compressor in `PARTWISE` the decoded size must be counted."""
 HEAD = 32
-"""Bytes that hold the header of every compressor."""
+"""Size of the start of a chunk that holds the header of every compressor [bytes]."""
 
 STEP = 1 << 20
-"""Bytes that are read or decoded at a time where sizes are counted."""
+"""Size of the parts that are read or decoded at a time when sizes are counted [bytes]."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What is stored of one chunk: a range of bytes of a file."""
+    """A range of bytes of a file that stores one chunk."""
 
     file: Path
     offset: int
     size: int
-    """Bytes in the file."""
+    """Size in the file [bytes]."""
 
     def read(self, count: int | None = None) -> bytes:
-        """Return its first `count` bytes, or all."""
+        """Return the first `count` bytes of the piece; all if `count` is None."""
         with self.file.open("rb") as opened:
             opened.seek(self.offset)
             return opened.read(self.size if count is None else min(count, self.size))
 
     def behind(self, skip: int) -> Piece:
-        """Return what comes behind its first `skip` bytes."""
+        """Return the rest of the piece behind its first `skip` bytes."""
         return Piece(self.file, self.offset + skip, max(0, self.size - skip))
 
     def parts(self) -> Iterator[bytes]:
-        """Yield all of its bytes, `STEP` at a time: a large one never lies in memory whole."""
+        """Yield all bytes of the piece, `STEP` at a time, so a large piece never lies in memory whole."""
         with self.file.open("rb") as opened:
             opened.seek(self.offset)
             for start in range(0, self.size, STEP):
@@ -50,7 +50,7 @@ class Piece:
 
 
 def unpacked_size(codec: str, piece: Piece, limit: int) -> int:
-    """Return how many bytes a chunk becomes that `codec` compressed, as its header says or by counting up to `limit`.
+    """Return the decoded size [bytes] of a chunk that `codec` compressed, from its header or by counting up to `limit`.
 
     Raises `ValueError` if the chunk is shorter than its header says.
     """
@@ -68,12 +68,12 @@ def unpacked_size(codec: str, piece: Piece, limit: int) -> int:
 
 
 def zstd_size(head: bytes, piece: Piece) -> int:
-    """Return the size of a zstd frame as its header says it; without one, the most that its blocks can become.
+    """Return the decoded size of a zstd frame [bytes]: the size in its header, else the largest its blocks can reach.
 
     https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1
     """
     if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
-        return 0  # no frame: the decoder says so
+        return 0  # this is no frame: the decoder says so
     flags = head[4]
     single, width = flags >> 5 & 1, (1 if flags >> 5 & 1 else 0, 2, 4, 8)[flags >> 6]
     start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
@@ -93,7 +93,7 @@ def zstd_size(head: bytes, piece: Piece) -> int:
 
 
 def counted(codec: str, parts: Iterable[bytes], limit: int) -> int:
-    """Return the size of what `parts` become, decoded in steps of which none is kept; it stops beyond `limit`."""
+    """Return the decoded size of `parts` [bytes]; no decoded step is kept, and counting stops beyond `limit`."""
     make: Callable[[], Any] = {
         "gzip": lambda: zlib.decompressobj(31),
         "zlib": zlib.decompressobj,

@@ -1,7 +1,7 @@
-"""Images stored in strips: read in full-width bands of rows, which are kept while neighbouring boxes need them.
+"""Strip cache: reads images stored in strips in full-width bands of rows, and keeps the bands for neighbouring boxes.
 
-A strip is decoded whole and, where the file is one strip, from its first row. Reading it tile by tile repeats that for
-every tile of a row: 17 to 70 times slower than reading bands of rows.
+A strip is decoded whole; if the file is one strip, it is decoded from its first row. Reading such a file tile by tile
+repeats this for every tile of a row, and is 17 to 70 times slower than reading bands of rows.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 
 ROW_CACHE_BYTES = 128 << 20
-"""Decoded rows kept in a process, over all files read this way."""
+"""Largest size of the decoded rows that a process keeps, over all files stored in strips [bytes]."""
 ROW_BAND_BYTES = 8 << 20
-"""About how much is decoded at once."""
+"""Approximate size of a band of rows that is decoded at once [bytes]."""
 
 Load = Callable[[Box], Pixels]
 
@@ -29,19 +29,19 @@ class Striped:
     """An image that is read in bands of rows."""
 
     key: Hashable
-    """What tells it from other images, and pixels from masks."""
+    """Key that tells the image from other images, and pixels from masks."""
     height: int
-    """Of the image, in pixels."""
+    """Height of the image [pixels]."""
     width: int
-    """Of the image, in pixels."""
+    """Width of the image [pixels]."""
     rows: int
-    """Of a band."""
+    """Number of rows of a band."""
 
 
 class RowCache:
-    """Bands of rows of striped images, the least recently used ones dropped beyond `limit` bytes; safe under threads.
+    """Bands of rows of striped images, safe under threads; beyond `limit` bytes the least recently used are dropped.
 
-    One thread decodes at a time: a strip decoder that several threads pull to and fro starts over each time.
+    One thread decodes at a time: a strip decoder that several threads use in turn starts again each time.
     """
 
     def __init__(self, limit: int = ROW_CACHE_BYTES) -> None:
@@ -74,7 +74,7 @@ class RowCache:
         return self._bytes
 
     def clear(self) -> None:
-        """Let go of all rows."""
+        """Drop all rows."""
         with self._lock:
             self._bands.clear()
             self._bytes = 0
@@ -93,6 +93,6 @@ class RowCache:
 
 
 def band_rows(height: int, row_bytes: int, block_rows: int) -> int:
-    """Return how many rows to decode at once: whole blocks, about `ROW_BAND_BYTES`."""
+    """Return the number of rows to decode at once: whole blocks of about `ROW_BAND_BYTES` in all."""
     wanted = max(1, ROW_BAND_BYTES // row_bytes)
     return min(height, max(block_rows, wanted // block_rows * block_rows))

@@ -1,4 +1,4 @@
-"""The weights of resampling: exact integers per axis, summed in a fixed order."""
+"""Taps: the weights of resampling, which are exact integers per axis and are summed in a fixed order."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tilepipe.arrays import Array
 from tilepipe.sources.base import all_finite
 
 CHUNK_VALUES = 1 << 16
-"""Values that are summed up together: 512 KiB of float64."""
+"""Number of values that are summed together: 512 KiB of float64."""
 
 
 @dataclass(frozen=True)
 class Taps:
-    """For each output pixel of one axis: which source pixels it takes, and how much of each."""
+    """The source pixels that each output pixel of one axis takes, and their weights."""
 
     index: NDArray[np.intp]
-    """(pixels, taps) positions on the source's axis."""
+    """Positions on the source's axis, (pixels, taps)."""
     weight: NDArray[np.float64]
-    """(pixels, taps) integers; each row has the same sum; 0 for taps that are not used."""
+    """Weights (pixels, taps), which are integers; each row has the same sum, and unused taps have weight 0."""
 
     def each(self, part: slice = slice(None)) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
         """Yield the k-th tap of some output pixels, from the first to the last tap: (positions, weights)."""
@@ -54,7 +54,7 @@ def taps(start: int, stop: int, size: int, source_size: int) -> Taps:
 def apply(data: Array, rows: Taps, columns: Taps) -> NDArray[np.float64]:
     """Return the weighted sums of (bands, y, x) `data`, which the taps index; exact for integers below 2**53.
 
-    Done for a few rows at once, which stay in the processor's cache: eight times faster than all at once.
+    A few rows are done at once, so that they stay in the processor's cache: this is eight times faster.
     """
     result = np.empty((len(data), len(rows.index), len(columns.index)))
     step = max(1, CHUNK_VALUES // (len(data) * data.shape[-1]))
@@ -74,7 +74,10 @@ def sum_of(terms: Iterator[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def averages(data: Array, valid: NDArray[np.bool_] | None, rows: Taps, columns: Taps) -> NDArray[np.float64]:
-    """Return weighted averages of the valid pixels of (bands, y, x) `data`; NaN if only floats that are none lie."""
+    """Return weighted averages of the valid pixels of `data`, (bands, y, x).
+
+    If a pixel covers no valid pixel, the invalid ones are averaged; the result is NaN if it covers no finite pixel.
+    """
     everything = float(rows.weight[0].sum() * columns.weight[0].sum())
     finite = all_finite(data) if data.dtype.kind == "f" else None
     if finite is not None and not finite.all():

@@ -1,4 +1,4 @@
-"""Wrapped: a source that changes one thing of another and passes the rest on."""
+"""Wrapped: a source that changes one property of another source and passes the rest on."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from tilepipe.text import JSON
 
 
 class Wrapped:
-    """`source`, passed on unchanged; a wrapper overrides what it changes."""
+    """A source that passes `source` on unchanged; a wrapper inherits this class and overrides what it changes."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
 
     @property
     def name(self) -> str:
-        """As the source."""
+        """Name of the source."""
         return self.source.name
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(bands, height, width), as the source."""
+        """Shape (bands, height, width) of the source."""
         return self.source.shape
 
     @property
     def dtype(self) -> DType:
-        """As the source."""
+        """Type of the source's pixels."""
         return self.source.dtype
 
     @property
     def resolution(self) -> Resolution | None:
-        """As the source."""
+        """Pixel size of the source."""
         return self.source.resolution
 
     @property
     def georeference(self) -> Georeference | None:
-        """As the source."""
+        """Position of the source on the earth."""
         return self.source.georeference
 
     @property
@@ -63,17 +63,17 @@ class Wrapped:
 
     @property
     def selected(self) -> dict[str, int]:
-        """Scene, z and t that were picked, as far as there are several."""
+        """Scene, z and t that were picked, if the file holds several."""
         return dict(getattr(self.source, "selected", {}))
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes that the source's reader keeps."""
+        """Memory that the source's reader keeps [bytes]."""
         return int(getattr(self.source, "cache_bytes", 0))
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the image that lie in each process."""
+        """Size of the part of the image that lies in the memory of each process [bytes]."""
         return int(getattr(self.source, "held_bytes", 0))
 
     def read(self, box: Box) -> Pixels:
@@ -85,16 +85,16 @@ class Wrapped:
         return self.source.valid(box)
 
     def coarser(self, height: int, width: int) -> Source:
-        """Return itself; a wrapper that can be put around a smaller version overrides this."""
+        """Return this source; a wrapper that can be put around a smaller version overrides this."""
         return self
 
     def identity(self) -> JSON:
-        """As the source."""
+        """Return the source's identity."""
         return identity_of(self.source)
 
 
 def unwrapped(source: Source) -> Source:
-    """Return what lies inside all wrappers."""
+    """Return the source inside all wrappers."""
     while isinstance(source, Wrapped):
         source = source.source
     return source

@@ -1,4 +1,4 @@
-"""ZarrSource: Zarr v2 and v3 arrays and OME-Zarr (NGFF 0.4, 0.5) images."""
+"""ZarrSource: reads Zarr v2 and v3 arrays and OME-Zarr (NGFF 0.4, 0.5) images."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from zarr.types import AnyArray
 
 USUAL_BYTES = 64 << 20
-"""What decoding smaller ones takes at most."""
+"""Largest memory that decoding of small chunks takes [bytes]."""
 
 
 class ZarrSource:
     """A Zarr image as a source: an array, or an OME-Zarr multiscale group with its levels.
 
     Axes are taken by name (OME-Zarr axes or Zarr v3 dimension names; without names (y, x), (c, y, x), (t, c, y, x),
-    (t, c, z, y, x)). `bands` picks channels by number from 1; `z` and `t` pick planes from 0, and must be given where
-    there is more than one. `resolution` overrides the pixel size: metres where it is a number.
+    (t, c, z, y, x)). `bands` picks channels by number from 1; `z` and `t` pick planes from 0, and must be given if
+    there are several planes. `resolution` overrides the pixel size; a number is in metres.
     Raises `InputError` for folders that are no image, other dtypes and chunks too large to decode.
     """
 
@@ -87,28 +87,28 @@ class ZarrSource:
 
     @property
     def dtype(self) -> DType:
-        """Of the pixels."""
+        """Type of the pixels."""
         return self._levels[0].dtype
 
     @property
     def lossy(self) -> bool:
-        """Whether the pixels may differ from those that were written."""
+        """Whether the pixels may differ from the written values."""
         return self._levels[0].chunks.lossy
 
     @property
     def georeference(self) -> Georeference | None:
-        """None."""
+        """None: the image has no position on the earth."""
         return None
 
     def read(self, box: Box) -> Pixels:
         """Return the pixels of `box`, (bands, box.height, box.width), reflected outside the image.
 
-        Raises `InputError` naming image and box where a chunk cannot be decoded.
+        Raises `InputError`, which names image and box, if a chunk cannot be decoded.
         """
         return self._levels[0].read(box)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return False outside the image and where a float is not finite, or None when all is valid."""
+        """Return False outside the image and where a float is not finite; None if all pixels are valid."""
         return self._levels[0].valid(box)
 
     @property
@@ -117,19 +117,19 @@ class ZarrSource:
         return self.dtype.kind != "f"
 
     def coarser(self, height: int, width: int) -> Source:
-        """Return the smallest level with at least `height` x `width` pixels; itself where that is the first."""
+        """Return the smallest level with at least `height` x `width` pixels; this source if that is the first level."""
         fit = [level for level in self._levels if level.shape[1] >= height and level.shape[2] >= width]
         return fit[-1] if fit and fit[-1] is not self._levels[0] else self
 
     def identity(self) -> JSON:
-        """Return a hash of the chunks of all levels and of how they are coded, and what is picked from them.
+        """Return a hash of the chunks of all levels and of their coding, with the bands and planes that are picked.
 
-        Other files in the folder, and attributes that decide nothing, do not count.
+        Other files in the folder, and attributes that do not decide pixels, do not count.
         """
         digest = hashlib.sha256()
         for level in self._levels:
             digest.update(f"{level.part} {coding(level.array)}\0".encode())
-            # The bytes as they are stored, and not the pixels: nothing has to be decoded.
+            # The stored bytes are hashed, not the pixels, so nothing has to be decoded.
             for key, file in level.chunks.files():
                 digest.update(f"{level.part}/{key}\0".encode())
                 with file.open("rb") as opened:
@@ -139,7 +139,7 @@ class ZarrSource:
 
     @cached_property
     def cache_bytes(self) -> int:
-        """Memory that decoding takes in a process beyond the pixels that are returned."""
+        """Memory that decoding takes in a process beyond the pixels that are returned [bytes]."""
         return USUAL_BYTES + max(
             decoding_bytes(level.piece_bytes, level.chunks.stored_bytes(level.piece_bytes), level.chunks.copies)
             for level in self._levels
@@ -147,7 +147,7 @@ class ZarrSource:
 
     @property
     def files(self) -> list[Path]:
-        """The folder."""
+        """Path of the folder."""
         return [self._root]
 
 
@@ -165,7 +165,7 @@ class ZarrPlanes:
         self.chunks = Chunks(image.name, array, image._root / part, image._root)
 
     def check(self) -> None:
-        """Refuse other dtypes and chunks too large to decode."""
+        """Raise `InputError` for dtypes that are not read and for chunks too large to decode."""
         check_dtype(self.name, self.array.dtype, "Convert it: zarr.save('out.zarr', array.astype('float32'))")
         check_size(self.name, self.shape, self.piece_bytes)
 
@@ -178,27 +178,30 @@ class ZarrPlanes:
 
     @property
     def dtype(self) -> DType:
-        """Of the pixels, in native byte order."""
+        """Type of the pixels, in native byte order."""
         return np.dtype(self.array.dtype).newbyteorder("=")
 
     @property
     def resolution(self) -> Resolution | None:
-        """Pixel size of the level: the image's times the exact ratio of sizes, per axis."""
+        """Pixel size of the level: the image's pixel size times the exact ratio of sizes, per axis."""
         known, (_, full_height, full_width) = self.image.resolution, self.image.shape
         _, height, width = self.shape
         return known and Resolution(known.y * full_height / height, known.x * full_width / width, known.unit)
 
     @property
     def georeference(self) -> Georeference | None:
-        """None."""
+        """None: the image has no position on the earth."""
         return None
 
     def read(self, box: Box) -> Pixels:
-        """Return the pixels of `box` in pixels of the level, reflected outside it."""
+        """Return the pixels of `box`, (bands, box.height, box.width), which counts pixels of the level.
+
+        Outside the level, pixels are reflected. Raises `InputError` if a chunk cannot be decoded.
+        """
         return read_reflected(box, *self.shape[1:], self._inside)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return False outside the level and where a float is not finite, or None when all is valid."""
+        """Return False outside the level and where a float is not finite; None if all pixels are valid."""
         inside = box & Box.of_shape(*self.shape[1:])
         mask = None
         if inside is not None and self.dtype.kind == "f":

@@ -1,4 +1,4 @@
-"""A Zarr array as it is stored: opened, read in bounded memory, and what turns its chunks into pixels."""
+"""Zarr array: opens a stored array, reads it in bounded memory, and tells how its chunks become pixels."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from zarr.types import AnyArray
 
 ONE_BY_ONE_BYTES = 1 << 20
-"""Decoded size of a chunk from which chunks are read one by one."""
+"""Decoded size of a chunk above which chunks are read one by one [bytes]."""
 
 
 def open_zarr(name: str, path: Path) -> AnyArray | zarr.Group:
-    """Open the array or group in the folder `path` for reading. Raises `InputError` if it is none."""
+    """Open the array or group in the folder `path` for reading. Raises `InputError` if the folder holds neither."""
     if not is_zarr(path):
         raise InputError(f"{path} is not a Zarr image: it has none of {', '.join(MARKERS)}")
     try:
@@ -35,7 +35,7 @@ def open_zarr(name: str, path: Path) -> AnyArray | zarr.Group:
 
 
 def coding(array: AnyArray) -> str:
-    """Return what turns the bytes of chunks into pixels, as JSON text."""
+    """Return the metadata that decide how the bytes of chunks become pixels, as JSON text."""
     said = array.metadata.to_dict()
     decides = (
         "zarr_format",
@@ -53,7 +53,7 @@ def coding(array: AnyArray) -> str:
 
 
 def read_part(array: AnyArray, where: tuple[int | slice, ...]) -> Pixels:
-    """Return the part `where` of an array. Axes with a number are left out of the result.
+    """Return the part `where` of an array. An axis that is picked by a number is left out of the result.
 
     Zarr decodes ten chunks at once. Large chunks are read one by one, and the largest by one thread at a time.
     """

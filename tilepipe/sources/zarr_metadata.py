@@ -1,4 +1,4 @@
-"""What the metadata of a Zarr image say: its axes, its levels and the size of its pixels (NGFF 0.4, 0.5)."""
+"""Reads the metadata of a Zarr image: its axes, its levels and the size of its pixels (NGFF 0.4, 0.5)."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from tilepipe.text import JSON
 MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4}
 METRES = {"meter": 1.0, "kilometer": 1e3}
 PLAIN_AXES = {2: "yx", 3: "cyx", 4: "tcyx", 5: "tczyx"}
-"""What the axes of an array without names are, by their number."""
+"""Axes of an array without axis names, by their number."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """How an image lies in its arrays."""
+    """The axes, the levels and the pixel size of an image in its arrays."""
 
     axes: str
-    """Letters of the axes in their order, of t, c, z, y and x."""
+    """Letters of the axes in their order: some of t, c, z, y and x."""
     levels: tuple[str, ...] = ("",)
     """Path of the array of each level below the image; '' for the image itself."""
     resolution: Resolution | None = None
-    """Pixel size at full resolution; None if it is not said."""
+    """Pixel size at full resolution; None if the metadata do not say it."""
     images: int = 1
-    """How many multiscale images the group lists."""
+    """Number of multiscale images that the group lists."""
 
 
 def array_axes(name: str, array: AnyArray) -> str:
@@ -51,7 +51,10 @@ def array_axes(name: str, array: AnyArray) -> str:
 
 
 def pick_several(name: str, scene: int | None, several: int) -> tuple[int, tuple[str, ...]]:
-    """Return which of the multiscale images of one group is read, and what is to be said about it."""
+    """Return which of the multiscale images of one group is read, from 0, and sentences about this choice.
+
+    Raises `UsageError` if the group has no such image.
+    """
     if scene is not None and not 0 <= scene < several:
         raise UsageError(f"{name} has scene=0 to scene={several - 1}; scene={scene} was asked for")
     said = f"{name} lists {several} multiscale images; the first, 0, is read; `scene` chooses another"
@@ -59,7 +62,10 @@ def pick_several(name: str, scene: int | None, several: int) -> tuple[int, tuple
 
 
 def multiscale(name: str, group: zarr.Group, scene: int | None) -> Metadata:
-    """Return the metadata of an OME-Zarr image. Raises `InputError` if there is none, `UsageError` for the scene."""
+    """Return the metadata of an OME-Zarr image.
+
+    Raises `InputError` if the group holds no such image, and `UsageError` if there is no image number `scene`.
+    """
     attributes: JSON = dict(group.attrs)
     attributes = attributes.get("ome", attributes)
     try:
@@ -88,7 +94,7 @@ def multiscale(name: str, group: zarr.Group, scene: int | None) -> Metadata:
 
 
 def _pixel_size(letters: str, axes: Sequence[JSON], steps: Sequence[JSON]) -> Resolution | None:
-    """Return the size of a pixel from scale transformations and units; None without units or with mixed ones."""
+    """Return the size of a pixel from scale transformations and units; None if units are missing or mixed."""
     size = dict.fromkeys(letters, 1.0)
     scales = [step["scale"] for step in steps if step.get("type") == "scale"]
     for scale in scales:
@@ -103,5 +109,5 @@ def _pixel_size(letters: str, axes: Sequence[JSON], steps: Sequence[JSON]) -> Re
 
 
 def planes(array: AnyArray, axes: str, axis: str) -> int:
-    """Return the length of an axis; 1 where there is no such axis."""
+    """Return the length of an axis; 1 if there is no such axis."""
     return int(array.shape[axes.index(axis)]) if axis in axes else 1

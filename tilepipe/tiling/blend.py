@@ -1,10 +1,9 @@
-"""Blend: from the tiles' results to labels. Pure numpy.
+"""Blend: makes labels of the tiles' results, in pure numpy.
 
-`CropCanvas` is for crop windows: each pixel is decided by one tile; `CropLayerCanvas` also keeps how sure that tile
-was. `BlendCanvas` is for
-blended windows: exact weighted sums of probabilities in int64 (a probability has 24 bits, the windows of both axes 12
-bits each), so nothing is rounded and the order of additions cannot matter. What goes beyond a block's zone are strips
-for its later neighbours.
+`CropCanvas` is for crop windows: one tile decides each pixel. `CropLayerCanvas` also keeps how sure that tile was.
+`BlendCanvas` is for blended windows: it keeps exact weighted sums of probabilities in int64. A probability has 24 bits,
+and the windows of both axes have 12 bits each, so nothing is rounded and the order of additions cannot matter. Sums
+beyond a block's zone are strips for the block's later neighbours.
 """
 
 from __future__ import annotations
@@ -21,14 +20,17 @@ from tilepipe.tiling.uncertainty import PROBABILITY, VOID, Planes, codes, square
 from tilepipe.tiling.weights import weights
 
 FAILED = -(1 << 52)
-"""Added to the sums of a tile that could not be read: they stay below 0, whatever else is added, and become nodata."""
+"""Number that is added to the sums of a tile that could not be read.
+
+The sums then stay below 0, whatever else is added, and their pixels become nodata.
+"""
 
 SIDES = {"right": (0, 1), "below": (1, 0), "corner": (1, 1)}
-"""Strips of a block by the (rows, columns) to the later neighbour that needs them."""
+"""Strips of a block, with the (rows, columns) of blocks to the later neighbour that needs the strip."""
 
 
 class Canvas(Protocol):
-    """Where the results of tiles become labels."""
+    """An area in which the results of tiles become labels."""
 
     def add(self, tile: Index, values: Array) -> None:
         """Add a tile's result."""
@@ -37,14 +39,14 @@ class Canvas(Protocol):
         """Mark a tile that could not be computed; its pixels become nodata."""
 
     def labels(self, box: Box) -> Labels:
-        """Return the labels of `box`."""
+        """Return the labels of `box`, (box.height, box.width)."""
 
     def layer(self, name: str, box: Box) -> NDArray[np.uint8]:
-        """Return the codes of an uncertainty layer at `box`; of no meaning where the labels are nodata."""
+        """Return the codes of an uncertainty layer at `box`; they have no meaning where the labels are nodata."""
 
 
 class CropCanvas:
-    """Labels over `area`, each pixel from the tile that keeps it; nodata until then."""
+    """Labels over `area`; each pixel is nodata until the tile that keeps it is added."""
 
     def __init__(self, grid: Grid, area: Box, dtype: str, nodata: int) -> None:
         """Start with nodata."""
@@ -59,19 +61,19 @@ class CropCanvas:
             self.values[part.slices_in(self.area)] = values[part.slices_in(self.grid.tile_box(tile))]
 
     def fail(self, tile: Index) -> None:
-        """Leave its pixels nodata."""
+        """Leave the pixels of a tile that could not be computed nodata."""
 
     def labels(self, box: Box) -> Labels:
         """Return the labels of `box`."""
         return np.asarray(self.values[box.slices_in(self.area)])
 
     def layer(self, name: str, box: Box) -> NDArray[np.uint8]:
-        """Return nodata: labels alone say nothing of how sure they are."""
+        """Return nodata: labels alone do not say how sure the model is."""
         return np.full(box.shape, VOID, np.uint8)
 
 
 class CropLayerCanvas(CropCanvas):
-    """Labels and uncertainty layers over `area`, each pixel from the probabilities of the tile that keeps it."""
+    """Labels and uncertainty layers over `area`; each pixel comes from the probabilities of the tile that keeps it."""
 
     def __init__(self, grid: Grid, area: Box, dtype: str, nodata: int, layers: tuple[str, ...]) -> None:
         """Start with nodata."""
@@ -79,7 +81,7 @@ class CropLayerCanvas(CropCanvas):
         self.codes = {name: np.full(area.shape, VOID, np.uint8) for name in layers}
 
     def add(self, tile: Index, values: NDArray[np.int32]) -> None:
-        """Keep what a tile's probabilities times 2**24 say, (classes, tile height, tile width)."""
+        """Keep labels and codes from a tile's probabilities times 2**24, (classes, tile height, tile width)."""
         part = self.grid.kept_box(tile) & self.area
         if part is None:
             return
@@ -97,7 +99,7 @@ class CropLayerCanvas(CropCanvas):
 class BlendCanvas:
     """Weighted sums of probabilities over `area`, (classes, area.height, area.width) int64.
 
-    For the layer 'disagreement' a plane more: the weighted sums of the tiles' squares.
+    The layer 'disagreement' needs one plane more: the weighted sums of the tiles' squares.
     """
 
     def __init__(
@@ -133,12 +135,12 @@ class BlendCanvas:
             self.at(part)[:] += FAILED
 
     def at(self, box: Box) -> NDArray[np.int64]:
-        """Return the sums at `box`, a view."""
+        """Return a view of the sums at `box`, (classes, box.height, box.width)."""
         values: NDArray[np.int64] = self.values[:, *box.slices_in(self.area)]
         return values
 
     def labels(self, box: Box) -> Labels:
-        """Return the class with the largest sum at `box`, ties to the lowest; nodata where a tile failed."""
+        """Return the class with the largest sum at `box`, the lowest of equal ones; nodata where a tile failed."""
         labels, largest = _argmax(self.at(box)[: self.classes], self.dtype)
         labels[largest < 0] = self.nodata
         return labels
@@ -150,7 +152,7 @@ class BlendCanvas:
 
 
 def _argmax(planes: Planes, dtype: str | DType) -> tuple[Labels, Planes]:
-    """Return the index of the largest of (classes, height, width), ties to the lowest, and the largest."""
+    """Return the index of the largest of (classes, height, width), the lowest of equal ones, and the largest value."""
     first, *others = planes
     largest = first.copy()
     labels: Labels = np.zeros(first.shape, dtype)
@@ -162,7 +164,7 @@ def _argmax(planes: Planes, dtype: str | DType) -> tuple[Labels, Planes]:
 
 
 def strip_boxes(zone: Box, reach: int, shape: tuple[int, int]) -> dict[str, Box]:
-    """Return where a block's sums go beyond its zone by `reach` pixels, by side; empty sides are left out."""
+    """Return the boxes by side in which a block's sums go beyond its zone by `reach` pixels, without empty boxes."""
     y1, x1 = min(zone.y1 + reach, shape[0]), min(zone.x1 + reach, shape[1])
     spans = {"right": (zone.y0, zone.x1, zone.y1, x1), "below": (zone.y1, zone.x0, y1, zone.x1)}
     spans["corner"] = (zone.y1, zone.x1, y1, x1)

@@ -1,4 +1,4 @@
-"""Border merge: which parts, found block by block, are one region across block borders. Pure numpy, no I/O."""
+"""Border merge: joins parts that were found block by block into regions across block borders, in pure numpy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Regions:
         return root
 
     def join(self, one: int, other: int) -> None:
-        """Make one region of those of two parts."""
+        """Make one region of the regions of two parts."""
         large, small = self.find(one), self.find(other)
         if large == small:
             return
@@ -51,9 +51,9 @@ class Regions:
             self.join(one, other)
 
     def closed(self, front: NDArray[np.int64]) -> list[list[int]]:
-        """Take out and return the regions, as lists of parts, that no part in `front` (numbers, 0 for none) belongs to.
+        """Take out and return the regions, as lists of parts, that have no part in `front` (numbers, 0 for none).
 
-        They come in the order of their first part.
+        The regions are in the order of their first part.
         """
         alive = {self.find(part) for part in np.unique(front).tolist() if part}
         done = [self._parts.pop(root) for root in [root for root in self._parts if root not in alive]]

@@ -1,14 +1,14 @@
-"""Grid: where tiles and blocks lie. Pure integers, anchored at pixel (0, 0) of the prediction grid.
+"""Grid: places tiles and blocks by pure integers, from pixel (0, 0) of the prediction grid on.
 
-Everything uses this one grid: full runs, regions, blocks, workers and resumes. Per axis, with S the model's total
-stride and P the image size padded up to S:
+Full runs, regions, blocks, workers and resumes all use this one grid. Let S be the model's total stride, T the tile
+size, and P the image size padded up to a multiple of S. Then each axis has:
 
     origin k = clamp(k * step - lead, 0, P - T)        an image with P <= T is one tile of size P
     blended windows   lead = 0       step = T - overlap       tile k weighs in on [origin, origin + T)
     crop windows      lead = halo    T = step + 2 * halo      tile k keeps [k * step, (k + 1) * step)
 
-A tile whose clamped origin is that of its neighbour is left out and the neighbour keeps its pixels too, so no two tiles
-see the same pixels.
+A tile with the same clamped origin as its neighbour is left out, and the neighbour keeps its pixels too. So no two
+tiles see exactly the same pixels.
 
 A block owns a zone of Z x Z pixels, Z = K * step >= T, and the tiles whose anchor (crop: the first kept pixel; blended:
 the origin) lies in its zone. So a tile reaches at most into the zones to the right, below and at the corner.
@@ -27,9 +27,9 @@ class Index(NamedTuple):
     """(row, column) of a tile or a block in the grid."""
 
     row: int
-    """From 0 at the top."""
+    """Row, from 0 at the top."""
     column: int
-    """From 0 at the left."""
+    """Column, from 0 at the left."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Axis:
     step: int
     """Pixels between anchors, a multiple of `stride`."""
     lead: int
-    """Pixels of context before the kept part (halo) for crop windows, 0 for blended ones."""
+    """Pixels of context before the kept part (halo) for crop windows; 0 for blended windows."""
     stride: int
     """Total stride of the model (S)."""
     steps_per_zone: int
-    """K: steps in a zone."""
+    """Number of steps in a zone (K)."""
     crop: bool
     """Whether a tile decides its kept pixels alone; else tiles are blended where they overlap."""
 
@@ -77,7 +77,7 @@ class Axis:
 
     @property
     def _left_out(self) -> int:
-        """Tiles left out at the start: those that would begin at pixel 0 like the first."""
+        """Number of tiles left out at the start, because they would begin at pixel 0 like the first tile."""
         return self.lead // self.step
 
     @property
@@ -110,7 +110,7 @@ class Axis:
         return range(hits[0], hits[-1] + 1) if hits else range(0)
 
     def tiles_of(self, block: int) -> range:
-        """Return the tiles that block `block` predicts: those whose anchor lies in its zone."""
+        """Return the tiles that block `block` predicts: the tiles whose anchor lies in its zone."""
         first = max(0, block * self.steps_per_zone - self._left_out)
         candidates = range(first, min(first + self.steps_per_zone + 1, self.count))
         hits = [k for k in candidates if self.kept(k)[0] // self.zone == block]
@@ -126,9 +126,9 @@ class Grid:
     """Tiles and blocks of an image."""
 
     y: Axis
-    """Rows."""
+    """Axis of the rows."""
     x: Axis
-    """Columns."""
+    """Axis of the columns."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -146,7 +146,7 @@ class Grid:
         return not self.y.crop and (self.y.count > 1 or self.x.count > 1)
 
     def tile_box(self, tile: Index) -> Box:
-        """Return the pixels that a tile sees; may reach beyond the image by less than the stride."""
+        """Return the pixels that a tile sees; the box may reach beyond the image by less than the stride."""
         y, x = self.y.origin(tile.row), self.x.origin(tile.column)
         return Box(y, x, y + self.y.tile, x + self.x.tile)
 

@@ -1,8 +1,9 @@
-"""Field: where the statistics of global operations are taken, and what they weigh at a pixel. Pure integers.
+"""Statistics grid: places the patches in which statistics of global operations are taken, and weighs them at a pixel.
 
-Statistics belong to the centres of patches that lie side by side from pixel (0, 0) of the prediction grid on, the last
-one pulled back to the edge. At a pixel they are interpolated between the centres around it, linearly per axis, and
-held beyond the outermost ones: a function of the pixel's place in the image, whatever tile it is computed in.
+Statistics belong to the centres of patches that lie side by side from pixel (0, 0) of the prediction grid on. The last
+patch is pulled back to the edge. At a pixel, statistics are interpolated linearly per axis between the centres around
+it; beyond the outermost centres they stay constant. So they depend on the pixel's place in the image, and not on the
+tile in which the pixel is computed.
 """
 
 from __future__ import annotations
@@ -20,29 +21,29 @@ from tilepipe.tiling.grid import Axis, Grid, make_axis
 
 @dataclass(frozen=True)
 class Statistics:
-    """Where a run takes the statistics of a model's global operations from."""
+    """The source of the statistics of a model's global operations in a run."""
 
     kind: Literal["field", "whole"]
-    """'field': from patches of a fixed grid; 'whole': of the whole image, a pass over it per operation."""
+    """Kind: 'field' takes patches of a fixed grid; 'whole' takes the whole image, with one pass for each operation."""
     window: int
     """Pixels per side of a patch, a multiple of the stride; 0 for 'whole'."""
     values: tuple[int, ...]
-    """Statistics of each operation, in order of call."""
+    """Number of statistics of each operation, in order of call."""
 
     def patches(self, shape: tuple[int, int], stride: int) -> Grid:
-        """Return the patches over an image of `shape` (height, width): one over all of it for 'whole'."""
+        """Return the patches over an image of `shape` (height, width); for 'whole', one patch covers all of it."""
         return patches_of(shape, self.window or -(-max(shape) // stride) * stride, stride)
 
 
 class Taps(NamedTuple):
-    """What the places along one axis take: `(1 - share) * value[below] + share * value[above]`."""
+    """Patches and shares along one axis: a place takes `(1 - share) * value[below] + share * value[above]`."""
 
     below: NDArray[np.int64]
     """Patch at or before each place."""
     above: NDArray[np.int64]
-    """Patch after it; the same at the last one."""
+    """Patch after each place; at the last patch, the same patch."""
     share: NDArray[np.float64]
-    """0 to 1."""
+    """Share of the patch after each place, 0 to 1."""
 
 
 def patches_of(shape: tuple[int, int], patch: int, stride: int) -> Grid:

@@ -1,4 +1,4 @@
-"""Tiling: how the prediction grid is cut into tiles and blocks; and what overlapping tiles cost."""
+"""Tiling: cuts the prediction grid into tiles and blocks, and computes the cost of overlapping tiles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tilepipe.box import Sides
 from tilepipe.tiling.grid import Grid, make_axis
 
 SMALL = 1.5
-"""Times that the work over a region may be that over the whole image before the region is called small."""
+"""Largest work over a region, as a multiple of the work over the whole image, before the region is called small."""
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,15 @@ class Tiling:
     tile: int
     """Tile size (T), before it is cut to a smaller image."""
     overlap: int
-    """What neighbouring tiles share."""
+    """Pixels that neighbouring tiles share."""
     window: str
-    """'crop', 'constant', 'gaussian', 'hann' or 'linear'."""
+    """Window: 'crop', 'constant', 'gaussian', 'hann' or 'linear'."""
     stride: int
     """Total stride of the model (S)."""
     halo: int | None
-    """The model's reach rounded up to its stride; None when unknown or unbounded."""
+    """Reach of the model, rounded up to its stride; None if the reach is unknown or unbounded."""
     block: int
-    """Wanted size of a block; zones are at least this and at least a tile."""
+    """Wanted size of a block; a zone is at least as large as this and as a tile."""
 
     def grid(self, shape: tuple[int, int]) -> Grid:
         """Return tiles and blocks of an image of `shape` (height, width)."""
@@ -39,6 +39,9 @@ class Tiling:
 
 
 def cost_factor(tile: int, halo: Sides) -> float:
-    """Return F = T^2 / ((T - left - right) (T - top - bottom)): work over that of one pass; infinite without a core."""
+    """Return F = T^2 / ((T - left - right) (T - top - bottom)): the work as a multiple of one pass over the image.
+
+    F is infinite if the halo leaves no core.
+    """
     core = max(0, tile - halo.left - halo.right) * max(0, tile - halo.top - halo.bottom)
     return tile**2 / core if core else math.inf

@@ -1,15 +1,16 @@
-"""Uncertainty layers: how sure the model is of each label, from the probabilities that decided it. Pure numpy.
+"""Uncertainty layers: tell how sure the model is of each label, from the probabilities that decided the label.
 
-Codes are uint8: `code / 254` is the value, from 0 to 1; 255 is nodata. All of it is arithmetic on whole numbers and one
-square root, which IEEE 754 rounds correctly, so codes do not depend on blocks, workers or the order of tiles.
+Codes are uint8: `code / 254` is the value, from 0 to 1; 255 is nodata. The codes are made by arithmetic on whole
+numbers and one square root, which IEEE 754 rounds correctly. So they do not depend on blocks, workers or the order of
+tiles.
 
     margin        p1 - p2: the largest probability minus the second largest; 0 is a toss-up
     entropy       -sum_k p_k log p_k / log K; 1 is a toss-up between all K classes
     disagreement  sqrt(sum_k sum_i w_i (p_ik - p_k)^2), p_k = sum_i w_i p_ik: the spread of the blended tiles i, by
                   their weights w_i, about their blend; 0 if they agree or only one covers a pixel, always below 1
 
-Disagreement needs one plane of sums beside those of the classes: sum_i w_i sum_k p_ik^2, from which the squares of the
-blend are subtracted. Two tiles of the same weight that differ by d in the probability of one of two classes have a
+Disagreement needs one plane of sums beside the sums of the classes: sum_i w_i sum_k p_ik^2. The squares of the blend
+are subtracted from it. Two tiles of the same weight that differ by d in the probability of one of two classes have a
 disagreement of d / sqrt(2).
 """
 
@@ -26,27 +27,27 @@ from tilepipe.errors import UsageError
 from tilepipe.text import did_you_mean, setting
 
 Planes = NDArray[np.integer]
-"""(classes, height, width) int32 or int64."""
+"""Planes (classes, height, width), int32 or int64."""
 
 LAYERS = {
     "margin": "largest probability minus the second largest; 0 is a toss-up",
     "entropy": "entropy of the class probabilities over that of an even choice; 1 is a toss-up",
     "disagreement": "standard deviation of the blended tiles' probabilities about their blend; 0 where tiles agree",
 }
-"""What each layer is, in the order in which they are kept."""
+"""Meaning of each layer, in the order in which layers are kept."""
 STEPS = 254
-"""The code of 1."""
+"""Code of the value 1."""
 VOID = 255
-"""The code of pixels that are not computed or hold no image data."""
+"""Code of pixels that are not computed or hold no image data."""
 
 PROBABILITY = 24
 """Bits of a tile's probability; the blend's weights have as many."""
 SQUARES = 36
-"""Bits that are kept of a tile's sum of squared probabilities: weighted, it fits int64."""
+"""Bits that are kept of a tile's sum of squared probabilities; the weighted sum fits int64."""
 _TABLE = 16
-"""Bits of the table that entropy is interpolated in."""
+"""Bits of the index of the table in which entropy is interpolated."""
 _LOG = 32
-"""Bits after the point of its values."""
+"""Bits after the point of the table's values."""
 ROWS = 64
 """Rows that are coded at once, so that intermediate planes stay small."""
 
@@ -54,7 +55,7 @@ ROWS = 64
 def layer_names(wanted: str | Sequence[str]) -> tuple[str, ...]:
     """Return the layers asked for, in the order of `LAYERS`; a text names them with commas between.
 
-    Raises `UsageError` for one that is not known.
+    Raises `UsageError` for a layer that is not known.
     """
     names = [name.strip() for name in wanted.split(",")] if isinstance(wanted, str) else list(wanted)
     for name in names:
@@ -64,7 +65,7 @@ def layer_names(wanted: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def check_blended(names: tuple[str, ...], window: str, overlap: int) -> tuple[str, ...]:
-    """Return the names. Raises `UsageError` for disagreement where tiles are not blended."""
+    """Return the names. Raises `UsageError` for the layer 'disagreement' if tiles are not blended."""
     if "disagreement" in names and (window == "crop" or not overlap):
         raise UsageError(
             "layer disagreement compares tiles where they are blended, and here each pixel is decided by one tile; "
@@ -74,7 +75,7 @@ def check_blended(names: tuple[str, ...], window: str, overlap: int) -> tuple[st
 
 
 def squares(probabilities: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the sum of squares over the classes (the first axis), in units of 2**-36; probabilities in 2**-24."""
+    """Return the sum of squares over the classes (the first axis), in units of 2**-36; probabilities have 2**-24."""
     total = np.zeros(probabilities.shape[1:], np.int64)
     for plane in probabilities:
         total += plane.astype(np.int64) ** 2
@@ -85,7 +86,7 @@ def codes(name: str, planes: Planes, bits: int, spread: NDArray[np.int64] | None
     """Return the codes of layer `name`, (height, width) uint8.
 
     `planes` is (classes, height, width): probabilities in units of 2**-bits, 24 for one tile and 48 for weighted sums.
-    `spread` is the weighted sum of `squares`, of which disagreement is made; None for one tile.
+    `spread`, (height, width), is the weighted sum of `squares`, which 'disagreement' needs; None for one tile.
     """
     found = np.zeros(planes.shape[1:], np.uint8)
     for y in range(0, planes.shape[1], ROWS):
@@ -122,7 +123,7 @@ def _entropy(planes: Planes, bits: int) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=1)
 def _entropy_table() -> NDArray[np.int64]:
-    """Return -p log2 p at the multiples of 2**-16, in units of 2**-32, and a 0 behind that of 1."""
+    """Return -p log2 p at the multiples of 2**-16, in units of 2**-32, and a 0 behind the value at 1."""
     cells = 1 << _TABLE
     values = [round(-n / cells * math.log2(n / cells) * (1 << _LOG)) for n in range(1, cells + 1)]
     return np.array([0, *values, 0], np.int64)

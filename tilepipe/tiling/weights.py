@@ -1,7 +1,8 @@
-"""Windows: the weight of a tile's pixels in the blend, integers that sum to exactly 2**12 at every pixel of an axis.
+"""Weights: give a tile's pixels integer weights in the blend, which sum to exactly 2**12 at every pixel of an axis.
 
-Weights are the profile's values at a pixel, divided among the tiles that cover it and rounded by the largest-remainder
-method, so no pixel gains or loses weight: not at image borders, not under the last tile that is pulled back.
+Weights are the profile's values at a pixel, divided among the tiles that cover the pixel and rounded by the
+largest-remainder method. So no pixel gains or loses weight, also at image borders and under the last tile, which is
+pulled back.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 from tilepipe.tiling.grid import Axis
 
 UNITY = 1 << 12
-"""What the weights of all tiles sum to at every pixel, per axis."""
+"""Sum of the weights of all tiles at every pixel, per axis."""
 
 Profile = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
-# Each maps positions in (-1, 1), 0 in the centre of the tile, to a weight above 0.
+# Each profile maps positions in (-1, 1), with 0 in the centre of the tile, to a weight above 0.
 PROFILES: dict[str, Profile] = {
     "constant": np.ones_like,
     "gaussian": lambda t: np.asarray(np.exp(-0.5 * (4.0 * t) ** 2)),  # sigma = tile / 8, as nnU-Net
@@ -58,7 +59,10 @@ def _profiles(axis: Axis, start: int, tiles: range, shape: str) -> NDArray[np.fl
 
 
 def _shares(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return integers that sum to 2**12 in every column, nearest to the columns' proportions; ties to the first row."""
+    """Return integers that sum to 2**12 in every column and are nearest to the column's proportions.
+
+    If remainders are equal, the first row gets the rest.
+    """
     total = np.zeros(values.shape[1])
     for row in values:  # one fixed order of additions
         total = total + row

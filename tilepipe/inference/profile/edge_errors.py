@@ -1,4 +1,4 @@
-"""Halo for a tolerance: how far a tile's border is felt on real patches, for models whose whole reach costs too much.
+"""Edge errors: measure how far a tile's border acts on real patches, for models whose whole reach costs too much.
 
 Each patch is run once whole and once with a margin cut off all around. e(d) is the largest total variation distance
 of class probabilities between the two, over all pixels at distance d from the cut. Choosing the halo for a tenth of
@@ -24,25 +24,25 @@ from tilepipe.models.precision import arithmetic, dtype_of, on_device
 from tilepipe.text import json_of
 
 SAFETY = 10.0
-"""The halo is chosen so that the measured error is this many times below the tolerance."""
+"""Factor by which the measured error must lie below the tolerance when the halo is chosen."""
 
 
 @dataclass(frozen=True)
 class EdgeErrors:
-    """What a cut does to class probabilities, by distance from it."""
+    """Changes of class probabilities by a cut, by distance from the cut."""
 
     worst: tuple[float, ...]
-    """e(d) for d = 0, 1, ... pixels from the cut: total variation distance, 0 to 1."""
+    """Errors e(d) for d = 0, 1, ... pixels from the cut: total variation distance, 0 to 1."""
     windows: int
     """Number of patches that were measured."""
     margin: int
-    """Context that the reference had beyond the cut, in pixels."""
+    """Context that the reference had beyond the cut [pixels]."""
 
     def halo(self, tolerance: float, stride: int, safety: float = SAFETY) -> int | None:
         """Return the smallest multiple h of `stride` with e(d) <= tolerance / safety for all d >= h, or None.
 
-        At least one distance beyond h must have been measured. A halo above `margin` is not known to be enough, since
-        the reference itself had no more context: None as well.
+        At least one distance beyond h must have been measured. The result is None too if the halo is above
+        `margin`: the reference itself had no more context, so such a halo is not known to be enough.
         """
         beyond = tuple(accumulate(reversed(self.worst), max))[::-1]  # beyond[h] = max of e(d) over d >= h
         wanted = (h for h in range(0, len(beyond), stride) if beyond[h] <= tolerance / safety)
@@ -54,7 +54,7 @@ class EdgeErrors:
 
     @classmethod
     def from_json(cls, text: str, name: str = "edge errors") -> EdgeErrors:
-        """Parse `to_json`'s text; `name` is what an error calls it. Raises `StorageError`."""
+        """Return the errors from the text of `to_json`. Raises `StorageError`, which uses `name`, if that fails."""
         try:
             fields = json_of(text)
             return cls(tuple(fields["worst"]), fields["windows"], fields["margin"])

@@ -1,4 +1,4 @@
-"""Footprint: bytes that a network needs, found without computing anything (shapes only, on torch's meta device)."""
+"""Footprint: finds the bytes that a network needs from shapes alone, on torch's meta device."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tilepipe.text import JSON
 from tilepipe.tiling.statistics_grid import patches_of
 
 UNKNOWN_CHANNELS = 64
-"""Channels at full resolution that are assumed where a network cannot be run on shapes alone."""
+"""Number of channels at full resolution that is assumed if a network cannot be run on shapes alone."""
 COPIES = 2.5
-"""Kernels keep reordered copies of their input and output while they work (measured with oneDNN on a CPU)."""
+"""Factor on memory for the reordered copies of input and output that kernels keep (measured with oneDNN on a CPU)."""
 KERNEL = 9
-"""Values of a kernel that are assumed where convolutions cannot be seen."""
+"""Number of values of a kernel that is assumed if convolutions cannot be seen."""
 _CONVOLUTIONS = {torch.ops.aten.convolution, torch.ops.aten.conv2d, torch.ops.aten.conv_transpose2d}
 
 
@@ -38,7 +38,7 @@ class _LiveBytes(TorchDispatchMode):
         self.live = 0
         self.peak = 0
         self.columns = 0
-        """Most bytes that one convolution unfolds its input to, where kernels do that."""
+        """Largest size of the input that one convolution unfolds [bytes], if kernels unfold it."""
         self._known: set[int] = set()
 
     def __torch_dispatch__(
@@ -58,7 +58,7 @@ class _LiveBytes(TorchDispatchMode):
             self._known.add(key)
             self.live += size
             self.peak = max(self.peak, self.live)
-            # Nothing tells when torch lets a storage go, but its last reference does.
+            # torch does not tell when it frees a storage, but the end of the last reference does.
             weakref.finalize(storage, self._free, key, size)
 
     def _free(self, key: int, size: int) -> None:
@@ -98,7 +98,7 @@ def _unfolded(x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> int:
 
 
 def _statistics(size: int, values: int, dtype: str) -> AbstractContextManager[object]:
-    """Return what puts statistics in a pass over one tile; nothing where there are none."""
+    """Return the context that puts statistics in a pass over one tile; it does nothing if there are no statistics."""
     if not values:
         return nullcontext()
     box, patches = Box.of_shape(size, size), patches_of((size, size), size, 1)
@@ -106,7 +106,7 @@ def _statistics(size: int, values: int, dtype: str) -> AbstractContextManager[ob
 
 
 def facts_of(model: Model) -> Facts | None:
-    """Return what facts.json says of a model that was read; None if looking at it does not say all."""
+    """Return the facts for facts.json of a model that was read; None if its content is not fully known."""
     from tilepipe.models.contents import Contents, network_sha256
 
     if not Contents(model.module).known:

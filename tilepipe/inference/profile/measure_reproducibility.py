@@ -1,9 +1,9 @@
-"""Gauge: measures the level of exactness of a model on a device in a precision, on a few tiles made up for it.
+"""Measures the reproducibility of a model on a device in a precision, on a few made-up tiles.
 
-Computed are, at the run's own tile shape and batch size: the same tiles again, the same tiles in another order, a tile
-that lies in a larger pass and has full context there, and the same tiles in fp32. That is eight passes at most, four on
-a CPU; one or two more take statistics where the run holds them fixed. What was found is kept in the process and in the
-cache, by all that it depends on.
+Runs four comparisons at the run's own tile shape and batch size: (1) the same tiles twice, (2) the same tiles in
+another order, (3) a tile and a larger pass in which it has full context, and (4) the same tiles in fp32. These take at
+most eight passes, or four on a CPU. If the run holds statistics fixed, one or two more passes take the statistics. The
+results are kept in the process and in the cache, under a key of everything they depend on.
 """
 
 from __future__ import annotations
@@ -33,32 +33,39 @@ from tilepipe.models.precision import surroundings
 from tilepipe.models.probe.sample_tiles import made_up_tiles
 from tilepipe.tiling.statistics_grid import Statistics
 
-VERSION = 1  # of the procedure; raise it when results change
+VERSION = 1  # version of the procedure; raise it when results change
 SIDE, CORE = 256, 64
-"""Pixels: largest side on a CPU, where it decides how long measuring takes, unless a halo and a core need more."""
+"""Largest side of a tile on a CPU, unless a halo and a core need more, and the side of that core [pixels].
+
+On a CPU, the side decides how long measuring takes.
+"""
 _KNOWN: dict[str, Reproducibility] = {}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a level is measured for, beside model and machine."""
+    """Settings for which reproducibility is measured, beside model and machine."""
 
     tile: tuple[int, int]
-    """(height, width) of a tile in pixels."""
+    """Shape (height, width) of a tile [pixels]."""
     stride: int
     """Total stride (S)."""
     halo: int | None
-    """Full context in pixels; None if there is none that suffices."""
+    """Full context [pixels]; None if no context suffices."""
     compute: Compute
     """Device, precision and batch size."""
     dtype: str = "float32"
-    """Of the pixels."""
+    """Type of the pixels."""
     statistics: Statistics | None = None
-    """Where the run takes statistics of global operations from; None if it holds none fixed."""
+    """Statistics of global operations that the run holds fixed; None if it holds none."""
 
 
 def known_reproducibility(model: Model, setting: Setting, *, measure: bool = True) -> Reproducibility | None:
-    """Return the level that was kept for a setting; where none was, measure and keep it if asked to."""
+    """Return the reproducibility that was kept for a setting.
+
+    If none was kept, it is measured and kept if `measure`, and is None if not. Raises the errors of
+    `measure_reproducibility`.
+    """
     setting = _small_enough(setting)
     settled = [
         VERSION,
@@ -79,7 +86,7 @@ def known_reproducibility(model: Model, setting: Setting, *, measure: bool = Tru
 
 
 def measure_reproducibility(model: Model, setting: Setting) -> Reproducibility:
-    """Measure a level. Raises `DeviceError` if the device is too small, `ModelError` if the model fails."""
+    """Measure reproducibility. Raises `DeviceError` if the device is too small, `ModelError` if the model fails."""
     how = setting.compute
     tiles = made_up_tiles(model.card, how.batch, setting.tile, setting.dtype)
     measurement = _Measurement(model, setting, tiles)
@@ -100,7 +107,7 @@ def measure_reproducibility(model: Model, setting: Setting) -> Reproducibility:
 
 
 class _Measurement:
-    """Calls a model on tiles that lie two to a row, as the run would: with statistics held fixed where it does that."""
+    """Calls a model, as the run would, on tiles that lie two to a row; statistics are fixed if the run fixes them."""
 
     def __init__(self, model: Model, setting: Setting, tiles: Pixels) -> None:
         self.model, self.setting, self.tiles = model, setting, tiles
@@ -115,14 +122,15 @@ class _Measurement:
             self.held = hold(setting.statistics, values, (2 * height, 2 * width), setting.stride)
 
     def logits(self, chosen: slice = slice(None)) -> Logits:
-        """Return what the model says of some of the tiles."""
+        """Return the logits of some of the tiles, (n, classes, height, width)."""
         return self.predictor.logits(self.tiles[chosen], self._under(self.places[chosen]))
 
     def larger(self, first: Logits) -> tuple[float | None, float | None]:
         """Return distance and share of flips between the corner of a larger pass and a tile that begins there.
 
-        The larger pass takes no more memory than a batch: with batches of four it is two tiles wide, with less it is
-        the tile, and the smaller one lacks its first S rows and columns.
+        The larger pass takes no more memory than a batch. With batches of four or more, it is two tiles wide and high.
+        With smaller batches, it is the tile, and the other pass is the tile without its first S rows and columns. The
+        result is (None, None) if no tile has full context.
         """
         (height, width), halo, stride = self.setting.tile, self.setting.halo, self.setting.stride
         wide = self.setting.compute.batch >= 4
@@ -137,13 +145,13 @@ class _Measurement:
             else:
                 tile, batch = self.tiles[0, :, stride:, stride:], self.setting.compute.batch
                 whole, part = first[0], self._one(tile, Box(stride, stride, height, width), batch)
-        except Exception:  # whatever a stranger's module raises for tiles of another shape
+        except Exception:  # a stranger's module may raise anything for tiles of another shape
             return None, None
         kept = np.s_[..., halo:, halo:]
         return distances(whole[:, cut[0] :, cut[1] :][kept], part[kept])
 
     def _one(self, tile: Pixels, place: Box, batch: int) -> Logits:
-        """Return what the model says of a tile of another shape, (classes, height, width)."""
+        """Return the logits of a tile of another shape, (classes, height, width)."""
         predictor = Predictor(self.model, place.shape, replace(self.setting.compute, batch=batch))
         return np.asarray(predictor.logits(tile[None], self._under([place]))[0])
 
@@ -163,7 +171,7 @@ def _probabilities(logits: Logits) -> NDArray[np.float64]:
 
 
 def _small_enough(setting: Setting) -> Setting:
-    """Return a setting whose tiles are not larger than they need be on a CPU."""
+    """Return a setting whose tiles are not larger than needed on a CPU."""
     if setting.compute.device != "cpu":
         return setting
     stride = setting.stride

@@ -1,4 +1,4 @@
-"""Pace: how long runs of a model took on this machine, kept after each run, so that the next plan can say a time."""
+"""Pace: keeps the time that runs of a model took on this machine, so that the next plan can estimate a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
 SHRINK = 4
-"""Times that a run may be smaller than the one that is kept and still replace it: short runs are mostly start-up."""
+"""Largest factor by which a run may be smaller than the kept run and replace it; short runs are mostly start-up."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Pace:
     seconds: float
     """Wall time [s] from the first tile to the finished products."""
     pixels: int
-    """Pixels that the model has seen, each as often as it saw it."""
+    """Number of pixels that the model saw; a pixel counts each time the model saw it."""
 
 
 def kept_pace(model: Model, compute: Compute) -> Pace | None:
@@ -44,7 +44,7 @@ def kept_pace(model: Model, compute: Compute) -> Pace | None:
 
 
 def keep_pace(model: Model, compute: Compute, pace: Pace) -> None:
-    """Keep the pace of a run, unless that of a much larger one is known."""
+    """Keep the pace of a run, unless the pace of a much larger run is known."""
     known = kept_pace(model, compute)
     if pace.pixels > 0 and pace.seconds > 0 and (known is None or pace.pixels * SHRINK >= known.pixels):
         keep(_name(model, compute), json.dumps(asdict(pace)) + "\n", cache_directory())

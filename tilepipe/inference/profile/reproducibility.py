@@ -1,6 +1,6 @@
-"""Reproducibility: how exactly a device keeps the promises about labels, in one precision.
+"""Reproducibility: states how exactly a device keeps the promises about labels, in one precision.
 
-`measure_reproducibility` measures it; this knows no torch.
+`measure_reproducibility` measures it; this module does not import torch.
 """
 
 from __future__ import annotations
@@ -14,27 +14,30 @@ from tilepipe.text import json_of
 
 @dataclass(frozen=True)
 class Reproducibility:
-    """What was measured on a few tiles of one model, tile shape and batch size. Distances are total variation, 0 to 1.
+    """Results measured on a few tiles of one model, tile shape and batch size; distances are total variation, 0 to 1.
 
-    On a device that is neither repeatable nor independent a resumed run may differ from one that was not interrupted.
+    On a device that is neither repeatable nor independent, a resumed run may differ from an uninterrupted run.
     """
 
     device: str
-    """The GPU's name, or 'cpu'."""
+    """Name of the GPU, or 'cpu'."""
     precision: str
-    """'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'."""
+    """Precision: 'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'."""
     repeatable: bool
     """Whether a tile that is computed again gives the same logits, bit for bit."""
     independent: bool
-    """Whether it does so in another place of the batch and beside other tiles: a region is the crop of the full run."""
+    """Whether a tile gives the same logits in another place of the batch and beside other tiles.
+
+    If so, the labels of a region are a crop of the labels of the full run.
+    """
     gap: float | None = None
-    """Largest distance of probabilities between a tile with full context and a larger pass; None if it has none."""
+    """Largest distance of probabilities between a tile and a larger pass; None if no tile has full context."""
     flips: float | None = None
-    """Share of labels that differ between these, 0 to 1."""
+    """Share of labels that differ between the tile and the larger pass, 0 to 1."""
     rounding: float | None = None
-    """Largest distance to fp32 on the same device; None for fp32."""
+    """Largest distance of probabilities to fp32 on the same device; None for fp32."""
     rounded: float | None = None
-    """Share of labels that differ from those of fp32, 0 to 1."""
+    """Share of labels that differ from the labels of fp32, 0 to 1."""
 
     @property
     def exact(self) -> bool:
@@ -54,12 +57,12 @@ class Reproducibility:
         return f"Measured on {self.device} in {self.precision}: {'; '.join(parts)}."
 
     def to_json(self) -> str:
-        """Return the level as JSON text."""
+        """Return the results as JSON text."""
         return json.dumps(asdict(self), sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Reproducibility:
-        """Parse `to_json`'s text. Raises `StorageError`."""
+        """Return the results from the text of `to_json`. Raises `StorageError` if the text cannot be read."""
         try:
             return cls(**json_of(text))
         except (ValueError, TypeError):

@@ -1,6 +1,7 @@
-"""Speed: seconds that a model takes per pixel by the size of its tiles, measured once per machine and model, and kept.
+"""Speed: measures the seconds that a model takes per pixel at each tile size, once per machine and model.
 
-Larger tiles may be faster (less is done per tile) or slower (what a layer leaves no longer fits the processor's cache).
+Larger tiles may be faster, since less work is done per tile. They may be slower, since the output of a layer no longer
+fits in the processor's cache.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from tilepipe.storage import cache_directory, keep, recall
 from tilepipe.text import json_of
 
 TIME = 10.0
-"""Seconds that measuring may take, once per machine and model; sizes that would take longer are left out."""
+"""Longest time that measuring may take [s], once per machine and model; sizes that need longer are left out."""
 Speeds = dict[int, float]
 """Seconds per pixel by tile size."""
 _KNOWN: dict[str, Speeds] = {}
 
 
 def speeds(model: Model, sizes: Sequence[int], compute: Compute) -> Speeds:
-    """Return the speed of the first of `sizes`, and of those of the others that could be measured in time.
+    """Return the speed of the first of `sizes`, and of the other sizes that could be measured in time.
 
     Kept in this process and in the cache directory, by weights, sizes, device, precision, batch, versions and threads.
     """
@@ -59,7 +60,7 @@ def takes(model: Model, size: int, compute: Compute) -> bool:
 
 
 def seconds(model: Model, size: int, compute: Compute) -> float:
-    """Return what one batch of tiles takes: on a CPU in processor time, so that other programs count less."""
+    """Return the time of one batch of tiles [s]: on a CPU in processor time, so that other programs count less."""
     from tilepipe.inference.predictor import Predictor
 
     predictor = Predictor(model, (size, size), compute)
@@ -87,7 +88,7 @@ def _measured(model: Model, sizes: Sequence[int], compute: Compute) -> Speeds:
 
 
 def _parsed(text: str | None, sizes: Sequence[int]) -> Speeds | None:
-    """Return what was kept; None if there is nothing of use."""
+    """Return the speeds that were kept; None if the text holds none of use."""
     with suppress(ValueError, TypeError, AttributeError):
         found = {int(size): float(value) for size, value in json_of(text or "").items()}
         if set(found) <= set(sizes) and all(0 < value < math.inf for value in found.values()):
@@ -105,7 +106,7 @@ def _key(model: Model, sizes: Sequence[int], compute: Compute) -> str:
 
 
 def processor() -> list[str | int | None]:
-    """Return what the processor is called, as far as the system says, and how many there are."""
+    """Return the name of the processor, if the system says it, and the number of processors."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

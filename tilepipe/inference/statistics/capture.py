@@ -1,8 +1,8 @@
-"""Operations that mix a whole tile (instance and group norm, mean pooling): their statistics taken, or put in.
+"""Capture: takes or replaces the statistics of operations that mix a whole tile (instance and group norm, pooling).
 
-Torch functions are caught as they are called, so any module can be run like this. `Recorder` takes the statistics of
-live tiles, `FixedStatistics` puts those of a field in their place (interpolated at each feature pixel, so that a
-pooled vector becomes a map, see `spread`), `Summer` adds up what one operation sees and stops there.
+Torch functions are caught when they are called, so any module can be run like this. `Recorder` takes the statistics of
+live tiles. `FixedStatistics` replaces them by the statistics of a field, interpolated at each feature pixel; so a
+pooled vector becomes a map (see `spread`). `Summer` adds up what one operation sees and stops there.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Mode(Calls):
     """Hands every operation of a model, in order of call, to `meet`."""
 
     def made(self, call: Call) -> object:
-        """Make the call, or what stands for it."""
+        """Make the call, or its replacement."""
         met = operation(call)
         return spread.run(call) if met is None else self.meet(met, call)
 
     def meet(self, met: Operation, live: Callable[[], Tensor]) -> Tensor:
-        """Return the output of an operation; `live` gives that of the tile itself."""
+        """Return the output of an operation; `live` gives the output for the tile itself."""
         raise NotImplementedError
 
 
@@ -44,10 +44,10 @@ class Recorder(Mode):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[Tensor] = []
-        """(B, values) float64 of each operation so far."""
+        """Statistics of each operation so far, (B, values) float64."""
 
     def meet(self, met: Operation, live: Callable[[], Tensor]) -> Tensor:
-        """Keep the statistics."""
+        """Keep the statistics of an operation and return its own output."""
         count = met.shared * met.x.shape[2] * met.x.shape[3]
         self.found.append(statistics(met.moments(), count, norm=met.groups > 0))
         return live()
@@ -62,21 +62,22 @@ class Nodes:
     """Statistics around one tile."""
 
     tile: Box
-    """Its place on the prediction grid."""
+    """Place of the tile on the prediction grid."""
     patches: Grid
-    """Where statistics were taken."""
+    """Patches in which statistics were taken."""
     at: Box
-    """Rows and columns of the patches in `values`: at least those that decide the tile."""
+    """Rows and columns of the patches in `values`: at least the patches that decide the tile."""
     values: NDArray[np.floating]
-    """(rows, columns, values of all operations + 1), float32 or, for a model in fp64, float64.
+    """Statistics (rows, columns, values of all operations + 1), in float32 or, for a model in fp64, in float64.
 
-    The last is what the patch weighs, above 0.
+    The last value is the weight of the patch, above 0.
     """
 
     def interpolated(self, first: int, count: int, size: tuple[int, int], device: torch.device) -> Tensor:
         """Return `count` statistics from number `first` on at every pixel of a map of `size`, (count, H, W).
 
-        Elementwise, in a fixed order, from global places: no bit depends on the tile.
+        They are computed element by element, in a fixed order, from places in the image: no bit depends on the tile.
+        Raises `ModelError` if the size of the map does not divide the tile.
         """
         weight = self.values[:, :, -1:]
         weighted = self.values[:, :, first : first + count] * weight
@@ -111,7 +112,7 @@ class FixedStatistics(Mode):
         super().__init__()
         self.tiles = tiles
         self.used = 0
-        """Statistics put in so far."""
+        """Number of statistics put in so far."""
 
     def meet(self, met: Operation, live: Callable[[], Tensor]) -> Tensor:
         """Return the operation's output from the field, (B, C, H, W); zeros for tiles that only fill the batch."""
@@ -127,17 +128,17 @@ class FixedStatistics(Mode):
 
 
 class Summer(FixedStatistics):
-    """Statistics fixed up to the operation that they do not reach, whose moments over the tiles' cores it adds up."""
+    """Runs a model with fixed statistics up to the first operation without them, and adds up its moments over cores."""
 
     def __init__(self, tiles: Sequence[Nodes], cores: Sequence[Box]) -> None:
         super().__init__(tiles)
         self.cores = cores
         self.known = tiles[0].values.shape[2] - 1
         self.found: list[NDArray[np.float64]] = []
-        """Of each core: moments, over how many values, and 1 for a norm or 0 for pooling, (values + 2,)."""
+        """Sums of each core, (values + 2,): moments, the number of values, and 1 for a norm or 0 for pooling."""
 
     def meet(self, met: Operation, live: Callable[[], Tensor]) -> Tensor:
-        """Put statistics in, or add up and raise `Reached`."""
+        """Put statistics in; if there are none for the operation, add up its moments and raise `Reached`."""
         if self.used < self.known:
             return super().meet(met, live)
         for item, (nodes, core) in enumerate(zip(self.tiles, self.cores, strict=True)):
@@ -153,7 +154,7 @@ class Summer(FixedStatistics):
 
 
 class Reached(Exception):  # noqa: N818 - it is no error
-    """The operation that a pass is about has been reached; the rest of the model is not needed."""
+    """Signal that a pass has reached the operation it was made for; the rest of the model is not needed."""
 
 
 def _maps(met: Operation, nodes: Nodes, first: int, channels: slice) -> Tensor:

@@ -1,4 +1,4 @@
-"""Held: statistics of a model's global operations as a run holds them fixed, made up where no image is at hand."""
+"""Held: keeps statistics of a model's global operations fixed, as a run does, but without an image."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Held:
     """Statistics of the patches of a grid."""
 
     patches: Grid
-    """Where they were taken."""
+    """Patches in which the statistics were taken."""
     values: NDArray[np.floating]
-    """(rows, columns, values + 1) of the patches; the last is what they weigh."""
+    """Statistics of the patches, (rows, columns, values + 1); the last value is the weight of the patch."""
 
     def under(self, places: Sequence[Box]) -> FixedStatistics:
-        """Return what puts them into tiles at these places."""
+        """Return the mode that puts the statistics into tiles at these places."""
         every = Box.of_shape(*self.values.shape[:2])
         return FixedStatistics([Nodes(place, self.patches, every, self.values) for place in places])
 
 
 def hold(statistics: Statistics, found: NDArray[np.floating], shape: tuple[int, int], stride: int) -> Held:
-    """Return the patches that a run would have over an image of `shape`, with the statistics `found` in turn.
+    """Return the patches that a run would have over an image of `shape` (height, width), with the statistics `found`.
 
-    `found` is (tiles, values); each patch weighs 1.
+    `found` is (tiles, values); the patches take its rows in turn, and each patch has weight 1.
     """
     patches = statistics.patches(shape, stride)
     rows, columns = patches.y.count, patches.x.count

@@ -1,4 +1,4 @@
-"""Operations that mix a whole tile: instance and group norm, mean pooling. How a call of torch is known to be one."""
+"""Operations: recognises the calls of torch that mix a whole tile, which are instance norm, group norm and pooling."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 from tilepipe.models.torch_calls import Call
 
 Dims = int | Sequence[int] | None
-"""What torch takes for the axes of a mean."""
+"""Axes of a mean, as torch takes them."""
 PIECE = 1 << 19
-"""Values of a feature map that are looked at or replaced at once, so that no second map is ever held whole."""
+"""Number of values of a feature map that are read or replaced at once, so that no second map lies whole in memory."""
 
 
 @dataclass(frozen=True)
@@ -25,30 +25,30 @@ class Operation:
     """A call that mixes the pixels of each tile of its input."""
 
     x: Tensor
-    """(B, C, H, W)."""
+    """Input (B, C, H, W)."""
     groups: int
-    """Groups of channels that share mean and variance; 0 for mean pooling to (B, C, 1, 1) or (B, C)."""
+    """Number of groups of channels that share mean and variance; 0 for mean pooling to (B, C, 1, 1) or (B, C)."""
     weight: Tensor | None = None
-    """(C,) of a norm."""
+    """Weight of a norm, (C,)."""
     bias: Tensor | None = None
-    """(C,) of a norm."""
+    """Bias of a norm, (C,)."""
     eps: float = 0.0
-    """Added to the variance."""
+    """Number that is added to the variance."""
 
     @property
     def values(self) -> int:
-        """Statistics per tile: mean and variance of each group, or the mean of each channel."""
+        """Number of statistics per tile: mean and variance of each group, or the mean of each channel."""
         return 2 * self.groups or self.x.shape[1]
 
     @property
     def shared(self) -> int:
-        """Channels that share statistics."""
+        """Number of channels that share statistics."""
         return self.x.shape[1] // (self.groups or self.x.shape[1])
 
     def moments(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
         """Return sums over part of the map, (B, values) float64: of values, and of squares for a norm.
 
-        Rows first: no sum is divided among threads, so it does not depend on their number.
+        Rows are summed first: no sum is divided among threads, so no sum depends on the number of threads.
         """
         part, found = self.x[:, :, rows, columns], []
         pieces = part.split(max(1, PIECE // max(1, part[:, 0].numel())), 1)
@@ -59,7 +59,7 @@ class Operation:
         return torch.cat([one.unflatten(1, (-1, self.shared)).sum(2) for one in found], 1)
 
     def applied(self, statistics: Tensor, channels: slice, item: int) -> Tensor:
-        """Return what the operation gives for some channels of one tile, from their statistics at every pixel.
+        """Return the operation's output for some channels of one tile, from their statistics at every pixel.
 
         `statistics` is (C, H, W) for pooling, (2, C, H, W) for a norm.
         """
@@ -73,7 +73,7 @@ class Operation:
 
 
 def operation(call: Call) -> Operation | None:
-    """Return the operation that a call is, or None if it is local or of no kind that is known here."""
+    """Return the operation that a call is; None if the call is local or of an unknown kind."""
     known = _KNOWN.get(call.function)
     found = known(*call.arguments, **call.keywords) if known else None
     return found if found is not None and found.x.ndim == 4 else None
@@ -85,12 +85,12 @@ def statistics(moments: Tensor, count: int, *, norm: bool) -> Tensor:
     if not norm:
         return found
     mean, square = found.chunk(2, 1)
-    # Of a flat area the difference of two nearly equal numbers may be rounded below zero.
+    # In a flat area the difference of two nearly equal numbers may be rounded below zero.
     return torch.cat((mean, (square - mean.square()).clamp_min(0)), 1)
 
 
 def added_up(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the statistics (values,) of one operation from what `Summer` found for all cores, (cores, values + 2)."""
+    """Return the statistics (values,) of one operation from the sums of `Summer` for all cores, (cores, values + 2)."""
     *moments, count, norms = sums.sum(0).tolist()
     return statistics(torch.tensor([moments], dtype=torch.float64), int(count), norm=norms > 0)[0].numpy()
 

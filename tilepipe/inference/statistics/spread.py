@@ -1,7 +1,8 @@
-"""Spread: a pooled vector as a map, a vector per pixel, on its way through layers that are made for vectors.
+"""Spread: carries a pooled vector as a map, with a vector for each pixel, through layers that are made for vectors.
 
-Where a model pools to (B, C), statistics of a field give (B, C, H, W). A linear layer is a 1x1 convolution there, and
-what turns a vector into a 1 x 1 map and back leaves the map as it is, until it meets the features of the tile.
+If a model pools to (B, C), statistics of a field give (B, C, H, W). A linear layer then becomes a 1 x 1 convolution.
+A function that turns a vector into a 1 x 1 map or back leaves the map as it is, until the map meets the features of
+the tile.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from tilepipe.models.torch_calls import Call
 
 
 class Spread(Tensor):
-    """(B, C, H, W) where the model has (B, C) or (B, C, 1, 1)."""
+    """A map (B, C, H, W) in place of a vector (B, C) or (B, C, 1, 1) of the model."""
 
-    # A mark and no more: torch's own handler would hand the class on to every result, also where a map meets the
+    # The class is only a mark: torch's own handler would give the class to every result, also if a map meets the
     # features of a tile.
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
 
 def run(call: Call) -> object:
-    """Make a call, of whose arguments any may be a `Spread`; the result is one until it meets features."""
+    """Make a call with arguments that may be a `Spread`; the result is a `Spread` too until it meets features."""
     given = [leaf for leaf in tree_leaves((call.arguments, call.keywords)) if isinstance(leaf, Tensor)]
     if not any(isinstance(tensor, Spread) for tensor in given):
         return call()
@@ -56,4 +57,4 @@ _FOR_VECTORS: dict[Callable[..., object], Callable[..., Tensor]] = {
     **dict.fromkeys((Tensor.view, Tensor.reshape, Tensor.flatten, Tensor.squeeze, Tensor.unsqueeze), _same),
     **dict.fromkeys((torch.reshape, torch.flatten, torch.squeeze, torch.unsqueeze), _same),
 }
-"""What stands for functions that are made for vectors, or make maps of 1 x 1 pixels of them and back."""
+"""Replacements for functions that are made for vectors, or that turn vectors into 1 x 1 maps and back."""

@@ -1,4 +1,4 @@
-"""Whether the global operations of a model can run on given statistics, tried out on one patch."""
+"""Trial: tests on one patch whether the global operations of a model can run on given statistics."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tilepipe.models.torch_calls import Call
 from tilepipe.tiling.statistics_grid import patches_of
 
 PATCH = 128
-"""Pixels of the patch, or more where the stride asks for it."""
+"""Side of the patch, or more if the stride needs it [pixels]."""
 TOLERANCE = 1e-3
-"""Of the outputs' spread: what a patch's own statistics, put back in, may change."""
+"""Largest change of outputs, as a fraction of their spread, if a patch's own statistics are put back in."""
 _SEEN: dict[str, tuple[int, ...] | str] = {}
 
 
 class _Names(Located):
-    """Notes the layers whose operations `capture` knows."""
+    """A mode that notes the layers whose operations `capture` knows."""
 
     def __init__(self, modules: tuple[nn.Module, ...]) -> None:
         super().__init__(modules)
@@ -42,11 +42,10 @@ class _Names(Located):
 
 
 def operations(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...]:
-    """Return the statistics that each global operation of a probed model has per tile, in order of call.
+    """Return the number of statistics that each global operation of a probed model has per tile, in order of call.
 
-    The model is run on a patch, and again with the patch's own statistics put in: the answer must be the same, and
-    pixels beyond the reach must make no difference to it. Raises `ModelError` with the reason where its operations
-    cannot all be replaced.
+    The model is run on a patch, and again with the patch's own statistics put in. The output must be the same, and
+    pixels beyond the reach must not change it. Raises `ModelError` with the reason if an operation cannot be replaced.
     """
     key = cache_key(module, bands, found.stride)
     known = _SEEN.get(key or "") or _tried(module, bands, found)
@@ -63,7 +62,7 @@ def _tried(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...] | str
         return f"{other[0] if other else 'a layer without bounds'} has no statistics that could be held fixed"
     try:
         return _put_in(adopt(module, bands, found.stride), found, found.frozen_reach)
-    except Exception as problem:  # whatever a stranger's module raises where a vector has become a map
+    except Exception as problem:  # a stranger's module may raise anything if a vector has become a map
         return f"it does not take statistics per pixel ({type(problem).__name__})"
 
 
@@ -90,7 +89,7 @@ class _Fixed:
 
     subject: Subject
     values: NDArray[np.float32]
-    """(1, 1, values of all operations + 1); see `Nodes`."""
+    """Statistics (1, 1, values of all operations + 1); see `Nodes`."""
 
     def __call__(self, x: Tensor) -> Tensor:
         side, box = max(x.shape[2:]), Box.of_shape(*x.shape[2:])
@@ -99,9 +98,9 @@ class _Fixed:
 
 
 def _stays_local(fixed: _Fixed, reach: Sides) -> bool:
-    """Return whether what lies beyond the reach makes no difference, on both axes.
+    """Return whether pixels beyond the reach make no difference, on both axes.
 
-    It would where an operation is left that has no statistics, like a maximum beside the mean in one layer.
+    They make one if an operation without statistics is left, like a maximum beside the mean in one layer.
     """
     quantum = fixed.subject.quantum
     cut = (max(reach) // quantum + 1) * quantum
