@@ -1,9 +1,9 @@
-"""Answers: what a model is for everything that is kept of it: its weights, settings and card, and what it answers.
+"""Answers: a model's identity is made of its weights, settings and card, and of its answers to a few fixed tiles.
 
 Two models of one class and the same weights may answer differently: a function handed in, a list as attribute, a
-wrapped runtime, a `forward` edited in a notebook cell. So wherever anything is not of a known package (`contents`), the
-model is called on a few fixed tiles in the run's own arithmetic, with one thread, and all bits of the answers are part
-of its identity. A model that answers the same tile differently has no identity that another call could meet again.
+wrapped runtime, a `forward` edited in a notebook cell. So if any part of a model is not of a known package
+(`contents`), the model is called on a few fixed tiles in the run's own arithmetic, with one thread. All bits of the
+answers are then part of its identity. A model that answers the same tile differently each time has no identity.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tilepipe.models.model import Model
 from tilepipe.models.precision import arithmetic, dtype_of, on_device
 from tilepipe.models.probe.sample_tiles import made_up_tiles
 
-VERSION = 1  # of the tiles and of how answers are hashed; raise it when either changes
+VERSION = 1  # version of the tiles and of the hashing of answers; raise it when either changes
 UNIT, LARGEST = 32, 4096
 """Pixels: sides are multiples of the unit, as most networks ask for, and of the stride, up to the largest."""
 USUAL = 512
-"""Side in pixels that is tried where a model refuses the smaller tiles and its card names no tile."""
+"""Side in pixels that is tried if a model refuses the smaller tiles and its card names no tile."""
 _MEMORY: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
-"""Parts of a module that calls change though its answers repeat: counters, grids kept for the next call."""
+"""Parts of a module that change from call to call although its answers repeat: counters, grids kept for later."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Asking:
 
 
 def identified(model: Model, card: str, how: Asking) -> tuple[str, str]:
-    """Return a model's identity, and why it has none; see `identity.identify`."""
+    """Return a model's identity, and the reason if it has none; see `identity.identify`."""
     contents = Contents(model.module)
     if contents.known:
         return _sha256_of_json([VERSION, card, contents.parts]), ""
@@ -61,7 +61,7 @@ def identified(model: Model, card: str, how: Asking) -> tuple[str, str]:
 
 
 class _Answers:
-    """What a model says of the fixed tiles, as hashes, and what is wrong with it."""
+    """Hashes of a model's answers to the fixed tiles, and what is wrong with the model."""
 
     def __init__(self, model: Model, how: Asking) -> None:
         self.trouble = ""
@@ -71,7 +71,7 @@ class _Answers:
         try:
             with torch.random.fork_rng(cuda), arithmetic(self.device, self.precision), _one_thread():
                 self._ask(model, on_device(model.module, self.device, self.precision))
-        except Exception as error:  # whatever a stranger's module raises when it is copied
+        except Exception as error:  # copying an unknown module may raise anything
             self.trouble = f"it fails on the tiles that it is told by ({type(error).__name__})"
 
     def _ask(self, model: Model, module: nn.Module) -> None:
@@ -88,7 +88,7 @@ class _Answers:
             self.trouble = "it answers the same tile differently when it is asked again"
 
     def _answer(self, model: Model, module: nn.Module, tile: Pixels) -> tuple[bool, str]:
-        """Return whether the model takes a tile, and the hash of all bits of its answer; else the kind of error."""
+        """Return whether the model takes a tile, and the hash of all bits of its answer or the kind of its error."""
         try:
             x = model.normalise(torch.from_numpy(tile[None]).to(self.device), dtype_of(self.precision))
             return True, hash_of(module(x))
@@ -97,7 +97,7 @@ class _Answers:
 
 
 def fixed_tiles(model: Model) -> Iterator[Pixels]:
-    """Yield (bands, height, width) tiles in the image's units: like images, every grey value, every usual range."""
+    """Yield tiles (bands, height, width) in the image's units; they look like images and span every usual range."""
     card = model.card
     unit = math.lcm(card.stride, UNIT)
     side, low, wide = (_multiple(size, unit) for size in (128, 96, 160))
@@ -117,7 +117,7 @@ def fixed_tiles(model: Model) -> Iterator[Pixels]:
 
 
 def spatial_tiles(model: Model) -> Iterator[Pixels]:
-    """Yield two tiles like images, small ones: enough to tell what a model's reach depends on."""
+    """Yield two small image-like tiles; they are enough to tell what a model's reach depends on."""
     unit = math.lcm(model.card.stride, UNIT)
     if 2 * unit <= LARGEST:
         yield _natural(model, (_multiple(96, unit), _multiple(96, unit)))
@@ -129,7 +129,7 @@ def _natural(model: Model, shape: tuple[int, int]) -> Pixels:
 
 
 def _ramp(bands: int, side: int, low: float, high: float, *, whole: bool = False) -> NDArray[np.float32]:
-    """Return values from low to high: in the upper half the same in all bands, below in another order in each."""
+    """Return values from low to high: all bands are alike in the upper half, each has its own order in the lower."""
     values = np.linspace(low, high, side * side // 2)
     values = np.round(values) if whole else values
     random = np.random.default_rng(1)
@@ -148,7 +148,7 @@ def _sha256_of_json(parts: Sequence[object]) -> str:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sum in one order, however many threads this process has."""
+    """Make torch sum in one order, however many threads this process has."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,6 +1,6 @@
-"""ModelCard: what a model expects and what its classes mean; `model.json` in a model directory.
+"""ModelCard: what a model expects and what its classes mean; it is kept as `model.json` in a model directory.
 
-Knows nothing of torch, so a plan can be made without it.
+This module does not import torch, so a plan can be made without torch.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from tilepipe.paths import refuse_special
 from tilepipe.text import JSON, did_you_mean, wrong_value
 
 Output = Literal["logits", "probabilities", "labels"]
-"""What a network gives: scores of any size, the result of a softmax or sigmoid, or finished labels."""
+"""Kind of values that a network returns: scores of any size, results of a softmax or sigmoid, or finished labels."""
 MAX_BYTES = 1 << 20
-"""Largest model.json that is read."""
+"""Largest model.json that is read, in bytes."""
 MAX_STRIDE, MAX_TILE = 4096, 1 << 16
 LEAST, MOST = 1e-30, 1e30
-"""Range of means and deviations: beyond it float32 has no numbers left."""
+"""Range of means and deviations: float32 cannot hold numbers beyond it."""
 SMALL, LARGE = 1e-6, 1e9
-"""Range of what pixels are divided by."""
+"""Range of `scale`, by which pixels are divided."""
 FINEST, COARSEST = 1e-6, 1e6
-"""Range of pixel sizes."""
+"""Range of pixel sizes, in the card's `unit`."""
 PRESET = "imagenet"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-"""What most pretrained encoders expect of red, green and blue divided by 255 (torchvision.models)."""
+"""Mean and deviation of red, green, blue divided by 255 that most pretrained encoders expect (torchvision.models)."""
 
 # Colour-blind safe qualitative colours; class 0 is the background. (Okabe & Ito 2008)
 DEFAULT_COLORS = ("#d9d9d9", "#d55e00", "#009e73", "#0072b2", "#f0e442", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -56,7 +56,7 @@ class ModelCard(BaseModel):
     format: Literal[1] = 1
     """Version of this format."""
     name: str = "model"
-    """Short name, which products carry."""
+    """Short name, which is written into products."""
     description: str = ""
     """One or two sentences for people."""
     bands: int = Field(ge=1, le=4096)
@@ -66,29 +66,29 @@ class ModelCard(BaseModel):
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names by label value, from 0."""
     colors: tuple[str, ...] = ()
-    """Colours '#rrggbb', one per class; a default palette if empty."""
+    """Colours '#rrggbb', one per class; a default palette is used if it is empty."""
     output: Output | None = None
-    """What the network gives: 'logits', 'probabilities' or 'labels'; if None, its last operation and a made-up tile
-    show it."""
+    """Kind of the network's output: 'logits', 'probabilities' or 'labels'. If None, the network's last operation and a
+    made-up tile show the kind."""
     key: str | int | None = None
     """Name or place of the scores in a network that returns several things; if None, they are found by name and
     shape."""
     mean: tuple[float, ...] = ()
-    """Means, one per band, in the image's own pixel units; 0 if empty."""
+    """Means, one per band, in the image's own pixel units; empty stands for 0."""
     std: tuple[float, ...] = ()
-    """Standard deviations, one per band, in the image's own pixel units; 1 if empty."""
+    """Standard deviations, one per band, in the image's own pixel units; empty stands for 1."""
     scale: float | None = Field(default=None, ge=SMALL, le=LARGE)
-    """What pixels are divided by before `mean` and `std`. The card then keeps `mean` and `std` in the image's own pixel
-    units, and no `scale`."""
+    """Number that pixels are divided by before `mean` and `std` are applied. The card turns `mean` and `std` into the
+    image's own pixel units and then keeps no `scale`."""
     channels: Literal["RGB", "BGR"] | None = None
     """'BGR' if the network reads three bands in the opposite order of the card's `bands`, `mean` and `std`."""
     layout: Literal["NCHW", "NHWC"] | None = None
-    """'NHWC' if bands and classes are the network's last axis; None is NCHW, and for ONNX what the file says."""
+    """'NHWC' if bands and classes are the network's last axis. None stands for NCHW; an ONNX file says its own."""
     pad: int = Field(default=0, ge=0, le=MAX_STRIDE)
-    """Pixels of 0, after scaling, that a tile gets on each side for the network; an output that is larger than the tile
-    is cut evenly."""
+    """Number of pixels of value 0 (after scaling) that a tile gets on each side for the network. An output that is
+    larger than the tile is cut evenly on all sides."""
     threshold: float | None = Field(default=None, gt=0, lt=1)
-    """Probability above which a pixel is of the second of two classes; None is 0.5."""
+    """Probability above which a pixel is of the second of two classes; None stands for 0.5."""
     dtype: Literal["uint8", "uint16", "int16", "float32"] | None = None
     """Pixel type that the model was trained on; an image of another type is refused. None takes any type."""
     resolution: float | None = Field(default=None, ge=FINEST, le=COARSEST, allow_inf_nan=False)
@@ -110,7 +110,7 @@ class ModelCard(BaseModel):
     """Training record: data, configuration, scores."""
 
     def __init__(self, **fields: Any) -> None:
-        """Check the fields. Raises `ModelError` naming the first that is wrong."""
+        """Check the fields. Raises `ModelError` that names the first wrong field."""
         self._check("model card", fields)
 
     def _check(self, name: str, fields: JSON) -> None:
@@ -122,7 +122,7 @@ class ModelCard(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _image_units(cls, fields: Any) -> Any:
-        """Turn presets into numbers, and `mean` and `std` of scaled pixels into those of the image's own pixels."""
+        """Turn presets into numbers, and turn `mean` and `std` of scaled pixels into the image's own pixel units."""
         if not isinstance(fields, dict):
             return fields
         presets = [name for name in IMAGENET if isinstance(fields.get(name), str) and fields[name].lower() == PRESET]
@@ -217,7 +217,7 @@ class ModelCard(BaseModel):
 
     @classmethod
     def from_json(cls, text: str, name: str = "model.json") -> ModelCard:
-        """Parse the text of `model.json`; `name` is what an error calls it. Raises `ModelError`."""
+        """Parse the text of `model.json`; errors call the text `name`. Raises `ModelError` if it holds no card."""
         try:
             fields = from_json(text)
         except ValueError as error:
@@ -230,7 +230,7 @@ class ModelCard(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> ModelCard:
-        """Read `model.json`, up to `MAX_BYTES`. Raises `ModelError` when it is missing or does not hold a card."""
+        """Read `model.json`, up to `MAX_BYTES`. Raises `ModelError` if it is missing or does not hold a card."""
         refuse_special(path, ModelError)
         try:
             with path.open("rb") as file:
@@ -250,14 +250,14 @@ def _is_number(value: object) -> bool:
 
 
 def _times(scale: float, values: Any) -> Any:
-    """Return values times `scale`; what is no list of numbers stays, so that it is refused by its name."""
+    """Return `values` times `scale`; anything but a list of numbers stays as it is, so that the check refuses it."""
     if not isinstance(values, list | tuple) or not all(_is_number(value) for value in values):
         return values
     return tuple(scale * value for value in values)
 
 
 def _first_problem(name: str, error: ValidationError) -> str:
-    # A field that is spelled wrongly explains one that is missing.
+    # A misspelled field comes first because it explains a missing one.
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         return f"{name}: field {did_you_mean(str(first['loc'][0]), ModelCard.model_fields)}"

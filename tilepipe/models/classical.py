@@ -1,13 +1,14 @@
-"""Classical segmentation with parameters fitted once: what a network is measured against. Imports no torch.
+"""Classical segmentation with parameters fitted once; networks are measured against it. This module imports no torch.
 
-Each method cuts pixels into clusters, ordered dark to bright, whose parameters are global: fitted on a sample of the
-image, the same for every tile. With true labels each cluster takes a class so that the mean IoU on the sample is high.
+Each method sorts pixels into clusters, ordered dark to bright. The parameters are global: they are fitted on a sample
+of the image and are the same for every tile. With true labels, each cluster takes a class so that the mean IoU on the
+sample is high.
 
     threshold       multi-Otsu levels of brightness (Otsu 1979)
-    watershed       flooding of the edge strength from markers where it is flat (Meyer 1991)
+    watershed       flooding of the edge strength from markers in flat places (Meyer 1991)
     kmeans          nearest of k colours (Lloyd 1982)
-    slic            the same for the mean colours of superpixels (Achanta 2012); superpixels depend on the tile
-    region_growing  from pixels close to one of k colours to connected ones that are less close
+    slic            kmeans of the mean colours of superpixels (Achanta 2012); superpixels depend on the tile
+    region_growing  growth from pixels close to one of k colours to connected pixels that are less close
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tilepipe.arrays import Pixels
 
 Floats = NDArray[np.float64]
 SMOOTHING = 1.0
-"""Standard deviation in pixels of the Gaussian that every method begins with; it reaches 4 pixels."""
+"""Standard deviation in pixels of the Gaussian that every method begins with; the Gaussian reaches 4 pixels."""
 _NEVER = -1e6  # score of a class that no cluster has
 
 
@@ -40,14 +41,14 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Classical:
-    """A fitted method that scores tiles; a plain value, so it can be printed, compared and pickled."""
+    """A fitted method that scores tiles. It is a plain value, so it can be printed, compared and pickled."""
 
     name: str
     """One of `METHODS`."""
     mean: tuple[float, ...]
-    """Per band, of the sample."""
+    """Mean of the sample per band, in the image's own units."""
     std: tuple[float, ...]
-    """Per band, of the sample."""
+    """Standard deviation of the sample per band, in the image's own units."""
     method: Method
     """The fitted parameters."""
     class_of: tuple[int, ...]
@@ -57,13 +58,13 @@ class Classical:
 
     @property
     def halo(self) -> int | None:
-        """How far a pixel's context reaches in pixels; None if it depends on the tile as a whole."""
+        """Distance that a pixel's context reaches, in pixels; None if a label depends on the tile as a whole."""
         return int(4 * SMOOTHING) if self.name in ("threshold", "kmeans") else None
 
     def scores(self, tile: Pixels) -> NDArray[np.float32]:
         """Return class scores, (classes, height, width), of a tile (bands, height, width) in the image's own units.
 
-        The largest is the class; a class that no cluster has lies below all others.
+        The class of a pixel is the one with the largest score; a class without a cluster has the lowest score.
         """
         clusters = self.method.scores(smoothed(standardised(tile, self.mean, self.std)))
         out = np.full((self.classes, *tile.shape[1:]), _NEVER, np.float32)
@@ -74,7 +75,7 @@ class Classical:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Levels of brightness, the mean of the standardised bands."""
+    """Levels of brightness, which is the mean of the standardised bands."""
 
     levels: tuple[float, ...]
 
@@ -94,7 +95,7 @@ class Watershed:
     flat: float
 
     def scores(self, x: Floats) -> Floats:
-        """Score 1 for the cluster whose markers flood a pixel; a tile without markers is cut by its levels."""
+        """Score 1 for the cluster whose markers flood a pixel; a tile without markers is scored by its levels."""
         grey = x.mean(0)
         edges = sobel(grey)
         cluster = np.digitize(grey, self.levels)
@@ -105,7 +106,7 @@ class Watershed:
 
 @dataclass(frozen=True)
 class Kmeans:
-    """Cluster centres in standardised colour; `superpixel` is the side of SLIC's superpixels in pixels, 0 for none."""
+    """Cluster centres in standardised colour; `superpixel` is the side of SLIC's superpixels in pixels, or 0."""
 
     centres: tuple[tuple[float, ...], ...]
     superpixel: int = 0
@@ -119,14 +120,14 @@ class Kmeans:
 
 @dataclass(frozen=True)
 class Growing:
-    """Cluster centres, and squared distances: up to `seed` a region begins, up to `reach` it grows."""
+    """Cluster centres, and squared distances: a region begins at pixels within `seed` and grows to `reach`."""
 
     centres: tuple[tuple[float, ...], ...]
     seed: tuple[float, ...]
     reach: tuple[float, ...]
 
     def scores(self, x: Floats) -> Floats:
-        """Score grown pixels 0 to 1 by closeness, others below 0: by distance."""
+        """Score grown pixels from 0 to 1 by closeness, and all others below 0 by distance."""
         distances = squared_distances(x, self.centres)
         out = np.empty_like(distances)
         for k, (distance, seed, reach) in enumerate(zip(distances, self.seed, self.reach, strict=True)):
@@ -136,12 +137,12 @@ class Growing:
 
 
 def standardised(tile: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> Floats:
-    """Return a tile in standard deviations from the mean of each band, (bands, height, width)."""
+    """Return the tile (bands, height, width) in standard deviations from the mean of each band."""
     return np.asarray((tile - np.array(mean)[:, None, None]) / np.array(std)[:, None, None], np.float64)
 
 
 def smoothed(x: Floats) -> Floats:
-    """Return standardised bands behind the Gaussian of `SMOOTHING`."""
+    """Return standardised bands (bands, height, width), smoothed by the Gaussian of `SMOOTHING`."""
     return np.asarray(gaussian_filter(x, (0, SMOOTHING, SMOOTHING)), np.float64)
 
 
@@ -153,7 +154,7 @@ def squared_distances(x: Floats, centres: Iterable[Iterable[float]]) -> Floats:
 
 
 def superpixel_means(x: Floats, side: int) -> Floats:
-    """Return the mean colour of each pixel's superpixel, about `side` pixels wide, (bands, height, width)."""
+    """Return the mean colour (bands, height, width) of each pixel's superpixel, which is about `side` pixels wide."""
     count = max(x.shape[1] * x.shape[2] // side**2, 1)
     of = slic(
         np.moveaxis(x, 0, -1), n_segments=count, compactness=1.0, start_label=0, channel_axis=-1, convert2lab=False

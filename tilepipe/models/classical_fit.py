@@ -1,4 +1,4 @@
-"""The parameters of classical methods, fitted once on a sample of the image. Imports no torch."""
+"""The parameters of classical methods are fitted once on a sample of the image. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tilepipe.models.classical import (
 )
 
 MOST_PIXELS = 100_000
-"""Of the sample that parameters are fitted on."""
+"""Largest number of pixels of the sample that parameters are fitted on."""
 
 
 def fit(
@@ -34,8 +34,8 @@ def fit(
     """Fit a method of `METHODS` on `sample`, (patches, bands, height, width) in the image's own units.
 
     With `truth`, (patches, height, width), each cluster takes one of the `classes`; labels outside [0, classes)
-    are left out. Without, cluster k is class k, dark to bright. Raises `UsageError` for a method or number that
-    cannot be, `InputError` if the sample has too few colours.
+    are left out. Without `truth`, cluster k is class k, dark to bright. Raises `UsageError` for an unknown method or
+    an impossible number, and `InputError` if the sample has too few colours.
     """
     if name not in METHODS:
         raise UsageError(f"method {name!r} is not known; use {', '.join(METHODS)}")
@@ -57,10 +57,10 @@ def fit(
 
 
 def _assign(votes: NDArray[np.int64]) -> tuple[int, ...]:
-    """Return the class of each cluster from pixels by (cluster, true class).
+    """Return the class of each cluster; `votes` counts pixels, (clusters, true classes).
 
-    Either the commonest class, or the class of which the cluster holds the largest share (rare classes would often
-    get no cluster otherwise): whichever gives the higher mean IoU.
+    A cluster gets its commonest class, or the class of which it holds the largest share (else rare classes would
+    often get no cluster). The rule that gives the higher mean IoU is taken.
     """
     share = votes / np.maximum(votes.sum(0), 1)
     return max((_tuple_int(votes.argmax(1)), _tuple_int(share.argmax(1))), key=lambda of: _mean_iou(votes, of))
@@ -120,7 +120,7 @@ def _levels(x: Floats, clusters: int) -> tuple[float, ...]:
 
 
 def _centres(x: Floats, clusters: int) -> tuple[tuple[float, ...], ...]:
-    """Return k-means centres, dark to bright; begun from the means of equal shares by brightness, so without chance."""
+    """Return k-means centres, dark to bright; they start at the means of equal brightness shares, so without chance."""
     pixels = _thin(np.moveaxis(x, 1, -1).reshape(-1, x.shape[1]))
     pixels = pixels[np.argsort(pixels.mean(1), kind="stable")]
     if len(pixels) < clusters:

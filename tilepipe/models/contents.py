@@ -1,8 +1,8 @@
-"""Contents: what a network holds, hashed part by part, the same in every process; and whether that says all of it.
+"""Contents: hashes of a network's parts, the same in every process; and whether the hashes say all of the network.
 
-Weights and plain settings decide what a layer of a known package does. Anything else (a class or function of somebody
-else, an object in C) is hashed as far as it can be looked at: code with what it closes over and the globals it reads,
-containers, tensors, attributes. What it does can only be known by asking (`identity`).
+Weights and plain settings decide what a layer of a known package does. Anything else (a class or function of another
+package, an object in C) is hashed as far as Python can read it: code with the values it closes over and the globals it
+reads, containers, tensors, attributes. Only calls of the model show what such a part does (`identity`).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tilepipe.arrays import Array
 
 PACKAGES = {"torch", "torchvision", "timm", "segmentation_models_pytorch", "huggingface_hub", "tilepipe"}
 """Packages whose code is known by their names and versions."""
-_MADE = ("torch.jit.", "torch.fx.", "torch.export.")  # classes whose code is that of one object
+_MADE = ("torch.jit.", "torch.fx.", "torch.export.")  # classes that are generated for one object
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), slice, range, torch.dtype, torch.device)
 _STEPS, _DEPTH = 20_000, 24
-"""Values that are looked at per attribute, and how deep; the rest is known by what the network answers alone."""
+"""Number of values that are read per attribute, and the depth; the rest shows in the network's answers only."""
 _OWN = {*vars(nn.Module()), "_live"}
-"""Attributes that are looked at by name, and what `formats.opaque` has opened: made from the file's bytes."""
+"""Attributes that are read by name, and what `formats.opaque` has opened, which is made from the file's bytes."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
@@ -42,7 +42,7 @@ def is_known(code: object) -> bool:
 
 
 def network_sha256(module: nn.Module, first: str = "") -> str:
-    """Return the hash of a network's layers, their settings and weights, after that of a text."""
+    """Return the hash of the text `first` and of a network's layers, their settings and their weights."""
     digest = hashlib.sha256(first.encode())
     for name, layer in module.named_modules():
         digest.update(f"{name}:{_name(type(layer))}:{_plain_settings(layer)};".encode())
@@ -62,9 +62,9 @@ class Contents:
     """The parts of a network by name, each with its hash."""
 
     def __init__(self, network: nn.Module) -> None:
-        """Look at all layers, their settings, parameters, buffers and hooks, and at the code of strange classes."""
+        """Hash all layers, their settings, parameters, buffers and hooks, and the code of unknown classes."""
         self.known = True
-        """Whether the parts say all: everything is of known packages."""
+        """Whether the parts say all of the network, because everything is of known packages."""
         self.parts: dict[str, str] = {}
         self._kinds: set[type] = set()
         self._layers = {id(layer): name for name, layer in network.named_modules()}
@@ -101,7 +101,7 @@ class Contents:
 
 
 class _Hash:
-    """A hash of Python values by what they hold, never by where they lie."""
+    """A hash of Python values by their content, never by their address in memory."""
 
     def __init__(self, layers: Mapping[int, str]) -> None:
         self.digest = hashlib.sha256()
@@ -111,7 +111,7 @@ class _Hash:
         self._steps = self._depth = 0
 
     def add(self, value: object) -> None:
-        """Take in a value and all that it holds."""
+        """Add a value and all that it holds to the hash."""
         self._steps += 1
         self._word(type(value).__qualname__)
         if isinstance(value, _PLAIN) and type(value) in _PLAIN:
@@ -142,8 +142,8 @@ class _Hash:
         elif isinstance(value, types.ModuleType | np.dtype | np.generic):
             self._word(getattr(value, "__name__", str(value)))
         elif isinstance(value, PurePath | weakref.ref):
-            pass  # where a file lies is no part of what it holds
-        elif isinstance(value, nn.Module):  # kept from torch, in a list perhaps: its weights are in no state dict
+            pass  # a file's folder is no part of its content
+        elif isinstance(value, nn.Module):  # hidden from torch, perhaps in a list: no state dict has its weights
             inner = Contents(value)
             self.known = self.known and inner.known
             self._all(part for item in inner.parts.items() for part in item)
@@ -168,7 +168,7 @@ class _Hash:
             self.known = self.known and value.is_meta
 
     def _code(self, value: object) -> None:
-        """Take in something that can be called: its name where it is of a known package, else what it is made of."""
+        """Add a callable to the hash: its name if it is of a known package, else its code and the values it uses."""
         if isinstance(value, partial):
             self._all((value.func, value.args, value.keywords))
         elif isinstance(value, types.MethodType | types.BuiltinMethodType | types.MethodWrapperType):
@@ -197,7 +197,7 @@ class _Hash:
             self._bytecode(constant) if isinstance(constant, types.CodeType) else self.add(constant)
 
     def _object(self, value: object) -> None:
-        """Take in an object by its class and attributes; what it keeps in C is not seen."""
+        """Add an object to the hash by its class and attributes; values that it keeps in C are not seen."""
         kind = type(value)
         held = getattr(value, "__dict__", None)
         self.known = self.known and is_known(kind) and isinstance(held, dict)
@@ -217,7 +217,7 @@ _DESCRIPTORS = types.GetSetDescriptorType, types.MemberDescriptorType, types.Wra
 
 
 def hash_of(value: object, layers: Mapping[int, str] | None = None) -> str:
-    """Return the hash of a value by what it holds."""
+    """Return the hash of a value by its content."""
     hashed = _Hash(layers or {})
     hashed.add(value)
     return hashed.digest.hexdigest()
@@ -225,39 +225,39 @@ def hash_of(value: object, layers: Mapping[int, str] | None = None) -> str:
 
 def _name(value: object) -> str:
     home = str(getattr(value, "__module__", ""))
-    if home.startswith("tilepipe."):  # in which folder a file of ours lies is no part of what a network is
+    if home.startswith("tilepipe."):  # moving a file of ours must not change a network's hash
         home = f"tilepipe.models.{home.rpartition('.')[2]}"
     return f"{home}.{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
 def _is_installed(code: object) -> bool:
-    """Return whether code is of an installed package: it is told by its name, as it is not edited."""
+    """Return whether code is of an installed package: its name is enough then, because nobody edits it."""
     file = str(getattr(sys.modules.get(getattr(code, "__module__", None) or ""), "__file__", None) or "")
     return "site-packages" in file or "dist-packages" in file
 
 
 def _is_near(value: object) -> bool:
-    """Return whether a global belongs to the function that reads it: code of its own, numbers, plain containers."""
+    """Return whether a global belongs to the function that reads it: own code, a number or a plain container."""
     return isinstance(value, (*_PLAIN, *_CODE, list, tuple, dict, set, frozenset, Tensor, np.ndarray, nn.Module))
 
 
 def _written(value: object) -> dict[str, object]:
-    """Return the functions and constants in a class's text; nothing for a function in C."""
+    """Return the functions and constants that a class's own text defines; a value in C has none."""
     made = ("__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__")
     held = vars(value) if isinstance(value, type) else {}
     return {key: part for key, part in held.items() if key not in made and not isinstance(part, _DESCRIPTORS)}
 
 
 def content_of(cell: types.CellType) -> object:
-    """Return what a function closes over in one of its cells; None if that comes later."""
+    """Return the value in one of a function's closure cells; None if the cell is still empty."""
     try:
         return cell.cell_contents
-    except ValueError:  # a name that is bound later
+    except ValueError:  # the name is bound later
         return None
 
 
 def globals_of(code: types.CodeType) -> list[str]:
-    """Return the global names that a function reads, its inner functions too."""
+    """Return the global names that a function and its inner functions read."""
     names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

@@ -1,8 +1,7 @@
-"""Copying: a module of the caller's as one of ours: in eval mode, float32, on the CPU, with nothing left in common.
+"""Copying: a caller's module is copied in eval mode, in float32, on the CPU; copy and original share no tensor.
 
-`copy.deepcopy` alone would first double the weights on the caller's device, fails for a session or a lock in an
-attribute, and leaves functions as they are: a replaced `forward` or a hook that reads the module it was made for would
-go on calling the caller's.
+`copy.deepcopy` alone would first double the weights on the caller's device. It fails if an attribute is a session or a
+lock. It also leaves functions as they are: a replaced `forward` or a hook would go on calling the caller's module.
 """
 
 from __future__ import annotations
@@ -23,18 +22,19 @@ from tilepipe.models.contents import content_of, globals_of
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _DEPTH = 8
 Copies = dict[int, object]
-"""What stands for an object in the copy, by the object's id."""
+"""Replacement of each object in the copy, by the object's id."""
 
 
 def own_copy(module: nn.Module) -> nn.Module:
-    """Return a copy of a module in eval mode, in float32 on the CPU; raises what `copied` raises."""
+    """Return a copy of a module in eval mode, in float32 on the CPU. Raises `ModelError` as `copied` does."""
     return copied(module).to("cpu", torch.float32).eval()
 
 
 def copied(module: nn.Module) -> nn.Module:
     """Return a copy of a module with its tensors in float32 on the CPU; the module stays as it is.
 
-    What cannot be copied (a session, an open file) is shared. Raises `ModelError` for parameters without values.
+    Objects that cannot be copied (a session, an open file) are shared. Raises `ModelError` for parameters without
+    values.
     """
     missing = [name for name, tensor in module.named_parameters() if tensor.is_meta or is_lazy(tensor)]
     if missing:
@@ -42,7 +42,7 @@ def copied(module: nn.Module) -> nn.Module:
     copies: Copies = _tensors(module)
     try:
         mine: nn.Module = copy.deepcopy(module, copies)
-    except Exception:  # whatever an attribute of a stranger's module raises
+    except Exception:  # an attribute of an unknown module may raise anything
         copies = _tensors(module) | {id(value): value for value in _uncopyable(module)}
         try:
             mine = copy.deepcopy(module, copies)
@@ -56,7 +56,7 @@ def copied(module: nn.Module) -> nn.Module:
 
 
 def _tensors(module: nn.Module) -> Copies:
-    """Return copies of all tensors of a module where and as they shall be."""
+    """Return copies of all tensors of a module on the CPU by the tensor's id; floating types become float32."""
     copies: Copies = {}
     for layer in module.modules():
         if isinstance(layer, torch.jit.ScriptModule):
@@ -76,7 +76,7 @@ def _moved(tensor: Tensor) -> Tensor:
 
 
 def _uncopyable(module: nn.Module) -> Iterator[object]:
-    """Yield what a module holds and Python cannot copy."""
+    """Yield the objects in a module that Python cannot copy."""
     layers = {id(layer) for layer in module.modules()}
     for layer in module.modules():
         hooks = [hook for name in _HOOKS for hook in getattr(layer, name).values()]
@@ -91,7 +91,7 @@ def _leaves(value: object, layers: set[int], depth: int) -> Iterator[object]:
         return
     try:
         copy.deepcopy(value)
-    except Exception:  # whatever it raises
+    except Exception:  # an unknown object may raise anything
         parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
         parts = [*parts, *getattr(value, "__dict__", {}).values()]
         inner = [leaf for part in parts for leaf in _leaves(part, layers, depth + 1)] if depth < _DEPTH else []
@@ -99,7 +99,7 @@ def _leaves(value: object, layers: set[int], depth: int) -> Iterator[object]:
 
 
 def _rebind(mine: nn.Module, copies: Copies) -> None:
-    """Let functions in a copy call the copy where they called what it was made of."""
+    """Make functions in a copy call the copy instead of the original module."""
     rebinding = _Rebinding(copies)
     for layer in mine.modules():
         if isinstance(layer, torch.jit.ScriptModule):
@@ -111,7 +111,7 @@ def _rebind(mine: nn.Module, copies: Copies) -> None:
 
 
 class _Rebinding:
-    """Makes values that mean the copies of those that mean the originals."""
+    """Rebuilds values that refer to the originals so that they refer to the copies."""
 
     def __init__(self, copies: Copies) -> None:
         self._copies = copies
@@ -126,7 +126,7 @@ class _Rebinding:
         ]
 
     def of(self, value: Any) -> Any:
-        """Return a value that means the copies; itself where it means none of the originals."""
+        """Return a value that refers to the copies; the value itself if it refers to no original."""
         if isinstance(value, nn.Module):
             return self._copies.get(id(value), value)
         way = next((way for kind, way in self._ways if type(value) is kind), None)

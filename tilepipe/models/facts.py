@@ -1,7 +1,8 @@
 """Facts: what a plan must know of a network, kept beside it as facts.json, so that planning need not read the network.
 
-They are computed from the network (`identity.facts_of`) and bound to the bytes of card and weights and to the versions
-of tilepipe and torch that computed them. Whatever does not fit is ignored, and the network is read. Knows no torch.
+Facts are computed from the network (`identity.facts_of`). They are bound to the bytes of card and weights and to the
+versions of tilepipe and torch that computed them. Facts that do not fit are ignored, and the network is read. This
+module imports no torch.
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ CARD, WEIGHTS, CERTIFICATE, FACTS = "model.json", "weights.safetensors", "certif
 BUNDLED = Path(__file__).parents[1] / "bundled"
 FORMAT = 1
 LARGEST = 1 << 20
-"""Bytes of facts.json that are read."""
+"""Largest facts.json that is read, in bytes."""
 _WORDS_FOR_PEOPLE = {"band_names", "description", "license", "name", "tile", "training"}
 """Fields of a card that change no label; they are not part of a model's identity."""
 _IF_STATED = ("channels", "layout", "pad", "scale", "threshold")
-"""Fields that are part of the identity of those cards alone that state them."""
+"""Fields that are part of a card's identity only if the card states them."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What was computed from a network; it is of packages whose code is known by name and version."""
+    """Values computed from a network; all its code is of packages that are known by name and version."""
 
     network: str
-    """`contents.network_sha256` of it."""
+    """`contents.network_sha256` of the network."""
     sha256: str
-    """`Model.sha256`."""
+    """`Model.sha256` of the model."""
     identity: str
-    """`identity.model_identity`, which is the same on every device."""
+    """`identity.model_identity` of the model, which is the same on every device."""
     weights: int
-    """Bytes of the weights in fp32."""
+    """Size of the weights in fp32, in bytes."""
     peak: int
-    """Bytes of a forward pass in fp32 per input pixel (`footprint`)."""
+    """Memory of a forward pass in fp32, in bytes per input pixel (`footprint`)."""
 
 
 def bundled_models() -> list[str]:
@@ -56,7 +57,7 @@ def bundled(name: str) -> Path | None:
 
 
 def card_text(card: ModelCard) -> str:
-    """Return the card but for words for people, as JSON."""
+    """Return the card as JSON, without the fields that are only words for people."""
     fields = card.model_dump(mode="json", exclude=_WORDS_FOR_PEOPLE)
     return json.dumps(
         {name: value for name, value in fields.items() if value or name not in _IF_STATED}, sort_keys=True
@@ -64,15 +65,15 @@ def card_text(card: ModelCard) -> str:
 
 
 def facts_text(facts: Facts, card: ModelCard, weights: Path) -> str:
-    """Return the text of facts.json beside the file of the weights."""
+    """Return the text of the facts.json that lies beside the file of the weights."""
     return json.dumps({**_bound_to(card, weights), **asdict(facts)}, indent=1, sort_keys=True) + "\n"
 
 
 def read_facts(card: ModelCard, weights: Path) -> Facts | None:
-    """Return the facts beside the file of the weights; None if there are none, or they are of something else.
+    """Return the facts beside the file of the weights; None if there are none, or they are of another model.
 
-    None too where this process has imported torch: reading the network costs little then, and somebody may have changed
-    what torch or a network does.
+    The result is also None if this process has imported torch: reading the network costs little then, and somebody may
+    have changed what torch or a network does.
     """
     if "torch" in sys.modules:
         return None
@@ -85,7 +86,7 @@ def read_facts(card: ModelCard, weights: Path) -> Facts | None:
 
 
 def _bound_to(card: ModelCard, weights: Path) -> dict[str, object]:
-    """Return all that facts depend on; which processor torch was built for changes no layer."""
+    """Return all that facts depend on; the processor that torch was built for is left out, as it changes no layer."""
     with weights.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     versions = {"tilepipe": version("tilepipe"), "torch": version("torch").partition("+")[0]}

@@ -1,4 +1,4 @@
-"""A plain function as a model: what scores numpy tiles runs through the same tiled pipeline as a network."""
+"""A plain function as a model: a function that scores numpy tiles runs in the same tiled pipeline as a network."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 
 Scores = Callable[[NDArray[np.float32]], ArrayLike]
-"""From a tile (bands, H, W) to scores (classes, H, W)."""
+"""Function from a tile (bands, H, W) float32 to scores (classes, H, W)."""
 
 
 class Function(nn.Module):
-    """(B, bands, H, W) -> (B, classes, H, W) by a function of one tile, computed on the CPU."""
+    """Maps (B, bands, H, W) to (B, classes, H, W) by a function of one tile, which is called on the CPU."""
 
     single = "functions, which compute in the precision that they are written in"
 
     def __init__(self, scores: Scores, identity: str) -> None:
-        """`scores` maps (bands, H, W) to (classes, H, W); `identity` is text that says which function it is."""
+        """Keep `scores`: (bands, H, W) -> (classes, H, W). `identity` is a text that says which function it is."""
         super().__init__()
         self.scores = scores
         self.identity = identity
@@ -37,7 +37,7 @@ class Function(nn.Module):
 def from_function(scores: Scores, card: ModelCard, identity: str) -> Model:
     """Return a model that calls `scores` on each tile, (bands, H, W) float32 -> (classes, H, W).
 
-    `identity` becomes part of the run key: runs resume only with the same text. The scores go through a softmax where
+    `identity` becomes part of the run key: runs resume only with the same text. The scores go through a softmax if
     tiles are blended.
     """
     return Model.owning(Function(scores, identity), card, name=card.name)

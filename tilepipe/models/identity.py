@@ -1,6 +1,7 @@
-"""Identity: what a model is told by wherever something of it is kept; knows no torch (`answers` does).
+"""Identity: a hash that tells models apart in everything that is kept. This module imports no torch (`answers` does).
 
-A model that has not been read says its own (`facts`); any other is looked at, and asked where that does not say all.
+A model that has not been read has its identity in `facts`. Any other model is hashed by its contents; if the contents
+do not say all, the model is called too.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from tilepipe.models.model import Model
 
 @dataclass(frozen=True)
 class Identity:
-    """What a model is told by."""
+    """The hash that tells a model from all others, or the reason why there is none."""
 
     key: str
-    """A sha256; another one in every call for a model that has none."""
+    """A sha256; a model without an identity gets another one in every call."""
     trouble: str = ""
     """Why the model has no identity, in a sentence; '' if it has one."""
 
@@ -28,7 +29,7 @@ _HELD: ContextVar[dict[Hashable, Identity] | None] = ContextVar("identities", de
 
 @contextmanager
 def identities_held() -> Iterator[None]:
-    """While this lasts each model is identified once: the models of one call of tilepipe do not change in it."""
+    """Identify each model once while this lasts: models do not change during one call of tilepipe."""
     if _HELD.get() is not None:
         yield
         return
@@ -40,15 +41,15 @@ def identities_held() -> Iterator[None]:
 
 
 def model_identity(model: Model, device: str, precision: str) -> str:
-    """Return the hash that tells a model from every other one, on a device ('cpu', 'cuda:i') in a precision."""
+    """Return the hash that tells a model from all others, on a device ('cpu', 'cuda:i') and in a precision."""
     return identify(model, device, precision).key
 
 
 def identify(model: Model, device: str, precision: str, *, values: bool = True) -> Identity:
-    """Return a model's identity, and why it has none where its answers do not repeat or it cannot be asked.
+    """Return a model's identity, and the reason if it has none: its answers do not repeat, or it cannot be called.
 
-    Device and precision count only where the model must be asked: weights are the same everywhere. Without `values` it
-    is asked for two small tiles alone, which tell how it sees, but not every threshold.
+    Device and precision count only if the model must be called: weights are the same everywhere. Without `values` the
+    model is called on two small tiles only, which show its reach but not every threshold.
     """
     if model.facts is not None:
         return Identity(model.facts.identity)

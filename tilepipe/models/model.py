@@ -34,13 +34,13 @@ class Model:
     facts: ClassVar[Facts | None] = None
     """Facts that are known although the network has not been read (`unread.Unread`); None if it has been read."""
     card: ModelCard
-    """Card: what the model reads and what its classes mean."""
+    """Card that says what the model reads and what its classes mean."""
     module: nn.Module
     """Network from (B, bands, H, W) float32, normalised, to logits (B, classes, H, W); in eval mode, on the CPU."""
     name: str = "python"
     """Name in messages: the directory that the model was loaded from, or 'python'."""
     certificate: str | None = None
-    """Text of certificate.json beside the network, not judged here (`probe.certificate_file`); None without one."""
+    """Text of certificate.json beside the network, which `probe.certificate_file` judges; None if there is none."""
 
     @classmethod
     def from_torch(
@@ -54,8 +54,8 @@ class Model:
     ) -> Model:
         """Wrap a copy of a torch module, in eval mode and float32 on the CPU. The module itself stays as it is.
 
-        Later changes of the module do not change the model: wrap the module again. What cannot be copied (a session of
-        a runtime, an open file) is shared.
+        Later changes of the module do not change the model: wrap the module again. Objects that cannot be copied (a
+        session of a runtime, an open file) are shared.
 
         Args:
             module: Maps (B, bands, H, W) float32 to (B, classes, H, W) of the same height and width.
@@ -66,8 +66,8 @@ class Model:
             key: Name or place of the scores, if the module gives a dict, a tuple or an object.
 
         Raises:
-            ModelError: It is no module, a parameter has no values, the card's stride does not fit the module's own
-                `stride`, the card names one class only, or the output cannot be read.
+            ModelError: `module` is no module, a parameter has no values, the card's stride does not fit the module's
+                own `stride`, the card names one class only, or the output cannot be read.
         """
         from torch import nn
 
@@ -88,9 +88,9 @@ class Model:
 
     @classmethod
     def owning(cls, module: nn.Module, card: ModelCard, name: str = "python") -> Model:
-        """Wrap a module that nobody else holds; it is switched to eval mode and moved to float32 on the CPU.
+        """Wrap a module that nobody else holds; the module is switched to eval mode and moved to float32 on the CPU.
 
-        A card that states no stride gets the module's own `stride`. Raises `ModelError` if the card states another one
+        A card that states no stride gets the module's own `stride`. Raises `ModelError` if the card states a stride
         that does not fit, or names one class only.
         """
         stride = getattr(module, "stride", None)
@@ -111,9 +111,9 @@ class Model:
         return sum(p.numel() for p in self.module.parameters())
 
     def normalise(self, tiles: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Return (x - mean) / std in `dtype` of tiles (B, bands, H, W) in the source's own units, on their device.
+        """Return (x - mean) / std for tiles x (B, bands, H, W) in the source's own units, on the device of the tiles.
 
-        `dtype` is float32 when it is left out. The result is a copy, which a network may change in place.
+        The result has type `dtype`, by default float32. It is a copy, which a network may change in place.
         """
         import torch
 
@@ -125,21 +125,22 @@ class Model:
         return x
 
     def sha256(self) -> str:
-        """Return the hash of weights, layers, their settings, and the card but for words for people.
+        """Return the hash of weights, layers, their settings, and the card without words for people.
 
-        It names a file's content. What a module of somebody else does may not be in it: `identity.model_identity` is.
+        The hash names a file's content. It may miss what a module of another package does; `identity.model_identity`
+        covers that too.
         """
         from tilepipe.models.contents import network_sha256
 
         return network_sha256(self.module, card_text(self.card))
 
     def card_sha256(self) -> str:
-        """Return the hash of the card but for words for people."""
+        """Return the hash of the card without words for people."""
         return hashlib.sha256(card_text(self.card).encode()).hexdigest()
 
 
 def refuse_one_class(card: ModelCard) -> None:
-    """Raise `ModelError` for a card of one class, which every pixel would get."""
+    """Raise `ModelError` for a card with one class only: every pixel would get that class."""
     if len(card.classes) == 1:
         raise ModelError(
             f"the card of {card.name} names one class, so every pixel would be {card.classes[0]!r}; name the "

@@ -1,7 +1,7 @@
-"""What a network returns, read as logits: which tensor of it, and whether that holds logits, probabilities or labels.
+"""Output: which tensor of a network's output holds the scores, and how logits, probabilities or labels become logits.
 
 Networks of others return a dict, a tuple or an object, one channel for two classes, the result of a sigmoid or softmax,
-or finished labels. Each is recognised on one made-up tile, or said by the card (`output`, `key`), or refused.
+or finished labels. One made-up tile or the card (`output`, `key`) shows the form; an unknown form is refused.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from tilepipe.models.card import ModelCard, Output
 from tilepipe.models.ways import Ways, parts_of
 
 NAMES = ("out", "logits")
-"""What torchvision and transformers call the tensor that holds the scores."""
+"""Names of the tensor that holds the scores, in torchvision and in transformers."""
 SURE = 100.0
-"""Logit of the class that a label names; the others have 0, so that a softmax gives exactly 1 and 0."""
+"""Logit of the class that a label names; all other classes have 0, so that a softmax gives exactly 1 and 0."""
 
 
 class Scores(nn.Module):
-    """(B, bands, H, W) -> logits (B, classes, H, W), of a network that returns something else."""
+    """Maps (B, bands, H, W) to logits (B, classes, H, W) by a network that returns something else."""
 
     ways = Ways()
-    """How the network takes tiles, where that is not the usual way."""
+    """How the network takes tiles; the default is the usual way."""
 
     def __init__(
         self,
@@ -33,19 +33,19 @@ class Scores(nn.Module):
         key: str | int | None = None,
         ways: Ways = ways,
     ) -> None:
-        """`output` and `key` are those of `Form`."""
+        """Keep the network and how to read its output; `Form` explains `output` and `key`."""
         super().__init__()
         self.network = network
         self.classes = classes
         self.output = output
         self.key = key
-        if ways != self.ways:  # an attribute is part of what a network is told by
+        if ways != self.ways:  # every attribute becomes part of the network's identity
             self.ways = ways
         self.opaque = isinstance(network, torch.jit.ScriptModule) or bool(getattr(network, "opaque", False))
 
     @property
     def single(self) -> str:
-        """What the network is where it computes in the precision that it is written in; else ''."""
+        """Kind of the network, in words, if its precision is fixed; else ''."""
         return str(getattr(self.network, "single", ""))
 
     @property
@@ -54,18 +54,18 @@ class Scores(nn.Module):
         return getattr(self.network, "stride", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits. Raises `ModelError` for labels that the card does not name."""
+        """Return logits (B, classes, H, W). Raises `ModelError` for labels that the card does not name."""
         y = tensor_of(self.ways.called(self.network, x), x, self.classes, self.key)
         return self.ways.decided(as_logits(y, self.classes, self.output))
 
 
 def bare(module: nn.Module) -> nn.Module:
-    """Return the network in a `Scores`, or the module itself."""
+    """Return the network inside a `Scores`; any other module is returned itself."""
     return module.network if isinstance(module, Scores) else module
 
 
 def wrapped(module: nn.Module, card: ModelCard) -> nn.Module:
-    """Return a network that gives logits as one that takes tiles as its card says; itself if that is the usual way."""
+    """Return a network that takes tiles as its card says; the module itself if that is the usual way."""
     ways = Ways.of(card)
     return module if ways == Ways() else Scores(module, len(card.classes), ways=ways)
 
@@ -73,9 +73,9 @@ def wrapped(module: nn.Module, card: ModelCard) -> nn.Module:
 def tensor_of(
     returned: object, x: Tensor, classes: int, key: str | int | None = None, name: str = "the model"
 ) -> Tensor:
-    """Return the tensor that holds the scores: the one under `key`, `out` or `logits`, or the only one of the shape.
+    """Return the tensor that holds the scores: the one under `key`, `out` or `logits`, or the only one that fits.
 
-    Raises `ModelError` naming what there is.
+    Raises `ModelError` that lists the tensors if none can be chosen.
     """
     if isinstance(returned, Tensor) and key is None:
         return returned
@@ -97,11 +97,11 @@ def tensor_of(
 
 
 def as_logits(y: Tensor, classes: int, output: Output = "logits") -> Tensor:
-    """Return logits (B, classes, H, W) of logits, probabilities or labels, with one channel or more.
+    """Return logits (B, classes, H, W) made of logits, probabilities or labels with one or more channels.
 
-    A single channel for two classes is that of the second class: the first one's logit is 0 then. Probabilities become
-    their logarithms, so that a softmax gives them back (scaled to a sum of 1 where that of independent sigmoids is
-    another). Raises `ModelError` for labels that are no class.
+    A single channel for two classes belongs to the second class: the logit of the first class is 0 then. Probabilities
+    become their logarithms, so that a softmax gives them back; independent sigmoids are scaled to a sum of 1. Raises
+    `ModelError` for labels that are no class.
     """
     if output == "labels":
         return _of_labels(y, classes)
@@ -118,7 +118,7 @@ def as_logits(y: Tensor, classes: int, output: Output = "logits") -> Tensor:
 
 
 def misfit(shape: tuple[int, ...], given: tuple[int, ...], classes: int, output: Output = "logits") -> str:
-    """Return why an output of `shape` is no map of scores for an input (B, bands, H, W); '' if it is one."""
+    """Return why an output of `shape` is no map of scores for an input `given` (B, bands, H, W); '' if it is one."""
     size = given[2:]
     flat = shape == (given[0], *size)
     if flat and (output == "labels" or classes == 2):

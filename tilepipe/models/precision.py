@@ -1,12 +1,12 @@
-"""Arithmetic: the switches of torch that decide how a forward pass rounds, set for a pass and then as they were.
+"""Arithmetic: torch's switches that decide how a forward pass rounds are set for a pass and then put back.
 
 The same tile must give the same bits on any day and in any program. So convolutions are chosen by shape (cuDNN's
-heuristics) and not by a race (benchmark), only among those that sum in a fixed order (deterministic), and float32 is
-float32: TF32 and the bf16 that oneDNN may use in its place are off, whoever switched them on.
+heuristics) and not by a race (benchmark), and only among those that sum in a fixed order (deterministic). float32 is
+float32: TF32, and the bf16 that oneDNN may use in its place, are switched off, whoever switched them on.
 
-`torch.use_deterministic_algorithms` is left as the caller has it. In a forward pass it replaces bilinear up-sampling
-by a slow one for the sake of gradients that are not computed here, and refuses max-unpooling, whose indices do not
-collide when they come from max-pooling. What is not repeatable all the same is found out by measuring
+`torch.use_deterministic_algorithms` is left as the caller has it. In a forward pass this switch replaces bilinear
+up-sampling by a slow version that serves gradients, which are not computed here. It also refuses max-unpooling, whose
+indices do not collide if they come from max-pooling. Operations that still do not repeat are found by measuring
 (`inference.profile.measure_reproducibility`).
 """
 
@@ -25,22 +25,22 @@ from torch import nn
 from tilepipe.models.copying import copied
 
 HALF = {"fp32": None, "tf32": None, "fp64": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Precisions, and what autocast computes in; tf32 is fp32 whose convolutions round their factors to 10 bits, fp64 is
-the whole network in double precision."""
+"""Type that autocast computes in, by precision. tf32 is fp32 whose convolutions round their factors to 10 bits; fp64
+is the whole network in double precision."""
 Switch = tuple[object, str, object]
-"""Where a switch of torch is, its name and value."""
-_ONE_AT_A_TIME = threading.RLock()  # the switches are the process's
+"""A switch of torch: the object that holds it, its name and its value."""
+_ONE_AT_A_TIME = threading.RLock()  # all threads of the process share the switches
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """Return the type of a network's input, weights and logits; what autocast rounds beneath is not meant."""
+    """Return the type of a network's input, weights and logits; autocast may use a smaller type between them."""
     return torch.float64 if precision == "fp64" else torch.float32
 
 
 def on_device(module: nn.Module, device: torch.device, precision: str = "fp32") -> nn.Module:
-    """Return a module in eval mode on a device, in fp64 with double weights.
+    """Return a module in eval mode on a device; with precision fp64 its weights are double.
 
-    It is the module itself in single precision on the CPU, else a copy: the caller's stays where and as it is.
+    In single precision on the CPU this is the module itself, else a copy: the caller's module stays as it is.
     """
     if device.type == "cpu" and precision != "fp64":
         return module.eval()
@@ -49,7 +49,7 @@ def on_device(module: nn.Module, device: torch.device, precision: str = "fp32") 
 
 
 def surroundings() -> dict[str, str]:
-    """Return what decides the arithmetic beside model, shapes and device: torch, this CPU's instructions, switches."""
+    """Return all that decides the arithmetic besides model, shapes, device: torch, the CPU's instructions, switches."""
     return {
         "torch": torch.__version__,
         "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
@@ -60,7 +60,7 @@ def surroundings() -> dict[str, str]:
 
 @contextmanager
 def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
-    """Compute without gradients in a precision, as exactly repeatable as the device can; one thread at a time."""
+    """Compute without gradients in a precision, as repeatably as the device can; one thread enters at a time."""
     half = HALF[precision]
     with _ONE_AT_A_TIME, _no_legacy_tf32(), ExitStack() as switched:
         for target, name, value in _switches("tf32" if precision == "tf32" else "ieee"):
@@ -71,8 +71,8 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def _switches(convolutions: str) -> list[Switch]:
-    """Return the switches, those that others inherit from first."""
-    backends: Any = torch.backends  # torch says no type of what it sets there
+    """Return the switches; a switch comes before the switches that inherit from it."""
+    backends: Any = torch.backends  # torch declares no types for these switches
     cudnn, cuda, onednn = backends.cudnn, backends.cuda, backends.mkldnn
     flags = [("enabled", True), ("benchmark", False), ("deterministic", True)]
     float32 = [(cudnn, "ieee"), (cudnn.conv, convolutions), (cuda.matmul, "ieee"), (onednn.conv, "ieee")]
@@ -93,17 +93,17 @@ def _switch(target: object, name: str, value: object) -> Iterator[None]:
         yield
     finally:
         if name == "fp32_precision":
-            setattr(target, name, "none")  # as inherited, where that is what it was
+            setattr(target, name, "none")  # the switch inherits again if it inherited before
         if getattr(target, name) != was:
             setattr(target, name, was)
 
 
 @contextmanager
 def _no_legacy_tf32() -> Iterator[None]:
-    """Undo `torch.set_float32_matmul_precision`, which torch does not let be mixed with the switches above."""
+    """Undo `torch.set_float32_matmul_precision`: torch does not allow it together with the switches above."""
     try:
         was = torch.get_float32_matmul_precision()
-    except RuntimeError:  # mixed already by the caller
+    except RuntimeError:  # the caller has mixed both already
         was = "highest"
     if was == "highest":
         yield

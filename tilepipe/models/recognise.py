@@ -1,4 +1,4 @@
-"""What a network returns, found out on one made-up tile: logits, probabilities or labels, and in which tensor."""
+"""Recognise: one made-up tile shows whether a network returns logits, probabilities or labels, and in which tensor."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tilepipe.models.torch_calls import Call, Calls
 from tilepipe.models.ways import Ways
 
 SIDE = 96
-"""Pixels at least per side of the tile that a network is tried on; 2^5 x 3, which most strides divide."""
+"""Least side in pixels of the tile that a network is tried on; 2^5 x 3, which most strides divide."""
 LARGEST = 1 << 26
-"""Values of a made-up tile beyond which nothing is tried."""
+"""Largest number of values of a made-up tile; no larger tile is tried."""
 _ENDS = ("sigmoid", "softmax", "hardsigmoid", "expit")
 _PASS_ON = (
     *("clamp", "clamp_min", "clamp_max", "clip", "to", "float", "double", "half", "contiguous", "detach", "clone"),
@@ -30,18 +30,18 @@ class Form:
     """How to read what a network returns."""
 
     output: Output
-    """What the tensor holds."""
+    """Kind of values in the tensor."""
     key: str | int | None
-    """Where the tensor lies in a dict, tuple or object; None: it is found by name or shape."""
+    """Place of the tensor in a dict, tuple or object; if None, the tensor is found by name or shape."""
     plain: bool
     """Whether the network returns logits (B, classes, H, W) and nothing else."""
 
 
 def readable(module: nn.Module, card: ModelCard, name: str) -> tuple[nn.Module, Output]:
-    """Return the module as one that returns logits, and what it returned before.
+    """Return a module that returns logits, and the kind of output that the given module has.
 
-    It is called once on a made-up tile, and left as it is where it does not take that. `name` is what messages call it.
-    Raises `ModelError` if what it returns cannot be read.
+    The module is called once on a made-up tile; it stays as it is if it does not take the tile. Messages call it
+    `name`. Raises `ModelError` if its output cannot be read.
     """
     form, ways = recognise(module, card, name), Ways.of(card)
     if form is None and (card.output is not None or card.key is not None):
@@ -54,11 +54,11 @@ def readable(module: nn.Module, card: ModelCard, name: str) -> tuple[nn.Module, 
 def recognise(
     forward: Callable[[Tensor], object], card: ModelCard, name: str, *, told: bool = False, ways: Ways | None = None
 ) -> Form | None:
-    """Return how to read what a network returns, by one made-up tile; None if it takes none.
+    """Return how to read a network's output, by one made-up tile; None if the network takes no such tile.
 
-    `told`: its file says that it ends in a sigmoid or softmax. `ways` take the place of those of the card. What it says
-    (`output`, `key`) is not judged.
-    Raises `ModelError` for values that cannot be read, and for probabilities that are none.
+    `told` means that the file says the network ends in a sigmoid or softmax. `ways` replace the card's ways. The card's
+    `output` and `key` are believed.
+    Raises `ModelError` for values that cannot be read, and for probabilities that are not from 0 to 1.
     """
     classes, ways = len(card.classes), ways or Ways.of(card)
     for x in _tiles(card):
@@ -66,7 +66,7 @@ def recognise(
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]), ends:
                 returned = ways.called(forward, x)
-        except Exception:  # whatever a stranger's module raises; it may need tiles of another size
+        except Exception:  # an unknown module may raise anything; it may need tiles of another size
             continue
         y = tensor_of(returned, x, classes, card.key, name)
         told = told or ends.seen(y) or (y is returned and _script_ends(forward))
@@ -77,7 +77,7 @@ def recognise(
 
 
 class _Ends(Calls):
-    """Notes which tensors are the result of a sigmoid or softmax, as they are or only moved, cut or resized."""
+    """Notes the tensors that are the result of a sigmoid or softmax, also if they are then moved, cut or resized."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,11 +89,11 @@ class _Ends(Calls):
         if isinstance(out, Tensor):
             word = call.name.split(".")[0].strip("_").removeprefix("special_")
             if word in _ENDS or (word in _PASS_ON and call.arguments and id(call.arguments[0]) in self._found):
-                self._found[id(out)] = out  # kept alive, so that no other tensor gets its id
+                self._found[id(out)] = out  # the tensor is kept alive, so that no other tensor gets its id
         return out
 
     def seen(self, y: Tensor) -> bool:
-        """Return whether `y` is such a result."""
+        """Return whether `y` is a noted tensor."""
         return id(y) in self._found
 
 
@@ -102,7 +102,7 @@ def _script_ends(forward: Callable[[Tensor], object]) -> bool:
     script = getattr(forward, "script", forward)
     if not isinstance(script, torch.jit.ScriptModule):
         return False
-    graph = script.inlined_graph  # made for this call: its values go with it
+    graph = script.inlined_graph  # the variable keeps the graph alive: its values would be freed with it
     value = next(iter(graph.outputs()))
     while (word := value.node().kind().removeprefix("aten::").strip("_")) in _PASS_ON:
         value = next(iter(value.node().inputs()))
@@ -110,7 +110,7 @@ def _script_ends(forward: Callable[[Tensor], object]) -> bool:
 
 
 def _judged(y: Tensor, classes: int, told: bool, said: Output | None, name: str) -> Output:
-    """Return what a tensor holds: as the card says, by its type, or by its values on a made-up tile."""
+    """Return the kind of values in a tensor: from the card, the tensor's type, or its values on a made-up tile."""
     if not y.is_floating_point():
         return said or ("labels" if y.ndim == 3 or y.shape[1] == 1 else "logits")
     low, high = float(y.min()), float(y.max())
@@ -139,7 +139,7 @@ def _judged(y: Tensor, classes: int, told: bool, said: Output | None, name: str)
 def _tiles(card: ModelCard) -> list[Tensor]:
     """Return normalised tiles (1, bands, side, side) float32 that a network is tried on, one after the other.
 
-    Where the card scales nothing, half of each has the values of 8-bit pixels.
+    If the card scales nothing, half of each tile has the values of 8-bit pixels.
     """
     found = []
     for least in dict.fromkeys((SIDE, card.tile or SIDE)):

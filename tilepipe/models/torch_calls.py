@@ -1,4 +1,4 @@
-"""Calls of torch functions, caught while a module runs: what probes watch, and what statistics are put into."""
+"""Calls of torch functions are caught while a module runs: probes watch them, and statistics are put into them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Call:
     function: Callable[..., Any]
     """The torch function."""
     arguments: tuple[Any, ...]
-    """What stands in their places."""
+    """Arguments that are given by place."""
     keywords: dict[str, Any]
-    """What is given by name."""
+    """Arguments that are given by name."""
 
     def __call__(self) -> Any:
         """Make the call and return what the function returns."""
@@ -26,11 +26,11 @@ class Call:
 
     @property
     def name(self) -> str:
-        """What the function is called; '' if it has no name."""
+        """Name of the function; '' if it has no name."""
         return str(getattr(self.function, "__name__", ""))
 
     def argument(self, place: int, name: str, default: object = None) -> Any:
-        """Return the argument at a place or under a name."""
+        """Return the argument at a place or under a name; `default` if neither is given."""
         return self.keywords.get(name, self.arguments[place] if len(self.arguments) > place else default)
 
 
@@ -42,5 +42,5 @@ class Calls(TorchFunctionMode):
         return self.made(Call(func, args, kwargs or {}))
 
     def made(self, call: Call) -> Any:
-        """Return what stands for the result of the call: that of `call()`, or something else."""
+        """Return the result of the call: the result of `call()`, or a value in its place."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Unread: a model whose network is read when somebody asks for it, since its facts are known; knows no torch itself."""
+"""Unread: a model whose network is read only when it is used, as its facts are known. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def open_model(name_or_path: str | Path, *, trust_model: str | None = None) -> Model:
-    """Return what `load_model` does, its network unread where the facts beside it are right. Raises `ModelError`."""
+    """Return the model as `load_model` does, with its network unread if its facts are right. Raises `ModelError`."""
     name = str(name_or_path)
     if (folder := bundled(name)) is not None:
         card = ModelCard.load(folder / CARD)
@@ -31,13 +31,13 @@ class Unread(Model):
     """A bundled model that has not been read yet."""
 
     def __init__(self, card: ModelCard, name: str, folder: Path, facts: Facts) -> None:
-        """Keep what is known; `folder` is the model directory."""
+        """Keep card, name and facts; `folder` is the model directory."""
         certificate = (folder / CERTIFICATE).read_text(encoding="utf-8")
         self.__dict__.update(card=card, name=name, certificate=certificate, facts=facts, folder=folder)
 
     @cached_property
     def module(self) -> nn.Module:
-        """Read the network. Raises `ModelError` if it is not the one that the facts are of."""
+        """Read the network and return it. Raises `ModelError` if the facts are of another network."""
         from tilepipe.models.contents import network_sha256
         from tilepipe.models.formats.directory import load_model
 
@@ -47,7 +47,7 @@ class Unread(Model):
         return found
 
     def sha256(self) -> str:
-        """Return the hash of weights, layers, their settings, and the card but for words for people."""
+        """Return the hash of weights, layers, their settings, and the card without words for people."""
         assert self.facts is not None
         return self.facts.sha256
 

@@ -1,6 +1,6 @@
-"""Ways: how a network takes tiles and gives maps if not as (B, bands, H, W) of one size, and where it draws the line.
+"""Ways: how a network takes tiles and gives maps if not as (B, bands, H, W) of one size, and its class threshold.
 
-A card says so by `channels`, `layout`, `pad` and `threshold`. All of this happens to scaled tiles, next to the network.
+A card states the ways by `channels`, `layout`, `pad` and `threshold`. They apply to scaled tiles, next to the network.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ class Ways(NamedTuple):
     """How a network is called; the defaults are the usual way."""
 
     reverse: bool = False
-    """Whether it reads the bands in the opposite order."""
+    """Whether the network reads the bands in the opposite order."""
     last: bool = False
     """Whether bands and classes are the last axis."""
     pad: int = 0
-    """Zeros around a tile, in pixels."""
+    """Width of the zeros around a tile, in pixels."""
     threshold: float | None = None
-    """Probability above which a pixel is of the second class."""
+    """Probability above which a pixel is of the second class; None stands for 0.5."""
 
     @classmethod
     def of(cls, card: ModelCard) -> Self:
-        """Return what a card says."""
+        """Return the ways that a card states."""
         return cls(card.channels == "BGR", card.layout == "NHWC", card.pad, card.threshold)
 
     def called(self, network: Callable[[Tensor], object], x: Tensor) -> object:
-        """Return what a network gives for tiles (B, bands, H, W), its tensors as (B, classes, H, W) or (B, H, W).
+        """Return a network's output for tiles (B, bands, H, W), its tensors as (B, classes, H, W) or (B, H, W).
 
-        A dict, tuple or object becomes a dict where its tensors must be turned or cut.
+        A dict, tuple or object becomes a dict if its tensors must be turned or cut.
         """
         given = x.flip(1) if self.reverse else x
         given = pad(given, (self.pad,) * 4) if self.pad else given
@@ -57,7 +57,7 @@ class Ways(NamedTuple):
         return torch.cat((logits[:, :1], logits[:, 1:] - limit), 1)
 
     def _placed(self, y: Tensor, x: Tensor) -> Tensor:
-        """Return a map with the classes in front, cut evenly to the size of `x` where it is larger."""
+        """Return a map with the classes in front, cut evenly to the size of `x` if it is larger."""
         if self.last and y.ndim == 4:
             y = y.permute(0, 3, 1, 2)
         if y.ndim in (3, 4) and self.pad:
@@ -69,7 +69,7 @@ class Ways(NamedTuple):
 
 
 def parts_of(returned: object) -> dict[Any, object]:
-    """Return what lies in a dict, tuple, named tuple, dataclass or object, by name or place."""
+    """Return the values in a dict, tuple, named tuple, dataclass or object, by name or place."""
     if isinstance(returned, Mapping):
         return {key if isinstance(key, int) else str(key): value for key, value in returned.items()}
     if isinstance(returned, list | tuple):

@@ -1,7 +1,7 @@
-"""Borders made simpler and rounder, arc by arc: what two regions share is drawn once, so that neighbours still fit.
+"""Borders are made simpler and rounder, arc by arc: a border of two regions is drawn once, so that they still fit.
 
-An arc is a border between two junctions (`junctions`), or a whole ring without any. It is drawn in one direction,
-whichever region it belongs to, so both regions get the same line.
+An arc is a border between two junctions (`junctions`), or a whole ring without junctions. An arc is always drawn in the
+same direction, so both of its regions get the same line.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from tilepipe.products.junctions import Corners
 from tilepipe.products.outline import Floats, Ints, signed_area
 
 ROUNDS = 2
-"""How often corners are cut: an arc gets four times as many."""
+"""Number of times that corners are cut; an arc gets four times as many corners in all."""
 PATIENCE = 6
-"""Passes after which all arcs of a polygon that is not valid yet stay as they are."""
+"""Number of passes after which all arcs of a polygon that is still not valid stay as they are."""
 Path = list[tuple["Arc", bool]]
 """The arcs of a ring in the order in which it passes them, and whether it passes each backwards."""
 
 
 @dataclass(frozen=True)
 class Arc:
-    """A border between two junctions, or a whole ring without any."""
+    """A border between two junctions, or a whole ring without junctions."""
 
     points: Ints
-    """Its corners (N, 2), the last one too."""
+    """Corners (N, 2) of the arc, the last corner included."""
     whole: bool
-    """Whether it is a ring without a junction, which begins and ends anywhere."""
+    """Whether the arc is a ring without a junction, which begins and ends anywhere."""
     key: bytes
     """Hash of the points."""
 
 
 @dataclass
 class ArcDrawer:
-    """Draws arcs; remembers those that have to stay as they are."""
+    """Draws arcs, and remembers the arcs that have to stay as they are."""
 
     tolerance: float
-    """Farthest that a line may lie from the border, in the unit of `pixel`."""
+    """Largest distance of a line from the border, in the unit of `pixel`."""
     smooth: bool
     """Whether corners are cut."""
     pixel: tuple[float, float]
-    """(x, y): size of a pixel."""
+    """Size (x, y) of a pixel."""
     exact: set[bytes] = field(default_factory=set)
     """Keys of arcs that stay as they are."""
     _crossed: set[bytes] = field(default_factory=set)
     _passes: int = 0
 
     def draw(self, corners: Corners, rings_of: Sequence[int]) -> list[list[Floats]]:
-        """Return the closed rings of polygons; of those that are not valid, note the arcs that cross others.
+        """Return the closed rings of polygons; note the arcs that cross others in polygons that are not valid.
 
-        `corners` are those of the rings, of which each polygon has so many as `rings_of` says.
+        `corners` holds the corners of all rings; `rings_of` says how many rings each polygon has.
         """
         taken = iter(_paths(corners))
         paths = [list(islice(taken, count)) for count in rings_of]
@@ -80,20 +80,20 @@ class ArcDrawer:
         return bool(new)
 
     def _lines(self, arcs: list[Arc]) -> list[Floats]:
-        """Return the line of each arc; its ends are those of the arc, unless that is whole."""
+        """Return the line of each arc; the line has the ends of the arc, unless the arc is a whole ring."""
         lines = [arc.points.astype(np.float64) for arc in arcs]
         free = [k for k, arc in enumerate(arcs) if len(arc.points) > 2 and arc.key not in self.exact]
         simple = simplified([lines[k] * self.pixel for k in free], self.tolerance) if free else []
         for k, line in zip(free, simple, strict=True):
             if len(line) > 3 or (lines[k][0] != lines[k][-1]).any():
-                lines[k] = np.round(line / self.pixel)  # corners of pixels, as they were
+                lines[k] = np.round(line / self.pixel)  # the line takes the pixel corners again
             if self.smooth:
                 lines[k] = _rounded(lines[k], whole=arcs[k].whole)
         return lines
 
 
 def _paths(corners: Corners) -> list[Path]:
-    """Return the path of each ring. It begins at a junction, without any at the topmost, then leftmost, corner."""
+    """Return the path of each ring. It begins at a junction; without one, at the topmost, then leftmost, corner."""
     starts, ring = corners.starts, corners.ring
     sizes = np.diff(np.append(starts, len(ring)))
     whole = ~np.logical_or.reduceat(corners.junction, starts)
@@ -102,7 +102,7 @@ def _paths(corners: Corners) -> list[Path]:
     place = np.arange(len(ring)) - starts[ring]
     order = starts[ring] + (place + first[ring]) % sizes[ring]
     points, begins = corners.points[order], np.flatnonzero(corners.junction[order] | (place == 0))
-    points = np.insert(points, starts + sizes, points[starts], axis=0)  # each ring closed
+    points = np.insert(points, starts + sizes, points[starts], axis=0)  # this closes each ring
     of = ring[begins]
     last = np.append(of[1:] != of[:-1], True)
     ends = np.where(last, starts[of] + sizes[of], np.append(begins[1:], 0)) + of
@@ -126,7 +126,7 @@ def _ring(lines: list[tuple[Floats, bool]]) -> Floats:
 
 
 def simplified(lines: list[Floats], tolerance: float) -> list[Floats]:
-    """Return lines (N, 2) by Douglas and Peucker's method; one that would cross itself stays."""
+    """Return lines (N, 2), simplified by Douglas and Peucker's method; a line that would cross itself stays."""
     index = np.repeat(np.arange(len(lines)), [len(line) for line in lines])
     whole = shapely.linestrings(np.concatenate(lines), indices=index)
     simple = shapely.simplify(whole, tolerance, preserve_topology=False)
@@ -135,7 +135,7 @@ def simplified(lines: list[Floats], tolerance: float) -> list[Floats]:
 
 
 def _rounded(line: Floats, *, whole: bool) -> Floats:
-    """Return a line with its corners cut (Chaikin 1974); its ends stay unless it is a whole ring."""
+    """Return a line with its corners cut (Chaikin 1974); the ends stay unless the line is a whole ring."""
     for _ in range(ROUNDS if len(line) > 2 else 0):
         start, end = line[:-1], line[1:]
         cut = np.stack((0.75 * start + 0.25 * end, 0.25 * start + 0.75 * end), 1).reshape(-1, 2)
@@ -144,7 +144,7 @@ def _rounded(line: Floats, *, whole: bool) -> Floats:
 
 
 def are_valid(polygons: Sequence[Sequence[Floats]]) -> NDArray[np.bool_]:
-    """Return which polygons of closed rings are valid, as OGC's simple features ask."""
+    """Return which polygons of closed rings are valid by the rules of OGC's simple features."""
     good = np.array([all(len(ring) > 3 for ring in rings) for rings in polygons], bool)
     rings = [ring for rings, is_good in zip(polygons, good, strict=True) if is_good for ring in rings]
     if rings:
@@ -156,7 +156,7 @@ def are_valid(polygons: Sequence[Sequence[Floats]]) -> NDArray[np.bool_]:
 
 
 def _crossing(lines: list[Floats]) -> set[int]:
-    """Return which lines meet another one elsewhere than at the ends of both."""
+    """Return which lines meet another line elsewhere than at the ends of both lines."""
     shapes = np.array([shapely.LineString(line) for line in lines])
     one, other = shapely.STRtree(shapes).query(shapes, predicate="intersects")
     one, other = one[one < other], other[one < other]

@@ -1,4 +1,4 @@
-"""Outlines as they are asked for: specks left out, holes closed, borders made simpler, rounder or right-angled."""
+"""Outlines are changed as the options ask: without specks and holes, with simpler, rounder or right-angled borders."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from tilepipe.products.arcs import ArcDrawer
 
 STAIRS = 1.5
-"""Pixels that a line may lie from the border if nothing is said: the stairs of an oblique border become one line."""
+"""Default distance in pixels of a line from the border: the stairs of an oblique border become one line."""
 BATCH = 512
-"""Outlines that are drawn together."""
+"""Number of outlines that are drawn together."""
 
 
 def cleaned(
@@ -33,8 +33,8 @@ def cleaned(
 ) -> Iterator[Outline]:
     """Yield the outlines of `outlines`, changed as the options ask.
 
-    If borders are drawn otherwise than they were traced, the map is read twice, or more often until no border crosses
-    another one of the same region: those that would stay as they are, in both regions that share them.
+    If borders are redrawn, the map is read twice, or more often until no border crosses another border of its region. A
+    border that would cross stays as it is, in both regions that share it.
     """
     if not options.redraws:
         yield from _kept(labels, options, None, layer, block)
@@ -56,7 +56,7 @@ def cleaned(
 
 @dataclass(frozen=True)
 class _Watcher:
-    """What is looked at while blocks are traced."""
+    """Watches blocks while they are traced."""
 
     contents: Contents | None
     junctions: Junctions | None
@@ -76,7 +76,7 @@ class _Watcher:
 def _kept(
     labels: LabelMap, options: VectorOptions, junctions: Junctions | None, layer: LabelMap | None, block: int
 ) -> Iterator[Outline]:
-    """Yield the outlines without specks and with their holes closed, traced as they are."""
+    """Yield the outlines as they are traced, without specks and with small holes closed."""
     contents = Contents(labels.legend.nodata) if options.fill_holes else None
     ruler, least = Ruler.of(labels), options.min_area or 0.0
     found = tracing.groups(labels, block, layer, _Watcher(contents, junctions))
@@ -93,7 +93,7 @@ def _kept(
 def _drawn(
     labels: LabelMap, options: VectorOptions, drawer: ArcDrawer, layer: LabelMap | None, block: int
 ) -> Iterator[tuple[Outline, list[Floats]]]:
-    """Yield each outline as it was traced, and its rings as they are drawn."""
+    """Yield each outline as it was traced, together with its rings as they are drawn."""
     junctions = Junctions(labels.shape, block)
     found = _kept(labels, options, junctions, layer, block)
     while some := list(islice(found, BATCH)):

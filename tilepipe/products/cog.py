@@ -1,10 +1,10 @@
-"""Label map -> Cloud Optimized GeoTIFF that opens in QGIS with its colours, class names and position.
+"""A label map is written as a Cloud Optimized GeoTIFF that opens in QGIS with colours, class names and position.
 
 An uncertainty layer is written in the same way, with its scale instead of colours and classes.
 
 Block-aligned tiled GeoTIFFs are written first, one per level, then GDAL's COG driver copies them
-(https://gdal.org/drivers/raster/cog.html). The overviews are ours because GDAL's need memory for the width of the map.
-What is said beside the pixels is in `cog_tags`.
+(https://gdal.org/drivers/raster/cog.html). We make the overviews because GDAL needs memory for the width of the map.
+`cog_tags` writes everything beside the pixels.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from tilepipe.sources.georeference import georeference_of
 from tilepipe.sources.lossy import is_lossy
 from tilepipe.text import JSON, json_of
 
-try:  # what GDAL raises where rasterio does not translate it
+try:  # GDAL's own errors, if rasterio does not translate them
     from rasterio._err import CPLE_BaseError
 except ImportError:  # pragma: no cover
     CPLE_BaseError = RasterioError
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""What rasterio raises for GDAL."""
+"""Errors that rasterio raises for GDAL."""
 TIFF_BLOCK = 512
 """Side of a TIFF tile, in pixels."""
 CACHE = 64 * 2**20
-"""GDAL's block cache while a COG is written, in bytes; the default of 5 % of the RAM grows with the machine."""
+"""Size of GDAL's block cache while a COG is written, in bytes; the default, 5 % of RAM, grows with the machine."""
 THREADS = 2
-"""Threads that compress."""
+"""Number of threads that compress."""
 MEMORY = 128 * 2**20
-"""Bytes that `write_cog` needs at most beyond the label map itself, `CACHE` included. Measured, whatever the size of
-the map: 87 MB for uint8, 106 MB for uint16."""
+"""Most memory that `write_cog` needs beyond the label map itself, in bytes, `CACHE` included. We measured 87 MB for
+uint8 and 106 MB for uint16; the size of the map does not matter."""
 TAG = "TILEPIPE"
 COG_OPTIONS = {
     **{"COMPRESS": "DEFLATE", "BLOCKSIZE": TIFF_BLOCK, "BIGTIFF": "IF_SAFER", "NUM_THREADS": THREADS},
@@ -66,11 +66,11 @@ COG_OPTIONS = {
 def write_cog(labels: LabelMap, path: Path) -> None:
     """Write `labels` as a COG at the new path `path`, and `<path>.aux.xml` beside it.
 
-    uint8 or uint16, DEFLATE, 512 x 512 tiles, overviews by majority (of a layer: by average) that skip nodata, palette
-    (of a layer: scale and statistics), nodata, and CRS, transform or ground control points as `labels.georeference`
-    says. What was written is read back and compared. While it runs it needs room for about three times the file, and
-    less than `MEMORY` bytes of memory. Raises `StorageError` when the disk is full or the position cannot be kept;
-    `path` does not come to exist then. Raises `UsageError` when it exists already.
+    The file has uint8 or uint16 pixels, DEFLATE, 512 x 512 tiles, overviews by majority (of a layer: by average) that
+    skip nodata, a palette (of a layer: scale and statistics), nodata, and the CRS, transform or ground control points
+    of `labels.georeference`. It is read back and compared. Writing needs disk room for about three times the file, and
+    less than `MEMORY` bytes of memory. Raises `StorageError` if the disk is full or the position cannot be kept; `path`
+    does not come to exist then. Raises `UsageError` if `path` exists already.
     """
     with staged(path, *GDAL_ERRORS) as part, _gdal():
         scratch = part.with_name("levels")
@@ -85,7 +85,7 @@ def write_cog(labels: LabelMap, path: Path) -> None:
 
 
 def read_cog(path: Path) -> LabelMap:
-    """Open a COG written by `write_cog` as a LabelMap. Raises `InputError` when it is not one."""
+    """Open a COG written by `write_cog` as a LabelMap. Raises `InputError` if the file is no such COG."""
     try:
         with _gdal(), rasterio.open(path, driver="GTiff") as file:
             said = json_of(file.tags().get(TAG, "null"))
@@ -127,13 +127,13 @@ def _window(box: Box) -> Window:
 
 
 def _boxes(labels: LabelMap) -> Iterator[Box]:
-    """Yield boxes of whole TIFF blocks, about as large as what the label map stores together."""
+    """Yield boxes of whole TIFF blocks, about as large as the blocks of the label map."""
     side = -(-max(labels.block) // TIFF_BLOCK) * TIFF_BLOCK
     yield from labels.boxes(min(side, 8 * TIFF_BLOCK))
 
 
 def _write_flat(labels: LabelMap, path: Path) -> list[int]:
-    """Write the intermediate GeoTIFF, each block once; return a checksum per box of `_boxes`."""
+    """Write each block of the intermediate GeoTIFF once; return a checksum for each box of `_boxes`."""
     counts, sums = Counts(), []
     with rasterio.open(path, "w", **_profile(labels)) as file:
         place = labels.georeference
@@ -152,7 +152,7 @@ def _write_flat(labels: LabelMap, path: Path) -> list[int]:
 
 
 def _profile(labels: LabelMap) -> JSON:
-    """Return the profile from scratch: a source's own would bring its photometric, nodata and block sizes."""
+    """Return a new profile: a source's profile would bring its own photometric, nodata and block sizes."""
     height, width = labels.shape
     place = labels.georeference or Georeference()
     profile = {
@@ -204,7 +204,7 @@ def _found(path: Path) -> Georeference:
 
 
 def _unkept(labels: LabelMap, path: Path) -> str:
-    """Return the WKT of the coordinate reference system where the TIFF alone does not keep it (engineering grids)."""
+    """Return the WKT of the coordinate reference system if the TIFF does not keep it (engineering grids), else ''."""
     wanted = labels.georeference or Georeference()
     return wanted.crs if wanted.crs and _crs(_found(path)) != _crs(wanted) else ""
 

@@ -1,7 +1,7 @@
-"""What a GeoTIFF says beside its pixels: colours and class names of labels, scale and statistics of a layer.
+"""Tags of a GeoTIFF: the colours and class names of labels, and the scale and statistics of a layer.
 
-Class names go into band tags and, as GDAL has no place for them in a TIFF, into `<path>.aux.xml` (PAM) with the colours
-as an attribute table. The scale is GDAL's own (value = scale * pixel + offset), which QGIS and rasterio show.
+Class names go into band tags. As GDAL has no place for them in a TIFF, they also go into `<path>.aux.xml` (PAM), with
+the colours as an attribute table. The scale is GDAL's own (value = scale * pixel + offset); QGIS and rasterio show it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tilepipe.text import clean, clean_line
 
 
 class Counts:
-    """How many pixels have each value, of uint8 pixels that come box by box."""
+    """Counts how many uint8 pixels have each value, box by box."""
 
     def __init__(self) -> None:
         self.values = np.zeros(256, np.int64)
@@ -28,7 +28,7 @@ class Counts:
             self.values += np.bincount(pixels.ravel(), minlength=256)
 
     def statistics(self, nodata: int) -> dict[str, str]:
-        """Return GDAL's statistics tags of the pixels that are not nodata; none where there are none."""
+        """Return GDAL's statistics tags of the pixels that are not nodata; no tags if there are no such pixels."""
         counts, values = np.delete(self.values, nodata), np.delete(np.arange(256), nodata)
         there, total = values[counts > 0], int(counts.sum())
         if not total:
@@ -41,7 +41,7 @@ class Counts:
 
 
 def mark(file: DatasetWriter, legend: Legend, counts: Counts) -> None:
-    """Write what `legend` says into an open rasterio file of one band; `counts` are those of its pixels."""
+    """Write `legend` and the statistics of `counts`, the counts of its pixels, into an open one-band rasterio file."""
     file.set_band_description(1, clean_line(legend.name))
     if legend.measure is None:
         colors = {value: (*color, 255) for value, color in enumerate(legend.palette)}
@@ -53,9 +53,10 @@ def mark(file: DatasetWriter, legend: Legend, counts: Counts) -> None:
 
 
 def side_file(labels: LabelMap, system: str) -> str:
-    """Return GDAL's side file: class names, and the same with colours as a raster attribute table.
+    """Return the text of GDAL's side file: class names, and a raster attribute table of class names and colours.
 
-    Also the coordinate reference system `system` (WKT), where one is given. Empty where there is nothing to say.
+    The text also holds the coordinate reference system `system` (WKT) if it is given. It is empty if there is nothing
+    to say.
     """
     legend = labels.legend
     srs = f"<SRS>{escape(clean(system))}</SRS>" if system else ""

@@ -1,4 +1,4 @@
-"""Components of a label map, found box by box: 4-connected pixels of one class, whole over any number of boxes."""
+"""Components of a label map are found box by box: 4-connected pixels of one class, whole over any number of boxes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tilepipe.products.label_map import LabelMap
 from tilepipe.tiling.border_merge import Regions
 
 BAND = 1 << 20
-"""Pixels whose components are found at once: what that takes of memory does not depend on the boxes."""
+"""Number of pixels whose components are found at once; so the memory does not depend on the size of boxes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
     """Components inside one box, numbered from 1 in the order of their first pixels.
 
-    Those that touch another box are parts, which other boxes may continue.
+    Components that touch another box are parts, which other boxes may continue.
     """
 
     numbers: NDArray[np.int32]
-    """Number of the component of each pixel, (height, width); 0 for none: nodata and background."""
+    """Number of each pixel's component, (height, width); 0 for nodata and background, which have no component."""
     classes: NDArray[np.int64]
-    """Class by number, (n + 1,); that of 0 means nothing."""
+    """Class of each component by number, (n + 1,); the entry of number 0 means nothing."""
     parts: NDArray[np.int64]
-    """Name of each part in the sweep by number, (n + 1,); 0 for a component that is whole."""
+    """Name of each part in the sweep, by number, (n + 1,); 0 for a component that is whole."""
 
     @property
     def whole(self) -> NDArray[np.int64]:
@@ -40,7 +40,7 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class _Line:
-    """A line of pixels along a border: the part that each belongs to, 0 for none, and its class; both (n,)."""
+    """A line of pixels along a border: the part of each pixel (0 for no part) and its class, both (n,)."""
 
     parts: NDArray[np.int64]
     classes: NDArray[np.int64]
@@ -64,7 +64,7 @@ class ComponentSweep:
     """Components of a map whose boxes go by row by row, from left to right; memory follows one row of boxes."""
 
     def __init__(self, labels: LabelMap) -> None:
-        """Begin at the first row of `labels`, whose pixels are given to `add`."""
+        """Begin at the first row of `labels`; the caller gives its pixels to `add`."""
         self._labels, self._regions = labels, Regions()
         self._above = _Line.nothing(labels.shape[1])
         self._left = _Line.nothing(0)
@@ -104,7 +104,7 @@ class ComponentSweep:
     def closed(self, box: Box) -> list[list[int]]:
         """Return the components, as lists of their parts, that boxes after `box` cannot continue; else an empty list.
 
-        To be asked after each box; they come at the end of a row of boxes, in the order of their first parts.
+        Call this after each box. Components come at the end of a row of boxes, in the order of their first parts.
         """
         height, width = self._labels.shape
         if box.x1 < width:

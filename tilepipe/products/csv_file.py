@@ -1,4 +1,4 @@
-"""CSV files: UTF-8, a header, one row for each thing, and no cell that a spreadsheet would compute."""
+"""CSV files have UTF-8 text, a header, one row for each thing, and no cell that a spreadsheet would compute."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tilepipe.text import csv_cell
 
 
 class _Line:
-    """Stands for a file: `csv.writer` gives back what this returns."""
+    """Stands for a file: `csv.writer` returns what `write` of this class returns."""
 
     def write(self, text: str) -> str:
         return text
 
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
-    """Yield the lines of a CSV file, the header first; what a row does not have is left empty."""
+    """Yield the lines of a CSV file, the header first; a cell without a value is left empty."""
     writer = csv.writer(_Line(), lineterminator="\n")
     yield writer.writerow([csv_cell(name) for name in columns])
     for row in rows:
@@ -27,9 +27,9 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> I
 
 
 def write_numbers(material: Material, path: Path) -> None:
-    """Write what each class of the labels has as a CSV file at the new path `path`, one row for each class.
+    """Write the numbers of each class as a CSV file at the new path `path`, one row for each class.
 
-    Raises `StorageError` when the disk is full, `UsageError` when `path` exists.
+    Raises `StorageError` if the disk is full, `UsageError` if `path` exists.
     """
     table = material.numbers().table()
     with staged(path) as part, part.open("w", encoding="utf-8", newline="") as file:

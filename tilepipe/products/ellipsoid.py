@@ -1,8 +1,9 @@
-"""Areas and lengths on the WGS 84 ellipsoid, of many rings at once. Pure numpy.
+"""Areas and lengths of many rings on the WGS 84 ellipsoid are computed at once, in pure numpy.
 
-The area below an edge is that of the equal-area cylindrical projection of the ellipsoid (Snyder 1987, equation 3-12):
-it is exact for edges that are straight there. The length of an edge takes the ellipsoid's radii of curvature at its
-middle. Both are good for short edges, so callers put corners into long ones.
+The area below an edge is computed in the equal-area cylindrical projection of the ellipsoid (Snyder 1987, equation
+3-12): the area is exact for edges that are straight in this projection. The length of an edge is computed with the
+ellipsoid's radii of curvature at the middle of the edge. Both are good for short edges, so callers put corners into
+long edges.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ _E = math.sqrt(ECCENTRICITY2)
 def areas_and_lengths(lonlat: Floats, sizes: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Return areas [m2] and lengths [m] of closed rings.
 
-    `lonlat` (N, 2) holds longitude and latitude in degrees of all rings, one after the other, and `sizes` how many
-    points each has. Rings may cross the 180th meridian or go around a pole.
+    `lonlat` (N, 2) holds longitude and latitude in degrees of all rings, one after the other. `sizes` holds the number
+    of points of each ring. Rings may cross the 180th meridian or go around a pole.
     """
     lon, lat = np.radians(lonlat).T
     starts = np.cumsum(sizes) - sizes
     inside = np.ones(len(lon), bool)
-    inside[starts + sizes - 1] = False  # from the last point of a ring to the first of the next is no edge
+    inside[starts + sizes - 1] = False  # there is no edge from one ring to the next
     turn = np.where(inside, (np.diff(lon, append=0) + math.pi) % (2 * math.pi) - math.pi, 0)
     rise = np.where(inside, np.diff(lat, append=0), 0)
     middle = lat + rise / 2

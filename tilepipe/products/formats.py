@@ -1,4 +1,4 @@
-"""Products by name: what `--of` may ask for."""
+"""Products by name: `--of` may ask for these."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class Product:
     """A file format that a label map is written in."""
 
     suffix: str
-    """Of its files."""
+    """Suffix of the format's files."""
     write: Write
-    """Writes it to a new path."""
+    """Function that writes the product to a new path."""
     parse: Callable[[Path], object]
-    """Reads one from end to end; raises what is wrong with it."""
+    """Function that reads a file of the format from end to end and raises an error if the file is damaged."""
     folder: bool = False
-    """Whether it is a Zarr folder rather than a file."""
+    """Whether the product is a Zarr folder and not a file."""
     needs_image: bool = False
-    """Whether it cannot be made of labels alone."""
+    """Whether the product cannot be made of labels alone."""
     needs: tuple[str, ...] = ()
-    """Packages of the extra `vectors` that it is written with."""
+    """Packages of the extra `vectors` that writing the product needs."""
 
 
 def _all_of(read: Callable[[Path], LabelMap]) -> Callable[[Path], object]:
-    """Return what reads every label of a product that `read` opens."""
+    """Return a function that reads every label of a product that `read` opens."""
 
     def parse(path: Path) -> None:
         kept = read(path)
@@ -86,17 +86,17 @@ class File:
     """One file or folder that a run writes."""
 
     product: str
-    """Its format, a key of `PRODUCTS`."""
+    """Format of the file, a key of `PRODUCTS`."""
     path: Path
-    """Where it ends up."""
+    """Final path of the file."""
     content: str = LABELS
     """'labels', or the name of an uncertainty layer."""
 
 
 def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:
-    """Return the files of the labels, `paths` by product, then those of layers beside them: a.tif, a.margin.tif.
+    """Return the files of the labels, `paths` by product, then the files of layers beside them: a.tif, a.margin.tif.
 
-    Tables of polygons, and objects, tell of the margin. Raises `UsageError` if no product asked for can hold a layer.
+    Tables of polygons and of objects hold the margin. Raises `UsageError` if no product asked for can hold a layer.
     """
     told = {"margin"} if (TABLES | OBJECTS) & paths.keys() else set()
     if set(layers) - told and not LOSSLESS & set(paths):
@@ -111,13 +111,13 @@ def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:
 
 
 def layer_path(path: Path, layer: str) -> Path:
-    """Return where a layer lies beside the product `path` of the labels: a.margin.tif beside a.tif."""
+    """Return the path of a layer beside the product `path` of the labels: a.margin.tif beside a.tif."""
     end = path.name.lower().rindex(PRODUCTS[product_of(path) or ""].suffix)
     return path.with_name(f"{path.name[:end]}.{layer}{path.name[end:]}")
 
 
 def product_of(path: Path) -> str | None:
-    """Return the product that a path's suffix stands for, or None."""
+    """Return the product that a path's suffix stands for; None if there is none."""
     name = path.name.lower()
     return next((product for product, p in PRODUCTS.items() if name.endswith((p.suffix, p.suffix + "f"))), None)
 
@@ -134,16 +134,16 @@ def refuse_unknown(of: Iterable[str]) -> None:
 
 
 def missing_packages(product: str) -> list[str]:
-    """Return the packages that a product is written with and that are not installed."""
+    """Return the packages that writing a product needs and that are not installed."""
     return [package for package in PRODUCTS[product].needs if find_spec(package) is None]
 
 
 def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
     """Return the final path of each product `of`; `output` is a file of one of them, or a path without suffix.
 
-    'vectors' stands for the table of polygons that the output's ending names, and for a GeoPackage otherwise. Raises
-    `UsageError` for a product that is not known, an output that is none of them or one that ends like a file in a
-    format that is not written.
+    'vectors' stands for the table of polygons that the output's ending names, else for a GeoPackage. Raises
+    `UsageError` for a product that is not known, for an output that is none of the products, and for an output with the
+    ending of a format that is not written.
     """
     refuse_unknown(of)
     _refuse_ending(output, known=bool(of))
@@ -163,7 +163,7 @@ def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
 
 
 def _refuse_ending(output: Path, *, known: bool) -> None:
-    """Raise `UsageError` for a name that asks for another format; where products are `known`, dots may stand in it."""
+    """Raise `UsageError` for a name that asks for another format; if products are `known`, the name may have dots."""
     ending = output.suffix.lower().removeprefix(".")
     asks = ending in OTHER_FORMATS or not (known or ending in ("", "labels") or ending.isdigit())
     if ending == "shp":
@@ -174,5 +174,5 @@ def _refuse_ending(output: Path, *, known: bool) -> None:
 
 
 def touched(files: Sequence[File]) -> list[Path]:
-    """Return all paths that writing `files` may replace or remove, sidecars too."""
+    """Return all paths, sidecars included, that writing `files` may replace or remove."""
     return [file.path.with_name(file.path.name + suffix) for file in files for suffix in ("", *SIDECARS)]

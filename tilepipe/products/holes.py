@@ -1,4 +1,4 @@
-"""Small regions left out and small holes closed, while outlines are traced."""
+"""Small regions are left out and small holes are closed while outlines are traced."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from tilepipe.products.outline import Floats, Ints, Outline
 from tilepipe.products.ruler import Ruler
 
 BATCH = 4096
-"""Outlines that are measured together."""
+"""Number of outlines that are measured together."""
 CELL = 256
 """Side in pixels of the squares in which pixels are looked up."""
 
 
 class Contents:
-    """Pixels that a hole must not hold to be closed: one of each region that is kept, and the corners of nodata."""
+    """Pixels that keep a hole open if it holds one: a pixel of each region that is kept, and corners of nodata."""
 
     def __init__(self, nodata: int) -> None:
-        """Begin with none; `nodata` is its value in the label map."""
+        """Begin without pixels; `nodata` is the value of nodata in the label map."""
         self._nodata = nodata
         self._cells: dict[tuple[int, int], list[tuple[int, int]]] = {}
 
     def see(self, box: Box, pixels: Labels) -> None:
-        """Note the upper left corners of what is nodata in a block: each connected part of it has one."""
+        """Note the upper left corners of nodata in a block: each connected part of nodata has such a corner."""
         nodata = np.pad(pixels == self._nodata, ((1, 0), (1, 0)))
         first = nodata[1:, 1:] & ~nodata[:-1, 1:] & ~nodata[1:, :-1]
         for y, x in np.argwhere(first).tolist():
@@ -46,7 +46,7 @@ class Contents:
         self._cells.setdefault((y // CELL, x // CELL), []).append((y, x))
 
     def inside(self, hole: Floats) -> bool:
-        """Return whether one of the pixels lies in a hole (N, 2), a closed ring of pixel corners."""
+        """Return whether a noted pixel lies in `hole`, a closed ring (N, 2) of pixel corners."""
         (x0, y0), (x1, y1) = hole.min(0).astype(int).tolist(), hole.max(0).astype(int).tolist()
         cells = [
             (y, x) for y in range(y0 // CELL, (y1 - 1) // CELL + 1) for x in range(x0 // CELL, (x1 - 1) // CELL + 1)
@@ -56,7 +56,7 @@ class Contents:
 
 
 def _inside(pixels: Ints, ring: Floats) -> NDArray[np.bool_]:
-    """Return which pixels (N, 2) as (y, x) lie inside a ring: an odd number of its edges is to their left."""
+    """Return which pixels (N, 2) as (y, x) lie inside a ring: those with an odd number of its edges to their left."""
     start, end = ring[:-1], ring[1:]
     upright = start[:, 0] == end[:, 0]
     x, low, high = start[upright, 0], np.minimum(start, end)[upright, 1], np.maximum(start, end)[upright, 1]
@@ -65,7 +65,7 @@ def _inside(pixels: Ints, ring: Floats) -> NDArray[np.bool_]:
 
 
 def without_specks(found: Iterator[Outline], ruler: Ruler, least: float) -> Iterator[Outline]:
-    """Yield the outlines whose area is at least `least`."""
+    """Yield the outlines whose area is at least `least`, in the squared unit of `ruler`."""
     while some := list(islice(found, BATCH)):
         areas = ruler.measure([one.rings for one in some])[0]
         yield from (one for one, area in zip(some, areas, strict=True) if area >= least)
@@ -74,8 +74,8 @@ def without_specks(found: Iterator[Outline], ruler: Ruler, least: float) -> Iter
 def closed(group: Iterator[Outline], ruler: Ruler, contents: Contents, limit: float, least: float) -> Iterator[Outline]:
     """Yield the outlines of a group without holes of an area up to `limit`, and without regions smaller than `least`.
 
-    A hole that holds a region that is kept, or nodata, stays. What lies in a hole must be in this group or an earlier
-    one; regions are looked at from the smallest to the largest, so that it is known what is kept in each.
+    A hole stays if it holds nodata or a region that is kept. Regions in a hole must be in this group or an earlier one.
+    The group is read from the smallest region to the largest, so that the regions in a hole are judged before it.
     """
     found = list(group)
     sizes = [np.ptp(one.rings[0], axis=0).prod() for one in found]

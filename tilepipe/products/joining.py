@@ -1,6 +1,6 @@
-"""Parts of one region from neighbouring blocks, put together: edges that two parts share cancel, others are linked.
+"""Parts of a region in neighbouring blocks are put together: edges that two parts share cancel, others are linked.
 
-Rings are of pixel corners (N, 2) as (x, y), closed. What comes out is what tracing the whole map at once would give.
+Rings are closed and hold pixel corners (N, 2) as (x, y). The result is the same as tracing the whole map at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def joined(parts: list[Outline], block: int) -> Outline:
     arcs = [arc for parts_of in zip(rings, kept, often, strict=True) for arc in _arcs(*parts_of, block)]
     found = [_simple(ring) for ring in _linked(arcs)]
     outer = next(k for k, ring in enumerate(found) if signed_area(ring) > 0)
-    # Holes of one block stay: none has an edge on a line between blocks.
+    # Holes inside one block stay: such a hole has no edge on a line between blocks.
     holes = [hole for part in parts for hole in part.rings[1:]]
     rings = [found[outer], *found[:outer], *found[outer + 1 :], *holes]
     known = [part.certainty for part in parts if part.certainty is not None]
@@ -38,7 +38,7 @@ def joined(parts: list[Outline], block: int) -> Outline:
 
 
 def _turned(ring: Floats) -> Floats:
-    """Return an outer ring with the region to the left of each edge, as seen with y up: its area is positive."""
+    """Return an outer ring with the region to the left of each edge if y points up: the ring's area is positive."""
     return ring if signed_area(ring) > 0 else ring[::-1]
 
 
@@ -49,18 +49,18 @@ def _on_border(ends: Floats, others: Floats, block: int) -> NDArray[np.bool_]:
 
 
 def _split(ring: Floats, block: int) -> Floats:
-    """Return the ring with a corner at every pixel along the lines between blocks."""
+    """Return the ring with an extra corner at every pixel along the lines between blocks."""
     start, end = ring[:-1], ring[1:]
     lengths = np.abs(end - start).max(1).astype(np.int64)
     pieces = np.where(_on_border(start, end, block), lengths, 1)
     first = np.repeat(np.cumsum(pieces) - pieces, pieces)
-    along = (np.arange(pieces.sum()) - first)[:, None]  # whole numbers: corners stay exact
+    along = (np.arange(pieces.sum()) - first)[:, None]  # these are whole numbers, so corners stay exact
     points = np.repeat(start, pieces, 0) + along * np.repeat(np.sign(end - start), pieces, 0)
     return np.concatenate([points, points[:1]])
 
 
 def _not_shared(rings: list[Floats]) -> list[NDArray[np.bool_]]:
-    """Return for each edge of each ring whether no other edge lies there; two parts of one region share the others."""
+    """Return for each edge of each ring whether no other edge lies at its place; parts of a region share the others."""
     middles = np.concatenate([ring[:-1] + ring[1:] for ring in rings])
     lengths = np.concatenate([np.abs(np.diff(ring, axis=0)).sum(1) for ring in rings])
     _, where, count = np.unique(np.column_stack((middles, lengths)), axis=0, return_inverse=True, return_counts=True)
@@ -69,14 +69,14 @@ def _not_shared(rings: list[Floats]) -> list[NDArray[np.bool_]]:
 
 
 def _met_often(rings: list[Floats]) -> list[NDArray[np.bool_]]:
-    """Return for each corner of each ring whether rings of other parts, or this one again, pass it too."""
+    """Return for each corner of each ring whether a ring of another part, or the same ring again, passes it too."""
     points = np.concatenate([ring[:-1] for ring in rings]).astype(np.int64)
     _, where, count = np.unique(points[:, 1] << 32 | points[:, 0], return_inverse=True, return_counts=True)
     return np.split(count[where] > 1, np.cumsum([len(ring) - 1 for ring in rings])[:-1])
 
 
 def _arcs(ring: Floats, keep: NDArray[np.bool_], often: NDArray[np.bool_], block: int) -> list[Floats]:
-    """Return the kept edges of a ring as open lines that begin and end on lines between blocks or where parts meet."""
+    """Return the kept edges of a ring as open lines; they begin and end at lines between blocks or where parts meet."""
     first = int(np.argmin(keep)) + 1
     points, keep, often = np.roll(ring[:-1], -first, 0), np.roll(keep, -first), np.roll(often, -first)
     points = np.concatenate([points, points[:1]])
@@ -86,7 +86,7 @@ def _arcs(ring: Floats, keep: NDArray[np.bool_], often: NDArray[np.bool_], block
 
 
 def _linked(arcs: list[Floats]) -> Iterator[Floats]:
-    """Yield the rings that arcs make. Where two cells touch at a corner, the way turns right: cells stay 4-connected
+    """Yield the rings that arcs make. If two cells touch at a corner, the way turns right there: cells stay 4-connected
     and no ring touches itself."""
     starting: dict[Corner, list[int]] = {}
     for k, arc in enumerate(arcs):
@@ -110,12 +110,12 @@ def _corner(point: Floats) -> Corner:
 
 
 def _turn(came: Floats, goes: Floats) -> float:
-    """Return the sign of a turn: below 0 to the right."""
+    """Return a number with the sign of a turn: it is below 0 if the turn is to the right."""
     return float(np.sign(came[0] * goes[1] - came[1] * goes[0]))
 
 
 def _simple(ring: Floats) -> Floats:
-    """Return the ring without corners inside straight lines, from its topmost, then leftmost, corner."""
+    """Return the ring without corners inside straight lines; it begins at its topmost, then leftmost, corner."""
     points = ring[:-1]
     before, after = points - np.roll(points, 1, 0), np.roll(points, -1, 0) - points
     points = points[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]

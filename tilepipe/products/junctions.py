@@ -1,8 +1,8 @@
-"""Junctions: the pixel corners at which three or more borders meet. Between two of them a border has one neighbour.
+"""Junctions are the pixel corners at which three or more borders meet. A border between two has one neighbour.
 
 A corner is a junction if at least three of the four pixel edges at it lie between different regions, or between a
-region and what is none. Corners inside a block are known when it is read, those on lines between blocks when the next
-block is.
+region and no region. Corners inside a block are known when the block is read. Corners on lines between blocks are known
+when the next block is read.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Junctions:
     """Knows the junctions on the rings of outlines, once it has seen the blocks that they lie in."""
 
     def __init__(self, shape: tuple[int, int], block: int) -> None:
-        """`shape` is (height, width) of the map, `block` the side of the blocks in which it is read."""
+        """Begin a map of `shape` (height, width); `block` is the side in pixels of the blocks in which it is read."""
         self._shape, self._block = shape, block
         height, width = shape
-        # Along each line between blocks: whether each corner is a junction.
+        # These say whether each corner along a line between blocks is a junction.
         self._rows = np.zeros((len(range(block, height, block)), width + 1), bool)
         self._columns = np.zeros((len(range(block, width, block)), height + 1), bool)
         self._above, self._top, self._below = (np.zeros(width + 2, np.int64) for _ in range(3))
@@ -34,7 +34,7 @@ class Junctions:
         self._inside, self._corner = np.zeros((0, 0), bool), (0, 0)
 
     def see(self, box: Box, values: Ints) -> None:
-        """Find the junctions in a block, and on the lines to its left and, at the end of a row, above."""
+        """Find the junctions in a block and on the line to its left; at the end of a row, also on the line above."""
         height, width = self._shape
         inside = _meeting(np.pad(values, 1))
         for row, line in ((0, box.y0), (-1, box.y1)):
@@ -61,7 +61,7 @@ class Junctions:
     def marks(self, polygons: Sequence[Sequence[Floats]]) -> list[Ints]:
         """Return the junctions on the rings of each polygon of the block seen last, as codes.
 
-        Those on lines between blocks are left out.
+        Junctions on lines between blocks are left out.
         """
         found = corners([ring for rings in polygons for ring in rings])
         owner = np.repeat(np.arange(len(polygons)), [len(rings) for rings in polygons])[found.ring]
@@ -71,10 +71,10 @@ class Junctions:
         return np.split(self._codes(found.points[there]), np.cumsum(counts)[:-1])
 
     def on(self, outlines: Sequence[Outline]) -> Corners:
-        """Return where the rings of finished outlines turn, and the junctions on them."""
+        """Return the corners at which the rings of finished outlines turn, and the junctions on the rings."""
         found = corners([ring for one in outlines for ring in one.rings])
         owner = np.repeat(np.arange(len(outlines)), [len(one.rings) for one in outlines])[found.ring]
-        corner_count = (self._shape[0] + 1) * (self._shape[1] + 1)  # codes are below it
+        corner_count = (self._shape[0] + 1) * (self._shape[1] + 1)  # codes are below this number
         marked = [one.marks + k * corner_count for k, one in enumerate(outlines) if one.marks is not None]
         at = (
             np.isin(self._codes(found.points) + owner * corner_count, np.concatenate(marked))
@@ -97,15 +97,15 @@ class Corners:
     """Pixel corners along many rings, ring by ring, each corner once."""
 
     points: Ints
-    """(N, 2) as (x, y)."""
+    """Corners (N, 2) as (x, y)."""
     ring: Ints
-    """(N,) number of the ring."""
+    """Number of each corner's ring, (N,)."""
     junction: Bools
-    """(N,) whether it is known to be a junction."""
+    """Whether each corner is known to be a junction, (N,)."""
 
     @property
     def starts(self) -> Ints:
-        """Where each ring begins."""
+        """Index of the corner at which each ring begins."""
         return np.flatnonzero(np.diff(self.ring, prepend=-1))
 
     @property
@@ -124,7 +124,7 @@ def corners(rings: Sequence[Floats]) -> Corners:
     sizes = np.array([len(ring) for ring in rings])
     points = np.concatenate(rings).astype(np.int64)
     number = np.repeat(np.arange(len(rings)), sizes)
-    last = np.cumsum(sizes) - 1  # from there to the first point of the next ring is no edge
+    last = np.cumsum(sizes) - 1  # there is no edge from one ring to the next
     start, end, number = np.delete(points, last, 0), np.delete(points, last - sizes + 1, 0), np.delete(number, last)
     lengths = np.abs(end - start).sum(1)
     along = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -133,7 +133,7 @@ def corners(rings: Sequence[Floats]) -> Corners:
 
 
 def _meeting(values: Ints) -> Bools:
-    """Return for each corner between four values whether three or more borders meet there: (h, w) -> (h - 1, w - 1)."""
+    """Return whether three or more borders meet at each corner between four values: (h, w) -> (h - 1, w - 1)."""
     a, b, c, d = values[:-1, :-1], values[:-1, 1:], values[1:, :-1], values[1:, 1:]
     borders = (a != b).astype(np.int8) + (c != d) + (a != c) + (b != d)
     return np.asarray(borders >= 3)

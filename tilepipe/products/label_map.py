@@ -1,4 +1,4 @@
-"""LabelMap: a finished label map on its output grid, read by box; what every product is written from."""
+"""LabelMap: a finished label map on its output grid, read by box; every product is written from a LabelMap."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tilepipe.box import Box
 from tilepipe.sources.base import Georeference, Resolution
 
 LABELS = "labels"
-"""Name of the labels where they stand among uncertainty layers."""
+"""Name of the labels among uncertainty layers."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Measure:
     """The meaning of the values of an uncertainty layer: numbers, not classes."""
 
     step: float
-    """Number that the value 1 stands for; the value 0 stands for 0."""
+    """Number that the stored value 1 stands for; the stored value 0 stands for 0."""
     meaning: str
-    """A few words."""
+    """Meaning of the numbers in a few words."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Legend:
     classes: tuple[str, ...]
     """Class names by label value, from 0."""
     palette: tuple[tuple[int, int, int], ...]
-    """(red, green, blue) per class, 0 to 255."""
+    """Colour (red, green, blue) of each class, from 0 to 255."""
     nodata: int
     """Value of pixels that are not computed or hold no image data: 255 (uint8) or 65535 (uint16)."""
     measure: Measure | None = None
@@ -51,26 +51,26 @@ class LabelMap:
     """A finished label map. `read` may be called from any thread."""
 
     shape: tuple[int, int]
-    """(height, width) in output pixels."""
+    """Shape (height, width) in output pixels."""
     dtype: DType
-    """uint8 or uint16."""
+    """Type of the labels: uint8 or uint16."""
     legend: Legend
     """Names, colours and nodata."""
     read: Callable[[Box], Labels]
-    """Labels of a box inside `shape`, (box.height, box.width)."""
+    """Function that returns the labels (box.height, box.width) of a box inside `shape`."""
     block: tuple[int, int]
-    """(height, width) of what is stored together; boxes aligned to it are read fastest."""
+    """Shape (height, width) in pixels of a stored block; boxes aligned to blocks are read fastest."""
     georeference: Georeference | None = None
-    """Of this map (a region's transform is already shifted); None for slides and arrays."""
+    """Georeference of this map (a region's transform is already shifted); None for slides and arrays."""
     resolution: Resolution | None = None
     """Size of an output pixel, or None if unknown."""
     origin: tuple[int, int] = (0, 0)
-    """(y, x) of this map's top left corner in full-resolution pixels of the source (level 0 of a slide)."""
+    """Position (y, x) of this map's top left corner in full-resolution pixels of the source (level 0 of a slide)."""
     scale: tuple[float, float] = (1.0, 1.0)
-    """(y, x) full-resolution source pixels per output pixel; 1 unless labels are kept at the model's resolution."""
+    """Full-resolution source pixels per output pixel, (y, x); 1 unless labels are kept at the model's resolution."""
 
     frame: tuple[int, int] = (0, 0)
-    """(y, x) in full-resolution pixels from which QuPath counts: the corner of a slide's bounds."""
+    """Point (y, x) in full-resolution pixels from which QuPath counts: the corner of a slide's bounds."""
 
     def boxes(self, size: int) -> Iterator[Box]:
         """Yield boxes of `size` x `size` pixels that cover the map row by row; the last ones are smaller."""

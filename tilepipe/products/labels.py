@@ -1,4 +1,4 @@
-"""Labels: a label map to look into from Python; nothing is read before it is asked for."""
+"""Labels: a label map that Python code can read; pixels are read only when they are asked for."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     import xarray
 
 Index = int | slice | Sequence[int] | Array
-"""What numpy takes for one axis."""
+"""Index of one axis, as numpy takes it."""
 Affine = tuple[float, float, float, float, float, float]
 
 
 def open_label_file(path: str | Path) -> LabelMap:
-    """Open labels in a COG or an OME-Zarr folder that tilepipe wrote. Raises `InputError` when it is neither."""
+    """Open labels in a COG or an OME-Zarr folder that tilepipe wrote. Raises `InputError` if the path is neither."""
     found = open_map(path)
     if found.legend.measure:
         raise InputError(f"{path} holds the layer {found.legend.name} and no labels; name the file of the labels")
@@ -43,7 +43,7 @@ def open_label_file(path: str | Path) -> LabelMap:
 def open_map(path: str | Path) -> LabelMap:
     """Open labels or a layer in a COG or an OME-Zarr folder that tilepipe wrote, or the output of a run.
 
-    A run is named by its work directory. Raises `InputError`.
+    A run is named by its work directory. Raises `InputError` if the path is none of these.
     """
     path = labels_file(path)
     if not path.exists():
@@ -61,17 +61,17 @@ class Lazy:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Shape (height, width) in pixels."""
         return self.map.shape
 
     @property
     def dtype(self) -> DType:
-        """uint8 or uint16."""
+        """Type of the pixels: uint8 or uint16."""
         return self.map.dtype
 
     @property
     def ndim(self) -> int:
-        """Always 2."""
+        """Number of axes, which is always 2."""
         return 2
 
     @property
@@ -81,12 +81,12 @@ class Lazy:
 
     @property
     def crs(self) -> str | None:
-        """WKT of the coordinate reference system, or None."""
+        """WKT of the coordinate reference system; None if there is none."""
         return self.map.georeference.crs if self.map.georeference else None
 
     @property
     def transform(self) -> Affine | None:
-        """(a, b, c, d, e, f): x = a*column + b*row + c, y = d*column + e*row + f, of pixel corners; or None."""
+        """Transform of pixel corners (a, b, c, d, e, f) or None: x = a*column + b*row + c, y = d*column + e*row + f."""
         return self.map.georeference.transform if self.map.georeference else None
 
     def __getitem__(self, key: Index | tuple[Index, ...]) -> Array:
@@ -114,9 +114,9 @@ class Lazy:
     def to_xarray(self) -> xarray.DataArray:
         """Return a lazy DataArray (y, x) with CF attributes of the classes or of the scale.
 
-        Coordinates are pixel centres: in the CRS for rasters (none where the transform is rotated or missing), in
-        full-resolution pixels of the source for slides. The CRS is in `spatial_ref`. Raises `UsageError` when xarray is
-        not installed.
+        Coordinates are pixel centres: in the CRS for rasters (there are none if the transform is rotated or missing),
+        in full-resolution pixels of the source for slides. The CRS is in `spatial_ref`. Raises `UsageError` if xarray
+        is not installed.
         """
         try:
             import xarray
@@ -139,7 +139,7 @@ class Lazy:
         return {"long_name": self.legend.name}
 
     def _centres(self) -> JSON:
-        """Return coordinates of pixel centres per axis, where rows and columns have one each."""
+        """Return the coordinates of pixel centres per axis, if each row and each column has one coordinate."""
         rows, columns = np.arange(self.shape[0]) + 0.5, np.arange(self.shape[1]) + 0.5
         georeference = self.map.georeference
         if georeference is None or (georeference.transform is None and not georeference.gcps):
@@ -194,11 +194,11 @@ class Labels(Lazy):
 
 @dataclass(frozen=True)
 class Layer(Lazy):
-    """An uncertainty layer of a run: uint8, 255 is nodata, all others times `scale` are values from 0 to 1."""
+    """An uncertainty layer of a run: uint8 pixels times `scale` are values from 0 to 1; 255 is nodata."""
 
     @property
     def scale(self) -> float:
-        """Value of 1."""
+        """Number that the pixel value 1 stands for."""
         assert self.legend.measure is not None
         return self.legend.measure.step
 

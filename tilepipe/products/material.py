@@ -1,4 +1,4 @@
-"""Material: what the products of a run, or of an export, are made of."""
+"""Material: finished maps and their image, from which the products of a run or of an export are made."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class Material:
     """Finished maps on one grid, and the image that they were made from."""
 
     maps: Mapping[str, LabelMap]
-    """The labels, by the name `LABELS`, and uncertainty layers by theirs."""
+    """Labels, under the name `LABELS`, and uncertainty layers, under their own names."""
     tally: Tally
-    """Counts the labels as they are read."""
+    """Tally that counts the labels as they are read."""
     image: Source | None = None
-    """The image at full resolution, with the bands that the model reads; None if it is not at hand."""
+    """Image at full resolution, with the bands that the model reads; None if the image is not at hand."""
     content: str = LABELS
     """Name of the map that a product shows."""
     options: VectorOptions = PLAIN
-    """How polygons and objects are written."""
+    """Options for writing polygons and objects."""
     notes: list[str] = field(default_factory=list)
     """Sentences that writers have to say."""
 
     @property
     def map(self) -> LabelMap:
-        """The map that a product shows."""
+        """Map that a product shows."""
         return self.maps[self.content]
 
     @classmethod
@@ -43,12 +43,12 @@ class Material:
         tissue: float | None = None,
         options: VectorOptions = PLAIN,
     ) -> Material:
-        """Return the material of finished maps; `tissue` is its area in mm2, if a tissue mask was used."""
+        """Return the material of finished maps; `tissue` is the area of tissue in mm2, if a tissue mask was used."""
         tally = Tally(maps[LABELS], tissue)
         return cls({**maps, LABELS: tally.watched()}, tally, image, options=options)
 
     def numbers(self) -> Numbers:
-        """Return what each class has; labels that no product has read so far are read for it."""
+        """Return the numbers of each class; labels that no product has read so far are read now."""
         return self.tally.numbers()
 
     def showing(self, content: str) -> Material:
@@ -57,7 +57,7 @@ class Material:
 
 
 Write = Callable[[Material, Path], None]
-"""Writes a product at a new path."""
+"""Function that writes a product at a new path."""
 
 
 def of_map(write: Callable[[LabelMap, Path], None]) -> Write:

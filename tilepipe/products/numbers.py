@@ -1,4 +1,4 @@
-"""Numbers of a label map: how many pixels, how much ground or tissue, how many objects each class has."""
+"""Numbers of a label map say how many pixels, how much ground or tissue and how many objects each class has."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from tilepipe.text import JSON
 
 M2_PER_HA, M2_PER_KM2 = 1e4, 1e6
 SHOWN = 12
-"""Classes that are printed at most."""
+"""Largest number of classes that are printed."""
 
 
 @dataclass(frozen=True)
 class ClassNumbers:
-    """What one class has."""
+    """Numbers of one class."""
 
     value: int
     """Label value."""
     name: str
     """Name of the class."""
     pixels: int
-    """Pixels of the label map."""
+    """Number of pixels of the label map."""
     share: float
-    """Part of the pixels with a label, from 0 to 1; 0 if there are none."""
+    """Part of all pixels with a label, from 0 to 1; 0 if no pixel has a label."""
     area: float | None
-    """Area in the unit of the numbers; None if the size of a pixel is not known."""
+    """Area in `Numbers.unit`; None if the size of a pixel is not known."""
     objects: int | None
-    """4-connected regions; None for the background."""
+    """Number of 4-connected regions; None for the background."""
     density: float | None
-    """Objects per km2 of what has a label, or per mm2 of tissue; None for the background and if no area is known."""
+    """Objects per km2 of labelled ground, or per mm2 of tissue; None for the background and if no area is known."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class Numbers:
     """Numbers of a label map, class by class."""
 
     classes: tuple[ClassNumbers, ...]
-    """By label value, from 0."""
+    """Numbers of each class by label value, from 0."""
     nodata: int
-    """Pixels without a label."""
+    """Number of pixels without a label."""
     unit: Literal["m2", "mm2", ""]
-    """Unit of the areas: square metres on the ground for rasters, square millimetres for slides, '' without any."""
+    """Unit of the areas: square metres on the ground for rasters, square millimetres for slides, '' if unknown."""
     tissue: float | None = None
-    """Square millimetres of tissue, if a tissue mask was used."""
+    """Area of tissue in square millimetres, if a tissue mask was used."""
 
     def to_dict(self) -> JSON:
-        """Return JSON types, as they stand in run.json."""
+        """Return the numbers as JSON types, as they stand in run.json."""
         return {**asdict(self), "classes": [asdict(one) for one in self.classes]}
 
     @classmethod
@@ -55,7 +55,7 @@ class Numbers:
         return cls(**{**fields, "classes": tuple(ClassNumbers(**one) for one in fields["classes"])})
 
     def table(self) -> list[dict[str, object]]:
-        """Return one row by column name for each class, as they stand in the CSV file."""
+        """Return one row for each class, by column name, as the rows stand in the CSV file."""
         return [self._row(one) for one in self.classes]
 
     def _row(self, one: ClassNumbers) -> dict[str, object]:
@@ -74,7 +74,7 @@ class Numbers:
         return row
 
     def lines(self) -> list[str]:
-        """Return the numbers in short, one line for each class that has pixels: share, area, objects."""
+        """Return one short line for each class that has pixels: share, area, objects."""
         found = [one for one in self.classes if one.pixels]
         most = sorted(found, key=lambda one: -one.pixels)[:SHOWN]
         cells = [

@@ -1,4 +1,4 @@
-"""What the image and the layers hold below an object: means over its pixels, read tile by tile."""
+"""Means of the image and of the layers over an object's pixels are computed tile by tile."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tilepipe.sources.base import Source
 from tilepipe.sources.resample import Resampled
 
 TILE = 1024
-"""Side in pixels of what is read at once."""
+"""Side in pixels of the tile that is read at once."""
 KEPT = 48 << 20
-"""Bytes of tiles that are kept; two tiles at least."""
+"""Size in bytes of the tiles that are kept; at least two tiles are kept."""
 
 Read = Callable[[Box], Array]
 
@@ -31,12 +31,12 @@ class Means:
     """
 
     def __init__(self, read: Read, shape: tuple[int, int]) -> None:
-        """`read` returns the values of a box of the map, whose `shape` is (height, width)."""
+        """Keep `read`, which returns the values of a box; `shape` is (height, width) of the map."""
         self._read, self._map = read, Box.of_shape(*shape)
         self._tiles: OrderedDict[Box, Array] = OrderedDict()
 
     def of(self, rings: Rings, box: Box) -> list[float | None]:
-        """Return the mean of each band over an object inside `box`; None if no value there is a number."""
+        """Return the mean of each band over an object inside `box`; None if no value in the object is a number."""
         total: NDArray[np.float64] | float = 0.0
         count: NDArray[np.int64] | int = 0
         for tile in _tiles_over(box, self._map):
@@ -68,7 +68,7 @@ def _tiles_over(box: Box, area: Box) -> Iterator[Box]:
 
 
 def image_means(image: Source, labels: LabelMap) -> Means:
-    """Return the means of an image's bands over objects of its labels; on a coarser grid, of the resampled image."""
+    """Return the means of an image's bands over objects; if labels are on a coarser grid, the image is resampled."""
     height, width = (round(n / scale) for n, scale in zip(image.shape[1:], labels.scale, strict=True))
     on_grid = image if labels.scale == (1.0, 1.0) else Resampled(image, max(1, height), max(1, width))
     y, x = (round(start / scale) for start, scale in zip(labels.origin, labels.scale, strict=True))

@@ -1,7 +1,7 @@
-"""The shape of an object, from the rings of pixel corners around it; pure numpy and scipy.
+"""The shape of an object is computed from the rings of pixel corners around it, in pure numpy and scipy.
 
-A polygon of pixel corners covers exactly the pixels of the object, so that areas and moments are those of its pixels.
-Sums are rounded once, at the end: they do not depend on where a ring begins.
+A polygon of pixel corners covers exactly the pixels of the object, so its area and moments are those of the pixels.
+Sums are rounded once, at the end: they do not depend on the corner at which a ring begins.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Shape:
     x: float
     """Column of the centroid; whole numbers are pixel edges."""
     eccentricity: float
-    """Of the ellipse with the same second moments of pixel centres: 0 for a circle, below 1."""
+    """Eccentricity of the ellipse with the same second moments of pixel centres: 0 for a circle, always below 1."""
     solidity: float
-    """Part of the convex hull of its pixels that is the object, from 0 to 1."""
+    """Area of the object over the area of its pixels' convex hull, from 0 to 1."""
     box: Box
-    """Smallest box of pixels around it."""
+    """Smallest box of pixels around the object."""
 
 
 def bounds(rings: Rings) -> Box:
@@ -51,7 +51,7 @@ def shape_of(rings: Rings) -> Shape:
     terms = [_moments(ring - (left, top), hole=k > 0) for k, ring in enumerate(rings)]
     area, sx, sy, sxx, syy, sxy = (math.fsum(sums) for sums in np.concatenate(terms, axis=1))
     x, y = sx / area, sy / area
-    # of pixel centres: those of the area, less what each pixel has around its own centre
+    # Moments of pixel centres are the moments of the area, less the moments of each pixel around its own centre.
     xx, yy, xy = sxx / area - x * x - 1 / 12, syy / area - y * y - 1 / 12, sxy / area - x * y
     spread = math.hypot(xx - yy, 2 * xy)
     longest, shortest = (xx + yy + spread) / 2, (xx + yy - spread) / 2

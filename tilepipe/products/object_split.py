@@ -1,4 +1,4 @@
-"""Touching objects: a component is split at its necks, by a watershed of the distance to its border."""
+"""Touching objects are separated: a watershed of the distance to the border splits a component at its necks."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 from tilepipe.arrays import Array
 
 THINNEST = 3.0
-"""Pixels from its border that the middle of a part must lie to be an object of its own."""
+"""Least distance in pixels from the border to the middle of a part that becomes an object of its own."""
 DENT = 1.0
-"""Pixels: a dent of one pixel in the border of a thin object is no neck."""
+"""Depth in pixels of a dent that is no neck: a thin object's border may have dents of one pixel."""
 CROSS = np.array([[False, True, False], [True, True, True], [False, True, False]])
 
 
 def split(mask: NDArray[np.bool_], neck: float, filled: NDArray[np.bool_] | None = None) -> NDArray[np.int32]:
-    """Return the objects (height, width) that a component is, numbered from 1; 0 outside.
+    """Return the objects of a component, numbered from 1, as (height, width) numbers; pixels outside are 0.
 
     `mask` (height, width) holds the whole component and nothing else. Two parts are two objects if the neck between
-    them is narrower than `neck` (0 to 1) times the thinner part; both are measured by the largest distance to the
-    border, and they differ by more than `DENT`. `filled` is the component with its holes, if it has any: these are no
-    border. Each object is 4-connected.
+    them is narrower than `neck` (0 to 1) times the thinner part, and thinner by more than `DENT`. Width is measured as
+    the largest distance to the border. `filled` is the component with its holes filled, if it has holes: the edge of a
+    hole is no border. Each object is 4-connected.
     """
     solid, whole = mask if filled is None else filled, mask.astype(np.int32)
     distance = scipy.ndimage.distance_transform_edt(np.pad(solid, 1))[1:-1, 1:-1].astype(np.float32)
     if distance.max() < THINNEST:
         return whole
-    # Maxima that stand out by less than a neck does are no parts.
+    # A maximum that rises less above its neighbours than a neck needs is no part.
     thick = distance >= THINNEST
     lowered = np.where(thick, np.minimum(distance * np.float32(neck), distance - np.float32(DENT)), np.float32(0))
     raised = skimage.morphology.reconstruction(lowered, distance, footprint=CROSS)
@@ -42,7 +42,7 @@ def split(mask: NDArray[np.bool_], neck: float, filled: NDArray[np.bool_] | None
 
 
 def _without_holes(found: NDArray[np.integer], mask: NDArray[np.bool_], distance: NDArray[np.floating]) -> Array:
-    """Return objects without the holes that cut them: what is cut off the largest piece of each goes to neighbours."""
+    """Return objects without holes; if holes cut an object, its largest piece stays and the rest joins neighbours."""
     pieces = skimage.measure.label(np.where(mask, found, 0), connectivity=1)
     sizes, owner = np.bincount(pieces.ravel()), np.zeros(int(pieces.max()) + 1, np.int64)
     owner[pieces[mask]] = found[mask]

@@ -1,15 +1,15 @@
-"""Objects of a label map as a table, one row for each: CSV, and Parquet through pyarrow.
+"""Objects of a label map are written as a table, one row for each object: CSV, and Parquet through pyarrow.
 
 id, component           number of the object, and of its component (the `id` of the component among polygons)
 class, name             number and name of the class
 x, y                    centroid: in the raster's own coordinates, else in full-resolution pixels
-area_m2, perim_m        on the WGS 84 ellipsoid (`_um2`, `_um` for slides, `_px` if the size of a pixel is unknown)
-diameter_m              of the circle with the same area
-eccentricity, solidity  of the ellipse with the same second moments; part of the convex hull that is the object
+area_m2, perim_m        sizes on the WGS 84 ellipsoid (`_um2`, `_um` for slides, `_px` if the pixel size is unknown)
+diameter_m              diameter of the circle with the same area
+eccentricity, solidity  eccentricity of the ellipse with the same second moments; area over the convex hull's area
 mean_1, mean_2, ...     mean of each band of the image over the object's pixels, if the image is at hand
 margin_avg              mean of the margin, if that layer is there
-xmin, ymin, xmax, ymax  its box, in the coordinates of the centroid
-unsplit                 if objects are split: 1 for a component that is too large for it
+xmin, ymin, xmax, ymax  box of the object, in the coordinates of the centroid
+unsplit                 1 for a component that is too large to be split; the column exists if objects are split
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     import pyarrow
 
 BATCH = 4096
-"""Objects that are placed and written together."""
+"""Number of objects that are placed and written together."""
 TEXTS, WHOLE = ("name",), ("id", "component", "class", "unsplit")
 """Columns of text and of whole numbers; all others hold numbers."""
 DIGITS = 7
-"""Digits of a number in a CSV file; coordinates have more, see `PLACES`."""
+"""Number of digits of a number in a CSV file; coordinates have more digits, see `PLACES`."""
 PLACES = 4
-"""Places behind the point of a coordinate in pixels, metres or feet; degrees have four more."""
+"""Number of decimals of a coordinate in pixels, metres or feet; degrees have four more decimals."""
 
 Row = dict[str, int | float | str | None]
 
@@ -61,7 +61,7 @@ def columns(material: Material) -> list[str]:
 
 
 def rows(material: Material) -> Iterator[Row]:
-    """Yield the objects, column by column."""
+    """Yield one row for each object, with a value for each column."""
     labels, names = material.maps[LABELS], columns(material)
     place, found = native_place(labels), objects(material)
     while some := list(islice(found, BATCH)):
@@ -76,7 +76,7 @@ def rows(material: Material) -> Iterator[Row]:
 
 
 def diameter(area: float) -> float:
-    """Return the diameter of the circle with an area."""
+    """Return the diameter of the circle with this area, in the unit whose square is the area's."""
     return math.sqrt(4 * area / math.pi)
 
 
@@ -98,7 +98,7 @@ def _values(
 def write_objects_csv(material: Material, path: Path) -> None:
     """Write the objects of the labels as a CSV file at the new path `path`, one row for each object.
 
-    Raises `StorageError` when the disk is full, `UsageError` when `path` exists.
+    Raises `StorageError` if the disk is full, `UsageError` if `path` exists.
     """
     known = material.maps[LABELS].georeference
     degrees = known is not None and known.crs is not None and _is_geographic(known.crs)
@@ -124,7 +124,7 @@ def _is_geographic(crs: str) -> bool:
 def write_objects_parquet(material: Material, path: Path) -> None:
     """Write the objects of the labels as a Parquet file at the new path `path`, one row for each object.
 
-    Raises `StorageError` when the disk is full, `UsageError` when `path` exists.
+    Raises `StorageError` if the disk is full, `UsageError` if `path` exists.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,7 +1,7 @@
-"""Label map -> objects: components of a class, or what they are when they are split at their necks, each measured.
+"""Objects of a label map are measured: the components of each class, or their parts if they are split at necks.
 
-A component is split whole, in its own bounding box, so that an object is the same however the map is stored. One that
-is larger than `LARGEST` stays one object, and says so. Objects stream: memory grows with the largest component.
+A component is split whole, in its own bounding box, so that an object is the same however the map is stored. A
+component larger than `LARGEST` stays one object, which is marked. Objects stream: memory grows with the largest one.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from tilepipe.products.vector_options import NECK
 LARGEST = 4096
 """Longer side in pixels of a component that can be split."""
 BATCH = 1024
-"""Objects that are measured together, as carrying points to the ellipsoid takes long for few of them."""
+"""Number of objects that are measured together; carrying few points to the ellipsoid at a time takes long."""
 MARGIN = "margin"
-"""The layer whose mean objects have, if it is there."""
+"""Name of the layer whose mean is computed for each object, if the layer is there."""
 LISTED = 5
-"""Components that a message lists at most."""
+"""Largest number of components that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,23 @@ class MapObject:
     """One object of a label map, in pixels of the map."""
 
     number: int
-    """1, 2, ... in the order of the components, and within one from its top."""
+    """Number of the object, 1, 2, ... in the order of the components, and from the top within a component."""
     component: int
     """Number of its component: the `id` that the component has among polygons."""
     outline: Outline
-    """Its class, and the rings of pixel corners around it."""
+    """Class of the object, and the rings of pixel corners around it."""
     shape: Shape
     """Centroid, moments, convex hull and bounding box."""
     area: float
-    """Area in the unit of `Ruler.of`, squared."""
+    """Area in the squared unit of `Ruler.of`."""
     perimeter: float
-    """Length of its border with that of its holes, in the unit of `Ruler.of`."""
+    """Length of the object's border, borders of holes included, in the unit of `Ruler.of`."""
     means: tuple[float | None, ...]
     """Mean of each band of the image; () without an image."""
     margin: float | None
-    """Mean of the margin, from 0 to 1; None without that layer."""
+    """Mean of the margin, from 0 to 1; None without a margin layer."""
     unsplit: bool = False
-    """Whether its component was to be split and is too large for it."""
+    """Whether the object's component should have been split but is too large."""
 
 
 def objects(material: Material) -> Iterator[MapObject]:
@@ -126,7 +126,7 @@ def _components(material: Material, ruler: Ruler) -> Iterator[tuple[int, Outline
 
 
 def parts_of(outline: Outline, neck: float) -> list[Outline]:
-    """Return the objects that a component is, from its top; itself if it has no neck."""
+    """Return the objects of a component, from its top; the component itself if it has no neck."""
     rings, box = outline.rings, bounds(outline.rings)
     mask = mask_of(rings, box)
     numbers = split(mask, neck, mask_of(rings[:1], box) if len(rings) > 1 else None)

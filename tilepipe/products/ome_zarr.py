@@ -1,4 +1,4 @@
-"""Label map -> OME-Zarr 0.5 label pyramid (https://ngff.openmicroscopy.org/0.5/, Zarr v3), chunk by chunk.
+"""A label map becomes an OME-Zarr 0.5 label pyramid (https://ngff.openmicroscopy.org/0.5/, Zarr v3), chunk by chunk.
 
     <path>/zarr.json                    an image whose levels are the label levels below: viewers open the folder itself
     <path>/labels/zarr.json             the list of label images
@@ -11,7 +11,7 @@ The position on the earth (CRS, transform, control points) lies beside the names
 An uncertainty layer is an image of its own: its levels lie at <path>/0, 1, 2 ... and are averages.
 
 There is no copy of the image in this product. A label image must lie under `labels/` of an image with as many levels,
-so the root image points at the same arrays: valid for both readers, and no pixel is stored twice.
+so the root image points at the same arrays. Both kinds of readers take this, and no pixel is stored twice.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ if TYPE_CHECKING:
 CHUNK = 1024
 """Side of a chunk of every level, in pixels."""
 MEMORY = 96 * 2**20
-"""Bytes that `write_ome_zarr` needs at most beyond the label map itself."""
+"""Most memory in bytes that `write_ome_zarr` needs beyond the label map itself."""
 UNITS = {"um": "micrometer", "m": "meter"}
 
 
 def write_ome_zarr(labels: LabelMap, path: Path) -> None:
     """Write `labels` as an OME-Zarr 0.5 folder at the new path `path`.
 
-    Level k is made from level k - 1 by `halved`. Scale is `labels.resolution` in micrometres (metres for rasters);
-    translation puts the centre of each level's first pixel where it lies in the source image, so that a region or a
-    coarser map overlays the slide. Raises `StorageError` when the disk is full, `UsageError` when `path` exists; `path`
+    Level k is made from level k - 1 by `halved`. The scale is `labels.resolution` in micrometres (metres for rasters).
+    The translation puts the centre of each level's first pixel where it lies in the source image, so that a region or a
+    coarser map overlays the slide. Raises `UsageError` if `path` exists, and `StorageError` if the disk is full; `path`
     does not come to exist then.
     """
     with staged(path) as part:
@@ -63,7 +63,7 @@ def write_ome_zarr(labels: LabelMap, path: Path) -> None:
 
 
 def _label_group(labels: LabelMap, path: Path, levels: int) -> zarr.Group:
-    """Return the group of the label levels, below an image of them."""
+    """Return the group of the label levels, which lies below an image of the same levels."""
     import zarr
 
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", labels.legend.name).strip("._") or "labels"
@@ -80,7 +80,7 @@ def _layer_group(layer: LabelMap, path: Path, levels: int) -> zarr.Group:
 
 
 def _facts(labels: LabelMap) -> JSON:
-    """Return the facts_of_labels of a product with its position on the earth, which OME-Zarr has no words for."""
+    """Return `facts_of_labels` together with the position on the earth, for which OME-Zarr has no words."""
     return {**facts_of_labels(labels), "georeference": asdict(labels.georeference) if labels.georeference else None}
 
 
@@ -97,17 +97,17 @@ def _place(said: JSON | None) -> Georeference | None:
     gcps = tuple((float(row), float(column), float(x), float(y), float(z)) for row, column, x, y, z in said["gcps"])
     rpcs = tuple((str(name), str(value)) for name, value in said["rpcs"])
     if crs is not None:
-        CRS.from_wkt(str(crs))  # damaged text is found here, not when a product is made of it
+        CRS.from_wkt(str(crs))  # damaged text is found here and not when a product is made later
     return Georeference(None if crs is None else str(crs), transform, gcps, rpcs)
 
 
 def read_ome_zarr(path: Path) -> LabelMap:
-    """Open a folder written by `write_ome_zarr` as a LabelMap. Raises `InputError` when it is not one."""
+    """Open a folder written by `write_ome_zarr` as a LabelMap. Raises `InputError` if it is no such folder."""
     import zarr
 
     try:
         group = zarr.open_group(path, mode="r", zarr_format=3)
-        if "tilepipe" not in group.attrs:  # an image that points at its labels
+        if "tilepipe" not in group.attrs:  # the group is an image that points at its labels
             ome: Any = group["labels"].attrs["ome"]
             group = zarr.open_group(path / "labels" / ome["labels"][0], mode="r", zarr_format=3)
         said: Any = group.attrs["tilepipe"]
@@ -167,7 +167,7 @@ def _image(labels: LabelMap, levels: int, folder: str = "") -> JSON:
 
 
 def _placement(labels: LabelMap, level: int) -> list[JSON]:
-    """Return scale and translation (y, x): a pixel's size, and the centre of the first one in the source image.
+    """Return scale and translation (y, x): the size of a pixel, and the centre of the first pixel in the source image.
 
     The centre of the source's own first pixel is 0: level k of a whole map is moved by 0.5 * (2**k - 1) * scale.
     """
@@ -194,5 +194,5 @@ def _label_image(labels: LabelMap, levels: int) -> JSON:
 def _read(array: AnyArray, box: Box) -> Labels:
     try:
         return np.asarray(array[box.y0 : box.y1, box.x0 : box.x1])
-    except (OSError, RuntimeError, ValueError) as error:  # of the store or the codec
+    except (OSError, RuntimeError, ValueError) as error:  # the store or the codec raises these
         raise InputError(f"{array.store_path} cannot be read: {error}; it may be damaged") from None

@@ -1,4 +1,4 @@
-"""Outline: one region of a label map by its rings, and what a layer of uncertainty says of it."""
+"""Outline: one region of a label map by its rings, with its values in a layer of uncertainty."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Certainty:
-    """What a layer of uncertainty says of one region, in the codes of the layer."""
+    """Values of a layer of uncertainty over one region, in the codes of the layer."""
 
     total: int
-    """Sum over its pixels that have a code."""
+    """Sum of the codes over the region's pixels that have a code."""
     count: int
-    """How many have one."""
+    """Number of the region's pixels that have a code."""
     least: int
     """Smallest code; `VOID` if no pixel has one."""
 
     def __add__(self, other: Certainty) -> Certainty:
-        """Return what the layer says of both parts of a region."""
+        """Return the values of the layer over both parts of a region."""
         return Certainty(self.total + other.total, self.count + other.count, min(self.least, other.least))
 
 
 @dataclass(frozen=True)
 class Outline:
-    """One region: its class and rings of pixel corners (N, 2) as (x, y), closed, the outer ring first."""
+    """One region: its class and closed rings of pixel corners (N, 2) as (x, y); the outer ring is the first."""
 
     label: int
     rings: list[Floats]
     certainty: Certainty | None = None
-    """Of its pixels, if a layer was read with the labels."""
+    """Values of the layer over the region's pixels, if a layer was read with the labels."""
     marks: Ints | None = None
-    """What a watcher kept with it, sorted."""
+    """Marks that a watcher keeps with the region, sorted."""
 
     @property
     def pixels(self) -> float:
@@ -45,6 +45,6 @@ class Outline:
 
 
 def signed_area(ring: Floats) -> float:
-    """Return the area of a closed ring (N, 2): positive when it turns from x to y."""
+    """Return the area of a closed ring (N, 2); the area is positive if the ring turns from x to y."""
     x, y = (ring - ring[0]).T
     return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)

@@ -1,6 +1,6 @@
-"""Label map -> outlines of its regions, exact and whole: a region over any number of blocks is one outline.
+"""Outlines of a label map's regions are exact and whole: a region over any number of blocks is one outline.
 
-The map is read block by block. Each block's regions are traced along pixel corners; those that touch a block border
+The map is read block by block. Each block's regions are traced along pixel corners. Regions that touch a block border
 wait until the row of blocks below is known, and are then put together (`joining`). Memory grows with a row of blocks
 and with the largest region, not with the map.
 """
@@ -28,25 +28,25 @@ from tilepipe.tiling.uncertainty import VOID
 PART = 1024
 """Side in pixels of the square that is traced at once."""
 BATCH = 512
-"""Outlines that are marked together."""
+"""Number of outlines that are marked together."""
 
 
 class Watcher(Protocol):
     """Sees the blocks of the map as they are read, and marks outlines."""
 
     def see(self, box: Box, pixels: Labels, values: Ints) -> None:
-        """Take note of a block before it is traced; `values` are 0 outside of regions, else the class plus 1."""
+        """Look at a block before it is traced; `values` are 0 outside of regions, else the class plus 1."""
         ...
 
     def marks(self, polygons: Sequence[Sequence[Floats]]) -> Sequence[Ints | None]:
-        """Return what is to be kept with each polygon of that block, whether a whole outline or a part of one."""
+        """Return the marks to keep with each polygon of the block; a polygon is a whole outline or a part of one."""
         ...
 
 
 def outlines(labels: LabelMap, block: int = PART, layer: LabelMap | None = None) -> Iterator[Outline]:
-    """Yield the 4-connected regions of each class, nodata left out, and class 0 when it is called 'background'.
+    """Yield the 4-connected regions of each class, without nodata, and without a class 0 called 'background'.
 
-    `layer` is a layer of uncertainty on the grid of the labels, which is summed up over each region.
+    `layer` is a layer of uncertainty on the grid of the labels; its codes are summed up over each region.
     """
     yield from chain.from_iterable(groups(labels, block, layer))
 
@@ -56,8 +56,8 @@ def groups(
 ) -> Iterator[Iterator[Outline]]:
     """Yield the outlines of `outlines` in groups, each of which must be consumed before the next.
 
-    What lies inside a hole of a region comes in the same group as the region, or in one before. `watcher` sees each
-    block before the group of outlines in it.
+    Regions inside a hole come in the same group as the region with the hole, or in an earlier group. `watcher` sees
+    each block before the group of outlines in it.
     """
     (height, width), regions = labels.shape, Regions()
     waiting: dict[int, Outline] = {}
@@ -89,11 +89,11 @@ class _Block:
     box: Box
     pixels: Labels
     codes: Labels | None
-    """Of the layer."""
+    """Codes of the layer, if there is one."""
 
     @property
     def values(self) -> Ints:
-        """0 outside of regions, else the class plus 1."""
+        """Value of each pixel: 0 outside of regions, else the class plus 1."""
         legend, pixels = self.labels.legend, self.pixels
         wanted = pixels != legend.nodata
         if legend.classes[0].lower() == "background":
@@ -111,9 +111,9 @@ class _Block:
 def _alone(
     block: _Block, regions: Regions, parts: Ints, waiting: dict[int, Outline], watcher: Watcher | None
 ) -> Iterator[Outline]:
-    """Yield the outlines that do not leave a block; those that do begin to wait, by the number of their part.
+    """Yield the outlines that do not leave a block; the others begin to wait in `waiting`, by the number of their part.
 
-    `parts` becomes these numbers, pixel by pixel, and 0 elsewhere.
+    `parts` takes these numbers, pixel by pixel, and 0 elsewhere.
     """
     values = block.values
     if watcher is not None:
@@ -142,11 +142,11 @@ def _alone(
 
 
 def _certainties(found: NDArray[np.int32], codes: Labels, count: int) -> list[Certainty]:
-    """Return what the codes of a layer say of each of `count` regions, by number."""
+    """Return the values of a layer over each of `count` regions, by number."""
     known = codes != VOID
     numbers, values = found[known], codes[known].astype(np.int64)
     least = np.full(count, VOID)
     np.minimum.at(least, numbers, values)
-    totals = np.bincount(numbers, values, count).astype(np.int64)  # whole numbers below 2**53: exact
+    totals = np.bincount(numbers, values, count).astype(np.int64)  # whole numbers below 2**53 are exact
     counts = np.bincount(numbers, minlength=count)
     return [Certainty(*of) for of in zip(totals.tolist(), counts.tolist(), least.tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""What stands below a picture of labels: the legend, and a scale bar."""
+"""The legend and a scale bar stand below a picture of labels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tilepipe.text import clean_line
 
 PAPER, INK, FRAME = (255, 255, 255), (34, 34, 34), (150, 150, 150)
 UNITS = {"m": (("km", 1e3), ("m", 1.0), ("cm", 1e-2)), "um": (("mm", 1e3), ("um", 1.0), ("nm", 1e-3))}
-"""Units of a scale bar, the largest first, and how many of the resolution's units each is."""
+"""Units of a scale bar, the largest first, each with its size in the resolution's unit."""
 NARROWEST = 320
-"""Width of a page in pixels at least."""
+"""Least width of a page in pixels."""
 WIDE_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf", "Arial.ttf")
-"""Fonts that have letters beyond ASCII, if the system has one of them; Pillow's own has none."""
+"""Fonts with letters beyond ASCII that the system may have; Pillow's own font has no such letters."""
 
 Colours = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -29,18 +29,19 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class ScaleBar:
-    """A scale bar."""
+    """A scale bar of a picture."""
 
     text: str
-    """Its length in words."""
+    """Length of the bar in words."""
     pixels: int
-    """Its length in pixels of the picture."""
+    """Length of the bar in pixels of the picture."""
 
     @classmethod
     def of(cls, labels: LabelMap, width: int) -> ScaleBar:
         """Return the bar of a picture of labels that is `width` pixels wide: 1, 2 or 5 times a power of ten.
 
-        Its length is at most a fifth of the picture, or 80 pixels. Without a pixel size it is in pixels of the image.
+        The bar is at most a fifth of the picture, or 80 pixels, long. If the size of a pixel is unknown, the length is
+        in pixels of the image.
         """
         size, longest = labels.resolution, max(width / 5, 80.0)
         each = labels.shape[1] / width * (size.x if size else labels.scale[1])
@@ -80,7 +81,7 @@ def page_of(picture: Colours, legend: list[tuple[str, Colour]], bar: ScaleBar) -
 
 
 def _drawable(names: list[str], size: int) -> tuple[Font, list[str]]:
-    """Return a font that has the letters of names, and the names: in their nearest ASCII letters if there is none."""
+    """Return a font that has the letters of `names`, and the names; without such a font they become plain ASCII."""
     names = [clean_line(name) for name in names]
     if all(map(str.isascii, names)):
         return ImageFont.load_default(size), names

@@ -1,4 +1,4 @@
-"""Where the corners of a label map's pixels lie: in its own coordinates, and carried to another reference system."""
+"""Pixel corners of a label map get coordinates: the map's own, or coordinates in another reference system."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tilepipe.products.outline import Floats
 from tilepipe.sources.base import Georeference
 
 STEP = 128
-"""An edge gets a corner at every multiple of this many pixels before it is carried to another reference system: what is
-straight in one is a curve in the other."""
+"""Distance in pixels between the corners that an edge gets before it is carried to another reference system: a line
+that is straight in one system is a curve in the other."""
 WGS84 = CRS.from_epsg(4326)
 Place = Callable[[Floats], Floats]
-"""Pixel corners (N, 2) as (x, y), from the map's top left corner -> coordinates (N, 2)."""
+"""Function from pixel corners (N, 2) as (x, y), counted from the map's top left corner, to coordinates (N, 2)."""
 
 
 def is_placed(labels: LabelMap) -> bool:
@@ -34,9 +34,10 @@ def is_placed(labels: LabelMap) -> bool:
 
 
 def native_place(labels: LabelMap) -> Place:
-    """Return the way from pixel corners to the map's own coordinates.
+    """Return the function from pixel corners to the map's own coordinates.
 
-    Without any these are full-resolution pixels of the source; ground control points alone are fitted by GDAL.
+    A map without coordinates gets full-resolution pixels of the source. If there are only ground control points, GDAL
+    fits them.
     """
     known = labels.georeference
     if known is None or not is_placed(labels):
@@ -61,9 +62,9 @@ def _fitted(georeference: Georeference) -> Place:
 
 
 def carried(points: Floats, own: CRS, other: CRS) -> Floats:
-    """Return points (N, 2) of `own` in the reference system `other`, x before y.
+    """Return points (N, 2) of the reference system `own` in the reference system `other`, x before y.
 
-    Raises `UsageError` for points that have no place there.
+    Raises `UsageError` for points that have no place in `other`.
     """
     try:
         found = np.column_stack(transform(own, other, *points.T))
@@ -78,7 +79,7 @@ def carried(points: Floats, own: CRS, other: CRS) -> Floats:
 def with_corners_every(step: int, ring: Floats) -> Floats:
     """Return the ring with corners that are at most about `step` pixels apart, per axis.
 
-    Edges along an axis get one wherever they pass a multiple of `step`, others at equal parts.
+    Edges along an axis get a corner at every multiple of `step`; other edges are cut into equal parts.
     """
     low, high = np.minimum(ring[:-1], ring[1:]), np.maximum(ring[:-1], ring[1:])
     oblique = (low != high).all(1)
@@ -99,7 +100,7 @@ def with_corners_every(step: int, ring: Floats) -> Floats:
 
 
 def _divided(ring: Floats, parts: NDArray[np.int64]) -> Floats:
-    """Return the ring with each edge cut into a number of equal `parts`, the same from whichever end."""
+    """Return the ring with each edge cut into equal `parts`; the cuts are the same from either end of an edge."""
     start, end = np.repeat(ring[:-1], parts, 0), np.repeat(ring[1:], parts, 0)
     k = np.arange(len(start)) - np.repeat(np.cumsum(parts) - parts, parts)
     share = (k / np.repeat(parts, parts))[:, None]

@@ -1,9 +1,9 @@
-"""Label map -> GeoJSON polygons, written feature by feature.
+"""A label map is written as GeoJSON polygons, feature by feature.
 
-Two dialects. Rasters with a position on the earth: RFC 7946, longitude and latitude on WGS84, with `class_id`,
-`class_name` and `area_m2`. Slides and plain arrays: full-resolution (level 0) pixels in QuPath's frame, as QuPath
-imports them by drag and drop, with `objectType`, `classification` and a UUID. Polygons follow pixel corners, holes are
-inner rings, and a region of any size is one polygon (see `outlines`).
+There are two dialects. Rasters with a position on the earth follow RFC 7946: longitude and latitude on WGS84, with
+`class_id`, `class_name` and `area_m2`. Slides and plain arrays have full-resolution (level 0) pixels in QuPath's frame,
+as QuPath imports them by drag and drop, with `objectType`, `classification` and a UUID. Polygons follow pixel corners,
+holes are inner rings, and a region of any size is one polygon (see `outlines`).
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from tilepipe.products.vector_options import PLAIN, VectorOptions
 from tilepipe.text import JSON
 
 MEMORY = 256 * 2**20
-"""Bytes that `write_geojson` needs beyond the label map itself and its largest region. Measured: 194 MB for 2048 x 2048
-pixels of random labels (a million features), 61 MB for random squares of 8 x 8 pixels; 289 MB for one region of 4096 x
-4096 pixels with 200,000 holes."""
+"""Memory in bytes that `write_geojson` needs beyond the label map itself and its largest region. We measured 194 MB for
+2048 x 2048 pixels of random labels (a million features), 61 MB for random squares of 8 x 8 pixels, and 289 MB for one
+region of 4096 x 4096 pixels with 200,000 holes."""
 NAMESPACE = UUID("6f1d7b0e-3c52-5d0a-9a57-6c1d1f6f2f31")
-"""Of the polygons' names (RFC 9562, version 5): the same label map gives the same file."""
+"""Namespace of the polygons' UUIDs (RFC 9562, version 5): the same label map gives the same file."""
 
 
 def write_geojson_of(material: Material, path: Path) -> None:
@@ -53,10 +53,10 @@ def write_geojson_of(material: Material, path: Path) -> None:
 def write_geojson(labels: LabelMap, path: Path, options: VectorOptions = PLAIN) -> None:
     """Write the regions of each class as polygons to the new GeoJSON `path`, 4-connected, each whole.
 
-    Nodata is left out, and so is class 0 when it is called 'background'. A georeference without a coordinate reference
-    system gives coordinates in its own units; one of ground control points alone is placed by the polynomial that GDAL
-    fits to them. Polygons across the 180th meridian are cut there. Raises `StorageError` when the disk is full,
-    `UsageError` when `path` exists; `path` does not come to exist then.
+    Nodata is left out, and so is class 0 if it is called 'background'. A georeference without a coordinate reference
+    system gives coordinates in its own units. If there are only ground control points, GDAL fits a polynomial to them.
+    Polygons across the 180th meridian are cut there. Raises `UsageError` if `path` exists, and `StorageError` if the
+    disk is full; `path` does not come to exist then.
     """
     dialect = _dialect(labels)
     with staged(path) as part, part.open("w", encoding="utf-8") as file:
@@ -73,10 +73,10 @@ class _Dialect:
     """How polygons are placed and described."""
 
     native: Place
-    """To the map's own coordinates, or to pixels where it has none."""
+    """Function from pixel corners to the map's own coordinates, or to pixels if the map has none."""
     georeferenced: bool
     crs: CRS | None = None
-    """The map's own, where coordinates become longitude and latitude."""
+    """Reference system of the map, if coordinates become longitude and latitude."""
     decimals: int = 9
 
     def place(self, corners: Floats) -> Floats:
@@ -86,7 +86,7 @@ class _Dialect:
 
 
 def slide_place(labels: LabelMap) -> Place:
-    """Return the way from pixel corners to QuPath's frame, which begins at the corner of a slide's bounds."""
+    """Return the function from pixel corners to QuPath's frame, which begins at the corner of a slide's bounds."""
     native, corner = native_place(labels), labels.frame[::-1]
     return lambda corners: native(corners) - corner
 
@@ -103,7 +103,7 @@ def _dialect(labels: LabelMap) -> _Dialect:
 
 
 def _decimals(place: Place, shape: tuple[int, int]) -> int:
-    """Return how many decimals place a corner within a hundredth of a pixel; at least 7, a centimetre."""
+    """Return how many decimals place a corner within a hundredth of a pixel; at least 7, which is a centimetre."""
     y, x = shape[0] / 2, shape[1] / 2
     centre, right, below = place(np.array([[x, y], [x + 1, y], [x, y + 1]]))
     pixel = min(np.abs(right - centre).max(), np.abs(below - centre).max())
@@ -112,7 +112,7 @@ def _decimals(place: Place, shape: tuple[int, int]) -> int:
 
 def _features(labels: LabelMap, options: VectorOptions, dialect: _Dialect) -> Iterator[JSON]:
     found = cleaned(labels, options)
-    while some := list(islice(found, 4096)):  # placed together because a call of PROJ is slow
+    while some := list(islice(found, 4096)):  # these are placed together because a call of PROJ is slow
         if dialect.crs:
             some = [replace(one, rings=[with_corners_every(STEP, ring) for ring in one.rings]) for one in some]
         placed = np.round(dialect.place(np.concatenate([ring for one in some for ring in one.rings])), dialect.decimals)
@@ -142,14 +142,14 @@ def _feature(labels: LabelMap, polygon: Outline, rings: list[Floats], dialect: _
 
 
 def _cut(polygon: Outline, dialect: _Dialect) -> JSON:
-    """Return the geometry of a polygon that crosses the 180th meridian, cut there (RFC 7946, 3.1.9)."""
+    """Return the geometry of a polygon across the 180th meridian, which is cut there (RFC 7946, 3.1.9)."""
     geometry = {"type": "Polygon", "coordinates": [dialect.native(ring).tolist() for ring in polygon.rings]}
     cut: JSON = transform_geom(dialect.crs, WGS84, geometry, precision=dialect.decimals)
     return cut
 
 
 def oriented(ring: Floats, *, outer: bool) -> list[list[float]]:
-    """Return the ring's points, counter-clockwise for an outer ring and clockwise for a hole (RFC 7946, 3.1.6)."""
+    """Return the ring's points: counter-clockwise for an outer ring, clockwise for a hole (RFC 7946, 3.1.6)."""
     points = ring if (signed_area(ring) > 0) == outer else ring[::-1]
     whole = np.array_equal(points, np.round(points))
     listed: list[list[float]] = (points.astype(int) if whole else points).tolist()

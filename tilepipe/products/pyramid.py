@@ -1,4 +1,4 @@
-"""Smaller versions of a map, each half of the one before: labels by majority, layers by average; pure numpy."""
+"""Smaller versions of a map are made in pure numpy, each half as large: labels by majority, layers by average."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def halvings(shape: tuple[int, int], fit: int) -> list[tuple[int, int]]:
 
 
 def halved(values: Labels, legend: Legend) -> Labels:
-    """Return the values (H, W) of a map halved to (ceil(H / 2), ceil(W / 2)), as its legend asks for."""
+    """Return the values (H, W) of a map halved to (ceil(H / 2), ceil(W / 2)): labels by majority, layers by average."""
     return average(values, legend.nodata) if legend.measure else majority(values, legend.nodata)
 
 
 def average(values: Labels, nodata: int) -> Labels:
     """Return uint8 values (H, W) halved to (ceil(H / 2), ceil(W / 2)): the mean of each 2 x 2 pixels, rounded half up.
 
-    Nodata does not count: a pixel is nodata only where all of its pixels are, as in GDAL's AVERAGE overviews.
+    Nodata does not count: a pixel is nodata only if all of its pixels are, as in GDAL's AVERAGE overviews.
     """
     height, width = values.shape
     values = np.pad(values, ((0, height % 2), (0, width % 2)), constant_values=nodata)
@@ -42,7 +42,7 @@ def average(values: Labels, nodata: int) -> Labels:
 def majority(labels: Labels, nodata: int) -> Labels:
     """Return labels (H, W) halved to (ceil(H / 2), ceil(W / 2)): the most frequent label of each 2 x 2 pixels.
 
-    Ties go to the lowest label. Nodata does not vote: a pixel is nodata only where all of its pixels are, as in GDAL's
+    Ties go to the lowest label. Nodata does not vote: a pixel is nodata only if all of its pixels are, as in GDAL's
     MODE overviews. `nodata` must be above all labels.
     """
     height, width = labels.shape

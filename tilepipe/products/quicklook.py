@@ -1,4 +1,4 @@
-"""Pictures of a label map, alone or over its image, with a legend and a scale bar: for people, not for measuring."""
+"""Pictures show a label map, alone or over its image, with a legend and a scale bar; they are not for measuring."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from tilepipe.products.staging import staged
 from tilepipe.sources.base import Source
 
 MOST, LEAST = 2000, 640
-"""Longer side of a picture in pixels: at most, and what small maps are enlarged to."""
+"""Longer side of a picture in pixels: the largest, and the size to which small maps are enlarged."""
 OPACITY = 0.35
-"""How much of the image the colour of a class hides, but for its edges."""
+"""Part of the image, from 0 to 1, that the colour of a class hides, except at the edges of the class."""
 EDGE = 64
 """Difference between the colours of neighbouring pixels, from 0 to 255, that makes an edge."""
 THICK = 800
-"""Pixels of the longer side for which an edge is one pixel thicker than one."""
+"""Pixels of the longer side per pixel that is added to an edge, which is at least one pixel thick."""
 CLEAR = ("background", "other")
 """Names of a class 0 that hides nothing of the image."""
 GAP = 12
-"""Pixels between two pictures."""
+"""Distance in pixels between two pictures."""
 
 BAND = 256
-"""Rows of a picture that are mixed at once."""
+"""Number of rows of a picture that are mixed at once."""
 
 
 def write_png(material: Material, path: Path) -> None:
-    """Write the labels as a PNG at the new path `path`, at most `MOST` pixels large; nodata is white.
+    """Write the labels as a PNG at the new path `path`, at most `MOST` pixels per side; nodata is white.
 
-    Raises `StorageError` when the disk is full, `UsageError` when `path` exists.
+    Raises `StorageError` if the disk is full, `UsageError` if `path` exists.
     """
     labels = material.map
     picture = _on_paper(shrunk_colours(labels, picture_shape(labels, MOST, LEAST), frozenset()))
@@ -46,7 +46,7 @@ def write_png(material: Material, path: Path) -> None:
 
 
 def write_overlay(material: Material, path: Path) -> None:
-    """Write the image with the labels over it as a PNG at the new path `path`, at most `MOST` pixels large.
+    """Write the image with the labels over it as a PNG at the new path `path`, at most `MOST` pixels per side.
 
     A class 0 that is called 'background' or 'other' is left clear. Raises `UsageError` without an image.
     """
@@ -61,9 +61,9 @@ def write_overlay(material: Material, path: Path) -> None:
 
 
 def write_beside(source: Source, labels: LabelMap, path: Path, size: int = 800) -> None:
-    """Write a PNG at the new path `path`: what the labels cover of the image on the left, the labels on the right.
+    """Write a PNG at the new path `path`: on the left the part of the image with labels, on the right the labels.
 
-    Each is at most `size` pixels large.
+    Each picture has at most `size` pixels per side.
     """
     shape, legend = picture_shape(labels, size, 1), labels.legend
     left, right = shrunk_image(source, labels, shape), _on_paper(shrunk_colours(labels, shape, frozenset()))
@@ -73,7 +73,7 @@ def write_beside(source: Source, labels: LabelMap, path: Path, size: int = 800) 
 
 
 def _edges(colours: Colours) -> NDArray[np.bool_]:
-    """Return the edge of each class, (height, width): pixels inside it along what is clear or has another colour."""
+    """Return the edge of each class, (height, width): its pixels beside clear pixels or pixels of another colour."""
     there = colours[..., 3] >= 128
     edges = np.zeros_like(there)
     for axis in (0, 1):
@@ -92,7 +92,7 @@ def _on_paper(colours: Colours) -> Colours:
 
 
 def _over(below: Colours, colours: Colours, opaque: NDArray[np.bool_]) -> Colours:
-    """Return `below` under colours that are multiplied by their fourth channel; it shines through if not `opaque`."""
+    """Return `below` under colours multiplied by their fourth channel; outside `opaque` they count by `OPACITY`."""
     page = np.empty_like(below)
     for y in range(0, len(page), BAND):
         band = slice(y, y + BAND)

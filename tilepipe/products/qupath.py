@@ -1,7 +1,7 @@
-"""Objects of a label map as GeoJSON for QuPath: detections, or annotations, with measurements.
+"""Objects of a label map are written as GeoJSON for QuPath: detections, or annotations, with measurements.
 
-Coordinates are full-resolution pixels in QuPath's own frame, which begins at the corner of a slide's bounds. They are
-short: outlines are simplified by `TOLERANCE`, and numbers have at most two places. Features stream, one in a line.
+Coordinates are full-resolution pixels in QuPath's own frame, which begins at the corner of a slide's bounds. Files stay
+small: outlines are simplified by `TOLERANCE`, and numbers have at most two decimals. Features stream, one in a line.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from tilepipe.products.staging import staged
 from tilepipe.text import JSON
 
 TOLERANCE = 0.75
-"""Farthest in pixels that an outline may lie from that of the pixels: their stairs become lines."""
+"""Largest distance in pixels of an outline from the outline of the pixels, whose stairs become lines."""
 BATCH = 512
-"""Objects whose outlines are simplified together."""
+"""Number of objects whose outlines are simplified together."""
 PLACES = 2
-"""Places behind the point of a coordinate."""
+"""Number of decimals of a coordinate."""
 UNITS = {"um": "µm", "m": "m", "px": "px"}
 
 
 def write_qupath(material: Material, path: Path) -> None:
     """Write the objects of the labels as a GeoJSON file that QuPath imports, at the new path `path`.
 
-    Raises `StorageError` when the disk is full, `UsageError` when `path` exists.
+    Raises `StorageError` if the disk is full, `UsageError` if `path` exists.
     """
     with staged(path) as part, part.open("w", encoding="utf-8") as file:
         file.write('{"type":"FeatureCollection","features":[')
@@ -68,7 +68,7 @@ def _name(space: UUID, one: MapObject, coordinates: object) -> UUID:
 
 
 def _simple(polygons: list[list[Floats]]) -> list[list[Floats]]:
-    """Return polygons of simplified rings; one that would not be valid stays as it is."""
+    """Return polygons of simplified rings; a polygon that would not be valid stays as it is."""
     from tilepipe.products.arcs import are_valid, simplified
 
     lines = iter(simplified([ring for rings in polygons for ring in rings], TOLERANCE))

@@ -1,4 +1,4 @@
-"""Outlines of buildings with right angles: edges along the building's main direction and across it."""
+"""Outlines of buildings get right angles: edges run along the building's main direction or across it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shapely
 from tilepipe.products.outline import Floats
 
 ALIKE = 0.7
-"""Least intersection over union with the region; what is less alike keeps its outline."""
+"""Least intersection over union with the region; if a right-angled shape is less alike, the outline stays."""
 PLAINER = 0.04
 """Intersection over union that is given up for a shape of fewer corners."""
 
@@ -16,9 +16,9 @@ PLAINER = 0.04
 def right_angled(rings: list[Floats], region: list[Floats], step: float) -> list[Floats] | None:
     """Return rings whose edges meet at right angles, or None if they would be too unlike the region, or not valid.
 
-    `rings` are those of a simplified outline, `region` those that were traced, (N, 2) and closed, in a unit of length;
-    edges shorter than `step` are left out. Of the mean direction of the edges, that of the longest edge and that of the
-    smallest rectangle around the region, the one is taken that comes closest to the region; one with fewer corners if
+    `rings` is a simplified outline and `region` the traced outline: closed rings (N, 2) in a unit of length. Edges
+    shorter than `step` are left out. Three directions are tried: the mean direction of the edges, the longest edge, and
+    the smallest rectangle around the region. The shape closest to the region is taken, or a shape with fewer corners if
     it is hardly less alike.
     """
     wanted = shapely.Polygon(region[0], region[1:])
@@ -39,13 +39,13 @@ def right_angled(rings: list[Floats], region: list[Floats], step: float) -> list
 
 
 def _longest(ring: Floats) -> float:
-    """Return the angle of the longest edge."""
+    """Return the angle of the longest edge in radians."""
     edges = np.diff(ring, axis=0)
     return float(np.arctan2(*edges[np.argmax(np.hypot(*edges.T))][::-1]))
 
 
 def _alike(one: shapely.Polygon, other: shapely.Polygon) -> float:
-    """Return intersection over union."""
+    """Return the intersection over union of two polygons."""
     return float(shapely.intersection(one, other).area / shapely.union(one, other).area)
 
 
@@ -66,8 +66,8 @@ def _turn(angle: float) -> Floats:
 def _squared(ring: Floats, step: float) -> Floats | None:
     """Return the ring with edges along the axes only; None if fewer than four are left.
 
-    Edges in a row that are nearer to one axis become one line, at their mean place. Then the shortest edges go, and the
-    lines before and after them become one.
+    Edges in a row that are nearer to one axis become one line, at their mean place. Then the shortest edges are
+    removed, and the lines before and after each removed edge become one.
     """
     edges, middles = np.diff(ring, axis=0), (ring[:-1] + ring[1:]) / 2
     along = np.abs(edges[:, 0]) >= np.abs(edges[:, 1])
@@ -76,7 +76,7 @@ def _squared(ring: Floats, step: float) -> Floats | None:
         return None
     edges, middles, along = np.roll(edges, -first, 0), np.roll(middles, -first, 0), np.roll(along, -first)
     runs = np.cumsum(along != np.roll(along, 1)) - 1
-    level = along[np.searchsorted(runs, np.arange(runs[-1] + 1))]  # whether each line is a level one
+    level = along[np.searchsorted(runs, np.arange(runs[-1] + 1))]  # this says whether each line is level
     weight = np.bincount(runs, np.hypot(*edges.T))
     place = np.bincount(runs, np.hypot(*edges.T) * np.where(along, middles[:, 1], middles[:, 0])) / weight
     while len(place) > 4:

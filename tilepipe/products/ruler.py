@@ -1,4 +1,4 @@
-"""Areas and lengths of polygons: in metres on the ellipsoid, in micrometres, or in pixels."""
+"""Areas and lengths of polygons are measured in metres on the ellipsoid, in micrometres, or in pixels."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Ruler:
     """Measures rings of pixel corners (N, 2) of one label map."""
 
     unit: str
-    """'m', 'um' or 'px' (pixels of the source at full resolution)."""
+    """Unit of length: 'm', 'um' or 'px' (pixels of the source at full resolution)."""
     pixel: tuple[float, float]
-    """(x, y): size of a pixel of the map in `unit`; for a map on the earth that of its middle pixel."""
+    """Size (x, y) of a pixel of the map in `unit`; for a map on the earth, the size of its middle pixel."""
     place: Place | None = None
-    """To the map's coordinates, if it lies on the earth."""
+    """Function from pixel corners to the map's coordinates, if the map lies on the earth."""
     crs: CRS | None = None
-    """Of these coordinates."""
+    """Reference system of these coordinates."""
 
     @classmethod
     def of(cls, labels: LabelMap) -> Ruler:

@@ -1,4 +1,4 @@
-"""A label map and its image made small enough for a picture, read in pieces of bounded size."""
+"""A label map and its image are made small enough for a picture; they are read in pieces of bounded size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tilepipe.sources.base import Source
 from tilepipe.sources.resample import Resampled
 
 PIECE = 2048
-"""Pixels of the label map that are read at once, per axis; more if one pixel of the picture covers more."""
+"""Number of pixels per axis that are read of the label map at once; more if a pixel of the picture covers more."""
 PAPER = 255
 """Grey value of pixels without image data."""
 
@@ -37,8 +37,8 @@ def picture_shape(labels: LabelMap, most: int, least: int) -> tuple[int, int]:
 def shrunk_colours(labels: LabelMap, shape: tuple[int, int], clear: frozenset[int]) -> NDArray[np.uint8]:
     """Return the mean colour of the labels in each pixel of a picture, (height, width, 4).
 
-    The first three are red, green and blue times the fourth over 255, which is the part of the pixel that is not clear:
-    nodata and the classes `clear` are.
+    The first three channels are red, green and blue times the fourth channel over 255. The fourth is the part of the
+    pixel that is not clear, from 0 to 255; nodata and the classes `clear` are clear.
     """
     table = np.zeros((labels.legend.nodata + 1, 4), np.uint8)
     table[: len(labels.legend.palette), :3] = labels.legend.palette
@@ -67,10 +67,11 @@ def _pieces(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Iterator[Box
 
 
 def shrunk_image(source: Source, labels: LabelMap, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return what the label map covers of its image as a picture, (height, width, 3).
+    """Return the part of the image that the label map covers as a picture, (height, width, 3).
 
-    The first three bands stand for red, green and blue, as they are if they are uint8, else stretched between their
-    2nd and 98th percentile; fewer bands are grey. The image's own overviews are used. Pixels without data are white.
+    The first three bands stand for red, green and blue. uint8 bands stay as they are; other bands are stretched between
+    their 2nd and 98th percentile. An image with fewer bands is grey. The image's own overviews are used. Pixels without
+    data are white.
     """
     _, height, width = source.shape
     small, spans = [], []

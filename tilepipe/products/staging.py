@@ -1,4 +1,4 @@
-"""What every exporter shares: staging beside the target, and the facts that a product carries to be opened again."""
+"""All exporters share this: staging beside the target, and the facts with which a product can be opened again."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tilepipe.storage import cannot_write, free_space
 from tilepipe.text import JSON
 
 NEARLY_FULL = 1 << 20
-"""Free bytes below which a library that cannot write has met a full disk, whatever it says."""
+"""Free disk space in bytes below which a library's failure to write means a full disk, whatever its message says."""
 
 UNREADABLE = (
     OSError, LookupError, ValueError, TypeError, AttributeError, AssertionError, OverflowError, RecursionError,
 )  # fmt: skip
-"""What opening a product raises that tilepipe did not write, or that was damaged since."""
+"""Errors that are raised if a product is opened that tilepipe did not write, or that was damaged since."""
 
 
 @contextmanager
 def staged(path: Path, *errors: type[Exception]) -> Iterator[Path]:
-    """Yield a new path to write `path` at, in a private folder beside it; move it into place at the end.
+    """Yield a new path in a private folder beside `path`; at the end, the file written there is moved to `path`.
 
-    Files that the writer leaves beside the yielded path (side files) move along, before it. On any failure the folder
-    goes and `path` does not come to exist. Raises `UsageError` when `path` exists, `StorageError` for an `OSError` and
-    for `errors`, those of the library that writes.
+    Files that the writer leaves beside the yielded path (side files) are moved first. If anything fails, the folder is
+    removed and `path` does not come to exist. Raises `UsageError` if `path` exists, and `StorageError` for an `OSError`
+    and for `errors`, the errors of the library that writes.
     """
     if path.exists():
         raise UsageError(f"{path} exists; choose another name or remove it first")
@@ -41,7 +41,7 @@ def staged(path: Path, *errors: type[Exception]) -> Iterator[Path]:
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             try:
                 yield Path(folder) / path.name
-            except errors as error:  # before the folder goes: what is free then tells a full disk
+            except errors as error:  # the folder is still there, so the free space shows a full disk
                 raise not_written(path, error) from error
             for side in sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name):
                 _flush(side)
@@ -51,7 +51,7 @@ def staged(path: Path, *errors: type[Exception]) -> Iterator[Path]:
 
 
 def not_written(path: Path, error: Exception) -> StorageError:
-    """Return the error of a product that could not be written; what GDAL says of a full disk may be about XML."""
+    """Return the error of a product that could not be written; if the disk is full, GDAL may complain about XML."""
     if isinstance(error, OSError) and error.errno:
         return cannot_write(path, error)
     if free_space(path) < NEARLY_FULL:
@@ -60,20 +60,20 @@ def not_written(path: Path, error: Exception) -> StorageError:
 
 
 def reason(error: Exception) -> str:
-    """Return what an error says, without its number and path."""
+    """Return the message of an error, without its number and path."""
     said = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
     return said.rstrip(".")
 
 
 def _flush(path: Path) -> None:
-    """Bring one file to the disk; a folder's many files are left to the system."""
+    """Flush one file to the disk; the many files of a folder are left to the system."""
     if path.is_file():
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
 
 def facts_of_labels(labels: LabelMap) -> JSON:
-    """Return what pixels and georeference do not say, for `labels_from`; JSON types only."""
+    """Return the facts that pixels and georeference do not say, for `labels_from`; they have JSON types only."""
     legend, resolution = labels.legend, labels.resolution
     return {
         "name": legend.name,

@@ -1,4 +1,4 @@
-"""Tally: counts a label map as it goes by on its way into a product, so that nothing is read twice for it.
+"""Tally: a label map is counted while a product reads it, so that no pixel is read twice for the counts.
 
 Sums are whole numbers: they do not depend on the boxes in which the map is read.
 """
@@ -24,10 +24,10 @@ SIDE = 1024
 
 
 class Tally:
-    """Counts the pixels and the objects of each class, and the ground that they cover."""
+    """Counts the pixels and the objects of each class, and measures the ground that the pixels cover."""
 
     def __init__(self, labels: LabelMap, tissue: float | None = None) -> None:
-        """Begin to count `labels`; `tissue` is its area in square millimetres, if a tissue mask was used."""
+        """Begin to count `labels`; `tissue` is the area of tissue in mm2, if a tissue mask was used."""
         self._labels, self._tissue = labels, tissue
         self._ground = ground_area(labels.georeference, *labels.shape)
         self._sweep = ComponentSweep(labels)
@@ -38,11 +38,11 @@ class Tally:
         self._y = self._x = self._bottom = 0
 
     def watched(self) -> LabelMap:
-        """Return the same label map; whoever reads it in the order of the sweep counts it by the way."""
+        """Return the same label map; pixels that are read in the order of the sweep are counted at the same time."""
         return replace(self._labels, read=self._watching(self._labels.read))
 
     def numbers(self) -> Numbers:
-        """Return the numbers; what nobody has read yet is read now."""
+        """Return the numbers; pixels that have not been read yet are read now."""
         height, width = self._labels.shape
         while self._y < height:
             bottom = self._bottom if self._x else min(self._y + SIDE, height)

@@ -1,7 +1,7 @@
-"""Polygons in files: GeoPackage, FlatGeobuf and Shapefile through GDAL (pyogrio), GeoParquet through pyarrow.
+"""Polygons are written to GeoPackage, FlatGeobuf and Shapefile by GDAL (pyogrio), and to GeoParquet by pyarrow.
 
 Features stream from the tracer to the file in batches, so memory does not grow with their number. A Shapefile is
-written as one zip archive, which GDAL, QGIS and geopandas open as it is: its files are there together or not at all.
+written as one zip archive, which GDAL, QGIS and geopandas can open: its files are there together or not at all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PARQUET = ".parquet"
 LAYER = "labels"
 """Name of the layer in files that have layers."""
 ROW_GROUP = 16
-"""Batches in a row group of GeoParquet."""
+"""Number of batches in a row group of GeoParquet."""
 DATE = "2000-01-01T00:00:00.000Z"
 """Date in a GeoPackage in place of the clock's, so that the same labels give the same bytes."""
 
@@ -44,9 +44,9 @@ DATE = "2000-01-01T00:00:00.000Z"
 def write_vectors(labels: LabelMap, path: Path, options: VectorOptions = PLAIN, margin: LabelMap | None = None) -> None:
     """Write the regions of each class as features to the new file `path`, in the format of its ending.
 
-    Nodata is left out, and so is class 0 if it is called 'background'. `margin` is the layer of that name, on the grid
-    of the labels. Raises `UsageError` if `path` exists or pixels have no place in the reference system, `StorageError`
-    if the disk is full; `path` does not come to exist then.
+    Nodata is left out, and so is class 0 if it is called 'background'. `margin` is the margin layer on the grid of the
+    labels. Raises `UsageError` if `path` exists or pixels have no place in the reference system, and `StorageError` if
+    the disk is full; `path` does not come to exist then.
     """
     table = Table.of(labels, options, margin)
     batches = _Counted(table.batches())
@@ -71,7 +71,7 @@ def write_vectors_of(material: Material, path: Path) -> None:
 
 
 class _Counted:
-    """Batches that are counted as they pass; what goes wrong while one is made is kept: libraries only say that."""
+    """Counts batches as they pass, and keeps an error in making one, because libraries do not pass it on."""
 
     def __init__(self, batches: Iterator[pyarrow.RecordBatch]) -> None:
         self.count = 0
@@ -112,7 +112,7 @@ def _write_gdal(path: Path, table: Table, batches: Iterable[pyarrow.RecordBatch]
 
 
 def _unpacked(path: Path) -> Path:
-    """Return where a Shapefile is written before it is packed into the archive `path`, in a new folder beside it."""
+    """Return the path of a Shapefile in a new folder beside the archive `path`, into which it is packed later."""
     folder = path.with_name("shapefile")
     folder.mkdir()
     return folder / f"{path.name[: -len(ARCHIVE)]}.shp"
@@ -130,7 +130,7 @@ def _pack(folder: Path, path: Path) -> None:
 
 
 def _write_parquet(path: Path, table: Table, batches: Iterable[pyarrow.RecordBatch]) -> None:
-    """Write GeoParquet 1.1: the geometry as well-known binary, its box as the struct that the specification names."""
+    """Write GeoParquet 1.1 with the geometry as well-known binary and its box as the specification's struct."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""What a user may choose of polygons and objects. Labels are the same whatever is chosen."""
+"""Options of polygons and objects that a user may choose. Labels are the same whatever the user chooses."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from tilepipe.text import JSON, setting
 TABLES = {"vectors", "flatgeobuf", "shapefile", "geoparquet"}
 """Products that hold polygons as a table, in the reference system of the raster or in another one."""
 POLYGONS = {"geojson", *TABLES}
-"""Products of polygons."""
+"""Products that hold polygons."""
 QUPATH = "qupath"
 OBJECTS = {"objects", "objects-parquet", QUPATH}
-"""Products of objects."""
+"""Products that hold objects."""
 NECK = 0.8
-"""Width of a neck over that of the thinner part, below which two parts are two objects."""
+"""Width of a neck over the width of the thinner part, below which two parts are two objects."""
 ALL = "all"
-"""Of holes: whatever their area."""
+"""Value of `fill_holes` that closes holes of any area."""
 
 
 @dataclass(frozen=True)
 class VectorOptions:
-    """How polygons and objects are written. Areas and lengths are in their unit: metres, micrometres or pixels."""
+    """Options for writing polygons and objects. Areas and lengths are in their unit: metres, micrometres or pixels."""
 
     crs: str | None = None
-    """Reference system of the polygons; the raster's own if None."""
+    """Reference system of the polygons; None stands for the raster's own."""
     min_area: float | None = None
-    """Smaller polygons and objects are left out."""
+    """Least area of polygons and objects; smaller ones are left out."""
     fill_holes: float | str | None = None
-    """Holes up to this area are closed, or with `ALL` each, if they hold neither another polygon nor nodata."""
+    """Largest area of holes that are closed, or `ALL` for every hole; holes with nodata or another polygon stay."""
     simplify: float | None = None
-    """Farthest that a simplified border may lie from that of the pixels."""
+    """Largest distance of a simplified border from the border of the pixels."""
     smooth: bool = False
     """Whether corners are cut."""
     orthogonalize: bool = False
     """Whether polygons get right angles."""
     split: bool = False
-    """Whether components are split into objects at their necks; without it each is one object."""
+    """Whether components are split into objects at their necks; else each component is one object."""
     neck: float | None = None
-    """How narrow a neck is: its width over that of the thinner part, from 0 to 1; `NECK` if None."""
+    """Width of a neck over the width of the thinner part, from 0 to 1; None stands for `NECK`."""
     annotations: bool = False
-    """Whether objects for QuPath are annotations, which can be edited there, and not detections."""
+    """Whether objects for QuPath are annotations, which can be edited in QuPath, and not detections."""
 
     @property
     def redraws(self) -> bool:
@@ -87,12 +87,12 @@ class VectorOptions:
         return tuple(cls.__dataclass_fields__)
 
     def to_dict(self) -> JSON:
-        """Return what was chosen, in JSON's types."""
+        """Return the chosen options in JSON types."""
         return {name: value for name, value in asdict(self).items() if value}
 
 
 PLAIN = VectorOptions()
-"""Polygons as they are traced."""
+"""Options that leave polygons as they are traced."""
 
 
 def target_crs(text: str) -> CRS:

@@ -1,14 +1,14 @@
-"""Label map -> polygons as a table: one feature for each 4-connected region of a class, whole and with its holes.
+"""A label map becomes a table of polygons: one feature for each 4-connected region of a class, with its holes.
 
     id                      1, 2, ... in the order in which regions end, from the top of the map
     class, name             number and name of the class
-    area_m2, perim_m        on the WGS 84 ellipsoid (`_um2`, `_um` for slides, `_px` if the size of a pixel is not
-                            known); holes count for the perimeter
-    margin_avg, margin_min  of the margin of the region's pixels, if that layer is there
+    area_m2, perim_m        sizes on the WGS 84 ellipsoid (`_um2`, `_um` for slides, `_px` if the size of a pixel is
+                            not known); borders of holes count for the perimeter
+    margin_avg, margin_min  mean and least margin of the region's pixels, if the margin layer is there
     xmin, ymin, xmax, ymax  box of the geometry
 
-Names have at most ten characters, which is what a Shapefile holds. Coordinates are those of the raster or of another
-reference system; for images without a position, full-resolution pixels of the source, as in GeoJSON. `vector_files`
+Names have at most ten characters, as a Shapefile holds no more. Coordinates are in the raster's own or in another
+reference system. Images without a position have full-resolution pixels of the source, as in GeoJSON. `vector_files`
 writes the table.
 """
 
@@ -36,33 +36,33 @@ if TYPE_CHECKING:
     import pyarrow
 
 BATCH = 4096
-"""Features that are placed, measured and handed over together."""
+"""Number of features that are placed, measured and handed over together."""
 BOX = ("xmin", "ymin", "xmax", "ymax")
-"""Columns of the box of a geometry."""
+"""Names of the columns that hold the box of a geometry."""
 GEOMETRY = "geometry"
-"""Column of the geometry, as well-known binary."""
+"""Name of the column that holds the geometry as well-known binary."""
 WKB_POLYGON = 3
 
 
 @dataclass(frozen=True)
 class Table:
-    """The polygons of one label map, as they are asked for."""
+    """The polygons of one label map, as the options ask for them."""
 
     labels: LabelMap
     options: VectorOptions
     margin: LabelMap | None
-    """The layer of that name, on the grid of the labels."""
+    """Margin layer on the grid of the labels; None if there is none."""
     ruler: Ruler
     crs: CRS | None
     """Reference system of the coordinates."""
     own: CRS | None
-    """The map's own reference system, if coordinates are carried from there to `crs`."""
+    """Reference system of the map, if coordinates are carried from it to `crs`."""
     place: Place
-    """From pixel corners to the map's own coordinates."""
+    """Function from pixel corners to the map's own coordinates."""
 
     @classmethod
     def of(cls, labels: LabelMap, options: VectorOptions, margin: LabelMap | None) -> Table:
-        """Return the table of a label map. Raises `UsageError` if it cannot be carried to the reference system."""
+        """Return the table of a label map. Raises `UsageError` if the map cannot be carried to the reference system."""
         known = labels.georeference
         own = CRS.from_wkt(known.crs) if known and known.crs and is_placed(labels) else None
         crs = target_crs(options.crs) if options.crs else own
@@ -105,7 +105,7 @@ class Table:
             done += len(some)
 
     def _margins(self, some: list[Outline]) -> list[Floats]:
-        """Return means and least values of the margin; nan for regions without any, which becomes null."""
+        """Return means and least values of the margin; regions without a margin have nan, which becomes null."""
         assert self.margin is not None
         assert self.margin.legend.measure is not None
         known = [one.certainty for one in some if one.certainty is not None]

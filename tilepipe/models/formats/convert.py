@@ -1,4 +1,4 @@
-"""convert: a model directory of ours from what others keep: state dicts, ONNX, TorchScript, .pt2, save_pretrained."""
+"""convert makes a model directory of ours from a state dict, ONNX, TorchScript, .pt2 or save_pretrained folder."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def convert(
     """Write the model in `source` as the model directory `output` and return its path.
 
     `source` is a state dict (then the card or `arch` names the network), an ONNX, TorchScript or .pt2 file, or a model
-    directory. `card` is a file like model.json, by default the one beside the source; `arch` takes the place of its
-    arch. A total stride of 1, the default, becomes that of the network. The network is measured for its certificate.
-    Raises `ModelError`, `UsageError`, `StorageError`.
+    directory. `card` is a file like model.json, by default the one beside the source. `arch` replaces the card's arch.
+    A total stride of 1, the default, is replaced by the network's. The network is measured for its certificate.
+    Raises `ModelError` if the source is no model, `UsageError` if `output` exists, `StorageError` if writing fails.
     """
     path = Path(source)
     given = _card(path, card, arch)
@@ -57,7 +57,7 @@ def convert(
 
 
 def _card(path: Path, card: str | Path | None, arch: JSON | None) -> ModelCard | None:
-    """Return the card that was given, or that lies beside the source; with `arch`, where that was given."""
+    """Return the given card, or the card beside the source; with `arch` in it if `arch` is given."""
     beside = path / CARD if path.is_dir() else load.card_path(path)
     if card is None and not (arch is not None and beside.exists()):
         return ModelCard.load(beside) if path.is_file() and beside.exists() else None
@@ -85,7 +85,7 @@ def _of_pretrained(path: Path, card: ModelCard) -> Model:
 
 
 def _with_stride(card: ModelCard, module: nn.Module, arch: JSON | None) -> ModelCard:
-    """Return the card with `arch`, and with the network's total stride where it has the default."""
+    """Return the card with `arch`, and with the network's total stride if the card has the default."""
     stride = getattr(module, "stride", None)
     if isinstance(stride, int) and card.stride == 1:
         card = _changed(card, stride=stride)
@@ -93,7 +93,7 @@ def _with_stride(card: ModelCard, module: nn.Module, arch: JSON | None) -> Model
 
 
 def _changed(card: ModelCard, **fields: object) -> ModelCard:
-    """Return the card with other values, checked."""
+    """Return the card with other values, which are checked."""
     return ModelCard(**{**card.model_dump(mode="json"), **fields})
 
 

@@ -1,7 +1,7 @@
 """Model directories: `name.model/` holds model.json (the card) and weights.safetensors. Loading one runs no code of it.
 
-The network is one of ours, rebuilt from the card's `arch`. Names, shapes and types of all tensors are compared with it
-before memory is taken for them (https://github.com/huggingface/safetensors, format 0.3).
+The network is one of ours, rebuilt from the card's `arch`. Names, shapes and types of all tensors are compared with
+the network before memory is taken for them (https://github.com/huggingface/safetensors, format 0.3).
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def load_model(name_or_path: str | Path, *, trust_model: str | None = None) -> M
         The model, on the CPU in float32.
 
     Raises:
-        ModelError: There is no such model, its tensors do not fit its card, or it would run code and is not trusted.
+        ModelError: There is no such model, its tensors do not fit its card, or the file would run code and is not
+            trusted.
 
     Example:
         >>> import tilepipe as tp
@@ -69,7 +70,7 @@ def load_model(name_or_path: str | Path, *, trust_model: str | None = None) -> M
 
 def network(card: ModelCard, name: str, tensors: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> nn.Module:
     """Return the network of a card, with the weights that `tensors` gives for its state dict. Raises `ModelError`."""
-    with torch.device("meta"):  # shapes only: nothing is allocated yet
+    with torch.device("meta"):  # the meta device holds shapes only: nothing is allocated yet
         skeleton = _network(card, name)
     weights = tensors(skeleton.state_dict())
     with torch.random.fork_rng(devices=[]):  # random start values must not disturb the caller's
@@ -86,10 +87,10 @@ def save_model(
     overwrite: bool = False,
     more: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Write a model directory and return its path; it appears whole or not at all.
+    """Write a model directory and return its path; the directory appears whole or not at all.
 
-    `half` stores convolution weights as float16 (half the size; they are rounded). `more` are files that lie beside
-    them, by name; loading does not look at them. Raises `ModelError` for a network that cannot be rebuilt from a card,
+    `half` stores convolution weights as float16 (half the size; weights are rounded). `more` holds further files of the
+    directory, by name; loading does not read them. Raises `ModelError` if the network cannot be rebuilt from a card,
     `UsageError` if the directory exists, `StorageError` if it cannot be written.
     """
     if model.card.arch is None:
@@ -99,7 +100,7 @@ def save_model(
 
 
 def write_directory(final: Path, model: Model, files: Mapping[str, bytes], *, overwrite: bool) -> Path:
-    """Write a model directory of card, certificate and `files` and return its path; raises like `save_model`."""
+    """Write a model directory of card, certificate and `files`; return its path. Raises the errors of `save_model`."""
     if final.exists() and not overwrite:
         raise UsageError(f"{final} exists; give another name or ask to overwrite it")
     fresh = final.with_name(f".{final.name}.{uuid4().hex[:8]}")
@@ -118,7 +119,7 @@ def write_directory(final: Path, model: Model, files: Mapping[str, bytes], *, ov
 
 
 def stored(tensor: Tensor, *, half: bool) -> Tensor:
-    """Return a tensor as a file keeps it: with `half`, weights of two and more axes as float16, all else as it is."""
+    """Return a tensor as a file keeps it: with `half`, weights of two or more axes become float16; others stay."""
     half = half and tensor.is_floating_point() and tensor.ndim > 1
     return tensor.detach().cpu().contiguous().to(torch.float16 if half else tensor.dtype)
 
@@ -152,7 +153,7 @@ def _locate(name: str) -> Path:
 
 
 def _local(path: Path) -> str | None:
-    """Return the model whose name is most like that of `path` in the same folder, None if none is."""
+    """Return the model in the same folder whose name is most like the name of `path`; None if none is alike."""
     try:
         beside = [entry for entry in path.parent.iterdir() if (entry / CARD).exists() or load.find(entry)]
     except OSError:

@@ -1,4 +1,4 @@
-"""First card: what a model file tells of its card, for `tilepipe model card FILE --init`. Runs no code of the file."""
+"""First card: `tilepipe model card FILE --init` begins with what the file tells. No code of the file is run."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ ASSUMED = {
     "mean": "pixels are not scaled; write mean and std, or mean: imagenet, as in training",
     "resolution": "any pixel size is taken; write the pixel size in training, and its unit",
 }
-"""Fields that a card can do without, and what holds then."""
+"""Fields that a card can do without, and what holds if they are missing."""
 
 
 @dataclass(frozen=True)
 class FirstCard:
-    """What is known of a card that is to be written."""
+    """Known fields of a card that is to be written."""
 
     path: Path
-    """Where the card will lie."""
+    """Path of the new card."""
     fields: JSON
     """Fields that the file tells."""
     channels: int | None
-    """Channels of the output, if the file tells them."""
+    """Number of channels of the output; None if the file does not tell it."""
 
     def missing(self, fields: JSON) -> list[str]:
-        """Return the needed fields that neither the file nor `fields` tell."""
+        """Return the needed fields that neither the file nor `fields` tells."""
         return [name for name in NEEDED if name not in {**self.fields, **fields}]
 
     def write(self, fields: JSON) -> ModelCard:
-        """Write the card of what the file tells and of `fields`, which come first, and return it.
+        """Write the card and return it; a value in `fields` replaces the value that the file tells.
 
         Raises `ModelError` for a wrong field, `UsageError` if there is a card, `StorageError` if it cannot be written.
         """
@@ -53,7 +53,7 @@ class FirstCard:
         fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             fresh.write_text(card.to_json(), encoding="utf-8")
-            os.link(fresh, self.path)  # fails where somebody has written one meanwhile
+            os.link(fresh, self.path)  # this fails if somebody has written a card meanwhile
         except FileExistsError:
             raise _exists(self.path) from None
         except OSError as error:
@@ -66,7 +66,7 @@ class FirstCard:
 def first_card(name: str | Path) -> FirstCard:
     """Return what a model file, or a folder that holds one, tells of its card.
 
-    Raises `ModelError` for what is no model, `UsageError` if it has a card already.
+    Raises `ModelError` if the path holds no model, `UsageError` if it has a card already.
     """
     path = Path(name)
     if not path.exists():
@@ -79,7 +79,7 @@ def first_card(name: str | Path) -> FirstCard:
         return FirstCard(target, *_of_pretrained(path))
     if file is not None and file.suffix.lower() == ONNX:
         return FirstCard(target, *_of_onnx(file, target))
-    if file is not None:  # it would have to be run
+    if file is not None:  # only running the file would tell more
         return FirstCard(target, {}, None)
     if path.is_file() and path.suffix.lower() in (*STATE, ".safetensors"):
         return FirstCard(target, *_of_tensors(path))
@@ -103,7 +103,7 @@ def _of_onnx(path: Path, target: Path) -> tuple[JSON, int | None]:
 
 
 def _of_pretrained(path: Path) -> tuple[JSON, int | None]:
-    smp.arch_of(path / smp.CONFIG)  # refused if it describes no network
+    smp.arch_of(path / smp.CONFIG)  # this raises if the file describes no network
     config = json_of((path / smp.CONFIG).read_text(encoding="utf-8"))
     bands, channels = config.get("in_channels", 3), config.get("classes", 1)
     return {"name": path.name, "bands": bands}, channels if isinstance(channels, int) else None

@@ -1,10 +1,10 @@
-"""Models of others, as files: each becomes a `Model` with a card of ours beside it.
+"""Model files of other programs: each becomes a `Model` with a card of ours beside the file.
 
-    opaque        what they share: bytes that are opened in every process anew
+    opaque        the shared part: bytes that are opened in every process anew
     onnx_graph    an ONNX file is read, with its own card, and refused if it is not self-contained
     onnx          ONNX, run by onnxruntime
-    torchscript   TorchScript and .pt2, which run code: only the very file that the user names
-    smp           folders of segmentation-models-pytorch
+    torchscript   TorchScript and .pt2 run code: only a file whose hash the user names is opened
+    smp           folders of segmentation-models-pytorch are read
 
 The card of `x.onnx` is `x.json` or `model.json` beside it; a model directory holds `model.json` and `weights.onnx`,
 `weights.ts` or `weights.pt2`.
@@ -36,11 +36,11 @@ CARD, WEIGHTS = "model.json", "weights"
 OURS = ("weights.safetensors", "model.safetensors")
 SUFFIXES = (ONNX, *EXPORTED, *TORCHSCRIPT)
 MAX_BYTES = 2 << 30
-"""Largest file that is read; also the most that the ONNX format allows."""
+"""Largest file that is read, in bytes; the ONNX format allows no more."""
 
 
 def find(path: Path) -> Path | None:
-    """Return the file of another kind that a path is, or that the model directory holds; None if there is none."""
+    """Return the model file of another program at `path` or in the model directory `path`; None if there is none."""
     if path.is_dir():
         files = (path / f"{WEIGHTS}{suffix}" for suffix in SUFFIXES)
         return None if any((path / name).exists() for name in OURS) else next((f for f in files if f.exists()), None)
@@ -49,13 +49,13 @@ def find(path: Path) -> Path | None:
 
 
 def card_path(path: Path) -> Path:
-    """Return where the card of a file is, or would be."""
+    """Return the path of a file's card, whether or not the card exists."""
     own = path.with_suffix(".json")
     return path.with_name(CARD) if path.with_name(CARD).exists() and not own.exists() else own
 
 
 def load(path: Path, name: str, *, trust_model: str | None = None, card: ModelCard | None = None) -> Model:
-    """Load a file that `find` found; `card` in place of the one beside it. Raises `ModelError`."""
+    """Load a file that `find` returned; `card` replaces the card beside the file. Raises `ModelError`."""
     if card is None and card_path(path).exists():
         card = ModelCard.load(card_path(path))
     data = _read(path)
@@ -72,7 +72,7 @@ def load(path: Path, name: str, *, trust_model: str | None = None, card: ModelCa
 
 
 def refuse(path: Path) -> None:
-    """Raise `ModelError` with what to do instead for a file that may be a model but is never loaded as one."""
+    """Raise `ModelError` for a file that may be a model but is never loaded; the error says what to do instead."""
     known = (*STATE, *SUFFIXES, ".safetensors")
     if path.suffix.lower() in known and not path.is_file():
         refuse_special(path, ModelError)

@@ -1,4 +1,4 @@
-"""ONNX through onnxruntime, on the CPU or on CUDA; bands, classes and tile are compared with the card first."""
+"""ONNX files run in onnxruntime, on the CPU or on CUDA; bands, classes and tile are compared with the card first."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(do
 
 
 class Onnx(Packaged):
-    """An ONNX file, already checked. Tiles smaller than a size that is fixed in the file are filled up with zeros."""
+    """An ONNX file that was checked. If the file fixes a tile size, smaller tiles are filled up with zeros."""
 
     single = "ONNX models, whose precision is fixed in the file"
 
     def __init__(self, data: bytes, path: Path, card: ModelCard, graph: Graph) -> None:
-        """`graph` is what the file says of its input and output."""
+        """Keep the file's bytes; `graph` holds what the file says of its input and output."""
         super().__init__(data, path, card)
-        self.key = None  # one output is asked for
+        self.key = None  # the session is asked for one output only
         self.chosen = graph.chosen
         self.last = graph.last
 
     @staticmethod
     def ways_of(card: ModelCard) -> Ways:
-        """Return how the file takes tiles, by its card; the order of axes is the graph's."""
+        """Return how the file takes tiles, by its card; the graph tells the order of axes."""
         return Ways.of(card)._replace(last=False)
 
     def opened(self, device: torch.device) -> Forward:
@@ -48,9 +48,9 @@ class Onnx(Packaged):
         return partial(self._run, start_session(self.content, device))
 
     def _run(self, session: InferenceSession, x: Tensor) -> Tensor:
-        """Return the output for a batch of tiles, as the file takes them: of its type, batch and tile size."""
+        """Return the output for a batch of tiles, which the file gets in its own type, batch size and tile size."""
         given = session.get_inputs()[0]
-        with np.errstate(over="ignore"):  # beyond half precision is infinite there
+        with np.errstate(over="ignore"):  # numbers that are too large for half precision become infinite
             pixels: Pixels = x.cpu().numpy().astype(_TYPES[given.type])
         if self.last[0]:
             pixels = np.moveaxis(pixels, 1, -1)
@@ -76,7 +76,7 @@ class Onnx(Packaged):
 
 
 def load_onnx(data: bytes, path: Path, card: ModelCard | None, name: str) -> Model:
-    """Return the model of an ONNX file; without a card, with the one of its own words. Raises `ModelError`."""
+    """Return the model of an ONNX file; without `card`, the file's metadata make the card. Raises `ModelError`."""
     graph = read_graph(data, path, card)
     card = card or card_of(graph, path, path.with_suffix(".json"))
     refuse_one_class(card)
@@ -95,10 +95,10 @@ def start_session(data: bytes, device: torch.device) -> InferenceSession:
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
-    options.log_severity_level = 4  # errors come as exceptions; nothing else is written to the terminal
+    options.log_severity_level = 4  # errors are raised as exceptions, so nothing need be written to the terminal
     provider: str | tuple[str, dict[str, object]] = "CPUExecutionProvider"
     if device.type == "cuda":
-        # the heuristic choice of kernels: searching would choose anew in every process
+        # Kernels are chosen by heuristics: a search would choose anew in every process.
         provider = (
             "CUDAExecutionProvider",
             {"device_id": device.index or 0, "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": 0},
@@ -115,7 +115,7 @@ def start_session(data: bytes, device: torch.device) -> InferenceSession:
 
 
 def _fitting(graph: Graph, card: ModelCard, path: Path) -> ModelCard:
-    """Return the card, with the tile size that the file fixes. Raises `ModelError` if they contradict each other."""
+    """Return the card with the tile size that the file fixes. Raises `ModelError` if card and file contradict."""
     if graph.bands not in (None, card.bands):
         raise ModelError(f"{path} reads {graph.bands} bands (B, bands, H, W), the card says {card.bands}")
     classes = len(card.classes)

@@ -1,7 +1,7 @@
-"""ONNX files as data: what is refused, what is known of input and output, and the card that Deepness users write.
+"""ONNX files are read as data: this module refuses unsafe files, reads input and output, and the card of Deepness.
 
-Only single files of standard operators are read: tensors kept in other files have led outside the folder again and
-again (CVE-2022-25882, CVE-2024-27318, CVE-2026-27489, CVE-2026-34446, CVE-2026-34447).
+Only single files of standard operators are read: paths of tensors in other files have often led outside the folder
+(CVE-2022-25882, CVE-2024-27318, CVE-2026-27489, CVE-2026-34446, CVE-2026-34447).
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ _CARD_HELP = "write one as {} (bands, classes, mean, std, stride)"
 
 @dataclass(frozen=True)
 class Graph:
-    """What an ONNX file says about itself; None for sizes that are free."""
+    """What an ONNX file says about itself; free sizes are None."""
 
     bands: int | None
-    """Channels of the input."""
+    """Number of channels of the input."""
     height: int | None
-    """Rows of the input."""
+    """Number of rows of the input."""
     width: int | None
-    """Columns of the input."""
+    """Number of columns of the input."""
     channels: int | None
-    """Channels of the output; None also for one without such an axis."""
+    """Number of channels of the output; None also if the output has no such axis."""
     chosen: str
     """Name of the output that holds the scores."""
     last: tuple[bool, bool]
-    """Whether channels are the last axis (NHWC) of the input, and of the output."""
+    """Whether channels are the last axis (NHWC): of the input, and of the output."""
     shares: bool
-    """Whether the last operator is a softmax or sigmoid: probabilities."""
+    """Whether the last operator is a softmax or sigmoid, so that the output holds probabilities."""
     metadata: Mapping[str, str]
-    """The file's own words."""
+    """Metadata of the file, by key."""
 
 
 def read_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph:
-    """Return what a file says; `card` tells channels from rows, and outputs from each other.
+    """Return what a file says; `card` helps to tell channels from rows, and one output from another.
 
-    Raises `ModelError` if it is damaged, not self-contained, endless, too large or no segmentation.
+    Raises `ModelError` if the file is damaged, not self-contained, endless, too large or no segmentation.
     """
     try:
         import onnx
@@ -92,9 +92,9 @@ def read_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph:
 
 
 def card_of(graph: Graph, path: Path, wanted: Path) -> ModelCard:
-    """Return the card that a file's own words make: those of the QGIS plugin Deepness.
+    """Return the card that a file's metadata make; the keys are those of the QGIS plugin Deepness.
 
-    There the pixels are 0 to 255 and divided by 255 first, class names are by number, resolution is in centimetres
+    Deepness divides pixels from 0 to 255 by 255, names classes by number, and gives the resolution in centimetres
     (https://qgis-plugin-deepness.readthedocs.io, creators). Raises `ModelError` if there is no class name.
     """
     said = {key: _value(text) for key, text in graph.metadata.items()}
@@ -154,7 +154,7 @@ def _refuse_outside(model: ModelProto, path: Path) -> None:
 
 
 def _walk(message: Message) -> Iterator[Message]:
-    """Yield a message and all within it, however deep: tensors hide in attributes, subgraphs and functions."""
+    """Yield a message and all messages within it: tensors may lie deep in attributes, subgraphs and functions."""
     yield message
     for field, value in message.ListFields():
         if field.message_type is not None:
@@ -163,7 +163,7 @@ def _walk(message: Message) -> Iterator[Message]:
 
 
 def _chosen(outputs: list[ValueInfoProto], card: ModelCard | None, path: Path) -> ValueInfoProto:
-    """Return the output that the card names, that is called like scores, or the only one. Raises `ModelError`."""
+    """Return the output that the card names, the one called like scores, or the only one. Raises `ModelError`."""
     by_name = {output.name: output for output in outputs}
     if card is not None and isinstance(card.key, str):
         if card.key not in by_name:
@@ -179,14 +179,14 @@ def _chosen(outputs: list[ValueInfoProto], card: ModelCard | None, path: Path) -
 
 
 def _is_last(dims: list[int | None], wanted: tuple[int, ...]) -> bool:
-    """Return whether channels are the last axis: by their number, or where that is not known by being few."""
+    """Return whether channels are the last axis: by their number, or if that is unknown, because they are few."""
     if len(dims) != 4 or dims[3] is None or dims[1] in (wanted or (1, 2, 3, 4)):
         return False
     return dims[3] in (wanted or (1, 2, 3, 4))
 
 
 def _shape(value: ValueInfoProto, path: Path, what: str) -> list[int | None]:
-    """Return the sizes of an input (four) or output (four, or three without channels), None if they are free."""
+    """Return the sizes of an input (four) or output (four, or three without channels); a free size is None."""
     tensor, given = value.type.tensor_type, what == "input"
     dims = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
     types, axes = (_FLOATS, (4,)) if given else (_FLOATS | _WHOLE, (3, 4))

@@ -1,6 +1,6 @@
-"""What an ONNX file may ask of a machine: loops that end, tensors that fit, found before anything is allocated.
+"""Limits of ONNX files: loops must end and tensors must fit; both are checked before anything is allocated.
 
-Sizes come from ONNX's own shape inference, for one small tile. Nothing of the file is run.
+Sizes come from ONNX's own shape inference, for one small tile. Nothing in the file is run.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     Scope: TypeAlias = GraphProto | FunctionProto
 
 MAX_TRIPS = 10_000
-"""Passes through a loop, and through all loops within each other."""
+"""Largest number of passes through a loop, or through all loops that lie within each other."""
 MAX_VALUES = 1 << 28
-"""Values of one tensor, for a tile of `SIDE` pixels."""
+"""Largest number of values of one tensor, for a tile of `SIDE` pixels per side."""
 MAX_NODES = 200_000
-"""Operators, those of functions counted at every call."""
+"""Largest number of operators; the operators of a function are counted at every call."""
 SIDE = 96
 _GROWING = ("Concat", "Tile", "Expand", "Pad", "Resize", "Upsample", "ConstantOfShape", "SequenceInsert")
-_SMALL = 1024  # values of a constant that may be a shape
+_SMALL = 1024  # a constant with more values is no shape
 
 
 def refuse_endless(model: ModelProto, path: Path) -> None:
@@ -41,7 +41,7 @@ def refuse_endless(model: ModelProto, path: Path) -> None:
 def refuse_huge(model: ModelProto, path: Path, bands: int | None, *, last: bool) -> None:
     """Raise `ModelError` for tensors with more than `MAX_VALUES` values, stored, made or computed for a small tile.
 
-    `last`: the bands are the input's last axis.
+    `last` says that the bands are the input's last axis.
     """
     import onnx
 
@@ -66,7 +66,7 @@ def refuse_huge(model: ModelProto, path: Path, bands: int | None, *, last: bool)
             dim.dim_value = number
     try:
         inferred = onnx.shape_inference.infer_shapes(small, data_prop=True)
-    except Exception:  # its errors have no common base; what cannot be inferred is not judged here
+    except Exception:  # onnx's errors have no common base; shapes that cannot be inferred are not judged here
         return
     for value in (*inferred.graph.value_info, *inferred.graph.output):
         dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -83,7 +83,7 @@ def _too_large(path: Path, name: str, dims: Iterable[int]) -> ModelError:
 
 
 def _loops(scope: Scope, outer: Mapping[str, int], trips: int, path: Path) -> None:
-    """Check the loops of a graph or function; `outer` are the whole numbers known around it, `trips` its passes."""
+    """Check the loops of a graph or function; `outer` holds the integers known around it, `trips` counts its passes."""
     known = {**outer, **_numbers(scope)}
     for node in scope.node:
         own = trips
@@ -114,7 +114,7 @@ def _passes(count: int | None, path: Path, kind: str) -> int:
 
 
 def _scanned(scope: Scope, node: NodeProto) -> int | None:
-    """Return the largest size of what a Scan goes through; None if the file does not say it."""
+    """Return the largest size of the axis that a Scan goes through; None if the file does not say it."""
     inner = next((a.i for a in node.attribute if a.name == "num_scan_inputs"), 0)
     names = list(node.input)[len(node.input) - inner :]
     shapes = {tensor.name: list(tensor.dims) for tensor in getattr(scope, "initializer", ())}
@@ -125,7 +125,7 @@ def _scanned(scope: Scope, node: NodeProto) -> int | None:
 
 
 def _numbers(scope: Scope) -> dict[str, int]:
-    """Return the single whole numbers that a graph or function holds as constants, by name."""
+    """Return the constants of a graph or function that are single whole numbers, by name."""
     from onnx import numpy_helper
 
     named = [(tensor.name, tensor) for tensor in getattr(scope, "initializer", ())]
@@ -148,7 +148,7 @@ def _count(
         key = (node.domain, node.op_type)
         if key in functions:
             if key not in counts:
-                counts[key] = MAX_NODES + 1  # of one that calls itself
+                counts[key] = MAX_NODES + 1  # a function that calls itself is refused
                 counts[key] = _count(functions[key].node, functions, counts)
             total += counts[key]
         for attribute in node.attribute:

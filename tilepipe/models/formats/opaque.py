@@ -22,26 +22,26 @@ OUTPUTS = get_args(Output)
 
 
 class Packaged(nn.Module):
-    """(B, bands, H, W) float32 -> logits (B, classes, H, W), by a file that another program made.
+    """Maps (B, bands, H, W) float32 to logits (B, classes, H, W) by a file that another program made.
 
-    It can be pickled and copied. One output channel for two classes is the logit (or probability) of the second.
+    It can be pickled and copied. One output channel for two classes is the logit (or probability) of the second class.
     """
 
     opaque = True
-    """Its layers are not torch's: it is measured as a black box."""
+    """Whether the layers are not torch's, so that the network is measured as a black box."""
     file: Tensor
     ways = Ways()
-    """How the network takes tiles, where that is not the usual way."""
+    """How the network takes tiles; the default is the usual way."""
 
     def __init__(self, data: bytes, path: Path, card: ModelCard) -> None:
-        """`data` are the bytes of the file at `path`, which messages name; `card` may say what it gives."""
+        """Keep `data`, the bytes of the file at `path`; `card` may say what the file gives. Messages name `path`."""
         super().__init__()
         self.register_buffer("file", torch.frombuffer(bytearray(data), dtype=torch.uint8))
         self.path = path  # a Path and not text: where the file lies is no part of a model's identity
         self.classes = len(card.classes)
         self.output: Output = card.output or "logits"
         self.key = card.key
-        if (ways := self.ways_of(card)) != self.ways:  # an attribute is part of what a network is told by
+        if (ways := self.ways_of(card)) != self.ways:  # every attribute becomes part of the network's identity
             self.ways = ways
         self._live: dict[torch.device, Forward] = {}
 
@@ -56,13 +56,13 @@ class Packaged(nn.Module):
         return Ways.of(card)
 
     def opened(self, device: torch.device) -> Forward:
-        """Return the function that computes on `device`; called once per device and process."""
+        """Return the function that computes on `device`; this is called once per device and process."""
         raise NotImplementedError
 
     def recognise(self, card: ModelCard, *, told: bool = False) -> ModelCard:
-        """Find out by one made-up tile what the file gives, and return the card that says so.
+        """Find out by one made-up tile what the file returns, and return the card that says so.
 
-        `told`: the file says that it ends in a sigmoid or softmax. Raises `ModelError` for what cannot be read.
+        `told` means that the file says it ends in a sigmoid or softmax. Raises `ModelError` for an unreadable output.
         """
         with self._in_one_sentence("cannot be opened"):
             opened = self._on(torch.device("cpu"))
@@ -71,7 +71,7 @@ class Packaged(nn.Module):
         return card.model_copy(update={"output": None if self.output == "logits" else self.output})
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits. Raises `ModelError` if the file's network fails."""
+        """Return logits (B, classes, H, W). Raises `ModelError` if the file's network fails."""
         if x.is_meta:
             return self._shapes_only(x)
         with self._in_one_sentence(f"fails on tiles of shape {tuple(x.shape)}"):
@@ -92,7 +92,7 @@ class Packaged(nn.Module):
             yield
         except (TilepipeError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # whatever a stranger's network raises
+        except Exception as error:  # an unknown network may raise anything
             if isinstance(trouble := ordinary(error), DeviceError):
                 raise trouble from error
             raise ModelError(f"{self.path} {what}: {first_line(error)}") from None
@@ -105,7 +105,7 @@ class Packaged(nn.Module):
 
 
 def said_by(card: ModelCard, name: str) -> ModelCard:
-    """Return the card with the output that its arch says the file gives. Raises `ModelError` for another arch."""
+    """Return the card with the kind of output that its arch states. Raises `ModelError` for another arch."""
     said = dict(card.arch or {"name": name})
     output = said.pop("output", card.output)
     if said != {"name": name} or output not in (None, *OUTPUTS):
@@ -117,13 +117,13 @@ def said_by(card: ModelCard, name: str) -> ModelCard:
 
 
 def missing_extra(package: str, extra: str, error: ImportError) -> ModelError:
-    """Return the error for a package that is not there, with the line that installs it."""
+    """Return the error for a package that is not installed; the error names the line that installs it."""
     absent = getattr(error, "name", None) or ""
     reason = "is not installed" if absent.replace("_", "-") == package else f"cannot be used ({error})"
     return ModelError(f"{package} {reason}; run: pip install 'tilepipe[{extra}]'")
 
 
 def first_line(error: BaseException) -> str:
-    """Return the kind of an error and the first line of what it says."""
+    """Return the kind of an error and the first line of its message."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''}".rstrip(": ")

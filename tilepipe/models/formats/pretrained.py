@@ -1,6 +1,6 @@
 """Pretrained: the weights of a ResNet encoder from a file of torchvision or timm, or fetched by timm itself.
 
-Files are read as data (safetensors, or torch's `weights_only`); only timm, and only for a name of its own, downloads.
+Files are read as data (safetensors, or torch's `weights_only`). Only timm downloads weights, and only by timm's names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tilepipe.models.formats.opaque import first_line, missing_extra
 from tilepipe.models.formats.tensors import finite, read_tensors
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-"""Of files with weights; a word without one of them and without a folder is a name of timm's."""
+"""Suffixes of files with weights; a word without such a suffix and without a folder is a name of timm's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,16 +26,16 @@ class Pretrained:
     """A state dict and where it comes from."""
 
     name: str
-    """File name, or 'timm/' and timm's name."""
+    """Name of the file, or 'timm/' and timm's name."""
     sha256: str
-    """Of the file; of names and bytes of the tensors where timm fetched them."""
+    """Hash of the file; if timm fetched the weights, hash of the names and bytes of the tensors."""
     tensors: Mapping[str, Tensor]
 
 
 def pretrained(what: str, encoder: str) -> Pretrained:
     """Return the weights in the file `what`, or those that timm has under this name for `encoder` ('resnet18', ...).
 
-    Raises `ModelError` if the file holds no plain state dict, timm is missing or has no such weights.
+    Raises `ModelError` if the file holds no plain state dict, or if timm is missing or has no such weights.
     """
     path = Path(what)
     if path.suffix.lower() in SUFFIXES or path.name != what:
@@ -57,9 +57,9 @@ def _fetched(name: str) -> dict[str, Tensor]:
     except ImportError as error:
         raise missing_extra("timm", "timm", error) from None
     try:
-        with torch.random.fork_rng(devices=[]):  # its random start must not disturb the caller's
+        with torch.random.fork_rng(devices=[]):  # timm's random start values must not disturb the caller's
             return dict(timm.create_model(name, pretrained=True).state_dict())
-    except Exception as error:  # no network, no such tag: every library below timm has its own
+    except Exception as error:  # every library below timm has its own errors (no network, no such tag)
         raise ModelError(
             f"timm cannot give the weights {name!r} ({first_line(error)}); fetch them where there is a network and "
             f"name the file: encoder_weights: {name.partition('.')[0]}.safetensors"

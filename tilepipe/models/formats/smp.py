@@ -1,9 +1,11 @@
-"""Networks of segmentation-models-pytorch by a card's arch (https://github.com/qubvel-org/segmentation_models.pytorch).
+"""A card's arch may name a network of segmentation-models-pytorch.
+
+https://github.com/qubvel-org/segmentation_models.pytorch describes the networks. An arch looks like this:
 
     {"name": "smp.Unet", "encoder_name": "resnet18", "decoder_channels": [64, 32, 16, 8, 4], ...}
 
-The rest are the keywords of the network's class. Its own `save_pretrained` directory is read too (config.json and
-model.safetensors, with a model.json beside them). Nothing is downloaded and no code is read from files.
+All values but the name are keywords of the network's class. A `save_pretrained` directory is read too (config.json
+and model.safetensors, with a model.json beside them). Nothing is downloaded and no code is read from files.
 """
 
 from __future__ import annotations
@@ -51,10 +53,10 @@ def arch_of(path: Path) -> JSON:
 
 
 def build(arch: Mapping[str, object], bands: int, classes: int) -> nn.Module:
-    """Return a new network with random weights and `stride`, the total stride: (B, bands, H, W) -> logits.
+    """Return a new network with random weights and its total stride `stride`: (B, bands, H, W) -> (B, classes, H, W).
 
-    Two classes may be one output channel (`classes: 1`): the logit of the second. Raises `ModelError` if the package
-    is missing, or the network, its encoder or a keyword is not known.
+    Two classes may be one output channel (`classes: 1`): the logit of the second class. Raises `ModelError` if the
+    package is missing, or if the network, its encoder or a keyword is not known.
     """
     try:
         import segmentation_models_pytorch as package
@@ -88,6 +90,6 @@ def _refuse(options: Mapping[str, object]) -> None:
 
 
 def _logits(network: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...], *, classes: int) -> Tensor:
-    """Return logits (B, classes, H, W) of what the network gave; masks only, where it classifies images too."""
+    """Return logits (B, classes, H, W) from a network's output; if it classifies images too, only the masks count."""
     masks: Tensor = output[0] if isinstance(output, tuple) else output
     return as_logits(masks, classes)

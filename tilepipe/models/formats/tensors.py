@@ -1,6 +1,6 @@
-"""Tensors in files: read without running code, checked against the network that they are for.
+"""Tensors in files are read without running code and are checked against the network that they are for.
 
-safetensors (https://github.com/huggingface/safetensors, format 0.3) are compared before memory is taken for them;
+safetensors (https://github.com/huggingface/safetensors, format 0.3) are compared before memory is taken for them.
 torch's own state dicts are read with `weights_only=True`, which builds tensors and nothing else.
 """
 
@@ -23,13 +23,13 @@ MAX_WEIGHTS_BYTES = 4 << 30
 BOXES = ("state_dict", "model_state_dict", "model", "net", "network")
 """Keys of a checkpoint under which training programs keep the state dict."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
-"""What wrappers (DataParallel, compile, Lightning) put before every name."""
+"""Prefixes that wrappers (DataParallel, compile, Lightning) put before every name."""
 _FLOATS = ("F32", "F16", "BF16")
-_COUNTER = "num_batches_tracked"  # of batch norm; used in training only, and missing in old files
+_COUNTER = "num_batches_tracked"  # batch norm uses this in training only, and old files lack it
 
 
 def check_size(path: Path, limit: int, wanted: str) -> None:
-    """Raise `ModelError` if a path is no file, not there or of more than `limit` bytes; `wanted`: what should be."""
+    """Raise `ModelError` if a path is no file or larger than `limit` bytes; the error names what is `wanted` there."""
     refuse_special(path, ModelError)
     try:
         size = path.stat().st_size
@@ -40,9 +40,9 @@ def check_size(path: Path, limit: int, wanted: str) -> None:
 
 
 def read_safetensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file, in the types of `wanted`: the names, shapes and kinds must be its.
+    """Return the tensors of a safetensors file in the types of `wanted`; names, shapes and kinds must be the same.
 
-    Raises `ModelError` naming the first that is not, or that holds NaN or infinity.
+    Raises `ModelError` that names the first tensor that differs, or that holds NaN or infinity.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -59,7 +59,8 @@ def read_safetensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tens
 def read_state_dict(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a state dict that torch.save or safetensors wrote, under the names of `wanted`.
 
-    A checkpoint that holds one, and a prefix before all names, are seen through. Raises `ModelError` as above.
+    The state dict may lie in a checkpoint, and all its names may have a prefix. Raises `ModelError` that names the
+    first tensor that does not fit `wanted`, or that holds NaN or infinity.
     """
     found = _renamed(read_tensors(path), wanted)
     for name in wanted:
@@ -73,7 +74,7 @@ def read_state_dict(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return whatever tensors a state dict holds that torch.save or safetensors wrote, by name. Raises `ModelError`."""
+    """Return all tensors of a state dict that torch.save or safetensors wrote, by name. Raises `ModelError`."""
     check_size(path, MAX_WEIGHTS_BYTES, "give the file that holds the state dict")
     if path.suffix.lower() != ".safetensors":
         return _unboxed(path, _unpickled(path))
@@ -85,7 +86,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_names(path: Path, wanted: Iterable[str], found: Iterable[str]) -> None:
-    """Raise `ModelError` naming what is missing and what is too much."""
+    """Raise `ModelError` that names missing and needless tensors if the names differ."""
     missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     if missing or extra:
         parts = [
@@ -95,7 +96,7 @@ def check_names(path: Path, wanted: Iterable[str], found: Iterable[str]) -> None
 
 
 def finite(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return `tensors`. Raises `ModelError` naming the first that holds NaN or infinity."""
+    """Return `tensors`. Raises `ModelError` that names the first tensor that holds NaN or infinity."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ModelError(f"{path}: tensor {name} holds NaN or infinity; train or copy the model again")
@@ -111,7 +112,7 @@ def _unpickled(path: Path) -> object:
                         f"{path} unpacks to more than it holds, which torch.save never writes; save it again"
                     )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on what is refused next
+            warnings.simplefilter("ignore")  # torch warns of files that are refused next
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, KeyError,
             TypeError, AttributeError, IndexError, AssertionError, MemoryError, UnicodeDecodeError):  # fmt: skip
@@ -131,7 +132,7 @@ def _unboxed(path: Path, found: object) -> dict[str, Tensor]:
 
 
 def _renamed(found: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take off prefixes that stand before every name, as long as the names are not those wanted."""
+    """Take off prefixes that stand before every name, until the names are those of `wanted`."""
     while not set(found) & set(wanted):
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in found)), None)
         if prefix is None:

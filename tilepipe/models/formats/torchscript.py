@@ -1,4 +1,4 @@
-"""TorchScript and .pt2: files that run code when they are loaded, so only the very file that the user names is.
+"""TorchScript and .pt2 files run code when they are loaded, so only a file whose hash the user names is loaded.
 
 `torch.jit.load` runs the code in the archive; `torch.export.load` unpickles parts of it (CVE-2026-4538).
 """
@@ -22,7 +22,7 @@ from tilepipe.text import setting
 TORCHSCRIPT = (".ts", ".jit", ".torchscript")
 EXPORTED = (".pt2",)
 STATE = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
-"""Pickles; of these only state dicts are read, by `tilepipe.models.formats.convert`."""
+"""Suffixes of pickles; only state dicts in them are read, by `tilepipe.models.formats.convert`."""
 
 
 class TorchScript(Packaged):
@@ -32,12 +32,12 @@ class TorchScript(Packaged):
     """Whether the archive is turned to double precision when it is loaded."""
 
     def double(self) -> Self:
-        """Compute in double precision from now on, where the archive's constants let it."""
+        """Compute in double precision from now on, if the archive's constants allow it."""
         self.wide, self._live = True, {}
         return self
 
     def opened(self, device: torch.device) -> Forward:
-        """Load the archive: this runs code from it."""
+        """Load the archive and return it as a function; this runs code from the archive."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             script = torch.jit.load(BytesIO(self.content), map_location=device).eval()
@@ -48,13 +48,13 @@ class TorchScript(Packaged):
 
 
 class _Script:
-    """A loaded archive, ready to be called."""
+    """A loaded archive that is ready to be called."""
 
     def __init__(self, script: torch.jit.ScriptModule) -> None:
         self.script = script
 
     def __call__(self, x: Tensor) -> object:
-        # The optimising executor fuses after the first calls: the same tile would get other roundings later.
+        # The optimising executor fuses operations after the first calls: the same tile would then be rounded otherwise.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return self.script(x)
 
@@ -65,7 +65,7 @@ class Exported(Packaged):
     single = ".pt2 models, whose precision is fixed in the file"
 
     def opened(self, device: torch.device) -> Forward:
-        """Load the program: this may run code from it."""
+        """Load the program and return it as a function; this may run code from the file."""
         from torch.export.passes import move_to_device_pass
 
         program = torch.export.load(BytesIO(self.content))

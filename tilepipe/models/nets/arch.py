@@ -1,8 +1,8 @@
-"""Arch: the parameters of an architecture, as they stand in a model card's `arch`. Knows nothing of torch.
+"""Arch: the parameters of an architecture, as they stand in a model card's `arch`. This module imports no torch.
 
     {"name": "unet", "encoder": "plain", "width": 16, "depth": 4, "up": "nearest", ...}
 
-Every value is a JSON value. An unknown name or value raises `ModelError` with the nearest one that exists.
+Every value is a JSON value. An unknown name or value raises `ModelError` that names the nearest known one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from tilepipe.errors import ModelError
 
 Norm = Literal["batch", "instance", "group", "none"]
-"""Normalisation. Instance and group use the statistics of the whole tile: no halo makes them seamless."""
+"""Normalisation. Instance and group norm use the statistics of the whole tile: no halo makes them seamless."""
 
 Down = Literal["max", "average", "strided", "blur"]
 """Subsampling by 2: 2 x 2 maximum, 2 x 2 mean, 3 x 3 convolution of stride 2, maximum then blur (Zhang 2019)."""
@@ -35,9 +35,10 @@ Up = Literal[
     "shuffle_icnr_blur",
     "unpool",
 ]
-"""Up-sampling by 2. nearest, bilinear: resize, convolved by the decoder's block together with the skip; _conv: resize
-and a 3 x 3 convolution of its own (Odena 2016); deconvK: transposed convolution of kernel K; shuffle: sub-pixel
-convolution, with ICNR start (Aitken 2017) and 2 x 2 blur (Sugawara 2018); unpool: maxima back to where they were."""
+"""Up-sampling by 2. nearest, bilinear: a resize, which the decoder's block convolves together with the skip. _conv: a
+resize and a 3 x 3 convolution of its own (Odena 2016). deconvK: a transposed convolution of kernel K. shuffle: a
+sub-pixel convolution with ICNR start (Aitken 2017) and 2 x 2 blur (Sugawara 2018). unpool: maxima return to their
+places."""
 
 EncoderName = Literal["plain", "resnet18", "resnet34", "resnet50"]
 
@@ -48,7 +49,7 @@ class Arch(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     def __init__(self, /, **values: Any) -> None:
-        """Check the values. Raises `ModelError` naming the first that is wrong."""
+        """Check the values. Raises `ModelError` that names the first wrong value."""
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -67,24 +68,25 @@ class Arch(BaseModel):
 
 
 class Blocks(Arch):
-    """What every architecture of convolution blocks has."""
+    """Parameters that every architecture of convolution blocks has."""
 
     width: int = Field(default=16, ge=1, le=512)
-    """Channels at full resolution; doubled at every halving."""
+    """Number of channels at full resolution; it doubles at every halving."""
     depth: int = Field(default=4, ge=1, le=7)
     """Number of halvings."""
     norm: Norm = "batch"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Probability of dropping after each of our blocks (a ResNet's have none), in training."""
+    """Probability of dropout in training, after each of our blocks; blocks of a ResNet have no dropout."""
     dropout_kind: Literal["element", "channel"] = "element"
-    """Drop single values or whole channels (Tompson 2015)."""
+    """Whether dropout drops single values or whole channels (Tompson 2015)."""
 
 
 class Body(Blocks):
-    """What every architecture with a choice of encoders has."""
+    """Parameters that every architecture with a choice of encoders has."""
 
     encoder: EncoderName = "plain"
-    """Convolution blocks of `width` and `depth`, or a ResNet (He 2016): `depth` up to 5, `width` of the decoder."""
+    """Encoder: convolution blocks of `width` and `depth`, or a ResNet (He 2016). With a ResNet, `depth` is at most 5
+    and `width` is the decoder's."""
     down: Down = "max"
     """Subsampling of the plain encoder; a ResNet has its own."""
 
@@ -101,7 +103,7 @@ class Body(Blocks):
 
 
 def unknown(what: str, value: str, choices: Iterable[str]) -> str:
-    """Return a sentence that names the nearest of `choices` to `value`, and all of them."""
+    """Return a sentence that names all `choices`, and the one nearest to `value`."""
     names = list(choices)
     near = get_close_matches(value, names, n=1, cutoff=0.0)
     return f"unknown {what} {value!r}; nearest is {near[0]!r} ({', '.join(names)})"

@@ -24,9 +24,10 @@ class DeepLabArch(Body):
     output_stride: Literal[8, 16, 32] = 16
     """Total stride; levels below it are dilated."""
     rate: int = Field(default=6, ge=1, le=64)
-    """Dilation of the first 3 x 3 of the pyramid; the others have 2 and 3 times that. 6 at stride 16, 12 at 8."""
+    """Dilation of the pyramid's first 3 x 3 convolution; the next two have 2 and 3 times as much. The paper has 6 at
+    stride 16 and 12 at stride 8."""
     image_pool: bool = False
-    """Add the mean of the whole tile to the pyramid. The result then depends on the tile: no halo is enough."""
+    """Whether the pyramid gets the mean of the whole tile. The result then depends on the tile: no halo is enough."""
 
     @model_validator(mode="after")
     def _deep_enough(self) -> DeepLabArch:
@@ -36,7 +37,7 @@ class DeepLabArch(Body):
 
 
 class Pyramid(nn.Module):
-    """Atrous spatial pyramid pooling: 1 x 1, 3 x 3 at three rates and, where asked for, the mean of the tile."""
+    """Atrous spatial pyramid pooling: 1 x 1, 3 x 3 at three rates and, if `image_pool` is set, the tile's mean."""
 
     def __init__(self, inputs: int, outputs: int, arch: DeepLabArch) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class Pyramid(nn.Module):
 
 
 class DeepLab(Network):
-    """(B, bands, H, W) float -> logits (B, classes, H, W). Keywords as in `DeepLabArch`; raises `ModelError`."""
+    """Maps (B, bands, H, W) float to logits (B, classes, H, W); takes `DeepLabArch`'s keywords. Raises `ModelError`."""
 
     Arch = DeepLabArch
     arch: DeepLabArch
@@ -75,7 +76,7 @@ class DeepLab(Network):
         self.head = conv(16 * width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits. Raises `ModelError` when H or W is not a multiple of `stride`."""
+        """Return logits (B, classes, H, W). Raises `ModelError` if H or W is not a multiple of `stride`."""
         check_tile(x, self.bands, self.stride)
         features = self.encoder(x)
         fine = features[2 if self.arch.encoder == "plain" else 1]  # (B, C, H/4, W/4)
@@ -87,5 +88,5 @@ class DeepLab(Network):
 
 
 def larger(x: Tensor, factor: int) -> Tensor:
-    """Return `x` resized bilinearly by `factor`, corners not aligned."""
+    """Return `x` (B, C, H, W) resized bilinearly by `factor`; corners are not aligned."""
     return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)

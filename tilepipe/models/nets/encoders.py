@@ -1,4 +1,4 @@
-"""Encoders: (B, bands, H, W) -> a list of features, finest first, and ImageNet weights for those that have some.
+"""Encoders map (B, bands, H, W) to a list of features, finest first; some encoders have ImageNet weights.
 
 Every encoder has `channels`, a dict from stride to the channels of the deepest feature at that stride.
 """
@@ -17,7 +17,7 @@ from tilepipe.models.nets.resnet import ResNet
 
 
 class Stage(nn.Module):
-    """One level of the plain encoder: subsample (where `down`), then a block."""
+    """One level of the plain encoder: it subsamples (if `down`), then applies a block."""
 
     def __init__(self, inputs: int, outputs: int, body: Body, *, down: bool, rate: int = 1) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Stage(nn.Module):
         self.block = ConvBlock(inputs, outputs, body, rate=rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, D, H/2, W/2) of (B, C, H, W); (B, D, H, W) where nothing is subsampled."""
+        """Return (B, D, H/2, W/2) for (B, C, H, W); (B, D, H, W) if nothing is subsampled."""
         deeper: Tensor = self.block(self.down(x))
         return deeper
 
@@ -48,7 +48,7 @@ class PlainEncoder(nn.Module):
             self.channels[stride] = inputs = outputs
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return depth + 1 features: (B, width, H, W), (B, 2 width, H/2, W/2), ..."""
+        """Return depth + 1 features, finest first: (B, width, H, W), (B, 2 width, H/2, W/2), ..."""
         features = []
         for stage in self.stages:
             x = stage(x)
@@ -65,9 +65,9 @@ def encoder(bands: int, body: Body, output_stride: int = 0) -> PlainEncoder | Re
 def load_encoder_weights(target: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy a torchvision or timm ResNet state dict into the ResNet `target`, in place.
 
-    Names are the same; the classifier (`fc.`) and layers beyond the target's depth are left out. The
-    first convolution is made to fit the bands by `fit_bands`.
-    Raises `ModelError` naming the first tensor that is missing, has another shape or is too much for its layer.
+    Names are the same; the classifier (`fc.`) and layers beyond the target's depth are left out. `fit_bands` makes the
+    first convolution fit the bands.
+    Raises `ModelError` that names the first tensor that is missing, has another shape or has no place in its layer.
     """
     wanted = target.state_dict()
     if "bn1.running_mean" not in wanted:
@@ -94,9 +94,9 @@ def load_encoder_weights(target: nn.Module, weights: Mapping[str, Tensor]) -> No
 
 
 def fit_bands(kernel: Tensor, bands: int) -> Tensor:
-    """Return a first convolution's (D, 3, k, k) kernel made for `bands` bands, as timm does.
+    """Return the kernel (D, bands, k, k) made of a first convolution's kernel (D, 3, k, k), as timm does it.
 
-    One band takes the sum; more repeat the kernel, scaled by the old over the new number of bands.
+    One band takes the sum. More bands repeat the kernel, scaled by the old over the new number of bands.
     """
     if kernel.shape[1] == bands:
         return kernel

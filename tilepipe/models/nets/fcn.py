@@ -24,7 +24,8 @@ class FCNArch(Body):
     finest: Literal[1, 2, 4, 8, 16, 32] = 8
     """Stride of the finest level whose scores are used: 8 is FCN-8s."""
     up: Literal["deconv", "bilinear"] = "deconv"
-    """Transposed convolution of kernel twice the factor, started bilinear as in the paper; or fixed bilinear."""
+    """Up-sampling: a transposed convolution whose kernel is twice the factor and starts bilinear, as in the paper; or a
+    fixed bilinear resize."""
 
     @model_validator(mode="after")
     def _reaches(self) -> FCNArch:
@@ -37,7 +38,7 @@ class FCNArch(Body):
 
 
 class FCN(Network):
-    """(B, bands, H, W) float -> logits (B, classes, H, W). Keywords as in `FCNArch`; raises `ModelError`."""
+    """Maps (B, bands, H, W) float to logits (B, classes, H, W); takes `FCNArch`'s keywords. Raises `ModelError`."""
 
     Arch = FCNArch
     arch: FCNArch
@@ -53,7 +54,7 @@ class FCN(Network):
         self.last = enlarge(classes, self.arch.finest, self.arch.up)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits. Raises `ModelError` when H or W is not a multiple of `stride`."""
+        """Return logits (B, classes, H, W). Raises `ModelError` if H or W is not a multiple of `stride`."""
         check_tile(x, self.bands, self.stride)
         features = self.encoder(x)[::-1]  # coarsest first: (B, C, H/S, W/S), ...
         y: Tensor = self.scores[0](self.drop(features[0]))  # (B, K, H/S, W/S)
@@ -64,7 +65,7 @@ class FCN(Network):
 
 
 class Bilinear(nn.Module):
-    """Fixed bilinear resize, corners not aligned: (B, C, H, W) -> (B, C, factor H, factor W)."""
+    """Fixed bilinear resize (B, C, H, W) -> (B, C, factor H, factor W); corners are not aligned."""
 
     def __init__(self, factor: int) -> None:
         super().__init__()

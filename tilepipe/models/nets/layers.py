@@ -1,7 +1,7 @@
-"""Layers: the vocabulary that all architectures share.
+"""Layers: the building blocks that all architectures share.
 
 Shapes: B batch, C channels, H x W pixels of the level, D channels out. Every layer keeps pixels aligned: up- and
-down-sampling by 2 use the same phase (pixel i of a level covers pixels 2i and 2i + 1 of the finer one).
+down-sampling by 2 use the same phase (pixel i of a level covers pixels 2i and 2i + 1 of the next finer level).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def conv(inputs: int, outputs: int, kernel: int, *, bias: bool = True, stride: int = 1, rate: int = 1) -> nn.Conv2d:
-    """Return a convolution that keeps H x W (at stride 1), started for ReLU (He 2015)."""
+    """Return a convolution that keeps H x W (at stride 1); its weights start as ReLU needs them (He 2015)."""
     padding = rate * (kernel - 1) // 2
     layer = nn.Conv2d(inputs, outputs, kernel, stride, padding, rate, bias=bias)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -40,14 +40,14 @@ class Network(nn.Module):
     """Base of every architecture: (B, bands, H, W) -> logits (B, classes, H, W), H and W multiples of `stride`."""
 
     Arch: ClassVar[type[BaseArch]]
-    """Its parameters: the keywords it takes."""
+    """Class of the architecture's parameters, which are the network's keywords."""
     arch: BaseArch
     bands: int
     stride: int
-    """Total stride S."""
+    """Total stride S in pixels."""
 
     def __init__(self, bands: int, classes: int, /, **arch: object) -> None:
-        """Check the parameters. Raises `ModelError` naming the first that is wrong."""
+        """Check the parameters. Raises `ModelError` that names the first wrong parameter."""
         super().__init__()
         self.arch = self.Arch(**arch)
         self.bands = bands
@@ -64,7 +64,7 @@ class ConvNorm(nn.Sequential):
 
 
 class ConvBlock(nn.Module):
-    """Twice (3 x 3 convolution, normalisation, ReLU), then dropout: the block of U-Net (Ronneberger 2015)."""
+    """The block of U-Net (Ronneberger 2015): twice (3 x 3 convolution, normalisation, ReLU), then dropout."""
 
     def __init__(self, inputs: int, outputs: int, blocks: Blocks, *, rate: int = 1) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class ConvBlock(nn.Module):
         self.drop = dropout(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, D, H, W) of (B, C, H, W)."""
+        """Return (B, D, H, W) for (B, C, H, W)."""
         x = F.relu(self.norm1(self.conv1(x)), inplace=True)  # (B, D, H, W)
         x = F.relu(self.norm2(self.conv2(x)), inplace=True)  # (B, D, H, W)
         dropped: Tensor = self.drop(x)
@@ -86,7 +86,7 @@ class ConvBlock(nn.Module):
 def blur(x: Tensor, taps: tuple[float, ...], stride: int) -> Tensor:
     """Return `x` filtered per channel with the separable `taps`; edge pixels are repeated outward.
 
-    An even number of taps centres on the corner between pixels, so with stride 2 on the middle of each 2 x 2.
+    An even number of taps is centred on the corner between pixels; with stride 2 this is the middle of each 2 x 2.
     """
     channels, side = x.shape[1], len(taps) // 2
     line = x.new_tensor(taps) / sum(taps)
@@ -105,7 +105,7 @@ class MaxBlur(nn.Module):
     """Anti-aliased subsampling: running 3 x 3 maximum, then every second pixel of a 4 x 4 blur (Zhang 2019)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, C, H/2, W/2) of (B, C, H, W)."""
+        """Return (B, C, H/2, W/2) for (B, C, H, W)."""
         return blur(F.max_pool2d(x, 3, 1, 1), (1, 3, 3, 1), 2)
 
 
@@ -119,7 +119,7 @@ def downsample(kind: str, channels: int) -> nn.Module:
 
 
 def check_tile(x: Tensor, bands: int, stride: int) -> None:
-    """Raise `ModelError` with the right shape unless `x` is (B, bands, n * stride, m * stride)."""
+    """Raise `ModelError` that names the right shape unless `x` is (B, bands, n * stride, m * stride)."""
     if x.ndim != 4 or x.shape[1] != bands:
         raise ModelError(f"the model reads tiles of shape (B, {bands}, H, W), not {tuple(x.shape)}")
     height, width = x.shape[2:]

@@ -17,7 +17,7 @@ from tilepipe.models.nets.upsample import upsample
 
 
 class LinkNetArch(Body):
-    """Parameters of `LinkNet`; plain resizing is no choice, as the decoder has no other 3 x 3 convolution."""
+    """Parameters of `LinkNet`; `up` offers no plain resizing, as the decoder has no other 3 x 3 convolution."""
 
     up: Literal[
         "nearest_conv",
@@ -30,11 +30,11 @@ class LinkNetArch(Body):
         "shuffle_icnr_blur",
         "unpool",
     ] = "nearest_conv"
-    """As in `arch.Up`; the paper has deconv3."""
+    """Up-sampling by 2, see `arch.Up`; the paper has deconv3."""
 
 
 class Level(nn.Module):
-    """One level of the decoder: a quarter of the channels, up-sample, the channels of the skip, add it."""
+    """One level of the decoder: it quarters the channels, up-samples, takes the skip's channels and adds the skip."""
 
     def __init__(self, inputs: int, outputs: int, arch: LinkNetArch) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Level(nn.Module):
         self.drop = dropout(arch)
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """Return (B, D, 2H, 2W) of (B, C, H, W) and the skip (B, D, 2H, 2W)."""
+        """Return (B, D, 2H, 2W) for (B, C, H, W) and the skip (B, D, 2H, 2W)."""
         x = self.squeeze(x)  # (B, C/4, H, W)
         x = F.relu(self.norm(self.up(x, skip)), inplace=True)  # (B, C/4, 2H, 2W)
         x = self.drop(self.expand(x))  # (B, D, 2H, 2W)
@@ -54,7 +54,7 @@ class Level(nn.Module):
 
 
 class LinkNet(Network):
-    """(B, bands, H, W) float -> logits (B, classes, H, W). Keywords as in `LinkNetArch`; raises `ModelError`."""
+    """Maps (B, bands, H, W) float to logits (B, classes, H, W); takes `LinkNetArch`'s keywords. Raises `ModelError`."""
 
     Arch = LinkNetArch
     arch: LinkNetArch
@@ -73,7 +73,7 @@ class LinkNet(Network):
         self.head = conv(inputs, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits. Raises `ModelError` when H or W is not a multiple of `stride`."""
+        """Return logits (B, classes, H, W). Raises `ModelError` if H or W is not a multiple of `stride`."""
         check_tile(x, self.bands, self.stride)
         *skips, x = self.encoder(x)  # x (B, C, H/S, W/S)
         for level in self.decoder:

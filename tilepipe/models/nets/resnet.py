@@ -1,7 +1,7 @@
 """ResNet-18, -34, -50 as encoders (He 2016, arXiv 1512.03385), with the layer names of torchvision and timm.
 
 Shapes: B batch, H x W pixels; features (B, 64, H/2, W/2), (B, C1, H/4, W/4), ... (B, C4, H/32, W/32) with
-C = 64, 128, 256, 512, four times that for ResNet-50. Strides stand where torchvision has them (in the 3 x 3).
+C = 64, 128, 256, 512, and four times as many for ResNet-50. As in torchvision, the 3 x 3 convolutions have the strides.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tilepipe.models.nets.layers import NORMS, conv
 
 
 class Basic(nn.Module):
-    """Two 3 x 3 convolutions and the way around them."""
+    """Two 3 x 3 convolutions and the shortcut around them."""
 
     expansion = 1
 
@@ -28,14 +28,14 @@ class Basic(nn.Module):
         self.downsample = shortcut(inputs, width, body, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, width, H/stride, W/stride) of (B, C, H, W)."""
+        """Return (B, width, H/stride, W/stride) for (B, C, H, W)."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (B, width, H/stride, W/stride)
         y = self.bn2(self.conv2(y))  # (B, width, H/stride, W/stride)
         return F.relu(y + self.downsample(x), inplace=True)
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions, and the way around them."""
+    """1 x 1, 3 x 3 and 1 x 1 convolutions, and the shortcut around them."""
 
     expansion = 4
 
@@ -51,7 +51,7 @@ class Bottleneck(nn.Module):
         self.downsample = shortcut(inputs, 4 * width, body, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, 4 width, H/stride, W/stride) of (B, C, H, W)."""
+        """Return (B, 4 width, H/stride, W/stride) for (B, C, H, W)."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (B, width, H, W)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)  # (B, width, H/stride, W/stride)
         y = self.bn3(self.conv3(y))  # (B, 4 width, H/stride, W/stride)
@@ -59,7 +59,7 @@ class Bottleneck(nn.Module):
 
 
 def shortcut(inputs: int, outputs: int, body: Body, stride: int) -> nn.Module:
-    """Return the way around a block: nothing, or a 1 x 1 convolution where the shape changes."""
+    """Return the shortcut around a block: the identity, or a 1 x 1 convolution if the shape changes."""
     if stride == 1 and inputs == outputs:
         return nn.Identity()
     return nn.Sequential(conv(inputs, outputs, 1, bias=body.norm == "none", stride=stride), NORMS[body.norm](outputs))

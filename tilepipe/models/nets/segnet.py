@@ -1,4 +1,4 @@
-"""SegNet (Badrinarayanan, Kendall, Cipolla 2015, arXiv 1511.00561): the decoder knows where the maxima were, no more.
+"""SegNet (Badrinarayanan, Kendall, Cipolla 2015, arXiv 1511.00561): the decoder knows only where the maxima were.
 
 Shapes: B batch, H x W pixels (multiples of S = 2 ** depth), w = width; level l has H/2^l x W/2^l pixels.
 """
@@ -14,11 +14,11 @@ from tilepipe.models.nets.upsample import unpool
 
 
 class SegNetArch(Blocks):
-    """Parameters of `SegNet`: subsampling is by maxima, and up-sampling puts them back."""
+    """Parameters of `SegNet`: subsampling takes maxima, and up-sampling puts the maxima back."""
 
 
 class SegNet(Network):
-    """(B, bands, H, W) float -> logits (B, classes, H, W). Keywords as in `SegNetArch`; raises `ModelError`."""
+    """Maps (B, bands, H, W) float to logits (B, classes, H, W); takes `SegNetArch`'s keywords. Raises `ModelError`."""
 
     Arch = SegNetArch
     arch: SegNetArch
@@ -34,7 +34,7 @@ class SegNet(Network):
         self.head = conv(widths[0], classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits. Raises `ModelError` when H or W is not a multiple of `stride`."""
+        """Return logits (B, classes, H, W). Raises `ModelError` if H or W is not a multiple of `stride`."""
         check_tile(x, self.bands, self.stride)
         places = []
         for block in self.encoder:

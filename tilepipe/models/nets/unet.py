@@ -21,7 +21,7 @@ class UNetArch(Body):
 
 
 class Level(nn.Module):
-    """One level of the decoder: up-sample, join the skip, block."""
+    """One level of the decoder: it up-samples, joins the skip and applies a block."""
 
     def __init__(self, inputs: int, skip: int, outputs: int, arch: UNetArch) -> None:
         super().__init__()
@@ -29,14 +29,14 @@ class Level(nn.Module):
         self.block = ConvBlock(self.up.out_channels + skip, outputs, arch)
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """Return (B, D, 2H, 2W) of (B, C, H, W) and the skip (B, S, 2H, 2W)."""
+        """Return (B, D, 2H, 2W) for (B, C, H, W) and the skip (B, S, 2H, 2W)."""
         x = self.up(x, skip)  # (B, C or D, 2H, 2W)
         joined: Tensor = self.block(x if skip is None else torch.cat((skip, x), 1))
         return joined
 
 
 class UNet(Network):
-    """(B, bands, H, W) float -> logits (B, classes, H, W). Keywords as in `UNetArch`; raises `ModelError`."""
+    """Maps (B, bands, H, W) float to logits (B, classes, H, W); takes `UNetArch`'s keywords. Raises `ModelError`."""
 
     Arch = UNetArch
     arch: UNetArch
@@ -55,7 +55,7 @@ class UNet(Network):
         self.head = conv(inputs, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits. Raises `ModelError` when H or W is not a multiple of `stride`."""
+        """Return logits (B, classes, H, W). Raises `ModelError` if H or W is not a multiple of `stride`."""
         check_tile(x, self.bands, self.stride)
         *skips, x = self.encoder(x)  # x (B, w 2^depth, H/S, W/S)
         for level in self.decoder:

@@ -13,7 +13,7 @@ from tilepipe.models.nets.layers import blur, conv
 
 
 class Upsample(nn.Module):
-    """Base: (B, C, H, W) and the skip -> (B, out_channels, 2H, 2W)."""
+    """Base of all up-sampling layers: they map (B, C, H, W) and the skip to (B, out_channels, 2H, 2W)."""
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Upsample(nn.Module):
 
 
 class Resize(Upsample):
-    """Nearest or bilinear resize, corners not aligned; with `outputs`, a 3 x 3 convolution behind it."""
+    """Nearest or bilinear resize, whose corners are not aligned; with `outputs`, a 3 x 3 convolution follows."""
 
     def __init__(self, inputs: int, mode: str, outputs: int | None = None) -> None:
         super().__init__(outputs or inputs)
@@ -66,22 +66,22 @@ class Shuffle(Upsample):
 
 
 class Unpool(Upsample):
-    """Max-unpooling (SegNet, Badrinarayanan 2015): values return to where the skip's maxima were, zero elsewhere."""
+    """Max-unpooling (SegNet, Badrinarayanan 2015): values return to the places of the skip's maxima; the rest is 0."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(outputs)
         self.conv: nn.Module = conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Return (B, D, 2H, 2W); the skip has D channels too."""
+        """Return (B, D, 2H, 2W); the skip too has D channels."""
         _, indices = F.max_pool2d(skip, 2, return_indices=True)
         return unpool(self.conv(x), indices)
 
 
 def unpool(x: Tensor, indices: Tensor) -> Tensor:
-    """Return (B, C, 2H, 2W): each value of `x` at the index of its maximum (from a 2 x 2 max-pooling), zero elsewhere.
+    """Return (B, C, 2H, 2W): each value of `x` lies at the index of its maximum (of a 2 x 2 max-pooling), else 0.
 
-    Written as a scatter because `max_unpool2d` refuses to run in torch's deterministic mode.
+    It is written as a scatter because `max_unpool2d` refuses to run in torch's deterministic mode.
     """
     batch, channels, height, width = x.shape
     flat = x.new_zeros(batch, channels, 4 * height * width)
@@ -91,12 +91,12 @@ def unpool(x: Tensor, indices: Tensor) -> Tensor:
 
 @torch.no_grad()
 def icnr_(weight: Tensor) -> None:
-    """Make the 4 sub-kernels of each output channel equal, in place (Aitken 2017): no checkerboard at the start."""
+    """Make the 4 sub-kernels of each output channel equal, in place, so that no checkerboard starts (Aitken 2017)."""
     weight.copy_(weight[::4].repeat_interleave(4, 0))
 
 
 def upsample(kind: str, inputs: int, outputs: int) -> Upsample:
-    """Return the layer of that kind; see `arch.Up`. Plain resizing keeps `inputs` channels, see `out_channels`."""
+    """Return the layer of a `kind` in `arch.Up`. Plain resizing keeps `inputs` channels, see `out_channels`."""
     if kind in ("nearest", "bilinear"):
         return Resize(inputs, kind)
     if kind.endswith("_conv"):

@@ -28,7 +28,7 @@ ARCHITECTURES: dict[str, type[Network]] = {
 def describe(module: nn.Module) -> JSON:
     """Return the `arch` that `build` needs to make this network again: its name and every parameter.
 
-    Raises `ModelError` when the network is none of ours.
+    Raises `ModelError` if the network is none of ours.
     """
     for name, kind in ARCHITECTURES.items():
         if isinstance(module, kind):
@@ -37,10 +37,10 @@ def describe(module: nn.Module) -> JSON:
 
 
 def build(arch: Mapping[str, object], bands: int, classes: int) -> Network:
-    """Return a new network, random weights, from a card's `arch` such as {"name": "unet", "width": 16}.
+    """Return a new network with random weights from a card's `arch`, such as {"name": "unet", "width": 16}.
 
     It maps (B, bands, H, W) float to logits (B, classes, H, W) and has `stride`, the total stride S.
-    Raises `ModelError` naming the nearest where a name or a value is unknown.
+    Raises `ModelError` that names the nearest known name or value if one is unknown.
     """
     parameters = dict(arch)
     name = str(parameters.pop("name", ""))

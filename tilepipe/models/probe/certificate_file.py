@@ -1,4 +1,4 @@
-"""certificate.json of a model directory: the probe of its network, bound to the weights and to the procedure."""
+"""certificate.json of a model directory holds the probe of its network, bound to the weights and the procedure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FORMAT = 1
 
 
 def certificate_text(found: Probe, weights: str, bands: int) -> str:
-    """Return the text of certificate.json; `weights` is `network_sha256` of what was measured.
+    """Return the text of certificate.json; `weights` is `network_sha256` of the network that was measured.
 
-    The seconds that it took are left out, so that the same network gives the same file.
+    The seconds that the probe took are left out, so that the same network gives the same file.
     """
     import torch
 
@@ -38,9 +38,9 @@ def certificate_text(found: Probe, weights: str, bands: int) -> str:
 
 
 def certified(model: Model) -> Probe | None:
-    """Return what the model's certificate says; None if there is none, or it is damaged or of something else.
+    """Return the probe in the model's certificate; None if there is none, or it is damaged or of another network.
 
-    It is bound to layers and weights, so it says nothing of a network with code that is not of a known package.
+    A certificate is bound to layers and weights, so it says nothing of a network with code of an unknown package.
     """
     with suppress(ValueError, KeyError, TypeError, AttributeError, StorageError):
         values = json_of(model.certificate or "")
@@ -52,7 +52,7 @@ def certified(model: Model) -> Probe | None:
 
 
 def _is_of(weights: str, model: Model) -> bool:
-    """Return whether a certificate of these weights is of this model, whose layers are of known packages."""
+    """Return whether a certificate of these weights is the model's, and the model's layers are of known packages."""
     if model.facts is not None:
         return weights == model.facts.network
     from tilepipe.models.contents import Contents, network_sha256
@@ -61,7 +61,7 @@ def _is_of(weights: str, model: Model) -> bool:
 
 
 def known_probe(model: Model, listener: Listener = silent) -> Probe:
-    """Return what the certificate says, or what is measured, once for the same weights; raises what that raises."""
+    """Return the certificate's probe, or measure it once for the same weights. Raises the errors of `probe_once`."""
     if found := certified(model):
         return found
     from tilepipe.models.probe.procedure import probe_once
@@ -70,10 +70,10 @@ def known_probe(model: Model, listener: Listener = silent) -> Probe:
 
 
 def with_certificate(model: Model) -> Model:
-    """Return the model with a certificate that holds, measured where there is none; without where it cannot be."""
+    """Return the model with a valid certificate, measured if there is none; without one if measuring fails."""
     try:
         found = known_probe(model)
-    except Exception:  # a model that cannot be measured, for whatever reason: planning says it
+    except Exception:  # planning says why a model cannot be measured
         return replace(model, certificate=None)
     from tilepipe.models.contents import network_sha256
 

@@ -1,7 +1,7 @@
-"""Which operations make a model global: watch every torch function of one forward pass while part of the input is NaN.
+"""Global layers are found by watching every torch function of a forward pass while part of the input is NaN.
 
-An operation that turns partly NaN into all NaN in an input wide enough mixes the whole image; the layer it runs in is
-known from hooks. So functional code is found like modules are, and a global layer needs no entry in a list of classes.
+An operation that turns partly NaN into all NaN in an input wide enough mixes the whole image. Hooks tell the layer that
+the operation runs in. So functional code is found like modules are, and no list of global classes is needed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ POOLS = (
 ATTENTION = ("softmax", "scaled_dot_product_attention", "multi_head_attention_forward", "matmul", "bmm", "einsum")
 KINDS = NORMS | dict.fromkeys(POOLS, "image pooling") | dict.fromkeys(ATTENTION, "attention")
 FREEZABLE = {*NORMS.values(), "image pooling", "squeeze-excite"}
-"""Kinds that know a tile by a few numbers per channel only."""
+"""Kinds of operations that use only a few numbers per channel of a tile."""
 SPATIAL = {"conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d"}
 _CHEAP = {"__get__", "size", "dim", "is_contiguous", "_set_grad_enabled", "is_floating_point"}
 Key = tuple[str, str]
@@ -35,20 +35,20 @@ Seen = tuple[torch.Size, int, int]  # shape, NaN elements, elements of one input
 
 @dataclass
 class Findings:
-    """What one or more watched passes showed; keys are (layer, torch function)."""
+    """Findings of one or more watched passes; keys are (layer, torch function)."""
 
     global_ops: dict[Key, str] = field(default_factory=dict)
     """Kind of each operation that is global for certain."""
     wide_ops: dict[Key, str] = field(default_factory=dict)
     """Operations that covered the watched input but may be local in a wider one."""
     unsteady: dict[Key, str] = field(default_factory=dict)
-    """Batch norm and dropout in training mode."""
+    """Batch norm and dropout that are in training mode."""
     swallowed: dict[Key, str] = field(default_factory=dict)
     """Operations that replace NaN by numbers."""
 
     @property
     def freezable(self) -> bool:
-        """True where every global operation is a normalisation or a pooling to one value per channel."""
+        """Whether every global operation is a normalisation or a pooling to one value per channel."""
         return bool(self.global_ops) and set(self.global_ops.values()) <= FREEZABLE
 
 
@@ -88,7 +88,7 @@ class Watch(Located):
         super().__init__(modules)
         self.findings = Findings()
         self.side = 3, False
-        """Axis along which part of the input is NaN, and whether that is its far end."""
+        """Axis along which part of the input is NaN, and whether the NaN part is at the far end."""
         self._pooled: Key | None = None
 
     def made(self, call: Call) -> object:
@@ -109,7 +109,7 @@ class Watch(Located):
         before = call.arguments[0].clone() if key[1] in NORMS else None
         out = call()
         kind = self._judge_spread(key, inputs, out)
-        if kind in NORMS.values():  # a stand-in that keeps the halves apart, so that later layers can be judged too
+        if kind in NORMS.values():  # the stand-in keeps the halves apart, so that later layers can be judged too
             return before
         if key[1] in SPATIAL and torch.is_tensor(out):
             return self._narrowed(out)
@@ -141,7 +141,7 @@ class Watch(Located):
                 self.findings.global_ops[key] = "adaptive pooling"
 
     def _judge_spread(self, key: Key, inputs: list[Seen], out: object) -> str:
-        """Return the kind of the operation at hand where it is global for certain, else ''."""
+        """Return the kind of the operation at hand if it is global for certain, else ''."""
         tainted = [seen for seen in inputs if seen[1]]
         part = all(count < 0.6 * size for _, count, size in tainted)
         kind = ""
@@ -163,7 +163,7 @@ class Watch(Located):
 
 
 class FixGlobals(Located):
-    """Runs a model with local stand-ins: norms pass their input on, pooled values are one, corners are not aligned."""
+    """Runs a model with local stand-ins: norms return their input, pooled values are 1, corners are not aligned."""
 
     def __init__(self, modules: tuple[nn.Module, ...], findings: Findings) -> None:
         super().__init__(modules)
@@ -184,7 +184,7 @@ class FixGlobals(Located):
 
 
 def watch(subject: Subject) -> Findings:
-    """Watch four passes, NaN in the quarter of the input at each side in turn, and return what was found."""
+    """Watch four passes, each with NaN in the quarter of the input at one side, and return the findings."""
     mode = Watch(subject.modules)
     watched = subject.under(lambda: mode)
     short, long = subject.quantum, 4 * subject.quantum
@@ -200,7 +200,7 @@ def watch(subject: Subject) -> Findings:
 
 
 def _mixed(inputs: list[Seen]) -> bool:
-    """True where one input is all NaN and another partly: a pooled value meets the features again."""
+    """Return whether one input is all NaN and another partly NaN: a pooled value meets the features again."""
     return any(0 < count == size for _, count, size in inputs) and any(0 < count < size for _, count, size in inputs)
 
 

@@ -1,4 +1,4 @@
-"""Probes kept in a directory, one JSON file each, named by everything that the result depends on."""
+"""Probes are kept in a directory, one JSON file each, whose name is a hash of all that the result depends on."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tilepipe.models.probe.result import Probe
 if TYPE_CHECKING:
     from torch import nn
 
-VERSION = 2  # of the procedure; raise it when results change
+VERSION = 2  # version of the procedure; raise it when results change
 OTHERS = {"segmentation_models_pytorch", "timm"}
 
 
 def cache_key(module: nn.Module, bands: int, declared: int | None) -> str | None:
     """Return a sha256 of a module's identity, the code of its layers and the versions of procedure and packages.
 
-    None if it has no identity that another call could meet: nothing is kept of a module whose answers change.
+    The result is None if the module has no identity: no probe is kept of a module whose answers change.
     """
     import torch
 
@@ -46,14 +46,14 @@ def cache_key(module: nn.Module, bands: int, declared: int | None) -> str | None
 
 @functools.cache
 def _code(kind: type) -> bytes:
-    """Return the text of a class; empty where there is none. Parsing its file takes longer than hashing weights."""
+    """Return the source text of a class; empty if there is none. Parsing its file takes longer than hashing weights."""
     with contextlib.suppress(OSError, TypeError):
         return inspect.getsource(kind).encode()
     return b""
 
 
 def recall(directory: Path, key: str) -> Probe | None:
-    """Return the probe kept under `key`; None if there is none or it cannot be read."""
+    """Return the probe kept under `key`; None if there is none or its file cannot be read."""
     text = storage.recall(_name(key), directory)
     with contextlib.suppress(StorageError):
         return None if text is None else Probe.from_json(text)
@@ -61,7 +61,7 @@ def recall(directory: Path, key: str) -> Probe | None:
 
 
 def keep(directory: Path, key: str, probe: Probe) -> None:
-    """Keep a probe."""
+    """Keep a probe under `key`."""
     storage.keep(_name(key), probe.to_json(), directory)
 
 

@@ -1,4 +1,4 @@
-"""The probe's steps in order, and its fields from what they found."""
+"""The probe's steps run in order, and their findings become the fields of a `Probe`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SEEN: dict[str, Probe] = {}
 
 
 def run_probe(forward: object, bands: int, declared: int | None, cache: Path | None) -> Probe:
-    """See `tilepipe.models.probe.procedure.probe`."""
+    """Return the probe of `forward`; see `probe`."""
     module = forward if isinstance(forward, nn.Module) else getattr(forward, "module", None)
     if cache is None or not isinstance(module, nn.Module):
         return _run(forward, bands, declared)
@@ -39,8 +39,8 @@ def run_probe(forward: object, bands: int, declared: int | None, cache: Path | N
 def probe_once(module: nn.Module, bands: int, declared: int | None, listener: Listener = silent) -> Probe:
     """Return the probe of a module, measured once while it is the same: its weights, its settings and its answers.
 
-    Kept in this process and in the cache directory; not where the module's answers do not repeat. The listener hears
-    that something is measured, before it is.
+    The probe is kept in this process and in the cache directory, unless the module's answers do not repeat. The
+    listener is told before the measuring begins.
     """
     key = cache_key(module, bands, declared)
     if key in _SEEN:
@@ -57,7 +57,7 @@ def probe_once(module: nn.Module, bands: int, declared: int | None, listener: Li
 
 
 def _kept(key: str | None, directory: Path | None, measured: Callable[[], Probe]) -> Probe:
-    """Return the probe kept under a key; where there is none, measure and keep it."""
+    """Return the probe kept under a key; if there is none, measure and keep it."""
     if key is None or directory is None:
         return measured()
     found = recall(directory, key)
@@ -77,7 +77,7 @@ def _run(forward: object, bands: int, declared: int | None) -> Probe:
 
 
 def _local(subject: Subject, findings: Findings, declared: int | None) -> JSON:
-    """Fields of a probe for a model in which no operation is global for certain; measuring decides."""
+    """Return the fields of a probe for a model without an operation that is global for certain; measuring decides."""
     many = subject.black_box or bool(findings.swallowed)
     measured = measure(subject, declared, many)
     named = findings.wide_ops if measured.reach is None else {}
@@ -91,9 +91,9 @@ def _local(subject: Subject, findings: Findings, declared: int | None) -> JSON:
 
 
 def _global(subject: Subject, findings: Findings, declared: int | None) -> JSON:
-    """Fields of a probe for a global model: stride and reach of the rest, with the global operations held fixed."""
+    """Return the fields of a probe for a global model: stride and reach while its global operations are held fixed."""
     if "attention" in findings.global_ops.values():
-        measured = Measured(declared, None, 0, 0)  # no local stand-in
+        measured = Measured(declared, None, 0, 0)  # these operations have no local stand-in
     else:
         frozen = subject.under(lambda: FixGlobals(subject.modules, findings))
         measured = measure(frozen, declared, bool(findings.swallowed))
@@ -136,7 +136,7 @@ class HasModule(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """(B, bands, H, W) float32 to (B, classes, H, W) logits."""
+        """Network from (B, bands, H, W) float32 to logits (B, classes, H, W)."""
 
 
 @public
@@ -154,16 +154,16 @@ def probe(
     Args:
         forward: A `Model`, a torch module, or a function. It maps (B, bands, H, W) float32 to (B, classes, H, W). A
             function is called as it is, with tensors on the CPU.
-        bands: Bands that are read; those of the card if `forward` is a `Model`.
+        bands: Number of bands that are read; the card's number if `forward` is a `Model`.
         declared_stride: Total stride in pixels that the card says. The result is a multiple of it.
-        cache: A directory that keeps the results of modules. Results of functions are not kept.
+        cache: Directory that keeps the results of modules. Results of functions are not kept.
 
     Returns:
         Stride and reach in pixels. `reach` is None if no context is enough.
 
     Raises:
-        ModelError: The model is random, keeps state, is in training mode, depends on the other tiles of a batch, gives
-            NaN, or its output has another height and width than its input.
+        ModelError: The model is random, keeps state, is in training mode, depends on the other tiles of a batch, or
+            gives NaN; or its output has another height or width than its input.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""What a probe found: `Sides` and `Probe`, frozen values with a JSON round trip. Knows nothing of torch."""
+"""Results of a probe: frozen values that are written as JSON and read again. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tilepipe.text import JSON, json_of
 
 
 class ProbeError(ModelError):
-    """The model takes none of the inputs that measuring needs; nothing is said about it."""
+    """The model takes none of the inputs that measuring needs, so the probe says nothing about it."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Probe:
     """Total stride S in pixels: f(shift(x, S)) = shift(f(x), S) away from borders. None if no shift up to 384 px has
     this property."""
     reach: Sides | None
-    """How far an input pixel can influence an output pixel, in pixels per side. None if this is not bounded, or if
-    `stride` is None."""
+    """Distance over which an input pixel can influence an output pixel, in pixels per side. None if the distance is not
+    bounded, or if `stride` is None."""
     global_layers: tuple[tuple[str, str], ...] = ()
     """(layer, kind) of every operation that makes the model global, e.g. ('enc2.norm', 'instance norm').
     The layer is '' for code outside a named module. Empty for a local model."""
@@ -35,7 +35,7 @@ class Probe:
     seconds: float = 0.0
     """Time that the probe took, in seconds."""
     evidence: JSON = field(default_factory=dict)
-    """How it was measured: precision, input sizes, draws; JSON types only."""
+    """Details of the measurement: precision, input sizes, draws; JSON types only."""
 
     @property
     def local(self) -> bool:
@@ -67,7 +67,7 @@ class Probe:
 
     @classmethod
     def from_json(cls, text: str, name: str = "probe") -> Probe:
-        """Parse `to_json`'s text; `name` is what an error calls it. Raises `StorageError` if it is no probe."""
+        """Parse the text of `to_json`; errors call it `name`. Raises `StorageError` if the text is no probe."""
         try:
             fields = json_of(text)
             for side in ("reach", "frozen_reach"):

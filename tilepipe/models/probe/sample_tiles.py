@@ -1,4 +1,4 @@
-"""Tiles made up for a model: as ordinary as an image's, where no image is at hand."""
+"""Made-up tiles stand in for an image's tiles if no image is at hand."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tilepipe.arrays import Pixels
 from tilepipe.models.card import ModelCard
 
 COARSE = 16
-"""Pixels of a side of the patches in the tiles; noise lies over them."""
+"""Side in pixels of the patches in the tiles; noise lies over the patches."""
 
 
 def made_up_tiles(card: ModelCard, count: int, tile: tuple[int, int], dtype: str) -> Pixels:
-    """Return (count, bands, *tile) pixels: patches with edges, noise, the card's mean and spread, the type's range."""
+    """Return pixels (count, bands, *tile): patches and noise with the card's mean and spread, in the type's range."""
     kind, random = np.dtype(dtype), np.random.default_rng(0)
     shape = count, card.bands, *tile
     patches = random.standard_normal((*shape[:2], *(math.ceil(side / COARSE) for side in tile)))

@@ -1,4 +1,4 @@
-"""Models that no tiling can make right: random, stateful, in training mode, dependent on the batch, or giving NaN."""
+"""Models are refused that no tiling can make right: random, stateful, training, batch-dependent, or giving NaN."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tilepipe.models.probe.sample_tiles import made_up_tiles
 from tilepipe.models.probe.subject import Subject
 
 CALLS = 4
-"""How often a tile is asked for."""
+"""Number of times that the model is called on a tile."""
 SIDE = 64
-"""Pixels at least per side of the tile that a model is tried on where it cannot be measured and its card names none."""
+"""Least side in pixels of the tile that a model is tried on if it cannot be measured and its card names no tile."""
 
 
 def refuse_unsteady(subject: Subject, findings: Findings) -> None:
-    """Raise `ModelError` if the same pixels may get another answer in another call or another batch."""
+    """Raise `ModelError` if the same pixels may get a different answer in another call or another batch."""
     if findings.unsteady:
         (layer, function), kind = next(iter(findings.unsteady.items()))
         others = len(findings.unsteady) - 1
@@ -34,7 +34,7 @@ def refuse_unsteady(subject: Subject, findings: Findings) -> None:
     x, other = (noise.to(subject.dtype) for noise in (x, other))  # in fp32, rounding differs from batch to batch
     try:
         beside = subject(torch.cat((x, other)))
-    except Exception as error:  # whatever a stranger's model raises
+    except Exception as error:  # an unknown model may raise anything
         raise ModelError(f"the model takes one tile but not a batch of two ({type(error).__name__}: {error})") from None
     _refuse_mixed(beside, subject(x))
 
@@ -42,7 +42,7 @@ def refuse_unsteady(subject: Subject, findings: Findings) -> None:
 def refuse_on_tiles(model: Model) -> None:
     """Raise `ModelError` if a model that cannot be measured is unsteady, or gives NaN, on two ordinary tiles.
 
-    Nothing is said of a model that does not take them: it may need tiles of another size.
+    A model that does not take these tiles is not judged: it may need tiles of another size.
     """
     card = model.card
     side = -(-(card.tile or SIDE) // card.stride) * card.stride
@@ -61,11 +61,11 @@ def refuse_on_tiles(model: Model) -> None:
 
 
 def _answers(model: Model, batches: list[Tensor]) -> list[Tensor]:
-    """Return the model's answers; none where it does not take such batches."""
+    """Return the model's answers; an empty list if it does not take such batches."""
     try:
         with torch.no_grad():
             return [model.module(batch.clone()) for batch in batches]  # a network may change its input in place
-    except Exception:  # whatever a stranger's module raises
+    except Exception:  # an unknown module may raise anything
         return []
 
 
@@ -80,7 +80,7 @@ def _refuse_random(answers: list[Tensor]) -> None:
 
 
 def _refuse_mixed(beside: Tensor, alone: Tensor) -> None:
-    """Raise `ModelError` if the first of a batch has another answer than alone."""
+    """Raise `ModelError` if the first tile has another answer in a batch than alone."""
     if _gap(beside[:1], alone) > 1e-4:
         raise ModelError(
             "the model's answer for a tile depends on the other tiles of the batch (batch statistics?). "

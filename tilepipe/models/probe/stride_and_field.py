@@ -1,8 +1,8 @@
-"""Total stride and reach, measured on a model that is taken as a black box.
+"""Total stride and reach are measured on a model that is taken as a black box.
 
-Stride: shifted inputs give shifted outputs, compared in fp64 away from borders. Reach: half of a strip becomes NaN (or
-other numbers); the farthest kept column that notices is the reach. Size: a longer strip has the same answer where both
-borders are far. Both axes; strips, so that it takes seconds.
+Stride: shifted inputs must give shifted outputs; they are compared in fp64 away from borders. Reach: half of a strip
+becomes NaN (or other numbers); the reach is the distance of the farthest kept column that changes. Size: a longer strip
+must have the same answer wherever both borders are far. Both axes are measured. Strips keep the time to seconds.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor
 from tilepipe.box import Sides
 from tilepipe.models.probe.subject import Subject
 
-LARGEST_INPUT = 8192  # px; a model that reaches across half of it is called global
-LARGEST_STRIDE = 384  # px; every power of two to 128 and three times it
-PATIENCE = 60.0  # s of processor time, whatever else runs, that one more doubling of the input may take
+LARGEST_INPUT = 8192  # px; a model that reaches across half of this is called global
+LARGEST_STRIDE = 384  # px; every power of two up to 128, and three times each, is tried
+PATIENCE = 60.0  # s of processor time that one more doubling of the input may take, whatever else runs
 LONGER = (1, 3, 10)  # quanta that a strip is made longer by, to see whether its size alone changes answers
-TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-10}  # of an output's spread; fp32 first, a cheap no
+TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-10}  # parts of an output's spread; fp32 cheaply says no first
 AXES = (3, 2)  # columns, rows of (B, C, H, W)
 Fill = Callable[[Tensor], Tensor]
 
@@ -37,15 +37,15 @@ class Measured:
     side: int
     """Length of the longest strip in pixels."""
     draws: int
-    """Replacements tried per side."""
+    """Number of replacements that were tried per side."""
     note: str = ""
-    """Why there is no reach or no stride; '' otherwise."""
+    """Reason why there is no reach or no stride; '' otherwise."""
     at_least: int | None = None
-    """What is known of the reach where measuring it would have taken too long."""
+    """Lower bound of the reach in pixels if measuring it would have taken too long."""
 
 
 def measure(subject: Subject, declared: int | None, many: bool) -> Measured:
-    """Measure stride, then reach at cuts that are multiples of it.
+    """Measure the stride, then the reach at cuts that are multiples of the stride.
 
     `many` adds finite draws, for models that may hide NaN.
     """
@@ -90,7 +90,7 @@ def rough_reach(subject: Subject) -> tuple[int | None, int]:
 def reach(subject: Subject, stride: int, rough: int, many: bool) -> tuple[Sides, int, int]:
     """Return the largest reach per side over all draws, the strip's length and the number of draws.
 
-    Draws differ in height, phase of the cut and what replaces the half plane: NaN, or noise large enough not to decay.
+    Draws differ in height, phase of the cut and in the values that replace the half plane: NaN, or strong noise.
     """
     quantum = math.lcm(subject.quantum, stride)
     half = -(-(rough + 2 * stride) // quantum) * quantum
@@ -106,13 +106,13 @@ def reach(subject: Subject, stride: int, rough: int, many: bool) -> tuple[Sides,
 
 
 def total_stride(subject: Subject, rough: int | None, declared: int | None) -> int | None:
-    """Return the smallest S that both axes are equivariant to, a multiple of `declared`; None if there is none."""
+    """Return the smallest multiple of `declared` by which shifts shift the output, in both axes; None if none does."""
     margin = 4 * subject.quantum - 64 if rough is None else rough
     divisors = {n for base in (LARGEST_STRIDE, declared or 1) for n in range(1, base + 1) if base % n == 0}
     small = sorted(n for n in divisors if n <= 64)
     large = sorted(n for n in divisors if n > 64)
     odd = [n for n in range(5, 65) if n not in divisors]
-    stride = declared or 1  # tried first: where it holds, no smaller one matters
+    stride = declared or 1  # this is tried first: if it holds, no smaller stride matters
     for axis in AXES:
         found = _first_shift(subject, axis, margin, [stride, *small]) or _first_shift(subject, axis, margin, large)
         found = found or _first_shift(subject, axis, margin, odd)
@@ -124,9 +124,9 @@ def total_stride(subject: Subject, rough: int | None, declared: int | None) -> i
 
 
 def _footprint_moves(subject: Subject, rough: int, shift: int) -> bool:
-    """Return whether one NaN line, moved by `shift`, spoils the same lines moved by it.
+    """Return whether the lines that one NaN line spoils move by `shift` if the NaN line does.
 
-    Says nothing about values, but sees levels whose values are too weak to be seen, as in untrained deep networks.
+    This says nothing about values, but it sees levels whose values are too weak, as in untrained deep networks.
     """
     half = -(-(rough + 2 * shift + 8) // subject.quantum) * subject.quantum
 
@@ -142,7 +142,7 @@ def _footprint_moves(subject: Subject, rough: int, shift: int) -> bool:
 def _first_shift(subject: Subject, axis: int, margin: int, candidates: list[int]) -> int:
     """Return the first s with f(x[s : s + N]) equal to f(x[0 : N]) shifted by s, `margin` away from borders; 0 if none.
 
-    fp32 first, a cheap no; then the model's best type. At least 64 columns are compared.
+    fp32 is tried first, as it says no cheaply; then the model's best type. At least 64 columns are compared.
     """
     longest = max(candidates)
     side = -(-(2 * margin + longest + 64) // subject.quantum) * subject.quantum
@@ -162,8 +162,8 @@ def _first_shift(subject: Subject, axis: int, margin: int, candidates: list[int]
 
 
 def _grows(subject: Subject, axis: int, stride: int, sides: Sides) -> bool:
-    """Return whether a longer strip has another answer where no border is within reach: a model that resizes its input
-    to a fixed size, or does something else above a size. One more quantum is as much as the shortest strip keeps."""
+    """Return whether a longer strip has another answer at places where no border is within reach. Such a model resizes
+    its input to a fixed size, or changes above a size. One more quantum is as much as the shortest strip keeps."""
     quantum = math.lcm(subject.quantum, stride)
     before, after = (sides.left, sides.right) if axis == 3 else (sides.top, sides.bottom)
     short = -(-(before + after + 1) // quantum) * quantum
@@ -174,7 +174,7 @@ def _grows(subject: Subject, axis: int, stride: int, sides: Sides) -> bool:
     def inner(x: Tensor, length: int) -> Tensor:
         return subject(x.narrow(axis, 0, length).contiguous()).narrow(axis, before, kept).double()
 
-    rounded = {torch.float32: 1e-4}  # another length may be summed in another order
+    rounded = {torch.float32: 1e-4}  # a strip of another length may be summed in another order
     for dtype, tolerance in (TOLERANCES if subject.dtype == torch.float64 else rounded).items():
         x = subject.noise(*shape, dtype)
         y = inner(x, short)
@@ -185,7 +185,7 @@ def _grows(subject: Subject, axis: int, stride: int, sides: Sides) -> bool:
 
 
 def _both(subject: Subject, axis: int, rows: int, half: int, fill: Fill, moved: int = 0) -> tuple[int, int]:
-    """Return how many kept lines notice that the part (before, after) the cut at `half + moved` was replaced."""
+    """Return how many kept lines change if the part (before, after) the cut at `half + moved` is replaced."""
     shape = (rows, 2 * half) if axis == 3 else (2 * half, rows)
     x = subject.noise(*shape, seed=moved + 1)
     y, cut = subject(x), half + moved

@@ -1,4 +1,4 @@
-"""Subject: a model as the probe calls it: fixed shape rules, no gradients, on the CPU, never the caller's own."""
+"""Subject: the probe's own copy of a model, called on the CPU, without gradients and with fixed shape rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tilepipe.models.probe.result import ProbeError
 from tilepipe.models.torch_calls import Call, Calls
 
 Forward = Callable[[Tensor], Tensor]
-LARGEST = 1 << 27  # values of an input; what would need more is not measured
+LARGEST = 1 << 27  # values of an input; a model that would need more is not measured
 QUANTA = (96, 384)  # px; input sizes are multiples of 96 = 2^5 * 3, or of 384 = 2^7 * 3 for a model that refuses
 
 
@@ -26,7 +26,7 @@ class ZeroTaps(Calls):
     """Keeps NaN from passing through interpolation weights that are zero (odd factors): 0 * NaN is no influence."""
 
     def made(self, call: Call) -> object:
-        """Make the call; repair the output of `interpolate` if its input holds NaN."""
+        """Make the call, and repair the output of `interpolate` if its input holds NaN."""
         out = call()
         resize = nn.functional.interpolate
         if call.function is not resize or not torch.is_tensor(call.arguments[0]) or not out.isnan().any():
@@ -41,20 +41,20 @@ class Subject:
     """A model under the probe: `subject(x)` maps (B, bands, H, W) to (B, K, H, W), H and W multiples of `quantum`."""
 
     forward: Forward
-    """The model in fp32; a private copy where it is a module."""
+    """The model in fp32; a private copy if the model is a module."""
     forward64: Forward | None
-    """The same in fp64, None if the model does not take it."""
+    """The model in fp64; None if the model does not take fp64."""
     black_box: bool
-    """True for a plain callable: no layers to name."""
+    """Whether the model is a plain callable without layers that have names."""
     bands: int
-    """Bands of the input."""
+    """Number of bands of the input."""
     quantum: int
-    """Input sizes are multiples of this."""
+    """Number of pixels that height and width of inputs are multiples of."""
     mode: Callable[[], TorchFunctionMode] | None = None
-    """Makes the function mode that every call runs under, e.g. to hold statistics fixed."""
+    """Function that makes the function mode for every call, e.g. to hold statistics fixed."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the model's output, same height and width as `x`. Raises `ModelError` for any other shape."""
+        """Return the model's output, which has the height and width of `x`. Raises `ModelError` for any other shape."""
         forward = self.forward64 if x.dtype == torch.float64 and self.forward64 else self.forward
         with _quiet(self.mode):
             return _checked(forward(x.clone()), x)  # a network may change its input in place
@@ -87,7 +87,7 @@ class Subject:
 def adopt(model: object, bands: int, declared: int | None) -> Subject:
     """Make a subject of a module, a `Model` (its `module`) or any callable from tensor to tensor.
 
-    Raises `ProbeError` when it cannot be called on inputs whose sizes are multiples of 96 or 384 (and `declared`).
+    Raises `ProbeError` if the model takes no inputs whose sizes are multiples of 96 or 384 (and `declared`).
     """
     module = model if isinstance(model, nn.Module) else getattr(model, "module", None)
     if getattr(module, "output", None) == "labels":
@@ -109,7 +109,7 @@ def adopt(model: object, bands: int, declared: int | None) -> Subject:
             y = sized(sized.noise(quantum, quantum))
         except ModelError as error:
             problem = str(error)
-        except Exception as error:  # whatever a stranger's model raises
+        except Exception as error:  # an unknown model may raise anything
             problem = f"the model fails on a {quantum} x {quantum} input: {_first_line(error)}"
         else:
             _refuse_damaged(y)

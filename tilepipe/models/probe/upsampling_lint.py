@@ -1,11 +1,11 @@
-"""Checkerboard lint: what the up-sampling layers' weights alone say about checkerboard noise.
+"""Checkerboard lint: what the weights of up-sampling layers alone say about checkerboard noise.
 
-A layer that up-samples by s has s x s phases, one filter each. Two causes can be read from the weights:
-overlap, the most over the fewest kernel taps that reach an output pixel (Odena 2016), above 1 where the stride does
-not divide the kernel; and imbalance, how differently the phases answer a constant input: with D_ab the sum of the taps
-of phase (a, b), rms_ab |D_ab - mean D| / |mean D|; 0 rules a checkerboard out in flat areas (Sugawara 2018).
-An even kernel removes the first cause only: random weights of kernels 2, 3 and 4 have the same imbalance (measured in
-docs/decoders.md).
+A layer that up-samples by s has s x s phases, one filter each. Two causes can be read from the weights.
+Overlap is the most over the fewest kernel taps that reach an output pixel (Odena 2016). It is above 1 if the stride
+does not divide the kernel. Imbalance says how differently the phases answer a constant input: if D_ab is the sum of the
+taps of phase (a, b), it is rms_ab |D_ab - mean D| / |mean D|. 0 rules out a checkerboard in flat areas (Sugawara 2018).
+A kernel that the stride divides removes the first cause only: random weights of kernels 2, 3 and 4 have the same
+imbalance (measured in docs/decoders.md).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from tilepipe.models.nets.upsample import Shuffle
 
 TOLERANCE = 0.05
-"""Imbalance that is not worth a word."""
+"""Largest imbalance that is not reported."""
 ADVICE = "use resize-convolution, or a pixel shuffle with ICNR and blur"
-"""What starts without a checkerboard and keeps none."""
+"""Advice for a user: these layers start without a checkerboard and keep none."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Finding:
     kernel: int
     """Kernel size in pixels."""
     overlap: float
-    """Most over fewest taps per output pixel; 1 is even."""
+    """Ratio of the most to the fewest taps per output pixel; 1 is even."""
     imbalance: float
-    """Difference between the phases' answers to a constant; 0 is none, an untrained deconvolution has 1 to 2."""
+    """Difference between the phases' answers to a constant; 0 is none, and an untrained deconvolution has 1 to 2."""
     sentence: str
-    """What this means and what to do."""
+    """Sentence for people that says what the finding means and what to do."""
 
 
 def lint(module: nn.Module) -> list[Finding]:
@@ -60,26 +60,26 @@ def lint(module: nn.Module) -> list[Finding]:
 
 
 def deconv_gains(weight: Tensor, stride: int) -> Tensor:
-    """Return (stride**2, C, D): sums of taps per phase of a transposed convolution's weight (C, D, k, k)."""
+    """Return sums of taps (stride**2, C, D) per phase of a transposed convolution's weight (C, D, k, k)."""
     weight = weight.detach().double()
     return torch.stack([weight[..., a::stride, b::stride].sum((-2, -1)) for a in range(stride) for b in range(stride)])
 
 
 def shuffle_gains(weight: Tensor, factor: int) -> Tensor:
-    """Return (factor**2, D, C): sums of taps per phase of the weight (D factor**2, C, k, k) before a shuffle."""
+    """Return sums of taps (factor**2, D, C) per phase of the weight (D factor**2, C, k, k) before a shuffle."""
     sums = weight.detach().double().sum((-2, -1))  # (D factor**2, C)
     return sums.reshape(-1, factor**2, sums.shape[1]).transpose(0, 1)
 
 
 def imbalance(gains: Tensor) -> float:
-    """Return rms over phases of |D_ab - mean D| / |mean D| of gains (phases, ...), infinite where the mean is 0."""
+    """Return the rms over phases of |D_ab - mean D| / |mean D| of gains (phases, ...); infinite if the mean is 0."""
     mean = gains.mean(0)
     apart = (gains - mean).flatten(1).norm(dim=1)
     return float(apart.square().mean().sqrt() / mean.norm()) if apart.any() else 0.0
 
 
 def overlap_counts(kernel: int, stride: int) -> tuple[int, ...]:
-    """Return how many taps reach the output pixels of each of the stride x stride phases: 4, 2, 2, 1 for 3 and 2."""
+    """Return how many taps reach the output pixels of each phase: 4, 2, 2, 1 for a kernel of 3 and a stride of 2."""
     line = Counter(tap % stride for tap in range(kernel))
     return tuple(line[a] * line[b] for a in range(stride) for b in range(stride))
 
