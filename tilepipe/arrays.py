@@ -1,4 +1,4 @@
-"""What kinds of arrays there are: names for their types, from the image to the label map. Shapes are in docstrings."""
+"""This module names the types of arrays, from the image to the label map. The docstrings give the shapes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
-"""Numbers of whatever type: what a function hands on as it is."""
+"""An array with numbers of any type, which a function passes on unchanged."""
 Pixels: TypeAlias = NDArray[np.number]
-"""Of an image, in its own units: uint8, uint16, int16 or float32, (bands, height, width) if nothing else is said."""
+"""Pixels of an image in its own units: uint8, uint16, int16 or float32. The shape is (bands, height, width) if nothing
+else is said."""
 Labels: TypeAlias = NDArray[np.unsignedinteger]
-"""Classes by their number, uint8 or uint16, (height, width) if nothing else is said; the codes of a layer, uint8."""
+"""Labels are class numbers, uint8 or uint16; the codes of a layer are uint8. The shape is (height, width) if nothing
+else is said."""
 DType: TypeAlias = np.dtype[Any]
-"""The type of an array's numbers, known when an image or a model is opened."""
+"""Type of an array's numbers; it is known when an image or a model is opened."""
 Logits: TypeAlias = NDArray[np.floating]
-"""What a model answers, float32 or, in fp64, float64, (classes, height, width) if nothing else is said."""
+"""Output of a model: float32, or float64 in fp64. The shape is (classes, height, width) if nothing else is said."""

@@ -1,4 +1,5 @@
-"""Box: a half-open pixel rectangle, y before x everywhere. Sides: a width in pixels for each of its sides."""
+"""This module defines two types. A box is a half-open pixel rectangle, y before x. Sides are a width for each side
+(pixels)."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ class Box:
             )
 
     def _make_whole(self) -> None:
-        """Take whole numbers of numpy as Python's."""
+        """Turn whole numbers of numpy into Python's."""
         for name in ("y0", "x0", "y1", "x1"):
             try:
                 object.__setattr__(self, name, index(getattr(self, name)))
@@ -62,17 +63,17 @@ class Box:
 
     @property
     def height(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return self.y1 - self.y0
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Number of columns."""
         return self.x1 - self.x0
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Shape (height, width) in pixels."""
         return self.height, self.width
 
     @property
@@ -81,7 +82,7 @@ class Box:
         return self.height * self.width
 
     def __and__(self, other: Box) -> Box | None:
-        """Return the box that both cover, or None if they do not meet."""
+        """Return the box that both boxes cover, or None if they do not meet."""
         y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
         y1, x1 = min(self.y1, other.y1), min(self.x1, other.x1)
         return Box(y0, x0, y1, x1) if y0 < y1 and x0 < x1 else None
@@ -99,7 +100,8 @@ class Box:
         return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)
 
     def on_grid(self, shape: tuple[int, int], grid: tuple[int, int]) -> Box:
-        """Return the pixels that touch this box, of an image of `shape`, on another grid; both are (height, width)."""
+        """Return the pixels of `grid` that touch this box, which lies on a grid of `shape`; both are (height,
+        width)."""
         (full_height, full_width), (height, width) = shape, grid
         y0, x0 = self.y0 * height // full_height, self.x0 * width // full_width
         return Box(y0, x0, -(-self.y1 * height // full_height), -(-self.x1 * width // full_width))
@@ -112,22 +114,22 @@ class Box:
         )
 
     def to_list(self) -> list[int]:
-        """Return [y0, x0, y1, x1], as kept in JSON."""
+        """Return [y0, x0, y1, x1], the form used in JSON."""
         return [self.y0, self.x0, self.y1, self.x1]
 
 
 @dataclass(frozen=True)
 class Sides:
-    """One length per side of an output pixel, in pixels of the prediction grid, each at least 0."""
+    """The widths on the four sides of an output pixel, in pixels of the prediction grid, each at least 0."""
 
     top: int
-    """Towards smaller y."""
+    """Width towards smaller y."""
     bottom: int
-    """Towards larger y."""
+    """Width towards larger y."""
     left: int
-    """Towards smaller x."""
+    """Width towards smaller x."""
     right: int
-    """Towards larger x."""
+    """Width towards larger x."""
 
     def up_to(self, stride: int) -> Sides:
         """Return every side rounded up to a multiple of `stride`."""

@@ -1,4 +1,4 @@
-"""Every error a user can cause, and what the system and libraries raise in ordinary trouble as one of these.
+"""This module defines every error a user can cause, and turns ordinary errors of the system and libraries into these.
 
     TilepipeError                       exit code
     |-- UsageError       2   the question is wrong: a flag, a region, an output that exists
@@ -27,13 +27,13 @@ NO_MEMORY = (
     "can't allocate memory", "not enough memory", "out of memory", "unable to allocate", "failed to allocate memory",
     "bad_alloc", "status_alloc_failed",
 )  # fmt: skip
-"""How libraries that have no class for it say that memory ran out."""
+"""Phrases by which libraries without an error class for it say that memory ran out."""
 DEVICE_WORDS = ("cuda error", "cuda failure")
-"""How torch and onnxruntime say that a device failed; a process cannot use it any more then."""
+"""Phrases by which torch and onnxruntime say that a device failed; the process cannot use the device any more then."""
 DISK_WORDS = ("no space left", "failed to write", "write error", "error while writing", "disk full", "file too large")
-"""How GDAL and libtiff say that a disk is full."""
+"""Phrases by which GDAL and libtiff say that a disk is full."""
 NO_THREAD = ("can't start new thread", "resource temporarily unavailable")
-"""How Python and the system say that a limit on threads, processes or address space is reached."""
+"""Phrases by which Python and the system say that a limit on threads, processes or address space is reached."""
 ZERO_BYTE = ("null byte", "null character")
 KEPT = "what is done is kept, the same command goes on"
 FREE_SPACE = f"free some space or choose an output on another disk; {KEPT}"
@@ -53,7 +53,7 @@ SENTENCES = {
     errno.ENOTDIR: "{path} goes through a file as if it were a folder; check the path",
     errno.ENOENT: "{path} is not there ({said}); check the path",
 }
-"""What to say by error number."""
+"""Sentences of messages by error number."""
 
 
 class TilepipeError(Exception):
@@ -71,7 +71,7 @@ class TilepipeError(Exception):
     """
 
     exit_code = 1
-    """What the command line ends with."""
+    """Exit code of the command line for this error."""
 
 
 class UsageError(TilepipeError):
@@ -111,13 +111,13 @@ class LockedError(TilepipeError):
 
 
 def system_sentence(error: OSError, path: object = None) -> str:
-    """Return what the system says about a path, and what to do next."""
+    """Return a sentence with the system's error for a path, and what to do next."""
     where = str(path or error.filename or "the output")
     return SENTENCES.get(error.errno or 0, _OTHER).format(path=where, said=error.strerror or _line(error))
 
 
 def ordinary(error: BaseException) -> TilepipeError | None:
-    """Return the error of tilepipe that stands for an ordinary trouble; None for what is one already, or a bug."""
+    """Return the tilepipe error for an ordinary error; None if the error is already tilepipe's own, or a bug."""
     if isinstance(error, TilepipeError | BrokenPipeError):
         return None
     if isinstance(error, OSError) and error.errno not in (errno.ENOMEM, errno.EAGAIN):
@@ -166,7 +166,7 @@ def _line(error: BaseException) -> str:
 
 @contextmanager
 def as_errors() -> Iterator[None]:
-    """Turn ordinary trouble inside into `TilepipeError`."""
+    """Turn ordinary errors raised inside into `TilepipeError`."""
     try:
         yield
     except Exception as error:
@@ -177,7 +177,7 @@ def as_errors() -> Iterator[None]:
 
 
 def public(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a public function: every error of ordinary trouble is a `TilepipeError`."""
+    """Decorate a public function so that it raises every ordinary error as a `TilepipeError`."""
 
     @wraps(function)
     def safe(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""What a run says while it works; the command line turns events into bars, lines or JSON."""
+"""This module defines what a run reports while it works; the command line shows events as bars, lines or JSON."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Event:
     """One step of progress."""
 
     stage: str
-    """'plan', 'predict', 'export', 'publish', 'train' or 'done'."""
+    """Name of the stage: 'plan', 'predict', 'export', 'publish', 'train' or 'done'."""
     done: int = 0
-    """Units finished, counting those of an earlier run that is resumed."""
+    """Number of finished units, including units of an earlier run that is resumed."""
     total: int = 0
-    """Units in all; 0 when unknown."""
+    """Number of all units; 0 if it is unknown."""
     message: str = ""
-    """One sentence for people; may be empty."""
+    """Sentence for people; it may be empty."""
     data: JSON = field(default_factory=dict)
     """Figures for machines; JSON types only."""
 
@@ -28,4 +28,4 @@ Listener = Callable[[Event], None]
 
 
 def silent(event: Event) -> None:
-    """Listen to nothing."""
+    """Ignore the event."""

@@ -1,4 +1,4 @@
-"""Paths that a user names: no pipe or device is read as a file, and nothing is written over what is read."""
+"""This module checks paths that a user names: no pipe or device is read as a file, no output overwrites an input."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _KINDS = {
 
 
 def refuse_special(path: str | Path, error: type[TilepipeError] = InputError) -> None:
-    """Raise `error` where `path` is a pipe, a socket or a device; opening one could wait for ever.
+    """Raise `error` if `path` is a pipe, a socket or a device; opening one could wait for ever.
 
-    Nothing is opened. A path where nothing is passes: whoever opens it says so.
+    Nothing is opened. A path that does not exist passes, since opening it raises an error later.
     """
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
@@ -32,9 +32,9 @@ def refuse_special(path: str | Path, error: type[TilepipeError] = InputError) ->
 
 
 def refuse_inputs(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
-    """Raise `UsageError` if something that is written is read too, holds what is read, or lies inside it.
+    """Raise `UsageError` if an output is also an input, holds an input, or lies inside an input.
 
-    Links are followed, hard links and other spellings of a name are noticed.
+    Links are followed; hard links and other spellings of a name are recognised.
     """
     read = [Path(os.path.realpath(path)) for path in inputs]
     folders = {path for path in read if path.is_dir()}
@@ -51,7 +51,7 @@ def refuse_inputs(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -
 
 
 def work_directory(output: Path) -> Path:
-    """Return where the run of an output works: `.OUTPUT.tilepipe` beside it."""
+    """Return the work directory of an output's run: `.OUTPUT.tilepipe` beside the output."""
     return output.with_name(f".{output.name}{_WORK}")
 
 
@@ -63,7 +63,7 @@ def lock_of(output: Path) -> Path:
 def output_of_run(path: str | Path) -> Path | None:
     """Return the output of a run if `path` is its work directory or lies in it; None if it does not.
 
-    Only names are looked at.
+    Only names are compared; nothing is opened.
     """
     absolute = Path(os.path.abspath(path))
     for folder in (absolute, *absolute.parents):
@@ -74,7 +74,7 @@ def output_of_run(path: str | Path) -> Path | None:
 
 
 def labels_file(path: str | Path) -> Path:
-    """Return the output of a run if `path` is its work directory, else `path` as it is.
+    """Return the output of a run if `path` is the run's work directory, else `path` unchanged.
 
     Raises `InputError` if the run has not written its output.
     """
@@ -88,7 +88,7 @@ def labels_file(path: str | Path) -> Path:
 
 
 def files_in(path: str | Path) -> Iterator[Path]:
-    """Yield a file, or the files in a folder, where there is one of that name."""
+    """Yield the file `path`, or the files in the folder `path`; yield nothing if `path` does not exist."""
     if os.path.isdir(path):
         yield from (Path(entry.path) for entry in os.scandir(path))
     elif os.path.exists(path):

@@ -1,9 +1,10 @@
-"""Storage: small files kept safely. One guarantee for all of them.
+"""This module keeps small files safely, with one guarantee for all of them.
 
-A file is there whole or not at all (temporary name, fsync, rename, fsync of the folder), and what comes back is what
-was written: texts and lines carry a checksum, and one that does not match is as good as none. Logs are appended and
-fsynced; a line that a crash has torn, or that was damaged since, is left out and counted. Locks are per file and go
-with the process that holds them. What is kept between runs lies in one cache directory (`recall`, `keep`).
+A file exists whole or not at all (temporary name, fsync, rename, fsync of the folder). Reading returns exactly what was
+written: texts and lines have a checksum, and a text whose checksum does not match counts as missing. Logs are appended
+and fsynced; a line that a crash has torn, or that was damaged since, is left out and counted. A lock belongs to one
+file, and ends with the process that holds it. Files that are kept between runs lie in one cache directory (`recall`,
+`keep`).
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from tilepipe.errors import LockedError, StorageError, system_sentence
 from tilepipe.text import JSON
 
 CHECK = "check"
-"""Field of a JSON object that holds the checksum of the others."""
+"""Field of a JSON object that holds the checksum of the other fields."""
 DIGITS = 16
-"""Hexadecimal digits of a checksum."""
+"""Number of hexadecimal digits of a checksum."""
 
 
 def sealed(fields: Mapping[str, object]) -> JSON:
-    """Return JSON fields with their checksum as the last one."""
+    """Return JSON fields with their checksum as the last field."""
     plain = {name: value for name, value in fields.items() if name != CHECK}
     return {**plain, CHECK: _checksum(plain)}
 
 
 def unsealed(text: str | bytes) -> JSON | None:
-    """Return the fields of a JSON object that `sealed` made; None when they are not what was written."""
+    """Return the fields of a JSON object that `sealed` made; None if they are not as they were written."""
     try:
         fields = json.loads(text)
         check = fields.pop(CHECK)
@@ -51,12 +52,12 @@ def _checksum(fields: Mapping[str, object]) -> str:
 
 
 def write_json(path: Path, fields: Mapping[str, object]) -> None:
-    """Write JSON fields with their checksum, durably and at once. Raises `StorageError`."""
+    """Write JSON fields with their checksum, durably, whole or not at all. Raises `StorageError`."""
     write_durably(path, json.dumps(sealed(fields), indent=1) + "\n")
 
 
 def read_json(path: Path) -> JSON:
-    """Return what `write_json` wrote. Raises `StorageError` if it is missing or damaged."""
+    """Return the fields that `write_json` wrote. Raises `StorageError` if the file is missing or damaged."""
     try:
         found = unsealed(path.read_bytes())
     except OSError as error:
@@ -67,7 +68,7 @@ def read_json(path: Path) -> JSON:
 
 
 def append_line(path: Path, fields: Mapping[str, object]) -> None:
-    """Add a line with its checksum and make it durable; a torn line before it is left alone. Raises `StorageError`."""
+    """Add a line with its checksum and make it durable; a torn line before it stays as it is. Raises `StorageError`."""
     with storage_errors(path):
         created = not path.exists()
         with path.open("ab+") as file:
@@ -83,7 +84,7 @@ def append_line(path: Path, fields: Mapping[str, object]) -> None:
 
 
 def each_line(path: Path) -> Iterator[JSON | None]:
-    """Yield the lines of a log, one in memory at a time: None for one that is not what was written."""
+    """Yield the lines of a log, one in memory at a time; None for a line that is not as it was written."""
     if path.exists():
         with path.open("rb") as file:
             for line in file:
@@ -92,7 +93,7 @@ def each_line(path: Path) -> Iterator[JSON | None]:
 
 
 def read_lines(path: Path) -> tuple[list[JSON], int]:
-    """Return the lines of a log that are what was written, and how many others stand between or after them."""
+    """Return the lines of a log that are as they were written, and the number of other lines between or after them."""
     found = list(each_line(path))
     whole = [fields for fields in found if fields is not None]
     return whole, len(found) - len(whole)
@@ -113,7 +114,7 @@ def sync(path: Path, top: Path) -> None:
 
 
 def sync_tree(path: Path) -> None:
-    """Make a file, or a folder with all that is in it, durable."""
+    """Make a file, or a folder with all its content, durable."""
     for inside in sorted(path.rglob("*")) if path.is_dir() else ():
         sync(inside, inside)
     sync(path, path)
@@ -131,7 +132,7 @@ def write_durably(path: Path, content: str | bytes | Iterable[str]) -> None:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yield the path of a new file, which is put at `path` when it is written; else `path` stays as it was.
+    """Yield the path of a new file, which replaces `path` when the block ends; after an error `path` stays as it was.
 
     Raises `StorageError`.
     """
@@ -150,7 +151,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about `path` (full, not writable) into `StorageError`."""
+    """Turn errors of the operating system about `path` (full, not writable) into `StorageError`."""
     try:
         yield
     except OSError as error:
@@ -158,12 +159,12 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def cannot_write(path: Path, error: OSError) -> StorageError:
-    """Return the error for what the operating system says about `path` when it is written."""
+    """Return the error for a write to `path` that the operating system refuses."""
     return StorageError(f"cannot write: {system_sentence(error, path)}; {free_space(path) >> 20} MiB are free there")
 
 
 def free_space(path: Path) -> int:
-    """Return how many bytes are free on the disk of a path, which need not exist; 0 if that is not known."""
+    """Return the number of free bytes on the disk of a path, which need not exist; 0 if it is not known."""
     while not path.exists() and path != path.parent:
         path = path.parent
     try:
@@ -174,9 +175,9 @@ def free_space(path: Path) -> int:
 
 @contextmanager
 def locked(*files: Path) -> Iterator[None]:
-    """Hold the lock files given, all or none; they are removed in the end.
+    """Hold the given lock files, all or none; they are removed at the end.
 
-    Raises `LockedError` when another process holds one, `StorageError` if the file system has no locks.
+    Raises `LockedError` if another process holds one of them, `StorageError` if the file system has no locks.
     """
     with ExitStack() as held:
         for file in sorted(files):
@@ -185,13 +186,13 @@ def locked(*files: Path) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process holds a lock file now; nothing is changed."""
+    """Return whether a process holds a lock file now; the file stays unchanged."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # there is none, or the file system has no locks
+    except OSError:  # the file does not exist, or the file system has no locks
         return False
     return False
 
@@ -203,7 +204,7 @@ def _lock(path: Path) -> Iterator[None]:
             file = path.open("a+")
         with file:
             _take(file, path)
-            if _same(file, path):  # else its last holder has just removed it
+            if _same(file, path):  # otherwise its last holder has just removed it
                 try:
                     yield
                 finally:
@@ -233,7 +234,8 @@ def _same(file: IO[str], path: Path) -> bool:
 
 
 def cache_directory() -> Path | None:
-    """Return `TILEPIPE_CACHE`, or `tilepipe` under `XDG_CACHE_HOME` or `~/.cache`; None if it is set to nothing."""
+    """Return `TILEPIPE_CACHE`, or `tilepipe` under `XDG_CACHE_HOME` or `~/.cache`; None if the variable is set but
+    empty."""
     chosen = os.environ.get("TILEPIPE_CACHE")
     if chosen is not None:
         return Path(chosen) if chosen else None
@@ -242,7 +244,7 @@ def cache_directory() -> Path | None:
 
 
 def recall(name: str, directory: Path | None) -> str | None:
-    """Return the text kept as `name` in a directory; None if there is none, or not as it was written."""
+    """Return the text kept as `name` in a directory; None if there is no text, or it is not as it was written."""
     if directory is None:
         return None
     try:
@@ -253,7 +255,7 @@ def recall(name: str, directory: Path | None) -> str | None:
 
 
 def keep(name: str, text: str, directory: Path | None) -> None:
-    """Keep a text as `name` in a directory, all of it or nothing; nothing where there is no directory to write to."""
+    """Keep a text as `name` in a directory, whole or not at all; do nothing if there is no writable directory."""
     if directory is None:
         return
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Fakes for tests of your own pipelines: models whose answer is known, images that count reads or fail, tiny files.
+"""This module has fakes for tests of your own pipelines: models with known output, images that fail, tiny files.
 
     from tilepipe.testing import codes_model, noise
 
@@ -38,7 +38,7 @@ UTM_33 = "EPSG:32633"
 PLACE = (0.5, 0.0, 300000.25, 0.0, -0.5, 5200000.75)
 """Affine (a, b, c, d, e, f) of a pixel of 0.5 m whose corner lies on no whole metre, so that rounding is seen."""
 REACH = {1: 10, 2: 24, 3: 48}
-"""Halo in pixels of `random_unet` by depth: its measured reach, rounded up to its stride."""
+"""Halo of `random_unet` by depth: its measured reach, rounded up to its stride (pixels)."""
 
 
 class Constant(nn.Module):
@@ -74,8 +74,8 @@ class LocalMean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, 2, H, W) for tiles (B, bands, H, W)."""
-        # Sums and counts rather than a mean: of whole numbers they are exact in float32, in any order of adding, so
-        # that a test may compare every pixel.
+        # The network uses sums and counts rather than a mean: for whole numbers they are exact in float32, in any order
+        # of adding, so that a test may compare every pixel.
         first = x[:, :1]
         excess = self._sum(first) - self.threshold * self._sum(torch.ones_like(first))
         fine = excess.repeat_interleave(self.stride, 2).repeat_interleave(self.stride, 3)
@@ -120,10 +120,10 @@ def codes_model(classes: int = 7, stride: int = 1, halo: int | None = None) -> M
 def local_mean_model(radius: int = 3, threshold: float = 127, *, bands: int = 1, stride: int = 1) -> Model:
     """Return a model of two classes: class 1 if the mean of the first band around a pixel is above `threshold`.
 
-    The mean is that of the cells of `stride` x `stride` pixels (counted from the corner of the image) within `radius`
-    cells of the pixel's own, without what lies outside the image. The card has this stride and the halo that follows
-    from it, so every mode must give the labels of `whole_image`, exactly if pixels and threshold are whole numbers
-    (sums up to 2**24).
+    The mean is taken over the cells of `stride` x `stride` pixels (counted from the corner of the image) within
+    `radius` cells of the pixel's own cell, without pixels outside the image. The card has this stride and the halo that
+    follows from it, so every mode must give the labels of `whole_image`, exactly if pixels and threshold are whole
+    numbers (sums up to 2**24).
     """
     halo = radius * stride if stride == 1 else (radius + 1) * stride
     card = ModelCard(bands=bands, classes=_names(2), stride=stride, halo=halo)
@@ -169,7 +169,7 @@ def noise(height: int, width: int, bands: int = 3, seed: int = 0) -> ArraySource
 
 
 class FakeSource(Wrapped):
-    """An image that notes what is read of it, takes its time, and fails if a damaged part is read.
+    """An image that records its reads, can be slow, and fails if a damaged part is read.
 
     `image` is an array (bands, height, width) or (height, width), or any `Source`. A read of a box that meets the box
     `damaged` raises `InputError`, as a damaged file does; set `damaged` to None and the image is whole again. Each read
@@ -194,8 +194,8 @@ class FakeSource(Wrapped):
         self.reads: list[Box] = []
 
     def read(self, box: Box) -> Pixels:
-        """Return the pixels of `box`, (bands, box.height, box.width). Raises `InputError` if it meets `damaged`."""
-        self.reads.append(box)  # appending is one step of the interpreter: several threads read at once
+        """Return the pixels of `box`, (bands, box.height, box.width). Raises `InputError` if `box` meets `damaged`."""
+        self.reads.append(box)  # appending is one step of the interpreter, and several threads read at once
         time.sleep(self.delay)
         part = self.damaged
         if part is not None and box & part:
@@ -207,8 +207,8 @@ class FakeSource(Wrapped):
 def write_geotiff(path: Path, pixels: Pixels, **profile: Any) -> Path:
     """Write pixels (bands, height, width) as a GeoTIFF in tiles of 64 x 64 and return its path.
 
-    It lies in UTM zone 33 north, with pixels of 0.5 m (`PLACE`). `profile` holds other keywords of `rasterio.open`, for
-    instance `nodata=0` or `transform=...`.
+    The image lies in UTM zone 33 north, with pixels of 0.5 m (`PLACE`). `profile` holds other keywords of
+    `rasterio.open`, for instance `nodata=0` or `transform=...`.
 
     Example:
         >>> from pathlib import Path
@@ -221,7 +221,7 @@ def write_geotiff(path: Path, pixels: Pixels, **profile: Any) -> Path:
     bands, height, width = pixels.shape
     known: JSON = {"crs": UTM_33, "transform": rasterio.Affine(*PLACE), "compress": "deflate"}
     known |= {"tiled": True, "blockxsize": 64, "blockysize": 64}
-    known |= {"photometric": "minisblack", "alpha": "no"}  # else GDAL takes the fourth band for alpha
+    known |= {"photometric": "minisblack", "alpha": "no"}  # otherwise GDAL takes the fourth band for alpha
     size = {"count": bands, "height": height, "width": width, "dtype": pixels.dtype.name}
     with rasterio.open(path, "w", driver="GTiff", **{**known, **size, **profile}) as file:
         file.write(pixels)
@@ -250,7 +250,7 @@ def write_slide(
 def write_model(path: Path, model: Model | None = None) -> Path:
     """Write a model directory and return its path; without a `model` it holds `random_unet()`.
 
-    Raises `ModelError` for a model that is not one of tilepipe's architectures, as the other fakes are not.
+    Raises `ModelError` if the model has none of tilepipe's architectures; the other fakes have none.
     """
     return save_model(random_unet() if model is None else model, path)
 

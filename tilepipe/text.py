@@ -1,8 +1,8 @@
-"""Text that others wrote (names of files and classes, tags, errors of libraries) and how it is shown and read.
+"""This module shows and reads text that others wrote: names of files and classes, tags, errors of libraries.
 
-A terminal obeys escape characters, and XML may not hold them: what is printed, or written into XML or HTML, goes
-through `clean` first. YAML and JSON that nest too deeply, or are no text, end in one `ValueError`, as damaged
-ones do.
+A terminal obeys escape characters, and XML may not hold them. So text that is printed, or written into XML or HTML,
+goes through `clean` first. YAML and JSON that nest too deeply, or are no text, end in one `ValueError`, as damaged YAML
+and JSON do.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but tab and line feed: escapes, bells, carriage returns
-    "\u2028\u2029"  # line separators
-    "\u202a-\u202e\u2066-\u2069"  # what turns the direction of the text that follows
-    "\ud800-\udfff\ufffe\uffff]"  # halves of characters (file names that are no UTF-8), no characters
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # these are controls but tab and line feed: escapes, bells, carriage returns
+    "\u2028\u2029"  # these are line separators
+    "\u202a-\u202e\u2066-\u2069"  # these turn the direction of the text that follows
+    "\ud800-\udfff\ufffe\uffff]"  # these are halves of characters (file names that are no UTF-8), and no characters
 )
 JSON: TypeAlias = dict[str, Any]
-"""A JSON object: what stands under its names is checked by those who read it."""
+"""A JSON object; the code that reads it checks the values."""
 SETTING = re.compile(r"`([a-z_]+(?:=[^`]*)?)`")
-"""Settings in a message, as `setting` writes them, or a name alone."""
+"""Settings in a message, as `setting` writes them, or a setting's name alone."""
 LONGEST_NAME = 200
-"""Characters of a name that was not found; beyond that a message would be all name."""
+"""Largest number of characters of a name that was not found; a longer name would fill the whole message."""
 
 
 def clean(text: object) -> str:
@@ -49,11 +49,11 @@ def clean_line(text: object) -> str:
 
 
 FORMULA = ("=", "+", "-", "@")
-"""What a text begins with that a spreadsheet computes."""
+"""Beginnings of a text that a spreadsheet takes for a formula."""
 
 
 def csv_cell(value: object) -> object:
-    """Return what stands in a cell of a CSV file: nothing for None, and a text that no spreadsheet takes for a formula.
+    """Return the content of a CSV cell: an empty cell for None, and a text that no spreadsheet takes for a formula.
 
     A text that begins like a formula gets an apostrophe before it. Numbers stay numbers.
     """
@@ -66,7 +66,7 @@ def csv_cell(value: object) -> object:
 
 
 def comma_list(text: str) -> tuple[str, ...]:
-    """Return words that have commas between them."""
+    """Return the words of a text that has commas between them."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
@@ -78,7 +78,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def alike(name: str, known: Iterable[str]) -> str | None:
-    """Return the file name most like `name`, None if none is: endings that are the same make no two names alike."""
+    """Return the file name most like `name`, None if no name is alike; an equal ending is not enough."""
     folded = {other.casefold(): other for other in known}
     stem, near = PurePath(name.casefold()).stem, {PurePath(other).stem for other in folded}
     stems = set(difflib.get_close_matches(stem, near, n=len(near) or 1))
@@ -88,7 +88,7 @@ def alike(name: str, known: Iterable[str]) -> str | None:
 
 
 def missing(path: str | Path) -> str:
-    """Return "path does not exist" with what is there under the nearest name, for messages."""
+    """Return "path does not exist", with the existing file or folder of the nearest name, for messages."""
     path = Path(path)
     if len(str(path)) > LONGEST_NAME:
         return f"{str(path)[:LONGEST_NAME]}... does not exist; its name has {len(str(path))} characters"
@@ -125,16 +125,16 @@ def size_text(size: int) -> str:
 def setting(**values: object) -> str:
     """Return settings as they are typed in Python, for messages: "`bands=[1, 2], mask='none'`".
 
-    Whoever shows the message may change them to what its reader types (see `with_options`). A setting without a value
-    stands in a message as its name, like `workers`.
+    The code that shows the message may change the settings to what its reader types (see `with_options`). A setting
+    without a value stands in a message as its name, like `workers`.
     """
     return "`" + ", ".join(f"{name}={value!r}" for name, value in values.items()) + "`"
 
 
 def with_options(text: str, options: Mapping[str, str]) -> str:
-    """Return a message for somebody who types options: `bands=[1, 2], mask='none'` as --bands 1,2 --mask none.
+    """Return a message for a user who types options: `bands=[1, 2], mask='none'` becomes --bands 1,2 --mask none.
 
-    `options` are those of the command, by setting. Settings that are no option stand in a file of the command:
+    `options` are the options of the command, by setting. A setting that is no option stands in a file of the command:
     `bands: [1, 2], mask: none`.
     """
 
@@ -144,7 +144,7 @@ def with_options(text: str, options: Mapping[str, str]) -> str:
             assert isinstance(call, ast.Call)
             named = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
             named |= {word.id: None for word in call.args if isinstance(word, ast.Name)}
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # others write backticks too
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # messages of others may hold backticks too
             return found[0]
         if all(name in options for name in named):
             return " ".join(_option(options[str(name)], value) for name, value in named.items())
@@ -178,7 +178,7 @@ NEEDED = {
     "string": "needs text, in quotes if it looks like a number",
     "bool": "needs true or false",
 }
-"""What a value needs, by the first word of pydantic's name for what is wrong with it."""
+"""Words that say what a value needs, by the first word of pydantic's name for the error."""
 
 
 def wrong_value(problem: ErrorDetails) -> str:
@@ -194,7 +194,7 @@ def wrong_value(problem: ErrorDetails) -> str:
 
 
 def json_of(text: str | bytes) -> Any:
-    """Parse JSON. Raises `ValueError`, also where it is nested too deeply."""
+    """Parse JSON. Raises `ValueError`, also if the JSON is nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -202,17 +202,17 @@ def json_of(text: str | bytes) -> Any:
 
 
 def yaml_of(text: str) -> Any:
-    """Parse YAML without running anything that it names. Raises `ValueError` with one line that says where."""
+    """Parse YAML without running anything that it names. Raises `ValueError` with one line that gives the place."""
     try:
         return yaml.safe_load(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-99-99 is taken for a date
+    except (yaml.YAMLError, ValueError) as error:  # ValueError comes from 2024-99-99, which is taken for a date
         raise ValueError(" ".join(str(error).split())) from None
 
 
 KEYS = {"batch run": ("images", "output", "settings"), "train": ("train", "classes"), "compare": ("mechanisms", "sets")}
-"""Keys by which the YAML files of commands are told apart."""
+"""Keys that tell the YAML files of the commands apart."""
 
 
 def kind_of(fields: JSON) -> str:
@@ -223,7 +223,7 @@ def kind_of(fields: JSON) -> str:
 
 
 def read_yaml(path: str | Path, prepare: Callable[[str], str] = str) -> Any:
-    """Read a YAML file, its text as `prepare` returns it. Raises `ValueError` with a sentence that names the file."""
+    """Read a YAML file whose text `prepare` may change. Raises `ValueError` with a sentence that names the file."""
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name the YAML file in it")

@@ -1,4 +1,4 @@
-"""`tilepipe batch`."""
+"""This module defines `tilepipe batch`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FAILED_IMAGES = 3
 
 
 class FileForCommand(click.Group):
-    """A group that is now and then given a jobs file where its command stands."""
+    """A group that recognises when a jobs file is given in place of its command."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command of the group. Raises `click.UsageError` for the name of a YAML file."""
+        """Return a command of the group. Raises `click.UsageError` if the name is that of a YAML file."""
         if cmd_name.lower().endswith((".yaml", ".yml")):
             raise click.UsageError(f"{cmd_name} is a file and no command; give: tilepipe batch run {cmd_name}")
         return super().get_command(ctx, cmd_name)
@@ -41,7 +41,8 @@ def run(jobs: str, mode: str, quiet: bool, dry_run: bool) -> int:
         report = run_batch(jobs, dry_run=dry_run, listener=listener)
     for entry in report.entries:
         say.out_line(entry.status, entry.image, report.folder / entry.output)
-    for entry in report.failed:  # also with --quiet: who is told that something failed is told why
+    # This is printed also with --quiet: a user who is told that something failed is told why.
+    for entry in report.failed:
         say.err_line(f"tilepipe: {entry.image}: {entry.status}: {entry.message}")
     counts = Counter(entry.status for entry in report.entries)
     if not quiet:

@@ -1,4 +1,4 @@
-"""`tilepipe clean`."""
+"""This module defines `tilepipe clean`."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ def clean(folder: str, remove: bool, unfinished: bool, as_json: bool) -> None:
 
 
 def age(seconds: float) -> str:
-    """Return how long ago something was, in its largest unit: '3 days'."""
+    """Return an age in its largest unit: '3 days'."""
     return next((f"{int(seconds // size)} {name}" for size, name in UNITS if seconds >= 2 * size), f"{int(seconds)} s")

@@ -1,4 +1,4 @@
-"""`tilepipe compare`."""
+"""This module defines `tilepipe compare`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tilepipe demo`: a real aerial image and part of a real slide, labelled with the bundled models."""
+"""This module defines `tilepipe demo`, which labels a real aerial image and part of a real slide."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 INSTALLED = Path(__file__).parents[1] / "sample"
 REPOSITORY = Path(__file__).parents[2] / "pipelines" / "sample"
 SAMPLES = INSTALLED if INSTALLED.exists() else REPOSITORY
-"""Folder of the sample images: the wheel has copies of them, a copy of the repository has the images themselves."""
+"""Folder of the sample images: the wheel has copies of them, the repository has the images themselves."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """One image of the demonstration."""
+    """The settings of one image of the demonstration."""
 
     name: str
-    """Of its outputs."""
+    """Name of the outputs."""
     image: str
-    """File in the sample folder."""
+    """Name of the image file in the sample folder."""
     model: str
-    """Bundled model."""
+    """Name of the bundled model."""
     settings: Settings
-    """What the command line would be given."""
+    """Settings that a user would give on the command line."""
     products: tuple[str, ...]
-    """The same for `of`; those whose packages are not installed are left out."""
+    """Products for the setting `of`; products whose packages are not installed are left out."""
 
 
 DEMOS = (
@@ -74,7 +74,7 @@ def demo(output: str, mode: str, quiet: bool) -> None:
 
 
 def make(one: Demo, image: Path, folder: Path, listener: Listener) -> list[Path]:
-    """Segment one image and paint it beside its labels; return the paths of what was written."""
+    """Segment one image and paint the result beside its labels; return the paths of the files written."""
     import tilepipe
     from tilepipe.products.formats import missing_packages
     from tilepipe.products.quicklook import write_beside

@@ -1,4 +1,4 @@
-"""`tilepipe evaluate`."""
+"""This module defines `tilepipe evaluate`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tilepipe.text import comma_list
 
 
 def values(text: str) -> dict[int, int]:
-    """Return {value: class} of '1:0,2:1'."""
+    """Return {value: class} for a text like '1:0,2:1'."""
     try:
         pairs = [word.split(":") for word in comma_list(text)]
         return {int(value): int(label) for value, label in pairs}

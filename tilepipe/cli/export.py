@@ -1,4 +1,4 @@
-"""`tilepipe export`."""
+"""This module defines `tilepipe export`."""
 
 from __future__ import annotations
 

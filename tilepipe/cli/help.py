@@ -1,4 +1,7 @@
-"""Help that fits a screen: common options first, those of experts behind `--help-all`, both in named groups."""
+"""This module makes help that fits a screen: common options come first, `--help-all` shows those of experts too.
+
+Both are shown in named groups.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +16,26 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 class Decorator(Protocol):
-    """What adds an option to a command's function."""
+    """A decorator that adds an option to a command's function."""
 
     def __call__(self, function: Function, /) -> Function:
-        """Return the function with the option."""
+        """Return the function with the option added."""
 
 
 COMMON = "Options"
-"""Group of options that name none; always shown."""
+"""Name of the group of options that name no group; it is always shown."""
 
 
 class Option(click.Option):
-    """An option of a group; one for experts is shown by `--help-all` only."""
+    """An option in a group; `expert` options are shown by `--help-all` only."""
 
     def __init__(self, names: Sequence[str], *, group: str = COMMON, expert: bool = False, **fields: Any) -> None:
-        """Take what `click.Option` takes, and beside it the group's name."""
+        """Take the parameters of `click.Option`, and besides the group's name and whether the option is for experts."""
         super().__init__(names, **fields)
         self.group, self.expert = group, expert
 
     def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
-        """Return what stands in brackets: the default in plain words, or that the option must be given."""
+        """Return the text in brackets: the default in plain words, or that the option must be given."""
         extra = super().get_help_extra(ctx)
         extra.pop("range", None)
         if isinstance(self.show_default, str):
@@ -44,14 +47,15 @@ class Command(click.Command):
     """A command whose help shows its options in groups."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the parameters, with `--help-all` last where there is an option for experts."""
+        """Return the parameters, with `--help-all` last if there is an option for experts."""
         found = super().get_params(ctx)
         if any(isinstance(parameter, Option) and parameter.expert for parameter in found):
             found.append(_HELP_ALL)
         return found
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a list of options for each group, in the order in which groups first appear; the common one first."""
+        """Write a list of options for each group; the common group is first, the others come in the order they
+        appear."""
         groups: dict[str, list[tuple[str, str]]] = {COMMON: []}
         for parameter in self.get_params(ctx):
             if getattr(parameter, "expert", False) and not ctx.meta.get(_SHOW_ALL):
@@ -70,7 +74,7 @@ def option(*words: str, **fields: Any) -> Decorator:
 
 
 def expert(group: str, *words: str, **fields: Any) -> Decorator:
-    """Return the decorator that adds an `Option` which only `--help-all` shows, among those of `group`."""
+    """Return the decorator that adds an `Option` to `group` that only `--help-all` shows."""
     return option(*words, group=group, expert=True, **fields)
 
 

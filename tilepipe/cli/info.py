@@ -1,4 +1,4 @@
-"""`tilepipe info`: what an image, a model or a run is."""
+"""This module defines `tilepipe info`, which describes an image, a model or a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tilepipe.sources.base import Source
 
 MODELS = (".model", ".onnx", ".ts", ".torchscript", ".pt", ".pt2", ".pth", ".ckpt", ".safetensors")
-"""Suffixes of models; what holds weights only is refused with what to do instead."""
+"""Suffixes of models; a file that holds weights only is refused, and the message says what to do instead."""
 
 
 @click.command(cls=Command)
@@ -39,7 +39,7 @@ def info(target: str, trust_model: str | None, as_json: bool, **options: int | s
 
 
 def _line(name: str, value: object) -> str:
-    """Return a fact as YAML that begins a line of its own, whatever the others are."""
+    """Return a fact as YAML that starts on its own line; it does not depend on the other facts."""
     import yaml
 
     dumper = yaml.SafeDumper(io.StringIO(), default_flow_style=None, sort_keys=False)
@@ -49,7 +49,7 @@ def _line(name: str, value: object) -> str:
 
 
 def describe(target: str, trust_model: str | None = None, options: JSON | None = None) -> JSON:
-    """Return described of JSON types; `options` pick bands or one image of a file.
+    """Return the description as JSON types; `options` pick bands, or one image of a file.
 
     Raises `InputError`, `UsageError` or `ModelError`.
     """
@@ -70,7 +70,7 @@ def _model(name: str, trust_model: str | None) -> JSON:
 
 
 def _labels(path: Path) -> JSON | None:
-    """Return what labels of tilepipe are; None if a path holds something else."""
+    """Return the description of labels made by tilepipe; None if a path holds something else."""
     from tilepipe.products.labels import open_map
 
     refuse_special(path)
@@ -122,7 +122,7 @@ def _image(path: str, options: JSON) -> JSON:
 
 
 def _layout(source: Source) -> str:
-    """Say how the pixels are stored, as far as the source knows."""
+    """Return how the pixels are stored, as far as the source knows."""
     if levels := getattr(source, "levels", None):
         sizes = [level if isinstance(level, tuple) else level.shape[1:] for level in levels]
         vendor = getattr(source, "vendor", "OME-TIFF")
@@ -133,7 +133,7 @@ def _layout(source: Source) -> str:
 
 
 def _run(directory: Path) -> JSON:
-    """Read a work directory without touching it: a run may be at work there."""
+    """Return the description of a work directory, which is only read: a run may be writing to it."""
     from tilepipe.execution.elapsed import elapsed_before
     from tilepipe.execution.keys import read_plan
     from tilepipe.execution.ledger import read_records
@@ -155,7 +155,7 @@ def _run(directory: Path) -> JSON:
 
 
 def _text(value: object) -> object:
-    """Return a fact as people like to read it."""
+    """Return a fact in a form that is easy to read for people."""
     if isinstance(value, dict) and set(value) == {"y", "x", "unit"}:
         return f"{value['y']:.6g} x {value['x']:.6g} {value['unit']}/px (height x width)"
     if isinstance(value, str) and crs_name(value) != value:

@@ -1,4 +1,4 @@
-"""The root command, and what an error becomes: one message on standard error and an exit code."""
+"""This module defines the root command, and turns each error into a message on standard error and an exit code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EPILOG = """Exit codes: 0 complete, 1 bug, 2 usage, 3 finished with failed tiles
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; unwinds like Ctrl-C does."""
+    """A SIGTERM arrived; the error ends the command as Ctrl-C does."""
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -47,7 +47,7 @@ for command in (segment, plan, info, export, verify, evaluate, model, demo, trai
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line with `arguments` (those of the process by default) and return the exit code."""
+    """Run the command line with `arguments` (by default those of the process) and return the exit code."""
     if arguments is not None:
         return _ended(list(arguments))
     say.open_streams()
@@ -60,7 +60,7 @@ def _ended(words: list[str]) -> int:
     try:
         with _terminable():
             return _run([word for word in words if word != "--debug"])
-    except BrokenPipeError:  # whoever read our output, 'head' for instance, has seen enough
+    except BrokenPipeError:  # the reader of the output, 'head' for instance, has closed it
         for stream in (sys.stdout, sys.stderr):
             say.mute(stream.fileno())
         return 128 + signal.SIGPIPE
@@ -97,7 +97,7 @@ def _run(words: list[str]) -> int:
 
 
 def _command(words: list[str]) -> click.Command:
-    """Return the command that words begin with."""
+    """Return the command that the first words name."""
     command: click.Command = root
     for word in words:
         if not isinstance(command, click.Group) or word not in command.commands:
@@ -107,7 +107,7 @@ def _command(words: list[str]) -> click.Command:
 
 
 def _shown(error: click.ClickException) -> str:
-    """Return what click says of a wrong command line: it may hold any word that was typed."""
+    """Return click's message about a wrong command line, cleaned, since it may hold any word that was typed."""
     buffer = io.StringIO()
     error.show(file=buffer)
     return buffer.getvalue()
@@ -115,7 +115,7 @@ def _shown(error: click.ClickException) -> str:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into `Terminated`, so that files are closed and locks released on the way out."""
+    """Turn SIGTERM into `Terminated`, so that files are closed and locks are released at the end."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise Terminated

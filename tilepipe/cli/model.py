@@ -1,4 +1,4 @@
-"""`tilepipe model`: check, card, convert."""
+"""This module defines `tilepipe model` and its commands check, card and convert."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check(name: str, write: bool, as_json: bool, **options: Any) -> int:
     from tilepipe.evaluation.model_check import card_file, check_model, write_measured
 
     if write:
-        card_file(name)  # refused before anything is measured
+        card_file(name)  # a model without a card of its own is refused before anything is measured
     found = check_model(name, **given(options))
     say.out(json.dumps(found.to_json(), indent=1) if as_json else found)
     if write:
@@ -109,7 +109,7 @@ def _write_first(name: str, fields: JSON) -> None:
 
 
 def _field(text: str) -> tuple[str, Any]:
-    """Return name and value of FIELD=VALUE, a value as in YAML; words with commas between them are a list."""
+    """Return the name and the value of FIELD=VALUE. The value is YAML; words with commas between them are a list."""
     name, equals, value = text.partition("=")
     try:
         found = yaml_of(value)

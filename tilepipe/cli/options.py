@@ -1,4 +1,4 @@
-"""Options that commands share."""
+"""This module defines the options that commands share."""
 
 from __future__ import annotations
 
@@ -265,5 +265,5 @@ def with_options(*options: Decorator) -> Decorator:
 
 
 def given(options: JSON) -> JSON:
-    """Return the options that the user gave; the others keep the defaults of the Python face."""
+    """Return the options that the user gave; the other options keep the defaults of the Python functions."""
     return {name: value for name, value in options.items() if value is not None}

@@ -1,6 +1,6 @@
-"""Standard error is for what tilepipe says: libraries' remarks stay away from it, however they are made.
+"""This module keeps standard error for tilepipe's messages: messages of libraries are kept away, however they are made.
 
-Some of GDAL's and libtiff's come from C, past every handler of Python.
+Some messages of GDAL and libtiff come from C, and no handler of Python sees them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ STANDARD_ERROR = 2
 
 @contextmanager
 def own_stderr() -> Iterator[None]:
-    """Keep `sys.stderr` where it is, and let whatever else this process and its children write there go nowhere.
+    """Keep `sys.stderr` as it is, and discard all else that this process and its children write to standard error.
 
-    -W or PYTHONWARNINGS shows what libraries remark.
+    With -W or PYTHONWARNINGS the messages of libraries are shown.
     """
     if sys.warnoptions:
         yield

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, plain lines elsewhere, JSON lines for machines."""
+"""This module shows progress on standard error: a bar on a terminal, plain lines elsewhere, JSON lines for machines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def json_lines(event: Event) -> None:
 
 
 class PlainLines:
-    """One line when a stage begins and ends, and at most one each few seconds between."""
+    """A listener that writes a line when a stage begins and ends, and at most one every few seconds between."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -44,7 +44,7 @@ class PlainLines:
         self._written = 0.0
 
     def __call__(self, event: Event) -> None:
-        """Write a line if it is time for one."""
+        """Write a line if enough time has passed."""
         now = self._clock()
         new_or_last = event.stage != self._stage or (event.total > 0 and event.done >= event.total)
         if new_or_last or event.message or now - self._written >= SECONDS_BETWEEN_LINES:
@@ -65,7 +65,7 @@ def _bars() -> Iterator[Listener]:
     from rich.table import Column
 
     columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    folded = Column(overflow="fold")  # gives way to the counts
+    folded = Column(overflow="fold")  # the message is folded so that the counts have room
     message = TextColumn("{task.fields[message]}", table_column=folded, markup=False)
     with Progress(*columns, message, console=Console(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}

@@ -1,4 +1,4 @@
-"""Where the command line speaks: all text is cleaned here, whoever wrote it."""
+"""This module prints all text of the command line, and cleans it first, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import click
 from tilepipe.text import clean, clean_line, with_options
 
 _OPTIONS: dict[str, str] = {}
-"""Options of the command that speaks, by setting."""
+"""Options of the command that prints, by setting."""
 
 
 def speak_for(command: click.Command) -> None:
-    """Show settings in messages from now on as somebody types them for this command."""
+    """From now on, show settings in messages in the form in which a user types them for this command."""
     _OPTIONS.clear()
     for parameter in command.params:
         long = [option for option in parameter.opts if option.startswith("--")]
@@ -23,22 +23,22 @@ def speak_for(command: click.Command) -> None:
 
 
 def shown(text: object) -> str:
-    """Return text as the command that speaks shows it."""
+    """Return text in the form that the printing command shows."""
     return with_options(str(text), _OPTIONS)
 
 
 def out(text: object, nl: bool = True) -> None:
-    """Print what a command produces on standard output."""
+    """Print the data of a command on standard output."""
     click.echo(clean(shown(text)), nl=nl)
 
 
 def out_line(*columns: object) -> None:
-    """Print one line, with tabs between columns: names with line feeds in them stay on it."""
-    click.echo("\t".join(map(clean_line, columns)))  # paths, and what else is no message
+    """Print one line, with tabs between columns; line feeds inside names do not break the line."""
+    click.echo("\t".join(map(clean_line, columns)))  # these are paths and other texts that are no messages
 
 
 def err(text: object, nl: bool = True) -> None:
-    """Print what a command has to say on standard error."""
+    """Print a message of a command on standard error."""
     _err(clean(shown(text)), nl)
 
 
@@ -48,9 +48,10 @@ def err_line(text: object) -> None:
 
 
 def open_streams() -> None:
-    """Give a process that was started without one of the standard streams an empty one in its place.
+    """Open an empty stream for each standard stream that the process was started without.
 
-    Else the next file that is opened gets its number, and libraries would write their remarks into that file.
+    Otherwise the next opened file would get the stream's number, and libraries would write their messages into that
+    file.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -61,7 +62,7 @@ def open_streams() -> None:
 
 
 def mute(number: int) -> None:
-    """Let what is written to a file descriptor go nowhere."""
+    """Discard everything that is written to a file descriptor."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     if nowhere != number:
         os.dup2(nowhere, number)
@@ -69,7 +70,7 @@ def mute(number: int) -> None:
 
 
 def _err(text: str, nl: bool) -> None:
-    """Print on standard error. A run is not ended by a log that cannot be written, on a full disk for instance."""
+    """Print on standard error. If the text cannot be written (a log on a full disk, for instance), the run goes on."""
     try:
         click.echo(text, err=True, nl=nl)
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""`tilepipe segment` and `tilepipe plan`."""
+"""This module defines `tilepipe segment` and `tilepipe plan`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tilepipe.text import JSON
 
 FAILED_TILES = 3
 SHOWN = 10
-"""Failed tiles that are listed on standard error."""
+"""Largest number of failed tiles that are listed on standard error."""
 
 
 @click.command(cls=Command)
@@ -47,7 +47,8 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
         say.err("\n".join(result.certificate.sentences))
         if result.numbers:
             say.err("\n".join(result.numbers.lines()))
-    for problem in result.failed[:SHOWN]:  # also with --quiet: who is told that something failed is told why
+    # These are printed also with --quiet: a user who is told that something failed is told why.
+    for problem in result.failed[:SHOWN]:
         say.err_line(f"tilepipe: no labels: {problem}")
     if len(result.failed) > SHOWN:
         say.err_line(
@@ -59,7 +60,7 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
 
 
 def say_notes(source: str, settings: JSON) -> None:
-    """Say on standard error what is chosen of a file that holds several images."""
+    """Print on standard error which image was chosen from a file that holds several images."""
     from tilepipe.sources.open import chosen, open_source
 
     for note in getattr(open_source(source, **chosen(settings)), "notes", ()):

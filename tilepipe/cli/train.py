@@ -1,4 +1,4 @@
-"""`tilepipe train`."""
+"""This module defines `tilepipe train`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of options: how numbers, boxes and pixel sizes are read from what somebody types."""
+"""This module reads the values of options: numbers, boxes and pixel sizes that a user types."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def word_or(number: type[int] | type[float], *words: str) -> Callable[[str], str
 
 
 def pixel_size(text: str) -> float:
-    """Return a pixel size. Raises `click.BadParameter` with the number alone where a unit stands behind it."""
+    """Return a pixel size. Raises `click.BadParameter` that names the number alone if a unit follows the number."""
     try:
         return float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""`tilepipe verify`."""
+"""This module defines `tilepipe verify`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""check: what a model is measured to be, next to what its card says."""
+"""This module measures a model and compares the results with its card."""
 
 from __future__ import annotations
 
@@ -27,42 +27,42 @@ from tilepipe.planning.receptive_field import contradictions
 from tilepipe.storage import write_durably
 from tilepipe.text import JSON
 
-_TRIAL = 64  # pixels at least a side of the tile that the model is tried on
+_TRIAL = 64  # the least side of the tile that the model is tried on (pixels)
 
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """What was measured about a model, and where its card says otherwise."""
+    """The measurements of a model, and the statements of its card that differ."""
 
     name: str
-    """The model's."""
+    """Name of the model."""
     card: ModelCard
-    """What it says."""
+    """Card of the model."""
     probe: Probe
-    """Total stride, reach and global layers."""
+    """Measured total stride, reach and global layers."""
     findings: tuple[Finding, ...]
-    """Up-sampling layers that can leave a checkerboard."""
+    """Findings about up-sampling layers that can leave a checkerboard."""
     problems: tuple[str, ...]
-    """Where the card contradicts what was measured: tiles would show."""
+    """Sentences about the card's contradictions to the measurement; with these, tiles would show."""
     notes: tuple[str, ...]
-    """What else is worth knowing."""
+    """Sentences about other things worth knowing."""
     level: Reproducibility
     """How exactly the device keeps promises about tiles of this model."""
     weights: str
-    """sha256 of the network that was measured."""
+    """Hash (sha256) of the network that was measured."""
 
     @property
     def halo(self) -> int | None:
-        """Largest reach rounded up to the measured stride, in pixels; None if it is not bounded."""
+        """Largest reach rounded up to the measured stride (pixels); None if the reach is not bounded."""
         return None if self.probe.halo is None else max(self.probe.halo)
 
     def measured(self) -> ModelCard:
-        """Return the card with the stride and halo that were measured."""
+        """Return the card with the measured stride and halo."""
         fields = {**self.card.model_dump(mode="json"), "stride": self.probe.stride or self.card.stride}
         return ModelCard(**{**fields, "halo": self.halo})
 
     def to_json(self) -> JSON:
-        """Return everything as JSON types."""
+        """Return all fields as JSON types."""
         return {
             "model": self.name,
             "stride": self.probe.stride,
@@ -97,9 +97,9 @@ class ModelCheck:
 def check_model(
     name: str | Path | Model, *, trust_model: str | None = None, device: str = "cpu", precision: str = "auto"
 ) -> ModelCheck:
-    """Measure a model, its arithmetic on a device in a precision, and compare its card with it.
+    """Measure a model, and its arithmetic on a device in a precision, and compare its card with the measurement.
 
-    Raises `ModelError` if it cannot be measured at all, `DeviceError` if the device is not there.
+    Raises `ModelError` if the model cannot be measured at all, `DeviceError` if the device is missing.
     """
     device = resolve_device(device)
     model = name if isinstance(name, Model) else load_model(name, trust_model=trust_model)
@@ -124,7 +124,7 @@ def check_model(
 
 
 def card_file(name: str) -> Path:
-    """Return where the card of a model is kept. Raises `UsageError` for a bundled model or one from Python."""
+    """Return the path of a model's card. Raises `UsageError` if the model is bundled or comes from Python."""
     path = Path(name)
     if not path.exists():
         raise UsageError(f"{name} has no card of its own to write to; give a model directory or file by its path")
@@ -132,10 +132,10 @@ def card_file(name: str) -> Path:
 
 
 def write_measured(check: ModelCheck) -> Path:
-    """Write stride and halo as measured into the model's card and return its path; the rest stays as it is.
+    """Write the measured stride and halo into the model's card and return its path; the rest of the card stays.
 
     A model directory gets its certificate.json too. Raises `UsageError` if the model has no card of its own,
-    `StorageError` if that cannot be written.
+    `StorageError` if a file cannot be written.
     """
     card = card_file(check.name)
     write_durably(card, check.measured().to_json())

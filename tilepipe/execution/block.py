@@ -1,4 +1,4 @@
-"""One block: read, predict, blend, commit. The only place where the parts meet."""
+"""This module processes one block: read, predict, blend, commit. It is the only place where these parts meet."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from tilepipe.tiling.uncertainty import VOID
 
 @dataclass
 class Tally:
-    """What happened to the tiles of a block."""
+    """The counts of a block's tiles."""
 
     tiles: int = 0
-    """Predicted."""
+    """Number of tiles predicted."""
     failed: list[str] = field(default_factory=list)
-    """Could not be read or predicted, and why."""
+    """Tiles that could not be read or predicted, each with the reason."""
 
 
 class BlockWorker:
-    """Works on the blocks of one job in one process; `run` may be called from several threads."""
+    """A worker for the blocks of one job in one process. `run` may be called from several threads."""
 
     def __init__(self, job: Job, statistics: StatisticsProvider | None = None) -> None:
         """Move the model to its device and open the store; `statistics` come from `job` if not given."""
@@ -60,8 +60,8 @@ class BlockWorker:
         area = plan.predicted_region
         canvas = self._gather(plan.tiles(), area, tally)
         labels = canvas.labels(area)
-        # The area cuts the labels and not the pixels: what lies outside is real context for the tiles at its border.
-        # Filled pixels there once changed labels 273 px inside a polygon.
+        # The area cuts the labels and not the pixels: pixels outside are real context for the tiles at the area's
+        # border. Filled pixels there once changed labels 273 px inside a polygon.
         labels[~self.wanted(area)] = plan.nodata
         return labels, tally
 
@@ -73,14 +73,14 @@ class BlockWorker:
         start, plan, tally = time.monotonic(), self.job.plan, Tally()
         assert self.store is not None
         grid, zone = plan.grid, plan.grid.zone(block)
-        # A tile belongs to the block that its origin lies in, and reaches into the blocks below and to the right of
-        # it. Their part of its sums becomes strips.
+        # A tile belongs to the block that its origin lies in. It may reach into the blocks below and to the right; that
+        # part of its sums becomes strips.
         area = _grown(zone, max(grid.tile_shape) if grid.blended else 0, grid.shape)
         canvas = self._gather(plan.tiles_of(block), area, tally)
         strips: dict[str, str] = {}
         if isinstance(canvas, BlendCanvas):
-            # A block without a predicted tile has nothing to leave: no strips of zeros are written over the empty
-            # parts of an image.
+            # A block without a predicted tile leaves nothing: no strips of zeros are written over the empty parts of an
+            # image.
             strips = self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
         labels = canvas.labels(zone)
         labels[~self.wanted(zone)] = plan.nodata
@@ -90,7 +90,7 @@ class BlockWorker:
         return Record(block, sha256, tally.tiles, tuple(tally.failed), seconds, layers, strips)
 
     def _write_layers(self, zone: Box, canvas: Canvas, labelled: NDArray[np.bool_]) -> tuple[str, ...]:
-        """Write the plan's layers, nodata where labels are; return their sha256."""
+        """Write the plan's layers, with nodata at the same pixels as the labels; return their sha256."""
         assert self.store is not None
         layers = self.job.plan.layers
         found = ((name, np.where(labelled, canvas.layer(name, zone), np.uint8(VOID))) for name in layers)
@@ -101,14 +101,14 @@ class BlockWorker:
         self._readers.shutdown(cancel_futures=True)
 
     def _gather(self, tiles: Iterable[Index], area: Box, tally: Tally) -> Canvas:
-        """Predict `tiles` and collect what they say about `area`; tiles without a wanted pixel are left out."""
+        """Predict `tiles` and collect their results over `area`; tiles without a wanted pixel are left out."""
         plan, canvas = self.job.plan, _canvas(self.job.plan, area)
         predict = (
             # With crop windows only labels leave the device, a byte per pixel in place of a float per class.
             self.predictor.probabilities if isinstance(canvas, BlendCanvas | CropLayerCanvas) else self.predictor.labels
         )
-        # Tiles are batched over the whole block and the last batch is padded by the predictor: a model that always
-        # sees one batch shape gives a tile the same bits whatever stands beside it.
+        # Tiles are batched over the whole block, and the predictor pads the last batch. If a model always sees one
+        # batch shape, a tile gets the same bits whatever other tiles are in the batch.
         for group in self._read_ahead(_batched(self._useful(tiles, area), plan.compute.batch)):
             for tile, values in self._values(predict, group):
                 if isinstance(values, str):
@@ -120,7 +120,7 @@ class BlockWorker:
         return canvas
 
     def _values(self, predict: Call, group: list[tuple[Index, Found]]) -> Iterator[tuple[Index, Found]]:
-        """Yield what the model says to the tiles of a group, or why one could not be read or predicted."""
+        """Yield the model's result for each tile of a group, or the reason why there is none."""
         good = [(tile, pixels) for tile, pixels in group if not isinstance(pixels, str)]
         yield from ((tile, problem) for tile, problem in group if isinstance(problem, str))
         boxes = [self.job.plan.grid.tile_box(tile) for tile, _ in good]
@@ -130,13 +130,17 @@ class BlockWorker:
     def _useful(self, tiles: Iterable[Index], area: Box) -> Iterator[Index]:
         wanted = self.wanted(area)
         for tile in tiles:
-            # Not the whole tile: where only the context of a tile is wanted, its neighbours label those pixels.
+            # Only a part of the tile is marked: pixels for which the tile is context alone are labelled by its
+            # neighbours.
             part = self.job.plan.grid.kept_box(tile) & area
             if part is not None and wanted[part.slices_in(area)].any():
                 yield tile
 
     def wanted(self, area: Box) -> NDArray[np.bool_]:
-        """Return where `area` is asked for and holds image data; that is looked up only around what is asked for."""
+        """Return a bool array: True if a pixel of `area` is asked for and holds image data.
+
+        Image data is looked up only around the pixels that are asked for.
+        """
         wanted = self.job.wanted.asked(area)
         rows, columns = (np.flatnonzero(wanted.any(axis=axis)) for axis in (1, 0))
         if len(rows):
@@ -156,29 +160,31 @@ class BlockWorker:
             yield [(tile, future.result()) for tile, future in rest]
 
     def _read(self, tile: Index) -> Found:
-        """Return a tile's pixels, or why they cannot be read; raises it where a tile that fails stops the run."""
+        """Return a tile's pixels, or the reason why they cannot be read; the error is raised if a failed tile stops the
+        run."""
         try:
             return self.pixels(self.job.plan.grid.tile_box(tile))
-        # Returned and not raised: one damaged tile in an image of a million costs its own pixels and not the run.
+        # The reason is returned and not raised: a damaged tile in an image of a million costs its own pixels, not the
+        # run.
         except InputError as error:
             if self.job.on_tile_error == FAIL:
                 raise
             return str(error)
 
     def pixels(self, box: Box) -> Pixels:
-        """Return pixels as the model sees them; those without image data are its mean. Raises `InputError`."""
+        """Return pixels as the model sees them; pixels without image data have its mean. Raises `InputError`."""
         return self.image.read(box)[0]
 
     def under(self, boxes: Iterable[Box]) -> FixedStatistics | None:
-        """Return what puts statistics in when the model runs on tiles at `boxes`; None if it takes its own."""
+        """Return the fixed statistics for tiles at `boxes`; None if each tile uses its own statistics."""
         return FixedStatistics([self.statistics.nodes(box) for box in boxes]) if self.statistics else None
 
     def _exchange_strips(
         self, block: Index, canvas: BlendCanvas, strips_from: Iterable[Record], *, own: bool
     ) -> dict[str, str]:
-        """Write this block's strips, if it has any of its `own`, and add those of its earlier neighbours.
+        """Write this block's strips, if it has any of its `own`, and add the strips of its earlier neighbours.
 
-        Returns the sha256 of its own by side.
+        Returns the sha256 of the block's own strips, by side.
         """
         assert self.store is not None
         grid = self.job.plan.grid
@@ -195,7 +201,8 @@ class BlockWorker:
 
 
 def _canvas(plan: Plan, area: Box) -> Canvas:
-    """Return what collects labels over `area`: their own, or from probabilities where they are blended or coded."""
+    """Return the canvas that collects labels over `area`: from labels, or from probabilities if tiles blend or have
+    layers."""
     grid, dtype = plan.grid, plan.label_dtype
     if grid.blended:
         return BlendCanvas(grid, area, plan.tiling.window, classes=plan.classes, dtype=dtype, layers=plan.layers)
@@ -207,7 +214,7 @@ def _canvas(plan: Plan, area: Box) -> Canvas:
 
 
 def _grown(zone: Box, reach: int, shape: tuple[int, int]) -> Box:
-    """Return the zone and what its tiles reach below and to the right, inside the image."""
+    """Return the zone and the area that its tiles reach below and to the right, inside the image."""
     return Box(zone.y0, zone.x0, min(zone.y1 + reach, shape[0]), min(zone.x1 + reach, shape[1]))
 
 

@@ -1,4 +1,4 @@
-"""BlockQueue: which blocks of a run are done, ready or still needed, and whether they are what was committed."""
+"""This module defines the queue of blocks. It knows which blocks are done, ready or missing."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from tilepipe.tiling.grid import Index
 
 
 class Work(Protocol):
-    """What a process does for the blocks, or other units, of a queue."""
+    """The work of a process on the blocks, or on other units, of a queue."""
 
     def run(self, block: Index, strips_from: Iterable[Record] = ()) -> Record:
-        """Do one and return its line for the ledger."""
+        """Do one unit and return its line for the ledger."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close what is open."""
 
 
 class Queue(Protocol):
-    """Which units are missing, which of them can be done now, and what is done."""
+    """A queue of units: it knows which units are missing, ready or done."""
 
     def missing(self) -> list[Index]:
         """Return the units that are not committed yet, in order."""
 
     def ready(self, block: Index) -> bool:
-        """Return whether what a unit waits for is committed."""
+        """Return whether all units that a unit waits for are committed."""
 
     def later(self, block: Index) -> list[Index]:
-        """Return the units that wait for this one, among others."""
+        """Return the units that wait for this unit, and perhaps for others too."""
 
     def dependencies(self, block: Index) -> tuple[Record, ...]:
-        """Return the ledger lines of the units that have left something for this one."""
+        """Return the ledger lines of the units that have left something for this unit."""
 
     def commit(self, record: Record) -> None:
-        """Take down that a unit is done."""
+        """Record that a unit is done."""
 
     def say(self, message: str) -> None:
         """Tell the listener a sentence about the work."""
 
 
 class BlockQueue:
-    """Commits blocks to the ledger, in an order that has a block's earlier neighbours first."""
+    """A queue of blocks that commits them to the ledger, a block's earlier neighbours first."""
 
     def __init__(self, plan: Plan, ledger: Ledger, store: Store, listener: Listener) -> None:
-        """Compare labels, layers and strips with the ledger; what is not as it was written is to be computed again.
+        """Compare labels, layers and strips with the ledger; a block that is not as it was written is computed again.
 
-        Strips of a stopped run that nobody needs any more are cleared away.
+        Strips of a stopped run that no block needs any more are removed.
         """
         self.plan = plan
         self.ledger = ledger
@@ -70,8 +70,8 @@ class BlockQueue:
 
     def missing(self) -> list[Index]:
         """Return the blocks that are not committed yet, row by row."""
-        # Row by row, so that strips live for about a row of blocks: the disk that they take follows the image's width
-        # and not its height.
+        # Row by row, strips live for about one row of blocks: their disk space follows the image's width and not its
+        # height.
         return [block for block in self.plan.blocks() if block not in self.ledger.done]
 
     def ready(self, block: Index) -> bool:
@@ -90,9 +90,9 @@ class BlockQueue:
         return tuple(record for record in records if record.strips)
 
     def commit(self, record: Record) -> None:
-        """Append to the ledger, drop strips that nobody needs any more, and tell the listener."""
-        # The ledger first: if the process dies between the two, strips are left over, which the next start removes.
-        # The other way round a block that is still to come would miss them.
+        """Append to the ledger, remove strips that no block needs any more, and tell the listener."""
+        # The ledger comes first. If the process dies between the two steps, strips are left over, and the next start
+        # removes them. In the other order a block that is still missing would lack them.
         self.ledger.append(record)
         for block in (record.block, *self._earlier(record.block)):
             self._drop_strips(block)
@@ -105,15 +105,15 @@ class BlockQueue:
         self.listener(Event("predict", len(self.ledger.done), self._count, message))
 
     def _forget_damaged(self) -> None:
-        """Take blocks out of the ledger that are not as written, and those whose strips are missed by one to compute.
+        """Take damaged blocks out of the ledger, and blocks whose lost strips are still needed.
 
-        A block to compute needs the strips of its earlier neighbours; where they are gone, these are computed again.
+        A block that is computed needs the strips of its earlier neighbours; if these are lost, the neighbours are
+        computed again.
         """
         done = self.ledger.done
         lost = {block for block, record in done.items() if not self._as_written(record)}
         asked = [block for block in self.plan.blocks() if block not in done or block in lost]
-        # A neighbour that is computed again for its strips needs the strips of its own neighbours, which may be gone
-        # too.
+        # A neighbour that is computed again needs the strips of its own neighbours, which may be lost too.
         while asked:
             for near in self._earlier(asked.pop()):
                 if near in done and near not in lost and not self.store.has_strips(done[near]):
@@ -136,7 +136,7 @@ class BlockQueue:
         return True
 
     def _known(self, block: Index) -> bool:
-        # Blocks outside of the region are never computed, so nothing may wait for them.
+        # Blocks outside the region are never computed, so no block may wait for them.
         return block.row in self._rows and block.column in self._columns
 
     def _earlier(self, block: Index) -> list[Index]:
@@ -150,20 +150,20 @@ class BlockQueue:
 
 
 class Checked:
-    """Reads the labels of a run, or a layer, for its products: a block's when its labels are those in the ledger.
+    """A reader of the labels or a layer of a run, for its products; it returns only values that the ledger confirms.
 
-    A block is hashed when it is read first, and again when its file has changed since.
+    A block is hashed when it is read first, and again if its file has changed since.
     """
 
     def __init__(self, queue: BlockQueue, name: str = LABELS) -> None:
-        """`name` is that of an uncertainty layer, or `LABELS`."""
+        """Open the labels (`LABELS`), or the uncertainty layer called `name`."""
         self._number = (LABELS, *queue.plan.layers).index(name)
         self._done, self._grid = queue.ledger.done, queue.plan.grid
         self._array = queue.store.array(name)
         self._seen: dict[int, int] = {}
 
     def __call__(self, box: Box) -> Labels:
-        """Return the values of `box`. Raises `StorageError` if they are not what was committed."""
+        """Return the values of `box`. Raises `StorageError` if the values are not those that were committed."""
         y, x = self._grid.y, self._grid.x
         for row in range(min(box.y0 // y.zone, y.blocks - 1), min(y.blocks, -(-box.y1 // y.zone))):
             for column in range(min(box.x0 // x.zone, x.blocks - 1), min(x.blocks, -(-box.x1 // x.zone))):
@@ -173,7 +173,7 @@ class Checked:
     def _check(self, block: Index) -> None:
         zone = self._grid.zone(block)
         number = block.row * self._grid.x.blocks + block.column
-        state = hash(tuple(self._array.state(zone)))  # a word for each block is kept
+        state = hash(tuple(self._array.state(zone)))  # one hash is kept for each block
         if self._seen.get(number) == state:
             return
         if block not in self._done:

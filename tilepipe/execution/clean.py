@@ -1,7 +1,7 @@
-"""Clean: what runs have left beside their outputs, and its removal.
+"""This module lists and removes what runs have left beside their outputs.
 
 A work directory `.OUTPUT.tilepipe` holds one folder for each request. Only folders that a run or an export has made are
-looked at; links are not followed. A folder is removed while the lock of its output is held, so that no run can begin in
+examined; links are not followed. A folder is removed while the lock of its output is held, so that no run can begin in
 it meanwhile.
 """
 
@@ -38,16 +38,16 @@ class Leftover:
     path: Path
     """The folder."""
     output: Path
-    """The output that it belongs to, which may be gone."""
+    """Path of the output that the folder belongs to; the output may be gone."""
     state: State
     """'finished': the products are in place. 'unfinished': the same command goes on from it, or tiles of it failed.
     'running': a process works on the output now."""
     bytes: int
     """Size of its files in bytes."""
     changed: float
-    """When a file of it was last changed, in seconds since 1970."""
+    """Time of the last change of a file in the folder (seconds since 1970)."""
     removed: bool = False
-    """Whether it was removed."""
+    """Whether the folder was removed."""
 
     def to_json(self) -> JSON:
         """Return the fields as JSON types, with the age in seconds."""
@@ -57,7 +57,7 @@ class Leftover:
 
 @public
 def leftovers(folder: str | Path) -> list[Leftover]:
-    """Return what runs have left in a folder and the folders in it; nothing is changed.
+    """Return the folders that runs have left in a folder and in the folders inside it; nothing is changed.
 
     Raises `InputError` if there is no such folder.
     """
@@ -69,9 +69,10 @@ def leftovers(folder: str | Path) -> list[Leftover]:
 
 @public
 def clean(found: Sequence[Leftover], *, unfinished: bool = False) -> list[Leftover]:
-    """Remove what finished runs have left, and with `unfinished` what others have; return all, with what became of it.
+    """Remove the folders of finished runs, and if `unfinished` also of unfinished runs; return all, marked if removed.
 
-    What a run works on is never removed. Outputs stay as they are. Raises `StorageError` if a folder cannot be removed.
+    The folder of a running run is never removed. Outputs stay as they are. Raises `StorageError` if a folder cannot be
+    removed.
     """
     return [_cleaned(one, unfinished) for one in found]
 
@@ -79,13 +80,13 @@ def clean(found: Sequence[Leftover], *, unfinished: bool = False) -> list[Leftov
 def _cleaned(one: Leftover, unfinished: bool) -> Leftover:
     try:
         with locked(lock_of(one.output)):
-            # Under the lock: the run may have gone on since it was listed.
+            # The state is read again under the lock: the run may have gone on since it was listed.
             now = replace(one, state=_state_at_rest(one.path))
             if not one.path.is_dir() or (now.state == "unfinished" and not unfinished):
                 return now
             with storage_errors(one.path):
                 shutil.rmtree(one.path)
-            with suppress(OSError):  # another request keeps its own folder there
+            with suppress(OSError):  # another request may keep its own folder there
                 one.path.parent.rmdir()
             return replace(now, removed=True)
     except LockedError:
@@ -117,7 +118,7 @@ def _leftover(path: Path) -> Leftover:
     size, changed = 0, 0.0
     for above, _, files in os.walk(path):
         for file in files:
-            with suppress(FileNotFoundError):  # a run that works removes files meanwhile
+            with suppress(FileNotFoundError):  # a running run may remove files meanwhile
                 seen = os.lstat(os.path.join(above, file))
                 size, changed = size + seen.st_size, max(changed, seen.st_mtime)
     with suppress(FileNotFoundError):
@@ -126,7 +127,7 @@ def _leftover(path: Path) -> Leftover:
 
 
 def _state_at_rest(path: Path) -> State:
-    if (path / ASIDE).exists():  # an output that was moved aside, of which there may be no other copy
+    if (path / ASIDE).exists():  # an output was moved aside, and there may be no other copy of it
         return "unfinished"
     if path.name == EXPORT:
         return "finished"

@@ -1,9 +1,9 @@
-"""Durable arrays: the Zarr arrays of a run, with one guarantee for all of them.
+"""This module defines durable arrays: the Zarr arrays of a run, with one guarantee for all of them.
 
 When `write` returns, its values stay, whatever happens next: Zarr writes a chunk to a temporary name and renames it,
-then the chunk and the folders above it, up to the run's, are fsynced. The sha256 that `write` returns belongs into a
+then the chunk and the folders above it, up to the run's, are fsynced. The sha256 that `write` returns belongs in a
 ledger, and `checked` returns the values of this sha256 or raises. Each chunk has one writer; a chunk that holds the
-fill value alone is not stored. Safe under threads and processes.
+fill value alone is not stored. Threads and processes can use an array at once.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
 
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
-"""What Zarr raises for arrays that are not what was written."""
+"""Errors that Zarr raises if an array is not what was written."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How an array lies in Zarr: all that its metadata says."""
+    """The layout of an array in Zarr: everything that its metadata say."""
 
     shape: tuple[int, ...]
-    """Of the array."""
+    """Shape of the array."""
     chunk: tuple[int, ...]
     """Shape of a chunk."""
     dtype: str
-    """Of its values."""
+    """Type of the values."""
     fill: int = 0
-    """Value where nothing is stored."""
+    """Value of chunks that are not stored."""
 
     def metadata(self) -> str:
-        """Return the content of zarr.json: a pure function of the layout."""
+        """Return the content of zarr.json; it depends on the layout alone."""
         files: dict[str, Buffer] = {}
         zarr.create_array(
             zarr.storage.MemoryStore(files), shape=self.shape, chunks=self.chunk, dtype=self.dtype,
@@ -68,11 +68,11 @@ class DurableArray:
 
     @classmethod
     def create(cls, path: Path, run: Path, layout: Layout) -> Self:
-        """Make an array, or open it if it is there; its metadata, if damaged, are put right."""
+        """Make an array, or open it if it exists; damaged metadata are put right."""
         file, wanted = path / "zarr.json", layout.metadata()
         with storage_errors(path):
-            # Compared as bytes and not parsed: zarr.json with a flipped bit may still parse, as another fill value or
-            # chunk.
+            # The bytes are compared and not parsed: zarr.json with a flipped bit may still parse, with another fill
+            # value or chunk.
             if not file.exists() or file.read_bytes() != wanted.encode():
                 path.mkdir(parents=True, exist_ok=True)
                 write_durably(file, wanted)
@@ -90,25 +90,26 @@ class DurableArray:
         return _sha256(values, box)
 
     def read(self, box: Box | None = None) -> Array:
-        """Return the values of `box`, or of the whole array. Raises `StorageError` on corrupt data."""
+        """Return the values of `box`, or of the whole array. Raises `StorageError` if the data are damaged."""
         try:
             return np.asarray(self._zarr[_slices(box)])
         except DAMAGED as error:
             raise StorageError(f"{self.path} is corrupt{_at(box)}: {error}; {AGAIN}") from None
 
     def checked(self, sha256: str, box: Box | None = None) -> Array:
-        """Return the values of `box`, or of the whole array. Raises `StorageError` when they are not of this sha256."""
+        """Return the values of `box`, or of the whole array. Raises `StorageError` if they do not have this sha256."""
         values = self.read(box)
         if _sha256(values, box) != sha256:
             raise StorageError(f"{self.path} does not match its ledger{_at(box)}; {AGAIN}")
         return values
 
     def state(self, box: Box) -> list[tuple[int, ...] | None]:
-        """Return what changes when the files of a box are written again; None for one that is not there."""
+        """Return the state of each file of a box, which changes when the file is written again; None for a missing
+        file."""
         return [_state(file) for file in self._chunks(box)]
 
     def _chunks(self, box: Box | None) -> list[Path]:
-        """Return the files of the chunks that a box lies in, whether they are there or not."""
+        """Return the files of the chunks that a box lies in, whether they exist or not."""
         (tall, wide, *_), box = self._zarr.chunks, box or Box.of_shape(*self._zarr.shape[:2])
         rows, columns = range(box.y0 // tall, -(-box.y1 // tall)), range(box.x0 // wide, -(-box.x1 // wide))
         rest = ("0",) * (self._zarr.ndim - 2)
@@ -120,7 +121,7 @@ def _slices(box: Box | None) -> tuple[slice, ...]:
 
 
 def _sha256(values: Array, box: Box | None) -> str:
-    """Return the hash of the values; of a whole array that of its shape too, which nobody else knows."""
+    """Return the hash of the values; for a whole array it covers the shape too, which nothing else records."""
     found = hashlib.sha256(b"" if box else f"{values.shape}".encode())
     found.update(np.ascontiguousarray(values).data)
     return found.hexdigest()

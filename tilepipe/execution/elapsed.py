@@ -1,6 +1,7 @@
-"""Elapsed time of a run: wall time of all its attempts, kept in its work directory as each of them ends.
+"""This module keeps the elapsed time of a run: the wall time of all its attempts, in the work directory.
 
-An attempt that is killed (SIGKILL, power) cannot write its line, so the sum is the least that has passed.
+An attempt writes its time when it ends. An attempt that is killed (SIGKILL, power) cannot write, so the sum is a lower
+bound.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ NAME = "elapsed.jsonl"
 
 
 def elapsed_before(directory: Path) -> float:
-    """Return the seconds of the attempts that have ended."""
+    """Return the wall time of the attempts that have ended (seconds)."""
     with suppress(OSError):
         return sum(float(line.get("seconds", 0)) for line in read_lines(directory / NAME)[0])
     return 0.0
@@ -25,7 +26,7 @@ def elapsed_before(directory: Path) -> float:
 
 @contextmanager
 def timed(directory: Path) -> Iterator[Callable[[], float]]:
-    """Time an attempt; yield what returns the seconds so far, those of earlier attempts included."""
+    """Time an attempt; yield a function that returns the seconds so far, earlier attempts included."""
     start, before = time.monotonic(), elapsed_before(directory)
     try:
         yield lambda: round(before + time.monotonic() - start, 3)

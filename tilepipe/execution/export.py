@@ -1,4 +1,4 @@
-"""Export: a finished label map in other formats."""
+"""This module exports a finished label map to other formats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tilepipe.storage import locked
 from tilepipe.text import comma_list
 
 EXPORT = "export"
-"""Folder of a work directory in which an export works. One that a killed process has left is of no use."""
+"""Name of an export's folder in a work directory. A folder that a killed process has left is useless."""
 
 
 @public
@@ -40,12 +40,12 @@ def export(
     listener: Listener = silent,
     **options: Unpack[PolygonSettings],
 ) -> list[Path]:
-    """Write a label map, or that of a run (its work directory), in other formats; return the new paths.
+    """Write a label map in other formats and return the new paths; `labels` may be the work directory of a run.
 
     `image` is the image of the labels, for products that show or measure it. `options` say how polygons and objects are
-    written. Tables of polygons, and objects, tell of the margin too if the run has written that layer beside the
-    labels. `listener` is called with each `Event`. Raises `UsageError` when an output exists, an option cannot be meant
-    or an image is needed and not given, `InputError` when there are no labels to read.
+    written. Tables of polygons and objects also hold the margin if the run has written this layer beside the labels.
+    `listener` is called with each `Event`. Raises `UsageError` if an output exists, if an option is not allowed, or if
+    an image is needed and not given. Raises `InputError` if there are no labels to read.
     """
     labels = labels_file(labels)
     finished = open_label_file(labels)
@@ -65,11 +65,12 @@ def export(
         try:
             products = write_products(material, outputs, work, listener)
             put_in_place(work, {"products": products, "replaces": replaces})
-        finally:  # an export that failed begins anew
-            # An output that was moved aside, and not moved back as the process was stopped, is the only copy.
+        finally:  # an export that failed starts from the beginning
+            # If the process stopped after an output was moved aside and before it was moved back, this is the only
+            # copy.
             if not (work / ASIDE).exists():
                 shutil.rmtree(work, ignore_errors=True)
-            with suppress(OSError):  # a run keeps its own things there
+            with suppress(OSError):  # a run keeps its own files there
                 outputs.work.rmdir()
     return list(paths.values())
 
@@ -91,7 +92,7 @@ def _image_of(labels: LabelMap, image: Source, path: Path) -> Source:
 
 
 def _part(known: Georeference | None, labels: LabelMap) -> Georeference | None:
-    """Return where labels lie that are a part of an image at `known`, or have larger pixels."""
+    """Return the georeference of labels that are a part of an image at `known`, or that have larger pixels."""
     if known is None or known.transform is None:
         return known
     (y, x), (sy, sx), (a, b, _, d, e, _) = labels.origin, labels.scale, known.transform
@@ -100,7 +101,7 @@ def _part(known: Georeference | None, labels: LabelMap) -> Georeference | None:
 
 
 def _margin(labels: Path) -> dict[str, LabelMap]:
-    """Return the margin layer that the run of these very labels has written beside them, by its name."""
+    """Return the margin layer that the run of these same labels has written beside them, by its name."""
     beside = layer_path(labels, "margin")
     for path in labels.parent.glob(f".*.tilepipe/*/{RECORD}"):
         record = read_record(path.parent)

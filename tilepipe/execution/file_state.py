@@ -1,4 +1,4 @@
-"""What tells whether a product, a file or a folder, is still the one that was written."""
+"""This module tells whether a product, a file or a folder, is still as it was written."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import TypedDict
 
 
 class FileState(TypedDict, total=False):
-    """Number, size, time and content of a file, or of a folder's files."""
+    """The state of a file, or of a folder's files: their number, size, time and content."""
 
     files: int
-    """How many; 1 for a file."""
+    """Number of files; 1 for a file."""
     bytes: int
-    """Size of all."""
+    """Total size (bytes)."""
     mtime_ns: int
-    """Time of the latest change, in nanoseconds."""
+    """Time of the latest change (nanoseconds)."""
     sha256: str
-    """Of the content, once it was written."""
+    """Hash of the content, once the content was written."""
     beside: list[str]
-    """Endings of the files that were written beside it."""
+    """Endings of the files that were written beside the product."""
 
 
 def state_of(path: Path) -> FileState:
-    """Return what tells later whether a product is still the one that was written."""
+    """Return the state of a product, from which `is_same` tells later whether the product is unchanged."""
     return {**(seen(path) or FileState()), "sha256": sha256_of(path)}
 
 
 def seen(path: Path) -> FileState | None:
     """Return number, size and latest change of a file, or of a folder's files; None if there is nothing."""
     try:
-        # A link that leads nowhere is something too: it must not be overwritten as if nothing were there.
+        # A link that leads nowhere counts too: it must not be overwritten as if there were nothing.
         stats = [file.stat() if file.exists() else file.lstat() for file in _files(path)]
     except OSError:
         return None
@@ -39,16 +39,16 @@ def seen(path: Path) -> FileState | None:
 
 
 def is_same(path: Path, known: FileState) -> bool:
-    """Return whether a file or folder has this state; its content counts where only its time is another."""
+    """Return whether a file or folder has this state; its content is compared only if its time differs."""
     now = seen(path)
     if now is None or (now["files"], now["bytes"]) != (known.get("files"), known.get("bytes")):
         return False
-    # Hashing reads the whole product, so content decides only if all but the time is the same, as after a copy.
+    # Hashing reads the whole product, so the content is compared only if all but the time is the same, as after a copy.
     return now["mtime_ns"] == known["mtime_ns"] or ("sha256" in known and sha256_of(path) == known["sha256"])
 
 
 def sha256_of(path: Path) -> str:
-    """Return the hash of a file, or that of a folder's files with their names."""
+    """Return the hash of a file, or of a folder's files together with their names."""
     if path.is_dir():
         names = "".join(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n" for file in _files(path))
         return hashlib.sha256(names.encode()).hexdigest()

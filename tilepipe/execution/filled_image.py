@@ -1,4 +1,4 @@
-"""The image of a job as the model sees it."""
+"""This module gives the image of a job as the model sees it."""
 
 from __future__ import annotations
 
@@ -12,37 +12,41 @@ from tilepipe.sources.mask import readable
 
 
 class FilledImage:
-    """The image on the prediction grid, with the model's mean where it holds no data. Safe under threads."""
+    """The image on the prediction grid; pixels without image data have the model's mean. Threads can share it."""
 
     def __init__(self, source: Source, mean: tuple[float, ...]) -> None:
-        """`mean` is per band, in the source's own units."""
+        """Wrap `source`; `mean` is per band, in the source's own units."""
         self.source = source
         self._fill = _fill(mean, source.dtype)
 
     def read(self, box: Box) -> tuple[Pixels, NDArray[np.bool_]]:
-        """Return (bands, height, width), mirrored beyond the image, and where that is data. Raises `InputError`."""
+        """Return pixels (bands, height, width), mirrored beyond the image, and a bool array: True for image data.
+
+        Raises `InputError`.
+        """
         pixels = self.source.read(box)
-        # Mirrored like the pixels: a tile at the image's edge sees its own reflection there, holes included.
+        # The mask is mirrored like the pixels: a tile at the image's edge sees its own reflection there, holes
+        # included.
         valid = self.seen(box)
-        if pixels.dtype.kind == "f":  # also where a mask says so, a model has no use for what is no number
+        if pixels.dtype.kind == "f":  # even if a mask says it is valid, a model cannot use a value that is not a number
             valid = valid & all_finite(pixels)
         if not valid.all():
-            # Normalised, the mean is 0, which tells a convolution least. Black would be a dark object with an edge.
-            # Training fills in the same way.
+            # The normalised mean is 0, which adds least to a convolution. Black would look like a dark object with an
+            # edge. Training fills pixels in the same way.
             pixels = np.where(valid, pixels, self._fill[:, None, None])
         return pixels, valid
 
     def seen(self, box: Box) -> NDArray[np.bool_]:
-        """Return where `box`, mirrored beyond the image, holds image data."""
+        """Return a bool array (height, width): True for image data in `box`, mirrored beyond the image."""
         return np.asarray(read_reflected(box, *self.source.shape[1:], self.valid))
 
     def valid(self, box: Box) -> NDArray[np.bool_]:
-        """Return where `box`, inside the image, holds image data; True also where that cannot be read."""
+        """Return a bool array: True for image data in `box`, inside the image, and for pixels that cannot be read."""
         return readable(self.source.valid, box)
 
 
 def _fill(mean: tuple[float, ...], dtype: DType) -> Pixels:
-    """Return per band what stands for pixels without image data: the model's mean, as far as the dtype holds it."""
+    """Return the fill value of each band for pixels without image data: the model's mean, as the dtype holds it."""
     if dtype.kind == "f":
         return np.array(mean, dtype)
     return np.asarray(np.clip(np.round(mean), np.iinfo(dtype).min, np.iinfo(dtype).max), dtype)

@@ -1,4 +1,4 @@
-"""Job: a plan, and the image and the model that it is carried out on; knows no torch."""
+"""This module defines a job: a plan, and the image and the model for it. The module does not import torch."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ NODATA, FAIL = "nodata", "fail"
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs to work on a run; picklable."""
+    """Everything that a process needs to work on a run; it can be pickled."""
 
     plan: Plan
-    """What is computed."""
+    """Plan of the run."""
     source: Source
-    """The image on the prediction grid, valid where it holds image data: what the model sees."""
+    """Image on the prediction grid, with its mask of image data: what the model sees."""
     model: Model
     """The model."""
     wanted: Wanted
-    """Which pixels get a label."""
+    """Pixels that get a label."""
     directory: Path | None = None
-    """Work directory of the run, holding run.zarr; None for a region in memory."""
+    """Work directory of the run, which holds run.zarr; None for a region in memory."""
     stated: Resolution | None = None
-    """Resolution of the image, if the user states it; else the image's own counts."""
+    """Resolution of the image if the user states it; otherwise the image's own resolution is used."""
     on_tile_error: str = NODATA
-    """What a tile that cannot be read or predicted does: 'nodata' leaves its pixels without a label, 'fail' stops."""
+    """What happens if a tile cannot be read or predicted: 'nodata' leaves its pixels without a label, 'fail' stops the
+    run."""
 
 
 def job_of(plan: Plan, image: Source, model: Model, area: Mask | None, on_tile_error: str = NODATA) -> Job:
-    """Return the job of a plan for an image at full resolution; `area` is what of it gets a label, None for all."""
+    """Return the job of a plan for an image at full resolution; `area` is the part that gets a label, None for all."""
     data = image_data(image, plan.mask)
     seen = on_prediction_grid(data, plan.predicted)
     return Job(plan, seen, model, Wanted(data, plan, area), on_tile_error=on_tile_error)
@@ -49,13 +50,13 @@ def job_of(plan: Plan, image: Source, model: Model, area: Mask | None, on_tile_e
 def make_job(
     image: Source, model: Model, request: Request, known: Known | None = None, listener: Listener = silent
 ) -> Job:
-    """Return the job of a plan that is made now; see `make_plan`. Nothing is run."""
+    """Return a job with a new plan; see `make_plan`. Nothing is run."""
     plan, area = make_plan(image, model, request, known, listener)
     return replace(job_of(plan, image, model, area, request.on_tile_error), stated=_stated(model, request))
 
 
 def kept_job(image: Source, model: Model, request: Request, kept: Plan) -> Job:
-    """Return the job of a plan that a run of the same request has kept; see `resumed`."""
+    """Return a job with the plan that a run of the same request has kept; see `resumed`."""
     plan = resumed(kept, image, model, request)
     polygons = request.region if isinstance(request.region, str) else request.mask
     job = job_of(plan, image, model, area_of(image, plan.mask, polygons), request.on_tile_error)

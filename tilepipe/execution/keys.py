@@ -39,32 +39,32 @@ LEFT_OUT = {"overwrite", "record", "on_tile_error", "scheduler", "workers", "tru
 DEFAULTS: JSON = {"mask": "auto", "resolution": "full", "workers": 0} | dict.fromkeys(
     ("tile", "overlap", "window_shape", "statistics", "device", "precision"), "auto"
 )
-"""What a setting is when nobody says: giving it changes nothing."""
+"""Default of each setting: a setting that is given with its default changes nothing."""
 
 Stamp = tuple[int, int, int, int, int]
-"""Device, inode, size, times of the last change of content and of status in ns."""
+"""Device, inode, size, and times of the last change of content and of status (ns)."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Identities of an image and a model, as they were when a command began."""
+    """The identities of an image and a model when a command began."""
 
     image: JSON
-    """The source's identity."""
+    """Identity of the source."""
     stamps: dict[str, Stamp | None]
-    """State of each of the image's files, taken before they were hashed."""
+    """State of each of the image's files, read before the files were hashed."""
     model: str
-    """The model's identity."""
+    """Identity of the model."""
     trouble: str = ""
-    """Why the model has no identity that another process would find; '' if it has one."""
+    """Reason why the model has no identity that another process would find; '' if it has one."""
 
     @classmethod
     def of(cls, full: Source, model: Model, request: Request) -> Keys:
-        """Look at the image's files, then hash them, and ask the model on the device and in the precision asked for.
+        """Read the state of the image's files, hash them, and identify the model for the device and precision.
 
-        Raises `InputError` if a file cannot be read, `DeviceError`, `UsageError`.
+        Raises `InputError` if a file cannot be read; also raises `DeviceError` and `UsageError`.
         """
-        # Stamps before hashing: a change while the file is hashed then shows as another stamp.
+        # Stamps come before hashing: if the file changes while it is hashed, its stamp differs later.
         compute, stamps = request.compute(model), _stamps(full)
         found = identify(model, compute.device, compute.precision)
         return cls(identity_of(full), stamps, found.key, found.trouble)
@@ -79,7 +79,7 @@ class Keys:
         return plan.key(self.image, self.model)
 
     def still(self, full: Source) -> bool:
-        """Return whether the image is what it was: its files are untouched, or else their content is the same."""
+        """Return whether the image is unchanged: its files have the same stamps, or else the same content."""
         if _stamps(full) == self.stamps:
             return True
         try:
@@ -97,14 +97,14 @@ def _stamps(full: Source) -> dict[str, Stamp | None]:
         except OSError:
             found[str(file)] = None
         else:
-            # The time of the last change of status too: rsync and cp -p set the time of the content back, nothing
-            # sets this one.
+            # The time of the last status change is kept too: rsync and cp -p set the time of the content back, but
+            # nothing sets this time back.
             found[str(file)] = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     return found
 
 
 def _as_given(request: Request) -> JSON:
-    """Return what a user asks for in one form, as JSON: defaults left out, files by their content."""
+    """Return the settings that a user gave in one form, as JSON: defaults are left out, files are content."""
     asked = {**request.given, "layers": request.layers}
     given = {name: _plain(value) for name, value in asked.items() if name not in LEFT_OUT}
     return {name: value for name, value in given.items() if value != DEFAULTS.get(name, [])}
@@ -114,11 +114,11 @@ def _plain(value: object) -> object:
     if isinstance(value, Box):
         return value.to_list()
     if isinstance(value, str | Path) and Path(value).is_file():
-        # By content: a polygon file that was edited under the same name asks for other labels.
+        # Files count by content: a polygon file that was edited under the same name asks for other labels.
         return hashlib.sha256(Path(value).read_bytes()).hexdigest()
     if isinstance(value, str | Path):
         return str(value)
-    # 512.0 from a jobs file and 512 from the command line are one request.
+    # 512.0 from a jobs file and 512 from the command line are the same request.
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
@@ -126,12 +126,12 @@ def _plain(value: object) -> object:
 
 @dataclass(frozen=True)
 class KeptPlan:
-    """What plan.json holds."""
+    """The content of plan.json."""
 
     plan: Plan
     """The plan, made once."""
     request: str
-    """Request key that it was made for."""
+    """Request key that the plan was made for."""
 
 
 def write_plan(directory: Path, plan: Plan, request: str) -> None:
@@ -140,7 +140,7 @@ def write_plan(directory: Path, plan: Plan, request: str) -> None:
 
 
 def read_plan(directory: Path) -> KeptPlan:
-    """Return what plan.json of a work directory holds. Raises `StorageError` when it is missing or damaged."""
+    """Return what plan.json of a work directory holds. Raises `StorageError` if the file is missing or damaged."""
     fields = read_json(directory / PLAN)
     try:
         return KeptPlan(Plan.from_json(json.dumps(fields)), str(fields["request"]))
@@ -149,7 +149,7 @@ def read_plan(directory: Path) -> KeptPlan:
 
 
 def kept_plan(directory: Path, request: str) -> Plan | None:
-    """Return the plan that an earlier run of this request has kept; None if there is none that can be used."""
+    """Return the plan that an earlier run of this request has kept; None if there is no usable plan."""
     try:
         kept = read_plan(directory)
     except StorageError:

@@ -1,4 +1,4 @@
-"""Ledger: what is done, one line with a checksum per block; in memory a few words per block."""
+"""This module keeps the ledger: one line with a checksum per finished block. In memory a block takes a few words."""
 
 from __future__ import annotations
 
@@ -14,55 +14,56 @@ from tilepipe.text import JSON
 from tilepipe.tiling.grid import Index
 
 AGAIN = "give the same command again: what is damaged is computed again"
-"""What a message about a damaged work directory ends with."""
+"""Words at the end of a message about a damaged work directory."""
 _HEAD = struct.Struct("<IdBB")
-"""Tiles, seconds, number of layers, which sides have a strip."""
+"""Packed fields: tiles, seconds, number of layers, and which sides have a strip."""
 _SIDES = ("right", "below", "corner")
 _HASH = 32
-"""Bytes of a sha256."""
+"""Length of a sha256 (bytes)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A committed block; one line of the ledger."""
+    """The record of a committed block; one line of the ledger."""
 
     block: Index
-    """Which block."""
+    """Index of the block."""
     sha256: str
-    """Of the block's labels, C order; of nothing where no pixel was valid."""
+    """Hash of the block's labels in C order; the hash of no bytes if no pixel was valid."""
     tiles: int
-    """Tiles predicted."""
+    """Number of tiles predicted."""
     failed: tuple[str, ...] = ()
-    """What went wrong with tiles that could not be read or predicted; their pixels are nodata."""
+    """Reasons, one for each tile that could not be read or predicted; the pixels of these tiles are nodata."""
     seconds: float = 0.0
-    """Wall time."""
+    """Wall time (seconds)."""
     layers: tuple[str, ...] = ()
-    """sha256 of the block's codes by uncertainty layer, in the order of the plan."""
+    """Hashes (sha256) of the block's codes, one per uncertainty layer, in the order of the plan."""
 
     strips: dict[str, str] = field(default_factory=dict)
-    """sha256 of what the block has left for its later neighbours, by side."""
+    """Hashes (sha256) of the strips that the block has left for its later neighbours, by side."""
 
     @property
     def hashes(self) -> tuple[str, ...]:
-        """sha256 of the labels and of each layer."""
+        """Hashes (sha256) of the labels and of each layer."""
         return self.sha256, *self.layers
 
     def to_dict(self) -> JSON:
-        """Return the fields of the ledger line; JSON types."""
+        """Return the fields of the ledger line as JSON types."""
         return asdict(self) | {"block": list(self.block)}
 
     @classmethod
     def from_dict(cls, fields: JSON) -> Record:
-        """Return the record of a ledger line's fields. Raises KeyError or TypeError when they are of another kind."""
+        """Return the record of a ledger line's fields. Raises KeyError or TypeError if a field is missing or of another
+        kind."""
         lists: JSON = {name: tuple(fields[name]) for name in ("failed", "layers") if name in fields}
         return cls(**{**fields, **lists, "block": Index(*fields["block"])})
 
 
 class Records(MutableMapping[Index, Record]):  # noqa: PLW1641 - it changes, so it has no hash
-    """Ledger lines by block, in the order they came, packed: a run may have a million."""
+    """The ledger lines by block, in the order of arrival. They are packed, since a run may have a million."""
 
     def __init__(self) -> None:
-        """Hold none."""
+        """Start without lines."""
         self._packed: dict[int, bytes | Record] = {}
 
     def __getitem__(self, block: Index) -> Record:
@@ -71,19 +72,19 @@ class Records(MutableMapping[Index, Record]):  # noqa: PLW1641 - it changes, so 
         return packed if isinstance(packed, Record) else _unpacked(Index(*block), packed)
 
     def __setitem__(self, block: Index, record: Record) -> None:
-        """Take the line of a block."""
+        """Store the line of a block."""
         self._packed[_number(block)] = _packed(record) or record
 
     def __delitem__(self, block: Index) -> None:
-        """Leave a block out. Raises KeyError."""
+        """Remove the line of a block. Raises KeyError."""
         del self._packed[_number(block)]
 
     def __contains__(self, block: object) -> bool:
-        """Return whether there is a line of a block."""
+        """Return whether the block has a line."""
         return isinstance(block, tuple) and _number(block) in self._packed
 
     def __eq__(self, other: object) -> bool:
-        """Return whether both hold the same lines, in whatever order; equal lines are packed alike."""
+        """Return whether both hold the same lines, in any order; equal lines are packed alike."""
         return self._packed == other._packed if isinstance(other, Records) else dict(self.items()) == other
 
     def __iter__(self) -> Iterator[Index]:
@@ -102,14 +103,14 @@ def _number(block: tuple[int, ...]) -> int:
 
 
 def _packed(record: Record) -> bytes | None:
-    """Return what `_unpacked` makes this record of; None if something is not as usual: a tile that failed."""
+    """Return the record as bytes for `_unpacked`; None if bytes cannot hold it, for example if a tile failed."""
     try:
         sides = sum(1 << k for k, side in enumerate(_SIDES) if side in record.strips)
         hashes = [record.sha256, *record.layers, *(record.strips[side] for side in _SIDES if side in record.strips)]
         content = _HEAD.pack(record.tiles, record.seconds, len(record.layers), sides)
         content += b"".join(map(bytes.fromhex, hashes))
-        # Whatever does not come back the same (a sentence about a failed tile, a hash of another length) stays as it
-        # is: packing must never change a line.
+        # A record that does not come back the same (a sentence about a failed tile, a hash of another length) is not
+        # packed: packing must never change a line.
         return content if _unpacked(record.block, content) == record else None
     except (struct.error, ValueError, TypeError):
         return None
@@ -125,7 +126,7 @@ def _unpacked(block: Index, content: bytes) -> Record:
 
 
 def read_records(path: Path) -> tuple[Records, int]:
-    """Return the blocks of a ledger that may be at work, and how many of its lines are torn or damaged."""
+    """Return the records of a ledger, which another process may be writing, and how many of its lines are damaged."""
     records, damaged = Records(), 0
     for fields in each_line(path):
         if fields is None:
@@ -140,7 +141,7 @@ def read_records(path: Path) -> tuple[Records, int]:
 
 
 def begin_anew(path: Path) -> None:
-    """Remove a ledger whose arrays are not there, durably: it counts for nothing. Raises `StorageError`."""
+    """Remove a ledger whose arrays are missing, durably, since its lines count for nothing. Raises `StorageError`."""
     with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -148,13 +149,13 @@ def begin_anew(path: Path) -> None:
 
 
 class Ledger:
-    """Append-only JSON lines, each with its checksum.
+    """A file of JSON lines that only grows; each line has a checksum.
 
     A line that a crash has torn, or that was damaged since, counts as never written: its block is computed again.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read what is there; `damaged` lines are cut out of the file."""
+        """Read the lines of the file; `damaged` lines are cut out of the file."""
         self.path = path
         self.done, self.damaged = read_records(path)
         if self.damaged:
@@ -166,7 +167,7 @@ class Ledger:
         self.done[record.block] = record
 
     def forget(self, blocks: Iterable[Index]) -> None:
-        """Take blocks out: they are to be computed again."""
+        """Take blocks out of the ledger, so that they are computed again."""
         for block in blocks:
             del self.done[block]
         self._rewrite()

@@ -1,4 +1,4 @@
-"""Output: from labels on the prediction grid to a `LabelMap` on the output grid."""
+"""This module makes a `LabelMap` on the output grid from labels on the prediction grid."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Read = Callable[[Box], Labels]
 def label_map(
     plan: Plan, card: ModelCard, source: Source, read: Read, wanted: Wanted | None = None, nodata: int | None = None
 ) -> LabelMap:
-    """Return the plan's region of the output grid; `read` gives labels of a box of the prediction grid.
+    """Return the plan's region of the output grid; `read` returns labels of a prediction box.
 
-    An output pixel takes the label of the prediction-grid pixel under its centre; one exact scale per axis. Where it
-    is not `wanted` it is `nodata`, by default the plan's.
+    An output pixel takes the label of the prediction-grid pixel under its centre; each axis has one exact scale. An
+    output pixel that is not `wanted` is `nodata`, by default the plan's nodata label.
     """
     region, zone = plan.output_region, plan.grid
     scale = plan.shape[0] / plan.output[0], plan.shape[1] / plan.output[1]
@@ -37,13 +37,13 @@ def label_map(
 
     def read_output(box: Box) -> Labels:
         box = box.shift(region.y0, region.x0)
-        # Nothing to resample, and what is not wanted is nodata already.
+        # Nothing is resampled here, and pixels that are not wanted are nodata already.
         if plan.output == plan.predicted:
             return read(box)
         rows = _under(box.y0, box.y1, plan.predicted[0], plan.output[0])
         columns = _under(box.x0, box.x1, plan.predicted[1], plan.output[1])
-        # One exact scale for the whole image, and not one for each block: rounding the scale of a block would shift
-        # its labels against those of its neighbour by a pixel.
+        # The whole image has one exact scale. A scale rounded for each block would shift the block's labels by a pixel
+        # against its neighbour's.
         labels = read(Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1))
         labels = labels[(rows - rows[0])[:, None], (columns - columns[0])[None, :]]
         if wanted is None:
@@ -64,7 +64,7 @@ def label_map(
 def layer_map(
     name: str, plan: Plan, card: ModelCard, source: Source, read: Read, wanted: Wanted | None = None
 ) -> LabelMap:
-    """Return an uncertainty layer on the grid of `label_map`; `read` gives codes of a box of the prediction grid."""
+    """Return an uncertainty layer on the grid of `label_map`; `read` returns codes of a box of the prediction grid."""
     legend = Legend(name, (), (), VOID, Measure(1 / STEPS, LAYERS[name]))
     return replace(label_map(plan, card, source, read, wanted, VOID), dtype=np.dtype("uint8"), legend=legend)
 
@@ -74,13 +74,13 @@ def _under(start: int, stop: int, size: int, of: int) -> NDArray[np.int64]:
 
 
 def output_resolution(plan: Plan, resolution: Resolution) -> Resolution:
-    """Return the size of a pixel of the output grid; `resolution` is that of the image."""
+    """Return the size of a pixel of the output grid; `resolution` is the image's resolution."""
     y, x = plan.shape[0] / plan.output[0], plan.shape[1] / plan.output[1]
     return replace(resolution, y=resolution.y * y, x=resolution.x * x)
 
 
 def _georeference(known: Georeference | None, region: Box, scale: tuple[float, float]) -> Georeference | None:
-    """Return the position of a region of the output grid: the source's to the last bit where nothing moves."""
+    """Return the position of a region of the output grid. If nothing moves, it is exactly the source's."""
     if known is None or (region.y0 == region.x0 == 0 and scale == (1.0, 1.0)):
         return known
     transform = None

@@ -1,4 +1,4 @@
-"""Outputs: where the products of a run go, and what of a request decides that."""
+"""This module decides which files a run writes, and where."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from tilepipe.text import setting
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the products of a run go."""
+    """The places of the products of a run, and how they are written."""
 
     paths: dict[str, Path]
-    """Final path by product, all in one folder."""
+    """Final path of each product; all lie in one folder."""
     overwrite: bool
-    """Whether products that exist may be replaced."""
+    """Whether existing products may be replaced."""
     layers: tuple[str, ...] = ()
     """Uncertainty layers that are written beside the labels."""
     options: VectorOptions = PLAIN
-    """How polygons and objects are written."""
+    """Options of polygons and objects."""
 
     def drawn_otherwise(self, record: RunRecord) -> bool:
-        """Return whether polygons or objects are here, and run.json says that they were written with other options."""
+        """Return whether polygons or objects are written, and run.json says they had other options."""
         return bool((POLYGONS | OBJECTS) & self.paths.keys()) and self.options.to_dict() != record.get("polygons", {})
 
     @property
     def files(self) -> list[File]:
-        """All that is written: labels first, then layers. Raises `UsageError`."""
+        """Files that are written: labels first, then layers. Raises `UsageError`."""
         return files_of(self.paths, self.layers)
 
     @property
     def work(self) -> Path:
-        """Work directory of this output; the same in whatever order products are named."""
+        """Work directory of this output; the order in which products are named does not matter."""
         first = self.paths[next(name for name in PRODUCTS if name in self.paths)]
         return work_directory(first)
 
     @property
     def locks(self) -> list[Path]:
-        """Lock files, one per output: two runs never write the same one."""
+        """Lock files, one per output, so that two runs never write the same output."""
         return [lock_of(file.path) for file in self.files]
 
 
 def outputs_of(image: Source, model: str, output: str | Path | None, request: Request) -> Outputs:
-    """Return what a run writes. Raises `UsageError` if that cannot be written, or is read."""
+    """Return the outputs of a run. Raises `UsageError` if an output cannot be written, or is also an input."""
     path, products = _beside(image) if output is None else Path(output), list(request.products)
     if not products and not output_paths(path, []):
         products = ["ome-zarr", "geojson"] if isinstance(unwrapped(image), SlideSource) else ["cog"]

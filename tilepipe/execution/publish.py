@@ -1,12 +1,12 @@
-"""Publish: the products of a run, from a folder of its work directory to their final places.
+"""This module moves the products of a run from a folder of its work directory to their final places.
 
 All products are written and synced first. run.json then says how they look, what they may replace, and that they are
 not in place yet; they are renamed back to back; run.json says that the set is complete. A process that dies in between
 leaves all that is needed to finish, and the next command on the same output does so before anything else.
 
-Nothing is destroyed that was not there, and meant, when the run began: whatever else is found at a final path right
-before the rename is left alone. A file or folder changes places with the old one at once, where the system can do that
-(Linux, most file systems); elsewhere a folder is moved aside first, and a reader may find nothing for that moment.
+A product is replaced only if it was there when the run began and was allowed to be replaced. Anything else at a final
+path right before the rename is left alone. If the system can do so (Linux, most file systems), a file or folder changes
+places with the old one at once. Otherwise a folder is moved aside first, and a reader may find nothing for that moment.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from tilepipe.storage import locked, storage_errors, sync, sync_tree, write_json
 from tilepipe.text import setting
 
 STAGED = "products"
-"""Folder of a work directory that holds products not in place yet."""
+"""Name of the folder of a work directory that holds products before they are put in place."""
 
 ASIDE = "replaced"
-"""Folder of a work directory to which an output that is replaced is moved, where the two cannot change places."""
+"""Name of the folder of a work directory to which a replaced output is moved, if the old and the new output cannot
+change places."""
 
 ANEW = setting(overwrite=True)
 
 
 def is_published(record: RunRecord, outputs: Outputs) -> bool:
-    """Return whether all products are in place as run.json says: to the byte for somebody who asks to overwrite."""
+    """Return whether all products are in place as run.json says; with `overwrite` every byte is compared."""
     if not record["published"] or not all(as_written(record, file.path) for file in outputs.files):
         return False
     if outputs.drawn_otherwise(record):
@@ -52,8 +53,8 @@ def is_published(record: RunRecord, outputs: Outputs) -> bool:
 def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[str, FileState]:
     """Return the state of what is at the final paths and may be replaced, by name.
 
-    Products as `record` (run.json) says are the run's own, and what it was replacing may be replaced. Raises
-    `UsageError` if something else exists and may not be replaced, or the folder does not exist.
+    Products that are as `record` (run.json) says are the run's own. Files that the run was replacing may be replaced.
+    Raises `UsageError` if another file exists and may not be replaced, or if the folder does not exist.
     """
     found: dict[str, FileState] = {}
     for product, path in ((file.product, file.path) for file in outputs.files):
@@ -71,7 +72,7 @@ def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[s
                 f"{path} exists and its polygons or objects were written with other options; use {ANEW}, or tilepipe "
                 "export with another output, which takes them from the labels"
             )
-        # What is replaced is removed. A folder of somebody's own that happens to have this name must not be.
+        # A replaced folder is removed, so a user's own folder that happens to have this name must not be replaced.
         if path.is_dir() != PRODUCTS[product].folder or (path.is_dir() and not (path / "zarr.json").exists()):
             raise UsageError(f"{path} exists and is no {product} product, so it is not replaced; choose another output")
         if now := seen(path):
@@ -80,7 +81,7 @@ def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[s
 
 
 def _why_not_known(path: Path, outputs: Outputs, record: RunRecord | None) -> str:
-    """Return why a product of a finished run is not taken for one, for messages; '' if no run wrote it."""
+    """Return the reason why a file is not taken for a product of the finished run; '' if no run wrote it."""
     if record and path.name in record["products"]:
         return " and was changed since tilepipe wrote it"
     damaged = [found for found in outputs.work.glob(f"*/{RECORD}") if read_record(found.parent) is None]
@@ -88,12 +89,12 @@ def _why_not_known(path: Path, outputs: Outputs, record: RunRecord | None) -> st
 
 
 def _is_old(path: Path, outputs: Outputs, record: RunRecord) -> bool:
-    """Return whether a product that the run has published was written with other options than those asked for."""
+    """Return whether a published product was written with other options than the ones asked for now."""
     return record["published"] and outputs.drawn_otherwise(record) and as_written(record, path)
 
 
 def _refuse_open(path: Path) -> None:
-    """Raise `LockedError` if another program works on a GeoPackage: its changes are in a file beside it."""
+    """Raise `LockedError` if another program works on a GeoPackage, since its changes are in a file beside it."""
     log = path.with_name(f"{path.name}-wal")
     with suppress(OSError):
         if log.stat().st_size:
@@ -101,14 +102,14 @@ def _refuse_open(path: Path) -> None:
 
 
 def _refuse_orphans(path: Path) -> None:
-    """Raise `UsageError` if a side file stands without its product and tilepipe did not write it."""
+    """Raise `UsageError` if a side file exists without its product and tilepipe did not write the side file."""
     for beside in (path.with_name(path.name + suffix) for suffix in SIDECARS):
         if beside.is_file() and b'tableType="thematic"' not in beside.read_bytes():
             raise UsageError(f"{beside} exists without {path.name}; use {ANEW} to replace it, or another output")
 
 
 def refuse_foreign(path: Path, record: RunRecord) -> None:
-    """Raise `UsageError` when something is at `path` that was not there, or was different, when the run began."""
+    """Raise `UsageError` if a file at `path` did not exist, or was different, when the run began."""
     if os.path.lexists(path) and not _is_known(path, record):
         raise UsageError(
             f"{path} was made or changed by somebody else while the run worked, so it is left as it is; "
@@ -122,13 +123,14 @@ def _is_known(path: Path, record: RunRecord) -> bool:
 
 
 def write_products(material: Material, outputs: Outputs, directory: Path, listener: Listener) -> dict[str, FileState]:
-    """Write products inside `directory`, durably; return their state by name."""
+    """Write products inside `directory`, durably; return their state by file name."""
     fresh = directory / STAGED
     with storage_errors(fresh):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
     by_reading = sorted(outputs.files, key=lambda file: file.product not in LOSSLESS)
-    for k, file in enumerate(by_reading):  # those that read every label first: what they read is counted by the way
+    # Products that read every label come first: their reading is the progress that is shown.
+    for k, file in enumerate(by_reading):
         listener(Event("export", k, len(outputs.files), f"writing {file.path.name}"))
         PRODUCTS[file.product].write(material.showing(file.content), fresh / file.path.name)
         while material.notes:
@@ -144,7 +146,7 @@ def write_products(material: Material, outputs: Outputs, directory: Path, listen
 
 
 def is_whole(directory: Path, record: RunRecord) -> bool:
-    """Return whether each product is staged or in place: putting them in place can be finished."""
+    """Return whether each product is staged or in place, so that putting them in place can be finished."""
     folder, staged = directory.parent.parent, directory / STAGED
     return all(
         is_same(staged / name, known) or is_same(folder / name, known) for name, known in record["products"].items()
@@ -154,11 +156,11 @@ def is_whole(directory: Path, record: RunRecord) -> bool:
 def put_in_place(directory: Path, record: RunRecord) -> RunRecord:
     """Rename what is staged onto its final paths, one after the other; return run.json, which now says so.
 
-    Raises `UsageError`, with nothing renamed, where something foreign is in the way.
+    Raises `UsageError`, with nothing renamed, if a foreign file is in the way.
     """
     folder, staged = directory.parent.parent, directory / STAGED
-    # All are looked at before the first is renamed: a set of products is put in place whole or not at all. Each is
-    # looked at once more right before its rename, since somebody may have saved a file there meanwhile.
+    # All paths are checked before the first rename: a set of products is put in place whole or not at all. Each path is
+    # checked once more right before its rename, since somebody may have saved a file there meanwhile.
     waiting = [name for name, known in record["products"].items() if is_same(staged / name, known)]
     for name in waiting:
         refuse_foreign(folder / name, record)
@@ -179,9 +181,9 @@ def put_in_place(directory: Path, record: RunRecord) -> RunRecord:
 
 
 def finish_others(outputs: Outputs) -> None:
-    """Finish putting in place what a process that died had begun to, so that no old product stays beside a new one.
+    """Put products in place if a process died while it did so, so that no old product stays beside a new one.
 
-    What cannot be finished is left as it is: the command that wrote it says why.
+    Products that cannot be put in place stay as they are; the command that wrote them says why.
     """
     begun = [path.parent for path in outputs.work.glob(f"*/{RECORD}")]
     begun = [directory for directory in begun if _is_begun(directory)]
@@ -201,11 +203,11 @@ def _is_begun(directory: Path) -> bool:
 
 
 def _put_sidecars(fresh: Path, final: Path) -> None:
-    """Put the files that belong to a product in place before it, so that it never stands without them."""
+    """Put the side files of a product in place before the product, so that the product never stands without them."""
     for suffix in SIDECARS:
         if fresh.with_name(fresh.name + suffix).exists():
             os.replace(fresh.with_name(fresh.name + suffix), final.with_name(final.name + suffix))
-        else:  # one of a product that was there before would speak of other pixels
+        else:  # a side file of the earlier product would describe other pixels
             final.with_name(final.name + suffix).unlink(missing_ok=True)
 
 
@@ -213,13 +215,13 @@ EXCHANGE, NO_REPLACE = 2, 1
 
 
 def _replace(fresh: Path, final: Path, aside: Path) -> None:
-    """Rename onto `final`; what was there stays at `fresh` or `aside`, to be removed."""
+    """Rename onto `final`. The earlier product stays at `fresh` or `aside`, and the caller removes it."""
     if not os.path.lexists(final):
         if not rename2(fresh, final, NO_REPLACE):
             os.rename(fresh, final)
     elif not rename2(fresh, final, EXCHANGE):
         shutil.rmtree(aside, ignore_errors=True)
-        # os.replace puts no folder onto one that is not empty.
+        # os.replace does not replace a folder that is not empty.
         if final.is_dir():
             os.rename(final, aside)
         try:
@@ -231,10 +233,10 @@ def _replace(fresh: Path, final: Path, aside: Path) -> None:
 
 
 def rename2(old: Path, new: Path, flag: int) -> bool:
-    """Rename by Linux's renameat2; return False where system or file system do not have it. Raises `OSError`."""
+    """Rename with Linux's renameat2; return False if the system or file system does not have it. Raises `OSError`."""
     try:
-        # Python has no call for it. Two plain renames would leave a moment without the old product and without the
-        # new one.
+        # Python has no function for this call. Two plain renames would leave a moment without the old and the new
+        # product.
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
         return False
@@ -242,7 +244,7 @@ def rename2(old: Path, new: Path, flag: int) -> bool:
     if call(here, os.fsencode(old), here, os.fsencode(new), flag) == 0:
         return True
     number = ctypes.get_errno()
-    # An old kernel, a file system without these flags (NFS, FUSE), or a container's filter for system calls.
+    # The kernel is old, the file system lacks these flags (NFS, FUSE), or a container filters system calls.
     if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
         return False
     raise OSError(number, os.strerror(number), str(new))

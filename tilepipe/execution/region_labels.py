@@ -1,4 +1,4 @@
-"""A region's labels in memory."""
+"""This module computes the labels of a region in memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tilepipe.sources.base import Source
 def region_labels(job: Job, full: Source) -> Labels:
     """Return the labels of the job's region on its output grid, (height, width) uint8 or uint16, in memory.
 
-    Raises `InputError` if the image cannot be read, `ModelError` if the model fails: a region has no list of
-    tiles without labels.
+    Raises `InputError` if the image cannot be read, `ModelError` if the model fails: a region in memory has no list of
+    failed tiles.
     """
     # An array in memory cannot say which of its nodata pixels are failures.
     worker = BlockWorker(replace(job, on_tile_error=FAIL))

@@ -1,13 +1,13 @@
-"""Run: the steps of `segment` in a work directory, from the first block to what run.json says.
+"""This module does the steps of `segment` in a work directory, from the first block to the content of run.json.
 
     .<output>.lock                     held while a run works on this output; one per product
     .<output>.tilepipe/<key>/          plan, ledger and Zarr store of one request (see `keys`, `store`)
     .<output>.tilepipe/<key>/certificate.json  what is known about seams
     .<output>.tilepipe/<key>/run.json  what was computed, the products as they were written, whether they are in place
 
-The same request resumes with the plan it has kept, another request never mixes. Products are written inside the work
-directory and put in place by one rename each (see `publish`); nothing is ever written at the final path. Before that
-everything is compared once more: each block with its ledger line as it is read, the ledger on disk with what was
+The same request resumes with the plan it has kept; another request has its own folder. Products are written inside the
+work directory and put in place by one rename each (see `publish`); nothing is ever written at the final path. Before
+that everything is compared once more: each block with its ledger line as it is read, the ledger on disk with what was
 committed, the image with what it was.
 """
 
@@ -52,21 +52,21 @@ from tilepipe.text import setting
 from tilepipe.tiling.grid import Index
 
 KEY_LENGTH = 16
-"""Hexadecimal digits of the request key in the name of a work directory."""
+"""Number of hexadecimal digits of the request key in the name of a work directory."""
 
 
 @dataclass(frozen=True)
 class RunOrder:
-    """What one command orders: which labels, told by the request key, and where they go."""
+    """The order of one command: which labels it wants, as the request key says, and where they go."""
 
     key: str
-    """The request key."""
+    """Request key."""
     keys: Keys
     """Identities of image and model when the command began."""
     outputs: Outputs
-    """Where products go."""
+    """Places of the products."""
     scheduler: str | None = None
-    """Address of a running Dask scheduler; None: blocks are computed here."""
+    """Address of a running Dask scheduler; if None, blocks are computed here."""
 
     @property
     def directory(self) -> Path:
@@ -75,16 +75,16 @@ class RunOrder:
 
 
 def refuse_others(order: RunOrder) -> None:
-    """Raise `UsageError` before anything is computed if something that may not be replaced is at a final path."""
+    """Raise `UsageError`, before anything is computed, if a final path holds a file that may not be replaced."""
     if finished(order) is None:
         refuse_existing(order.outputs, own_record(order))
 
 
 def finished(order: RunOrder, on_tile_error: str = NODATA) -> RunRecord | None:
-    """Return run.json if this very run is complete and its products are still as they were written, else None.
+    """Return run.json if this same run is complete and its products are still as they were written, else None.
 
-    A run with tiles that failed is not complete for somebody who asks to overwrite: they are tried again. With 'fail'
-    it raises `InputError` or `ModelError`.
+    If the order overwrites, a run with failed tiles is not complete: these tiles are tried again. If `on_tile_error` is
+    'fail', failed tiles raise `InputError` or `ModelError`.
     """
     record = own_record(order)
     if record is None or (record["failed"] and order.outputs.overwrite) or not is_published(record, order.outputs):
@@ -98,38 +98,38 @@ def finished(order: RunOrder, on_tile_error: str = NODATA) -> RunRecord | None:
 
 
 def own_record(order: RunOrder) -> RunRecord | None:
-    """Return run.json of this request, or None if it has not come that far."""
+    """Return run.json of this request; None if the request has not come that far."""
     record = read_record(order.directory)
     return record if record and record.get("request") == order.key else None
 
 
 def staged(order: RunOrder) -> RunRecord | None:
-    """Return run.json if a process died between the renames: everything is computed, so only they are left."""
+    """Return run.json if a process died between the renames. Then everything is computed, and only renames are left."""
     before = own_record(order)
     return before if before and not before["published"] and is_whole(order.directory, before) else None
 
 
 def begin(job: Job, order: RunOrder) -> dict[str, FileState]:
-    """Return what is at the final paths and may be replaced, now that the locks keep others from changing it.
+    """Return the state of the files at the final paths that may be replaced; locks now keep others from changing them.
 
-    Raises `UsageError` if something else is there, `LockedError` if another process has begun with another plan.
+    Raises `UsageError` if another file is there, `LockedError` if another process has begun with another plan.
     """
     replaces = refuse_existing(order.outputs, own_record(order))
     if written := staged(order):
         return written["replaces"] | replaces
     kept = kept_plan(order.directory, order.key)
-    # The plan was made before the lock was taken, and measures speed: another process may have kept another choice of
-    # tiles by now, whose blocks must not be mixed with these.
+    # The plan was made before the lock was taken, and making it measures speed. Another process may have kept other
+    # tiles meanwhile, and its blocks must not be mixed with these.
     if kept is not None and kept.key({}, "") != job.plan.key({}, ""):
         raise LockedError(f"another run of the same command has begun in {order.directory}; give the command again")
     return replaces
 
 
 def refuse_changed(full: Source, order: RunOrder, queue: BlockQueue) -> None:
-    """Raise when the image or the work directory is no longer what the labels were made of."""
+    """Raise an error if the image or the work directory has changed since the labels were made."""
     directory = order.directory
     if not order.keys.still(full):
-        # Nothing tells which blocks were read before the change, so none of them can be used.
+        # Nobody knows which blocks were read before the change, so no block can be used.
         shutil.rmtree(directory, ignore_errors=True)
         raise InputError(
             f"{full.name} was changed while the run read it, so its labels would be those of two images; nothing was "
@@ -145,7 +145,8 @@ def refuse_changed(full: Source, order: RunOrder, queue: BlockQueue) -> None:
 
 
 def maps_of(job: Job, full: Source, reader: Callable[[str], Read]) -> dict[str, LabelMap]:
-    """Return the labels and the layers by name, on the output grid; `reader` returns what reads each of them."""
+    """Return the labels and the layers by name, on the output grid; `reader` returns the function that reads one of
+    them."""
     plan, card, wanted = job.plan, job.model.card, job.wanted
     layers = {name: layer_map(name, plan, card, full, reader(name), wanted) for name in plan.layers}
     maps = {LABELS: label_map(plan, card, full, reader(LABELS), wanted), **layers}
@@ -154,14 +155,14 @@ def maps_of(job: Job, full: Source, reader: Callable[[str], Read]) -> dict[str, 
 
 
 def stitch(job: Job, full: Source, queue: BlockQueue, options: VectorOptions) -> Material:
-    """Return the blocks as one map of labels and one of each layer; each is compared with its ledger line when read."""
+    """Return one map of the labels and one of each layer; each block read is compared with its ledger line."""
     return Material.of(maps_of(job, full, partial(Checked, queue)), full, tissue_of(job, full), options)
 
 
 def tissue_of(job: Job, full: Source) -> float | None:
-    """Return the square millimetres of tissue in the region, without the margin around it that gets labels too.
+    """Return the area of tissue in the region (square millimetres), without the labelled margin around the tissue.
 
-    None without a tissue mask, and if the slide does not say how large its pixels are.
+    Returns None if there is no tissue mask, or if the slide does not say how large its pixels are.
     """
     area, size = job.wanted.area, job.stated or full.resolution
     if not isinstance(area, Tissue) or size is None or size.unit != "um":
@@ -170,7 +171,7 @@ def tissue_of(job: Job, full: Source) -> float | None:
 
 
 def certificate(job: Job, directory: Path) -> Certificate:
-    """Return the certificate of a finished run, with what `tilepipe verify` has added since."""
+    """Return the certificate of a finished run, with the results that `tilepipe verify` has added since."""
     try:
         return read_certificate(directory)
     except StorageError:  # the work directory was removed
@@ -178,60 +179,61 @@ def certificate(job: Job, directory: Path) -> Certificate:
 
 
 def forget(order: RunOrder) -> None:
-    """Remove what a finished run keeps, for somebody who wants no record of it. Raises `StorageError`."""
+    """Remove the record of a finished run, for a user who wants no record. Raises `StorageError`."""
     with storage_errors(order.directory):
         shutil.rmtree(order.directory)
-    with suppress(OSError):  # another request keeps its own folder there
+    with suppress(OSError):  # another request may keep its own folder there
         order.outputs.work.rmdir()
 
 
 def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, list[str]]:
-    """Compute the blocks that are missing; all of them if an attempt has ended with tiles that failed.
+    """Compute the missing blocks; compute all blocks if an attempt has ended with failed tiles.
 
-    Also returns what could not be read or predicted, of patches and tiles, and why.
+    Also returns a list of the patches and tiles that could not be read or predicted, each with the reason.
     """
     plan, directory = job.plan, order.directory
     again = bool((own_record(order) or {}).get("failed"))
     if again or (job.on_tile_error == FAIL and _failed_in(directory / f"{FIELD}.jsonl")):
-        drop_arrays(directory)  # labels were made of statistics that lack a patch
+        drop_arrays(directory)  # labels were made with statistics that lack a patch
         (directory / RECORD).unlink(missing_ok=True)
     chunk = plan.grid.y.zone, plan.grid.x.zone
     store = Store.create(directory, Layout(plan.predicted, chunk, plan.label_dtype, plan.nodata), plan.layers)
     write_plan(directory, plan, order.key)
-    job = replace(job, directory=directory.absolute())  # a worker has its own working folder
+    # The folder must be absolute, since a worker has its own working folder.
+    job = replace(job, directory=directory.absolute())
     patches = take_statistics(job, partial(dask.run, scheduler=order.scheduler), listener)
     give_back()
     ledger = Ledger(directory / "ledger.jsonl")
     if job.on_tile_error == FAIL and (failed := _failed_in(ledger.path)):
-        ledger.forget(failed)  # they are tried again
+        ledger.forget(failed)  # failed blocks are tried again
     queue = BlockQueue(plan, ledger, store, listener)
     dask.run(job, queue, order.scheduler)
-    # The promise takes the largest of statistics, prediction and export and not their sum: what the heaps of threads
-    # have kept goes back in between.
+    # The memory promise takes the largest of statistics, prediction and export and not their sum, so memory that the
+    # heaps of threads have kept is given back in between.
     give_back()
     records = queue.ledger.done.values()
     problems = [problem for record in records for problem in record.failed]
     if problems and not any(record.tiles for record in records):
-        store.drop()  # so that the next run tries them all again
+        store.drop()  # without its arrays, the next run tries all of them again
         did = "predicted" if _refused(problems[0]) is ModelError else "read"
         raise _refused(problems[0])(f"none of {len(problems)} tiles could be {did}; the first: {problems[0]}")
     return queue, [*patches, *problems]
 
 
 def _refused(problem: str) -> type[InputError | ModelError]:
-    """Return the class of error for a tile without labels, by what was the matter."""
+    """Return the class of the error for a tile without labels, from the reason of the failure."""
     return ModelError if problem.startswith(MODEL_FAILS) else InputError
 
 
 def _failed_in(ledger: Path) -> list[Index]:
-    """Return the blocks or units of a ledger of which a tile or a patch failed."""
+    """Return the blocks or units of a ledger that have a failed tile or patch."""
     return [block for block, record in read_records(ledger)[0].items() if record.failed]
 
 
 def record_of(job: Job, order: RunOrder, queue: BlockQueue, material: Material) -> RunRecord:
-    """Return what run.json says of a run that is computed and not yet published; write its certificate.
+    """Return run.json of a run that is computed and not yet published; write the run's certificate.
 
-    The caller adds the products, the tiles that failed, what is replaced, and how long the run took.
+    The caller adds the products, the failed tiles, the files that are replaced, and how long the run took.
     """
     plan, records = job.plan, queue.ledger.done.values()
     certificate = certificate_of(plan, job.model, reproducibility_of(plan, job.model))
@@ -257,7 +259,7 @@ def record_of(job: Job, order: RunOrder, queue: BlockQueue, material: Material) 
 
 
 def pace_of(job: Job, record: RunRecord, seconds: float) -> Pace:
-    """Return how long a run took that one attempt has finished."""
+    """Return the pace of a run that one attempt has finished in `seconds`."""
     plan = job.plan
     height, width = plan.grid.tile_shape
     statistics = round(plan.statistics_work * plan.predicted_region.area)
@@ -265,5 +267,5 @@ def pace_of(job: Job, record: RunRecord, seconds: float) -> Pace:
 
 
 def _absolute(name: str) -> str:
-    """Return a path that still leads there from another folder; the name where it is none."""
+    """Return a path that is valid from any folder; return the name unchanged if it is no path."""
     return str(Path(name).resolve()) if Path(name).exists() else name

@@ -1,4 +1,4 @@
-"""run.json: what a run has computed, and whether its products are in place."""
+"""This module reads run.json, which says what a run has computed and whether its products are in place."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ class RunRecord(TypedDict, total=False):
     """The fields of run.json."""
 
     format: int
-    """Version of the labels: `Plan`'s `FORMAT`."""
+    """Version of the labels: the constant `FORMAT` of plans."""
     source: str
     """Name or absolute path of the image."""
     model: str
     """Name or absolute path of the model."""
     choice: dict[str, int]
-    """Which image of a file that holds several was chosen."""
+    """Index of the image that was chosen from a file that holds several."""
     request: str
-    """The request key."""
+    """Request key."""
     key: str
-    """The run key."""
+    """Run key."""
     plan: JSON
     """Fields of the plan."""
     blocks: int
-    """Blocks computed."""
+    """Number of blocks computed."""
     tiles: int
-    """Tiles predicted."""
+    """Number of tiles predicted."""
     failed: list[str]
-    """Tiles that could not be read or predicted, and why."""
+    """Tiles that could not be read or predicted, each with the reason."""
     seams: list[str]
     """Sentences of the certificate."""
     versions: dict[str, str]
     """Versions of the libraries that decide labels."""
     block_seconds: float
-    """Time that all blocks took together."""
+    """Sum of the times of all blocks (seconds)."""
     elapsed_seconds: float
-    """Time that the run took, over all attempts."""
+    """Time that the run took over all attempts (seconds)."""
     products: dict[str, FileState]
-    """Each product as it was written, by its file name."""
+    """State of each product as it was written, by its file name."""
     polygons: JSON
-    """How polygons are written, where that was chosen."""
+    """Options of polygons and objects, if they were chosen."""
     contents: dict[str, str]
-    """What each file holds, by its name: 'labels', or the name of a layer."""
+    """Content of each file, by its name: 'labels', or the name of a layer."""
     numbers: JSON
-    """What each class has: pixels, area, objects; see `products.numbers.Numbers`."""
+    """Numbers of each class: pixels, area, objects; see `products.numbers.Numbers`."""
     replaces: dict[str, FileState]
-    """What was at the final paths when the run began and may be replaced, by file name."""
+    """State of the files at the final paths when the run began that may be replaced, by file name."""
     published: bool
     """Whether the products are in place."""
 
 
 def load_record(directory: Path) -> RunRecord:
-    """Return run.json of a work directory. Raises `StorageError` if it is missing or not what was written."""
+    """Return run.json of a work directory. Raises `StorageError` if it is missing or is not as it was written."""
     return cast(RunRecord, read_json(directory / RECORD))
 
 
 def read_record(directory: Path) -> RunRecord | None:
-    """Return run.json of a work directory; None if it is missing or not what was written."""
+    """Return run.json of a work directory; None if it is missing or is not as it was written."""
     try:
         record = load_record(directory)
     except StorageError:
@@ -73,5 +73,5 @@ def read_record(directory: Path) -> RunRecord | None:
 
 
 def as_written(record: RunRecord, path: Path) -> bool:
-    """Return whether a product is the one that run.json speaks of."""
+    """Return whether a product is still as run.json says."""
     return path.name in record["products"] and is_same(path, record["products"][path.name])

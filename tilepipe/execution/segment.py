@@ -1,4 +1,4 @@
-"""Segment: the pipeline on one page, from an image and a model to labels on disk, or in memory for a region."""
+"""This module is the pipeline on one page: from an image and a model to labels on disk, or in memory for a region."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     import xarray
 
 SAID = 1 << 30
-"""Bytes of a dask array whose identity takes long enough to be said."""
+"""Size of a dask array from which on the user is told that identifying it takes time (bytes)."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Result:
 
     @property
     def numbers(self) -> Numbers | None:
-        """What each class has: pixels, share, area, objects; None if an older version has made the labels."""
+        """Numbers of each class: pixels, share, area, objects; None if an older version has made the labels."""
         known = self.record.get("numbers")
         return Numbers.from_dict(known) if known else None
 
@@ -126,18 +126,18 @@ def segment(
         >>> result.certificate.mode
         'EXACT'
     """
-    # Open the image and the model, and say where labels go.
+    # Open the image and the model, and decide where labels go.
     request, tell = Request.of(settings), listener or silent
     model, image = opened(source, model, request)
     outputs = outputs_of(image, model.name, output, request)
     finish_others(outputs)
     order = _order(image, model, request, outputs, tell)
     directory = order.directory
-    # Plan, or go on with the plan that an earlier attempt has kept.
+    # Plan the run, or use the plan that an earlier attempt has kept.
     kept = kept_plan(directory, order.key)
     job = kept_job(image, model, request, kept) if kept else make_job(image, model, request, listener=tell)
     job = replace(job, plan=with_machine(job.plan, model, outputs.work.parent))
-    # Of a run that goes on or is complete, only what is not ok is said again.
+    # If a run is resumed or complete, only rows that are not ok are reported again.
     for text in short_form(row for row in job.plan.fit_table if kept is None or row.state != "ok"):
         tell(Event("plan", message=text))
     if kept is None:
@@ -156,16 +156,17 @@ def segment(
                     # Stitch the blocks to one map, and write the products inside the work directory.
                     material = run.stitch(job, image, queue, outputs.options)
                     products = write_products(material, outputs, directory, tell)
-                    # After the products: whatever changed up to here is noticed, and no final path has changed yet.
+                    # This check comes after the products: a change up to here is noticed, and no final path has changed
+                    # yet.
                     run.refuse_changed(image, order, queue)
                     made = run.record_of(job, order, queue, material)
                     made |= {"products": products, "failed": failed, "replaces": replaces}
                     write_json(directory / RECORD, made | {"elapsed_seconds": elapsed()})
                     if kept is None:
                         keep_pace(model, job.plan.compute, run.pace_of(job, made, elapsed()))
-            # Publish: one rename for each product.
+            # Publish the products, each by one rename.
             record = put_in_place(directory, load_record(directory) | {"replaces": replaces})
-        # From here on labels are read from the product. Polygons alone do not hold them, so then the arrays stay.
+        # From here on labels are read from the product. Polygons alone do not hold labels, so then the arrays stay.
         if not record["failed"] and LOSSLESS & set(outputs.paths):
             drop_arrays(directory)
         certificate = run.certificate(job, directory)
@@ -184,7 +185,7 @@ def segment(
 def dry_run(
     source: Image, model: str | Path | Model, output: str | Path | None = None, **settings: Unpack[Settings]
 ) -> Plan:
-    """Return the plan of `segment` with the same arguments, whose outputs are checked first. Nothing is written."""
+    """Return the plan of `segment` with the same arguments, after checking the outputs. Nothing is written."""
     request = Request.of(settings)
     model, image = opened(source, model, request)
     outputs = outputs_of(image, model.name, output, request)
@@ -237,7 +238,7 @@ def predict(
 
 
 def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell: Listener) -> run.RunOrder:
-    """Return what is ordered, with the identities of image and model; tell what the user should know of these."""
+    """Return the order with the identities of image and model; tell the listener what matters of these."""
     in_table = getattr(image, "picked", Picked()).notes
     for note in getattr(image, "notes", ()):
         if note not in in_table:
@@ -252,7 +253,7 @@ def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell
 
 
 def _warn(plan: Plan, *, decorators: int) -> None:
-    """Say what is likely wrong as Python's warnings, at the line that called a public function."""
+    """Give Python warnings about what is likely wrong, at the line that called a public function."""
     for row in plan.fit_table:
         if row.state == "warning":
             warnings.warn(row.text, stacklevel=3 + decorators)

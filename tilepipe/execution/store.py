@@ -1,4 +1,4 @@
-"""Store: the work directory of a run. Labels and strips in Zarr, and the ledger that says what is done.
+"""This module defines the work directory of a run: labels and strips in Zarr, and the ledger that says what is done.
 
     .<output>.tilepipe/<key>/plan.json      what is computed
                              ledger.jsonl   one line per committed block: the truth about what is done
@@ -6,8 +6,8 @@
                              run.json       at the end
 
 Arrays are made durable (see `durable_array`), and only then the ledger line is appended and fsynced. A chunk of
-`labels` or of a layer is the zone of one block and has one writer. A ledger without its arrays counts for nothing: it
-is begun anew with them.
+`labels` or of a layer is the zone of one block and has one writer. A ledger without its arrays counts for nothing: both
+are begun anew.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tilepipe.tiling.uncertainty import VOID
 
 
 class Store:
-    """The arrays of a run on the prediction grid: labels, layers, strips. Safe under threads and processes."""
+    """The arrays of a run on the prediction grid: labels, layers, strips. Threads and processes can share them."""
 
     def __init__(self, directory: Path) -> None:
         """Open `directory`/run.zarr, made by `create`."""
@@ -40,21 +40,21 @@ class Store:
 
     @classmethod
     def create(cls, directory: Path, labels: Layout, layers: tuple[str, ...] = ()) -> Store:
-        """Make the arrays, or open them where they are: `labels`, a chunk per block, and `layers` of codes beside."""
+        """Make the arrays, or open them if they exist: `labels` with a chunk per block, and the codes of `layers`."""
         root = directory / "run.zarr"
         if not (root / LABELS / "zarr.json").exists():
-            # The ledger goes first. A process that dies here leaves arrays that nobody vouches for; the other order
-            # would leave a ledger that calls missing labels done.
+            # The ledger is removed first. A process that dies here leaves arrays without a ledger, which count for
+            # nothing; the other order would leave a ledger that calls missing labels done.
             begin_anew(directory / "ledger.jsonl")
             for name in ("strips", LABELS, "layers"):
                 shutil.rmtree(root / name, ignore_errors=True)
         for name in layers:
             DurableArray.create(root / "layers" / name, directory, replace(labels, dtype="uint8", fill=VOID))
-        DurableArray.create(root / LABELS, directory, labels)  # the last one: it says that all is there
+        DurableArray.create(root / LABELS, directory, labels)  # it is made last: it says that all arrays exist
         return cls(directory)
 
     def array(self, name: str) -> DurableArray:
-        """Return the labels (`LABELS`), or the codes of the layer of this name. Raises `StorageError`."""
+        """Return the array of the labels (`LABELS`), or of the codes of the named layer. Raises `StorageError`."""
         return self.labels if name == LABELS else DurableArray(self.root / "layers" / name, self.directory)
 
     def write_strip(self, block: Index, side: str, values: NDArray[np.int64]) -> str:
@@ -63,11 +63,11 @@ class Store:
         return DurableArray.create(self._strips(block) / side, self.directory, layout).write(values)
 
     def read_strip(self, block: Index, side: str, sha256: str) -> NDArray[np.int64]:
-        """Return a strip, (classes, height, width). Raises `StorageError` when it is not the one of this sha256."""
+        """Return a strip, (classes, height, width). Raises `StorageError` if the strip does not have this sha256."""
         return DurableArray(self._strips(block) / side, self.directory).checked(sha256)
 
     def has_strips(self, record: Record) -> bool:
-        """Return whether all that a block has left for its neighbours is still there as it was written."""
+        """Return whether all strips that a block has left for its neighbours are still there as they were written."""
         try:
             for side, sha256 in record.strips.items():
                 self.read_strip(record.block, side, sha256)
@@ -76,7 +76,7 @@ class Store:
         return True
 
     def drop_strips(self, block: Index) -> None:
-        """Remove a block's strips; nobody needs them any more."""
+        """Remove a block's strips, which no block needs any more."""
         shutil.rmtree(self._strips(block), ignore_errors=True)
 
     def drop(self) -> None:
@@ -88,12 +88,12 @@ class Store:
 
 
 def drop_arrays(directory: Path) -> None:
-    """Remove the arrays of a run, all at once as far as the next run can tell; its ledger stays as a record."""
+    """Remove the arrays of a run, all at once from the next run's view; the ledger stays as a record."""
     gone = directory / "dropped"
     with storage_errors(directory):
         shutil.rmtree(gone, ignore_errors=True)
         if (directory / "run.zarr").exists():
-            # Removing a large folder takes time and can be interrupted half way; a rename cannot.
+            # Removing a large folder takes time and can be interrupted half way; a rename cannot be interrupted.
             os.rename(directory / "run.zarr", gone)
             sync(directory, directory)
         shutil.rmtree(gone, ignore_errors=True)

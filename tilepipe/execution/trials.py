@@ -1,4 +1,4 @@
-"""Trials: tiles through a model, so that one that the model fails on is known by itself and the others are right."""
+"""This module runs tiles through a model; a tile that the model fails on is found alone, and the others stay right."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ MODEL_FAILS = "the model fails in "
 """Beginning of the sentence about a tile that was read but not predicted."""
 
 Found = Array | str
-"""Values of a tile, or why there are none."""
+"""Values of a tile, or the reason why there are none."""
 Call = Callable[[Pixels, FixedStatistics | None], Array]
-"""From tiles (n, bands, height, width), and what puts statistics in, to values for each."""
+"""Function from tiles (n, bands, height, width) and fixed statistics to the values of each tile."""
 Under = Callable[[Sequence[Box]], FixedStatistics | None]
-"""From the boxes of tiles to what puts statistics in when the model runs on them."""
+"""Function from the boxes of tiles to the fixed statistics with which the model runs on them."""
 
 
 class Trials:
-    """Calls a model on groups of tiles. Where it fails, each tile is tried again alone, in the same batch shape."""
+    """A caller of a model on groups of tiles. If a group fails, each tile is tried again alone, in the same batch
+    shape."""
 
     def __init__(self, model: Model, plan: Plan, *, stop: bool = False) -> None:
-        """With `stop` the first tile that the model fails on raises."""
+        """Keep the model; if `stop` is True, the first tile that the model fails on raises an error."""
         self._model, self._plan, self._stop = model, plan, stop
         self._works = False
 
     def of(self, call: Call, pixels: Sequence[Pixels], boxes: Sequence[Box], under: Under) -> list[Found]:
-        """Return the values of each tile at `boxes`, or where and why the model fails on it.
+        """Return the values of each tile at `boxes`, or where and why the model fails on the tile.
 
-        Raises `ModelError` if the model works on no tile at all: on none so far, and not on a made-up one either.
+        Raises `ModelError` if the model has worked on no tile so far, and also fails on a made-up tile.
         """
         if not pixels:
             return []
@@ -44,8 +45,8 @@ class Trials:
             found: list[Found] = list(call(np.stack(pixels), under(boxes)))
         except ModelError:
             if len(pixels) > 1:
-                # One by one, but still padded to the same batch shape: the good tiles of the group get the bits that
-                # they would have got without the bad one.
+                # Tiles are tried one by one, but still padded to the same batch shape: the good tiles of the group get
+                # the bits that they would have got without the bad tile.
                 return [self.of(call, [one], [box], under)[0] for one, box in zip(pixels, boxes, strict=True)]
             return [self._again(call, pixels[0], boxes[0], under)]
         self._works = True
@@ -55,7 +56,7 @@ class Trials:
         try:
             found: Array = call(pixels[None], under([box]))[0]
         except ModelError as error:
-            # A model that works nowhere (a missing library, a wrong number of channels) is not a million bad tiles:
+            # A model that works on no tile (a missing library, a wrong number of channels) is not a million bad tiles:
             # the run ends with its error.
             if not self._can_work(call, pixels, under([box])):
                 raise
@@ -66,7 +67,7 @@ class Trials:
         return found
 
     def _can_work(self, call: Call, like: Pixels, under: FixedStatistics | None) -> bool:
-        """Return whether the model has worked on a tile, or works on one made up: else all of the run would fail."""
+        """Return whether the model has worked on a tile, or works on a made-up tile; if not, the run fails."""
         if not self._works:
             height, width = like.shape[1:]
             try:
@@ -78,7 +79,7 @@ class Trials:
 
 
 def _place(box: Box, plan: Plan) -> str:
-    """Return where a tile lies in the image, in its full-resolution pixels."""
+    """Return the position of a tile in the image, in full-resolution pixels."""
     (height, width), (tall, wide) = plan.shape, plan.predicted
     y0, y1 = box.y0 * height // tall, min(-(-box.y1 * height // tall), height)
     x0, x1 = box.x0 * width // wide, min(-(-box.x1 * width // wide), width)
@@ -86,7 +87,7 @@ def _place(box: Box, plan: Plan) -> str:
 
 
 def _said(error: ModelError) -> str:
-    """Return what a model raised on a tile; advice about the model as a whole does not fit one that works elsewhere."""
+    """Return the error of a model on a tile, without advice about the model as a whole, since it works elsewhere."""
     cause = error.__cause__
     if cause is None:
         return str(error)

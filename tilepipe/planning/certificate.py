@@ -1,4 +1,4 @@
-"""Certificate: what is known about seams for a model and the settings of a run; `certificate.json`. Knows no torch."""
+"""This module defines the certificate of a run: what is known about seams. It is kept as `certificate.json`."""
 
 from __future__ import annotations
 
@@ -15,49 +15,55 @@ from tilepipe.text import JSON, json_of
 from tilepipe.tiling.tiling import SMALL, cost_factor
 
 ROUNDING = ", but for rounding"
-"""What is said of a promise as long as nothing shows that the device rounds nothing."""
+"""Words added to a promise as long as nothing shows that the device rounds nothing."""
 Mode = Literal["EXACT", "TOLERANCE", "FIELD", "BLEND", "UNCERTIFIED"]
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was measured about seams. EXACT and FIELD do not depend on the tiling; TOLERANCE bounds how much they do."""
+    """The certificate of a run. With EXACT and FIELD labels do not depend on the tiling; TOLERANCE bounds how much they
+    do."""
 
     mode: Mode
-    """EXACT: full context, aligned. TOLERANCE: less, error measured. FIELD: global statistics from a fixed grid.
-    BLEND: overlapping windows, seams hidden rather than removed. UNCERTIFIED: the user's own settings."""
+    """Kind of the promise. EXACT: tiles have full context and are aligned. TOLERANCE: they have less, and the error was
+    measured. FIELD: global statistics come from a fixed grid. BLEND: tiles overlap and are blended, so seams are hidden
+    rather than removed. UNCERTIFIED: the settings are the user's own."""
     stride: int
     """Total stride S: tile origins and sizes are multiples of it."""
     halo: Sides
-    """Context that is computed and thrown away, in pixels per side; for BLEND half of the overlap."""
+    """Context on each side of a tile that is computed and thrown away (pixels); for BLEND half of the overlap."""
     tile: int
-    """Side of a tile in pixels."""
+    """Side of a tile (pixels)."""
     reach: Sides | None = None
-    """Measured reach in pixels per side; None if it is unbounded or unknown."""
+    """Measured reach of the model on each side (pixels); None if the reach is unbounded or unknown."""
     tolerance: float = 0.0
-    """Largest total variation distance of class probabilities that was asked for, 0 to 1; TOLERANCE only."""
+    """Largest accepted total variation distance of class probabilities (0 to 1); it is used by TOLERANCE only."""
     error: float | None = None
-    """Largest difference of class probabilities to a pass without seams, 0 to 1; None if it was not checked."""
+    """Largest difference of class probabilities to a pass without seams (0 to 1); None if the difference was not
+    checked."""
     device: str = "cpu"
-    """Device that `error` holds for."""
+    """Device for which `error` was measured."""
     precision: str = "fp32"
-    """Arithmetic that `error` holds for."""
+    """Precision for which `error` was measured."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """tilepipe, torch, CUDA, cuDNN, weights sha256."""
+    """Versions of tilepipe, torch, CUDA and cuDNN, and the sha256 of the weights."""
     known: str = "measured"
-    """How `reach` is known: 'measured', or in words who says so; if there is no reach, the reason."""
+    """How `reach` is known: 'measured', or a sentence that names the source. If there is no reach, this is the
+    reason."""
     whole: bool = False
-    """Whether one tile covers the image, so that nothing is cut and the model's reach does not matter."""
+    """Whether one tile covers the image. Then nothing is cut, and the model's reach does not matter."""
     work: float | None = None
-    """Pixels that the model saw per pixel asked for, edges and all; None: that of tiles inside the image."""
+    """Pixels that the model saw per pixel asked for, edges included. If None, the cost of tiles inside the image is
+    used."""
     half: float | None = None
-    """What `work` would have been for tiles of this size that overlap by half; None if it is not known."""
+    """Value that `work` would have for tiles of this size that overlap by half; None if it is not known."""
     whole_work: float | None = None
-    """What `work` would have been for the whole image with these tiles; None if it is not known."""
+    """Value that `work` would have for the whole image with these tiles; None if it is not known."""
     level: Reproducibility | None = None
-    """How exactly `device` keeps promises in `precision`; None if it was not measured."""
+    """How exactly `device` repeats its results in `precision`; None if this was not measured."""
     statistics: str = ""
-    """FIELD only: 'field' for statistics from patches on a fixed grid, 'whole' for those of the whole image."""
+    """Source of the statistics, used by FIELD only: 'field' for patches on a fixed grid, 'whole' for the whole
+    image."""
 
     def __post_init__(self) -> None:
         """Check that the settings support the mode: an EXACT certificate with too small a halo cannot exist."""
@@ -72,12 +78,13 @@ class Certificate:
 
     @property
     def cost(self) -> float:
-        """Return F, the work of the run over that of one pass over the image."""
+        """Return F, the work of the run as a multiple of one pass over the image."""
         return self.work if self.work is not None else cost_factor(self.tile, self.halo)
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """Return plain sentences: what holds, how it was checked at what cost and, if measured, the device's level."""
+        """Return plain sentences: what holds, how it was checked, what that costs and, if measured, how exact the
+        device is."""
         checked = "Not checked against a pass without seams yet (tilepipe verify does)"
         if self.error is not None:
             where = f"on {self.device} in {self.precision}"
@@ -120,7 +127,7 @@ class Certificate:
 
     @classmethod
     def from_json(cls, text: str, name: str = "certificate.json") -> Certificate:
-        """Parse `to_json`'s text; `name` is what an error calls it. Raises `StorageError`."""
+        """Parse the text that `to_json` wrote; an error calls it `name`. Raises `StorageError`."""
         try:
             fields: JSON = json_of(text)
             fields.pop("cost"), fields.pop("sentences")

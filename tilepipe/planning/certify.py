@@ -1,4 +1,4 @@
-"""The certificate of a run, from its plan; kept as `certificate.json` in the work directory."""
+"""This module makes the certificate of a run from its plan, and keeps it as `certificate.json`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CERTIFICATE = "certificate.json"
 
 
 def versions_of(plan: Plan, model: Model) -> dict[str, str]:
-    """Return what may change a label beside the plan: packages, the device's software, the weights' sha256."""
+    """Return what may change a label besides the plan: packages, the device's software, the weights' sha256."""
 
     packages = ("tilepipe", "torch", "zarr", "dask", "rasterio", "numpy")
     found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
@@ -37,13 +37,13 @@ def versions_of(plan: Plan, model: Model) -> dict[str, str]:
 
 
 def certificate_of(plan: Plan, model: Model, level: Reproducibility | None = None) -> Certificate:
-    """Return what is known about seams of this plan, before anything is checked, on a device of this level."""
+    """Return the certificate of this plan before anything is checked, on a device of this reproducibility level."""
     cut = plan.tiling
     whole = plan.grid.y.count == plan.grid.x.count == 1
     return Certificate(
         mode=_mode(plan),
         stride=cut.stride,
-        # One tile has no neighbour, so nothing of it is context.
+        # One tile has no neighbour, so no pixel of the tile is context.
         halo=Sides(*4 * (0 if whole else cut.overlap // 2,)),
         tile=cut.tile,
         reach=plan.reach.sides,
@@ -83,8 +83,9 @@ def read_certificate(directory: Path) -> Certificate:
 def reproducibility_of(plan: Plan, model: Model, *, measure: bool | None = None) -> Reproducibility | None:
     """Return the level of a plan's device, precision, tile and batch; None if it is unknown.
 
-    It is measured unless that was done before: by default not for fp32 on a CPU, where it would take more time than a
-    small image. A device that is not there, or too small for it, has no level.
+    The level is measured unless a measurement was kept before. By default it is not measured for fp32 on a CPU, because
+    that would take more time than a small image. A device that is missing, or too small for the measurement, has no
+    level.
     """
     cut, compute = plan.tiling, replace(plan.compute, workers=0)
     setting = Setting(plan.grid.tile_shape, cut.stride, cut.halo, compute, plan.dtype, plan.statistics)

@@ -1,6 +1,7 @@
-"""Kinds of settings: what each may be as it comes from Python, a jobs file or the command line, and what it stands for.
+"""This module says what each setting may be, and what its value stands for.
 
-What depends on the image, the model or the machine is checked when that is known.
+A value may come from Python, a jobs file or the command line. What depends on the image, the model or the machine is
+checked when that is known.
 """
 
 from __future__ import annotations
@@ -25,26 +26,26 @@ from tilepipe.tiling.weights import PROFILES
 
 Fits = Callable[[object], bool]
 GRIDS = ("full", "model")
-"""Grids of the labels that have a name."""
+"""Names of the grids that labels can be kept on."""
 LARGEST = 1e12
-"""Pixel sizes are below this, so that numbers of pixels can be computed from them."""
+"""Upper bound of pixel sizes; below it, numbers of pixels can be computed from a pixel size."""
 
 
 class Kind(NamedTuple):
-    """What a setting may be."""
+    """The kind of a setting: which values it may have."""
 
     fits: Fits
-    """Whether a value can be meant."""
+    """Whether a value is allowed."""
     what: str
-    """What to give, in words."""
+    """What the user should give, in words."""
     meant: Callable[[Any], Any] = lambda value: value
-    """Returns what the value stands for. Raises `UsageError`."""
+    """Function that returns what the value stands for. Raises `UsageError`."""
 
 
 def checked(settings: Mapping[str, object]) -> JSON:
-    """Return settings without those that are None, which are as good as not given; numbers are Python's own.
+    """Return the settings that are not None, with numbers as Python's own; None means that a setting is not given.
 
-    Raises `UsageError` for one that is not known, or of a kind that cannot be meant.
+    Raises `UsageError` if a setting is not known, or if its value is not allowed.
     """
     for name in settings:
         if name not in KINDS:
@@ -59,7 +60,7 @@ def checked(settings: Mapping[str, object]) -> JSON:
 
 
 def _plain(value: object) -> object:
-    """Return numpy's numbers and arrays as Python's: they go into JSON."""
+    """Return numpy's numbers and arrays as Python's, which can be written as JSON."""
     if isinstance(value, str | bool | Box | Path | int | float):
         return value
     if isinstance(value, np.bool_):
@@ -73,7 +74,7 @@ def _plain(value: object) -> object:
 
 
 def _number(value: object) -> TypeGuard[float]:
-    # True is a number for Python; as a tile size it is a slip.
+    # True is a number for Python; as a tile size it is a mistake.
     return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
 
 
@@ -140,7 +141,7 @@ def _pixel_size(value: str | float) -> float:
 
 
 def plain_size(text: str) -> str:
-    """Return a pixel size as it should have been given: '0.25 (um)' for '250nm'; '0.25' where nothing can be read."""
+    """Return a pixel size as it should have been given: '0.25 (um)' for '250nm'; '0.25' if nothing can be read."""
     found = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(nm|um|µm|μm|mm|cm|m)(?:/px)?\s*", text.lower())
     if not found:
         return "0.25"
@@ -216,4 +217,4 @@ KINDS: dict[str, Kind] = {
     "of": Kind(_any_of(_word, _listed(_word)), "a list of products, like ['cog', 'geojson']", _products),
     "layers": Kind(_any_of(_word, _listed(_word)), "a list of layers, like ['margin', 'entropy']", layer_names),
 }
-"""What each setting may be."""
+"""The kind of each setting."""

@@ -1,7 +1,7 @@
-"""Fit row: one row of the fit table, and the table in a few lines.
+"""This module defines a row of the fit table, and the short form of the table.
 
-A row is `ok`, a `note` (worth knowing), a `warning` (labels are likely wrong, or the run may end early) or `refuse`.
-What is not ok says what to type.
+A row is `ok`, a `note` (worth knowing), a `warning` (labels are likely wrong, or the run may end early) or `refuse`. A
+row that is not ok says what to type.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ class FitRow:
     """One row of the fit table."""
 
     name: str
-    """Name: bands, values, pixel size, place, nodata, region, model, tiles, work, memory, disk or time."""
+    """Name of the row: bands, values, pixel size, place, nodata, region, model, tiles, work, memory, disk or time."""
     state: State
-    """How well it fits."""
+    """How well the thing fits."""
     text: str
-    """What is known, with the numbers, and what to type if it is not ok."""
+    """What is known, with the numbers, and what to type if the row is not ok."""
 
     def __str__(self) -> str:
         return f"{self.state}: {self.text}"
 
 
 def short_form(rows: Iterable[FitRow]) -> Iterator[str]:
-    """Yield the table in a few lines for the head of a run: what is ok by name, then each row that is not."""
+    """Yield the table in a few lines for the start of a run: first the names of the rows that are ok, then each other
+    row."""
     rows = tuple(rows)
     shown = ("tiles", "memory", "disk", "time")
     fine = ", ".join(row.name for row in rows if row.state == "ok" and row.name not in shown)

@@ -1,6 +1,7 @@
-"""Fit table: what is known before any work about an image, a model and this machine; one row per question.
+"""This module makes the fit table: what is known about an image, a model and this machine before any work.
 
-Rows about the image come from `image_fit`, those about tiles and the machine are made here.
+Each row answers one question. Rows about the image come from `image_fit`; rows about tiles and the machine are made
+here.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
 COMPRESSION = 100
-"""Times that labels are taken to be compressed at most (those of the sample images are 15 and 43 times); a disk that is
-too small even then is refused."""
+"""Largest factor by which labels are taken to be compressed (the labels of the sample images are compressed 15 and 43
+times). A disk that is too small even then is refused."""
 
 
 def with_machine(plan: Plan, model: Model, folder: Path | None) -> Plan:
     """Return a plan whose fit table has the rows about tiles and this machine.
 
-    `folder` is where the output and the work directory beside it go, and need not exist; None if that is not known.
+    `folder` is the folder of the output, and of the work directory beside the output. The folder need not exist; it is
+    None if it is not known.
     """
     added = (*_tiles(plan), _memory(plan), _disk(plan, folder), _time(plan, kept_pace(model, plan.compute)))
     names = {row.name for row in added}
@@ -72,7 +74,7 @@ def _disk(plan: Plan, folder: Path | None) -> FitRow:
         return FitRow("disk", "ok", most)
     free = free_space(folder.absolute())
     told = f"{format_bytes(free)} are free in {folder.absolute()}"
-    if not free:  # not known; the run says what the system says
+    if not free:  # If the free space is not known, the run says what the system says.
         return FitRow("disk", "ok", most)
     if need <= free:
         room = f"{free >> 30} GiB" if free >> 30 else format_bytes(free)

@@ -1,4 +1,4 @@
-"""Whether a run holds the statistics of a model's global operations fixed, and where it takes them from."""
+"""This module decides if a run fixes the statistics of a model's global operations, and where these come from."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
 PATCH = 256
-"""Pixels per side of a patch where the card does not say what crop the model was trained on."""
+"""Side of a patch (pixels) if the card does not say on which crops the model was trained."""
 
 
 def fix_global_statistics(
     model: Model, known: Known, shape: tuple[int, int], request: Request
 ) -> tuple[Known, Statistics | None]:
-    """Return card and reach as they are with statistics held fixed, and where these come from; None if they are not.
+    """Return card and reach as they are with fixed statistics, and the source of these; None if they are not fixed.
 
-    `known` is what `measure_receptive_field` found, `shape` that of the prediction grid. 'auto' holds them fixed where
-    the image is cut, every global operation can be replaced and the context costs no more than `max_cost`; 'field' and
-    'whole' insist. Raises `UsageError` if that is not possible.
+    `known` is what `measure_receptive_field` found, `shape` is the shape (height, width) of the prediction grid. 'auto'
+    fixes the statistics if the image is cut, every global operation can be replaced and the context costs no more than
+    `max_cost`; 'field' and 'whole' insist. Raises `UsageError` if the statistics cannot be fixed.
     """
     wanted, crop = request.statistics, request.window_shape in ("auto", "crop")
     own = request.overlap is not None or not crop
@@ -54,7 +54,7 @@ def fix_global_statistics(
     fixed = card.model_copy(update={"stride": found.stride, "halo": max(frozen)})
     tile, size = tile_size(fixed, request), max(shape)
     if not insists and size <= tile_size(card, request):
-        return known, None  # one tile covers the image
+        return known, None  # one tile covers the image, so nothing is cut
     if not insists and size > tile:
         cost = cost_factor(tile, Sides(*4 * (max(frozen),)))
         if cost > request.max_cost:
@@ -66,14 +66,14 @@ def fix_global_statistics(
 
 
 def _explained(reach: Reach, why: object) -> Reach:
-    """Return the reach with why its global layers are not held fixed."""
+    """Return the reach together with the reason why the statistics of its global layers are not fixed."""
     return replace(reach, known=f"{reach.known}; {why}")
 
 
 def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
-    """Return the probe of a model and the statistics of each of its global operations; none for a local one.
+    """Return the probe of a model and the number of statistics of each global operation; a local model has none.
 
-    Raises `ProbeError` if it cannot be measured, `ModelError` if its operations cannot be replaced.
+    Raises `ProbeError` if the model cannot be measured, `ModelError` if its operations cannot be replaced.
     """
     from tilepipe.models.probe.certificate_file import known_probe
 
@@ -81,7 +81,7 @@ def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
         found = known_probe(model)
     except TilepipeError as problem:
         raise ProbeError(str(problem)) from None
-    except Exception as problem:  # whatever a stranger's module raises for the odd input of a probe
+    except Exception as problem:  # a foreign module may raise anything for the unusual input of a probe
         raise ProbeError(f"it cannot be measured ({type(problem).__name__} in the model)") from None
     if found.local:
         return found, ()
@@ -91,7 +91,7 @@ def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
 
 
 def _patch_side(card: ModelCard) -> int:
-    """Return twice the side of the crops that a model was trained on: of one crop, statistics were too noisy."""
+    """Return twice the side (pixels) of the crops that a model was trained on: one crop gives statistics too noisy."""
     record = card.training.get("configuration")
     crop = record.get("crop") if isinstance(record, dict) else None
     return 2 * crop if isinstance(crop, int) and crop > 0 else PATCH

@@ -1,6 +1,6 @@
-"""Image fit: whether an image suits a model, found before any work; the rows of the fit table about the image.
+"""This module checks whether an image suits a model, before any work; it makes the fit table's rows about the image.
 
-A few patches are read. Pixels that are hopelessly large are a refusal.
+A few patches of the image are read. An image with hopelessly large pixels is refused.
 """
 
 from __future__ import annotations
@@ -21,24 +21,26 @@ from tilepipe.sources.sample import SIDE, Sample, fill_value, sample_of
 from tilepipe.text import crs_name, setting
 
 WARNED, REFUSED = 2.0, 8.0
-"""Times that the image's pixels may be larger than those of the model, until it is said, and until it is refused."""
+"""Factors by which the image's pixels may be larger than the model's before a warning is given, and before the image is
+refused."""
 USUAL = {"um": (0.05, 100.0), "m": (1e-3, 1000.0)}
-"""Pixel sizes of slides and of rasters, by unit; others are noted."""
+"""Usual pixel sizes of slides and of rasters, by unit; other sizes are noted."""
 LARGE = 64.0
-"""Times that the image's pixels may be smaller than those of the model until that is noted."""
+"""Factor by which the image's pixels may be smaller than the model's before a note is given."""
 DARK = 0.2
 """Share of the model's mean below which half of the pixels are dark."""
 UNLIKE = 1.5
-"""Deviations of the card that dark pixels lie below its mean, at least."""
+"""Smallest distance of dark pixels below the card's mean (standard deviations of the card)."""
 OUTSIDE = 2.0
-"""Deviations of the card beyond which nearly all pixels of another range lie."""
+"""Distance from the card's mean beyond which nearly all pixels of another range lie (standard deviations of the
+card)."""
 
 
 def check_fit(source: Source, card: ModelCard, request: Request, size: Resolution | None) -> tuple[FitRow, ...]:
-    """Return how an image at full resolution, a model and settings fit, one row or more per question.
+    """Return how well an image at full resolution, a model and settings fit: one row or more per question.
 
-    `size` is that of the image's pixels; None if nobody says and the model takes any. Raises `InputError` for pixels
-    that are hopelessly large.
+    `size` is the size of the image's pixels; it is None if nobody says it and the model takes any. Raises `InputError`
+    if the pixels are hopelessly large.
     """
     sample = sample_of(source)
     return (
@@ -52,7 +54,7 @@ def check_fit(source: Source, card: ModelCard, request: Request, size: Resolutio
 
 
 def _bands(source: Source, card: ModelCard) -> tuple[FitRow, ...]:
-    """Return which bands are read, and as what the model takes them."""
+    """Return which bands are read, and which bands of the model they become."""
     picked: Picked = getattr(source, "picked", Picked())
     warning = "warning: "
     rows = [
@@ -71,7 +73,7 @@ def _values(source: Source, sample: Sample | None) -> str:
 
 
 def _place(source: Source) -> FitRow:
-    """Return where the image lies, which labels take over."""
+    """Return where the image lies; the labels take over this position."""
     where = source.georeference
     if where is None or (where.transform is None and not where.gcps):
         return FitRow("place", "ok", "none on the earth; labels have the image's pixels")
@@ -96,7 +98,7 @@ def _pixel_size(source: Source, card: ModelCard, request: Request, size: Resolut
 
 
 def _of_size(source: Source, card: ModelCard, size: Resolution, request: Request) -> Iterator[FitRow]:
-    """Find pixels much larger than those of the model, or of a size that nobody means."""
+    """Yield rows for pixels much larger than the model's, or of a size that nobody means."""
     own = source.resolution
     if request.pixel_size and own is not None and own.unit == size.unit:
         apart = max(size.x / own.x, own.x / size.x, size.y / own.y, own.y / size.y)
@@ -131,7 +133,7 @@ def _of_size(source: Source, card: ModelCard, size: Resolution, request: Request
 
 
 def _of_brightness(source: Source, card: ModelCard, sample: Sample | None) -> Iterator[FitRow]:
-    """Find images that are dark where the model expects bright ones, or whose values have another range."""
+    """Yield rows for an image that is dark though the model expects a bright one, or has values of another range."""
     if sample is None or not card.mean or not card.std or source.shape[0] != card.bands:
         return
     pixels = _without_borders(sample.pixels, source.dtype)
@@ -154,7 +156,7 @@ def _of_brightness(source: Source, card: ModelCard, sample: Sample | None) -> It
 
 
 def _of_fill(source: Source, request: Request, sample: Sample | None) -> Iterator[FitRow]:
-    """Find a value that looks like one for no data and is read as image, where nobody said what is image data."""
+    """Yield a row for a value that looks like nodata but is read as image, if nobody said what is image data."""
     if request.mask == "none" or request.mask.startswith("value:"):
         return
     if found := fill_value(source, sample):
@@ -172,7 +174,7 @@ def _of_output(card: ModelCard) -> Iterator[FitRow]:
 
 
 def _scaled(source: Source, pixels: NDArray[np.float64]) -> str:
-    """Return what to type for values of another range."""
+    """Return what the user should type if the values have another range."""
     if source.dtype.kind == "f" and pixels.min() >= 0 and pixels.max() <= 1:
         scale = "they lie from 0 to 1, as those of 8 bits divided by 255"
         return f"{scale}: gdal_translate -ot Byte -scale 0 1 0 255 {source.name} scaled.tif, or correct the card"
@@ -180,7 +182,7 @@ def _scaled(source: Source, pixels: NDArray[np.float64]) -> str:
 
 
 def _without_borders(pixels: NDArray[np.float64], dtype: DType) -> NDArray[np.float64] | None:
-    """Return the pixels that are neither black nor, in whole numbers, white; None for too few."""
+    """Return the pixels that are neither black nor, in integer images, white; None if too few are left."""
     keep = (pixels != 0).any(0)
     if dtype.kind in "iu":
         keep &= (pixels != np.iinfo(dtype).max).any(0)

@@ -1,4 +1,4 @@
-"""Layout: where the pixels, tiles and blocks of a run lie. It is known before the rest of a plan is."""
+"""This module defines where the pixels, tiles and blocks of a run lie; this is known before the rest of a plan."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tilepipe.tiling.tiling import Tiling
 
 @dataclass(frozen=True)
 class Left:
-    """What polygons or a tissue mask leave to compute."""
+    """The work that is left when polygons or a tissue mask are given."""
 
     tiles: int
-    """Tiles that decide a pixel that is asked for."""
+    """Number of tiles that decide a pixel asked for."""
     blocks: int
-    """Blocks that predict them."""
+    """Number of blocks that predict these tiles."""
 
 
 @dataclass(frozen=True)
@@ -26,27 +26,27 @@ class Layout:
     """The grids of an image, the part of it that is asked for, and its tiles; shapes are (height, width) in pixels."""
 
     shape: tuple[int, int]
-    """Full-resolution grid of the image."""
+    """Shape of the full-resolution grid of the image."""
     predicted: tuple[int, int]
-    """Prediction grid: the image at the model's resolution."""
+    """Shape of the prediction grid: the image at the model's resolution."""
     output: tuple[int, int]
-    """Output grid of the whole image: full resolution unless labels are kept at another one."""
+    """Shape of the output grid of the whole image. It is the full resolution unless labels are kept at another one."""
     region: Box
     """Part of the full-resolution grid that is asked for."""
     mask: str
-    """What counts as image data ('auto', 'none', 'value:255'), or which of it gets a label: 'tissue+64' (its margin),
-    'area:' and a sha256."""
+    """Pixels that count as image data ('auto', 'none', 'value:255'), or image data that gets a label: 'tissue+64' (64
+    is the margin in pixels), or 'area:' followed by a sha256."""
     tiling: Tiling
     """How the prediction grid is cut and put together."""
 
     @property
     def grid(self) -> Grid:
-        """Tiles and blocks on the prediction grid."""
+        """Tiles and blocks on the prediction grid, as a `Grid`."""
         return self.tiling.grid(self.predicted)
 
     @property
     def predicted_region(self) -> Box:
-        """Pixels of the prediction grid that decide the labels of the region."""
+        """Box of pixels of the prediction grid that decide the labels of the region."""
         out = self.output_region
         rows, columns = (
             (nearest_pixel(start, size, of), nearest_pixel(stop - 1, size, of) + 1)
@@ -58,7 +58,7 @@ class Layout:
 
     @property
     def output_region(self) -> Box:
-        """The region on the output grid: the pixels that touch it."""
+        """Box of the region on the output grid: all output pixels that touch the region."""
         return self.region.on_grid(self.shape, self.output)
 
     @property
@@ -69,7 +69,7 @@ class Layout:
 
     @property
     def tile_work(self) -> float:
-        """Pixels of the tiles that decide the region, per pixel of it."""
+        """Number of pixels of the tiles that decide the region, per pixel of the region."""
         grid, (rows, columns) = self.grid, self.tile_ranges
         return len(rows) * len(columns) * grid.y.tile * grid.x.tile / self.predicted_region.area
 
@@ -78,7 +78,7 @@ class Layout:
         return self.grid.tiles_over(self.predicted_region)
 
     def blocks(self) -> Iterator[Index]:
-        """Yield the blocks that the region needs, row by row: a block's earlier neighbours come before it."""
+        """Yield the blocks that the region needs, row by row. The earlier neighbours of a block come before it."""
         return self.grid.blocks_over(self.predicted_region)
 
     def tiles_of(self, block: Index) -> list[Index]:

@@ -1,4 +1,4 @@
-"""Memory: how many bytes a run takes at most, computed before it begins.
+"""This module computes how many bytes a run takes at most, before the run begins.
 
 The number does not depend on the image's height or width, except for a small record of each block if there are many.
 Constants were measured as peak RSS of the process tree on Linux, x86-64, torch CPU; see docs/memory.md.
@@ -25,35 +25,37 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
 CACHE = 64 << 20
-"""Bytes of decoded image that a source is taken to keep if it does not say how many."""
+"""Bytes of decoded image that a source is taken to keep if the source does not say how many."""
 
 MiB = 1 << 20
 
 GROUP = Path("/sys/fs/cgroup")
-"""Where Linux says the memory limit of a container or a job."""
+"""Folder in which Linux says the memory limit of a container or a job."""
 
 PROCESS = 520 * MiB
-"""Bytes of a process that has imported tilepipe, torch, dask, zarr and rasterio, and of what its heap leaves unused."""
+"""Bytes of a process that has imported tilepipe, torch, dask, zarr and rasterio, and of free memory kept by its
+heap."""
 DECODERS = 32 * MiB
-"""Bytes of decode buffers, beside what the source says it keeps."""
+"""Bytes of decode buffers, besides the bytes that the source says it keeps."""
 EXPORT = 224 * MiB
-"""Bytes for writing products: GDAL's cache, bands of rows, compression."""
+"""Bytes for writing products: GDAL's cache, bands of rows, and compression."""
 
 HEAPS = 64 * MiB
-"""Bytes that threads' heaps keep after maps of statistics were made and thrown away piece by piece."""
+"""Bytes that the heaps of threads keep after maps of statistics were made and freed piece by piece."""
 FEW = 10_000
 """Number of blocks whose records fit into `PROCESS`."""
 LINE = 512
-"""Bytes that the process that hands out the blocks keeps of each: its ledger line, and what that was compared with."""
+"""Bytes kept of each block by the process that hands out blocks: the ledger line, and what the line was compared
+with."""
 STRIPS = 320
-"""Bytes that it keeps of each block beside that if blocks are blended."""
+"""Further bytes that this process keeps of each block if blocks are blended."""
 LAYER = 192
-"""Bytes that it keeps of each block for each uncertainty layer."""
+"""Further bytes that this process keeps of each block for each uncertainty layer."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory that a run does not exceed, in bytes, by what it is for."""
+    """The memory that a run does not exceed (bytes), divided by use."""
 
     processes: int
     """Memory of interpreters and libraries (bytes)."""
@@ -62,19 +64,19 @@ class Memory:
     tiles: int
     """Memory of tiles that are read, decoded and normalised (bytes)."""
     blocks: int
-    """Memory of sums and labels of the blocks that are worked on (bytes)."""
+    """Memory of sums and labels of the blocks in work (bytes)."""
     export: int
     """Memory for writing products, after prediction (bytes)."""
     image: int = 0
-    """Memory of the image, if all of it lies in memory (bytes)."""
+    """Memory of the image (bytes), if all of the image lies in memory."""
     statistics: int = 0
-    """Memory for taking statistics of patches, before prediction (bytes)."""
+    """Memory for statistics of patches, before prediction (bytes)."""
     ledger: int = 0
     """Memory of the records of blocks, if there are more than `FEW` blocks (bytes)."""
 
     @property
     def total(self) -> int:
-        """Largest memory of the whole process tree (bytes). Statistics, prediction and export follow each other."""
+        """Largest memory of the whole process tree (bytes): statistics, prediction and export follow each other."""
         kept = self.processes + self.image + self.ledger
         return kept + max(self.model + self.tiles + self.blocks, self.statistics, self.export)
 
@@ -84,18 +86,18 @@ class Memory:
 
 
 class Needs(NamedTuple):
-    """Bytes that a model needs, and the pixels that they are needed for."""
+    """The bytes that a model needs, and the number of pixels that they are needed for."""
 
     weights: int
     """Bytes of the weights."""
     tile: int
     """Peak of a forward pass (bytes per pixel of a tile)."""
     patch: int = 0
-    """Peak of a pass that takes statistics (bytes per pixel of a patch)."""
+    """Peak of a forward pass that takes statistics (bytes per pixel of a patch)."""
     patches: int = 0
-    """Number of pixels of a patch that statistics are taken of; 0 if none are taken."""
+    """Number of pixels of a patch that statistics are taken from; 0 if no statistics are taken."""
     heaps: int = 0
-    """Bytes that heaps keep beside it."""
+    """Further bytes that heaps keep."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Load:
             block += 12 * planes * (grid.y.zone + grid.y.tile) * (grid.x.zone + grid.x.tile)
         if grid.blended or self.layers:
             results += batch * pixels * (12 + 2 * number) * classes
-        if self.layers:  # of one tile: int64 planes that its labels, squares and codes are made of
+        if self.layers:  # The labels, squares and codes of one tile are made from int64 planes.
             results += 32 * pixels
         each = max(compute.workers, 1)
         return Memory(
@@ -144,7 +146,7 @@ class Load:
         )
 
     def _reading(self, pixels: int, at_once: int) -> int:
-        """Return the bytes that it takes to read `at_once` pieces of the image at once, each of so many pixels."""
+        """Return the bytes needed to read `at_once` pieces of the image at the same time, each of `pixels` pixels."""
         (_, height, width), (rows, columns) = self.source.shape, self.predicted
         shrink = max(1.0, height / rows) * max(1.0, width / columns)  # pixels read per pixel of the prediction grid
         bands, itemsize = self.card.bands, self.source.dtype.itemsize
@@ -153,7 +155,7 @@ class Load:
         return int(batch + at_once * read) + DECODERS + int(getattr(self.source, "cache_bytes", CACHE))
 
     def _patches(self) -> int:
-        """Return the bytes that statistics take in one process, which reads for two units while it computes one."""
+        """Return the bytes that statistics take in one process; it reads for two units while it computes one unit."""
         needs, batch = self.needs, self.compute.batch
         passes = needs.heaps + 2 * needs.weights + needs.patch * batch * needs.patches
         return passes + self._reading(needs.patches, 2)
@@ -168,11 +170,11 @@ class Load:
 
 
 def needs_of(model: Model, dtype: str, statistics: Statistics | None, shape: tuple[int, int], stride: int) -> Needs:
-    """Return the memory that a model needs if these `statistics` are put in.
+    """Return the memory that a model needs if its global operations use these `statistics`.
 
-    Statistics of a field are taken of patches of a grid of `shape` (height, width).
+    Statistics of a field are taken from patches of a grid of `shape` (height, width).
     """
-    # The facts beside a bundled model hold the peak of a plain pass in fp32 alone.
+    # The facts beside a bundled model hold only the peak of a plain pass in fp32.
     if model.facts is not None and not statistics and dtype == "float32":
         return Needs(model.facts.weights, model.facts.peak)
     from tilepipe.inference.profile.footprint import footprint
@@ -188,13 +190,13 @@ def needs_of(model: Model, dtype: str, statistics: Statistics | None, shape: tup
 def machine_memory() -> tuple[int, int] | None:
     """Return the free bytes and all bytes of this machine's memory, or of the control group that this process is in.
 
-    None if the system does not say (Linux does).
+    Returns None if the system does not say the numbers (Linux does).
     """
     with suppress(OSError, ValueError, KeyError, IndexError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         said = {name: int(size.split()[0]) << 10 for name, _, size in (line.partition(":") for line in lines)}
         free, size = said["MemAvailable"], said["MemTotal"]
-        with suppress(OSError, ValueError):  # "max" where there is no limit
+        with suppress(OSError, ValueError):  # the file says "max" if there is no limit
             limit = int((GROUP / "memory.max").read_text(encoding="ascii"))
             used = int((GROUP / "memory.current").read_text(encoding="ascii"))
             free, size = min(free, max(0, limit - used)), min(size, limit)
@@ -203,11 +205,12 @@ def machine_memory() -> tuple[int, int] | None:
 
 
 def give_back() -> None:
-    """Return free memory of the heaps to the system if the C library can; glibc keeps what threads have freed."""
+    """Return free memory of the heaps to the system if the C library can. By default glibc keeps what threads have
+    freed."""
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def format_bytes(size: int) -> str:
-    """Return '1.50 GiB' or '512 MiB', never less than `size`: what a message says must be enough where it is given."""
+    """Return '1.50 GiB' or '512 MiB', never less than `size`: a limit that a message names must be large enough."""
     return f"{-(-100 * size // (1 << 30)) / 100:.2f} GiB" if size >= 1 << 30 else f"{-(-size // MiB)} MiB"

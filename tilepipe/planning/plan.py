@@ -1,4 +1,4 @@
-"""Plan: everything that is decided before a run. It can be printed, written as JSON and read again."""
+"""This module defines the plan: everything that is decided before a run. A plan can be printed, and kept as JSON."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Plan(Layout):
 
     @property
     def statistics_work(self) -> float:
-        """The part of `work` that takes statistics. It is the largest possible part if they are of the whole image."""
+        """Part of `work` that takes statistics. If they are of the whole image, this is the largest possible part."""
         if self.statistics is None:
             return 0.0
         if self.statistics.kind == "whole":
@@ -120,14 +120,14 @@ class Plan(Layout):
 
     @property
     def baseline_work(self) -> float:
-        """The `work` of tiles of this size that overlap by half, as blended tiles usually do."""
+        """Value of `work` for tiles of this size that overlap by half, as blended tiles usually do."""
         cut = self.tiling
         half = replace(cut, overlap=cut.tile // 2 // cut.stride * cut.stride, window="gaussian")
         return replace(self, tiling=half).tile_work
 
     @property
     def whole(self) -> Plan:
-        """The same plan for the whole image."""
+        """Plan of the whole image with the same choices."""
         return replace(self, region=Box.of_shape(*self.shape), left=None)
 
     @property
@@ -137,7 +137,8 @@ class Plan(Layout):
 
     @property
     def cost(self) -> str:
-        """The work in words; of a small region with that of the whole image, which the tiles were chosen for."""
+        """Sentence about the work. For a small region it also names the work of the whole image, for which tiles were
+        chosen."""
         if self.is_small:
             return (
                 f"{self.whole.work:.2f} x one pass over the whole image; {self.work:.3g} x over this small region, "
@@ -147,10 +148,10 @@ class Plan(Layout):
 
     @property
     def costly(self) -> str:
-        """A sentence that is said if `work` is more than `baseline_work`; else ''."""
+        """Sentence that is given if `work` is more than `baseline_work`; else ''."""
         if self.is_small:
             return ""
-        work = self.tile_work + self.statistics_work  # of the whole region, as `baseline_work` is
+        work = self.tile_work + self.statistics_work  # The work is that of the whole region, as `baseline_work` is.
         if work <= self.baseline_work:
             return ""
         return (
@@ -159,7 +160,7 @@ class Plan(Layout):
         )
 
     def disk(self) -> int:
-        """Return the most bytes that the work directory and one product take, without compression."""
+        """Return the largest number of bytes that the work directory and one product take, without compression."""
         labels, sums = self._disk()
         return labels + sums
 
@@ -169,10 +170,10 @@ class Plan(Layout):
         return labels // compression + sums
 
     def _disk(self) -> tuple[int, int]:
-        """Return the bytes of labels and layers, and those of sums and statistics, which hardly can be compressed."""
+        """Return the bytes of labels and layers, and those of sums and statistics, which hardly compress."""
         size = 1 if self.label_dtype == "uint8" else 2
         y, x, strips = self.grid.y, self.grid.x, 0
-        if self.grid.blended:  # of a row of blocks and those in flight
+        if self.grid.blended:  # Strips are kept for one row of blocks and for the blocks in work.
             one = y.zone * x.tile + y.tile * x.zone + y.tile * x.tile
             alive = self.predicted_region.width // x.zone + 3 + self.compute.in_flight
             strips = 8 * (self.classes + ("disagreement" in self.layers)) * one * alive
@@ -183,7 +184,7 @@ class Plan(Layout):
     def key(self, image: JSON, weights: str) -> str:
         """Return the run key: a hash of the image's identity, the weights' sha256 and what decides a label or layer.
 
-        Workers, memory, names and the reach (the halo is in) are left out: they do not change a label.
+        Workers, memory, names and the reach are left out, because they do not change a label; the halo is included.
         """
         settings = self.to_dict()
         for name in ("source", "model", "memory", "reach", "why", "left", "holes", "fit_table"):
@@ -193,7 +194,7 @@ class Plan(Layout):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_dict(self) -> JSON:
-        """Return JSON types; names come first in plan.json."""
+        """Return the plan as JSON types, names first, as in plan.json."""
         names = dict.fromkeys(("source", "model", "bands", "dtype"))
         return {**names, **asdict(self), "region": self.region.to_list()}
 
@@ -203,7 +204,7 @@ class Plan(Layout):
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """Return the plan that the text of plan.json holds. Raises `TilepipeError` if it holds none."""
+        """Return the plan that the text of plan.json holds. Raises `TilepipeError` if the text holds no plan."""
         try:
             values = json_of(text)
             values["region"] = Box(*values["region"])
@@ -227,7 +228,7 @@ class Plan(Layout):
 
     @property
     def seams(self) -> str:
-        """A sentence about the seams that are expected."""
+        """Sentence about the seams that are expected."""
         if self.exact:
             return "none: labels equal whole-image inference"
         if self.statistics is not None and self.full_context:
@@ -268,7 +269,7 @@ class Plan(Layout):
         return "\n".join([*lines, *(f"{'fit':8}{row.name:12}{row.state:9}{row.text}" for row in self.fit_table)])
 
     def _about_statistics(self) -> dict[str, str]:
-        """Return rows of the table: what is global, and where its statistics come from at what cost."""
+        """Return rows of the table: global operations, the source of their statistics, and the cost of these."""
         if self.statistics is None:
             return {}
         passes, patches = len(self.statistics.values), self.patches

@@ -1,4 +1,4 @@
-"""From an image, a model and a request to a `Plan`: every choice that the user left open is made here, once."""
+"""This module makes a `Plan` from an image, a model and a request. It makes every choice the user left open."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ Image: TypeAlias = "str | Path | Source | Plain | Arrayed"
 def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings]) -> Plan:
     """Return what `segment` would do: tiles, blocks, memory, disk, and what is known about seams.
 
-    Nothing is labelled and nothing is written beside the image. A model that was not measured before is measured, and
-    the result is kept in the cache directory.
+    Nothing is labelled and nothing is written beside the image. If the model was not measured before, it is measured
+    now, and the result is kept in the cache directory.
 
     Args:
         source: The image: a path, a `Source`, or an array of shape (bands, height, width) or (height, width).
@@ -79,30 +79,30 @@ def opened(source: Image, model: str | Path | Model, request: Request) -> tuple[
 def make_plan(
     image: Source, model: Model, request: Request, known: Known | None = None, listener: Listener = silent
 ) -> tuple[Plan, Mask | None]:
-    """Return the plan for what is asked of an image at full resolution, and the area that gets a label; None: all.
+    """Return the plan of a request for an image at full resolution, and the area that gets a label (None: all).
 
-    What is not yet known of the model on this machine is measured: its receptive field (`known` leaves that out), the
-    speed of larger tiles, and what less context does to it. Nothing is labelled.
+    What is not yet known of the model on this machine is measured: its receptive field (not measured if `known` is
+    given), the speed of larger tiles, and the error of less context. Nothing is labelled.
 
     Raises `InputError`, `ModelError`, `UsageError` or `DeviceError`.
     """
     grids = grids_of(image, model.card, request)
     fit = () if known else check_fit(image, model.card, request, grids.resolution)
     known = known or measure_receptive_field(model, listener)
-    # Before the region: a mask of tissue grows by the model's context.
+    # This comes before the region, because a tissue mask grows by the model's context.
     (card, reach), statistics = fix_global_statistics(model, known, grids.predicted, request)
     asked, area = resolve_region(image, card, request, grids)
     data, compute, tolerance = image_data(image, asked.mask), request.compute(model), 0.0
     needs = needs_of(model, compute.dtype, statistics, grids.predicted, card.stride)
     load = Load(image, card, grids.predicted, compute, needs, request.layers)
-    if statistics:  # which are put in for tiles whose context is cut off
+    if statistics:  # Fixed statistics are put in only for tiles whose context is cut off.
         request = replace(request, window_shape="crop")
     tiling, why = choose_tiling(model, card, request, load)
     if not statistics:
         seen = on_prediction_grid(data, grids.predicted)
         tiling, tolerance = reduced_halo(model, seen, request, tiling, compute)
-    # Only the promise knows of the region. What is chosen before must not: a region then has the tiles of the whole
-    # image, and so its labels.
+    # Only the memory promise may depend on the region. The choices before it must not: then a region has the tiles of
+    # the whole image, and so the same labels.
     tiling, memory = fit_memory(tiling, replace(load, region=asked.region), request.memory)
     layout = Layout(grids.image, grids.predicted, grids.output, asked.region, asked.mask, tiling)
     picked: Picked = getattr(image, "picked", Picked())
@@ -117,7 +117,7 @@ def make_plan(
 
 
 def _layers(card: ModelCard, layers: tuple[str, ...], tiling: Tiling) -> tuple[str, ...]:
-    """Return the layers asked for. Raises `UsageError` if the model, or tiles that are cut like this, give none."""
+    """Return the layers asked for. Raises `UsageError` if the model, or this tiling, cannot give one of them."""
     if card.output == "labels" and layers:
         raise UsageError(
             f"model {card.name} gives labels and no probabilities, of which layers are made; leave `layers` out"
@@ -126,10 +126,10 @@ def _layers(card: ModelCard, layers: tuple[str, ...], tiling: Tiling) -> tuple[s
 
 
 def resumed(plan: Plan, image: Source, model: Model, request: Request) -> Plan:
-    """Return a plan that a run has kept as it goes on: its choices hold, whatever would be chosen today.
+    """Return the kept plan of a run that is resumed: its choices hold, whatever would be chosen today.
 
-    Worker processes are those asked for now. Raises `DeviceError` if the plan's device is not there, `UsageError`
-    where so many workers do not keep within `memory`.
+    The number of worker processes is the one asked for now. Raises `DeviceError` if the plan's device is missing,
+    `UsageError` if so many workers do not keep within `memory`.
     """
     try:
         resolve_device(plan.compute.device)
@@ -138,7 +138,7 @@ def resumed(plan: Plan, image: Source, model: Model, request: Request) -> Plan:
             f"the run that was interrupted computes on {plan.compute.device}: {error}. Go on where that device is, or "
             "name another one with `device`, which begins anew"
         ) from None
-    # The key knows image and model by content: they may have been moved or renamed since.
+    # The key identifies image and model by content, since they may have been moved or renamed.
     plan = replace(plan, source=image.name, model=model.card.name)
     if request.workers == plan.compute.workers:
         return plan

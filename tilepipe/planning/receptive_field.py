@@ -1,4 +1,4 @@
-"""Reach of a model as a plan uses it: measured; its card's word counts only where nothing can be measured."""
+"""This module measures a model's reach for the plan; the card's word counts only if nothing can be measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
 NAMED = 3
-"""Global layers that a sentence names."""
+"""Largest number of global layers that a sentence names."""
 MEASURED = "measured"
 
 
@@ -25,26 +25,28 @@ class Reach:
     """How far an input pixel can influence an output pixel, and how that is known."""
 
     sides: Sides | None = None
-    """Pixels per side; None if it is unknown or not bounded."""
+    """Reach on each side (pixels); None if it is unknown or unbounded."""
     known: str = "the model's card does not say how far it sees"
-    """'measured', or in words: who says so and why it was not measured; where `sides` is None, why."""
+    """How the reach is known: 'measured', or a sentence that says who states it and why it was not measured. If `sides`
+    is None, this is the reason."""
     tolerance: float = 0.0
-    """Difference in probability that the run's context was chosen for, on patches of the image; 0 if it was not."""
+    """Difference in probability (0 to 1) that the run's context was chosen for, on patches of the image; 0 if the
+    context was not chosen so."""
     frozen: str = ""
-    """Global layers, in words, whose statistics must be held fixed for `sides` to hold; '' for a local model."""
+    """Names of global layers whose statistics must be fixed for `sides` to hold; '' for a local model."""
 
     @property
     def measured(self) -> bool:
-        """Whether `sides` was measured; a promise needs that."""
+        """Whether `sides` was measured; a promise needs a measured reach."""
         return self.sides is not None and self.known == MEASURED
 
 
 Known = tuple[ModelCard, Reach]
-"""A model's card with stride and halo as they are used, and its reach."""
+"""A model's card with the stride and halo that are used, and the model's reach."""
 
 
 def reach_of_card(card: ModelCard, why: str = "") -> Reach:
-    """Return the reach that a card states, or that it states none; `why` says why it was not measured."""
+    """Return the reach that a card states, or an unknown reach; `why` says why the reach was not measured."""
     if card.halo is None:
         return Reach(None, f"how far the model sees cannot be measured: {why}") if why else Reach()
     reason = f" ({why})" if why else ""
@@ -54,30 +56,31 @@ def reach_of_card(card: ModelCard, why: str = "") -> Reach:
 def measure_receptive_field(model: Model, listener: Listener = silent) -> Known:
     """Return the model's card with stride and halo as measured, and its reach.
 
-    They come from the certificate beside the network, where it is of these weights, else from a probe: seconds on a
-    CPU, once for the same weights (`listener` hears of it). Raises `ModelError` for a card that contradicts them, and
-    for a model that no tiling can make right: random, stateful, dependent on the other tiles of a batch, or giving NaN.
-    A card that states more context than the model needs is not wrong; what is needed is used. Where nothing can be
-    measured the card's word stays, and the reach says so.
+    Both come from the certificate beside the network if that belongs to these weights, else from a probe. A probe takes
+    seconds on a CPU, once for the same weights, and `listener` is told. If the card states more context than the model
+    needs, the needed context is used. If nothing can be measured, the card's word stays, and the reach says so.
+
+    Raises `ModelError` if the card contradicts the measurement, or if no tiling can make the model right: it is random,
+    has state, depends on the other tiles of a batch, or gives NaN.
     """
     card = model.card
     found = _probed(model, listener)
     if isinstance(found, str):
         return card, reach_of_card(card, found)
-    # No halo and stride 1 are the defaults: a card that says nothing is not wrong.
+    # Halo 0 and stride 1 are the defaults, so a card that does not state them is not wrong.
     wrong = contradictions(card, found) if card.halo is not None or card.stride > 1 else ()
     if wrong:
         raise ModelError(f"{model.name}: {wrong[0]}; {_remedy(model, found)}")
     stride = found.stride or card.stride
     if found.reach is None and card.halo is not None:
         return card.model_copy(update={"stride": stride}), reach_of_card(card, " ".join(found.notes))
-    # Tiles have one overlap for all sides, so the side that sees farthest decides.
+    # Tiles have the same overlap on all sides, so the side with the largest reach decides.
     halo = max(found.halo) if found.halo else None
     return card.model_copy(update={"stride": stride, "halo": halo}), reach_of_probe(found)
 
 
 def _probed(model: Model, listener: Listener) -> Probe | str:
-    """Return the model's probe, or why there is none."""
+    """Return the model's probe, or the reason why there is none."""
     from tilepipe.models.probe.certificate_file import known_probe
 
     try:
@@ -86,17 +89,17 @@ def _probed(model: Model, listener: Listener) -> Probe | str:
         why = str(problem)
     except TilepipeError:
         raise
-    except Exception as problem:  # whatever a stranger's module raises for the odd input of a probe
+    except Exception as problem:  # a foreign module may raise anything for the unusual input of a probe
         why = f"{type(problem).__name__} in the model"
     from tilepipe.models.probe.steadiness import refuse_on_tiles
 
-    # What cannot be measured can still be random or keep state, which no tiling makes right.
+    # A model that cannot be measured can still be random or keep state, and then no tiling makes it right.
     refuse_on_tiles(model)
     return why
 
 
 def contradictions(card: ModelCard, found: Probe) -> tuple[str, ...]:
-    """Return in sentences where a card says other things about seams than what was measured."""
+    """Return sentences, one for each statement of a card about seams that the measurement contradicts."""
     problems = []
     if found.stride is not None and card.stride % found.stride:
         problems.append(
@@ -119,7 +122,7 @@ def contradictions(card: ModelCard, found: Probe) -> tuple[str, ...]:
 
 
 def _remedy(model: Model, found: Probe) -> str:
-    """Say which values are right and how they get into the card."""
+    """Return a sentence that says which values are right and how they get into the card."""
     halo = max(found.halo) if found.halo else "null"
     right = f"right are stride {found.stride or model.card.stride} and halo {halo}"
     if Path(model.name).exists():
@@ -128,7 +131,7 @@ def _remedy(model: Model, found: Probe) -> str:
 
 
 def reach_of_probe(found: Probe) -> Reach:
-    """Return the measured reach, or the global layers by name."""
+    """Return the measured reach, or an unbounded reach that names the global layers."""
     if found.reach is not None:
         return Reach(found.reach, MEASURED)
     layers = named_layers(found)
@@ -138,7 +141,7 @@ def reach_of_probe(found: Probe) -> Reach:
 
 
 def named_layers(found: Probe) -> str:
-    """Return the global layers in words, the first few by name."""
+    """Return a sentence part with the names of the first few global layers."""
     layers = [f"{kind} ({layer or 'outside a named layer'})" for layer, kind in found.global_layers]
     more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
     return f"{', '.join(layers[:NAMED])}{more}"

@@ -1,4 +1,4 @@
-"""Reduced halo: less context than the model's reach, if all of it costs too much; measured on patches of the image."""
+"""This module chooses less context than the model's reach if full context costs too much; it measures on patches."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
 PATCHES = 8
-"""Patches of the image that the context is chosen on; two forward passes each."""
+"""Number of patches of the image that the context is chosen on; each takes two forward passes."""
 DRAWS = 25
-"""Places tried for each; it must hold image data only."""
+"""Number of places tried for each patch; a patch must hold image data only."""
 _MEASURED: dict[str, EdgeErrors | None] = {}
 
 
@@ -35,10 +35,10 @@ def reduced_halo(
 ) -> tuple[Tiling, float]:
     """Return the tiling with an overlap that keeps within `max_cost`, and the tolerance that it was chosen for.
 
-    `image` lies on the prediction grid. The tiling is as it was, with tolerance 0, where the overlap is the user's own,
-    exact labels are cheap enough, or the model's reach is unknown. Where no context within `max_cost` keeps the
-    tolerance, tiles are blended with half of a tile, uncertified. The choice depends on the whole image, never on the
-    region.
+    `image` lies on the prediction grid. The tiling is returned unchanged, with tolerance 0, if the user chose the
+    overlap, if exact labels are cheap enough, or if the model's reach is unknown. If no context within `max_cost` keeps
+    the tolerance, tiles overlap by half and are blended, without a certificate. The choice depends on the whole image,
+    never on the region.
     """
     tile, stride, halo = tiling.tile, tiling.stride, tiling.halo
     own = request.overlap is not None or request.window_shape not in ("auto", "crop")
@@ -53,7 +53,7 @@ def reduced_halo(
 
 
 def _halo(model: Model, image: Source, request: Request, tiling: Tiling, compute: Compute) -> int | None:
-    """Return the smallest halo that keeps the tolerance within the cost; None if there is none."""
+    """Return the smallest halo (pixels) that keeps the tolerance within the cost; None if there is none."""
     from tilepipe.models.identity import model_identity
 
     stride, compute = tiling.stride, Compute(compute.device, "fp64" if compute.precision == "fp64" else "fp32")
@@ -64,7 +64,7 @@ def _halo(model: Model, image: Source, request: Request, tiling: Tiling, compute
     if margin < stride:
         return None
     seen = hashlib.sha256()
-    for patch in patches(image, _side(margin, stride)):  # what is measured depends on these alone
+    for patch in patches(image, _side(margin, stride)):  # the measured errors depend on these patches alone
         seen.update(patch.tobytes())
     key = json.dumps(
         [model_identity(model, compute.device, compute.precision), seen.hexdigest(), image.shape, margin, stride]
@@ -76,7 +76,7 @@ def _halo(model: Model, image: Source, request: Request, tiling: Tiling, compute
 
 
 def _measure(model: Model, image: Source, margin: int, stride: int, compute: Compute) -> EdgeErrors | None:
-    """Return what a cut does in patches of the image; None if there is no patch without holes."""
+    """Return the errors that a cut makes in patches of the image; None if every patch has pixels without image data."""
     from tilepipe.inference.profile.edge_errors import model_errors
 
     with suppress(ModelError):
@@ -91,13 +91,13 @@ def _side(margin: int, stride: int) -> int:
 def patches(image: Source, side: int) -> Iterator[Pixels]:
     """Yield up to `PATCHES` patches of `side` x `side` pixels, image data only, at places fixed by the image's size."""
     _, height, width = image.shape
-    # A seed of text: unlike hash(), it is the same in every process.
+    # The seed is made from text: unlike hash(), it is the same in every process.
     random = Random(f"{height} {width} {side}")
     for _ in range(PATCHES):
         for _ in range(DRAWS):
             y, x = random.randint(0, height - side), random.randint(0, width - side)
             box = Box(y, x, y + side, x + side)
-            with suppress(InputError):  # a part that cannot be read; the run will say so
+            with suppress(InputError):  # a part of the image cannot be read; the run will say so
                 valid = image.valid(box)
                 if valid is None or valid.all():
                     yield image.read(box)

@@ -1,4 +1,4 @@
-"""Region: from what a user asks for (pixels, bounds, polygons, a mask) to a box and a mask."""
+"""This module makes a box and a mask from what a user asks for: pixels, bounds, polygons or a mask."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from tilepipe.sources.resample import Resampled
 from tilepipe.text import did_you_mean, setting
 
 VALUE, TISSUE, AREA = "value:", "tissue+", "area:"
-"""Beginnings of masks that name the value of pixels without image data (value:255), or in a plan the margin of tissue
-in pixels, or the sha256 of polygons."""
+"""Beginnings of masks: the value of pixels without image data (value:255), or in a plan the margin of tissue (pixels)
+or the sha256 of polygons."""
 MASKS = ("auto", "none", "tissue", f"{VALUE}255")
 CONTEXT = 64
-"""Pixels of the model's grid by which tissue is grown where the model's reach is unknown."""
+"""Width by which tissue is grown if the model's reach is unknown (pixels of the model's grid)."""
 
 
 @dataclass(frozen=True)
 class RegionRequest:
-    """Which part of an image is asked for."""
+    """The part of an image that is asked for."""
 
     region: Box
-    """Pixels of the full-resolution grid."""
+    """Box of pixels of the full-resolution grid."""
     mask: str
-    """What is image data, or which of it gets a label, as in `Plan.mask`."""
+    """Pixels that are image data, or image data that gets a label, as in `Plan.mask`."""
     notes: tuple[FitRow, ...] = ()
-    """What the user should know of it, as that a part of it lies beyond the image."""
+    """Rows about the region that the user should see, for example that a part of it lies beyond the image."""
 
 
 def resolve_region(
     source: Source, card: ModelCard, request: Request, grids: Grids
 ) -> tuple[RegionRequest, Mask | None]:
-    """Return what is asked for, and the area of full-resolution pixels that get a label, where that is not all.
+    """Return the region asked for, and the area of full-resolution pixels that get a label if these are not all pixels.
 
     Raises `UsageError`, `InputError`.
     """
@@ -75,7 +75,7 @@ def resolve_region(
 
 
 def _cut(source: Source, box: Box, reach: str, severity: Literal["note", "warning"]) -> tuple[Box, tuple[FitRow, ...]]:
-    """Return the part of a box that lies in the image, and what to say when that is not all of it."""
+    """Return the part of a box that lies in the image, and a row about it if a part of the box lies outside."""
     inside = box & Box.of_shape(*source.shape[1:])
     assert inside is not None, "what does not meet the image is refused before"
     if inside == box:
@@ -110,7 +110,7 @@ def _masked(source: Source, card: ModelCard, box: Box, mask: str, grids: Grids) 
 
 
 def _of_tissue(source: Source, share: float, resolution: Resolution | None) -> tuple[FitRow, ...]:
-    """Return what to say of a tissue mask on an image that is hardly a slide, or that it leaves whole."""
+    """Return a row if a tissue mask is used on an image that is hardly a slide, or if the mask leaves all of it."""
     known = source.georeference
     aerial = bool(known and (known.crs or known.gcps or known.rpcs)) or (resolution and resolution.unit == "m")
     if not aerial and share < 1:
@@ -126,9 +126,9 @@ def _of_tissue(source: Source, share: float, resolution: Resolution | None) -> t
 
 
 def area_of(source: Source, mask: str, polygons: str | None = None) -> Mask | None:
-    """Return the area that the mask of a plan names; `polygons` is a file of them. None: all of the region.
+    """Return the area that the mask of a plan names; `polygons` is the path of their file. None: all of it.
 
-    Raises `UsageError` if the file is not given or cannot be read, `InputError` if it holds other polygons.
+    Raises `UsageError` if the file is not given or cannot be read, `InputError` if the file holds other polygons.
     """
     if mask.startswith(TISSUE):
         return tissue(source, float(mask.removeprefix(TISSUE)))
@@ -143,7 +143,8 @@ def area_of(source: Source, mask: str, polygons: str | None = None) -> Mask | No
 
 
 def _inside(source: Source, path: str, box: Box, *, cropped: bool) -> tuple[RegionRequest, Area]:
-    """Return what is asked for with the polygons of a GeoJSON file in `box`: the box, or `cropped` that around them."""
+    """Return the region of a GeoJSON file's polygons in `box`: `box` itself, or if `cropped` the box around the
+    polygons."""
     area = _area(source, path)
     around, notes = _cut(source, area.box, f"the polygons of {path} reach", "note")
     inside = around & box
@@ -155,7 +156,7 @@ def _inside(source: Source, path: str, box: Box, *, cropped: bool) -> tuple[Regi
 
 
 def _area(source: Source, path: str) -> Area:
-    """Return the polygons of a GeoJSON file: in its CRS for rasters, in level-0 pixels for slides."""
+    """Return the polygons of a GeoJSON file: in the file's CRS for rasters, in level-0 pixels for slides."""
     try:
         found = read_geojson(path)
         stated = frame(found, source.georeference, source.name)
@@ -168,7 +169,8 @@ def _area(source: Source, path: str) -> Area:
 
 
 def _digest(area: Area) -> str:
-    # Of the geometries alone: a file with other properties or another layout asks for the same labels.
+    # The hash is made from the geometries alone: a file with other properties or another layout asks for the same
+    # labels.
     return AREA + hashlib.sha256(json.dumps(area.geometries, sort_keys=True).encode()).hexdigest()
 
 
@@ -180,7 +182,7 @@ def _value(mask: str) -> float:
 
 
 def _check_held(source: Source, value: float) -> None:
-    """Raise `UsageError` for a value that no pixel of the image can have: it would mask nothing."""
+    """Raise `UsageError` if no pixel of the image can have this value: the value would mask nothing."""
     if source.dtype.kind in "iu":
         known = np.iinfo(source.dtype)
         held = value.is_integer() and known.min <= value <= known.max
@@ -197,12 +199,12 @@ def _check_held(source: Source, value: float) -> None:
 
 
 def image_data(source: Source, mask: str) -> Source:
-    """Return the image, valid where it holds image data, as its file and `Plan.mask` say."""
+    """Return the image with its mask of image data, as the file and `Plan.mask` say."""
     if mask.startswith(VALUE):
         return Masked(source, _value(mask))
     return Masked(source, None) if mask == "none" else source
 
 
 def on_prediction_grid(image: Source, predicted: tuple[int, int]) -> Source:
-    """Return `image_data` at the model's resolution: on a grid of (height, width)."""
+    """Return `image_data` at the model's resolution, on a grid of shape `predicted` (height, width)."""
     return image if predicted == image.shape[1:] else Resampled(image, *predicted)

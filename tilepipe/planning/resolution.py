@@ -1,4 +1,4 @@
-"""Resolution: at which pixel size an image is predicted, and on which grid labels are kept."""
+"""This module decides at which pixel size an image is predicted, and on which grid labels are kept."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Grids:
     """The pixel grids of an image under a model; shapes are (height, width)."""
 
     image: tuple[int, int]
-    """Full-resolution grid."""
+    """Shape of the full-resolution grid."""
     predicted: tuple[int, int]
-    """Prediction grid: the image at the model's resolution."""
+    """Shape of the prediction grid: the image at the model's resolution."""
     output: tuple[int, int]
-    """Grid of the labels of the whole image."""
+    """Shape of the grid of the labels of the whole image."""
     resolution: Resolution | None = None
     """Size of the image's pixels, as the user or the file says; None if nobody says and the model takes any."""
 
@@ -37,8 +37,9 @@ class Grids:
 def grids_of(source: Source, card: ModelCard, request: Request) -> Grids:
     """Return the grids of an image.
 
-    Raises `InputError` for other bands or another pixel type than those the model was trained on, and for a pixel size
-    that it needs and that is unknown or in another unit. Raises `UsageError` for a size of labels of an image without.
+    Raises `InputError` if the bands or the pixel type differ from the model's, or if the model needs a pixel size and
+    that of the image is unknown or in another unit. Raises `UsageError` if a size of labels is given and the image has
+    no pixel size.
     """
     _check_pixels(source, card)
     shape, own = (source.shape[1], source.shape[2]), _resolution_of(source, card, request.pixel_size)
@@ -55,9 +56,9 @@ def grids_of(source: Source, card: ModelCard, request: Request) -> Grids:
 def with_model_bands(source: Source, card: ModelCard, request: Request) -> Source:
     """Return an image with the bands that a model reads: those asked for, or those that fit it.
 
-    What was chosen without being asked for is said in the `notes` of the source.
+    If bands were chosen without being asked for, the `notes` of the source say which.
 
-    Raises `UsageError` for bands that are not there, `InputError` if it cannot be told which ones to read.
+    Raises `UsageError` if a band is missing, `InputError` if it is unclear which bands to read.
     """
     reader = Reader(card.bands, card.band_names, card.name)
     picked = choose_bands(source, reader, request.bands, masked=request.mask != "none")
@@ -86,7 +87,8 @@ def _check_pixels(source: Source, card: ModelCard) -> None:
 def _resolution_of(source: Source, card: ModelCard, pixel_size: float | None) -> Resolution | None:
     """Return the image's resolution, as stated by the user or the file; None when the model takes any.
 
-    An array without a resolution is taken as it is. Raises `InputError` when it is unknown or in another unit.
+    An array without a resolution is taken as it is. Raises `InputError` if the resolution is unknown or in another
+    unit.
     """
     if card.resolution is None:
         return Resolution(pixel_size, pixel_size, card.unit) if pixel_size else source.resolution

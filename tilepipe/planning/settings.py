@@ -1,4 +1,4 @@
-"""Settings: all that a user may choose; and a request, which is settings checked, with every default filled in."""
+"""This module defines settings, which are all a user may choose, and a request: checked settings with every default."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Choices(TypedDict, total=False):
-    """Settings beside the region. They have the names of the command line's options, and each has a default."""
+    """The settings besides the region. They have the names of the command line's options, and each has a default."""
 
     scene: int
     """Image of a file that holds several, counted from 0; the largest by default."""
@@ -38,7 +38,7 @@ class Choices(TypedDict, total=False):
     bands: str | Sequence[int | str]
     """Bands to read, by number from 1 or by name: "1,2,3", "R,G,B"; those that fit the model by default."""
     window: tuple[int, int, int, int]
-    """Region as (column, row, width, height) in full-resolution pixels, as GDAL's -srcwin."""
+    """Region as (column, row, width, height) in full-resolution pixels, as in GDAL's -srcwin."""
     tile: int | Literal["auto"]
     """Side of a tile in pixels of the prediction grid."""
     overlap: int | Literal["auto"]
@@ -56,9 +56,9 @@ class Choices(TypedDict, total=False):
     resolution: str | float
     """Grid of the labels: 'full' (the image's own), 'model', or a pixel size in the model's unit."""
     pixel_size: float
-    """Pixel size of the image in the model's unit, if the file does not say it or says it wrong."""
+    """Pixel size of the image in the model's unit, if the file does not say it or says a wrong one."""
     force_resolution: bool
-    """Whether an image is run whose pixels are more than 8 times as large as those of the model."""
+    """Whether an image is run even if its pixels are more than 8 times as large as the model's."""
     mask: str | Path
     """Pixels that are image data: 'auto' (what the file declares), 'none' (every pixel), 'value:255' (all but those
     of this value). Or pixels that get a label: 'tissue', or the path of a GeoJSON file of polygons."""
@@ -71,7 +71,7 @@ class Choices(TypedDict, total=False):
     block: int
     """Wanted side of a block in pixels of the prediction grid."""
     memory: str | int
-    """Largest memory of the run in bytes, or with a unit: '4GiB'."""
+    """Largest memory of the run (bytes), or a number with a unit: '4GiB'."""
     workers: int
     """Number of worker processes; 0 computes in this process."""
     scheduler: str
@@ -91,33 +91,34 @@ class Choices(TypedDict, total=False):
 
 
 class PolygonSettings(TypedDict, total=False):
-    """How polygons and objects are written; labels are the same whatever is chosen."""
+    """The settings of polygons and objects in products; labels are the same whatever is chosen."""
 
     crs: str
     """Coordinate reference system of polygons in a table, such as 'EPSG:4326'; the image's own by default."""
     min_area: float
-    """Area below which a polygon or an object is left out: square metres of images on the earth, square micrometres of
-    slides, else pixels."""
+    """Area below which a polygon or an object is left out: square metres for images on the earth, square micrometres
+    for slides, else pixels."""
     fill_holes: float | Literal["all"]
-    """Largest area of a hole that is closed, or 'all'. A hole that holds another polygon or nodata stays."""
+    """Largest area of a hole that is closed, in the units of `min_area`, or 'all'. A hole that holds another polygon or
+    nodata stays."""
     simplify: float
-    """Farthest that a simplified border may lie from that of the pixels: metres, micrometres or pixels. Neighbours keep
-    their common border."""
+    """Largest distance of a simplified border from the border of the pixels: metres, micrometres or pixels. Neighbours
+    keep their common border."""
     smooth: bool
-    """Whether corners are cut, of borders simplified by 1.5 pixels if `simplify` is not given."""
+    """Whether corners are cut. If `simplify` is not given, borders are first simplified by 1.5 pixels."""
     orthogonalize: bool
-    """Whether polygons get right angles, as buildings have. Neighbours may overlap or part then."""
+    """Whether polygons get right angles, as buildings have. Neighbours may then overlap or part."""
     split: bool
     """Whether objects that touch are split at their necks; without it each 4-connected component is one object."""
     neck: float
-    """How narrow a neck is at which objects are split: its width over that of the thinner part, from 0 to 1; 0.8 by
-    default."""
+    """Largest relative width of a neck at which objects are split: the width of the neck over that of the thinner part
+    (0 to 1); 0.8 by default."""
     annotations: bool
     """Whether objects for QuPath are annotations, which can be edited there; detections by default."""
 
 
 class Settings(Choices, PolygonSettings, total=False):
-    """All settings of a run: those of `Choices` and `PolygonSettings`, and the region."""
+    """All settings of a run: the settings of `Choices` and `PolygonSettings`, and the region."""
 
     region: Box | tuple[int, int, int, int] | str | Path
     """Region in full-resolution pixels: a `Box`, its (y0, x0, y1, x1), or the path of a GeoJSON file of polygons."""
@@ -125,26 +126,26 @@ class Settings(Choices, PolygonSettings, total=False):
 
 @dataclass(frozen=True)
 class Request:
-    """Settings that were checked once, each with its default. What they mean is said in `Settings`."""
+    """The settings of a run, checked once, each with its default. `Settings` says what each means."""
 
     scene: int | None = None
     z: int | None = None
     t: int | None = None
     products: tuple[str, ...] = ()
-    """The setting `of`."""
+    """Products: the setting `of`."""
     bounds: tuple[float, float, float, float] | None = None
     bounds_crs: str | None = None
     bands: str | tuple[int | str, ...] | None = None
     window: tuple[int, int, int, int] | None = None
     tile: int | None = None
-    """None: auto."""
+    """Side of a tile (pixels); None means 'auto'."""
     overlap: int | None = None
-    """None: auto."""
+    """Overlap of tiles (pixels); None means 'auto'."""
     window_shape: str = "auto"
     statistics: str = "auto"
     tolerance: float = 0.01
     max_cost: float = 4.0
-    """What an overlap of half a tile costs."""
+    """Largest computing cost of exact labels; the default is the cost of tiles that overlap by half."""
     resolution: str | float = "full"
     pixel_size: float | None = None
     force_resolution: bool = False
@@ -152,10 +153,10 @@ class Request:
     device: str = "auto"
     precision: str = "auto"
     batch: int | None = None
-    """None: what is usual on the device."""
+    """Number of tiles per batch; None means the usual number of the device."""
     block: int = 1024
     memory: int | None = None
-    """Bytes; None: nobody says."""
+    """Largest memory (bytes); None if no limit is given."""
     workers: int = 0
     scheduler: str | None = None
     trust_model: str | None = None
@@ -167,11 +168,11 @@ class Request:
     polygons: VectorOptions = PLAIN
     """The settings of `PolygonSettings`."""
     given: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
-    """The settings as they were given, of which the request key is made."""
+    """Settings as they were given; the request key is made from them."""
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> Request:
-        """Return `Settings` as a request. Raises `UsageError` for one that is not known, or that cannot be meant."""
+        """Return `Settings` as a request. Raises `UsageError` if a setting is not known or its value is not allowed."""
         given = checked(settings)
         ways = [name for name in ("region", "bounds", "window") if name in given]
         if len(ways) > 1:
@@ -182,7 +183,8 @@ class Request:
         return cls(products=meant.pop("of", ()), polygons=drawn, **meant, given=given)
 
     def compute(self, model: Model) -> Compute:
-        """Return where and how a model runs on this machine. Raises `DeviceError`, `UsageError`, `ModelError`."""
+        """Return the device, precision and batch of a model on this machine. Raises `DeviceError`, `UsageError`,
+        `ModelError`."""
         device = resolve_device(self.device)
         precision = resolve_precision(self.precision, device, model)
         return Compute(device, precision, self.batch or usual_batch(device), self.workers)

@@ -1,7 +1,7 @@
-"""Choice of the tile size: larger tiles compute less context twice; they are taken where that pays and memory allows.
+"""This module chooses the tile size. Larger tiles repeat less context; they are taken if that pays and memory allows.
 
-The choice depends on the whole image, the model, the settings and the speeds that were measured once and kept, never
-on the region or the number of processes.
+The choice depends on the whole image, the model, the settings, and speeds that were measured once and kept. It never
+depends on the region or the number of processes.
 """
 
 from __future__ import annotations
@@ -26,55 +26,57 @@ if TYPE_CHECKING:
 
 DEFAULT_TILE = 512
 LARGEST_TILE = 2048
-"""Pixels above which a tile is not chosen for the sake of an exact overlap, unless the tolerance is 0."""
+"""Largest side of a tile that is chosen to make an exact overlap cheap (pixels). Tolerance 0 has no such limit."""
 
 WORTH = 8_000_000
-"""Pixels of an image from which on the speed is measured; on smaller ones little can be won."""
+"""Number of pixels of an image from which on the speed is measured; smaller images gain little."""
 CLEARLY = 0.95
-"""Share of the time that a larger tile may take to be preferred: less is no noise."""
+"""Fraction of the smaller tile's time below which a larger tile is chosen; smaller gains are within measurement
+noise."""
 ROOM = 2 << 30
-"""Bytes of the promise for one process, without an image that lies in memory, up to which larger tiles are taken, where
-no `memory` is set."""
+"""Memory promise of one process, without an image that lies in memory, up to which larger tiles are taken if no
+`memory` is set (bytes)."""
 LEAST = 256
-"""Pixels below which no tile is made for the sake of memory where the model's reach is not known."""
+"""Smallest side of a tile that is made to save memory if the model's reach is not known (pixels)."""
 UNIT = 32
-"""Pixels at least between the sizes that are compared."""
+"""Smallest step between the sizes that are compared (pixels)."""
 RATIOS = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
-"""Sizes over the usual one whose speed is measured, as far as they fit; in between it is interpolated."""
+"""Tile sizes whose speed is measured if they fit, as multiples of the usual size; speeds in between are
+interpolated."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Tiles of one size after another on one image."""
+    """Tilings of one image that differ in their tile size only."""
 
     usual: Tiling
-    """With the usual size."""
+    """Tiling with the usual tile size."""
     load: Load
-    """What decides the memory beside the tiling."""
+    """Everything besides the tiling that decides the memory."""
 
     def of(self, tile: int) -> Tiling:
         """Return the tiling with another tile size and the same overlap."""
         return replace(self.usual, tile=tile)
 
     def work(self, tile: int) -> float:
-        """Return F: pixels that the model sees, edges and all, over those of the image."""
+        """Return F: the pixels that the model sees, edges included, over the pixels of the image."""
         grid = self.of(tile).grid(self.load.predicted)
         return grid.y.count * grid.y.tile * grid.x.count * grid.x.tile / math.prod(self.load.predicted)
 
 
 def choose_tiling(model: Model, card: ModelCard, request: Request, load: Load) -> tuple[Tiling, str]:
-    """Return the tiling, and why its tiles have their size in a few words: '' if the user decided it.
+    """Return the tiling, and a short reason for its tile size; the reason is '' if the user decided the size.
 
-    Only tiles that do not change a label are larger than the usual one: those of a model with a known reach and an
-    overlap of twice that. Smaller ones are made where `memory` leaves no room. Raises `UsageError`.
+    A tile larger than usual is chosen only if no label changes: the model's reach is known, and the overlap is twice
+    the reach. Smaller tiles are chosen if `memory` is too small. Raises `UsageError`.
     """
     usual, limit = usual_tiling(card, request), request.memory
     if request.tile is not None:
         return usual, ""
     check_tiling(usual)
-    if limit is None:  # the choice does not depend on the number of processes
+    if limit is None:  # the limit must not depend on the number of processes
         load = replace(load, compute=replace(load.compute, workers=0))
-        # A fixed number and not a share of what happens to be free: the same command must choose the same tiles
+        # This is a fixed number and not a share of the free memory: the same command must choose the same tiles
         # tomorrow.
         return _larger(model, Cut(usual, load), ROOM + load.promise(usual).image)
     if _fits(load, usual, limit):
@@ -84,12 +86,12 @@ def choose_tiling(model: Model, card: ModelCard, request: Request, load: Load) -
 
 
 def _fits(load: Load, tiling: Tiling, limit: int) -> bool:
-    """Return whether a tiling with the smallest blocks stays within so many bytes."""
+    """Return whether a tiling with the smallest blocks takes at most `limit` bytes."""
     return load.promise(replace(tiling, block=tiling.tile)).total <= limit
 
 
 def _smaller(model: Model, card: ModelCard, request: Request, load: Load, limit: int) -> Tiling:
-    """Return the tiling with the largest tiles below the usual size that fit; the least that is tried where none do."""
+    """Return the tiling with the largest tiles below the usual size that fit; if none fit, the smallest tiles tried."""
     most, halo = math.inf if request.tolerance == 0 else request.max_cost, card.halo
     least = usual_tiling(card, request)
     for tile in range(least.tile - card.stride, 0, -card.stride):
@@ -97,7 +99,7 @@ def _smaller(model: Model, card: ModelCard, request: Request, load: Load, limit:
             break
         try:
             check_tiling(smaller := usual_tiling(card, replace(request, tile=tile)))
-        except UsageError:  # too small for the overlap that the user gave
+        except UsageError:  # the tile is too small for the overlap that the user gave
             break
         least = smaller
         if _fits(load, least, limit) and takes(model, tile, load.compute):
@@ -106,21 +108,21 @@ def _smaller(model: Model, card: ModelCard, request: Request, load: Load, limit:
 
 
 def _larger(model: Model, cut: Cut, room: int) -> tuple[Tiling, str]:
-    """Return the tiling with the smallest tiles that no larger ones clearly beat, and why."""
+    """Return the tiling with the smallest tiles that no larger tiles clearly beat, and the reason for this size."""
     usual, stride = cut.usual.tile, cut.usual.stride
     reason = ""
     unit = -(-UNIT // stride) * stride
     sizes = range(usual, LARGEST_TILE + 1, unit)
     fitting = [tile for tile in sizes if cut.load.promise(cut.of(tile)).total <= room]
     chosen = usual
-    # Measuring takes seconds, so first whether even the least work could pay.
+    # Measuring takes seconds, so the code first checks whether even the least work could pay.
     if _matters(cut) and fitting and min(map(cut.work, fitting)) <= CLEARLY * cut.work(usual):
         tried = {usual + round((ratio - 1) * usual / unit) * unit for ratio in RATIOS}
         found = speeds(model, (usual, *sorted(tried.intersection(fitting))), cut.load.compute)
         time = times(cut, fitting, found)
         for tile in time:
-            # Each step must clearly beat the one before: noise in the clock would choose another size on every
-            # machine.
+            # Each step must clearly beat the one before: otherwise noise in the clock would choose another size on
+            # every machine.
             chosen = tile if time[tile] < CLEARLY * time[chosen] else chosen
         reason = ", larger ones are not clearly faster" if len(time) > 1 else ", larger ones take too long to measure"
         if chosen > usual:
@@ -129,16 +131,16 @@ def _larger(model: Model, cut: Cut, room: int) -> tuple[Tiling, str]:
 
 
 def _matters(cut: Cut) -> bool:
-    """Return whether the size may be changed without changing a label, and the image is large enough to gain by it."""
+    """Return whether the size may change without changing a label, and the image is large enough to gain by it."""
     how = cut.usual
     exact = how.window == "crop" and how.halo is not None and how.overlap >= 2 * how.halo
     return exact and max(cut.load.predicted) > how.tile and math.prod(cut.load.predicted) >= WORTH
 
 
 def times(cut: Cut, sizes: Sequence[int], found: Speeds) -> dict[int, float]:
-    """Return seconds per pixel of the image by tile size in ascending order: work, at the speed measured around it.
+    """Return the seconds per pixel of the image by tile size, in ascending order: the work over the measured speed.
 
-    Sizes beyond those measured are left out.
+    Sizes beyond the measured ones are left out.
     """
     known = sorted(found)
     return {
@@ -149,7 +151,8 @@ def times(cut: Cut, sizes: Sequence[int], found: Speeds) -> dict[int, float]:
 
 
 def tile_size(card: ModelCard, request: Request) -> int:
-    """Return the tile size asked for, or one that keeps the cost of an exact overlap to that of half a tile."""
+    """Return the tile size asked for, or a size that makes an exact overlap cost no more than an overlap of half a
+    tile."""
     stride = card.stride
     usual = -(-(card.tile or DEFAULT_TILE) // stride) * stride
     # A tile of four halos overlaps its neighbour by half, which costs four passes: what max_cost accepts by default.
@@ -158,7 +161,7 @@ def tile_size(card: ModelCard, request: Request) -> int:
 
 
 def usual_tiling(card: ModelCard, request: Request) -> Tiling:
-    """Return tile, overlap and window shape, each as asked for or as usual for the model card; they are not checked."""
+    """Return the tile, overlap and window shape as asked for, or as usual for the model card; they are not checked."""
     stride, halo = card.stride, card.halo
     tile, overlap, window = tile_size(card, request), request.overlap, request.window_shape
     if overlap is None:
@@ -166,15 +169,15 @@ def usual_tiling(card: ModelCard, request: Request) -> Tiling:
     if window == "auto":
         window = "crop" if halo is not None and overlap >= 2 * halo else "gaussian"
     if window == "crop" and request.overlap is None:
-        overlap = overlap // (2 * stride) * 2 * stride  # half of it on each side
+        overlap = overlap // (2 * stride) * 2 * stride  # half of the overlap lies on each side
     return Tiling(tile, overlap, window, stride, halo, request.block)
 
 
 def check_tiling(cut: Tiling) -> None:
-    """Raise `UsageError` if an image cannot be cut like this."""
+    """Raise `UsageError` if an image cannot be cut with this tiling."""
     _check_multiple("tile", cut.tile, cut.stride, "the model's total stride")
     twice = 2 if cut.window == "crop" else 1
-    # At least a 32nd of a tile is new. Beyond that a pixel would lie under more than a thousand tiles.
+    # At least a 32nd of a tile must be new. With less, a pixel would lie under more than a thousand tiles.
     least = -(-cut.overlap * 32 // (31 * cut.stride)) * cut.stride
     most = cut.tile * 31 // 32 // (twice * cut.stride) * twice * cut.stride
     if cut.overlap > most:
@@ -193,7 +196,7 @@ def _check_multiple(name: str, size: int, unit: int, what: str, least: int = 1) 
 
 
 def fit_memory(tiling: Tiling, load: Load, limit: int | None) -> tuple[Tiling, Memory]:
-    """Return the tiling and its memory promise, with smaller blocks where a limit asks for it. Raises `UsageError`."""
+    """Return the tiling and its memory promise; blocks are smaller if the limit asks for it. Raises `UsageError`."""
     check_tiling(tiling)
     while (memory := load.promise(tiling)).total > (limit or math.inf):
         if tiling.block <= tiling.tile:

@@ -24,7 +24,7 @@ from tilepipe.sources.mask import Mask, OnGrid, readable, under_centres
 from tilepipe.sources.resample import Resampled
 
 PIECE = 4 << 20
-"""Full-resolution pixels that are looked at together."""
+"""Number of full-resolution pixels that are examined together."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,15 @@ class Wanted:
     """The pixels of a region that are to get a label; picklable."""
 
     image: Source
-    """The image at full resolution; valid where it holds image data."""
+    """The image at full resolution, with its mask of image data."""
     layout: Layout
-    """Its grids, the region and the tiles."""
+    """The grids of the image, the region and the tiles."""
     area: Mask | None = None
-    """Full-resolution pixels that are asked for; None: all of the region."""
+    """Area of full-resolution pixels asked for; None means all of the region."""
 
     def asked(self, box: Box) -> NDArray[np.bool_]:
-        """Return where pixels of `box` on the prediction grid decide pixels that are asked for, (height, width)."""
+        """Return a bool array (height, width): True if a prediction pixel of `box` decides a pixel that is asked
+        for."""
         found = np.zeros(box.shape, bool)
         inside = box & self.layout.predicted_region
         for piece in self._pieces(inside, self.layout.predicted) if inside else ():
@@ -56,17 +57,18 @@ class Wanted:
         return _any(_any(OnGrid(area, layout.shape, layout.output)(over), rows[2], 0), columns[2], 1)
 
     def labelled(self, box: Box) -> NDArray[np.bool_]:
-        """Return where pixels of `box` on the output grid get a label: asked for, and holding image data.
+        """Return a bool array: True if an output pixel of `box` is asked for and holds image data, so gets a label.
 
-        An output pixel is asked for if the full-resolution pixel under its centre is; it holds image data if any that
-        it covers does. What cannot be read counts as image data.
+        The array is (height, width). An output pixel is asked for if the full-resolution pixel under its centre is
+        asked for. It holds image data if any pixel that it covers does. A pixel that cannot be read counts as image
+        data.
         """
         layout, found = self.layout, np.ones(box.shape, bool)
         for piece in self._pieces(box, layout.output):
             part = found[piece.slices_in(box)]
             if self.area is not None:
                 part[:] = OnGrid(self.area, layout.shape, layout.output)(piece)
-            # Validity is decoded from the file, so not for what nobody asks for.
+            # Validity is decoded from the file, so it is not read for pixels that nobody asks for.
             if part.any():
                 part &= readable(self._valid, piece)
         return found
@@ -79,14 +81,14 @@ class Wanted:
         return Resampled(self.image, *self.layout.output).valid(box)
 
     def _pieces(self, box: Box, grid: tuple[int, int]) -> Iterator[Box]:
-        """Yield runs of rows of a box of a grid, each over a bounded number of full-resolution pixels."""
+        """Yield runs of rows of a box of a grid; each covers a bounded number of full-resolution pixels."""
         (height, width), (full_height, full_width) = grid, self.layout.shape
         rows = max(1, PIECE * height // full_height // max(1, box.width * full_width // width))
         for y in range(box.y0, box.y1, rows):
             yield Box(y, box.x0, min(y + rows, box.y1), box.x1)
 
     def left(self) -> Left | None:
-        """Return how many tiles and blocks the area leaves of those of the region; None without an area.
+        """Return how many tiles and blocks of the region the area leaves; None if there is no area.
 
         Raises `InputError` if nothing is left.
         """
@@ -131,8 +133,11 @@ def _spans(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _decided(start: int, stop: int, size: int, of: int) -> tuple[int, int, NDArray[np.int64]]:
-    """Return the output pixels [first, last) of an axis that prediction pixels [start, stop) decide, and where those
-    of each begin; of a finer prediction grid it is the one output pixel that each lies in."""
+    """Return the output pixels [first, last) of an axis that prediction pixels [start, stop) decide, and first ones.
+
+    The array holds, for each prediction pixel, the first output pixel that it decides. If the prediction grid is finer,
+    this is the one output pixel that the prediction pixel lies in.
+    """
     if size >= of:
         index = np.array([nearest_pixel(k, of, size) for k in range(start, stop)])
         return int(index[0]), int(index[-1]) + 1, index - index[0]
@@ -141,5 +146,6 @@ def _decided(start: int, stop: int, size: int, of: int) -> tuple[int, int, NDArr
 
 
 def _any(mask: NDArray[np.bool_], begins: NDArray[np.int64], axis: int) -> NDArray[np.bool_]:
-    """Return whether any is True from each of `begins` to the next, along an axis; of a repeated one, itself."""
+    """Return whether any value is True from each of `begins` to the next, along an axis; a repeated begin gives its
+    value."""
     return np.asarray(np.logical_or.reduceat(mask, begins, axis))

@@ -1,6 +1,7 @@
-"""Augmentation as functions of tensors: crops (B, C, H, W) float32 in pixel units, labels (B, H, W) int64.
+"""This module changes crops at random.
 
-Randomness comes from the generator given, so a step can be repeated exactly.
+Its functions take tensors: crops (B, C, H, W) float32 in pixel units, labels (B, H, W) int64. Randomness comes from the
+given generator, so a step can be repeated exactly.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from torch import Generator, Tensor
 
 from tilepipe.training.config import Augment
 
-# Optical density of haematoxylin, eosin and residual in R, G, B (Ruifrok & Johnston 2001), rows of unit length.
+# The rows are the optical densities of haematoxylin, eosin and residual in R, G, B (Ruifrok & Johnston 2001), of unit
+# length.
 STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
 
 

@@ -1,4 +1,4 @@
-"""A loss that is no number: which image and crop brought it, said instead of going on with spoilt weights."""
+"""This module handles a loss that is not a number: training stops, and the message names the image and the crop."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tilepipe.errors import InputError, ModelError, TilepipeError
 from tilepipe.training.scenes import Scene
 
 FAR = 1e4
-"""Standard deviations from the mean beyond which a value is nothing that a sensor measured."""
+"""Distance from the mean beyond which no sensor has measured a value (standard deviations)."""
 
 
 def no_number(
     step: int, places: Sequence[tuple[Scene, Box]], images: Tensor, mean: Tensor, std: Tensor
 ) -> TilepipeError:
-    """Return what to raise: the crop whose values lie farthest from the mean is named.
+    """Return the error to raise; it names the crop whose values lie farthest from the mean.
 
     `images` is the batch (B, C, H, W) as the network got it, (x - `mean`) / `std`; `places` names each crop's scene and
-    its box there.
+    its box in the scene.
     """
     far = images.abs().nan_to_num(nan=math.inf).flatten(2)  # (B, C, H * W)
     worst = int(far.amax((1, 2)).argmax())

@@ -1,4 +1,7 @@
-"""TrainConfig: all that decides a training run, from YAML. An unknown key is refused with the nearest one."""
+"""This module defines TrainConfig: all that decides a training run, from YAML.
+
+An unknown key is refused, and the message names the nearest known key.
+"""
 
 from __future__ import annotations
 
@@ -20,62 +23,64 @@ DATA_VARIABLE, DATA_DEFAULT = "TILEPIPE_DATA", "../shared/data"
 
 
 class Strict(BaseModel):
-    """Base: frozen, unknown keys refused."""
+    """Base class of settings: they cannot be changed, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Scenes(Strict):
-    """Images with their labels. `image` may hold * and ?; `{stem}` in `label` is the image's name without suffix."""
+    """Images with their labels. `image` may hold * and ?; `{stem}` in `label` stands for the image's name without
+    suffix."""
 
     image: str
     """Path of a GeoTIFF, slide, PNG or Zarr image."""
     label: str
-    """Path of its label raster on the same pixels, or of GeoJSON polygons; without a folder: beside the image."""
+    """Path of the image's label raster on the same pixels, or of GeoJSON polygons. A path without a folder is beside
+    the image."""
     rows: tuple[int, int] | None = None
-    """Only these full-resolution rows, [first, after last)."""
+    """Full-resolution rows that are used, [first, after last); None uses all."""
     columns: tuple[int, int] | None = None
-    """Only these full-resolution columns, [first, after last)."""
+    """Full-resolution columns that are used, [first, after last); None uses all."""
     resolution: float | None = Field(default=None, gt=0)
     """Pixel size of the image in the configuration's `unit`, if the image does not say it."""
     scene: int | None = Field(default=None, ge=0)
-    """Image of a file that holds several, counted from 0; the largest by default."""
+    """Index of the image in a file that holds several, counted from 0; the largest image by default."""
     z: int | None = Field(default=None, ge=0)
-    """Plane along z, counted from 0; it must be named if there are several."""
+    """Plane along z, counted from 0; it must be given if there are several."""
     t: int | None = Field(default=None, ge=0)
     """Plane along t, counted from 0."""
     attribute: str | None = None
-    """GeoJSON: the property that holds the class name. Without it, QuPath's `classification` or `class_name`; a polygon
-    that has neither is of class 1."""
+    """Property of a GeoJSON feature that holds the class name. By default it is QuPath's `classification`, or
+    `class_name`; a polygon that has neither is of class 1."""
     area: str | None = None
-    """GeoJSON: class of the polygons that bound what is labelled, such as QuPath's 'Region*'; pixels outside are
+    """Class of the GeoJSON polygons that bound the labelled area, such as QuPath's 'Region*'; pixels outside are
     ignored. Without it every pixel outside a polygon is of class 0."""
 
 
 class Augment(Strict):
-    """Random changes of training crops; all are off at zero or false."""
+    """The random changes of training crops; a change is off if it is zero or false."""
 
     flips: bool = True
-    """Mirror left-right and up-down, each half of the time."""
+    """Whether crops are mirrored left-right and up-down, each half of the time."""
     rotate: bool = True
-    """Turn by 0, 90, 180 or 270 degrees."""
+    """Whether crops are turned by 0, 90, 180 or 270 degrees."""
     scale: float = Field(default=1.25, ge=1, le=4)
-    """Enlarge or shrink by up to this factor."""
+    """Largest factor by which crops are enlarged or shrunk."""
     color: float = Field(default=0.15, ge=0, le=1)
-    """Contrast by up to this share, brightness by up to this many standard deviations, shared by the bands."""
+    """Largest change shared by all bands: of contrast as a fraction, of brightness in standard deviations."""
     bands: float = Field(default=0.05, ge=0, le=1)
-    """The same for each band on its own."""
+    """Largest change of each band on its own, in the same units as `color`."""
     stain: float = Field(default=0.0, ge=0, le=1)
-    """H&E only: strength of each stain by up to this share (uint8 RGB; Ruifrok 2001)."""
+    """Largest change of the strength of each stain as a fraction, for H&E images only (uint8 RGB; Ruifrok 2001)."""
 
 
 class TrainConfig(Strict):
-    """Everything that decides a training run."""
+    """The configuration of a training run: everything that decides it."""
 
     name: str
     """Short name of the model."""
     description: str = ""
-    """One or two sentences for people."""
+    """Description for people, in one or two sentences."""
     license: str = ""
     """Licence of the weights."""
     output: str
@@ -83,61 +88,64 @@ class TrainConfig(Strict):
     classes: tuple[str, ...] = Field(min_length=2)
     """Class names by label value, from 0."""
     absent: tuple[str, ...] = ()
-    """Classes that are known to have no labelled pixel in `train`; any other class without one is refused."""
+    """Classes that are known to have no labelled pixel in `train`; any other such class is refused."""
     colors: tuple[str, ...] = ()
-    """'#rrggbb' per class; also what the colours of label rasters with three bands mean."""
+    """Colour '#rrggbb' of each class; label rasters with three bands are read by these colours too."""
     values: dict[int, int] | None = None
-    """Class of each value in the label rasters; None if the values are classes already. A value that is named here
-    is a label, even if the raster calls it nodata."""
+    """Class of each value in the label rasters; None if the values are classes already. A value that is named here is a
+    label, even if the raster calls it nodata."""
     other: int | None = None
     """Class of all values that `values` does not name; None refuses them."""
     ignore: tuple[int, ...] = ()
-    """Values in the label rasters that are neither trained on nor scored. So is the raster's nodata."""
+    """Values in the label rasters that are neither trained on nor scored. The raster's nodata value is treated the
+    same."""
     resolution: float | None = Field(default=None, gt=0)
-    """Pixel size to train at, in `unit`; None takes each image's own."""
+    """Pixel size to train at, in `unit`; None uses the pixel size of each image."""
     unit: Literal["m", "um"] = "m"
     """Unit of pixel sizes: 'm' (metres on the ground) or 'um' (micrometres in the specimen)."""
     bands: tuple[int | str, ...] | None = None
-    """Bands of the images that are trained on, by number from 1 or by name, in this order. By default those that
-    fit are taken, and training says which."""
+    """Bands of the images that are trained on, by number from 1 or by name, in this order. By default the fitting bands
+    are taken, and training says which."""
     mask: Literal["auto", "none"] = "auto"
     """Pixels of the images that hold data: those that the file says (auto), or all (none)."""
     arch: JSON = {"name": "unet"}
-    """Architecture as in a model card; that of `start` by default."""
+    """Architecture, as in a model card; by default that of the `start` model."""
     start: str | None = None
     """Bundled name or model directory whose weights training starts from. If the number of classes differs, the head
     starts anew. `arch`, `resolution` and `unit` are those of this model by default."""
     statistics: Literal["start", "data"] | None = None
-    """Mean and std that pixels are scaled by: those of `start` or of the labelled pixels. None: those of `start` if
-    it has the same bands and pixel type."""
+    """Source of the mean and std that pixels are scaled by: the `start` model, or the labelled pixels ('data'). None
+    takes those of the `start` model if it has the same bands and pixel type."""
     encoder_weights: str | None = None
-    """ResNet encoder: file with a state dict of torchvision or timm, or timm's name of weights that it downloads."""
+    """Weights of the ResNet encoder: a file with a state dict of torchvision or timm, or a timm name of weights to
+    download."""
     train: tuple[Scenes, ...] = Field(min_length=1)
     """Images to train on, with their labels."""
     score: tuple[Scenes, ...] = ()
-    """Scored once, after training; nothing is chosen by these scores."""
+    """Images that are scored once, after training; nothing is chosen by these scores."""
     validation: tuple[Scenes, ...] = Field(default=(), alias="validate")
-    """`validate` in the file: scored while training, by the path that users take. The averaged weights that were best
-    on these images are saved, without them those after the last step. They share no pixel with `train` and `score`."""
+    """Images that are scored while training, in the way that users get labels (`validate` in the file). The averaged
+    weights with the best score are saved; without validation images, the averaged weights after the last step. The
+    images share no pixel with `train` and `score`."""
     validate_every: int = Field(default=100, ge=1)
     """Steps between validations; the last step is validated too."""
     patience: int | None = Field(default=None, ge=1)
-    """Training ends after so many validations without a gain; without it all steps are taken."""
+    """Number of validations without a gain after which training ends; if it is None, all steps are taken."""
     min_gain: float = Field(default=0.0, ge=0, lt=1)
-    """Gain of mean IoU (0 to 1) over the best so far that resets `patience`; smaller ones do not."""
+    """Smallest gain of mean IoU over the best so far (0 to 1) that resets `patience`."""
     steps: int = Field(default=1000, ge=1)
     """Number of steps."""
     batch: int = Field(default=8, ge=1)
     """Number of crops per step."""
     crop: int = Field(default=256, ge=16)
-    """Side of a training crop, in pixels at `resolution`; a multiple of the network's total stride."""
+    """Side of a training crop (pixels at `resolution`); a multiple of the network's total stride."""
     balance: float = Field(default=0.5, ge=0, le=1)
-    """Share of crops around a pixel of a class drawn evenly; the others lie evenly over the labelled ground."""
+    """Share of crops around a pixel of an evenly drawn class (0 to 1); the others lie evenly over the labelled area."""
     losses: dict[LossName, float] = {"cross_entropy": 1.0, "dice": 1.0}
     """Weights of the losses that are summed."""
     class_weights: tuple[float, ...] | Literal["balanced"] = ()
-    """Weights per class, for cross_entropy, focal and boundary; 1 if empty. `balanced`: one over the square root of the
-    class's share of the labelled pixels of `train`, scaled to a mean of 1."""
+    """Weight of each class, for cross_entropy, focal and boundary; 1 if empty. `balanced` gives one over the square
+    root of the class's share of the labelled pixels of `train`, scaled to a mean of 1."""
     augment: Augment = Augment()
     """Random changes of the crops."""
     learning_rate: float = Field(default=2e-3, gt=0)
@@ -149,23 +157,23 @@ class TrainConfig(Strict):
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     ema: float = Field(default=0.99, ge=0, lt=1)
-    """Share that the averaged weights keep at each step; the average is what is saved."""
+    """Share that the averaged weights keep at each step (0 to 1); the averaged weights are saved."""
     seed: int = Field(default=0, ge=0)
     """Seed of the start weights, the crops and the augmentation."""
     device: str = "cpu"
-    """cpu, cuda, cuda:1 or auto."""
+    """Device: 'cpu', 'cuda', 'cuda:1' or 'auto'."""
     precision: Precision = "auto"
     """Precision of the forward pass. 'auto' is fp32 on the CPU. On a GPU it is bf16, or fp16 with scaled gradients if
     the GPU has no bf16."""
     half: bool = True
-    """Store weights as float16; scores are those of the stored weights."""
+    """Whether weights are stored as float16; the scores are measured with the stored weights."""
     checkpoint: int = Field(default=100, ge=1)
     """Steps between checkpoints."""
     tile: int = Field(default=512, ge=16)
-    """Tile size that the card suggests."""
+    """Tile size that the card suggests (pixels)."""
 
     def __init__(self, **values: Any) -> None:
-        """Check the values. Raises `UsageError` naming the first that is wrong."""
+        """Check the values. Raises `UsageError` that names the first wrong value."""
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -220,7 +228,8 @@ class TrainConfig(Strict):
 
     @classmethod
     def load(cls, path: str | Path) -> TrainConfig:
-        """Read a YAML file; `${TILEPIPE_DATA}` in it is the environment's or ../shared/data. Raises `UsageError`."""
+        """Read a YAML file; `${TILEPIPE_DATA}` in it is the environment's value or ../shared/data. Raises
+        `UsageError`."""
         refuse_special(path, UsageError)
         try:
             values = read_yaml(path, expanded)

@@ -1,4 +1,4 @@
-"""Curves over steps as a PNG: panels below each other on one axis, drawn by matplotlib where it is installed."""
+"""This module draws curves over steps as a PNG: panels below each other on one axis, if matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT, DPI = 9.6, 2.6, 100
-"""Size of a panel in inches, and pixels per inch."""
+"""Width and height of a panel (inches), and resolution (pixels per inch)."""
 LIGHTEST = 0.745
-"""Brightness (0 to 1) above which a colour is darkened, as it would be lost on white."""
+"""Brightness (0 to 1) above which a colour is darkened, because it would be hard to see on white."""
 LONGEST = 20
-"""Characters of a name that are shown."""
+"""Largest number of characters of a name that are shown."""
 
 Point = tuple[float, float]
 
@@ -28,11 +28,11 @@ class Line:
 
     name: str
     color: str
-    """'#rrggbb'."""
+    """Colour of the curve, '#rrggbb'."""
     points: Sequence[Point]
-    """(step, value); those that are no numbers are left out."""
+    """Points (step, value) of the curve; a point whose value is not a number is left out."""
     mark: Point | None = None
-    """A point of it that is ringed and named with its value."""
+    """Point of the curve that gets a ring and its value as text."""
 
     @property
     def finite(self) -> list[Point]:
@@ -48,17 +48,17 @@ class Panel:
     """What the vertical axis shows."""
     lines: Sequence[Line]
     limits: tuple[float, float] | None = None
-    """Of the vertical axis; None goes from 0 to the largest value."""
+    """Limits of the vertical axis; None goes from 0 to the largest value."""
 
     @property
     def range(self) -> tuple[float, float]:
-        """(low, high) of the vertical axis."""
+        """Limits (low, high) of the vertical axis."""
         top = max((y for line in self.lines for _, y in line.finite), default=0.0)
         return self.limits or (0.0, top * 1.05 if top > 0 else 1.0)
 
 
 def missing() -> str:
-    """Return in a sentence why no curves can be drawn, and what to type; '' if matplotlib is installed."""
+    """Return a sentence that says why no curves can be drawn and what to type; '' if matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -112,7 +112,7 @@ def _draw(axes: Axes, line: Line) -> None:
 
 
 def _legible(color: str) -> str:
-    """Return a colour that is seen on white."""
+    """Return the colour, darkened if it would be hard to see on white."""
     from matplotlib.colors import to_hex, to_rgb
 
     red, green, blue = to_rgb(color)

@@ -1,4 +1,4 @@
-"""Dataset: the data of a training, opened when first asked for."""
+"""This module defines the data of a training; they are opened when they are first used."""
 
 from __future__ import annotations
 
@@ -25,61 +25,61 @@ class Dataset:
 
     @cached_property
     def opened(self) -> list[Scene]:
-        """What is trained on, as it lies on the disk."""
+        """Scenes to train on, as they lie on the disk."""
         return open_scenes(self.config.train, self.config)
 
     @cached_property
     def scenes(self) -> list[Scene]:
-        """What is trained on, small images in memory."""
+        """Scenes to train on, with small images in memory."""
         return [held(scene) for scene in self.opened]
 
     @cached_property
     def validated(self) -> list[Scene]:
-        """What decides, while training, which weights are kept."""
+        """Scenes that decide, while training, which weights are kept."""
         return open_scenes(self.config.validation, self.config)
 
     @cached_property
     def scored(self) -> list[Scene]:
-        """What is scored at the end and decides nothing."""
+        """Scenes that are scored at the end and decide nothing."""
         return open_scenes(self.config.score, self.config)
 
     @cached_property
     def found(self) -> Survey:
-        """Counts of what is trained on, and the mean and std that pixels are scaled by."""
+        """Survey of the scenes to train on: label counts, and the mean and std that pixels are scaled by."""
         counted = survey(self.scenes, len(self.config.classes))
         return self._origin.scaled(counted, self.scenes[0].source, self.config)
 
     @property
     def bands(self) -> int:
-        """Bands of the images."""
+        """Number of bands of the images."""
         return self.opened[0].source.shape[0]
 
     @cached_property
     def pixel_size(self) -> tuple[float | None, str]:
-        """Pixel size that the card states, and why it states none; see `common_pixel_size`."""
+        """Pixel size for the card, and the reason if the card states none; see `common_pixel_size`."""
         return common_pixel_size(self.opened, self.config)
 
     def content(self, *, scored: bool = False) -> str:
-        """Return a hash of the images and labels that decide the weights: of what they hold, wherever they lie.
+        """Return a hash of the content of the images and labels that decide the weights; their paths do not count.
 
-        With `scored` those that are only scored count too.
+        If `scored` is True, images that are only scored count too.
         """
         of = (self.opened, self.validated, *([self.scored] if scored else []))
         known = [[scene.identity() for scene in scenes] for scenes in of]
         return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
 
     def under(self, config: TrainConfig) -> Dataset:
-        """Return the same images for another network, seed or budget; what was opened and counted is shared."""
+        """Return the same data under another configuration (network, seed or steps); opened and counted data are
+        shared."""
         _ = self.scenes, self.scored, self.found
         other = copy(self)
         other.config = config
         return other
 
     def check(self) -> list[str]:
-        """Open all and read their labels; return what is to be said of them, a sentence each.
+        """Open all scenes and read their labels; return one sentence for each thing that the user should know.
 
-        Raises `UsageError` if validation shares pixels with training or scores, `InputError` if labels do not
-        fit.
+        Raises `UsageError` if validation shares pixels with training or scores, `InputError` if labels do not fit.
         """
         for kind, others in (("score", self.scored), ("train", self.opened)):
             for scene in self.validated:

@@ -1,6 +1,6 @@
-"""A training that is finished: what its model was made of lies in the model directory, so that it is known again.
+"""This module records in the model directory what a model was made of, so that a finished training is recognised.
 
-`training.json` holds hashes alone, no paths: models are given away.
+`training.json` holds hashes alone and no paths, because models are given to others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tilepipe.training.transfer import Origin
 
 TRAINING = "training.json"
 _FREE = {"output", "checkpoint"}
-"""Settings that change nothing of a model."""
+"""Settings that do not change the model."""
 
 
 def finished_file(config: TrainConfig, origin: Origin, dataset: Dataset, model: Model) -> dict[str, bytes]:
@@ -30,7 +30,7 @@ def finished_file(config: TrainConfig, origin: Origin, dataset: Dataset, model: 
 
 
 def check_finished(output: Path, config: TrainConfig) -> None:
-    """Raise `UsageError` unless what exists at `output` is the model that training as `config` says has given."""
+    """Raise `UsageError` unless `output` is the model that a training with `config` has written."""
     other = "delete it or give another output"
     try:
         known = read_json(output / TRAINING)
@@ -59,12 +59,12 @@ def _settings(config: TrainConfig) -> dict[str, str]:
 
 
 def _data(origin: Origin, dataset: Dataset) -> str:
-    """Return a hash of the images, the labels and what the first weights are taken from."""
+    """Return a hash of the images, the labels and the source of the first weights."""
     return _hash([dataset.content(scored=True), origin.sha256])
 
 
 def _weights(model: Model) -> str:
-    """Return a hash of the weights; the card may be corrected later."""
+    """Return a hash of the weights alone, since the card may be corrected later."""
     return network_sha256(model.module)
 
 

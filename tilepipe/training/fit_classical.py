@@ -1,4 +1,4 @@
-"""Classical baselines: a threshold, watershed, clustering or region growing fitted on an image, as a `Model`."""
+"""This module fits classical baselines on an image, as a `Model`: thresholds, watershed, clusters, regions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tilepipe.models.model import Model
 from tilepipe.sources.base import Source
 
 PATCH, PATCHES = 128, 16
-"""Side in pixels and largest number of the patches that parameters are fitted on, spread over the image."""
+"""Side of the patches that parameters are fitted on (pixels), and their largest number; they are spread over the
+image."""
 
 
 class Truth(Protocol):
@@ -25,7 +26,7 @@ class Truth(Protocol):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Shape (height, width) of the map in pixels."""
 
     def read(self, box: Box, /) -> NDArray[np.integer]:
         """Return the labels of a box inside the map, (box.height, box.width)."""
@@ -37,8 +38,8 @@ def classical_model(
     """Fit a classical method on patches of `source` and return it as a model with the named classes.
 
     `method` is one of `tilepipe.models.classical.METHODS`. Without `truth` the classes are the clusters, dark to
-    bright; with it there may be more `clusters`, and each takes the class that suits it best. Raises `InputError`
-    where the image has no valid patch, or the maps differ in size.
+    bright; with `truth` there may be more `clusters`, and each takes the class that suits it best. Raises `InputError`
+    if the image has no valid patch, or if the maps differ in size.
     """
     if truth is not None and tuple(truth.shape) != source.shape[1:]:
         raise InputError(f"truth is {tuple(truth.shape)} pixels, the image {source.shape[1:]}; give one on its grid")
@@ -51,7 +52,7 @@ def classical_model(
 
 
 def as_model(fitted: Classical, classes: tuple[str, ...], bands: int) -> Model:
-    """Return a fitted method as a model of any image with the same bands and units."""
+    """Return a fitted method as a model for any image with the same bands and units."""
     card = ModelCard(name=fitted.name, bands=bands, classes=classes, halo=fitted.halo, description="classical baseline")
     return from_function(fitted.scores, card, repr(fitted))
 

@@ -1,4 +1,4 @@
-"""Do labels fit? Checked before the first step: every class has pixels, and polygons lie on their images."""
+"""This module checks labels before the first step: every class has pixels, and polygons lie on their images."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tilepipe.training.validation import blocks, truth
 
 
 def check_polygons(scenes: Sequence[Scene]) -> list[str]:
-    """Return what is to be said of polygons beside their images.
+    """Return sentences about polygons that lie beside their images.
 
-    Raises `InputError` if a file's polygons lie on none of the images that it labels: one file may label many.
+    One file may label many images. Raises `InputError` if a file's polygons lie on none of the images that it labels.
     """
     said: list[str] = []
     by_file: dict[str, dict[str, tuple[Scene, Polygons]]] = {}
@@ -50,7 +50,7 @@ def check_polygons(scenes: Sequence[Scene]) -> list[str]:
 
 
 def check_positions(scenes: Sequence[Scene]) -> list[str]:
-    """Return which rasters say no position where their counterpart has one: those are compared pixel by pixel."""
+    """Return sentences about rasters without a position whose image (or label) has one: they are compared by pixel."""
     silent: dict[str, str] = {}
     for scene in scenes:
         if isinstance(scene.labels, Raster):
@@ -89,7 +89,7 @@ def _elsewhere(scene: Scene, labels: Polygons) -> InputError:
 
 
 def _both(scene: Scene, labels: Polygons) -> str:
-    """Return both extents, in the coordinates of the image."""
+    """Return the extents of the image and of the polygons as text, in the coordinates of the image."""
     points = np.concatenate([points_of(shape) for shape, _ in labels.objects.shapes + _area(labels).shapes])
     (x0, y0), (x1, y1) = points.min(0), points.max(0)
     height, width = scene.whole.shape[1:]
@@ -123,7 +123,7 @@ def _lies_on(scene: Scene, file: Features) -> bool:
     assert isinstance(labels, Polygons)
     try:
         shapes = [(geometry, 1) for geometry in placed(file, scene.whole)]
-    except TilepipeError:  # the other way round there are no such coordinates
+    except TilepipeError:  # with x and y exchanged the coordinates do not exist
         return False
     return bool(_touching(scene, replace(labels, objects=Layer.of(shapes, labels.objects.to_map), area=None)).any())
 
@@ -131,8 +131,8 @@ def _lies_on(scene: Scene, file: Features) -> bool:
 def check_classes(counts: NDArray[np.int64], config: TrainConfig, whole: bool) -> list[str]:
     """Return the table of labelled pixels to train on; `counts` is per class.
 
-    Raises `InputError` if a class has none and `absent` does not say so; where images were not looked at `whole`,
-    that is said.
+    Raises `InputError` if a class has no pixel and `absent` does not name it; the message says so if images were not
+    read `whole`.
     """
     table = table_of(counts, config.classes)
     empty = [name for name, count in zip(config.classes, counts, strict=True) if not count]
@@ -150,7 +150,7 @@ def check_classes(counts: NDArray[np.int64], config: TrainConfig, whole: bool) -
 
 
 def _reason(config: TrainConfig, label: int) -> str:
-    """Return why a class may have no pixels, as far as the settings say it."""
+    """Return the reason why a class may have no pixels, if the settings show it."""
     values = [value for value, k in (config.values or {label: label}).items() if k == label]
     ignored = [str(value) for value in values if value in config.ignore]
     if ignored:
@@ -163,7 +163,7 @@ def _reason(config: TrainConfig, label: int) -> str:
 def check_kept_apart(scenes: Sequence[Scene], config: TrainConfig, purpose: str) -> list[str]:
     """Return the table of labelled pixels of images to validate or score on, each read once.
 
-    Raises `InputError` if they hold none.
+    Raises `InputError` if the images hold no labelled pixels.
     """
     if not scenes:
         return []
@@ -180,6 +180,6 @@ def check_kept_apart(scenes: Sequence[Scene], config: TrainConfig, purpose: str)
 
 
 def table_of(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
-    """Return pixels per class in words."""
+    """Return the number of pixels of each class as text."""
     total = max(int(counts.sum()), 1)
     return ", ".join(f"{name} {int(n):,} ({n / total:.1%})" for name, n in zip(classes, counts, strict=True))

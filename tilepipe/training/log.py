@@ -1,4 +1,4 @@
-"""The log of a training: a table, the same as JSON lines, and its curves as a picture."""
+"""This module writes the log of a training: a table, the same as JSON lines, and its curves as a picture."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ BLACK = "#000000"
 
 
 def log_files(state: State, config: TrainConfig) -> dict[str, bytes]:
-    """Return log.csv, log.jsonl and curves.png of what has been done so far, as bytes by file name.
+    """Return log.csv, log.jsonl and curves.png of the steps done so far, as bytes by file name.
 
-    Where matplotlib is not installed there are no curves (`curves.missing`).
+    If matplotlib is not installed, there are no curves (`curves.missing`).
     """
     lines = "".join(json.dumps(row) + "\n" for row in rows(state, config))
     found = {"log.csv": _table(state, config).encode(), "log.jsonl": lines.encode()}
@@ -37,7 +37,7 @@ def write_log(state: State, config: TrainConfig, folder: Path) -> None:
 
 
 def rows(state: State, config: TrainConfig) -> Iterator[JSON]:
-    """Yield what was logged and validated, in order of steps; None for a figure that is not a number."""
+    """Yield the rows of the log and the validations, in order of steps; a figure that is not a number is None."""
     steps = sorted({int(row[0]) for row in (*state.log, *state.validations)})
     losses = {int(step): (rate, loss) for step, rate, loss in state.log}
     scores = {int(row[0]): row[1:] for row in state.validations}
@@ -52,7 +52,7 @@ def rows(state: State, config: TrainConfig) -> Iterator[JSON]:
 
 
 def panels(state: State, config: TrainConfig) -> list[Panel]:
-    """Return the curves of loss and learning rate, and of the IoU where there are validations."""
+    """Return the curves of loss and learning rate, and of the IoU if there are validations."""
     loss = Line("training loss", "#d55e00", [(step, value) for step, _, value in state.log])
     rate = Line("learning rate", "#0072b2", [(step, value) for step, value, _ in state.log])
     found = [Panel("loss", [loss]), Panel("learning rate", [rate])]

@@ -1,4 +1,4 @@
-"""The training loop, to be read from top to bottom."""
+"""This module is the training loop, to be read from top to bottom."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tilepipe.training.transfer import Origin
 from tilepipe.training.validation import best, score, stopped
 
 LOG_EVERY = 10
-"""Steps per row of the log."""
+"""Number of steps per row of the log."""
 
 
 @public
@@ -112,9 +112,9 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
 
 
 def start(scenes: Sequence[Scene], config: TrainConfig, origin: Origin | None = None) -> State:
-    """Return the state before the first step: weights drawn by the seed, then those of the origin, where there is one.
+    """Return the state before the first step: weights drawn by the seed, then an origin's weights if there is one.
 
-    The caller's generator is left alone.
+    The caller's random generator stays unchanged.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -129,7 +129,7 @@ def start(scenes: Sequence[Scene], config: TrainConfig, origin: Origin | None = 
 
 
 def train(state: State, dataset: Dataset, folder: Path, listener: Listener) -> None:
-    """Take the remaining steps, or those until validation does not get better any more."""
+    """Take the remaining steps, or stop earlier when validation does not improve any more."""
     config, found = dataset.config, dataset.found
     sampler = Sampler(dataset.scenes, found, config)
     mean, std = (torch.tensor(values, dtype=torch.float32) for values in (found.mean, found.std))
@@ -164,12 +164,12 @@ def train(state: State, dataset: Dataset, folder: Path, listener: Listener) -> N
 def step(state: State, images: Tensor, labels: Tensor, weight: Tensor | None, config: TrainConfig) -> float:
     """Take one step on a normalised batch (B, C, H, W) with classes (B, H, W) and return its loss.
 
-    Where loss or gradient are no numbers nothing changes, and the answer is not finite.
+    If the loss or the gradient is not finite, nothing changes, and the returned loss is not finite.
     """
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, config)
     with torch.random.fork_rng(devices=[]), torch.autocast(images.device.type, state.half, enabled=bool(state.half)):
-        torch.manual_seed(config.seed * 1_000_003 + state.step)  # for dropout
+        torch.manual_seed(config.seed * 1_000_003 + state.step)  # the seed of dropout
         logits = state.module(images.contiguous(memory_format=torch.channels_last))
     loss = total_loss(config.losses, logits.float(), labels, weight)
     value = float(loss.detach())
@@ -179,7 +179,7 @@ def step(state: State, images: Tensor, labels: Tensor, weight: Tensor | None, co
     state.scaler.scale(loss).backward()
     state.scaler.unscale_(state.optimizer)
     norm = float(torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.clip))
-    if not isfinite(norm) and not state.scaler.is_enabled():  # an enabled scaler leaves such a step out itself
+    if not isfinite(norm) and not state.scaler.is_enabled():  # an enabled scaler leaves out such a step itself
         return norm
     state.scaler.step(state.optimizer)
     state.scaler.update()
@@ -189,7 +189,7 @@ def step(state: State, images: Tensor, labels: Tensor, weight: Tensor | None, co
 
 
 def validate(state: State, dataset: Dataset, context: int | None) -> None:
-    """Score the averaged weights, as they would be stored, and keep them if they are the best so far."""
+    """Score the averaged weights, as they would be stored, and keep these weights if they are the best so far."""
     confusion = score(snapshot(state.average, dataset, context), dataset.validated, dataset.config.device)
     state.validations.append([state.step, confusion.mean_iou, *confusion.iou])
     if best(state.validations) == len(state.validations) - 1:
@@ -197,13 +197,13 @@ def validate(state: State, dataset: Dataset, context: int | None) -> None:
 
 
 def finished(state: State, dataset: Dataset) -> Model:
-    """Return the model of the best validated weights, or of the average after the last step, with its card."""
+    """Return the model with its card: the best validated weights, or the averaged weights after the last step."""
     model = snapshot(state.best or state.average, dataset, None)
     card = model.card.model_copy(update={"halo": halo(model.module, dataset.bands), "training": record(state, dataset)})
     return Model(card, model.module, model.name)
 
 
 def halo(module: nn.Module, bands: int) -> int | None:
-    """Return the context that a network needs on every side, None if none is enough."""
+    """Return the context that a network needs on every side (pixels); None if no context is enough."""
     found = probe_once(module.eval(), bands, int(getattr(module, "stride", 1))).halo
     return max(found) if found else None

@@ -1,6 +1,6 @@
-"""Losses of logits (B, K, H, W) against classes (B, H, W) int64; pixels of class `IGNORE` count nowhere.
+"""This module defines losses of logits (B, K, H, W) against classes (B, H, W) int64; class `IGNORE` is not counted.
 
-Every loss is a scalar at least 0, 0 for a perfect prediction. Where every pixel is ignored it is 0.
+Every loss is a scalar of at least 0, and is 0 for a perfect prediction. If every pixel is ignored, the loss is 0.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def focal(logits: Tensor, target: Tensor, weight: Tensor | None = None, gamma: f
 
 
 def boundary(logits: Tensor, target: Tensor, weight: Tensor | None = None, width: int = 2) -> Tensor:
-    """Return the mean cross-entropy over pixels within `width` pixels (chessboard) of another class."""
+    """Return the mean cross-entropy over pixels within `width` pixels (chessboard distance) of another class."""
     near = near_boundary(target, logits.shape[1], width)
     return _mean(_pixelwise(logits, target, weight) * near, _pixel_weight(target, weight) * near)
 
@@ -67,7 +67,7 @@ def total_loss(parts: Mapping[LossName, float], logits: Tensor, target: Tensor, 
 
 
 def near_boundary(target: Tensor, classes: int, width: int) -> Tensor:
-    """Return 1 where another class lies within `width` pixels, (B, H, W) float; ignored pixels are no class."""
+    """Return a float mask (B, H, W): 1 if another class lies within `width` pixels. Ignored pixels are no class."""
     one_hot = torch.stack([target == k for k in range(classes)], 1).float()  # (B, K, H, W)
     around = F.max_pool2d(one_hot, 2 * width + 1, 1, width)
     return ((around.sum(1) > 1) & (target != IGNORE)).float()

@@ -1,4 +1,4 @@
-"""Part: a region of a source that mirrors at its own edges, so that nothing beyond the region is seen."""
+"""This module defines a region of a source that mirrors at its own edges, so that nothing beyond the region is seen."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Part(Wrapped):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(bands, height, width) of the region."""
+        """Shape (bands, height, width) of the region."""
         return (self.source.shape[0], *self.region.shape)
 
     @property
     def georeference(self) -> Georeference | None:
-        """None: nobody asks where a crop lies on the earth."""
+        """Always None: nobody asks where a crop lies on the earth."""
         return None
 
     def read(self, box: Box) -> Pixels:
@@ -35,7 +35,8 @@ class Part(Wrapped):
         return read_reflected(box, *self.region.shape, lambda inside: self.source.read(self._whole(inside)))
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """Return True where a pixel holds image data, (box.height, box.width), False outside; None when all do."""
+        """Return a bool array (box.height, box.width): True for image data, False outside; None if all pixels hold
+        data."""
         inside = box & Box.of_shape(*self.region.shape)
         mask = None if inside is None else self.source.valid(self._whole(inside))
         return usable(mask, box, *self.region.shape)

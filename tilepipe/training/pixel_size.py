@@ -1,4 +1,4 @@
-"""Pixel size of a trained model: that of its images, where they agree; else the card says that there is none."""
+"""This module finds the pixel size for a model's card: that of its images if they agree, else none."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tilepipe.training.config import TrainConfig
 from tilepipe.training.scenes import Scene
 
 SAME = 1.05
-"""Largest quotient of pixel sizes that count as one: within it predictions use an image's own pixels too."""
+"""Largest quotient of two pixel sizes that count as equal; prediction also uses an image's own pixels up to it."""
 APART = 8.0
-"""Largest quotient of pixel sizes of images that are trained on together."""
+"""Largest quotient of the pixel sizes of images that are trained on together."""
 
 
 def common_pixel_size(scenes: Sequence[Scene], config: TrainConfig) -> tuple[float | None, str]:
-    """Return the pixel size for the card in the configuration's unit, and a sentence where it has none.
+    """Return the pixel size for the card in the configuration's unit, and a sentence if it has none.
 
-    Raises `InputError` for images whose pixel sizes are more than `APART` times apart.
+    Raises `InputError` if the pixel sizes of two images differ by more than the factor `APART`.
     """
     if config.resolution is not None:
         return config.resolution, ""

@@ -1,4 +1,4 @@
-"""Polygons as labels: GeoJSON of QuPath, of QGIS or of `tilepipe segment`, burnt into pixels when asked."""
+"""This module reads labels from polygons (GeoJSON of QuPath, QGIS or `tilepipe segment`) and burns them into pixels."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tilepipe.training.config import Scenes
 VECTORS = (".geojson", ".json")
 IGNORE = -1
 IGNORED_NAME = "Ignore*"
-"""QuPath's class for what is neither one thing nor another: not trained on, not scored."""
+"""QuPath's name for areas that are of no clear class; they are not trained on and not scored."""
 NAMES = ("classification", "class_name")
-"""Properties that hold the class where none is named: QuPath's, and that of our own polygons of maps."""
+"""Properties that hold the class if no property is named: QuPath's, and that of tilepipe's own polygons of maps."""
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Polygons of one kind with the value that each is burnt with."""
+    """Polygons of one kind, each with the value that it is burnt with."""
 
     shapes: list[tuple[Geometry, int]]
-    """(geometry in the image's coordinates, value)."""
+    """Pairs (geometry in the image's coordinates, value)."""
     to_map: Affine
-    """From the image's pixels to its coordinates."""
+    """Transform from the image's pixels to its coordinates."""
     extents: NDArray[np.float64]
-    """(n, 4): y0, x0, y1, x1 of each polygon in full-resolution pixels."""
+    """Extents (n, 4) of the polygons: y0, x0, y1, x1 in full-resolution pixels."""
 
     @classmethod
     def of(cls, shapes: list[tuple[Geometry, int]], to_map: Affine) -> Layer:
@@ -44,7 +44,7 @@ class Layer:
         return cls(shapes, to_map, np.array(extents).reshape(-1, 4))
 
     def burnt(self, box: Box) -> NDArray[np.int64]:
-        """Return for each pixel of `box` the value of the last polygon that holds its centre, 0 if there is none."""
+        """Return for each pixel of `box` the value of the last polygon that holds its centre; 0 if no polygon does."""
         y0, x0, y1, x1 = self.extents.T
         near = np.flatnonzero((y0 <= box.y1) & (y1 >= box.y0) & (x0 <= box.x1) & (x1 >= box.x0))
         if not len(near):
@@ -56,16 +56,16 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Polygons:
-    """Labels by polygon: `objects` are burnt with their class over class 0."""
+    """Labels by polygon: the classes of `objects` are burnt over class 0."""
 
     objects: Layer
     area: Layer | None
-    """What is labelled at all; everywhere where None."""
+    """Polygons of the labelled area; None if the whole image is labelled."""
     file: Features
-    """What the file holds."""
+    """Content of the file."""
 
     def __call__(self, box: Box) -> NDArray[np.int64]:
-        """Return the classes of a box of full-resolution pixels; -1 outside the area and where ignored."""
+        """Return the classes of a box of full-resolution pixels; -1 outside the area and for ignored pixels."""
         inside = None if self.area is None else self.area.burnt(box) > 0
         if inside is not None and not inside.any():
             return np.full(box.shape, IGNORE, np.int64)
@@ -74,7 +74,8 @@ class Polygons:
 
 
 def polygons(path: Path, image: Source, entry: Scenes, classes: tuple[str, ...]) -> Polygons:
-    """Read the polygons in `path` that label `image`. Raises `InputError` if they are not GeoJSON or not named."""
+    """Read the polygons in `path` that label `image`. Raises `InputError` if it is not GeoJSON, or names are
+    missing."""
     known = image.georeference
     if known is not None and known.transform is None:
         raise InputError(f"{image.name} has ground control points only; rasterise {path} yourself and give the raster")
@@ -102,10 +103,11 @@ def _named(found: Features, image: Source, attribute: str | None) -> list[tuple[
 
 
 def _name(properties: Mapping[str, object], attribute: str | None) -> str | None:
-    """Return the class name of a polygon; None, which is class 1, only where no attribute says where it stands."""
+    """Return the class name of a polygon. None, which stands for class 1, is returned only if no attribute is named."""
     keys = NAMES if attribute is None else (attribute,)
     value = next((properties[key] for key in keys if properties.get(key) is not None), None)
-    if isinstance(value, dict):  # QuPath: {"name": "Tumor"}, and for derived classes {"names": ["Tumor", "Positive"]}
+    # QuPath writes {"name": "Tumor"}, and for derived classes {"names": ["Tumor", "Positive"]}.
+    if isinstance(value, dict):
         value = value.get("name") or ": ".join(value.get("names") or []) or None
     return None if value is None and attribute is None else str(value)
 

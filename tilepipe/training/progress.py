@@ -1,4 +1,4 @@
-"""Progress of a training, as events: loss, speed, time left, and what validation last said."""
+"""This module reports the progress of a training as events: loss, speed, time left, and the last validation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tilepipe.training.validation import best
 
 
 class Progress:
-    """Tells a listener about a state; speed is that of this process, validations included."""
+    """A reporter of a state to a listener. The speed is that of this process, validations included."""
 
     def __init__(
         self, state: State, config: TrainConfig, listener: Listener, clock: Callable[[], float] = monotonic
@@ -22,7 +22,7 @@ class Progress:
         self._first, self._began = state.step, clock()
 
     def stepped(self, loss: float) -> None:
-        """Tell the mean loss since the last row of the log."""
+        """Report the mean loss since the last row of the log."""
         step, total = self._state.step, self._config.steps
         rate = (step - self._first) / max(self._clock() - self._began, 1e-9)
         left = (total - step) / rate
@@ -31,7 +31,7 @@ class Progress:
         self._listener(Event("train", step, total, words, data))
 
     def validated(self) -> None:
-        """Tell the last validation."""
+        """Report the last validation."""
         row, classes = self._state.validations[-1], self._config.classes
         iou = {name: value for name, value in zip(classes, row[2:], strict=True) if not math.isnan(value)}
         data = {"step": self._state.step, "mean_iou": row[1], "iou": iou}

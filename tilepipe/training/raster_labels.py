@@ -1,4 +1,4 @@
-"""Label rasters: one band of whole numbers or three of colours, on the image's own grid."""
+"""This module reads label rasters: one band of whole numbers or three bands of colours, on the image's own grid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tilepipe.training.polygon_labels import IGNORE
 
 UNKNOWN = -2
 NEAR = 0.49
-"""Pixels by which labels may lie beside the image's grid; at half a pixel it is not clear which pixel is meant."""
+"""Largest offset of labels from the image's grid (pixels); at half a pixel it is unclear which pixel is meant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,8 @@ class Raster:
     config: TrainConfig
 
     def __call__(self, box: Box) -> NDArray[np.int64]:
-        """Return the classes of a box, (height, width); -1 where ignored. Raises `InputError` for other values."""
+        """Return the classes of a box, (height, width); -1 for ignored pixels. Raises `InputError` for an unknown
+        value."""
         values, known = self._coded(box)
         classes = np.full(values.shape, UNKNOWN if self.config.other is None else self.config.other, np.int64)
         for value, of_class in known.items():
@@ -43,7 +44,7 @@ class Raster:
         return np.where(ignored, IGNORE, classes)
 
     def _coded(self, box: Box) -> tuple[NDArray[np.int64], dict[int, int]]:
-        """Return values or colours of a box as numbers, and the class of each that is known."""
+        """Return the values or colours of a box as numbers, and the class of each known number."""
         if self.source.shape[0] == 1:
             known = self.config.values or {k: k for k in range(len(self.config.classes))}
             return whole_numbers(self.source, box), dict(known)
@@ -51,7 +52,8 @@ class Raster:
         return red << 16 | green << 8 | blue, {int(c[1:], 16): k for k, c in enumerate(self.config.colors)}
 
     def _named(self, values: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return where nodata is a value that `values` names, and so a label all the same."""
+        """Return a bool array: True if a pixel's value is nodata and `values` names it, so that it is a label all the
+        same."""
         nodata = getattr(self.source, "nodata", None)
         if nodata is None or nodata not in (self.config.values or {}):
             return np.zeros(values.shape, bool)
@@ -102,7 +104,7 @@ def _check_colours(source: Source, config: TrainConfig) -> None:
 
 
 def _check_nodata(source: Source, config: TrainConfig) -> None:
-    """Raise `InputError` if a raster says that a class is nodata, and nobody says what is meant."""
+    """Raise `InputError` if a raster says that a class is nodata, and the settings do not say which is right."""
     value = nodata_class(source, len(config.classes)) if source.shape[0] == 1 else None
     if value is None or config.values or value in config.ignore:
         return
@@ -115,7 +117,7 @@ def _check_nodata(source: Source, config: TrainConfig) -> None:
 
 
 def _both(source: Source, image: Source) -> str:
-    """Return both extents and the command that brings labels on the image's grid, as far as they are known."""
+    """Return both extents, and the command that brings the labels onto the image's grid, as far as they are known."""
     labels, picture = (where(s.georeference, *s.shape[1:]) for s in (source, image))
     if not labels or not picture:
         return ""

@@ -1,4 +1,4 @@
-"""What the card of a model says about its training, and how it is judged."""
+"""This module makes the part of a model's card that is about its training and its scores."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tilepipe.training.threshold_baseline import best_threshold
 from tilepipe.training.validation import best, score
 
 FILES = {"train", "validation", "score", "output", "start", "encoder_weights"}
-"""Settings that name files; the card names what they held."""
+"""Settings that name files; the card names the content of the files instead."""
 
 
 def record(state: State, dataset: Dataset) -> JSON:
-    """Return what the card says about the training."""
+    """Return the part of the card that is about the training."""
     config, counts = dataset.config, dataset.found.counts.sum(0).tolist()
     validation: JSON = {}
     if state.validations:
@@ -49,17 +49,18 @@ def record(state: State, dataset: Dataset) -> JSON:
 
 
 def place(scene: Scene) -> str:
-    """Return the name of a scene's file, what was picked of it, and its part of it, in full-resolution pixels."""
+    """Return the name of a scene's file, the image picked from it, and the scene's part of it in full-resolution
+    pixels."""
     return f"{Path(scene.name).name}{scene.picked} {scene.full.to_list()}"
 
 
 def configured(config: TrainConfig) -> JSON:
-    """Return the settings that differ from the defaults, but for files."""
+    """Return the settings that differ from the defaults, except names of files."""
     return config.model_dump(mode="json", exclude_defaults=True, exclude=FILES)
 
 
 def judged(model: Model, scenes: Sequence[Scene], scored: Sequence[Scene], device: str = "cpu") -> JSON:
-    """Return the model's scores beside those of the majority class and of the best threshold found on `scenes`."""
+    """Return the model's scores, and the scores of the majority class and of the best threshold found on `scenes`."""
     if not scored:
         return {}
     confusion = score(model, scored, device)

@@ -1,4 +1,4 @@
-"""Where crops come from: a survey of the labels, then crops drawn from it, the same ones for the same step."""
+"""This module draws crops: first a survey of the labels, then crops from it; a step always gets the same crops."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from tilepipe.training.polygon_labels import IGNORE, Polygons
 from tilepipe.training.scenes import Scene
 
 CELL = 64
-"""Side of the cells in which labels are counted, pixels at the training resolution."""
+"""Side of the cells in which labels are counted (pixels at the training resolution)."""
 MOST_CELLS = 1 << 16
-"""Cells of a scene that are looked at, 268 million pixels; of a larger one as many are drawn: it is not read whole."""
+"""Largest number of cells of a scene that are examined (268 million pixels); of a larger scene so many are drawn."""
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What the training regions hold; read once, cell by cell."""
+    """The survey of the training regions, read once, cell by cell."""
 
     places: NDArray[np.int64]
-    """(cells, 3): scene, y, x of each cell's corner."""
+    """Places of the cells, (cells, 3): scene, y and x of the corner."""
     counts: NDArray[np.int64]
-    """(cells, classes): labelled pixels of each class."""
+    """Number of labelled pixels of each class in each cell, (cells, classes)."""
     mean: NDArray[np.float64]
-    """(bands,) of the labelled pixels, in the image's units."""
+    """Mean of the labelled pixels, (bands,), in the image's units."""
     std: NDArray[np.float64]
-    """(bands,) of the labelled pixels; 1 where it would be 0."""
+    """Standard deviation of the labelled pixels, (bands,); 1 if it would be 0."""
 
 
 def survey(scenes: Sequence[Scene], classes: int) -> Survey:
     """Count the labels of all scenes. Raises `InputError` if bands or dtypes differ or nothing is labelled."""
     _check_alike(scenes)
     places, counts = [], []
-    total = np.zeros((3, scenes[0].source.shape[0]))  # pixels, sum, sum of squares per band
+    total = np.zeros((3, scenes[0].source.shape[0]))  # The rows hold pixels, sum, and sum of squares, per band.
     for k, scene in enumerate(scenes):
         height, width = scene.region.shape
         read = scene.pixels([0.0] * len(total[0])).read
@@ -65,14 +65,16 @@ def survey(scenes: Sequence[Scene], classes: int) -> Survey:
 
 
 def rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return values to 9 significant digits, more than float32 holds: short in a card, the same there as here."""
+    """Return values rounded to 9 significant digits, more than float32 holds: short in a card, and equal on every
+    machine."""
     return np.array([float(f"{value:.9g}") for value in values])
 
 
 def cells(scene: Scene) -> Iterator[tuple[int, int]]:
-    """Yield the corners of the cells to look at, by rows: all, or of a large scene an even draw and those of objects.
+    """Yield the corners of the cells to examine, by rows: all, or for a large scene an even draw and cells of objects.
 
-    Of objects, the cell of a polygon's centre; with an area, cells are drawn from those that its polygons may touch.
+    The cell of an object is the one with the polygon's centre. With a labelled area, cells are drawn from those that
+    the area's polygons may touch.
     """
     rows, columns = (-(-side // CELL) for side in scene.region.shape)
     if rows * columns <= MOST_CELLS:
@@ -83,13 +85,13 @@ def cells(scene: Scene) -> Iterator[tuple[int, int]]:
 
 
 def seen_whole(scene: Scene) -> bool:
-    """Return whether all cells of a scene are looked at."""
+    """Return whether all cells of a scene are examined."""
     rows, columns = (-(-side // CELL) for side in scene.region.shape)
     return rows * columns <= MOST_CELLS
 
 
 def _some(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return at most MOST_CELLS of `numbers`, always the same draw."""
+    """Return at most MOST_CELLS of `numbers`; the draw is always the same."""
     if len(numbers) <= MOST_CELLS:
         return numbers
     return np.asarray(np.random.default_rng(0).choice(numbers, MOST_CELLS, replace=False))
@@ -107,7 +109,7 @@ def _ground(scene: Scene, rows: int, columns: int) -> NDArray[np.int64]:
 
 
 def _centres(scene: Scene, rows: int, columns: int) -> NDArray[np.int64]:
-    """Return the numbers of the cells with the centre of a polygon."""
+    """Return the numbers of the cells that hold the centre of a polygon."""
     if not isinstance(scene.labels, Polygons):
         return np.zeros(0, np.int64)
     extents = scene.labels.objects.extents
@@ -118,13 +120,13 @@ def _centres(scene: Scene, rows: int, columns: int) -> NDArray[np.int64]:
 
 
 def _in_cells(scene: Scene, extents: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return (n, 4) rows and columns of cells of (n, 4) positions in full-resolution pixels; may lie outside."""
+    """Return rows and columns of cells (n, 4) for positions (n, 4) in full-resolution pixels; some may lie outside."""
     pixels = extents / (scene.scale * 2) - np.array([scene.region.y0, scene.region.x0] * 2)
     return np.asarray(np.floor(pixels / CELL), np.int64)
 
 
 def class_weights(found: Survey, config: TrainConfig) -> tuple[float, ...]:
-    """Return the weight of each class in the losses; empty where all are 1.
+    """Return the weight of each class in the losses; the result is empty if all weights are 1.
 
     'balanced' is one over the square root of a class's share of the labelled pixels, scaled to a mean of 1 over the
     classes that occur; the others have 1. (Inverse frequency itself lets a rare class drown the rest.)
@@ -148,7 +150,7 @@ def _check_alike(scenes: Sequence[Scene]) -> None:
 
 
 class Sampler:
-    """Draws batches of crops. A batch depends on the seed and the step alone, not on the batches before."""
+    """A sampler of batches of crops. A batch depends on the seed and the step alone, not on earlier batches."""
 
     def __init__(self, scenes: Sequence[Scene], found: Survey, config: TrainConfig) -> None:
         self._scenes, self._places, self._config = scenes, found.places, config
@@ -163,7 +165,7 @@ class Sampler:
         return torch.stack([image for image, _ in crops]), torch.stack([label for _, label in crops])
 
     def boxes(self, step: int) -> list[tuple[int, Box]]:
-        """Return where the crops of a batch lie: the number of the scene, and pixels of its region."""
+        """Return the place of each crop of a batch: the number of the scene, and a box of the scene's region."""
         random = np.random.default_rng([self._config.seed, step])
         return [self._place(random) for _ in range(self._config.batch)]
 
@@ -174,13 +176,13 @@ class Sampler:
         return k, square_around(y, x, side, self._scenes[k].region.shape)
 
     def _crop(self, k: int, box: Box) -> tuple[Tensor, Tensor]:
-        """Return a crop as prediction would see it; pixels without image data have no label."""
+        """Return a crop as prediction would see it; a pixel without image data has no label."""
         pixels, valid = self._pixels[k].read(box)
         label = np.where(valid, self._scenes[k].label(box), IGNORE)
         return resized(torch.from_numpy(pixels.astype(np.float32)), torch.from_numpy(label), self._config.crop)
 
     def _centre(self, random: np.random.Generator) -> tuple[int, int, int]:
-        """Return a scene's number and a labelled pixel of it: of a class drawn evenly, or of any."""
+        """Return the number of a scene and one of its labelled pixels: of an evenly drawn class, or of any class."""
         wanted, chances = None, self._by_area
         if random.random() < self._config.balance:
             wanted = random.choice(self._classes)
@@ -193,7 +195,7 @@ class Sampler:
 
 
 def square_around(y: int, x: int, side: int, shape: tuple[int, int]) -> Box:
-    """Return the square around (y, x), moved inside an image of `shape` where it fits, else centred on it."""
+    """Return the square around (y, x), moved inside an image of `shape` if it fits, else centred on (y, x)."""
 
     def first(centre: int, size: int) -> int:
         return min(max(centre - side // 2, 0), size - side) if side <= size else (size - side) // 2
@@ -203,7 +205,7 @@ def square_around(y: int, x: int, side: int, shape: tuple[int, int]) -> Box:
 
 
 def resized(image: Tensor, label: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Return (C, side, side) and (side, side): the image averaged or interpolated, labels by nearest neighbour."""
+    """Return image (C, side, side), averaged or interpolated, and labels (side, side) by nearest pixel."""
     if image.shape[-1] == side:
         return image, label
     how: JSON = {"mode": "bilinear", "align_corners": False, "antialias": True}

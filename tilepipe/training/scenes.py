@@ -1,4 +1,4 @@
-"""Scene: an image and its labels at the training resolution, both read by box, of any size.
+"""This module defines a scene: an image of any size and its labels at the training resolution, both read by box.
 
 Labels lie on the image's full-resolution pixels; at another resolution each pixel takes the label under its centre.
 """
@@ -37,7 +37,7 @@ from tilepipe.training.polygon_labels import VECTORS, polygons
 from tilepipe.training.raster_labels import raster
 
 HELD_VALUES = 64 << 20
-"""Images with at most this many values (pixels x bands) at the training resolution are held in memory."""
+"""Largest number of values (pixels x bands at the training resolution) of an image that is held in memory."""
 ReadLabels = Callable[[Box], NDArray[np.int64]]
 
 
@@ -48,38 +48,40 @@ class Scene:
     name: str
     """Path of the image."""
     source: Source
-    """The image at the training resolution, whole."""
+    """The whole image at the training resolution."""
     region: Box
-    """Part of `source` that is trained on or scored."""
+    """Box of `source` that is trained on or scored."""
     full: Box
-    """The same part in full-resolution pixels."""
+    """The same box in full-resolution pixels."""
     labels: ReadLabels
-    """Classes of a box of full-resolution pixels inside the image, (height, width) int64, -1 to ignore."""
+    """Function that returns the classes of a box of full-resolution pixels inside the image: (height, width) int64, -1
+    to ignore."""
     labels_identity: Callable[[], object] = dict
-    """What decides the labels, by content; JSON types only."""
+    """Function that returns what decides the labels, by content; JSON types only."""
     notes: tuple[str, ...] = ()
-    """What was chosen of a file that holds several images."""
+    """Sentences about what was chosen from a file that holds several images."""
     selected: Mapping[str, int] = field(default_factory=dict)
-    """Which image and plane of a file that holds several: scene, z, t."""
+    """Image and plane that were chosen from a file that holds several: scene, z, t."""
 
     @property
     def picked(self) -> str:
-        """What messages and the card add to the image's name if its file holds several: ' (scene 1, z 3)', or ''."""
+        """Text that messages and the card add to the image's name if its file holds several: ' (scene 1, z 3)', or
+        ''."""
         picks = ", ".join(f"{name} {self.selected[name]}" for name in CHOICE if name in self.selected)
         return picks and f" ({picks})"
 
     def same_image(self, other: Scene) -> bool:
-        """Return whether both are of one image of one file."""
+        """Return whether both scenes are of one image of one file."""
         if os.path.realpath(self.name) != os.path.realpath(other.name):
             return False
         return all(self.selected.get(name, 0) == other.selected.get(name, 0) for name in CHOICE)
 
     def image(self, box: Box) -> Pixels:
-        """Return what the file holds in `box`, (C, box.height, box.width); outside the region it is mirrored."""
+        """Return the pixels in `box`, (C, box.height, box.width); outside the region they are mirrored."""
         return Part(self.source, self.region).read(box)
 
     def pixels(self, mean: Iterable[float]) -> FilledImage:
-        """Return the region as prediction reads an image: with `mean` (per band, image units) where it has no data."""
+        """Return the region as prediction reads an image; pixels without data have `mean` (per band)."""
         return FilledImage(Part(self.source, self.region), tuple(float(value) for value in mean))
 
     def identity(self) -> JSON:
@@ -87,13 +89,14 @@ class Scene:
         return {"image": self.source.identity(), "labels": self.labels_identity(), "window": self.region.to_list()}
 
     def label(self, box: Box) -> NDArray[np.int64]:
-        """Return classes (box.height, box.width) int64; -1 outside the region, where ignored and where not valid."""
+        """Return classes (box.height, box.width) int64; -1 outside the region, for ignored and for invalid pixels."""
         result = np.full(box.shape, IGNORE, np.int64)
         inside = box & Box.of_shape(*self.region.shape)
         if inside is not None:
             part = inside.shift(self.region.y0, self.region.x0)
             found = read_nearest(self.labels, part, self.scale)
-            valid = self.source.valid(part) if (found != IGNORE).any() else None  # where there are labels only
+            # Validity is read only if the box has labels.
+            valid = self.source.valid(part) if (found != IGNORE).any() else None
             result[inside.slices_in(box)] = found if valid is None else np.where(valid, found, IGNORE)
         return result
 
@@ -104,12 +107,13 @@ class Scene:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """(y, x) full-resolution pixels per pixel of the training grid."""
+        """Number of full-resolution pixels per pixel of the training grid, (y, x)."""
         return self.source.scale if isinstance(self.source, Resampled) else (1.0, 1.0)
 
 
 def read_nearest(read: ReadLabels, box: Box, scale: tuple[float, float]) -> NDArray[np.int64]:
-    """Return what `read` holds under the centre of each pixel of `box`, which is `scale` (y, x) of its pixels wide."""
+    """Return what `read` holds under the centre of each pixel of `box`; such a pixel is `scale` (y, x) full pixels
+    wide."""
     y = ((np.arange(box.y0, box.y1) + 0.5) * scale[0]).astype(np.intp)
     x = ((np.arange(box.x0, box.x1) + 0.5) * scale[1]).astype(np.intp)
     hull = Box(int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1)
@@ -122,7 +126,7 @@ def open_scenes(entries: tuple[Scenes, ...], config: TrainConfig) -> list[Scene]
 
 
 def pairs(entry: Scenes) -> list[tuple[Path, Path]]:
-    """Return the (image, label) files that an entry names. Raises `InputError` if one is not there."""
+    """Return the (image, label) files that an entry names. Raises `InputError` if a file does not exist."""
     pattern = Path(entry.image)
     images = sorted(pattern.parent.glob(pattern.name)) if set("*?") & set(pattern.name) else [pattern]
     found = [(image, _label_path(entry.label, image)) for image in images]
@@ -138,7 +142,7 @@ def pairs(entry: Scenes) -> list[tuple[Path, Path]]:
 
 
 def files_read(config: TrainConfig) -> list[Path]:
-    """Return all files and folders that a training reads, those of its start among them. Raises `InputError`."""
+    """Return all files and folders that a training reads, including those of its start model. Raises `InputError`."""
     entries = (*config.train, *config.validation, *config.score)
     named = [Path(name) for name in (config.start, config.encoder_weights) if name and Path(name).exists()]
     return [*(path for entry in entries for pair in pairs(entry) for path in pair), *named]
@@ -164,7 +168,7 @@ def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene
 
 
 def _fill(image: Source, config: TrainConfig) -> Iterator[str]:
-    """Say where a value that looks like one for no data is trained on, as it would spoil the mean, too."""
+    """Yield a warning if a value that looks like nodata is trained on, since it would spoil the mean, too."""
     if config.mask == "none" or image.dtype == np.uint8:
         return
     if found := fill_value(image, sample_of(image)):
@@ -173,7 +177,7 @@ def _fill(image: Source, config: TrainConfig) -> Iterator[str]:
 
 
 def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tuple[ReadLabels, Callable[[], object]]:
-    """Return the labels of an image, and what decides them."""
+    """Return the labels of an image, and a function that returns what decides them."""
     if path.suffix.lower() in (*VECTORS, *OTHER_FORMATS):
         return polygons(path, image, entry, config.classes), partial(_content_of_file, path)
     if entry.attribute or entry.area:
@@ -192,7 +196,7 @@ def _content_of_file(path: Path) -> str:
 
 
 def _image(path: Path, entry: Scenes, config: TrainConfig) -> Source:
-    """Open an image with the bands that are trained on: the rule is that of prediction, for a model still unknown."""
+    """Open an image with the bands that are trained on. The rule is the same as for prediction, with no model yet."""
     unit = "mpp" if config.unit == "um" else "resolution"
     asked = {unit: entry.resolution, "scene": entry.scene, "z": entry.z, "t": entry.t}
     opened = open_source(path, **{name: value for name, value in asked.items() if value is not None})
@@ -201,14 +205,14 @@ def _image(path: Path, entry: Scenes, config: TrainConfig) -> Source:
 
 
 def _scaled(region: Box, source: Source, full: Source) -> Box:
-    """Return the pixels of `source` that lie wholly in `region` of `full`."""
+    """Return the box of the pixels of `source` that lie wholly in `region` of `full`."""
     (_, height, width), (_, full_height, full_width) = source.shape, full.shape
     y, x = height / full_height, width / full_width
     return Box(math.ceil(region.y0 * y), math.ceil(region.x0 * x), int(region.y1 * y), int(region.x1 * x))
 
 
 def held(scene: Scene) -> Scene:
-    """Return the scene with its image in memory where it is small, so that crops need no decoding."""
+    """Return the scene with its image in memory if the image is small, so that crops need no decoding."""
     if scene.source.shape[0] * scene.region.area > HELD_VALUES:
         return scene
     region = Box.of_shape(*scene.region.shape)

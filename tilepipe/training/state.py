@@ -1,6 +1,6 @@
-"""State: all that a training run changes, checkpoints of it, and the model that it would give if it ended now.
+"""This module holds the state of a training run, its checkpoints, and the model that it would give if it ended now.
 
-Resuming continues bit for bit on the CPU.
+A resumed training continues bit for bit on the CPU.
 """
 
 from __future__ import annotations
@@ -40,40 +40,41 @@ _FREE = {
     "start",
     "encoder_weights",
 }
-"""Settings that may change between a run and its resumption: they do not touch the weights, or hashes tell."""
+"""Settings that may change between a run and its resumption: they do not affect the weights, or hashes show a
+change."""
 
 
 @dataclass
 class State:
-    """Network, averaged weights, optimiser, and how far they are."""
+    """The state of a training: network, averaged weights, optimiser and progress."""
 
     module: nn.Module
-    """The network in training."""
+    """Network in training."""
     average: Weights
-    """Running average of its weights and statistics: what is saved at the end."""
+    """Running average of the network's weights and statistics; it is saved at the end."""
     optimizer: torch.optim.Optimizer
     half: torch.dtype | None
     """Type that the forward pass computes in; None is float32."""
     scaler: torch.amp.GradScaler
-    """Scales the loss in fp16, does nothing else."""
+    """Scaler of the loss in fp16; in other precisions it does nothing."""
     step: int = 0
-    """Steps done."""
+    """Number of steps done."""
     log: list[list[float]] = field(default_factory=list)
-    """(step, learning rate, mean loss since the row before) per row."""
+    """Rows of the log: (step, learning rate, mean loss since the row before)."""
     origin: JSON = field(default_factory=dict)
-    """What the first weights were taken from, as the card says it; empty where the seed drew them."""
+    """Origin of the first weights, as the card says it; empty if the seed drew them."""
     data: str = ""
     """Hash of the images and labels trained and validated on."""
     recent: list[float] = field(default_factory=list)
     """Losses since the last row of the log."""
     validations: list[list[float]] = field(default_factory=list)
-    """(step, mean IoU, IoU per class) per validation; nan for a class that does not occur."""
+    """Results of the validations: (step, mean IoU, IoU per class); nan for a class that does not occur."""
     best: Weights | None = None
-    """The average at the best validation, on the CPU; None before the first."""
+    """Averaged weights at the best validation, on the CPU; None before the first validation."""
 
     @classmethod
     def new(cls, module: nn.Module, config: TrainConfig, origin: JSON | None = None) -> State:
-        """Return the state before the first step: AdamW (Loshchilov 2019), decay on weights of two and more axes."""
+        """Return the state before the first step. AdamW (Loshchilov 2019) decays weights of two and more axes."""
         decayed = [p for p in module.parameters() if p.ndim > 1]
         plain = [p for p in module.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -85,7 +86,7 @@ class State:
 
     @torch.no_grad()
     def update_average(self, keep: float) -> None:
-        """Move the average towards the weights; it follows faster in the first steps, and whole numbers are copied."""
+        """Move the average towards the weights, faster in the first steps; whole numbers are copied."""
         keep = min(keep, (1 + self.step) / (10 + self.step))
         for name, tensor in self.module.state_dict().items():
             if tensor.is_floating_point():
@@ -94,7 +95,7 @@ class State:
                 self.average[name].copy_(tensor)
 
     def save(self, folder: Path, config: TrainConfig) -> None:
-        """Write a checkpoint, whole or not at all, and keep the one before. Raises `StorageError`."""
+        """Write a checkpoint, whole or not at all, and keep the one before it. Raises `StorageError`."""
         kept = {
             "config": fingerprint(config, self.origin),
             "data": self.data,
@@ -115,16 +116,16 @@ class State:
         except (OSError, RuntimeError) as error:
             with suppress(OSError):
                 fresh.unlink()
-            cause = error if isinstance(error, OSError) else error.__context__  # torch hides what the disk said
+            cause = error if isinstance(error, OSError) else error.__context__  # torch hides the error of the disk
             if not isinstance(cause, OSError):
                 raise
             raise cannot_write(folder, cause) from None
 
     def resume(self, folder: Path, config: TrainConfig) -> str:
-        """Take over the newest checkpoint in `folder` that can be read, if there is one; return what is to be said.
+        """Take over the newest checkpoint in `folder` that can be read, if any; return a sentence for the user.
 
-        A checkpoint of other images, labels or start model is left: training starts anew. Raises `UsageError` when it
-        is of another configuration, `StorageError` when none can be read.
+        A checkpoint of other images, labels or start model is left alone, and training starts anew. Raises `UsageError`
+        if the checkpoint is of another configuration, `StorageError` if no checkpoint can be read.
         """
         problems = []
         for path in (folder / CHECKPOINT, folder / OLDER):
@@ -144,7 +145,7 @@ class State:
         return ""
 
     def _other_content(self, kept: JSON, folder: Path, config: TrainConfig) -> str:
-        """Return what a checkpoint of the same settings was made of that is something else now; '' if nothing is."""
+        """Return which sources of a checkpoint with the same settings have changed since; '' if none has."""
         hashes = {key: {"sha256": json_of(kept["config"]).get(key)} for key in self.origin}
         same = same_run(kept["config"], config, self.origin)
         if not same and not (kept.get("began") == began(config) and same_run(kept["config"], config, hashes)):
@@ -168,25 +169,26 @@ class State:
 
 
 def began(config: TrainConfig) -> list[str | None]:
-    """Return the names of what weights start from; their hashes are in the fingerprint."""
+    """Return the names of the sources of the first weights; their hashes are in the fingerprint."""
     return [config.start, config.encoder_weights]
 
 
 def fingerprint(config: TrainConfig, origin: JSON) -> str:
-    """Return the settings that decide the weights, and the hashes of what they start from, as JSON text."""
+    """Return the settings that decide the weights, and the hashes of the first weights' sources, as JSON text."""
     hashes = {key: said["sha256"] for key, said in origin.items()}
     return json.dumps({**config.model_dump(mode="json", exclude=_FREE), **hashes}, sort_keys=True)
 
 
 def same_run(kept: str, config: TrainConfig, origin: JSON) -> bool:
-    """Return whether a fingerprint is that of `config`; settings younger than it must have their defaults."""
+    """Return whether a fingerprint is that of `config`; settings newer than it must have their defaults."""
     before, now = json_of(kept), json_of(fingerprint(config, origin))
     changed = {*config.model_dump(exclude=_FREE, exclude_defaults=True), *origin}
     return all(name in now and now[name] == value for name, value in before.items()) and changed <= set(before)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Return the rate of a step: a linear rise over `warmup` steps, then a cosine to zero (Loshchilov 2017)."""
+    """Return the learning rate of a step: a linear rise over `warmup` steps, then a cosine to zero (Loshchilov
+    2017)."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
@@ -198,7 +200,7 @@ def _read(path: Path) -> JSON:
         kept: JSON = torch.load(path, weights_only=True, map_location="cpu")
         if not isinstance(kept, dict) or {"config", "step", "log", "module", "average", "optimizer"} - set(kept):
             raise ValueError("parts are missing")
-    except Exception as error:  # torch.load raises whatever it meets in a damaged file
+    except Exception as error:  # torch.load raises any kind of error for a damaged file
         raise StorageError(f"{path} cannot be read ({_first_line(error)})") from None
     return kept
 
@@ -208,9 +210,9 @@ def _first_line(error: Exception) -> str:
 
 
 def snapshot(weights: Weights, dataset: Dataset, halo: int | None) -> Model:
-    """Return the model of `weights`, rounded as they are stored, with all of its card but the training record."""
+    """Return the model of `weights`, rounded as they are stored, with all of its card except the training record."""
     config, found = dataset.config, dataset.found
-    with torch.random.fork_rng(devices=[]):  # start values must not disturb the caller's generator
+    with torch.random.fork_rng(devices=[]):  # drawing the start values must not disturb the caller's generator
         module = build(config.arch, dataset.bands, len(config.classes))
     module.load_state_dict({k: stored(t, half=config.half) for k, t in weights.items()})
     card = ModelCard(
@@ -236,7 +238,7 @@ def snapshot(weights: Weights, dataset: Dataset, halo: int | None) -> Model:
 def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
     """Return the type that autocast uses for 'auto', 'fp32', 'bf16' or 'fp16'; None computes in float32.
 
-    'auto' is fp32 on the CPU and bf16 on a GPU, fp16 where the GPU has no bf16 of its own.
+    'auto' is fp32 on the CPU. On a GPU it is bf16, or fp16 if the GPU has no bf16 of its own.
     """
     if precision != "auto":
         return HALF[precision]
@@ -246,5 +248,5 @@ def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
 
 
 def grad_scaler(half: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:
-    """Return what keeps small gradients from vanishing in fp16 (Micikevicius 2018, 1710.03740); does nothing else."""
+    """Return a scaler that keeps small gradients from vanishing in fp16 (Micikevicius 2018, 1710.03740)."""
     return torch.amp.GradScaler(device.type, enabled=half is torch.float16)

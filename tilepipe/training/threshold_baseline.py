@@ -1,4 +1,5 @@
-"""The best threshold on a band, a ratio of bands or a stain: what a model of two classes must beat clearly."""
+"""This module finds the best threshold on a band, a ratio of bands or a stain; two-class models must beat it
+clearly."""
 
 from __future__ import annotations
 
@@ -18,18 +19,18 @@ from tilepipe.training.scenes import IGNORE, Scene
 from tilepipe.training.validation import blocks, compared, hull, spread, training_pixels, truth
 
 CUTS = 200
-"""Thresholds tried per feature."""
+"""Number of thresholds tried per feature."""
 SAMPLE = 200_000
-"""Floats per training scene on which thresholds are chosen."""
+"""Largest number of floats per training scene on which thresholds are chosen."""
 
 Floats = NDArray[np.float64]
 Feature = Callable[[Floats], Floats]
-"""(C, N) pixels to (N,) values."""
+"""Function from pixels (C, N) to values (N,)."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Class 1 where the feature is above (or not above) a cut."""
+    """A rule that gives class 1 if the feature is above (or not above) a cut."""
 
     feature: str
     cut: float
@@ -40,7 +41,7 @@ class Rule:
 
 
 def best_threshold(scenes: Sequence[Scene], scored: Sequence[Scene]) -> tuple[Confusion, str]:
-    """Return the confusion on `scored` of the rule with the best mean IoU on `scenes`, and the rule in words."""
+    """Return the confusion on `scored` of the rule with the best mean IoU on `scenes`, and the rule as text."""
     known = features(scenes[0].source.shape[0])
     pixels, labels = _sample(scenes)
     tried = [_best_cut(name, feature(pixels), labels) for name, feature in known.items()]
@@ -57,7 +58,7 @@ def best_threshold(scenes: Sequence[Scene], scored: Sequence[Scene]) -> tuple[Co
 
 
 def features(bands: int) -> Mapping[str, Feature]:
-    """Return what is thresholded: bands, their mean, normalised differences, and for RGB saturation and stains."""
+    """Return the features: bands, their mean, normalised differences, and for RGB also saturation and stains."""
     found: dict[str, Feature] = {f"band {k + 1}": itemgetter(k) for k in range(bands)}
     found["mean of bands"] = lambda p: p.mean(0)
     for i, j in combinations(range(bands), 2):
@@ -89,8 +90,9 @@ def _sample(scenes: Sequence[Scene]) -> tuple[Floats, NDArray[np.int64]]:
 def _best_cut(name: str, values: Floats, labels: NDArray[np.int64]) -> tuple[float, Rule]:
     """Return the best mean IoU and its rule, over evenly filled cuts and both directions."""
     cuts = np.unique(np.quantile(values, np.linspace(0, 1, CUTS + 1)[1:-1]))
-    place = np.searchsorted(cuts, values, side="left")  # how many cuts lie below the value
-    one = np.cumsum(np.bincount(place[labels == 1], minlength=len(cuts) + 1))[:-1]  # of class 1, not above each cut
+    place = np.searchsorted(cuts, values, side="left")  # the number of cuts that lie below the value
+    # The number of pixels of class 1 that are not above each cut.
+    one = np.cumsum(np.bincount(place[labels == 1], minlength=len(cuts) + 1))[:-1]
     zero = np.cumsum(np.bincount(place[labels == 0], minlength=len(cuts) + 1))[:-1]
     ones, zeros = (labels == 1).sum(), (labels == 0).sum()
     upper = _mean_iou(ones - one, zeros - zero, ones, zeros)

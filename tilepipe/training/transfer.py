@@ -1,4 +1,4 @@
-"""Transfer: first weights from another model, or an encoder's from ImageNet, instead of from the seed alone."""
+"""This module takes first weights from another model, or an encoder's from ImageNet, instead of from the seed alone."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """What a training starts from; nothing where the seed alone draws the weights."""
+    """The models that a training starts from; both are None if the seed alone draws the weights."""
 
     model: Model | None = None
-    """`start` of the configuration."""
+    """Model that the setting `start` names."""
     encoder: Pretrained | None = None
-    """`encoder_weights` of the configuration."""
+    """Weights that the setting `encoder_weights` names."""
 
     @classmethod
     def of(cls, config: TrainConfig) -> Origin:
-        """Load what the configuration starts from. Raises `ModelError` if that cannot be read or trained."""
+        """Load the models that the configuration starts from. Raises `ModelError` if one cannot be read or trained."""
         if config.encoder_weights is not None:
             encoder = config.arch.get("encoder", "plain")
             if encoder not in BLOCKS:
@@ -58,11 +58,11 @@ class Origin:
 
     @property
     def sha256(self) -> str:
-        """The hash of what weights start from; '' if the seed draws them."""
+        """Hash of the models that weights start from; '' if the seed draws the weights."""
         return self.model.sha256() if self.model else self.encoder.sha256 if self.encoder else ""
 
     def completed(self, config: TrainConfig) -> TrainConfig:
-        """Return the configuration with the start model's network and pixel size where it names none itself."""
+        """Return the configuration with the start model's network and pixel size if it names none itself."""
         if self.model is None:
             return config
         card = self.model.card
@@ -70,9 +70,9 @@ class Origin:
         return config.model_copy(update={k: v for k, v in own.items() if k not in config.model_fields_set})
 
     def keeps_statistics(self, images: Source, config: TrainConfig) -> bool:
-        """Return whether images are scaled by the start model's mean and std: by default where bands and dtype agree.
+        """Return whether images are scaled by the start model's mean and std; by default if bands and dtype agree.
 
-        Raises `UsageError` if that is asked for and cannot be.
+        Raises `UsageError` if this is asked for and is not possible.
         """
         if self.model is None or config.statistics == "data":
             return False
@@ -92,7 +92,7 @@ class Origin:
         return replace(found, mean=np.array(mean), std=np.array(std))
 
     def begin(self, module: nn.Module, images: Source, config: TrainConfig) -> JSON:
-        """Give a new network its first weights and return what the card says about that. Raises `ModelError`."""
+        """Give a new network its first weights and return what the card says about them. Raises `ModelError`."""
         if self.encoder is not None:
             load_encoder_weights(module.get_submodule("encoder"), self.encoder.tensors)
             return {"encoder_weights": {"name": self.encoder.name, "sha256": self.encoder.sha256}}
@@ -103,10 +103,10 @@ class Origin:
 
 
 def take_over(start: Model, module: nn.Module) -> list[str]:
-    """Copy all weights of `start` that fit into `module`, in place, and return in words what is new.
+    """Copy all weights of `start` that fit into `module`, in place; return words about the layers that are new.
 
-    Where the bands differ, the first convolution is made to fit by `fit_bands`; where the number of classes differs,
-    the layers that give classes keep their random start. Raises `ModelError` naming the first tensor where the
+    If the bands differ, `fit_bands` makes the first convolution fit. If the number of classes differs, the layers that
+    give classes keep their random start. Raises `ModelError` that names the first tensor that differs if the
     architectures differ.
     """
     new, have = module.state_dict(), start.module.state_dict()
@@ -119,7 +119,7 @@ def take_over(start: Model, module: nn.Module) -> list[str]:
             new[name] = old
         elif (
             old.shape[0] == tensor.shape[0]
-        ):  # a layer's outputs come first: it is the inputs, so the bands, that differ
+        ):  # The outputs of a layer come first in its shape, so here the inputs, that is the bands, differ.
             new[name] = fit_bands(old, tensor.shape[1])
             said.append(f"{name} made for {tensor.shape[1]} bands from {bands}")
         else:

@@ -1,5 +1,6 @@
-"""Validation: scores of a model on scenes that it was not trained on, at full resolution, as users get its labels; and
-what follows from the scores so far: the best one, and when to stop.
+"""This module scores a model on scenes that it was not trained on, at full resolution, as users get its labels.
+
+It also finds the best score so far, and decides when to stop.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from tilepipe.training.config import TrainConfig
 from tilepipe.training.scenes import IGNORE, Scene
 
 VALIDATED_BLOCK = 2048
-"""Full-resolution pixels scored at once, per side."""
+"""Side of the area that is scored at once (full-resolution pixels)."""
 
 
 def score(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> Confusion:
     """Return the confusion of the model's labels over the scenes' regions, on full-resolution pixels.
 
-    The labels are those of `tilepipe.predict` with its own choice of tiles. Raises what that raises.
+    The labels are those of `tilepipe.predict` with its own choice of tiles. Raises the same errors as
+    `tilepipe.predict`.
     """
     classes, nodata = len(model.card.classes), model.card.nodata
     total = Confusion.zero(classes)
@@ -39,18 +41,19 @@ def score(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> Confusi
 
 
 def predicted(model: Model, scene: Scene, box: Box, device: str = "cpu") -> Labels:
-    """Return the model's labels of a full-resolution box, (height, width); the card's nodata where no image data is."""
+    """Return the model's labels of a full-resolution box, (height, width); a pixel without image data has the card's
+    nodata."""
     known = model.card, reach_of_card(model.card)  # weights change between validations; the network was measured before
     return region_labels(make_job(scene.whole, model, Request(region=box, device=device), known), scene.whole)
 
 
 def compared(labels: Labels, true: NDArray[np.int64], classes: int, nodata: int | None = None) -> Confusion:
-    """Return the confusion of two maps; -1 in the truth is not scored, nor is `nodata` in the labels."""
+    """Return the confusion of two maps; pixels with -1 in the truth or `nodata` in the labels are not scored."""
     return confusion_matrix(labels, true, classes, ignore=IGNORE, nodata=nodata)
 
 
 def blocks(region: Box, size: int | None = None) -> Iterator[Box]:
-    """Yield boxes of at most `size` (else VALIDATED_BLOCK) pixels a side that cover a region."""
+    """Yield boxes that cover a region; their sides are at most `size` pixels (by default VALIDATED_BLOCK)."""
     size = size or VALIDATED_BLOCK
     for y in range(region.y0, region.y1, size):
         for x in range(region.x0, region.x1, size):
@@ -58,7 +61,7 @@ def blocks(region: Box, size: int | None = None) -> Iterator[Box]:
 
 
 def truth(scene: Scene, box: Box) -> NDArray[np.int64]:
-    """Return the classes of a full-resolution box; -1 where ignored or where the image is not valid."""
+    """Return the classes of a full-resolution box; -1 for ignored and for invalid pixels."""
     rows, columns = training_pixels(scene, box)
     valid = scene.source.valid(hull(rows, columns))
     labels = scene.labels(box)
@@ -74,12 +77,12 @@ def training_pixels(scene: Scene, box: Box) -> tuple[NDArray[np.intp], NDArray[n
 
 
 def hull(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Box:
-    """Return the box that holds all these rows and columns, which rise."""
+    """Return the box that holds all these rows and columns, which are in ascending order."""
     return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
 def spread(part: NDArray[Kind], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[Kind]:
-    """Return `part`, which covers their hull, at the given rows and columns."""
+    """Return the values of `part` at the given rows and columns; `part` covers the hull of these."""
     return part[..., (rows - rows[0])[:, None], (columns - columns[0])[None]]
 
 
@@ -92,7 +95,7 @@ def best(rows: Rows) -> int:
 
 
 def waited(rows: Rows, min_gain: float) -> int:
-    """Return how many validations have passed since the last that beat those before by more than `min_gain`."""
+    """Return the number of validations since the last one that beat all before it by more than `min_gain`."""
     reached, passed = -1.0, 0
     for row in rows:
         gained = row[1] > reached + min_gain or reached < 0
@@ -101,5 +104,5 @@ def waited(rows: Rows, min_gain: float) -> int:
 
 
 def stopped(rows: Rows, config: TrainConfig) -> bool:
-    """Return whether training ends here because validation does not get better."""
+    """Return whether training ends here because validation does not improve."""
     return config.patience is not None and waited(rows, config.min_gain) >= config.patience

@@ -1,1 +1,1 @@
-"""A prediction against the truth, both larger than memory: figures, a table, and a page with pictures."""
+"""This room compares a prediction with the truth, both larger than memory; it gives figures, a table and a page."""

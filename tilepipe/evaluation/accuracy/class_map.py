@@ -1,4 +1,4 @@
-"""ClassMap: a label map of any kind in class numbers, for measuring; and how it lies in its file before."""
+"""This module defines a label map in class numbers, for measuring, and the same map as its file stores it."""
 
 from __future__ import annotations
 
@@ -20,55 +20,55 @@ from tilepipe.sources.label_values import whole_numbers
 from tilepipe.sources.open import of_labels, open_source
 
 Map = str | Path | Labels | LabelMap | Source | Array
-"""What may stand for a label map: a path, labels, a source of one band, or an array (height, width)."""
+"""Objects that may stand for a label map: a path, labels, a source of one band, or an array (height, width)."""
 OFFSET = 1 << 15  # so that int16 values have an index too
 UNKNOWN = -1
 
 
 @dataclass(frozen=True)
 class RawMap:
-    """A label map as it is stored."""
+    """The label map as it is stored."""
 
     name: str
-    """What messages call it."""
+    """Name of the map in messages."""
     shape: tuple[int, int]
-    """(height, width) in pixels."""
+    """Shape (height, width) of the map in pixels."""
     read: Callable[[Box], NDArray[np.integer]]
-    """Values of a box inside the map."""
+    """Function that returns the values of a box inside the map."""
     valid: Callable[[Box], NDArray[np.bool_] | None]
-    """Where a box holds values; None if all of it does."""
+    """Function that returns a bool array: True if a pixel of a box holds a value. It returns None if all pixels do."""
     without_label: frozenset[int]
-    """Values of pixels that have no label."""
+    """Values of pixels without a label."""
     georeference: Georeference | None = None
     """Position on the earth, as the file says it."""
     classes: tuple[str, ...] = ()
     """Class names by label value; () if the map has none."""
     nodata: float | None = None
-    """Value that the file says to be nodata, beside a mask."""
+    """Value that the file declares as nodata, besides a mask."""
 
 
 @dataclass(frozen=True)
 class ClassMap:
-    """A label map in class numbers; `nodata` where there is no label."""
+    """The label map in class numbers; a pixel without a label has `nodata`."""
 
     raw: RawMap
-    """The map as it is stored."""
+    """Map as it is stored."""
     table: NDArray[np.int32]
-    """What `class_table` returns for it."""
+    """Result of `class_table` for the map."""
     nodata: int
-    """Number of pixels without a label."""
+    """Class number of pixels without a label."""
     remedy: str
-    """What to type for a value that is no class."""
+    """What the user should type if a value is no class."""
     nodata_is_label: bool = False
-    """Whether the value that the file says to be nodata was named as a label."""
+    """Whether the value that the file declares as nodata was named as a label."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Shape (height, width) of the map in pixels."""
         return self.raw.shape
 
     def read(self, box: Box, /) -> NDArray[np.uint16]:
-        """Return the class numbers of `box`. Raises `InputError` for a value that is no class."""
+        """Return the class numbers of `box`. Raises `InputError` if a value is no class."""
         values, valid = self.raw.read(box), self.raw.valid(box)
         index = np.clip(values.astype(np.int64) + OFFSET, 0, len(self.table) - 1)
         labels = self.table[index]
@@ -82,7 +82,7 @@ class ClassMap:
 
 
 def open_raw(what: Map, without_label: set[int]) -> RawMap:
-    """Return a label map as it is stored. Raises `InputError` for what is none."""
+    """Return a label map as it is stored. Raises `InputError` if the object is no label map."""
     path = str(what) if isinstance(what, str | Path) else ""
     if isinstance(what, str | Path):
         what = _open_file(Path(what))
@@ -114,11 +114,11 @@ def _of_array(array: Array, without_label: frozenset[int]) -> RawMap:
 
 
 def _everywhere(box: Box) -> None:
-    """Stand for a map without a mask."""
+    """Return None for every box; it is the `valid` of a map without a mask."""
 
 
 def _open_file(path: Path) -> LabelMap | Source:
-    """Open a label file of tilepipe or of another program; colour palettes are only colours of its values."""
+    """Open a label file of tilepipe or of another program; a colour palette only gives colours to the values."""
     try:
         return open_label_file(path)
     except InputError:
@@ -129,7 +129,7 @@ def _open_file(path: Path) -> LabelMap | Source:
 def class_table(
     values: Mapping[int, int] | None, without_label: frozenset[int], nodata: int, classes: int
 ) -> NDArray[np.int32]:
-    """Return the class by value + OFFSET, UNKNOWN where it has none. What `values` names is a label in any case."""
+    """Return the class at index value + OFFSET; UNKNOWN if a value has no class. All of `values` are labels."""
     table = np.full(OFFSET + (1 << 16) + 1, UNKNOWN, np.int32)
     table[OFFSET : OFFSET + classes] = range(classes) if values is None else UNKNOWN
     for value in without_label:

@@ -1,4 +1,4 @@
-"""evaluate: a prediction against the truth, from files, arrays or label maps."""
+"""This module compares a prediction with the truth, from files, arrays or label maps."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tilepipe.text import setting
 
 
 class MapOptions(TypedDict, total=False):
-    """Options of `evaluate`. Each has a default."""
+    """The options of `evaluate`; each has a default."""
 
     classes: Sequence[str]
-    """Class names by label value; those of the prediction by default, if tilepipe made it."""
+    """Class names by label value. By default they are taken from the prediction, if tilepipe made it."""
     ignore: int | None
     """Value of the truth that is not scored, 255 by default; None scores every value."""
     width: float
-    """Width in pixels of boundary F1, Boundary IoU and trimap IoU; 2 by default."""
+    """Width of boundary F1, Boundary IoU and trimap IoU (pixels); 2 by default."""
     values: Mapping[int, int]
-    """Label value by value of the truth; the same numbers by default."""
+    """Label value for each value of the truth; the same numbers by default."""
     page: str | Path
-    """Path of an HTML page with pictures to write."""
+    """Path of an HTML page with pictures that is written."""
     overwrite: bool
-    """Whether a page that exists is replaced."""
+    """Whether an existing page is replaced."""
 
 
 @public
@@ -102,7 +102,7 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
 
 
 def _check_nodata(first: RawMap, second: RawMap, classes: int, asked: MapOptions) -> None:
-    """Raise `InputError` if a file says that the value of a class is nodata, and nobody says what is meant."""
+    """Raise `InputError` if a file declares the value of a class as nodata, and no option says which is right."""
     same = setting(values={k: k for k in range(classes)})
     for raw, remedy in (
         (first, f"If its pixels are of that class: gdal_edit.py -unsetnodata {first.name}"),
@@ -118,7 +118,7 @@ def _check_nodata(first: RawMap, second: RawMap, classes: int, asked: MapOptions
 
 
 def _check_ignored(result: Evaluation, truth: RawMap, asked: MapOptions) -> None:
-    """Raise `InputError` if the value that is left out by itself is all of a class: a mask of 0 and 255."""
+    """Raise `InputError` if the default ignored value is a whole class of the truth, as in a mask of 0 and 255."""
     counts = result.confusion.matrix.sum(axis=1)
     left_out = result.shape[0] * result.shape[1] - result.confusion.pixels - result.confusion.unpredicted
     if "ignore" in asked or asked.get("values") or not left_out or (counts > 0).sum() != 1 or len(counts) < 2:

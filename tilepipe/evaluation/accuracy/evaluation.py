@@ -1,4 +1,4 @@
-"""Evaluation: the figures of one comparison, as JSON and as a table."""
+"""This module defines the figures of one comparison, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tilepipe.text import JSON
 
 @dataclass(frozen=True, eq=False)
 class Overview:
-    """What the page draws; not part of the figures."""
+    """The data that the page draws; they are not part of the figures."""
 
     cell: int
-    """Side in pixels of a square that one value stands for."""
+    """Side of a cell, the square that one value stands for (pixels)."""
     wrong: NDArray[np.int64]
-    """Wrongly labelled pixels per cell, (rows, columns)."""
+    """Number of wrongly labelled pixels per cell, (rows, columns)."""
     scored: NDArray[np.int64]
-    """Scored pixels per cell, (rows, columns)."""
+    """Number of scored pixels per cell, (rows, columns)."""
     spectra: tuple[tuple[int, NDArray[np.float64], NDArray[np.float64]], ...]
-    """(stride, power of the prediction, power of the truth), zero frequency first."""
+    """Spectra (stride, power of the prediction, power of the truth), with the zero frequency first."""
 
 
 @dataclass(frozen=True)
@@ -37,31 +37,31 @@ class Evaluation:
     """The figures of one comparison. All but checkerboard and variation of information follow from integer counts."""
 
     terms: Terms
-    """Terms of the comparison: classes, what is not scored, widths."""
+    """Terms of the comparison: classes, ignored value, widths."""
     shape: tuple[int, int]
-    """(height, width) of both maps in pixels."""
+    """Shape (height, width) of both maps in pixels."""
     confusion: Confusion
-    """Pixels by true and predicted class."""
+    """Number of pixels by true and predicted class."""
     boundaries: tuple[Boundary, ...]
     """Outline counts at each of `terms.widths`."""
     components: Components
-    """Fragments."""
+    """Figures of connected components (fragments)."""
     coarseness: Coarseness
-    """Loss against the ideal map at `terms.feature_stride`."""
+    """Figures of the loss against the ideal map at `terms.feature_stride`."""
     checkerboards: tuple[tuple[Checkerboard, Checkerboard], ...]
-    """(prediction, truth) for each stride the map is large enough for."""
+    """Checkerboards (prediction, truth) for each stride that the map is large enough for."""
     seams: SeamExcess | None
-    """Comb test; None if no tile size was given."""
+    """Result of the comb test; None if no tile size was given."""
     overview: Overview = field(repr=False, compare=False)
-    """For the page."""
+    """Data for the page."""
 
     @property
     def boundary(self) -> Boundary:
-        """Outline counts at the width that was asked for."""
+        """Outline counts at the width asked for."""
         return next(b for b in self.boundaries if b.width == self.terms.width)
 
     def to_json(self) -> JSON:
-        """Return the figures as JSON types; what is not defined (a class in neither map) is None."""
+        """Return the figures as JSON types; a figure that is not defined (its class is in neither map) is None."""
         c, trivial = self.confusion, self.confusion.majority()
         figures = {
             "terms": asdict(self.terms),
@@ -102,7 +102,7 @@ class Evaluation:
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def sentences(self) -> list[str]:
-        """Return the figures that are not per class, one line each."""
+        """Return the figures that are not per class, as one line of text each."""
         c, n, k = self.confusion, self.components, self.coarseness
         trivial = c.majority()
         lines = [
@@ -125,12 +125,13 @@ class Evaluation:
         return lines + ([f"seam test: {self.seams}"] if self.seams else [])
 
     def _truth(self) -> str:
-        """Return how many scored pixels the truth has of each class: one without any says nothing of it."""
+        """Return the number of scored pixels of each class of the truth: without such pixels, the truth cannot judge a
+        class."""
         counts = self.confusion.matrix.sum(axis=1)
         return ", ".join(f"{name} {int(n):,}" for name, n in zip(self.terms.classes, counts, strict=True))
 
     def rows(self) -> list[list[str]]:
-        """Return the table per class: a heading, then one row a class, all as text."""
+        """Return the table per class as text: a heading, then one row per class."""
         width = f"{self.terms.width:g} px"
         head = [
             "class",

@@ -1,4 +1,4 @@
-"""The page: figures and pictures of an evaluation in one HTML file that loads nothing from anywhere."""
+"""This module writes the page: figures and pictures of an evaluation in one HTML file that loads no other file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tilepipe.evaluation.metrics.pair import Pair
 from tilepipe.storage import write_durably
 from tilepipe.text import clean
 
-_SIDE = 512  # pixels a side of the patch whose outlines are drawn
+_SIDE = 512  # the side of the patch whose outlines are drawn (pixels)
 _GREY, _WHITE, _RED, _BLUE, _GREEN, _PINK = (
     np.array(color)
     for color in ((200, 200, 200), (255, 255, 255), (200, 0, 0), (0, 70, 200), (0, 130, 60), (255, 215, 215))
@@ -34,15 +34,15 @@ img { max-width: 100%; image-rendering: pixelated; border: 1px solid #ccc; } fig
 
 
 def escape(text: str) -> str:
-    """Return text as HTML shows it, whoever wrote it."""
+    """Return text so that HTML shows it as it is, whoever wrote it."""
     return escaped(clean(text))
 
 
 def write_page(evaluation: Evaluation, prediction: Readable, truth: Readable, path: Path) -> None:
     """Write the page to a new `path`; the maps are read once more for one patch of outlines.
 
-    Text is escaped, pictures are inline PNGs, and the page's policy forbids every other source.
-    It appears whole or not at all. Raises `StorageError` if it cannot be written.
+    Text is escaped, pictures are inline PNGs, and the page's policy forbids every other source. The file appears whole
+    or not at all. Raises `StorageError` if the page cannot be written.
     """
     patch = worst_patch(evaluation)
     maps = read_pair(prediction, truth, evaluation.terms, patch)
@@ -77,13 +77,13 @@ def error_map(evaluation: Evaluation) -> NDArray[np.uint8]:
     """Return the share of wrong pixels per cell as colours, (rows, columns, 3)."""
     view = evaluation.overview
     share = view.wrong / np.maximum(view.scored, 1)
-    # the square root lets a few wrong pixels in a cell show
+    # the square root makes a few wrong pixels in a cell visible
     colors = _WHITE + np.sqrt(share)[..., None] * (_RED - _WHITE)
     return np.where(view.scored[..., None] > 0, colors, _GREY).astype(np.uint8)
 
 
 def boundary_map(maps: Pair, width: float) -> NDArray[np.uint8]:
-    """Return outlines found, missed and invented at `width` pixels as colours, (height, width, 3)."""
+    """Return the found, missed and invented outlines at `width` pixels as colours, (height, width, 3)."""
     maps = maps.masked()
     scored = maps.scored()
     shape = *scored.shape, 3

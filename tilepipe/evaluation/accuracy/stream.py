@@ -1,4 +1,4 @@
-"""evaluate(): two label maps compared band by band; memory does not depend on their height."""
+"""This module compares two label maps band by band; the memory does not depend on their height."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tilepipe.evaluation.metrics.pair import Pair, pair
 from tilepipe.evaluation.metrics.seams import ChangeCounter, seam_excess
 from tilepipe.events import Event, Listener, silent
 
-_BAND_PIXELS = 2**22  # of a band that is read at once
-_COMPONENT_PIXELS = 2**20  # whose components are numbered at once
-_COLUMNS = 1024  # of a block whose outlines are counted: small enough for the processor's cache
-_OVERVIEW = 1024  # cells on the longer side of the error map
-_PATCH, _PATCHES = 256, 24  # side and largest number of the patches whose spectrum is taken
+_BAND_PIXELS = 2**22  # the pixels of a band that is read at once
+_COMPONENT_PIXELS = 2**20  # the pixels whose components are numbered at once
+_COLUMNS = 1024  # the columns of a block whose outlines are counted: few enough for the processor's cache
+_OVERVIEW = 1024  # the cells on the longer side of the error map
+_PATCH, _PATCHES = 256, 24  # the side and the largest number of the patches whose spectrum is taken
 
 
 class Readable(Protocol):
-    """A label map that can be read by box; `tilepipe.products.label_map.LabelMap` is one."""
+    """A label map that can be read by box, such as `tilepipe.products.label_map.LabelMap`."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Shape (height, width) of the map in pixels."""
 
     def read(self, box: Box, /) -> NDArray[np.integer]:
         """Return the labels of a box inside the map, (box.height, box.width), of an integer dtype."""
@@ -42,7 +42,7 @@ class Readable(Protocol):
 
 @dataclass
 class _Totals:
-    """What is added up over bands."""
+    """The sums over bands."""
 
     confusion: Confusion
     coarse: Confusion
@@ -131,7 +131,7 @@ def _add_band(sums: _Totals, prediction: Readable, truth: Readable, terms: Terms
 
 
 def _add_block(sums: _Totals, maps: Pair, terms: Terms, block: Box, outer: Box) -> None:
-    """Add outlines and the ideal coarse map of one block; `outer` is the box of `maps`."""
+    """Add the outlines and the ideal coarse map of one block to the sums; `outer` is the box of `maps`."""
     parts = []
     for width in terms.widths:
         near = block.pad(margin(width)) & outer

@@ -1,4 +1,4 @@
-"""Terms: how a prediction and the truth are compared."""
+"""This module defines the terms: how a prediction and the truth are compared."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from dataclasses import dataclass
 from tilepipe.errors import UsageError
 
 COARSE_WIDTH = 8.0
-"""Tolerance in pixels of the second boundary F1 that the slope is taken from."""
+"""Tolerance of the second boundary F1, from which the slope is computed (pixels)."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What is asked of `evaluate`. Raises `UsageError` if a value cannot be."""
+    """The terms of a comparison. Raises `UsageError` if a value is not allowed."""
 
     classes: tuple[str, ...]
     """Class names by label value, from 0."""
     ignore: int | None = 255
     """Value of the truth that is not scored; None scores every pixel."""
     nodata: int | None = 255
-    """Value of the prediction where there is none; None if it covers everything."""
+    """Value of the prediction for pixels without a prediction; None if the prediction covers everything."""
     width: float = 2.0
-    """Width in pixels of boundary F1, Boundary IoU and trimap IoU, 1 to 64."""
+    """Width of boundary F1, Boundary IoU and trimap IoU (pixels, 1 to 64)."""
     smallest: int = 16
-    """Pixels below which a component counts as small."""
+    """Size below which a component counts as small (pixels)."""
     feature_stride: int = 16
-    """Stride in pixels of the ideal coarse map, 1 to 64."""
+    """Stride of the ideal coarse map (pixels, 1 to 64)."""
     strides: tuple[int, ...] = (2, 4, 8, 16)
-    """Up-sampling strides whose checkerboard is looked for."""
+    """Up-sampling strides (pixels) at which a checkerboard is looked for."""
     tile: int | None = None
-    """Tile side of the prediction, for the seam test; None leaves it out."""
+    """Side of the prediction's tiles, for the seam test (pixels); None leaves out the test."""
     step: int | None = None
-    """Distance of its tile origins; None: the tile side (no overlap)."""
+    """Distance of the origins of tiles (pixels); None means the tile side, that is no overlap."""
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -45,5 +45,5 @@ class Terms:
 
     @property
     def widths(self) -> tuple[float, ...]:
-        """Every boundary width that is counted, ascending."""
+        """All boundary widths that are counted (pixels), ascending."""
         return tuple(sorted({1.0, float(self.width), COARSE_WIDTH}))

@@ -1,6 +1,6 @@
-"""What is measured about a label map: agreement, outlines, fragments, checkerboard, seams, coarseness.
+"""This room measures a label map: agreement, outlines, fragments, checkerboard, seams, coarseness.
 
-Everything is counted in integers that add up over blocks, so files larger than memory give the same figures.
+Counts are integers that add up over blocks, so files larger than memory give the same figures.
 
     pair          two label maps, checked once
     confusion     IoU, Dice, accuracy

@@ -1,8 +1,9 @@
-"""How well outlines fit: boundary F1, Boundary IoU, trimap IoU; distances are Euclidean, in pixels.
+"""This module measures how well outlines fit: boundary F1, Boundary IoU, trimap IoU.
 
-A class's *band* of width d are its pixels that lie within d of a pixel of another class; its *outline* is the band of
-width 1. Image borders and pixels without a label are no outline. With the margin `margin(width)` around each block,
-counts of blocks add up to exactly the whole map's.
+Distances are Euclidean, in pixels. The *band* of width d of a class is the set of its pixels that lie within d of a
+pixel of another class. The *outline* of a class is its band of width 1. Image borders and pixels without a label are no
+outline. If each block has the margin `margin(width)` around it, the counts of blocks add up to exactly the counts of
+the whole map.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ from tilepipe.evaluation.metrics.pair import Pair
 
 Mask = NDArray[np.bool_]
 Core = tuple[slice, slice]
-"""(rows, columns) of a block whose pixels are counted; the rest is margin."""
+"""Slices (rows, columns) of a block whose pixels are counted; the other pixels are margin."""
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """Counts of outline and band pixels, a tuple over classes each. Sums of blocks equal the whole."""
+    """The counts of outline and band pixels, each a tuple over classes. Sums of blocks equal the whole."""
 
     width: float
-    """Tolerance and band width in pixels."""
+    """Tolerance and band width (pixels)."""
     predicted: tuple[int, ...]
-    """Pixels of the predicted outline."""
+    """Number of pixels of the predicted outline."""
     predicted_near: tuple[int, ...]
-    """Of these, pixels within `width` of the true outline."""
+    """Number of pixels of the predicted outline within `width` of the true outline."""
     true: tuple[int, ...]
-    """Pixels of the true outline."""
+    """Number of pixels of the true outline."""
     true_near: tuple[int, ...]
-    """Of these, pixels within `width` of the predicted outline."""
+    """Number of pixels of the true outline within `width` of the predicted outline."""
     common: tuple[int, ...]
-    """Pixels in both the predicted and the true band."""
+    """Number of pixels in both the predicted and the true band."""
     either: tuple[int, ...]
-    """Pixels in the predicted or the true band."""
+    """Number of pixels in the predicted or the true band."""
     trimap: Confusion
     """Confusion of the pixels inside the true bands of all classes."""
 
@@ -64,29 +65,31 @@ class Boundary:
 
     @property
     def iou(self) -> tuple[float, ...]:
-        """Boundary IoU per class at `width` (Cheng 2021, here with the band as defined above); nan without bands."""
+        """Boundary IoU per class at `width` (Cheng 2021, with the band defined above), 0 to 1; nan if neither map has a
+        band."""
         return tuple(c / e if e else float("nan") for c, e in zip(self.common, self.either, strict=True))
 
     @property
     def mean_f1(self) -> float:
-        """Mean of `f1` over classes with an outline; nan without any."""
+        """Mean of `f1` over classes with an outline; nan if no class has an outline."""
         return mean_present(self.f1)
 
     @property
     def mean_iou(self) -> float:
-        """Mean of `iou` over classes with a band; nan without any."""
+        """Mean of `iou` over classes with a band; nan if no class has a band."""
         return mean_present(self.iou)
 
 
 def margin(width: float) -> int:
-    """Return the pixels that a block needs on every side so that its counts are the whole map's."""
+    """Return the margin (pixels) that a block needs on every side so that sums of blocks equal the whole map's
+    counts."""
     return int(width) + 1
 
 
 def boundary_of(maps: Pair, width: float = 2, core: Core | None = None) -> Boundary:
-    """Return the boundary counts at `width` pixels of a pair, or of its `core` when it is a block with a margin.
+    """Return the boundary counts at `width` pixels of a pair; for a block with a margin only its `core` is counted.
 
-    Raises `UsageError` for a width below 1 pixel.
+    Raises `UsageError` if the width is below 1 pixel.
     """
     if width < 1:
         raise UsageError(f"a boundary width of {width:g} pixels: give 1 or more")
@@ -117,15 +120,15 @@ def _class_counts(
 
 
 def band(mask: Mask, scored: Mask, width: float) -> Mask:
-    """Return the pixels of `mask` within `width` pixels of a scored pixel outside it, (height, width)."""
+    """Return the pixels of `mask` within `width` pixels of a scored pixel outside `mask`, (height, width)."""
     return np.asarray(mask & dilate(scored & ~mask, width))
 
 
 def dilate(mask: Mask, radius: float) -> Mask:
-    """Return the pixels within Euclidean distance `radius` of a pixel of `mask`; nothing lies outside the array.
+    """Return the pixels within Euclidean distance `radius` of a pixel of `mask`; outside the array there are none.
 
-    The disc is taken row by row: for each vertical distance the widest horizontal run that still fits, which is much
-    faster than a distance transform for the few pixels of radius that outlines need.
+    The disc is applied row by row: each vertical distance has a widest horizontal run that still fits. For the small
+    radius of outlines this is much faster than a distance transform.
     """
     if not mask.any():
         return mask
@@ -148,7 +151,7 @@ def _plus(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _f1(predicted: int, predicted_near: int, true: int, true_near: int) -> float:
-    """F1 of precision and recall; 0 where only one map has an outline, nan if none has."""
+    """Return F1 of precision and recall; 0 if only one map has an outline, nan if neither has."""
     if not predicted and not true:
         return float("nan")
     precision = predicted_near / predicted if predicted else 0.0

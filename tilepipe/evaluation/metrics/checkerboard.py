@@ -1,7 +1,8 @@
-"""Checkerboard of an up-sampling stride s on a model's output: a spectral line in dB, and a share of phase means.
+"""This module measures checkerboards of an up-sampling stride s in a map: a spectral line and a share of phase means.
 
-The map y minus its Gaussian (sigma = s pixels) leaves the fine residual r. Uneven up-sampling repeats every s pixels,
-which shows as power at the frequencies (a/s, b/s), (a, b) != 0, of the Hann-windowed spectrum of r.
+The map y minus its Gaussian (sigma = s pixels) leaves the fine residual r. Uneven up-sampling repeats every s pixels.
+This shows as power at the frequencies (a/s, b/s), (a, b) != 0, of the Hann-windowed spectrum of r. The line is given in
+dB.
 """
 
 from __future__ import annotations
@@ -16,23 +17,24 @@ from tilepipe.errors import UsageError
 
 Floats = NDArray[np.float64]
 FLAG_DB = 3.0
-"""`peak_db` above which a checkerboard is called one; clean label maps score below 2 dB."""
-_SILENT = 1e-6  # rms of a residual that is rounding only
-_FLOOR = 1e-12  # of the whole power: the least background, so that a perfect pattern has a finite figure
+"""Value of `peak_db` above which a map is said to have a checkerboard (dB); clean label maps score below 2 dB."""
+_SILENT = 1e-6  # the rms of a residual that comes from rounding only
+_FLOOR = 1e-12  # the least background as a share of the whole power, so that a perfect pattern has a finite figure
 
 
 @dataclass(frozen=True)
 class Checkerboard:
-    """What a spectrum says about one stride."""
+    """The figures of a spectrum for one stride."""
 
     stride: int
-    """The up-sampling factor looked for, in pixels."""
+    """Up-sampling stride that is examined (pixels)."""
     line_db: float
-    """Power of the lines over that of their surroundings in dB: 0 is none. Long straight edges raise it too."""
+    """Power of the lines over the power of their surroundings (dB); 0 means no lines. Long straight edges raise it."""
     peak_db: float
-    """The same, each line against the strongest of its surroundings and the arms of the axes through it, in dB."""
+    """Like `line_db`, but each line is compared with the strongest of its surroundings and of the arms of the axes
+    through it (dB)."""
     phase: float
-    """Rms of the means of the s x s phases of r over the rms of r, 0 to 1."""
+    """Rms of the means of the s x s phases of r over the rms of r (0 to 1)."""
 
     @property
     def flagged(self) -> bool:
@@ -42,18 +44,20 @@ class Checkerboard:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Sums over patches of one size, from which a `Checkerboard` follows; spectra of one stride and size add."""
+    """The sums over patches of one size, from which a `Checkerboard` follows. Spectra of one stride and size can be
+    added."""
 
     stride: int
-    """The up-sampling factor looked for, in pixels."""
+    """Up-sampling stride that is examined (pixels)."""
     power: Floats
-    """|FFT|^2 of the windowed residual, summed over channels and patches, (height, width), zero frequency first."""
+    """Sum of |FFT|^2 of the windowed residual over channels and patches, (height, width), with the zero frequency
+    first."""
     phases: Floats
-    """Sum of the residual per channel and phase, (channels, stride, stride)."""
+    """Sum of the residual by channel and phase, (channels, stride, stride)."""
     squares: float
     """Sum of the squared residual."""
     samples: int
-    """Number of residual values, all channels."""
+    """Number of residual values of all channels."""
 
     def __add__(self, other: Spectrum) -> Spectrum:
         if (self.stride, self.power.shape, self.phases.shape) != (other.stride, other.power.shape, other.phases.shape):
@@ -70,7 +74,7 @@ class Spectrum:
         )
 
     def checkerboard(self) -> Checkerboard:
-        """Return the figures of all patches added."""
+        """Return the figures of all added patches together."""
         rms = np.sqrt(self.squares / self.samples)
         if rms < _SILENT:
             return Checkerboard(self.stride, 0.0, 0.0, 0.0)
@@ -84,7 +88,7 @@ class Spectrum:
         )
 
     def _lines(self) -> tuple[Floats, Floats, Floats]:
-        """Return per line its power, that expected from its surroundings, and from the strongest part of them."""
+        """Return for each line its power, the power expected from its surroundings, and from their strongest part."""
         s, (height, width) = self.stride, self.power.shape
         floor = max(_FLOOR * float(self.power.sum()), np.finfo(np.float64).tiny)
         found = []
@@ -102,8 +106,9 @@ class Spectrum:
 def spectrum_of(y: NDArray[np.floating], stride: int) -> Spectrum:
     """Return the spectrum of one patch, (channels, height, width): probabilities or one-hot labels.
 
-    The patch starts at a multiple of `stride` of the map; rows and columns beyond a multiple of it are left out.
-    Raises `UsageError` if a side is shorter than 16 x `stride`, too short to tell a line from its surroundings.
+    The patch starts at a multiple of `stride` of the map; rows and columns beyond a multiple of `stride` are left out.
+    Raises `UsageError` if a side is shorter than 16 x `stride`, because it is too short to tell a line from its
+    surroundings.
     """
     if stride < 2:
         raise UsageError(f"a checkerboard of stride {stride}: give 2 or more")

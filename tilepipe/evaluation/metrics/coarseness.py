@@ -1,7 +1,8 @@
-"""Coarseness: what a decoder loses against the best map that is constant on cells of the feature stride.
+"""This module measures coarseness: what a decoder loses against the best map that is constant on feature-stride cells.
 
-The ideal map takes the commonest true class of every stride x stride cell, cells anchored at pixel (0, 0): no map that
-is constant on these cells agrees with the truth in more pixels. It bounds a decoder without skip connections.
+The ideal map takes the commonest true class of every stride x stride cell. Cells start at pixel (0, 0). No other map
+that is constant on these cells agrees with the truth in more pixels. So the ideal map bounds a decoder without skip
+connections.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ from tilepipe.evaluation.metrics.pair import Pair
 
 @dataclass(frozen=True)
 class Coarseness:
-    """How coarse a prediction is, for one feature stride."""
+    """The coarseness of a prediction at one feature stride."""
 
     stride: int
-    """Feature stride in pixels."""
+    """Feature stride (pixels)."""
     ideal_iou: float
     """Mean IoU of the ideal map at this stride, 0 to 1."""
     achieved_iou: float
     """Mean IoU of the prediction, 0 to 1."""
     f1_slope: float
-    """Boundary F1 gained per pixel of tolerance from 1 to 8 px: large where outlines are nearly right."""
+    """Boundary F1 gained per pixel of tolerance from 1 to 8 pixels; it is large if outlines are nearly right."""
 
     @property
     def loss(self) -> float:
-        """Ideal minus achieved mean IoU: below 0 where the prediction beats every map of this stride."""
+        """Ideal minus achieved mean IoU; below 0 if the prediction is better than every map of this stride."""
         return self.ideal_iou - self.achieved_iou
 
 
 def ideal(maps: Pair, stride: int) -> Pair:
     """Return the pair with the ideal map at `stride` as prediction; ties go to the lowest class.
 
-    The pair begins at a multiple of `stride` of the whole map. Only scored pixels vote and are predicted.
-    Raises `UsageError` for a stride below 1.
+    The pair begins at a multiple of `stride` of the whole map. Only scored pixels vote and are predicted. Raises
+    `UsageError` if the stride is below 1.
     """
     if stride < 1:
         raise UsageError(f"a feature stride of {stride} pixels: give 1 or more")
@@ -59,7 +60,8 @@ def ideal(maps: Pair, stride: int) -> Pair:
 def coarseness(
     stride: int, ideal_confusion: Confusion, achieved: Confusion, at_1px: Boundary, at_8px: Boundary
 ) -> Coarseness:
-    """Return the coarseness from the confusions of the ideal map and the prediction and two boundary counts."""
+    """Return the coarseness, from the confusions of the ideal map and of the prediction, and from two boundary
+    counts."""
     slope = (at_8px.mean_f1 - at_1px.mean_f1) / (at_8px.width - at_1px.width)
     return Coarseness(stride, ideal_confusion.mean_iou, achieved.mean_iou, slope)
 

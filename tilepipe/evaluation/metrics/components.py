@@ -1,7 +1,8 @@
-"""Over-segmentation: connected components of two label maps compared, in bounded memory.
+"""This module measures over-segmentation: it compares connected components of two label maps in bounded memory.
 
-Maps come as bands of full-width rows, top to bottom. What is kept between bands are the last row, the sizes of the
-components that touch it (no other can grow), and the overlaps that they may still change.
+Maps come as bands of full-width rows, top to bottom. Between bands three things are kept: the last row, the sizes of
+the components that touch this row (no other component can grow), and the overlaps that these components may still
+change.
 """
 
 from __future__ import annotations
@@ -23,37 +24,37 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Components:
-    """Fragments of a prediction against those of the truth; 4-connected, all classes, scored pixels only."""
+    """The fragments of a prediction and of the truth: 4-connected components of all classes, scored pixels only."""
 
     predicted: int
-    """Components of the prediction."""
+    """Number of components of the prediction."""
     true: int
-    """Components of the truth."""
+    """Number of components of the truth."""
     predicted_small: int
-    """Components of the prediction with fewer than `smallest` pixels."""
+    """Number of components of the prediction with fewer than `smallest` pixels."""
     true_small: int
-    """Components of the truth with fewer than `smallest` pixels."""
+    """Number of components of the truth with fewer than `smallest` pixels."""
     smallest: int
-    """Pixels below which a component counts as small."""
+    """Size below which a component counts as small (pixels)."""
     split: float
-    """H(prediction | truth) in bits: how much true components are cut up; 0 is best (Meila 2007)."""
+    """Entropy H(prediction | truth) (bits): how much true components are cut up; 0 is best (Meila 2007)."""
     merge: float
-    """H(truth | prediction) in bits: how much predicted components run together; 0 is best."""
+    """Entropy H(truth | prediction) (bits): how much predicted components run together; 0 is best."""
 
     @property
     def ratio(self) -> float:
-        """Predicted over true components: above 1 is over-segmentation; nan without true components."""
+        """Number of predicted over true components; above 1 is over-segmentation; nan without true components."""
         return self.predicted / self.true if self.true else float("nan")
 
     @property
     def small_share(self) -> float:
-        """Share of the predicted components that are small; nan without components."""
+        """Share of the predicted components that are small; nan if there are no components."""
         return self.predicted_small / self.predicted if self.predicted else float("nan")
 
 
 @dataclass(frozen=True)
 class _Front:
-    """What of one map is still open: the last row's labels and component numbers, and the sizes by number."""
+    """The open part of one map: labels and component numbers of the last row, and sizes by component number."""
 
     labels: Ints
     numbers: Ints
@@ -61,20 +62,20 @@ class _Front:
 
 
 class ComponentCounter:
-    """Counts components over bands: `add` each band of rows from top to bottom, then ask for `result`."""
+    """A counter of components over bands: `add` each band of rows from top to bottom, then read `result`."""
 
     def __init__(self, classes: int, smallest: int = 16) -> None:
         if smallest < 1:
             raise UsageError(f"smallest component of {smallest} pixels: give 1 or more")
         self._nodata, self._smallest = classes, smallest
         self._fronts: list[_Front] = []
-        self._pairs = np.zeros((3, 0), np.int64)  # numbers in prediction and truth, pixels in common
+        self._pairs = np.zeros((3, 0), np.int64)  # the numbers in prediction and truth, and the pixels in common
         self._count, self._small = [0, 0], [0, 0]
-        self._entropy = [0.0, 0.0]  # sum of n log2 n over finished components, per map
+        self._entropy = [0.0, 0.0]  # the sum of n log2 n over finished components, per map
         self._joint, self._pixels = 0.0, 0
 
     def add(self, maps: Pair) -> None:
-        """Count the next rows; every band has the image's full width. Raises `UsageError` if it has not."""
+        """Count the next rows. Raises `UsageError` if the band does not have the image's full width."""
         maps = maps.masked()
         grids = maps.prediction.astype(np.int64), maps.truth.astype(np.int64)
         if self._fronts and self._fronts[0].labels.size != grids[0].shape[1]:
@@ -92,7 +93,7 @@ class ComponentCounter:
         self._retire(last)
 
     def result(self) -> Components:
-        """Return the figures of all rows added so far."""
+        """Return the figures of all rows that were added so far."""
         done = deepcopy(self)
         nothing = np.full(1, -1)
         done._retire([(nothing, nothing, front.sizes) for front in self._fronts])
@@ -102,7 +103,7 @@ class ComponentCounter:
         return Components(p, t, small_p, small_t, self._smallest, split, merge)
 
     def _retire(self, last: list[tuple[Ints, Ints, Ints]]) -> None:
-        """Book the components that do not touch the last row, and number those still needed afresh."""
+        """Count the components that do not touch the last row as finished, and renumber the components still needed."""
         alive = [_mark(numbers, sizes.size) for _, numbers, sizes in last]
         still = _unsettled(self._pairs, *alive)
         self._joint += _n_log_n(self._pairs[2][~still])
@@ -116,7 +117,7 @@ class ComponentCounter:
             needed = alive[i] | _mark(self._pairs[i], sizes.size)
             fresh = np.append(np.where(needed, np.cumsum(needed) - 1, -1), -1)  # -1 stays -1
             self._pairs[i] = fresh[self._pairs[i]]
-            # a component that is booked but still in a pair has size 0 from here on
+            # a finished component that is still in a pair has size 0 from here on
             self._fronts.append(_Front(labels, fresh[numbers], np.where(alive[i], sizes, 0)[needed]))
 
 
@@ -128,7 +129,7 @@ def components_of(maps: Pair, smallest: int = 16) -> Components:
 
 
 def _join(front: _Front, grid: Ints, nodata: int) -> tuple[Ints, Ints, Ints]:
-    """Number the components of `grid` together with those of the front that they continue.
+    """Number the components of `grid` together with the components of the front that they continue.
 
     Returns the front's new numbers, the grid's numbers (-1 without a label), and the sizes by new number.
     """
@@ -146,7 +147,7 @@ def _join(front: _Front, grid: Ints, nodata: int) -> tuple[Ints, Ints, Ints]:
 
 
 def _overlaps(prediction: Ints, truth: Ints) -> Ints:
-    """Return (prediction's number, truth's number, pixels) of runs of equal pairs of numbers, (3, runs)."""
+    """Return runs of equal pairs of numbers: (number in prediction, number in truth, pixels), (3, runs)."""
     p, t = prediction.ravel(), truth.ravel()
     starts = np.flatnonzero(np.append(True, (p[1:] != p[:-1]) | (t[1:] != t[:-1])))
     runs = np.stack([p[starts], t[starts], np.diff(np.append(starts, p.size))])
@@ -154,7 +155,7 @@ def _overlaps(prediction: Ints, truth: Ints) -> Ints:
 
 
 def _merged(pairs: Ints, width: int) -> Ints:
-    """Return `pairs` (3, n) with the pixels of equal pairs of numbers summed; the second numbers lie below `width`."""
+    """Return `pairs` (3, n) with the pixels of equal pairs summed; the second numbers are below `width`."""
     keys, inverse = np.unique(pairs[0] * max(width, 1) + pairs[1], return_inverse=True)
     pixels = np.zeros(keys.size, np.int64)
     np.add.at(pixels, inverse, pairs[2])
@@ -162,17 +163,17 @@ def _merged(pairs: Ints, width: int) -> Ints:
 
 
 def _mark(numbers: Ints, size: int) -> NDArray[np.bool_]:
-    """Return True at the numbers that occur, (size,)."""
+    """Return a bool array (size,) that is True at the numbers that occur."""
     found = np.zeros(size, bool)
     found[numbers[numbers >= 0]] = True
     return found
 
 
 def _unsettled(pairs: Ints, p_alive: NDArray[np.bool_], t_alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which pairs can still change, (n,).
+    """Return a bool array (n,): True if a pair can still change.
 
-    A pair grows while both components are alive. It can also be merged into another one: when one of the two is
-    finished but lies on several that are alive, which may yet turn out to be one.
+    A pair grows while both components are alive. A pair can also be merged into another pair: this happens if one
+    component is finished but lies on several that are alive, and these turn out to be one.
     """
     p, t = p_alive[pairs[0]], t_alive[pairs[1]]
     several_t = np.bincount(pairs[0][t], minlength=p_alive.size) > 1

@@ -1,4 +1,4 @@
-"""Confusion: how often each class is taken for each other; IoU, Dice and accuracy follow from it."""
+"""This module counts how often each class is taken for each other class; IoU, Dice and accuracy follow."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tilepipe.evaluation.metrics.pair import ClassNumbers, Pair, pair
 
 @dataclass(frozen=True)
 class Confusion:
-    """Pixels by true and predicted class. Sums of blocks equal the whole: `whole = left + right`."""
+    """The number of pixels by true and predicted class. Sums of blocks equal the whole: `whole = left + right`."""
 
     counts: tuple[tuple[int, ...], ...]
-    """`counts[t][p]`: scored pixels of true class t that were predicted as p."""
+    """Counts: `counts[t][p]` is the number of scored pixels of true class t that were predicted as p."""
     unpredicted: int = 0
-    """Pixels with a true label but without a prediction; they are in no score."""
+    """Number of pixels with a true label but without a prediction; they are in no score."""
 
     @classmethod
     def zero(cls, classes: int) -> Confusion:
@@ -33,7 +33,7 @@ class Confusion:
 
     @property
     def matrix(self) -> NDArray[np.int64]:
-        """The counts as an array, (true class, predicted class)."""
+        """Counts as an array, (true class, predicted class)."""
         return np.array(self.counts, np.int64)
 
     @property
@@ -55,31 +55,32 @@ class Confusion:
 
     @property
     def precision(self) -> tuple[float, ...]:
-        """Share of the pixels predicted as a class that are of it; nan if none were predicted."""
+        """Share of the pixels predicted as a class that are of this class; nan if no pixels were predicted as the
+        class."""
         return _ratio(np.diag(self.matrix), self.matrix.sum(0))
 
     @property
     def recall(self) -> tuple[float, ...]:
-        """Share of a class's true pixels that were predicted as it; nan if there are none."""
+        """Share of a class's true pixels that were predicted as this class; nan if the class has no true pixels."""
         return _ratio(np.diag(self.matrix), self.matrix.sum(1))
 
     @property
     def mean_iou(self) -> float:
-        """Mean of `iou` over the classes that occur in either map; nan without pixels."""
+        """Mean of `iou` over the classes that occur in either map; nan if there are no pixels."""
         return mean_present(self.iou)
 
     @property
     def mean_dice(self) -> float:
-        """Mean of `dice` over the classes that occur in either map; nan without pixels."""
+        """Mean of `dice` over the classes that occur in either map; nan if there are no pixels."""
         return mean_present(self.dice)
 
     @property
     def accuracy(self) -> float:
-        """Share of scored pixels whose class is right; nan without pixels."""
+        """Share of scored pixels whose class is right; nan if there are no pixels."""
         return _ratio(np.trace(self.matrix)[None], self.matrix.sum()[None])[0]
 
     def majority(self) -> Confusion:
-        """Return the confusion of a prediction that says the commonest true class everywhere: the trivial baseline."""
+        """Return the confusion of the trivial baseline, which predicts the commonest true class everywhere."""
         truth = self.matrix.sum(1)
         trivial = np.zeros_like(self.matrix)
         trivial[:, truth.argmax()] = truth
@@ -91,8 +92,8 @@ def confusion_matrix(
 ) -> Confusion:
     """Return the confusion of two label maps, (height, width) integers in [0, classes).
 
-    Pixels where truth is `ignore` are not scored; pixels where the prediction is `nodata` are not scored but counted
-    in `unpredicted`. Raises `InputError` for other shapes, dtypes or values.
+    A pixel whose truth is `ignore` is not scored. A pixel whose prediction is `nodata` is not scored, but counted in
+    `unpredicted`. Raises `InputError` if shapes, dtypes or values are others.
     """
     return confusion_of(pair(prediction, truth, classes, ignore=ignore, nodata=nodata))
 
@@ -106,7 +107,7 @@ def confusion_of(maps: Pair) -> Confusion:
 
 
 def mean_present(values: tuple[float, ...]) -> float:
-    """Return the mean of the values that are not nan; nan if all are."""
+    """Return the mean of the values that are not nan; nan if all values are nan."""
     present = [value for value in values if not np.isnan(value)]
     return sum(present) / len(present) if present else float("nan")
 

@@ -1,7 +1,7 @@
-"""Objects against objects: F1 and panoptic quality, of two maps in which each object has a number.
+"""This module compares objects: F1 and panoptic quality of two maps in which each object has a number.
 
-A predicted and a true object match if their intersection over union (IoU) is above the threshold. From a threshold of
-0.5 on, each object has one match at most, so nothing has to be assigned (Kirillov 2019).
+A predicted and a true object match if their intersection over union (IoU) is above the threshold. If the threshold is
+0.5 or more, each object has at most one match, so no assignment is needed (Kirillov 2019).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from tilepipe.errors import InputError, UsageError
 
 @dataclass(frozen=True)
 class ObjectScores:
-    """How many objects were found, and how well; scores of several images add up."""
+    """The scores of objects: how many were found, and how well. Scores of several images can be added."""
 
     matched: int
-    """Predicted objects that match a true one."""
+    """Number of predicted objects that match a true object."""
     predicted: int
-    """Predicted objects."""
+    """Number of predicted objects."""
     true: int
-    """True objects."""
+    """Number of true objects."""
     iou: float
     """Sum of the IoU of all matches."""
     threshold: float = 0.5
@@ -31,33 +31,33 @@ class ObjectScores:
 
     @property
     def precision(self) -> float:
-        """Part of the predicted objects that match; nan without any."""
+        """Share of the predicted objects that match; nan if there are no predicted objects."""
         return self.matched / self.predicted if self.predicted else float("nan")
 
     @property
     def recall(self) -> float:
-        """Part of the true objects that match; nan without any."""
+        """Share of the true objects that match; nan if there are no true objects."""
         return self.matched / self.true if self.true else float("nan")
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall, the detection quality; nan without objects."""
+        """Harmonic mean of precision and recall, which is the detection quality; nan if there are no objects."""
         objects = self.predicted + self.true
         return 2 * self.matched / objects if objects else float("nan")
 
     @property
     def segmentation_quality(self) -> float:
-        """Mean IoU of the matches; nan without any."""
+        """Mean IoU of the matches; nan if there are no matches."""
         return self.iou / self.matched if self.matched else float("nan")
 
     @property
     def panoptic_quality(self) -> float:
-        """F1 times mean IoU of the matches; nan without objects."""
+        """F1 times the mean IoU of the matches; nan if there are no objects."""
         objects = self.predicted + self.true
         return 2 * self.iou / objects if objects else float("nan")
 
     def __add__(self, other: ObjectScores) -> ObjectScores:
-        """Return the scores of both images. Raises `UsageError` if objects matched at another threshold."""
+        """Return the scores of both images together. Raises `UsageError` if their thresholds differ."""
         if self.threshold != other.threshold:
             raise UsageError(f"objects matched above {self.threshold:g} and {other.threshold:g} do not add up")
         return ObjectScores(
@@ -70,9 +70,9 @@ class ObjectScores:
 
 
 def object_scores(prediction: NDArray[np.integer], truth: NDArray[np.integer], threshold: float = 0.5) -> ObjectScores:
-    """Return the scores of two maps (height, width) of object numbers, in which 0 is no object.
+    """Return the scores of two maps (height, width) of object numbers, in which 0 means no object.
 
-    Raises `InputError` for maps of two shapes or numbers that are not whole, `UsageError` for a threshold below 0.5.
+    Raises `InputError` if the shapes differ or numbers are not whole, `UsageError` if the threshold is below 0.5.
     """
     if prediction.ndim != 2 or prediction.shape != truth.shape:
         raise InputError(f"objects {prediction.shape} and {truth.shape} are not two maps of one (height, width)")

@@ -1,4 +1,4 @@
-"""Pair: a predicted and a true label map as measures want them, checked once."""
+"""This module defines a pair: a predicted and a true label map in the form that measures need, checked once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ClassNumbers = NDArray[np.integer | np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two label maps of one shape; the value `classes` stands for "no label" in both. Made by `pair`."""
+    """The two label maps, of one shape; the value `classes` means "no label" in both. `pair` makes it."""
 
     prediction: NDArray[np.uint16]
     """Predicted labels, (height, width), 0 to `classes`."""
@@ -25,11 +25,11 @@ class Pair:
     """Number of classes."""
 
     def scored(self) -> NDArray[np.bool_]:
-        """Return True where both maps hold a label, (height, width)."""
+        """Return a bool array (height, width): True if both maps hold a label at a pixel."""
         return np.asarray((self.prediction < self.classes) & (self.truth < self.classes))
 
     def masked(self) -> Pair:
-        """Return the pair with "no label" in both maps wherever one of them has none."""
+        """Return the pair with "no label" in both maps at each pixel that has no label in one of them."""
         scored = self.scored()
         if scored.all():
             return self
@@ -46,8 +46,8 @@ def pair(
 ) -> Pair:
     """Return the two maps as a `Pair`.
 
-    `prediction` and `truth` are (height, width) integers in [0, classes). Pixels where truth is `ignore` or the
-    prediction is `nodata` hold no label. Raises `InputError` for other shapes, dtypes or values.
+    `prediction` and `truth` are (height, width) integers in [0, classes). A pixel whose truth is `ignore` or whose
+    prediction is `nodata` holds no label. Raises `InputError` if shapes, dtypes or values are others.
     """
     if not 1 <= classes < 2**16:
         raise UsageError(f"{classes} classes: give a number from 1 to 65535")

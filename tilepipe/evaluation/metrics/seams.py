@@ -1,8 +1,8 @@
-"""Seams: label flips between two tilings, and the excess of changes along the lines where tiles met.
+"""This module measures seams: label flips between two tilings, and excess changes along the lines between tiles.
 
-The excess test needs only a label map (or probabilities), the tile size and the step, so it also judges maps that
-other programs made. Lines of changes are compared with the same comb of lines moved by multiples of the model's
-stride: columns of different phase differ by themselves because of pooling, columns of equal phase do not.
+The excess test needs only a label map (or probabilities), the tile size and the step, so it also judges maps that other
+programs made. Lines of changes are compared with the same comb of lines moved by multiples of the model's stride:
+columns of different phase differ by themselves because of pooling, but columns of equal phase do not.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from tilepipe.errors import UsageError
 
 Floats = NDArray[np.float64]
 ENOUGH_SEAMS = 30
-"""Seam lines, both axes together, below which nothing is said."""
+"""Number of seam lines on both axes together below which the test gives no result."""
 ENOUGH_NULLS = 8
-"""Shifted combs below which their spread is not known well enough."""
+"""Number of shifted combs below which their spread is not known well enough."""
 FLAG_Z = 4.0
-"""z above which a seam is called one, at the least."""
-_CHANCE = 1e-4  # of calling one comb of a clean map a seam, by Student's t for the few shifted combs there are
+"""Smallest z above which lines are called a seam."""
+_CHANCE = 1e-4  # the chance of calling one comb of a clean map a seam, by Student's t for few shifted combs
 
 
 @dataclass(frozen=True)
 class Flips:
-    """Pixels whose label differs between two maps; sums of blocks equal the whole."""
+    """The number of pixels whose label differs between two maps; sums of blocks equal the whole."""
 
     pixels: int
-    """Pixels with a label in at least one map."""
+    """Number of pixels with a label in at least one map."""
     different: int
-    """Of these, pixels whose labels differ, or that only one map labels."""
+    """Number of these pixels whose labels differ, or that have a label in one map only."""
 
     def __add__(self, other: Flips) -> Flips:
         return Flips(self.pixels + other.pixels, self.different + other.different)
 
     @property
     def share(self) -> float:
-        """Share of pixels that differ, 0 to 1 (grid-shift flips when the maps differ in their tile grid)."""
+        """Share of pixels that differ, 0 to 1; if the tile grids differ, these are grid-shift flips."""
         return self.different / self.pixels if self.pixels else 0.0
 
 
 def flips(left: Labels, right: Labels, nodata: int | None = 255) -> Flips:
-    """Return where two label maps of one shape differ; pixels that are `nodata` in both are left out."""
+    """Return how many pixels of two label maps of one shape differ; a pixel that is `nodata` in both is left out."""
     if left.shape != right.shape:
         raise UsageError(f"maps of {left.shape} and {right.shape} cannot be compared")
     empty = np.zeros(left.shape, bool) if nodata is None else (left == nodata) & (right == nodata)
@@ -53,33 +53,33 @@ def flips(left: Labels, right: Labels, nodata: int | None = 255) -> Flips:
 
 
 def total_variation(p: Floats, q: Floats) -> Floats:
-    """Return half the sum over classes of |p - q|, 0 to 1, of probabilities (classes, ...): shape (...)."""
+    """Return half the sum over classes of |p - q| (0 to 1) for probabilities (classes, ...); its shape is (...)."""
     return np.asarray(np.abs(np.asarray(p, np.float64) - q).sum(0) / 2)
 
 
 class ChangeCounter:
-    """Sums changes between neighbouring pixels per line of an image, block by block; memory is height + width."""
+    """A counter of changes between neighbouring pixels per line of an image, by blocks; memory is height + width."""
 
     def __init__(self, height: int, width: int, nodata: int | None = 255) -> None:
         self.shape, self._nodata = (height, width), nodata
-        self._lines = [np.zeros((2, height)), np.zeros((2, width))]  # changes and neighbour pairs, by axis
+        self._lines = [np.zeros((2, height)), np.zeros((2, width))]  # the changes and the neighbour pairs, by axis
 
     def add(self, values: NDArray[np.integer], y: int = 0, x: int = 0) -> None:
         """Add a block of labels (h, w) or probabilities (classes, h, w) whose first pixel is at (y, x).
 
         Blocks after the first on an axis begin one pixel early: their first row or column is the last of the block
-        before. Probabilities count by their total variation; pixels without a label are nodata, or nan.
+        before. For probabilities a change is their total variation. Pixels without a label are nodata, or nan.
         """
         for axis in (0, 1):
             change, known = self._changes(values, axis)
-            lead = (y, x)[1 - axis] > 0  # that line was counted with the block before
+            lead = (y, x)[1 - axis] > 0  # the line was counted with the block before
             along = (slice(None), slice(int(lead), None)) if axis == 0 else (slice(int(lead), None), slice(None))
             start = (y, x)[axis] + 1
             part = self._lines[axis][:, start : start + change.shape[axis]]
             part += np.stack([change[along].sum(1 - axis), known[along].sum(1 - axis)])
 
     def _changes(self, values: NDArray[np.integer], axis: int) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return the change from each pixel to the next along `axis`, and where both are known."""
+        """Return the change from each pixel to the next along `axis`, and a bool array: True if both are known."""
         here = np.take(values, range(1, values.shape[axis - 2]), axis - 2)
         before = np.take(values, range(values.shape[axis - 2] - 1), axis - 2)
         if values.ndim == 3:
@@ -93,7 +93,7 @@ class ChangeCounter:
     def comb(self, offset: int, step: int) -> tuple[float, int]:
         """Return mean change and number of the lines at `offset`, `offset + step`, ... of both axes.
 
-        Line c lies between pixels c - 1 and c; the mean is over pairs of neighbours, nan without any.
+        Line c lies between pixels c - 1 and c; the mean is over pairs of neighbours, nan if there are none.
         """
         sums, lines = np.zeros(2), 0
         for counts in self._lines:
@@ -105,54 +105,54 @@ class ChangeCounter:
 
 @dataclass(frozen=True)
 class Comb:
-    """The test of one family of lines."""
+    """The result of the test for one family of lines."""
 
     where: str
-    """'tile starts', 'tile ends' or 'centres of overlaps'."""
+    """Family of lines: 'tile starts', 'tile ends' or 'centres of overlaps'."""
     offset: int
-    """First pixel after the line, modulo the step."""
+    """Index of the first pixel after the line, modulo the step."""
     seams: int
-    """Lines of both axes."""
+    """Number of lines on both axes."""
     nulls: int
-    """Shifted combs it was compared with."""
+    """Number of shifted combs that the lines were compared with."""
     excess: float
-    """SX: mean change on the lines over that on the shifted combs, minus 1; 0 is none."""
+    """Seam excess SX: mean change on the lines over the mean change on the shifted combs, minus 1; 0 means no seam."""
     z: float
-    """How many standard deviations of the shifted combs the lines lie above their mean."""
+    """Distance of the lines above the mean of the shifted combs (standard deviations of these combs)."""
 
     @property
     def limit(self) -> float:
-        """z above which these lines are called a seam: 4, or more where few shifted combs give the spread."""
+        """Value of z above which these lines are called a seam: 4, or more if few shifted combs give the spread."""
         few = float(stdtrit(max(self.nulls - 1, 1), 1 - _CHANCE)) * (1 + 1 / max(self.nulls, 1)) ** 0.5
         return float(max(FLAG_Z, few))
 
 
 @dataclass(frozen=True)
 class SeamExcess:
-    """What the comb test says about a map."""
+    """The result of the comb test for a map."""
 
     tile: int
-    """Tile side in pixels."""
+    """Side of a tile (pixels)."""
     step: int
-    """Distance of tile origins in pixels."""
+    """Distance of tile origins (pixels)."""
     stride: int
-    """Combs were shifted by multiples of this many pixels."""
+    """Stride by whose multiples combs were shifted (pixels)."""
     combs: tuple[Comb, ...]
-    """One per family of lines."""
+    """Combs, one per family of lines."""
 
     @property
     def worst(self) -> Comb:
-        """The comb with the largest z for its limit."""
+        """Comb with the largest z relative to its limit."""
         return max(self.combs, key=lambda comb: comb.z / comb.limit)
 
     @property
     def enough(self) -> bool:
-        """Whether there are seams and shifted combs enough to judge."""
+        """Whether there are enough seams and shifted combs to judge."""
         return all(comb.seams >= ENOUGH_SEAMS and comb.nulls >= ENOUGH_NULLS for comb in self.combs)
 
     @property
     def found(self) -> bool:
-        """Whether a seam is called: enough lines, and z above its limit."""
+        """Whether there is a seam: enough lines, and z above its limit."""
         return self.enough and self.worst.z > self.worst.limit
 
     def __str__(self) -> str:

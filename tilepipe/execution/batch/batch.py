@@ -1,4 +1,4 @@
-"""Batch: a jobs file, what earlier batches did with it, and whether that is still as they left it."""
+"""This module defines a batch: a jobs file, what earlier batches did, and whether outputs are unchanged."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Batch:
     """A jobs file and what earlier batches did with it."""
 
     path: Path
-    """Of the jobs file."""
+    """Path of the jobs file."""
     jobs: Jobs
-    """Its content."""
+    """Content of the jobs file."""
     known: dict[str, Entry]
     """Last entry of each output, by its path below the output folder."""
 
@@ -31,22 +31,22 @@ class Batch:
 
     @property
     def folder(self) -> Path:
-        """All outputs lie in it."""
+        """Folder that all outputs lie in."""
         return output_folder(self.jobs, self.path.parent)
 
     @property
     def record(self) -> Path:
-        """JSON lines, one per image processed."""
+        """Path of the record: JSON lines, one per image processed."""
         return self.folder / f"{self.path.stem}.jsonl"
 
     @property
     def table(self) -> Path:
-        """CSV file with the numbers of all images."""
+        """Path of the CSV file with the numbers of all images."""
         return self.folder / f"{self.path.stem}.numbers.csv"
 
     @property
     def settings(self) -> JSON:
-        """Keyword arguments of `tilepipe.segment`; files named there are relative to the jobs file."""
+        """Keyword arguments of `tilepipe.segment`; paths in them are relative to the jobs file."""
         settings = dict(self.jobs.settings)
         for name in ("mask", "region"):
             if (file := self.path.parent / str(settings.get(name, ""))).is_file():
@@ -55,40 +55,41 @@ class Batch:
 
     @property
     def polygons(self) -> JSON:
-        """How polygons are written, where that is chosen."""
+        """Options of polygons and objects that the jobs file sets."""
         return self.jobs.polygons.to_dict()
 
     def images(self) -> list[BatchItem]:
-        """Return what is to be done, checked for collisions. Raises `UsageError`."""
+        """Return the images to process, checked for collisions. Raises `UsageError`."""
         products = frozenset(self.folder / name for entry in self.known.values() for name in entry.files)
         return expand(self.jobs, self.path.parent, products)
 
     def below(self, path: str | Path) -> str:
-        """Return a path as it is recorded."""
+        """Return a path in the form that the record has."""
         return Path(path).resolve().relative_to(self.folder).as_posix()
 
     def is_done(self, output: str, key: str) -> bool:
-        """Return whether the record says that these labels were made, and they are still what was written."""
+        """Return whether the record says that these labels were made, and the products are unchanged since."""
         entry = self._asked(output, key)
         # The record alone is no proof: somebody may have removed or edited a product since.
         return entry is not None and all(is_same(self.folder / name, known) for name, known in entry.files.items())
 
     def is_edited(self, output: str, key: str) -> bool:
-        """Return whether these labels were made, are all there and can be read, but somebody has changed them since."""
+        """Return whether these labels were made, are complete and can be read, but somebody has changed them since."""
         entry = self._asked(output, key)
         if entry is None or self.jobs.settings.get("overwrite", False):
             return False
         return all((self.folder / name).exists() and parses(self.folder / name) for name in entry.files)
 
     def _asked(self, output: str, key: str) -> Entry | None:
-        """Return the entry of labels that were made with the products and options that the jobs file asks for."""
+        """Return the entry of labels that were made with the products and options of the jobs file; None if there is
+        none."""
         entry = self.known.get(output)
         wanted = DONE, key, self.jobs.of, self.polygons
         found = (entry.status, entry.key, entry.of, entry.polygons) if entry else None
         return entry if found == wanted else None
 
     def may_replace(self, job: BatchItem) -> bool:
-        """Return whether each of an image's outputs is free, or there as an earlier batch wrote it."""
+        """Return whether each output of an image is free, or is still as an earlier batch wrote it."""
         entry = self.known.get(self.below(job.output))
         files = entry.files if entry else {}
         there = [self.below(path) for path in job.products if path.exists()]

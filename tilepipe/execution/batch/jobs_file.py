@@ -36,18 +36,18 @@ _GLOB = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class BatchItem:
-    """One image of a batch and where its labels go."""
+    """One image of a batch, and the places of its labels."""
 
     image: Path
-    """Absolute path."""
+    """Absolute path of the image."""
     output: Path
-    """Absolute path that the template gives, inside the output folder of the jobs."""
+    """Absolute path of the output that the template gives, inside the output folder of the jobs."""
     products: tuple[Path, ...]
-    """The files or folders that will be written: `output`, and those of other formats beside it."""
+    """Files or folders that will be written: `output`, and the products in other formats beside it."""
 
 
 class Jobs(BaseModel):
-    """A jobs file, checked."""
+    """The content of a jobs file, checked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,15 +56,15 @@ class Jobs(BaseModel):
     model: str
     """A bundled model or a model directory; a path is relative to the jobs file."""
     output: str = "{dir}/{stem}.labels.tif"
-    """Template, relative to the jobs file."""
+    """Template of the output path, relative to the jobs file."""
     of: tuple[str, ...] = ()
-    """Products; what the output's name says where empty."""
+    """Products; if empty, the output's name says the product."""
     settings: JSON = Field(default_factory=dict)
-    """Of `tilepipe.segment`."""
+    """Settings of `tilepipe.segment`."""
 
     @property
     def polygons(self) -> VectorOptions:
-        """How polygons are written."""
+        """Options of polygons and objects."""
         return Request.of({name: self.settings.get(name) for name in VectorOptions.names()}).polygons
 
     @field_validator("images", mode="before")
@@ -81,7 +81,8 @@ class Jobs(BaseModel):
     @classmethod
     def _of_the_right_kind(cls, settings: JSON) -> JSON:
         known = {name: value for name, value in settings.items() if name in Settings.__annotations__}
-        unknown = {name: value for name, value in settings.items() if name not in known}  # said by the batch
+        # The batch itself reports unknown settings.
+        unknown = {name: value for name, value in settings.items() if name not in known}
         return {**unknown, **Request.of(known).given}
 
     @field_validator("output")
@@ -100,7 +101,7 @@ class Jobs(BaseModel):
 
 
 def read_jobs(path: Path) -> Jobs:
-    """Read a jobs file. Raises `UsageError` naming the first thing that is wrong with it."""
+    """Read a jobs file. Raises `UsageError` that names the first error in the file."""
     refuse_special(path, UsageError)
     try:
         fields = read_yaml(path)
@@ -119,21 +120,22 @@ def read_jobs(path: Path) -> Jobs:
 
 
 def output_folder(jobs: Jobs, base: Path) -> Path:
-    """Return the folder that all outputs lie in: what the template starts with before its first field."""
+    """Return the folder that all outputs lie in: the part of the template before its first field."""
     return (base / _split(jobs.output)[0]).resolve()
 
 
 def expand(jobs: Jobs, base: Path, products: frozenset[Path] = frozenset()) -> list[BatchItem]:
     """Return one `BatchItem` per image, sorted by image.
 
-    `base` is the folder that relative paths start from; `products` are files that earlier runs wrote, which globs do
-    not take for images. Raises `UsageError` when there is no image, two images share an output or one is an output.
+    `base` is the folder that relative paths start from; `products` are files that earlier runs wrote; globs do not take
+    them for images. Raises `UsageError` if there is no image, if two images share an output, or if an image is an
+    output.
     """
     found: dict[Path, BatchItem] = {}
     listed: set[Path] = set()
     for pattern in jobs.images:
         start, images = _matches(base, pattern)
-        # Whoever names a file means it, even if it looks like a product of another image; a glob does not.
+        # A user who names a file means it, even if the file looks like a product of another image; a glob does not.
         listed |= set(images) if len(images) == 1 and images[0].name == Path(pattern).name else set()
         for image in images:
             found.setdefault(image, _job(jobs, base, image, start))
@@ -146,7 +148,8 @@ def expand(jobs: Jobs, base: Path, products: frozenset[Path] = frozenset()) -> l
 
 
 def safe_name(name: str) -> str:
-    """Return `name` as one plain file name on every system: NFC, '_' for what some system does not allow."""
+    """Return `name` as a file name that every system allows: in NFC form, with '_' for characters that some system
+    forbids."""
     plain = unicodedata.normalize("NFC", name)
     plain = "".join("_" if c in '/\\:*?"<>|' or unicodedata.category(c) in ("Cc", "Cs") else c for c in plain)
     return f"_{plain}" if plain.strip(" .") == "" or _RESERVED.fullmatch(plain) else plain
@@ -160,15 +163,16 @@ def _parse(template: str) -> list[tuple[str, str | None, str | None, str | None]
 
 
 def _split(template: str) -> tuple[str, str]:
-    """Return (the folders before the first field, the rest)."""
+    """Return (the folders before the first field, the rest) of a template."""
     folder, slash, _ = template[: template.index("{")].rpartition("/")
     return folder + slash, template[len(folder + slash) :]
 
 
 def _matches(base: Path, pattern: str) -> tuple[Path, list[Path]]:
-    """Return (the folder where the pattern's wildcards start, what it matches), absolute; hidden files are left out."""
+    """Return (the folder before the pattern's wildcards, the matching paths); paths are absolute, hidden files left
+    out."""
     literal = (base / pattern).parent.resolve() / Path(pattern).name
-    if literal.exists():  # brackets are common in names: 'scene [1].tif' is that file before it is a pattern
+    if literal.exists():  # brackets are common in names: 'scene [1].tif' is first that file, then a pattern
         return literal.parent, [literal]
     parts = Path(pattern).parts
     wild = [k for k, part in enumerate(parts) if _GLOB.search(part)]
@@ -195,7 +199,7 @@ def _job(jobs: Jobs, base: Path, image: Path, start: Path) -> BatchItem:
 
 def _refuse_collisions(jobs: list[BatchItem]) -> None:
     images = {path for job in jobs for path in (job.image, job.image.resolve())}
-    # A hard link, or another spelling on a file system that ignores case, is the image itself.
+    # A hard link is the image itself, and so is another spelling of its name on a file system that ignores case.
     inodes = {(found.st_dev, found.st_ino) for job in jobs if (found := _stat(job.image))}
     taken: dict[str, BatchItem] = {}
     for job in jobs:

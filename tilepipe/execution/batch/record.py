@@ -1,4 +1,4 @@
-"""The record of a batch: one JSON line per image processed, each with its checksum."""
+"""This module reads and writes the record of a batch: one JSON line with a checksum per image processed."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ DONE, PARTIAL, FAILED, UNCHANGED, EDITED, NEW = "done", "partial", "failed", "un
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one image; one line of the record."""
+    """The result for one image; one line of the record."""
 
     image: str
-    """Absolute path."""
+    """Absolute path of the image."""
     output: str
-    """Path below the output folder."""
+    """Path of the output below the output folder."""
     status: str
-    """'done', 'partial' (some tiles failed), 'failed'; not recorded: 'unchanged' (done before), 'edited' (done, and
-    changed by somebody since: kept), 'new' (dry run)."""
+    """Result: 'done', 'partial' (some tiles failed) or 'failed'. Not recorded are 'unchanged' (done before), 'edited'
+    (done before, then changed by somebody, and kept) and 'new' (dry run)."""
     key: str = ""
-    """Request key: changes with the image's content, the model and the settings."""
+    """Request key; it changes with the image's content, the model and the settings."""
     of: tuple[str, ...] = ()
     """Products asked for."""
     polygons: JSON = field(default_factory=dict)
-    """How polygons are written, where that was chosen."""
+    """Options of polygons and objects, if they were chosen."""
     files: dict[str, FileState] = field(default_factory=dict)
-    """{'files', 'bytes', 'mtime_ns', 'sha256'} of each product by its path below the output folder."""
+    """State {'files', 'bytes', 'mtime_ns', 'sha256'} of each product, by its path below the output folder."""
     numbers: JSON = field(default_factory=dict)
-    """What each class has; see `products.numbers.Numbers`. Empty if the image got no labels."""
+    """Numbers of each class; see `products.numbers.Numbers`. Empty if the image got no labels."""
     error: str = ""
-    """Class of the error, where it failed."""
+    """Class of the error, if the image failed."""
     message: str = ""
-    """What the error says."""
+    """Message of the error."""
     time: str = ""
-    """When it ended, UTC."""
+    """Time when the image ended, in UTC."""
     seconds: float = 0.0
-    """How long it took."""
+    """Time that the image took (seconds)."""
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """Yield the entries of a record, none where there is no file; damaged lines are left out."""
+    """Yield the entries of a record, or none if there is no file; damaged lines are left out."""
     for fields in read_lines(path)[0]:
         yield Entry(**{**fields, "of": tuple(fields["of"])})
 
 
 def append_entry(path: Path, entry: Entry) -> None:
-    """Add a line and make it durable; a torn line before it is left alone. Raises `StorageError`."""
+    """Add a line and make it durable; a torn line before it stays as it is. Raises `StorageError`."""
     append_line(path, asdict(entry))

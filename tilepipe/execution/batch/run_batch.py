@@ -1,9 +1,9 @@
-"""Batch: one model over many images; what is done is not done again, and one bad image never stops the rest.
+"""This module runs a batch: one model over many images.
 
-A batch is started by whoever keeps the time (cron, a systemd timer); it holds a lock while it runs. What was done is
-known by a record beside the outputs, one JSON line per image processed: the run key (a hash of the image's content, the
-weights and the settings), and size and sha256 of each output. An output that the record does not know, or that changed
-since, is never overwritten.
+Finished images are not done again, and one bad image never stops the rest. A batch is started by a person or by a timer
+(cron, a systemd timer); it holds a lock while it runs. A record beside the outputs says what was done. It has one JSON
+line per image processed: the run key (a hash of the image's content, the weights and the settings), and size and sha256
+of each output. An output that the record does not know, or that changed since, is never overwritten.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ if TYPE_CHECKING:
 
 
 TILES_SAID = 3
-"""Failed tiles that the record of an image names."""
+"""Largest number of failed tiles that the record of an image names."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of all images."""
+    """The results for all images."""
 
     folder: Path
-    """All outputs lie in it."""
+    """Folder that all outputs lie in."""
     entries: tuple[Entry, ...]
-    """One per image."""
+    """Entries, one per image."""
 
     @property
     def failed(self) -> list[Entry]:
-        """Images that failed, or of which some tiles did."""
+        """Entries of images that failed, or of which some tiles failed."""
         return [entry for entry in self.entries if entry.status in (PARTIAL, FAILED)]
 
 
@@ -70,8 +70,8 @@ class Report:
 def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent) -> Report:
     """Run a jobs file and return what became of each image; with `dry_run`, only say what would be done.
 
-    Raises `UsageError` for a wrong jobs file, `ModelError` for a refused model and `LockedError` when another batch
-    works on the same output folder. What goes wrong with one image is an entry with status 'failed'.
+    Raises `UsageError` if the jobs file is wrong, `ModelError` if the model is refused, and `LockedError` if another
+    batch works on the same output folder. An error of one image becomes an entry with status 'failed'.
     """
     path = Path(path).resolve()
     jobs = _checked(path)
@@ -121,21 +121,21 @@ def _checked(path: Path) -> Jobs:
 
 
 def _examine(batch: Batch, job: BatchItem, model: Model) -> Entry:
-    """Return what would become of an image: 'unchanged', 'failed', or 'new' for work to do."""
+    """Return the result that an image would have: 'unchanged', 'failed', or 'new' if there is work to do."""
     output = batch.below(job.output)
     try:
         source, settings = _opened(batch, job, model)
         key = _key(source, model, settings)
         done, edited = batch.is_done(output, key), batch.is_edited(output, key)
         if not (done or edited):
-            plan(source, model, **settings)  # so that what would be refused is said
+            plan(source, model, **settings)  # the plan raises what a run would raise
     except Exception as error:
         return _failed(batch, job, error)
     return Entry(str(job.image), output, UNCHANGED if done else EDITED if edited else NEW, key)
 
 
 def _process(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> Entry:
-    """Do one image and record it; of what goes wrong with it only Ctrl-C comes out."""
+    """Process one image and record it. Errors of the image become its entry; only Ctrl-C is raised."""
     start = time.monotonic()
     try:
         with identities_held():
@@ -170,20 +170,20 @@ def _segment(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> 
 
 
 def _opened(batch: Batch, job: BatchItem, model: Model) -> tuple[Source, JSON]:
-    """Return an image with the bands that are read, and the other settings."""
+    """Return an image with the bands that are read, and the remaining settings."""
     settings = batch.settings
     _, source = opened(job.image, model, Request.of(settings))
     return source, {name: value for name, value in settings.items() if name != "bands"}
 
 
 def _key(source: Source, model: Model, given: JSON) -> str:
-    """Return the request key: a hash of the image's content, the model and the settings; it takes no plan."""
+    """Return the request key: a hash of the image's content, the model and the settings. No plan is needed."""
     request = Request.of(given)
     return Keys.of(source, model, request).request(request)
 
 
 def _failed(batch: Batch, job: BatchItem, error: Exception) -> Entry:
-    """Return the entry of an image that failed; it keeps the files of an earlier success, which stay where they are."""
+    """Return the entry of an image that failed. The entry keeps the files of an earlier success."""
     output = batch.below(job.output)
     files = batch.known[output].files if output in batch.known else {}
     error = ordinary(error) or error

@@ -1,4 +1,4 @@
-"""The numbers of all images of a batch in one CSV file: what each class has in each image."""
+"""This module writes the numbers of all images of a batch into one CSV file, one row per image and class."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tilepipe.products.numbers import Numbers
 from tilepipe.storage import write_durably
 
 HEAD = ("image", "output", "status", "message")
-"""First columns."""
+"""Names of the first columns."""
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise `UsageError` if the file was not written by a batch: it would be lost."""
+    """Raise `UsageError` if the file was not written by a batch, because its content would be lost."""
     if path.exists() and not path.read_bytes().startswith(",".join(HEAD).encode()):
         raise UsageError(f"{path} is not the table of a batch, which would be written there; move it away first")
 
 
 def write_table(path: Path, entries: Sequence[Entry]) -> None:
-    """Write the table, all of it or nothing: a row for each image and class, and one for an image without labels.
+    """Write the table, whole or not at all: a row for each image and class, and one row for an image without labels.
 
-    Nothing is written if it says the same already.
+    Nothing is written if the file has this content already.
     """
     rows = [row for entry in entries for row in _rows(entry)]
     columns = dict.fromkeys((*HEAD, *(name for row in rows for name in row)))
@@ -35,6 +35,7 @@ def write_table(path: Path, entries: Sequence[Entry]) -> None:
 
 
 def _rows(entry: Entry) -> list[dict[str, object]]:
-    done = replace(entry, status=DONE) if entry.status == UNCHANGED else entry  # whenever that was
+    # An unchanged image counts as done, whenever it was done.
+    done = replace(entry, status=DONE) if entry.status == UNCHANGED else entry
     head: dict[str, object] = {name: getattr(done, name) for name in HEAD}
     return [{**head, **row} for row in Numbers.from_dict(entry.numbers).table()] if entry.numbers else [head]

@@ -1,4 +1,4 @@
-"""Code: what a process would compute with. Processes that work on one run must be the same in this."""
+"""This module names the code that a process computes with. All processes of one run must have the same code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ("torch", "numpy", "zarr", "rasterio")
 
 @cache
 def code_here() -> str:
-    """Return in words which code this process computes with: a hash of tilepipe's sources, and versions."""
+    """Return a text that identifies the code of this process: a hash of tilepipe's sources, and versions."""
     folder, digest = Path(__file__).parents[2], hashlib.sha256()
     # The version alone does not tell two checkouts apart: workers with edited code gave 41 % wrong pixels in a run
     # that ended well.

@@ -1,7 +1,7 @@
-"""Blocks as Dask tasks, a bounded number in flight: in this process, in worker processes, or on a running scheduler.
+"""This module runs blocks as Dask tasks: in this process, in worker processes, or on a running scheduler.
 
-A task is one block; it writes to the store and returns its ledger line, so nothing is ever held in worker memory. The
-job goes to each worker process once; in this process it is not copied at all.
+A bounded number of tasks is in flight. A task is one block; it writes to the store and returns its ledger line, so
+worker memory never holds results. The job is sent once to each worker process; in this process it is not copied at all.
 """
 
 from __future__ import annotations
@@ -36,22 +36,23 @@ from tilepipe.sources.geotiff_gdal import rows_forgotten
 from tilepipe.tiling.grid import Index
 
 CONNECT = "30s"
-"""How long a scheduler may take to answer at first."""
+"""Longest time that a scheduler may take for its first answer."""
 Task = Future[Record | None]
-"""A block that is computed somewhere; None when the model was interrupted."""
+"""A block that is being computed; its result is None if the model was interrupted."""
 _WORKERS: dict[str, Work] = {}
-"""Live workers of this process by job; tasks find theirs here."""
+"""Workers of this process, by job; tasks find their worker here."""
 
 
 class _JobPlugin(WorkerPlugin):
-    """Brings a job to every worker process, also to those that join later."""
+    """A plugin that brings a job to every worker process, also to a process that joins later."""
 
     def __init__(self, key: str, make: Callable[[], Work], threads: int) -> None:
         self.name = f"tilepipe-{key}"
         self.key, self.make, self.threads = key, make, threads
 
     async def setup(self, worker: Worker) -> None:
-        await asyncio.to_thread(self._set_up)  # libraries and the model take long to load, and the worker must answer
+        # Libraries and the model take long to load, and the worker must answer meanwhile.
+        await asyncio.to_thread(self._set_up)
 
     def _set_up(self) -> None:
         use_threads(self.threads)
@@ -72,17 +73,17 @@ def run(
 ) -> None:
     """Compute the blocks that are missing in the queue, in `order` as far as earlier neighbours allow.
 
-    `make` gives a process its worker, for blocks or for units of another kind. Uses `job.plan.compute.workers`
-    processes (0: threads of this process), or the scheduler at an address. Raises what a block raises; finished blocks
-    stay committed.
+    `make` gives a process its worker, for blocks or for units of another kind. The blocks run on the scheduler at the
+    address `scheduler`, else in `job.plan.compute.workers` processes (0: in threads of this process). An error of a
+    block is raised here; finished blocks stay committed.
     """
     front = Front(queue, order(queue.missing()))
     if not front:
         return
     key = uuid.uuid4().hex
     with _client(job, key, scheduler, partial(make, job)) as client:
-        # Never all blocks at once: a million tasks would fill the scheduler's memory. Two for each thread, so that a
-        # worker has the next block at hand while its last one is committed.
+        # Never are all blocks submitted at once: a million tasks would fill the scheduler's memory. Each thread has
+        # two, so that a worker has the next block ready while its last one is committed.
         in_flight = job.plan.compute.in_flight if scheduler is None else 2 * max(1, len(client.nthreads()))
         here, running = code_here(), dict[Task, Index]()
         given_up = scheduler_watch.GivenUp(client, queue.say)
@@ -97,11 +98,11 @@ def run(
 
 
 def _finished(client: Client, running: list[Task], given_up: scheduler_watch.GivenUp) -> Iterable[Task]:
-    """Return the tasks that have ended, one at least. Raises `DeviceError` when there is nobody left to compute."""
+    """Return the tasks that have ended, at least one. Raises `DeviceError` if no worker is left to compute."""
     watch = scheduler_watch.Watch(client)
     while True:
         try:
-            # Without a timeout this waits for ever if the scheduler has lost its last worker.
+            # Without a timeout this call waits for ever if the scheduler has lost its last worker.
             ended: Iterable[Task] = wait(running, timeout=scheduler_watch.LOOK, return_when="FIRST_COMPLETED").done
             return ended
         except TimeoutError:
@@ -113,7 +114,7 @@ def _finished(client: Client, running: list[Task], given_up: scheduler_watch.Giv
 
 def _run_block(key: str, block: Index, dependencies: tuple[Record, ...], code: str) -> Record | None:
     """Compute a block; return None if the model raised `KeyboardInterrupt`, which would end Dask's own loop."""
-    if code != code_here():  # a worker that has joined since
+    if code != code_here():  # the worker has joined since, with other code
         raise DeviceError(_other_code(f"a worker on {platform.node()}", code_here(), code))
     try:
         return _WORKERS[key].run(Index(*block), dependencies)
@@ -122,7 +123,7 @@ def _run_block(key: str, block: Index, dependencies: tuple[Record, ...], code: s
 
 
 def _refuse_other_code(client: Client) -> None:
-    """Raise `DeviceError` when a worker process would compute with other code than this one."""
+    """Raise `DeviceError` if a worker process would compute with other code than this process."""
     here = code_here()
     for worker, there in client.run(code_here, on_error="return").items():
         if there != here:
@@ -160,15 +161,16 @@ def _drop_worker(key: str) -> None:
 
 @contextmanager
 def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work]) -> Iterator[Client]:
-    """Connect to, or start, what runs the tasks, with the job in place."""
-    ttl = f"{scheduler_watch.WORKER_TTL}s" if job.plan.compute.workers else None  # nobody replaces this process
+    """Connect to the scheduler, or start one, and yield a client with the job in place."""
+    # No other process would replace this process.
+    ttl = f"{scheduler_watch.WORKER_TTL}s" if job.plan.compute.workers else None
     quiet = {
         "distributed.admin.log-format": "",
         "distributed.comm.timeouts.connect": "30s",
         "distributed.scheduler.worker-ttl": ttl,
     }
     try:
-        # Set back in the end: the caller may use Dask for work of their own.
+        # The settings are restored at the end: the caller may use Dask for work of their own.
         with dask.config.set(quiet), _connected(job, scheduler) as client:
             if job.plan.compute.workers or scheduler:
                 _refuse_other_code(client)
@@ -196,8 +198,8 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
         with client:
             yield client
         return
-    # Nothing listens on the network. Dask's own limit on memory would pause or kill workers at a share of the
-    # machine's memory, in the middle of a block that the promise allows.
+    # Nothing listens on the network. Dask's own memory limit would pause or kill workers at a share of the machine's
+    # memory, in the middle of a block that the memory promise allows.
     loopback = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0", "memory_limit": None}
     if job.plan.compute.workers:
         options = {"n_workers": job.plan.compute.workers, "threads_per_worker": 1, "host": "127.0.0.1"}
@@ -219,21 +221,21 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
 
 
 def _started(options: Mapping[str, object]) -> LocalCluster:
-    """Start a cluster, however slow the disk is: where warnings are errors, a remark on that would end the run."""
+    """Start a cluster, however slow the disk is. If warnings are errors, a slow disk's warning would end the run."""
     with warnings.catch_warnings(), deaf_to_ctrl_c():
         warnings.filterwarnings("ignore", "Creating scratch directories")
         return LocalCluster(**options, silence_logs=logging.CRITICAL)
 
 
 def _forget_cluster() -> None:
-    """Let go of a cluster that is closed: distributed keeps methods of each scheduler and worker for ever.
+    """Remove the references that distributed keeps for ever to each scheduler and worker of a closed cluster.
 
-    Python keeps how it would import from their folders, which are gone.
+    Python's import caches for their folders are removed too, since the folders are gone.
     """
     for folder in [name for name in sys.path_importer_cache if not os.path.exists(name)]:
         sys.path_importer_cache.pop(folder, None)
     cache = getattr(distributed.core, "_expects_comm", None)
-    if clear := getattr(cache, "cache_clear", None):  # it is not documented: where it is gone, nothing is to be cleared
+    if clear := getattr(cache, "cache_clear", None):  # it is not documented: if it is gone, nothing is to be cleared
         clear()
 
 

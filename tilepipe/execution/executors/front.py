@@ -1,4 +1,4 @@
-"""Front: which blocks can be worked on next. Every block is looked at a bounded number of times, however many wait."""
+"""This module finds the blocks that can be worked on next; it examines each block a bounded number of times."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from tilepipe.tiling.grid import Index
 
 
 class Front:
-    """Blocks in a given order, each once what it waits for is committed: always the first of those that can be done.
+    """An ordered list of blocks that gives each block once, when it is ready; the first ready block always comes first.
 
-    It goes along the order once. What it finds to be waiting is set aside, and looked at again only when a block that
-    it waits for is committed.
+    The list is gone through once. A block that must wait is set aside, and is examined again only when a block that it
+    waits for is committed.
     """
 
     def __init__(self, queue: Queue, blocks: Sequence[Index]) -> None:
         self._queue = queue
         self._blocks = blocks
         self._next = 0
-        """Place in `blocks` that was not looked at yet."""
+        """Index in `blocks` of the first block that was not examined yet."""
         self._waiting: dict[Index, int] = {}
-        """Places of the blocks before it that were not ready."""
+        """Indices of earlier blocks that were not ready when they were examined."""
         self._released: list[int] = []
-        """Places, as a heap, of those among them that are by now."""
+        """Indices of earlier blocks that have become ready since, as a heap."""
 
     def __bool__(self) -> bool:
         """Return whether blocks are left."""
         return bool(self._released or self._waiting or self._next < len(self._blocks))
 
     def take(self, most: int) -> list[Index]:
-        """Return the first blocks that can be done now, at most so many; they are not given again."""
+        """Return the first blocks that can be done now, at most `most`; they are not given again."""
         return list(islice(self._ready(), most))
 
     def committed(self, block: Index) -> None:
-        """Release what has waited for `block` and need not wait any more; to be called once the queue has it."""
+        """Release the blocks that have waited for `block` and are ready now. Call this after the queue has committed
+        it."""
         for later in self._queue.later(block):
             if later in self._waiting and self._queue.ready(later):
                 heappush(self._released, self._waiting.pop(later))
 
     def _ready(self) -> Iterator[Index]:
-        while self._released:  # all of these come before those that were not looked at yet
+        while self._released:  # all of these come before the blocks that were not examined yet
             yield self._blocks[heappop(self._released)]
         while self._next < len(self._blocks):
             block, place = self._blocks[self._next], self._next

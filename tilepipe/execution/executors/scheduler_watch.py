@@ -1,8 +1,8 @@
-"""Whether a Dask scheduler and its workers are still there while a run waits for them.
+"""This module checks that a Dask scheduler and its workers are still there while a run waits for them.
 
-A worker process can hang without dying: it is stopped, its disk does not answer, its machine is gone. The scheduler
-gives up a worker that sent no sign of life for `WORKER_TTL`, starts another process in its place if it has started this
-one, and gives its blocks to others; Dask's own limit is 5 minutes, and it says so in its log alone.
+A worker process can hang without dying: it is stopped, its disk does not answer, or its machine is gone. The scheduler
+gives up a worker that sent no sign of life for `WORKER_TTL`. It then gives the worker's blocks to others and, if it has
+started the worker, starts another process. Dask's own limit is 5 minutes, and Dask says this in its log alone.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from distributed.comm.core import CommClosedError
 from tilepipe.errors import DeviceError
 
 ENDED = (CommClosedError, concurrent.futures.CancelledError, asyncio.CancelledError)
-"""What Dask raises for tasks whose scheduler went away."""
+"""Errors that Dask raises for tasks whose scheduler went away."""
 LOOK = 2.0
-"""Seconds between two looks while nothing ends."""
+"""Time between two checks while no task ends (seconds)."""
 PATIENCE = 60.0
-"""Seconds that a scheduler may be unreachable, or without a worker, before the run ends."""
+"""Longest time that a scheduler may be unreachable, or without a worker, before the run ends (seconds)."""
 
 WORKER_TTL = 60
-"""Seconds without a sign of life after which a scheduler that tilepipe starts gives up a worker process."""
+"""Time without a sign of life after which a scheduler of tilepipe gives up a worker process (seconds)."""
 START_TTL = 300
-"""The same while workers load libraries and the model, in which time they may not answer for long."""
+"""The same limit while workers load libraries and the model, since they may not answer then (seconds)."""
 _GIVEN_UP = "worker-ttl-timed-out"
-"""What a scheduler calls it in its events."""
+"""Name of a given-up worker in the events of a scheduler."""
 
 
 @contextmanager
 def starting(client: Client) -> Iterator[None]:
-    """Have more patience with workers of a scheduler that tilepipe has started while they set up.
+    """Wait longer for workers of a scheduler that tilepipe has started while they set up.
 
-    Raises `DeviceError` if one of them ends meanwhile.
+    Raises `DeviceError` if a worker ends meanwhile.
     """
     scheduler = getattr(client.cluster, "scheduler", None)
     if scheduler is not None:
-        scheduler.worker_ttl = START_TTL  # how often it looks stays `WORKER_TTL`
+        scheduler.worker_ttl = START_TTL  # the interval between checks stays `WORKER_TTL`
     try:
         yield
     except CommClosedError as error:
@@ -55,7 +55,7 @@ def starting(client: Client) -> Iterator[None]:
 
 
 class GivenUp:
-    """Hears from a scheduler which workers it gives up; `tell` says it, from the thread that calls it."""
+    """A listener that hears which workers a scheduler gives up. `tell` reports them, in the thread that calls it."""
 
     def __init__(self, client: Client, say: Callable[[str], None]) -> None:
         self._say = say
@@ -63,12 +63,12 @@ class GivenUp:
         client.subscribe_topic("scheduler", self._hear)
 
     def tell(self) -> None:
-        """Say what was heard since the last time."""
+        """Report the workers given up since the last call."""
         while self._heard:
             self._say(self._heard.popleft())
 
     def _hear(self, event: tuple[float, object]) -> None:
-        """Take down an event of the scheduler; called in Dask's own thread."""
+        """Keep an event of the scheduler; Dask calls this in its own thread."""
         found = event[1]
         if isinstance(found, dict) and found.get("action") == _GIVEN_UP:
             workers, ttl = found.get("workers", []), found.get("ttl", 0)
@@ -77,14 +77,14 @@ class GivenUp:
 
 
 class Watch:
-    """Notices how long the scheduler of a client has been away or without workers."""
+    """A watch that measures how long the scheduler of a client has been away or without workers."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self._well = time.monotonic()
 
     def check(self) -> None:
-        """Raise `DeviceError` when there has been nobody to compute for longer than `PATIENCE`."""
+        """Raise `DeviceError` if no worker could compute for longer than `PATIENCE`."""
         away = self.client.status != "running"
         if not away and self._workers():
             self._well = time.monotonic()

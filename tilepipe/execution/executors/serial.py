@@ -1,4 +1,4 @@
-"""The specification: blocks one after the other. Every other engine must give the same bytes."""
+"""This module is the specification: it runs blocks one by one. Every other executor must give the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What worker processes inherit of this process while they start, and what of it stays as it was here."""
+"""This module controls what worker processes inherit from this process when they start."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from multiprocessing import resource_tracker
 import dask
 
 CHANGED_BY_DASK = "distributed.nanny.pre-spawn-environ"
-"""Setting with the variables that Dask puts into this process so that worker processes inherit them."""
+"""Dask's setting for the variables that Dask puts into this process so that worker processes inherit them."""
 
 
 @contextmanager
 def own_environment() -> Iterator[None]:
-    """Keep what libraries remark in worker processes, which share stderr but no filters, from it; -W still shows it.
+    """Keep warnings of libraries in worker processes off stderr, which they share with this process; -W shows them.
 
-    In the end the variables set here, or by Dask, are as they were.
+    At the end, the variables set here or by Dask are as they were.
     """
     names = {"PYTHONWARNINGS", *dask.config.get(CHANGED_BY_DASK, {})}
     before = {name: os.environ.get(name) for name in names}
-    # A filter set here does not reach a process that is started anew; its environment does.
+    # A filter set here does not reach a process that is started anew; an environment variable does.
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     try:
         yield
@@ -37,11 +37,12 @@ def own_environment() -> Iterator[None]:
 
 @contextmanager
 def deaf_to_ctrl_c() -> Iterator[None]:
-    """Start threads and processes to which Ctrl-C does not come: a terminal sends it to all processes of a command.
+    """Start threads and processes that do not get Ctrl-C: a terminal sends it to all processes of a command.
 
     This process ends them in good order. A Ctrl-C that arrives meanwhile is not lost.
     """
-    resource_tracker.ensure_running()  # started later it would undo the mask of the thread that starts a process
+    # If it started later, it would undo the signal mask of the thread that starts a process.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -51,7 +52,8 @@ def deaf_to_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def main_hidden() -> Iterator[None]:
-    """Keep worker processes from running the user's script again, which multiprocessing does unless it is guarded."""
+    """Keep worker processes from running the user's script again, which multiprocessing does if the script has no
+    guard."""
     main = sys.modules["__main__"]
     hidden: dict[str, object] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
     main.__spec__ = None

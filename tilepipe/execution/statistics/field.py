@@ -1,4 +1,4 @@
-"""The field of statistics: what the patches of a grid that is fixed to the image say, taken from the image."""
+"""This module takes the field of statistics: the statistics of patches of the image, on a grid fixed to the image."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from tilepipe.tiling.grid import Index
 FIELD = "field"
 """Name of the array of statistics."""
 CHUNK = 1 << 18
-"""Most values in a chunk of a field, which is a unit of work."""
+"""Largest number of values in a chunk of a field; a chunk is a unit of work."""
 LEAST = 2.0**-20
-"""Weight of a patch without image data, with statistics 1: nothing where another patch has a say, and no NaN."""
+"""Weight of a patch without image data, whose statistics are 1. It adds nothing if another patch has weight, and it
+avoids NaN."""
 
 
 def field_columns(plan: Plan) -> int:
-    """Return how many patches of a row a unit of a field holds."""
+    """Return how many patches of one row a unit of a field holds."""
     assert plan.statistics is not None
     return min(plan.patches.x.count, max(1, CHUNK // (sum(plan.statistics.values) + 1)))
 
 
 def field_boxes(plan: Plan) -> dict[Index, Box]:
-    """Return the patches of each unit of a field, a chunk of its array, as far as the region needs them."""
+    """Return the patches of each unit of a field that the region needs; a unit is a chunk of the field's array."""
     nodes, columns, found = plan.nodes, field_columns(plan), {}
     for row in range(nodes.y0, nodes.y1):
         for chunk in range(nodes.x0 // columns, -(-nodes.x1 // columns)):
@@ -45,10 +46,10 @@ def field_boxes(plan: Plan) -> dict[Index, Box]:
 
 
 class Patches:
-    """Takes statistics of patches of the image, live."""
+    """A reader that takes statistics of patches directly from the image."""
 
     def __init__(self, plan: Plan, model: Model, image: FilledImage, *, stop: bool = False) -> None:
-        """Move the model to its device; with `stop` the first patch that fails raises."""
+        """Move the model to its device; if `stop` is True, the first patch that fails raises an error."""
         how = plan.compute
         self.grid, self.stop = plan.patches, stop
         self.image, self.batch, self.dtype = image, how.batch, how.dtype
@@ -57,12 +58,12 @@ class Patches:
         self.predictor = Predictor(model, self.grid.tile_shape, how)
 
     def take(self, patches: Sequence[Index]) -> tuple[NDArray[np.floating], list[str]]:
-        """Return the statistics and the weight of each patch, (n, values + 1), and which failed and why.
+        """Return the statistics and the weight of each patch, (n, values + 1), and which patches failed and why.
 
-        The weight is the share of pixels that hold image data; patches without any, that cannot be read, or that the
-        model fails on, count for nothing.
+        The weight is the share of pixels that hold image data. A patch has no weight if it holds no image data, if it
+        cannot be read, or if the model fails on it.
         """
-        # Ones and not zeros: a variance of zero would be divided by.
+        # The values are ones and not zeros, since a variance of zero would be divided by.
         found = np.ones((len(patches), self.values + 1), self.dtype)
         found[:, -1] = LEAST
         failed: list[str] = []
@@ -81,7 +82,7 @@ class Patches:
         """Return the statistics of each patch, (n, values)."""
         recorder = Recorder()
         self.predictor.observe(tiles, recorder)
-        found = recorder.values()[: len(tiles)]  # the batch may be filled up
+        found = recorder.values()[: len(tiles)]  # the predictor may have filled up the batch
         if not np.isfinite(found).all():
             raise ModelError(f"{self.predictor.model.name} gives NaN or infinite statistics")
         return found

@@ -1,7 +1,8 @@
-"""Passes that take statistics before the tiles of a run: in units like blocks, resumable, the same for every engine.
+"""This module takes statistics before the tiles of a run, in passes made of units; units are resumable, like blocks.
 
 A field is one pass over its patches. The statistics of the whole image take one pass over all tiles per operation, in
-order of call, each with the operations before it held fixed; a pass ends at its operation.
+the order in which the operations are called. In each pass the statistics of the earlier operations are fixed, and the
+pass ends at its own operation. Every executor gives the same result.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ from tilepipe.tiling.grid import Index
 
 
 class Engine(Protocol):
-    """Runs what is missing in a queue."""
+    """A function that runs the missing units of a queue."""
 
     def __call__(self, job: Job, queue: Queue, *, make: Callable[[Job], Work]) -> None:
-        """`make` gives the worker of a process."""
+        """Run the missing units; `make` returns the worker of a process."""
 
 
 class Units:
-    """A queue over the chunks of an array of statistics; none waits for another."""
+    """A queue over the chunks of an array of statistics; no unit waits for another."""
 
     def __init__(
         self, array: DurableArray, ledger: Ledger, boxes: dict[Index, Box], listener: Listener, message: str
     ) -> None:
-        """Compare what is there with its ledger; `boxes` are what each unit writes, damaged ones are done again."""
+        """Compare the stored units with the ledger; `boxes` says where each unit writes. Damaged ones are redone."""
         self.array, self.ledger = array, ledger
         self.boxes, self.listener, self.message = boxes, listener, message
         lost = [unit for unit in self.ledger.done if unit not in boxes or not self._as_written(unit)]
@@ -53,7 +54,7 @@ class Units:
             listener(Event("statistics", message="statistics kept on disk were damaged; they are taken again"))
 
     def read(self, unit: Index) -> Array:
-        """Return what a unit has written. Raises `StorageError` when it is something else by now."""
+        """Return what a unit has written. Raises `StorageError` if the values have changed since."""
         return self.array.checked(self.ledger.done[unit].sha256, self.boxes[unit])
 
     def _as_written(self, unit: Index) -> bool:
@@ -68,19 +69,19 @@ class Units:
         return [unit for unit in self.boxes if unit not in self.ledger.done]
 
     def ready(self, block: Index) -> bool:
-        """Return True."""
+        """Return True, since no unit waits for another."""
         return True
 
     def later(self, block: Index) -> list[Index]:
-        """Return nothing."""
+        """Return no units."""
         return []
 
     def dependencies(self, block: Index) -> tuple[Record, ...]:
-        """Return nothing."""
+        """Return no records."""
         return ()
 
     def commit(self, record: Record) -> None:
-        """Append to the ledger."""
+        """Append the record to the ledger."""
         self.ledger.append(record)
         done, total = len(self.ledger.done), len(self.boxes)
         self.listener(Event("statistics", done, total, self.message, data={"failed": len(record.failed)}))
@@ -91,7 +92,7 @@ class Units:
 
 
 class _Unit:
-    """Works on the units of a pass in one process."""
+    """A worker on the units of a pass in one process."""
 
     def __init__(self, job: Job, name: str) -> None:
         assert job.directory is not None
@@ -106,15 +107,15 @@ class _Unit:
         return Record(block, self.array.write(values, box), box.area, failed, round(time.monotonic() - start, 3))
 
     def take(self, unit: Index) -> tuple[Box, Array, tuple[str, ...]]:
-        """Return where a unit is kept, its values, and what failed."""
+        """Return the box that a unit is stored in, its values, and what failed."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing, since nothing is open."""
 
 
 class FieldUnit(_Unit):
-    """Patches of a field: a part of one row of them."""
+    """A worker that takes the statistics of patches of a field; a unit is a part of one row of patches."""
 
     def __init__(self, job: Job) -> None:
         """Open the array and move the model to its device."""
@@ -123,14 +124,14 @@ class FieldUnit(_Unit):
         self.patches = Patches(self.plan, job.model, self.image, stop=job.on_tile_error == FAIL)
 
     def take(self, unit: Index) -> tuple[Box, Array, tuple[str, ...]]:
-        """See `Patches.take`."""
+        """Take the statistics of a unit; see `Patches.take`."""
         box = self.boxes[unit]
         values, failed = self.patches.take([Index(box.y0, column) for column in range(box.x0, box.x1)])
         return box, values[None], tuple(failed)
 
 
 class SumsUnit(_Unit):
-    """Sums for operation number `number` over the tiles of a block."""
+    """A worker that takes sums for operation number `number` over the tiles of a block."""
 
     def __init__(self, job: Job, number: int) -> None:
         """Open the array and move the model to its device."""
@@ -141,7 +142,7 @@ class SumsUnit(_Unit):
         self.sums = MomentSums(self.plan, job.model, self.image)
 
     def take(self, unit: Index) -> tuple[Box, Array, tuple[str, ...]]:
-        """See `MomentSums.of_block`."""
+        """Take the sums of a unit; see `MomentSums.of_block`."""
         return _one(unit), self.sums.of_block(unit, self.known)[None, None], ()
 
 
@@ -151,10 +152,10 @@ def sums_name(number: int) -> str:
 
 
 def take_statistics(job: Job, engine: Engine, listener: Listener) -> list[str]:
-    """Take the statistics that the tiles of a job need, as far as its directory does not hold them.
+    """Take the statistics that the tiles of a job need and that its directory does not hold yet.
 
-    Returns what could not be read and why: patches of a field count for nothing there. Raises `InputError` if
-    the statistics of the whole image cannot be had.
+    Returns which patches could not be read and why; they have no weight in a field. Raises `InputError` if the
+    statistics of the whole image cannot be taken.
     """
     plan, directory = job.plan, job.directory
     assert directory is not None
@@ -173,18 +174,18 @@ def take_statistics(job: Job, engine: Engine, listener: Listener) -> list[str]:
 
 
 def _take_sums(job: Job, engine: Engine, listener: Listener, number: int) -> None:
-    """Make one pass over the whole image for operation `number`; add its statistics to those that are known."""
+    """Make one pass over the whole image for operation `number`, and add its statistics to the known ones."""
     directory, statistics, grid = job.directory, job.plan.statistics, job.plan.grid
     assert directory is not None
     assert statistics is not None
-    # Each operation sees what those before it made, so the passes come one after the other and each is kept: an
-    # interrupted run does not repeat them.
+    # Each operation sees the output of the ones before it, so the passes come one after the other. Each pass is kept,
+    # so an interrupted run does not repeat it.
     known, before = whole_so_far(directory), sum(statistics.values[:number])
     if len(known) > before:
         return
     blocks = {block: _one(block) for block in grid.blocks_over(Box.of_shape(*grid.shape))}
     sums = statistics.values[number] + 2
-    # Sums over a whole image have too few digits in float32.
+    # Sums over a whole image would have too few digits in float32.
     layout = Layout((grid.y.blocks, grid.x.blocks, sums), (1, 1, sums), "float64")
     message = f"statistics of layer {number + 1} of {len(statistics.values)}"
     units = Units(*create_statistics(directory, sums_name(number), layout), blocks, listener, message)

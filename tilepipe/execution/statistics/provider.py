@@ -1,7 +1,8 @@
-"""StatisticsProvider: the statistics that the model's global operations take at a tile, from a grid fixed to the image.
+"""This module provides the statistics that the model's global operations use at a tile.
 
-A run takes them once, before its tiles (see `passes`), and keeps them on disk. A region takes those that its tiles need
-when they need them, in the same way and with the same batch shape, so they are the same.
+They come from a grid fixed to the image, or from the whole image. A run takes them once, before its tiles (see
+`passes`), and keeps them on disk. A region takes the statistics that its tiles need when they need them, in the same
+way and with the same batch shape, so they are the same.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from tilepipe.tiling.statistics_grid import nodes_of
 
 
 class StatisticsProvider(Protocol):
-    """Where statistics come from."""
+    """A source of statistics for tiles."""
 
     def nodes(self, box: Box) -> Nodes:
         """Return the statistics around a tile at `box`."""
 
 
 class OnDemand:
-    """Statistics taken when they are needed, each once, in memory."""
+    """A provider that takes statistics when they are needed, each once, and keeps them in memory."""
 
     def __init__(self, patches: Patches) -> None:
-        """Begin with none."""
+        """Start without statistics."""
         self.patches = patches
         self._known: dict[Index, NDArray[np.floating]] = {}
 
@@ -53,21 +54,21 @@ class OnDemand:
 
 
 class Stored:
-    """Statistics that a run has on disk."""
+    """A provider that reads the statistics that a run has on disk."""
 
     def __init__(self, plan: Plan, directory: Path) -> None:
-        """Open them; the pass that takes them comes before the tiles."""
+        """Open the statistics; the pass that takes them comes before the tiles."""
         self.grid, self.array = plan.patches, open_statistics(directory, FIELD)
         self.units, self.columns = field_boxes(plan), field_columns(plan)
         self.done, _ = read_records(directory / f"{FIELD}.jsonl")
 
     def nodes(self, box: Box) -> Nodes:
-        """Return the statistics around a tile at `box`. Raises `StorageError` when they are not those in the ledger."""
+        """Return the statistics around a tile at `box`. Raises `StorageError` if they differ from the ledger."""
         at = nodes_of(self.grid, box)
         return Nodes(box, self.grid, at, np.concatenate([self._row(row, at) for row in range(at.y0, at.y1)]))
 
     def _row(self, row: int, at: Box) -> NDArray[np.floating]:
-        """Return the columns of `at` of one row of patches, (1, at.width, values + 1)."""
+        """Return the columns of `at` from one row of patches, (1, at.width, values + 1)."""
         chunks = [Index(row, k) for k in range(at.x0 // self.columns, -(-at.x1 // self.columns))]
         if missing := [unit for unit in chunks if unit not in self.done]:
             raise StorageError(f"the statistics at {tuple(missing[0])} are not in {self.array.run}; {AGAIN}")
@@ -79,9 +80,9 @@ class Stored:
 def provider_of(
     plan: Plan, model: Model, image: FilledImage, directory: Path | None, *, stop: bool = False
 ) -> StatisticsProvider | None:
-    """Return where statistics come from: the run's own where it has a directory; None for tiles that take their own.
+    """Return the provider of statistics: the run's own if it has a directory; None if tiles use their own statistics.
 
-    With `stop` the first patch raises that fails when it is taken.
+    If `stop` is True, the first patch that fails raises an error.
     """
     if plan.statistics is None:
         return None

@@ -1,4 +1,4 @@
-"""The array of a pass for statistics: what it has found, in Zarr beside the labels, with a ledger of its own.
+"""This module keeps the results of a pass for statistics: a Zarr array beside the labels, with its own ledger.
 
     <key>/<name>.jsonl        one line per committed chunk
     <key>/run.zarr/<name>     (rows, columns, values), a chunk per unit of work
@@ -20,7 +20,7 @@ def open_statistics(directory: Path, name: str) -> DurableArray:
 
 
 def create_statistics(directory: Path, name: str, layout: Layout) -> tuple[DurableArray, Ledger]:
-    """Make an array, or open it where it is; return it and what of it is committed."""
+    """Make an array, or open it if it exists; return it with its ledger."""
     path, ledger = directory / "run.zarr" / name, directory / f"{name}.jsonl"
     if not (path / "zarr.json").exists():
         begin_anew(ledger)

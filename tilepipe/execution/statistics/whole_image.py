@@ -1,4 +1,4 @@
-"""The statistics of the whole image: sums over the cores of all tiles, one pass per operation."""
+"""This module takes the statistics of the whole image: sums over the cores of all tiles, one pass per operation."""
 
 from __future__ import annotations
 
@@ -25,38 +25,39 @@ from tilepipe.text import setting
 from tilepipe.tiling.grid import Index
 
 WHOLE = "whole.json"
-"""Statistics of the whole image, beside the ledger."""
+"""Name of the file with the statistics of the whole image, beside the ledger."""
 NEEDS_ALL = f"the statistics of the whole image take every tile; {setting(statistics='field')} leaves such a place out"
 
 
 class Constant:
-    """Statistics of the whole image, the same for every tile."""
+    """A provider of the statistics of the whole image, which are the same for every tile."""
 
     def __init__(self, plan: Plan, values: NDArray[np.float64]) -> None:
-        """`values` are those of the first operations, or of all."""
+        """Keep `values`, the statistics of the first operations, or of all operations."""
         self.grid = plan.patches
         self.values = np.append(values, 1).astype(plan.compute.dtype)[None, None]
 
     def nodes(self, box: Box) -> Nodes:
-        """Return them."""
+        """Return the whole-image statistics, which are the same for every `box`."""
         return Nodes(box, self.grid, Box.of_shape(1, 1), self.values)
 
 
 class MomentSums:
-    """Adds up what an operation sees over the cores of tiles, the operations before it held fixed."""
+    """A worker that sums what an operation sees over the cores of tiles; the operations before it have fixed
+    statistics."""
 
     def __init__(self, plan: Plan, model: Model, image: FilledImage) -> None:
         """Move the model to its device."""
         self.plan, self.image = plan, image
-        # A tile left out would make other statistics, and so other labels everywhere.
+        # A tile left out would change the statistics, and so the labels everywhere.
         self.trials = Trials(model, plan, stop=True)
         self.predictor = Predictor(model, plan.grid.tile_shape, plan.compute)
 
     def of_block(self, block: Index, known: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sums for the operation after those whose statistics are known; see `Summer`.
 
-        Raises `InputError` if a tile cannot be read, `ModelError` if the model fails on one: the statistics would
-        not be those of the whole image.
+        Raises `InputError` if a tile cannot be read, `ModelError` if the model fails on one: without this tile the
+        statistics would not be of the whole image.
         """
         grid, found, same = self.plan.grid, list[Found](), Constant(self.plan, known)
         cores = {grid.tile_box(tile): grid.kept_box(tile) for tile in grid.tiles_of(block)}
@@ -74,7 +75,7 @@ class MomentSums:
         return total
 
     def _summed(self, tiles: Pixels, summer: FixedStatistics | None) -> NDArray[np.float64]:
-        """Return what the operation sees over the cores of tiles, (n, values + 2)."""
+        """Return the sums of what the operation sees over the cores of tiles, (n, values + 2)."""
         assert isinstance(summer, Summer)
         self.predictor.observe(tiles, summer)
         found: NDArray[np.float64] = np.stack(summer.found)
@@ -93,7 +94,7 @@ def whole_image(plan: Plan, model: Model, image: FilledImage) -> NDArray[np.floa
 
 
 def whole_so_far(directory: Path) -> NDArray[np.float64]:
-    """Return the statistics of the whole image that a run has so far, (values,); none where they were damaged."""
+    """Return the whole-image statistics that a run has so far, (values,); an empty array if they were damaged."""
     try:
         return np.array(read_json(directory / WHOLE)["values"], np.float64)
     except StorageError:
@@ -101,7 +102,7 @@ def whole_so_far(directory: Path) -> NDArray[np.float64]:
 
 
 def read_whole(directory: Path, count: int) -> NDArray[np.float64]:
-    """Return the first `count` statistics of the whole image that a run has taken. Raises `StorageError`."""
+    """Return the first `count` whole-image statistics that a run has taken. Raises `StorageError`."""
     known = whole_so_far(directory)
     if len(known) < count:
         raise StorageError(f"{directory / WHOLE} is missing or damaged; {AGAIN}")

@@ -1,4 +1,4 @@
-"""Pictures: what every mechanism said about one crop at the first early step, beside image and truth."""
+"""This module makes pictures: every mechanism's output on one crop at the first early step, with image and truth."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tilepipe.box import Box
 from tilepipe.training.scenes import Scene
 
 CROP = 96
-"""Side of the crop in pixels of the training grid."""
+"""Side of the crop (pixels of the training grid)."""
 ZOOM, ROW, GAP, COLUMNS = 2, 14, 6, 5
-"""Enlargement, height of a caption, gap, and pictures per row."""
+"""Enlargement of a crop, height of a caption and gap (pixels of the picture), and number of crops per row."""
 
 
 def crop_of(scene: Scene) -> Box:
@@ -28,7 +28,7 @@ def crop_of(scene: Scene) -> Box:
 
 
 def save(values: Pixels, folder: Path, data: str, caption: str) -> None:
-    """Keep a crop, (height, width) from 0 to 1 or (3, height, width) uint8, as a PNG in `folder`/crops."""
+    """Save a crop as a PNG in `folder`/crops: (height, width) from 0 to 1, or (3, height, width) uint8."""
     pixels = values.transpose(1, 2, 0) if values.ndim == 3 else np.rint(values * 255).astype(np.uint8)
     path = _path(folder, data, caption)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def save(values: Pixels, folder: Path, data: str, caption: str) -> None:
 
 
 def write_gallery(folder: Path, data: str, captions: Sequence[str]) -> Path | None:
-    """Write the crops that are there as one picture, `folder`/`data`.png; None if there is none."""
+    """Write the existing crops as one picture, `folder`/`data`.png; return None if there is no crop."""
     found = [(caption, _path(folder, data, caption)) for caption in captions]
     crops = [(caption, Image.open(path).convert("RGB")) for caption, path in found if path.exists()]
     if not crops:

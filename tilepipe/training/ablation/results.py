@@ -1,4 +1,4 @@
-"""results.jsonl: one line per finished run, reference or timing; it only grows."""
+"""This module keeps results.jsonl: one line per finished run, reference or timing; the file only grows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tilepipe.text import JSON, json_of
 
 Line = JSON
 Key = tuple[str, str, int]
-"""(set, mechanism, seed)."""
+"""Key of a run: (set, mechanism, seed)."""
 
 
 class Results:
-    """The lines of a folder's results.jsonl. A last line that was cut off by a crash is dropped."""
+    """The lines of a folder's results.jsonl. If a crash has cut off the last line, the line is dropped."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "results.jsonl"
@@ -37,7 +37,7 @@ class Results:
             raise StorageError(f"{self.path} cannot be read: {error}") from None
 
     def add(self, line: Line) -> None:
-        """Append a line; it is on the disk when this returns. Raises `StorageError`."""
+        """Append a line; the line is on the disk when the function returns. Raises `StorageError`."""
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -48,7 +48,7 @@ class Results:
         self.lines.append(line)
 
     def check(self, wanted: Mapping[Key, str]) -> None:
-        """Raise `UsageError` if a wanted run is there with another fingerprint."""
+        """Raise `UsageError` if a wanted run exists with another fingerprint."""
         for line in self.lines:
             key = _key(line)
             if key is not None and line["config"] != wanted.get(key, line["config"]):
@@ -58,7 +58,7 @@ class Results:
                 )
 
     def run(self, key: Key) -> Line | None:
-        """Return the line of a run, None if it is not finished."""
+        """Return the line of a run; None if the run is not finished."""
         return next((line for line in self.lines if _key(line) == key), None)
 
     def runs(self, data: str, mechanism: str, seeds: Iterable[int]) -> list[Line]:
@@ -67,16 +67,16 @@ class Results:
         return [line for line in found if line is not None]
 
     def reference(self, data: str) -> Line:
-        """Return the figures of a set that need no network; empty where they are missing."""
+        """Return the figures of a set that need no network; an empty line if they are missing."""
         return next((line["reference"] for line in self.lines if line["set"] == data and "reference" in line), {})
 
     def timing(self) -> Line:
-        """Return the last timing; empty where there is none."""
+        """Return the last timing; an empty line if there is none."""
         return next((line for line in reversed(self.lines) if "speeds" in line), {"speeds": {}, "machine": {}})
 
 
 def machine() -> dict[str, str | int]:
-    """Return where and when the figures were made."""
+    """Return the time and the machine of the measurements."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "architecture": platform.machine(),

@@ -1,4 +1,4 @@
-"""What a model in training is worth: agreement, outlines, fragments and checkerboard on scenes kept apart."""
+"""This module scores a model in training: agreement, outlines, fragments and checkerboard on scenes kept apart."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from tilepipe.training.scenes import IGNORE, Scene
 from tilepipe.training.validation import blocks, hull, spread, training_pixels, truth
 
 PATCH, PATCHES = 256, 12
-"""Side and largest number per scene of the patches whose spectrum is taken, pixels of the training grid."""
+"""Side of the patches whose spectrum is taken (pixels of the training grid), and their largest number per scene."""
 SCORED_BLOCK = 1024
-"""Pixels of the training grid predicted at once, per side, without their halo."""
+"""Side of the area that is predicted at once, without its halo (pixels of the training grid)."""
 SIDE, ROUNDS = 512, 9
-"""Side of the tile that is timed, and how often."""
+"""Side of the tile that is timed (pixels), and number of repetitions."""
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a model says about one scene."""
+    """The output of a model on one scene."""
 
     labels: NDArray[np.uint8]
-    """Full-resolution pixels of the scene's region, (height, width)."""
+    """Labels of the scene's region at full resolution, (height, width)."""
     probabilities: Floats
-    """The same ground on the training grid, (classes, rows, columns)."""
+    """Probabilities of the same area on the training grid, (classes, rows, columns)."""
     area: Box
-    """Where `probabilities` lie on the training grid."""
+    """Box of `probabilities` on the training grid."""
 
 
 def answer(model: Model, scene: Scene) -> Answer:
-    """Return labels and probabilities of a scene's region, by tiles with their whole halo as real context."""
+    """Return labels and probabilities of a scene's region; each tile has its whole halo as real context."""
     rows, columns = training_pixels(scene, scene.full)
     area = hull(rows, columns)
     found = np.empty((len(model.card.classes), *area.shape), np.float32)
@@ -76,8 +76,8 @@ def tile_around(box: Box, shape: tuple[int, int], card: ModelCard) -> Box:
 def figures_of_model(model: Model, scenes: Sequence[Scene], width: float) -> JSON:
     """Return the model's figures over all scenes together; foreground is every class but the first.
 
-    Labels are compared at full resolution, outlines `width` pixels wide; checkerboards are those of the probabilities
-    on the training grid, where the network up-samples. Memory follows the scenes' size.
+    Labels are compared at full resolution, with outlines `width` pixels wide. Checkerboards are measured on the
+    probabilities of the training grid, because the network up-samples there. Memory grows with the scenes' size.
     """
     answers = [answer(model, scene) for scene in scenes]
     truths = [truth(scene, scene.full) for scene in scenes]
@@ -100,7 +100,7 @@ def agreement(confusion: Confusion) -> dict[str, float]:
 
 
 def sheet(labels: Sequence[Labels], truths: Sequence[NDArray[np.int64]], classes: int) -> Pair:
-    """Return maps of several scenes as one, below each other with unscored rows between."""
+    """Return the maps of several scenes as one map, below each other, with unscored rows between them."""
     wide = max(map_.shape[1] for map_ in labels)
 
     def pasted(maps: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
@@ -111,13 +111,14 @@ def sheet(labels: Sequence[Labels], truths: Sequence[NDArray[np.int64]], classes
 
 
 def lines(maps: Sequence[tuple[NDArray[np.floating], Box]], strides: Sequence[int]) -> JSON:
-    """Return the checkerboard of (channels, height, width) maps and their places: per stride, and the largest."""
+    """Return the checkerboard of (channels, height, width) maps with their boxes: one value per stride, and the
+    largest."""
     found: dict[int, Spectrum] = {}
     for k, patch in patches([area for _, area in maps], max(strides)):
         values, area = maps[k]
         part = values[(slice(None), *patch.slices_in(area))]
         for s in strides:
-            if s == 2 or patch.height >= 16 * s:  # too small a patch for 2 is refused
+            if s == 2 or patch.height >= 16 * s:  # for stride 2, a patch that is too small raises an error
                 found[s] = found[s] + spectrum_of(part, s) if s in found else spectrum_of(part, s)
     boards = [spectrum.checkerboard() for spectrum in found.values()]
     return {
@@ -128,7 +129,7 @@ def lines(maps: Sequence[tuple[NDArray[np.floating], Box]], strides: Sequence[in
 
 
 def patches(areas: Sequence[Box], stride: int) -> Iterator[tuple[int, Box]]:
-    """Yield (index of the area, patch): one size for all areas, overlapping by half, from multiples of `stride`."""
+    """Yield (index of the area, patch). Patches have one size, overlap by half and start at multiples of `stride`."""
     inner = [Box(-(-a.y0 // stride) * stride, -(-a.x0 // stride) * stride, a.y1, a.x1) for a in areas]
     side = min(PATCH, *(min(area.shape) for area in inner))
     step = max(side // 2 // stride, 1) * stride
@@ -140,7 +141,7 @@ def patches(areas: Sequence[Box], stride: int) -> Iterator[tuple[int, Box]]:
 
 
 def truth_lines(scenes: Sequence[Scene], classes: int, stride: int) -> JSON:
-    """Return the checkerboard of the true labels themselves on the training grid."""
+    """Return the checkerboard of the true labels on the training grid."""
     maps = []
     for scene in scenes:
         label = scene.label(Box.of_shape(*scene.region.shape))
@@ -149,7 +150,7 @@ def truth_lines(scenes: Sequence[Scene], classes: int, stride: int) -> JSON:
 
 
 def unevenness(module: nn.Module) -> tuple[float, float]:
-    """Return the largest overlap and imbalance of the up-sampling layers' weights, 1 and 0 where the lint is silent."""
+    """Return the largest overlap and imbalance of the up-sampling layers' weights; 1 and 0 if none is found."""
     found = lint(module)
     return max((f.overlap for f in found), default=1.0), max((f.imbalance for f in found), default=0.0)
 
@@ -157,9 +158,10 @@ def unevenness(module: nn.Module) -> tuple[float, float]:
 def speeds(
     modules: Mapping[str, nn.Module], bands: int, *, rounds: int = ROUNDS, clock: Callable[[], float] = process_time
 ) -> dict[str, float]:
-    """Return processor seconds per million pixels of each network's forward pass, the least of `rounds`.
+    """Return the processor time of each network's forward pass (seconds per million pixels), the least of `rounds`.
 
-    The networks take turns on one tile of SIDE x SIDE, so that all of them meet the machine in the same moods.
+    The networks take turns on one tile of SIDE x SIDE pixels, so that changes in the machine's speed affect all of them
+    alike.
     """
     tile, best = torch.rand(1, bands, SIDE, SIDE), dict.fromkeys(modules, float("inf"))
     with torch.inference_mode():

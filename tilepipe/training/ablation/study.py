@@ -1,4 +1,4 @@
-"""The comparison, to be read from top to bottom: what is missing is trained, measured and written down."""
+"""This module is the comparison, to be read from top to bottom: missing runs are trained, measured and recorded."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from tilepipe.training.validation import compared, truth
 
 
 def compare(path: str | Path, out: str | Path | None = None, listener: Listener = silent) -> Path:
-    """Do the runs that are missing and return the path of summary.md, in `out` (the file's name without suffix).
+    """Do the missing runs and return the path of summary.md in `out`, by default the file's name without its suffix.
 
-    Raises `UsageError` for a wrong configuration or a folder that holds results of another one.
+    Raises `UsageError` if the configuration is wrong, or if the folder holds results of another configuration.
     """
     config = CompareConfig.load(path)
     config.check()
@@ -60,7 +60,7 @@ def compare(path: str | Path, out: str | Path | None = None, listener: Listener 
 
 
 def trained(config: CompareConfig, run: Run, dataset: Dataset, halos: dict[str, int], folder: Path) -> JSON:
-    """Train and measure one run and return its line; `halos` keeps what was found per network."""
+    """Train and measure one run and return its line; `halos` keeps the halo found for each network."""
     training = config.training(run)
     dataset = dataset.under(training)
     state = start(dataset.scenes, training)
@@ -96,7 +96,7 @@ def trained(config: CompareConfig, run: Run, dataset: Dataset, halos: dict[str, 
 
 
 def context(module: nn.Module, bands: int) -> int:
-    """Return the context that the network needs on every side. Raises `UsageError` if none is enough."""
+    """Return the context that the network needs on every side (pixels). Raises `UsageError` if no context is enough."""
     found = halo(module, bands)
     if not found:
         raise UsageError("a network that mixes the whole tile cannot be compared by tiles; use another normalisation")
@@ -104,14 +104,14 @@ def context(module: nn.Module, bands: int) -> int:
 
 
 def crop(model: Model, scene: Scene) -> NDArray[np.float32]:
-    """Return the foreground's probability, (rows, columns), on the crop that pictures show."""
+    """Return the foreground's probability, (rows, columns), on the crop that the pictures show."""
     found = answer(model, scene)
     foreground: NDArray[np.float32] = 1 - found.probabilities[0][crop_of(scene).slices_in(found.area)]
     return foreground
 
 
 def pictured(dataset: Dataset, folder: Path, name: str) -> None:
-    """Keep the image and the truth of the crop that pictures show."""
+    """Save the image and the truth of the crop that the pictures show."""
     scene = dataset.scored[0]
     box = crop_of(scene)
     label = scene.label(box.shift(-scene.region.y0, -scene.region.x0))
@@ -121,7 +121,7 @@ def pictured(dataset: Dataset, folder: Path, name: str) -> None:
 
 
 def baselines(dataset: Dataset) -> JSON:
-    """Return what needs no network: the commonest class, the best threshold, the spectrum of the truth."""
+    """Return the figures that need no network: the commonest class, the best threshold, the spectrum of the truth."""
     confusion = Confusion.zero(len(dataset.config.classes))
     for scene in dataset.scored:
         labels = truth(scene, scene.full)

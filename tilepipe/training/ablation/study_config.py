@@ -1,4 +1,4 @@
-"""CompareConfig: what is compared, from YAML."""
+"""This module defines CompareConfig, which says what is compared; it is read from YAML."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ class Run:
 
 
 class CompareConfig(Strict):
-    """What is compared, from YAML. Settings of `common` and of a set are those of a training configuration."""
+    """The settings of a comparison, from YAML. `common` and each set take the settings of a training configuration."""
 
     name: str
     common: Settings = Field(default_factory=dict)
     """Training settings that all runs share."""
     sets: Mapping[str, Settings] = Field(min_length=1)
-    """Per data set: classes, images and what else differs from `common`."""
+    """Settings of each data set: classes, images and what else differs from `common`."""
     arch: Settings
-    """Network that the mechanisms change."""
+    """Architecture of the network that the mechanisms change."""
     mechanisms: Mapping[str, Settings] = Field(min_length=1)
-    """Per mechanism: the parameters of `arch` that differ."""
+    """Parameters of `arch` that differ, for each mechanism."""
     seeds: tuple[int, ...] = Field(min_length=1)
     early: tuple[int, ...] = ()
     """Steps, besides the last, at which the averaged weights are measured; multiples of 10."""
     width: float = Field(default=2.0, ge=1, le=64)
-    """Width of Boundary IoU in full-resolution pixels."""
+    """Width of Boundary IoU (full-resolution pixels)."""
 
     def __init__(self, **values: Any) -> None:
-        """Check the values. Raises `UsageError` naming the first that is wrong."""
+        """Check the values. Raises `UsageError` that names the first wrong value."""
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -73,11 +73,11 @@ class CompareConfig(Strict):
 
     @property
     def runs(self) -> list[Run]:
-        """All runs; every set and seed of one mechanism, then the next mechanism."""
+        """All runs, ordered by mechanism; each mechanism has every set and seed."""
         return [Run(s, m, seed) for m, s, seed in product(self.mechanisms, self.sets, self.seeds)]
 
     def settings(self, run: Run) -> JSON:
-        """Return the training settings of a run as they stand in the file."""
+        """Return the training settings of a run as the file has them."""
         arch = {**self.arch, **self.mechanisms[run.mechanism]}
         return {**self.common, **self.sets[run.set], "arch": arch, "seed": run.seed}
 
@@ -90,12 +90,12 @@ class CompareConfig(Strict):
             raise UsageError(f"{run}: {error}") from None
 
     def fingerprint(self, run: Run) -> str:
-        """Return the hash of all that decides a run's figures but the data's folder and the software."""
+        """Return the hash of everything that decides a run's figures, except the data's folder and the software."""
         decisive = {**self.settings(run), "early": self.early, "width": self.width}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
     def check(self) -> None:
-        """Build every network once. Raises `UsageError` or `ModelError`, so that mistakes cost no training."""
+        """Build every network once, so that a mistake costs no training. Raises `UsageError` or `ModelError`."""
         for run in (run for run in self.runs if run.seed == self.seeds[0]):
             training = self.training(run)
             if training.start is not None:
@@ -113,7 +113,7 @@ class CompareConfig(Strict):
 
 
 def _filled(value: object) -> object:
-    """Return `value` with the data's folder put into every text."""
+    """Return `value` with the data's folder filled into every text."""
     if isinstance(value, dict):
         return {key: _filled(item) for key, item in value.items()}
     if isinstance(value, list):

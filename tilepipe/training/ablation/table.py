@@ -1,4 +1,4 @@
-"""The table: mean and spread over seeds of every mechanism, as JSON and as Markdown."""
+"""This module makes the comparison's table, as JSON and Markdown: mean and spread over seeds per mechanism."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ AGREEMENT = {
     "component ratio": "component_ratio",
     "VI split": "split",
 }
-"""Columns of the first table, at the last step, and their names in a checkpoint."""
+"""Columns of the first table, at the last step, each with its name in a checkpoint."""
 START, END = "imbalance, start", "imbalance, end"
 
 
 def write_summary(config: CompareConfig, results: Results) -> Path:
-    """Write summary.json, summary.md and a picture per set and return the path of summary.md."""
+    """Write summary.json, summary.md and a picture per set; return the path of summary.md."""
     found = summary(config, results)
     path = results.folder / "summary.md"
     try:
@@ -40,7 +40,7 @@ def write_summary(config: CompareConfig, results: Results) -> Path:
 
 
 def summary(config: CompareConfig, results: Results) -> JSON:
-    """Return per set and mechanism the mean and the standard deviation over seeds of every column."""
+    """Return the mean and the standard deviation over seeds of every column, per set and mechanism."""
     timing = results.timing()
     sets = {}
     for name in config.sets:
@@ -70,7 +70,7 @@ def columns(line: Line) -> dict[str, float]:
 
 
 def _spread(lines: Sequence[Line]) -> JSON:
-    """Return mean, standard deviation and values of every column, and what is the same for every seed."""
+    """Return mean, standard deviation and values of every column, and the values that are the same for every seed."""
     runs = [columns(line) for line in lines]
     result: JSON = {name: lines[0][name] for name in ("parameters", "overlap", "halo")}
     for column in runs[0]:
@@ -84,7 +84,7 @@ def _figure(values: Sequence[float]) -> JSON:
 
 
 def _pairs(config: CompareConfig, results: Results) -> JSON:
-    """Return per mechanism how its runs differ from the first mechanism's on the same set with the same seed."""
+    """Return for each mechanism the differences of its runs from the first mechanism's, with the same set and seed."""
     first, *others = config.mechanisms
     places = list(product(config.sets, config.seeds))
     base = {place: columns(line) for place in places if (line := results.run((place[0], first, place[1])))}
