@@ -14,8 +14,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-QUICK = FOLDER / "buildings.ipynb"
-RUN = [QUICK, *(pytest.param(path, marks=pytest.mark.long) for path in NOTEBOOKS if path != QUICK)]
 LARGEST = 300_000
 """Bytes of a notebook with its outputs."""
 
@@ -34,7 +32,8 @@ def test_there_is_one_for_each_kind_of_user() -> None:
     assert [path.stem for path in NOTEBOOKS] == ["buildings", "nuclei", "own_model"]
 
 
-@pytest.mark.parametrize("path", RUN, ids=lambda path: path.stem)
+@pytest.mark.long
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_prints_as_much_as_is_stored(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("nbclient")
     shutil.copytree(ROOT / "pipelines" / "sample", tmp_path / "pipelines" / "sample")

@@ -24,8 +24,7 @@ CUTS: dict[str, dict[str, Any]] = {
     "hann": {"tile": 64, "overlap": 32, "window_shape": "hann", "block": 100},
 }
 SHAPE = (230, 300)
-FEW, MANY = 2, 20
-"""Kills of the quick test and of the long one."""
+KILLS = 20
 
 
 def work(directory: Path, cut: str, ready: Any) -> None:
@@ -36,10 +35,9 @@ def work(directory: Path, cut: str, ready: Any) -> None:
     dask.run(job, queue)
 
 
-@pytest.mark.parametrize(
-    ("cut", "least"), [("hann", FEW), *(pytest.param(cut, MANY, marks=pytest.mark.long) for cut in CUTS)]
-)
-def test_killed_at_random_moments(cut: str, least: int, tmp_path: Path) -> None:
+@pytest.mark.long
+@pytest.mark.parametrize("cut", sorted(CUTS))
+def test_killed_at_random_moments(cut: str, tmp_path: Path) -> None:
     job = job_for(noise(*SHAPE), random_unet(), tmp_path / "truth", **CUTS[cut])
     serial.run(job, open_queue(job))
     truth = _digest(tmp_path / "truth", cut)
@@ -51,7 +49,7 @@ def test_killed_at_random_moments(cut: str, least: int, tmp_path: Path) -> None:
     undisturbed = _killed(context, tmp_path / "undisturbed", cut, None).seconds
     rng = random.Random(2026)
     kills, runs = 0, 0
-    while kills < least:
+    while kills < KILLS:
         directory = tmp_path / f"run {runs}"
         runs += 1
         while _killed(context, directory, cut, rng.uniform(0, 0.8) * undisturbed).killed:
