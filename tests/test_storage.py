@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tilepipe.storage import cache_directory, keep, recall
+from tilepipe.errors import StorageError
+from tilepipe.storage import cache_directory, keep, recall, write_new
 
 
 def test_directory_is_what_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,3 +47,13 @@ def test_a_flipped_bit_is_never_read(bit: int, tmp_path: Path) -> None:
     content[bit // 8 % len(content)] ^= 1 << bit % 8
     file.write_bytes(content)
     assert recall("a.json", tmp_path) in (None, '{"halo": 16, "stride": 8}')
+
+
+def test_a_new_file_never_replaces_one(tmp_path: Path) -> None:
+    write_new(tmp_path / "a", "one")
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "a", "two")
+    assert (tmp_path / "a").read_text() == "one"
+    with pytest.raises(StorageError):
+        write_new(tmp_path / "none" / "a", "one")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -15,6 +15,7 @@ from tilepipe.text import (
     clean,
     clean_line,
     csv_cell,
+    duration,
     json_of,
     kind_of,
     missing,
@@ -172,3 +173,8 @@ def test_what_is_no_setting_stays(text: str) -> None:
 @given(st.text())
 def test_any_text_can_be_shown(text: str) -> None:
     assert with_options(text, {}) == text or "`" in text
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0, "0 s"), (89, "89 s"), (600, "10 min"), (11_100, "3 h 05 min")])
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

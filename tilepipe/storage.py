@@ -130,6 +130,27 @@ def write_durably(path: Path, content: str | bytes | Iterable[str]) -> None:
                 file.writelines([content] if isinstance(content, str) else content)
 
 
+def write_new(path: Path, content: str) -> None:
+    """Write a file that does not exist yet, whole or not at all.
+
+    Raises `FileExistsError` if there is a file, also one that somebody else has written meanwhile, and `StorageError`.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with storage_errors(part):
+            part.write_text(content, encoding="utf-8")
+            sync(part, part)
+        try:
+            os.link(part, path)  # unlike a rename, a link never replaces a file
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise cannot_write(path, error) from None
+        sync(path.parent, path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """Yield the path of a new file, which replaces `path` when the block ends; after an error `path` stays as it was.

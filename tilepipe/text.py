@@ -122,6 +122,14 @@ def size_text(size: int) -> str:
     return f"{size} B"
 
 
+def duration(seconds: float) -> str:
+    """Return a time in words: '40 s', '12 min', '3 h 05 min'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 def setting(**values: object) -> str:
     """Return settings as they are typed in Python, for messages: "`bands=[1, 2], mask='none'`".
 

@@ -114,11 +114,11 @@ def test_the_time_comes_from_an_earlier_run_of_the_model(
     model = constant_model(0.25, 0.75, bands=3, halo=0)
     assert "not known yet" in rows(tp.plan(image, model, tile=64))["time"].text
     record = tp.segment(image, model, image.with_name("out.tif"), tile=64).record
-    (kept,) = (tmp_path / "cache").glob("pace-*.json")
-    pace = json.loads(json.loads(kept.read_text())["text"])
-    assert pace["pixels"] == record["tiles"] * 64 * 64
-    assert pace["seconds"] == pytest.approx(record["elapsed_seconds"], abs=0.5)
-    assert "at the pace of a run of" in rows(tp.plan(image, model, tile=64))["time"].text
+    (kept,) = (tmp_path / "cache").glob("throughput-*.json")
+    throughput = json.loads(json.loads(kept.read_text())["text"])
+    assert throughput["pixels"] == record["tiles"] * 64 * 64
+    assert throughput["seconds"] == pytest.approx(record["elapsed_seconds"], abs=0.5)
+    assert "at the speed of a run of" in rows(tp.plan(image, model, tile=64))["time"].text
     # The run's own table, made before it, is in run.json.
     assert [row["name"] for row in record["plan"]["fit_table"]][-1] == "time"
 

@@ -15,7 +15,7 @@ from tilepipe.models.formats.directory import load_model
 from tilepipe.training import loop
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.log import log_files, panels
-from tilepipe.training.progress import Progress, duration
+from tilepipe.training.progress import Progress
 from tilepipe.training.state import State
 
 Configure = Callable[..., TrainConfig]
@@ -97,8 +97,3 @@ def test_progress_says_loss_speed_time_left_and_the_last_validation(validating: 
     assert events[1].message == "validation mean IoU 0.200, best 0.250 at step 15"
     assert events[1].data == {"step": 10, "mean_iou": 0.2, "iou": {"a, b": 0.4, "c": 0.0}}
     assert events[2].message == "loss 0.2500, 2 steps/s, 15 s left, validation mean IoU 0.200, best 0.250 at step 15"
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(0, "0 s"), (89, "89 s"), (600, "10 min"), (11_100, "3 h 05 min")])
-def test_durations_in_words(seconds: float, words: str) -> None:
-    assert duration(seconds) == words

@@ -37,7 +37,7 @@ from tilepipe.execution.statistics.field import FIELD
 from tilepipe.execution.statistics.passes import take_statistics
 from tilepipe.execution.store import Store, drop_arrays
 from tilepipe.execution.trials import MODEL_FAILS
-from tilepipe.inference.profile.pace import Pace
+from tilepipe.inference.profile.throughput import Throughput
 from tilepipe.planning.certificate import Certificate
 from tilepipe.planning.certify import certificate_of, read_certificate, reproducibility_of, write_certificate
 from tilepipe.planning.memory import give_back
@@ -258,12 +258,12 @@ def record_of(job: Job, order: RunOrder, queue: BlockQueue, material: Material) 
     }
 
 
-def pace_of(job: Job, record: RunRecord, seconds: float) -> Pace:
-    """Return the pace of a run that one attempt has finished in `seconds`."""
+def throughput_of(job: Job, record: RunRecord, seconds: float) -> Throughput:
+    """Return the throughput of a run that one attempt has finished in `seconds`."""
     plan = job.plan
     height, width = plan.grid.tile_shape
     statistics = round(plan.statistics_work * plan.predicted_region.area)
-    return Pace(seconds, record["tiles"] * height * width + statistics)
+    return Throughput(seconds, record["tiles"] * height * width + statistics)
 
 
 def _absolute(name: str) -> str:

@@ -22,7 +22,7 @@ from tilepipe.execution.publish import finish_others, put_in_place, write_produc
 from tilepipe.execution.region_labels import region_labels
 from tilepipe.execution.run_record import RECORD, RunRecord, load_record
 from tilepipe.execution.store import Store, drop_arrays
-from tilepipe.inference.profile.pace import keep_pace
+from tilepipe.inference.profile.throughput import keep_throughput
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.planning.certificate import Certificate
@@ -163,7 +163,7 @@ def segment(
                     made |= {"products": products, "failed": failed, "replaces": replaces}
                     write_json(directory / RECORD, made | {"elapsed_seconds": elapsed()})
                     if kept is None:
-                        keep_pace(model, job.plan.compute, run.pace_of(job, made, elapsed()))
+                        keep_throughput(model, job.plan.compute, run.throughput_of(job, made, elapsed()))
             # Publish the products, each by one rename.
             record = put_in_place(directory, load_record(directory) | {"replaces": replaces})
         # From here on labels are read from the product. Polygons alone do not hold labels, so then the arrays stay.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tilepipe.errors import ModelError
+from tilepipe.models.calling_convention import CallingConvention, parts_of
 from tilepipe.models.card import ModelCard, Output
-from tilepipe.models.ways import Ways, parts_of
 
 NAMES = ("out", "logits")
 """Names of the tensor that holds the scores, in torchvision and in transformers."""
@@ -22,7 +22,7 @@ SURE = 100.0
 class Scores(nn.Module):
     """Maps (B, bands, H, W) to logits (B, classes, H, W) by a network that returns something else."""
 
-    ways = Ways()
+    convention = CallingConvention()
     """How the network takes tiles; the default is the usual way."""
 
     def __init__(
@@ -31,7 +31,7 @@ class Scores(nn.Module):
         classes: int,
         output: Output = "logits",
         key: str | int | None = None,
-        ways: Ways = ways,
+        convention: CallingConvention = convention,
     ) -> None:
         """Keep the network and how to read its output; `Form` explains `output` and `key`."""
         super().__init__()
@@ -39,8 +39,8 @@ class Scores(nn.Module):
         self.classes = classes
         self.output = output
         self.key = key
-        if ways != self.ways:  # every attribute becomes part of the network's identity
-            self.ways = ways
+        if convention != self.convention:  # every attribute becomes part of the network's identity
+            self.convention = convention
         self.opaque = isinstance(network, torch.jit.ScriptModule) or bool(getattr(network, "opaque", False))
 
     @property
@@ -55,8 +55,8 @@ class Scores(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes, H, W). Raises `ModelError` for labels that the card does not name."""
-        y = tensor_of(self.ways.called(self.network, x), x, self.classes, self.key)
-        return self.ways.decided(as_logits(y, self.classes, self.output))
+        y = tensor_of(self.convention.call(self.network, x), x, self.classes, self.key)
+        return self.convention.decided(as_logits(y, self.classes, self.output))
 
 
 def bare(module: nn.Module) -> nn.Module:
@@ -66,8 +66,8 @@ def bare(module: nn.Module) -> nn.Module:
 
 def wrapped(module: nn.Module, card: ModelCard) -> nn.Module:
     """Return a network that takes tiles as its card says; the module itself if that is the usual way."""
-    ways = Ways.of(card)
-    return module if ways == Ways() else Scores(module, len(card.classes), ways=ways)
+    convention = CallingConvention.of(card)
+    return module if convention == CallingConvention() else Scores(module, len(card.classes), convention=convention)
 
 
 def tensor_of(

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tilepipe.errors import ModelError
+from tilepipe.models.calling_convention import CallingConvention
 from tilepipe.models.card import ModelCard, Output
 from tilepipe.models.output import Scores, misfit, tensor_of, wrapped
 from tilepipe.models.torch_calls import Call, Calls
-from tilepipe.models.ways import Ways
 
 SIDE = 96
 """Least side in pixels of the tile that a network is tried on; 2^5 x 3, which most strides divide."""
@@ -43,29 +43,34 @@ def readable(module: nn.Module, card: ModelCard, name: str) -> tuple[nn.Module, 
     The module is called once on a made-up tile; it stays as it is if it does not take the tile. Messages call it
     `name`. Raises `ModelError` if its output cannot be read.
     """
-    form, ways = recognise(module, card, name), Ways.of(card)
+    form, convention = recognise(module, card, name), CallingConvention.of(card)
     if form is None and (card.output is not None or card.key is not None):
         form = Form(card.output or "logits", card.key, plain=False)
     if form is None or form.plain:
         return wrapped(module, card), "logits"
-    return Scores(module, len(card.classes), form.output, form.key, ways), form.output
+    return Scores(module, len(card.classes), form.output, form.key, convention), form.output
 
 
 def recognise(
-    forward: Callable[[Tensor], object], card: ModelCard, name: str, *, told: bool = False, ways: Ways | None = None
+    forward: Callable[[Tensor], object],
+    card: ModelCard,
+    name: str,
+    *,
+    told: bool = False,
+    convention: CallingConvention | None = None,
 ) -> Form | None:
     """Return how to read a network's output, by one made-up tile; None if the network takes no such tile.
 
-    `told` means that the file says the network ends in a sigmoid or softmax. `ways` replace the card's ways. The card's
-    `output` and `key` are believed.
+    `told` means that the file says the network ends in a sigmoid or softmax. `convention` replaces that of the card.
+    The card's `output` and `key` are believed.
     Raises `ModelError` for values that cannot be read, and for probabilities that are not from 0 to 1.
     """
-    classes, ways = len(card.classes), ways or Ways.of(card)
+    classes, convention = len(card.classes), convention or CallingConvention.of(card)
     for x in _tiles(card):
         ends = _Ends()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]), ends:
-                returned = ways.called(forward, x)
+                returned = convention.call(forward, x)
         except Exception:  # an unknown module may raise anything; it may need tiles of another size
             continue
         y = tensor_of(returned, x, classes, card.key, name)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.errors import StorageError
-from tilepipe.inference.profile.pace import Pace, kept_pace
+from tilepipe.inference.profile.throughput import Throughput, kept_throughput
 from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.memory import format_bytes, machine_memory
 from tilepipe.planning.plan import Plan
 from tilepipe.storage import free_space
+from tilepipe.text import duration
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
@@ -32,7 +33,7 @@ def with_machine(plan: Plan, model: Model, folder: Path | None) -> Plan:
     `folder` is the folder of the output, and of the work directory beside the output. The folder need not exist; it is
     None if it is not known.
     """
-    added = (*_tiles(plan), _memory(plan), _disk(plan, folder), _time(plan, kept_pace(model, plan.compute)))
+    added = (*_tiles(plan), _memory(plan), _disk(plan, folder), _time(plan, kept_throughput(model, plan.compute)))
     names = {row.name for row in added}
     return replace(plan, fit_table=(*(row for row in plan.fit_table if row.name not in names), *added))
 
@@ -89,16 +90,13 @@ def _disk(plan: Plan, folder: Path | None) -> FitRow:
     )
 
 
-def _time(plan: Plan, pace: Pace | None) -> FitRow:
-    if pace is None:
+def _time(plan: Plan, throughput: Throughput | None) -> FitRow:
+    if throughput is None:
         return FitRow("time", "ok", "not known yet; the first run of this model on this machine tells")
-    seconds = plan.work * plan.predicted_region.area * pace.seconds / pace.pixels
+    seconds = plan.work * plan.predicted_region.area * throughput.seconds / throughput.pixels
     most = "at most about" if plan.holes else "about"
-    return FitRow("time", "ok", f"{most} {_duration(seconds)}, at the pace of a run of {_duration(pace.seconds)}")
-
-
-def _duration(seconds: float) -> str:
-    """Return '12 s', '3 min' or '2.5 h'."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return FitRow(
+        "time",
+        "ok",
+        f"{most} {duration(max(1.0, seconds))}, at the speed of a run of {duration(max(1.0, throughput.seconds))}",
+    )

@@ -1,4 +1,4 @@
-"""Area: a mask of polygons on the grid of an image, read by box."""
+"""This module defines an area: polygons on the grid of an image, which become a mask that is read by box."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from tilepipe.events import Event, Listener
+from tilepipe.text import duration
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.state import State
 from tilepipe.training.validation import best
@@ -44,11 +45,3 @@ class Progress:
             return ""
         step, iou = rows[best(rows)][:2]
         return f", validation mean IoU {rows[-1][1]:.3f}, best {iou:.3f} at step {step:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: '40 s', '12 min', '3 h 05 min'."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tilepipe.models.formats.onnx import SUFFIX as ONNX
 from tilepipe.models.formats.onnx_graph import card_of, read_graph
 from tilepipe.models.formats.tensors import read_tensors
 from tilepipe.models.formats.torchscript import STATE
-from tilepipe.storage import cannot_write
+from tilepipe.storage import write_new
 from tilepipe.text import JSON, json_of, missing
 
 NEEDED = {"bands": "number of bands that the model reads", "classes": "names of the classes, by label value from 0"}
@@ -50,16 +49,10 @@ class FirstCard:
         classes = len(card.classes)
         if self.channels not in (None, classes) and (self.channels, classes) != (1, 2):
             raise ModelError(f"the model gives {self.channels} channels and {classes} classes are named; name as many")
-        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            fresh.write_text(card.to_json(), encoding="utf-8")
-            os.link(fresh, self.path)  # this fails if somebody has written a card meanwhile
+            write_new(self.path, card.to_json())
         except FileExistsError:
             raise _exists(self.path) from None
-        except OSError as error:
-            raise cannot_write(self.path, error) from None
-        finally:
-            fresh.unlink(missing_ok=True)
         return card
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from tilepipe.arrays import Pixels
 from tilepipe.errors import DeviceError, ModelError
+from tilepipe.models.calling_convention import CallingConvention
 from tilepipe.models.card import ModelCard
 from tilepipe.models.formats.onnx_graph import Graph, card_of, read_graph
 from tilepipe.models.formats.opaque import Forward, Packaged, missing_extra, said_by
 from tilepipe.models.model import Model, refuse_one_class
-from tilepipe.models.ways import Ways
 from tilepipe.text import setting
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ class Onnx(Packaged):
         self.last = graph.last
 
     @staticmethod
-    def ways_of(card: ModelCard) -> Ways:
+    def convention_of(card: ModelCard) -> CallingConvention:
         """Return how the file takes tiles, by its card; the graph tells the order of axes."""
-        return Ways.of(card)._replace(last=False)
+        return CallingConvention.of(card)._replace(last=False)
 
     def opened(self, device: torch.device) -> Forward:
         """Start a session on `device`. Raises `DeviceError` if onnxruntime cannot use it."""

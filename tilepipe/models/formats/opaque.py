@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from tilepipe.errors import DeviceError, ModelError, TilepipeError, ordinary
+from tilepipe.models.calling_convention import CallingConvention
 from tilepipe.models.card import ModelCard, Output
 from tilepipe.models.output import as_logits, misfit, tensor_of
 from tilepipe.models.recognise import recognise
-from tilepipe.models.ways import Ways
 from tilepipe.text import JSON
 
 Forward = Callable[[Tensor], object]
@@ -30,7 +30,7 @@ class Packaged(nn.Module):
     opaque = True
     """Whether the layers are not torch's, so that the network is measured as a black box."""
     file: Tensor
-    ways = Ways()
+    convention = CallingConvention()
     """How the network takes tiles; the default is the usual way."""
 
     def __init__(self, data: bytes, path: Path, card: ModelCard) -> None:
@@ -41,8 +41,10 @@ class Packaged(nn.Module):
         self.classes = len(card.classes)
         self.output: Output = card.output or "logits"
         self.key = card.key
-        if (ways := self.ways_of(card)) != self.ways:  # every attribute becomes part of the network's identity
-            self.ways = ways
+        if (
+            convention := self.convention_of(card)
+        ) != self.convention:  # every attribute becomes part of the network's identity
+            self.convention = convention
         self._live: dict[torch.device, Forward] = {}
 
     @property
@@ -51,9 +53,9 @@ class Packaged(nn.Module):
         return bytes(self.file.cpu().numpy().data)
 
     @staticmethod
-    def ways_of(card: ModelCard) -> Ways:
+    def convention_of(card: ModelCard) -> CallingConvention:
         """Return how the file takes tiles, by its card."""
-        return Ways.of(card)
+        return CallingConvention.of(card)
 
     def opened(self, device: torch.device) -> Forward:
         """Return the function that computes on `device`; this is called once per device and process."""
@@ -66,7 +68,9 @@ class Packaged(nn.Module):
         """
         with self._in_one_sentence("cannot be opened"):
             opened = self._on(torch.device("cpu"))
-        form = recognise(opened, card.model_copy(update={"key": self.key}), str(self.path), told=told, ways=self.ways)
+        form = recognise(
+            opened, card.model_copy(update={"key": self.key}), str(self.path), told=told, convention=self.convention
+        )
         self.output = form.output if form else card.output or ("probabilities" if told else "logits")
         return card.model_copy(update={"output": None if self.output == "logits" else self.output})
 
@@ -75,11 +79,11 @@ class Packaged(nn.Module):
         if x.is_meta:
             return self._shapes_only(x)
         with self._in_one_sentence(f"fails on tiles of shape {tuple(x.shape)}"):
-            returned = self.ways.called(self._on(x.device), x)
+            returned = self.convention.call(self._on(x.device), x)
         y = tensor_of(returned, x, self.classes, self.key, str(self.path))
         if problem := misfit(tuple(y.shape), tuple(x.shape), self.classes, self.output):
             raise ModelError(f"{self.path} gives {tuple(y.shape)} for {tuple(x.shape)}: {problem}")
-        return self.ways.decided(as_logits(y, self.classes, self.output))
+        return self.convention.decided(as_logits(y, self.classes, self.output))
 
     def _on(self, device: torch.device) -> Forward:
         if device not in self._live:

@@ -1,4 +1,4 @@
-"""Pace: keeps the time that runs of a model took on this machine, so that the next plan can estimate a time."""
+"""This module keeps how fast runs of a model were on this machine, so that the next plan can estimate a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHRINK = 4
 
 
 @dataclass(frozen=True)
-class Pace:
+class Throughput:
     """A run that was timed."""
 
     seconds: float
@@ -33,24 +33,28 @@ class Pace:
     """Number of pixels that the model saw; a pixel counts each time the model saw it."""
 
 
-def kept_pace(model: Model, compute: Compute) -> Pace | None:
-    """Return the pace of an earlier run of a model with the same settings of the machine; None if there was none."""
+def kept_throughput(model: Model, compute: Compute) -> Throughput | None:
+    """Return the throughput of an earlier run of a model with the same `compute`; None if there was none."""
     with suppress(ValueError, TypeError, AttributeError, KeyError):
         found = json_of(recall(_name(model, compute), cache_directory()) or "")
-        pace = Pace(float(found["seconds"]), int(found["pixels"]))
-        if 0 < pace.seconds < math.inf and pace.pixels > 0:
-            return pace
+        throughput = Throughput(float(found["seconds"]), int(found["pixels"]))
+        if 0 < throughput.seconds < math.inf and throughput.pixels > 0:
+            return throughput
     return None
 
 
-def keep_pace(model: Model, compute: Compute, pace: Pace) -> None:
-    """Keep the pace of a run, unless the pace of a much larger run is known."""
-    known = kept_pace(model, compute)
-    if pace.pixels > 0 and pace.seconds > 0 and (known is None or pace.pixels * SHRINK >= known.pixels):
-        keep(_name(model, compute), json.dumps(asdict(pace)) + "\n", cache_directory())
+def keep_throughput(model: Model, compute: Compute, throughput: Throughput) -> None:
+    """Keep the throughput of a run, unless the throughput of a much larger run is known."""
+    known = kept_throughput(model, compute)
+    if (
+        throughput.pixels > 0
+        and throughput.seconds > 0
+        and (known is None or throughput.pixels * SHRINK >= known.pixels)
+    ):
+        keep(_name(model, compute), json.dumps(asdict(throughput)) + "\n", cache_directory())
 
 
 def _name(model: Model, compute: Compute) -> str:
     how = identify(model, "cpu", "fp32", values=False).key  # the same layers take as long, whatever their values are
     settled = [how, asdict(compute), processor(), os.environ.get("OMP_NUM_THREADS")]
-    return f"pace-{hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()[:32]}.json"
+    return f"throughput-{hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()[:32]}.json"

@@ -1,6 +1,7 @@
-"""Ways: how a network takes tiles and gives maps if not as (B, bands, H, W) of one size, and its class threshold.
+"""This module calls a network as its card says: order of bands, layout of axes, padding and class threshold.
 
-A card states the ways by `channels`, `layout`, `pad` and `threshold`. They apply to scaled tiles, next to the network.
+A card states the convention by the fields `channels`, `layout`, `pad` and `threshold`. The network is called with tiles
+that are scaled already.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from torch.nn.functional import pad
 from tilepipe.models.card import ModelCard
 
 
-class Ways(NamedTuple):
-    """How a network is called; the defaults are the usual way."""
+class CallingConvention(NamedTuple):
+    """How a network is called; the defaults are tiles and maps (B, channels, H, W) of one size."""
 
     reverse: bool = False
     """Whether the network reads the bands in the opposite order."""
@@ -32,10 +33,10 @@ class Ways(NamedTuple):
 
     @classmethod
     def of(cls, card: ModelCard) -> Self:
-        """Return the ways that a card states."""
+        """Return the convention that a card states."""
         return cls(card.channels == "BGR", card.layout == "NHWC", card.pad, card.threshold)
 
-    def called(self, network: Callable[[Tensor], object], x: Tensor) -> object:
+    def call(self, network: Callable[[Tensor], object], x: Tensor) -> object:
         """Return a network's output for tiles (B, bands, H, W), its tensors as (B, classes, H, W) or (B, H, W).
 
         A dict, tuple or object becomes a dict if its tensors must be turned or cut.
