@@ -41,9 +41,8 @@ class Packaged(nn.Module):
         self.classes = len(card.classes)
         self.output: Output = card.output or "logits"
         self.key = card.key
-        if (
-            convention := self.convention_of(card)
-        ) != self.convention:  # every attribute becomes part of the network's identity
+        # Every attribute becomes part of the network's identity, so the usual convention is no attribute.
+        if (convention := self.convention_of(card)) != self.convention:
             self.convention = convention
         self._live: dict[torch.device, Forward] = {}
 
