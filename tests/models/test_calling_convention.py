@@ -217,3 +217,8 @@ def test_what_a_card_cannot_mean_is_refused_with_the_name_of_its_file(fields: JS
 def test_an_output_that_pad_does_not_mend_is_refused() -> None:
     with pytest.raises(ModelError, match="px for tiles of"):
         tp.predict(IMAGE, tp.Model.from_torch(Net(padding=0), ModelCard(**FIELDS, pad=1)), tile=48, overlap=0)
+
+
+def test_a_network_of_bands_last_without_a_word_of_it_is_told_what_to_write() -> None:
+    with pytest.raises(ModelError, match="write layout: NHWC in its card"):
+        tp.predict(IMAGE, tp.Model.from_torch(Net(last=True), ModelCard(**FIELDS)))
