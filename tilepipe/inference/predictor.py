@@ -135,8 +135,8 @@ class Predictor:
                 raise ModelError(f"{self.model.name} fails in fp64 ({said}); use precision fp32") from problem
             raise ModelError(
                 f"{self.model.name} fails on tiles of shape {self.input_shape} ({said}); it must take float32 (batch, "
-                "bands, height, width): write layout: NHWC in its card if the bands come last, wrap it in a module that "
-                "turns another order or type, or give the `tile` that it is made for"
+                "bands, height, width): write layout: NHWC in its card if the bands come last, wrap it in a module "
+                "that turns another order or type, or give the `tile` that it is made for"
             ) from problem
 
     def _check(self, logits: torch.Tensor, count: int) -> None:
