@@ -68,6 +68,7 @@ class Certificate:
     def __post_init__(self) -> None:
         """Check that the settings support the mode: an EXACT certificate with too small a halo cannot exist."""
         assert self.mode in get_args(Mode), self.mode
+        # A tile that covers the image may have any size, and its halo is 0, so the rules of a cut do not apply to it.
         if self.mode == "EXACT" and not self.whole:
             assert self.reach is not None
             assert all(halo >= reach for halo, reach in zip(self.halo, self.reach, strict=True)), (
@@ -130,10 +131,13 @@ class Certificate:
         """Parse the text that `to_json` wrote; an error calls it `name`. Raises `StorageError`."""
         try:
             fields: JSON = json_of(text)
+            # Both are computed from the other fields; a kept sentence could contradict them.
             fields.pop("cost"), fields.pop("sentences")
             for side in ("reach", "halo"):
                 fields[side] = None if fields[side] is None else Sides(**fields[side])
             fields["level"] = Reproducibility(**fields["level"]) if fields.get("level") else None
             return cls(**fields)
+        # The checks of `__post_init__` are assertions, and a file that claims too much must not pass them as a bug of
+        # ours.
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
             raise StorageError(f"{name} does not hold a certificate; run tilepipe verify again to make one") from None

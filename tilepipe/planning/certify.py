@@ -62,6 +62,7 @@ def certificate_of(plan: Plan, model: Model, level: Reproducibility | None = Non
 
 
 def _mode(plan: Plan) -> Mode:
+    # Full context comes first: a tile that covers the image is exact with any window and any reach.
     if plan.full_context:
         return "FIELD" if plan.statistics else "EXACT"
     if plan.reach.tolerance:
@@ -87,6 +88,7 @@ def reproducibility_of(plan: Plan, model: Model, *, measure: bool | None = None)
     that would take more time than a small image. A device that is missing, or too small for the measurement, has no
     level.
     """
+    # A level is kept under all fields of `compute`, and the number of processes does not change what a device rounds.
     cut, compute = plan.tiling, replace(plan.compute, workers=0)
     setting = Setting(plan.grid.tile_shape, cut.stride, cut.halo, compute, plan.dtype, plan.statistics)
     if measure is None:

@@ -54,6 +54,7 @@ def checked(settings: Mapping[str, object]) -> JSON:
     for name, value in given.items():
         if not KINDS[name].fits(value):
             said = repr(value)
+            # A value may be an array of a million numbers; its beginning is enough to find the mistake.
             said = said if len(said) < 80 else said[:80] + "..."
             raise UsageError(f"`{name}` {said} cannot be used; give {KINDS[name].what}")
     return {name: _plain(value) for name, value in given.items()}
@@ -99,9 +100,12 @@ def _size(value: object) -> bool:
 
 def _listed(one: Fits, count: int | None = None) -> Fits:
     def fits(value: object) -> bool:
+        # Sets have no order and mappings hold more than values, so they are no lists; arrays of numpy and torch are no
+        # `Sequence` but have `tolist`.
         several = isinstance(value, Sequence) or hasattr(value, "tolist")
         if not (several and isinstance(value, Collection)) or isinstance(value, str | bytes):
             return False
+        # An array without axes has no length, and an array with two axes would give rows in place of values.
         if getattr(value, "ndim", 1) != 1:
             return False
         return all(map(one, value)) and count in (None, len(value))
@@ -142,6 +146,7 @@ def _pixel_size(value: str | float) -> float:
 
 def plain_size(text: str) -> str:
     """Return a pixel size as it should have been given: '0.25 (um)' for '250nm'; '0.25' if nothing can be read."""
+    # Unicode has two signs for micro, the sign of its own and the Greek letter, and people type both.
     found = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(nm|um|µm|μm|mm|cm|m)(?:/px)?\s*", text.lower())
     if not found:
         return "0.25"
@@ -157,6 +162,7 @@ def _resolution(value: object) -> bool:
 
 def _memory(value: str | int) -> int | None:
     size, plain = parse_bytes(value), str(value).strip()
+    # No run fits into a megabyte, so such a number was meant as MiB.
     if 0 < size < 1 << 20 and plain.isdecimal():
         raise UsageError(f"memory {plain} is {plain} bytes; write {plain}MiB for that many MiB")
     return size or None
@@ -167,6 +173,7 @@ def parse_bytes(text: str | int) -> int:
     if isinstance(text, int):
         return text
     units = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+    # `dask.utils.parse_bytes` is not used, because it takes '-5' and an empty text.
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", text.lower())
     if not match:
         raise UsageError(f"memory {text!r} is not a size; write it like 4GiB or 500MB")
@@ -178,8 +185,11 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("batch", "block"), _count(1)),
     "tile": _count(1, "auto"),
     "overlap": _count(0, "auto"),
+    # The total variation distance of probabilities is at most 1, so a tolerance of 1 would allow everything.
     "tolerance": Kind(lambda value: _number(value) and 0 <= value < 1, "a number from 0 on that is below 1"),
+    # Every pixel must be seen once, so nothing costs less than one pass.
     "max_cost": Kind(lambda value: _number(value) and value >= 1, "a number of at least 1"),
+    # A text is let through here only because `_pixel_size` can answer it with the number that is meant.
     "pixel_size": Kind(_any_of(_size, _word), f"a number above 0 and below {LARGEST:g}", _pixel_size),
     "resolution": Kind(
         _resolution,

@@ -35,6 +35,7 @@ def short_form(rows: Iterable[FitRow]) -> Iterator[str]:
     rows = tuple(rows)
     shown = ("tiles", "memory", "disk", "time")
     fine = ", ".join(row.name for row in rows if row.state == "ok" and row.name not in shown)
+    # The text after the first '; ' is detail, which `tilepipe plan` shows.
     sizes = [f"{row.name} {row.text.partition('; ')[0]}" for row in rows if row.state == "ok" and row.name in shown]
     if said := "; ".join([*([f"{fine} ok"] if fine else []), *sizes]):
         yield f"fit: {said}"

@@ -34,6 +34,7 @@ def with_machine(plan: Plan, model: Model, folder: Path | None) -> Plan:
     None if it is not known.
     """
     added = (*_tiles(plan), _memory(plan), _disk(plan, folder), _time(plan, kept_throughput(model, plan.compute)))
+    # A plan may carry such rows of an earlier moment, and what is free has changed since.
     names = {row.name for row in added}
     return replace(plan, fit_table=(*(row for row in plan.fit_table if row.name not in names), *added))
 
@@ -64,6 +65,7 @@ def _memory(plan: Plan) -> FitRow:
     told = f"{most}; {format_bytes(free)} of {format_bytes(size)} are free"
     if plan.memory.total <= free:
         return FitRow("memory", "ok", f"{most} of {format_bytes(size)}, and enough is free")
+    # Free memory changes from minute to minute, so a lack of it is a warning and no refusal.
     what = "close other programs, or give `memory` or fewer `workers`"
     return FitRow("memory", "warning", f"the run may take {told}, so the system may end it; {what}")
 
@@ -78,8 +80,10 @@ def _disk(plan: Plan, folder: Path | None) -> FitRow:
     if not free:  # If the free space is not known, the run says what the system says.
         return FitRow("disk", "ok", most)
     if need <= free:
+        # `format_bytes` rounds up, which is right for a need but would say more than is free.
         room = f"{free >> 30} GiB" if free >> 30 else format_bytes(free)
         return FitRow("disk", "ok", f"{most}; {room} are free in {folder.absolute()}")
+    # Nobody knows before a run how far its labels can be compressed, so between both figures the user decides.
     what = "name an output on a larger disk, or make room"
     if free < least:
         return FitRow(

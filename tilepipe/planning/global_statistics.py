@@ -34,8 +34,11 @@ def fix_global_statistics(
     `max_cost`; 'field' and 'whole' insist. Raises `UsageError` if the statistics cannot be fixed.
     """
     wanted, crop = request.statistics, request.window_shape in ("auto", "crop")
+    # A field is right only with crop windows that have the whole reach as context, so 'auto' leaves it to those who
+    # chose neither overlap nor window.
     own = request.overlap is not None or not crop
     (card, reach), insists = known, wanted in ("field", "whole")
+    # A model with a known halo has no operation over the whole image, so there is nothing to fix.
     if wanted == "tile" or card.halo is not None or (own and not insists):
         return known, None
     if not crop:
@@ -46,20 +49,24 @@ def fix_global_statistics(
     except TilepipeError as problem:
         if insists:
             raise UsageError(f"statistics {wanted} is not possible for {model.name}: {problem}") from None
+        # If the model could not be measured, the reach in `known` gives this reason already.
         return known if isinstance(problem, ProbeError) else (card, _explained(reach, problem)), None
     if not values:
         return known, None
     frozen = found.frozen_halo
     assert frozen is not None
+    # Tiles have the same overlap on all sides, so the side with the largest reach decides.
     fixed = card.model_copy(update={"stride": found.stride, "halo": max(frozen)})
     tile, size = tile_size(fixed, request), max(shape)
     if not insists and size <= tile_size(card, request):
         return known, None  # one tile covers the image, so nothing is cut
     if not insists and size > tile:
+        # With the statistics fixed the model sees as far as its convolutions, so its tiles need all of this context.
         cost = cost_factor(tile, Sides(*4 * (max(frozen),)))
         if cost > request.max_cost:
             takes = f"take {cost:.1f} times the work of one pass" if math.isfinite(cost) else "leave no tile a core"
             return (card, _explained(reach, f"holding that fixed would {takes}")), None
+    # Patches are tiles of a grid of their own, so their side must be a multiple of the stride too.
     patch = -(-_patch_side(card) // fixed.stride) * fixed.stride
     chosen = Statistics("field", patch, values) if wanted != "whole" else Statistics("whole", 0, values)
     return (fixed, Reach(found.frozen_reach, MEASURED, frozen=named_layers(found))), chosen
@@ -75,6 +82,7 @@ def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
 
     Raises `ProbeError` if the model cannot be measured, `ModelError` if its operations cannot be replaced.
     """
+    # This import opens torch, which a plan with a bundled model does without (tests/promises/test_light_imports.py).
     from tilepipe.models.probe.certificate_file import known_probe
 
     try:
@@ -94,4 +102,5 @@ def _patch_side(card: ModelCard) -> int:
     """Return twice the side (pixels) of the crops that a model was trained on: one crop gives statistics too noisy."""
     record = card.training.get("configuration")
     crop = record.get("crop") if isinstance(record, dict) else None
+    # The record in a card is free: another program may have written anything under this name.
     return 2 * crop if isinstance(crop, int) and crop > 0 else PATCH

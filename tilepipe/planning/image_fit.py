@@ -55,6 +55,7 @@ def check_fit(source: Source, card: ModelCard, request: Request, size: Resolutio
 
 def _bands(source: Source, card: ModelCard) -> tuple[FitRow, ...]:
     """Return which bands are read, and which bands of the model they become."""
+    # A source says this only if its bands were chosen for the model (see `with_picked`).
     picked: Picked = getattr(source, "picked", Picked())
     warning = "warning: "
     rows = [
@@ -113,6 +114,7 @@ def _of_size(source: Source, card: ModelCard, size: Resolution, request: Request
         if not (low <= min(size.x, size.y) and max(size.x, size.y) <= high):
             yield FitRow("pixel size", "note", f"pixels of {size} are unusual; give the right size with `pixel_size`")
         return
+    # Pixels need not be square, so each question looks at the side that is worse for it.
     coarser = max(size.x, size.y) / card.resolution
     finer = card.resolution / min(size.x, size.y)
     pixels = f"{source.name} has {size}, model {card.name} works at {card.resolution:g} {card.unit}/px"
@@ -140,6 +142,7 @@ def _of_brightness(source: Source, card: ModelCard, sample: Sample | None) -> It
     if pixels is None:
         return
     mean, std = np.array(card.mean), np.array(card.std)
+    # The extremes are left out, since a few dead or glaring pixels say nothing about the range of an image.
     low, middle, high = np.percentile(pixels, (1, 50, 99), axis=1)
     expected = f"model {card.name} expects about {_numbers(mean)} (deviation {_numbers(std)})"
     seen = f"{source.name} holds {_numbers(middle)} (median of the bands, in a sample)"
@@ -183,8 +186,10 @@ def _scaled(source: Source, pixels: NDArray[np.float64]) -> str:
 
 def _without_borders(pixels: NDArray[np.float64], dtype: DType) -> NDArray[np.float64] | None:
     """Return the pixels that are neither black nor, in integer images, white; None if too few are left."""
+    # Black borders of rasters and white glass of slides are no image, but they would move the median.
     keep = (pixels != 0).any(0)
     if dtype.kind in "iu":
+        # Floats have no largest value that would stand for white.
         keep &= (pixels != np.iinfo(dtype).max).any(0)
     return pixels[:, keep] if keep.sum() >= SIDE else None
 

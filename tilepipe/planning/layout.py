@@ -49,6 +49,8 @@ class Layout:
         """Box of pixels of the prediction grid that decide the labels of the region."""
         out = self.output_region
         rows, columns = (
+            # The last pixel inside decides the end: `stop` itself is no pixel of the region and may lie beyond the
+            # grid.
             (nearest_pixel(start, size, of), nearest_pixel(stop - 1, size, of) + 1)
             for (start, stop), size, of in zip(
                 ((out.y0, out.y1), (out.x0, out.x1)), self.predicted, self.output, strict=True
@@ -84,4 +86,5 @@ class Layout:
     def tiles_of(self, block: Index) -> list[Index]:
         """Return the tiles of a block that decide pixels of the region."""
         region, grid = self.predicted_region, self.grid
+        # A block at the border of the region may own tiles that decide nothing of it; these are not predicted.
         return [tile for tile in grid.tiles_of(block) if grid.kept_box(tile) & region]

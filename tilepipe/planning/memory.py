@@ -77,6 +77,7 @@ class Memory:
     @property
     def total(self) -> int:
         """Largest memory of the whole process tree (bytes): statistics, prediction and export follow each other."""
+        # Statistics, prediction and export never run at the same time, so the largest of them counts and not their sum.
         kept = self.processes + self.image + self.ledger
         return kept + max(self.model + self.tiles + self.blocks, self.statistics, self.export)
 
@@ -133,6 +134,8 @@ class Load:
             results += batch * pixels * (12 + 2 * number) * classes
         if self.layers:  # The labels, squares and codes of one tile are made from int64 planes.
             results += 32 * pixels
+        # Without worker processes this process computes. With them it only hands out blocks, but its libraries are
+        # loaded too.
         each = max(compute.workers, 1)
         return Memory(
             processes=PROCESS * (compute.workers + 1),
@@ -147,6 +150,8 @@ class Load:
 
     def _reading(self, pixels: int, at_once: int) -> int:
         """Return the bytes needed to read `at_once` pieces of the image at the same time, each of `pixels` pixels."""
+        # A source may be read at full resolution and averaged, so all the pixels under a tile count and not those of
+        # the tile alone.
         (_, height, width), (rows, columns) = self.source.shape, self.predicted
         shrink = max(1.0, height / rows) * max(1.0, width / columns)  # pixels read per pixel of the prediction grid
         bands, itemsize = self.card.bands, self.source.dtype.itemsize
@@ -177,11 +182,13 @@ def needs_of(model: Model, dtype: str, statistics: Statistics | None, shape: tup
     # The facts beside a bundled model hold only the peak of a plain pass in fp32.
     if model.facts is not None and not statistics and dtype == "float32":
         return Needs(model.facts.weights, model.facts.peak)
+    # This import opens torch, which a plan with a bundled model does without (tests/promises/test_light_imports.py).
     from tilepipe.inference.profile.footprint import footprint
 
     live = Needs(*footprint(model, dtype=dtype))
     if statistics is None:
         return live
+    # Statistics of the whole image are taken from the tiles themselves, which are counted already.
     pixels = math.prod(statistics.patches(shape, stride).tile_shape) if statistics.kind == "field" else 0
     held = footprint(model, values=sum(statistics.values), dtype=dtype)
     return Needs(*held, patch=live.tile, patches=pixels, heaps=HEAPS)
@@ -195,8 +202,11 @@ def machine_memory() -> tuple[int, int] | None:
     with suppress(OSError, ValueError, KeyError, IndexError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         said = {name: int(size.split()[0]) << 10 for name, _, size in (line.partition(":") for line in lines)}
+        # MemFree would leave out the cache of files, which Linux gives back as soon as a program needs memory.
         free, size = said["MemAvailable"], said["MemTotal"]
         with suppress(OSError, ValueError):  # the file says "max" if there is no limit
+            # In a container /proc/meminfo still speaks of the whole machine, but the system ends a process at the limit
+            # of its group.
             limit = int((GROUP / "memory.max").read_text(encoding="ascii"))
             used = int((GROUP / "memory.current").read_text(encoding="ascii"))
             free, size = min(free, max(0, limit - used)), min(size, limit)
@@ -208,6 +218,7 @@ def give_back() -> None:
     """Return free memory of the heaps to the system if the C library can. By default glibc keeps what threads have
     freed."""
     with suppress(OSError, AttributeError, TypeError):
+        # None stands for the process itself, in which the C library is loaded whatever its file is called.
         ctypes.CDLL(None).malloc_trim(0)
 
 

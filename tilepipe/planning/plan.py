@@ -61,6 +61,7 @@ class Plan(Layout):
     """Tiles and blocks that polygons or a tissue mask leave to compute; None if neither is given."""
     holes: bool = False
     """Whether pixels without image data may make the work less. Only reading the image shows how much less."""
+    # The rows hold what the machine has free at the moment, so they do not make two plans differ.
     fit_table: tuple[FitRow, ...] = field(default=(), compare=False)
     """The fit table: how image, model and machine fit, one row per question."""
 
@@ -72,12 +73,15 @@ class Plan(Layout):
     @property
     def full_context(self) -> bool:
         """Whether every kept pixel has the model's measured reach around it: labels do not depend on the tiles."""
+        # One tile is the whole image, so it lacks no context, whatever the reach is.
         one_tile = self.grid.y.count == self.grid.x.count == 1
         return one_tile or (self.reach.measured and self._holds_halo)
 
     @property
     def _holds_halo(self) -> bool:
         cut = self.tiling
+        # A window that fades also gives weight to pixels near the edge of a tile, which lack context; only crop windows
+        # drop them.
         return cut.window == "crop" and cut.halo is not None and cut.overlap >= 2 * cut.halo
 
     @property
@@ -98,6 +102,8 @@ class Plan(Layout):
     def nodes(self) -> Box:
         """Rows and columns of the patches whose statistics the region's tiles need."""
         grid, (rows, columns) = self.grid, self.tile_ranges
+        # The tiles of the region are a rectangle of rows and columns, so the two corner tiles span the pixels of all of
+        # them.
         first, last = grid.tile_box(Index(rows[0], columns[0])), grid.tile_box(Index(rows[-1], columns[-1]))
         return nodes_of(self.patches, Box(first.y0, first.x0, last.y1, last.x1))
 
@@ -114,6 +120,8 @@ class Plan(Layout):
             return 0.0
         if self.statistics.kind == "whole":
             grid = self.grid
+            # Statistics of the whole image need all of its tiles, also for a small region, and a pass for each
+            # operation, which sees what the operations before it made.
             tiles = grid.y.count * grid.x.count * grid.y.tile * grid.x.tile
             return len(self.statistics.values) * tiles / self.predicted_region.area
         return self.nodes.area * self.patches.y.tile * self.patches.x.tile / self.predicted_region.area
@@ -122,6 +130,7 @@ class Plan(Layout):
     def baseline_work(self) -> float:
         """Value of `work` for tiles of this size that overlap by half, as blended tiles usually do."""
         cut = self.tiling
+        # Half of a tile is rounded down, since an overlap must be a multiple of the stride.
         half = replace(cut, overlap=cut.tile // 2 // cut.stride * cut.stride, window="gaussian")
         return replace(self, tiling=half).tile_work
 
@@ -176,6 +185,8 @@ class Plan(Layout):
         if self.grid.blended:  # Strips are kept for one row of blocks and for the blocks in work.
             one = y.zone * x.tile + y.tile * x.zone + y.tile * x.tile
             alive = self.predicted_region.width // x.zone + 3 + self.compute.in_flight
+            # A strip holds int64 sums of each class: the blend adds integers of 48 bits (see
+            # docs/decisions/exact-integers.md).
             strips = 8 * (self.classes + ("disagreement" in self.layers)) * one * alive
         size += len(self.layers)
         statistics = self.compute.itemsize * self.nodes.area * sum(self.statistics.values) if self.statistics else 0
@@ -186,10 +197,13 @@ class Plan(Layout):
 
         Workers, memory, names and the reach are left out, because they do not change a label; the halo is included.
         """
+        # Everything counts that is not named here, so a new field changes the key until somebody decides that it does
+        # not.
         settings = self.to_dict()
         for name in ("source", "model", "memory", "reach", "why", "left", "holes", "fit_table"):
             del settings[name]
         del settings["compute"]["workers"]
+        # The order of fields in a class must not change the key, so the names are sorted.
         text = json.dumps({"format": FORMAT, "image": image, "weights": weights, **settings}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -210,6 +224,8 @@ class Plan(Layout):
             values["region"] = Box(*values["region"])
             for name, kind in (("memory", Memory), ("tiling", Tiling), ("compute", Compute)):
                 values[name] = kind(**values[name])
+            # JSON knows no classes and no tuples; only with them does a plan that was read equal the plan that was
+            # written.
             sides = values["reach"].pop("sides")
             values["reach"] = Reach(sides and Sides(**sides), **values["reach"])
             if values["statistics"]:

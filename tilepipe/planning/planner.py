@@ -65,6 +65,7 @@ def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings])
     """
     request = Request.of(settings)
     model, image = opened(source, model, request)
+    # A plan has no output yet, so the disk of the image stands for it, where the output goes if nothing else is said.
     beside = Path(image.name).parent if Path(image.name).exists() else None
     return with_machine(make_plan(image, model, request)[0], model, beside)
 
@@ -87,6 +88,8 @@ def make_plan(
     Raises `InputError`, `ModelError`, `UsageError` or `DeviceError`.
     """
     grids = grids_of(image, model.card, request)
+    # Only the validation of a training brings `known`. It plans many times for images that the training has checked
+    # itself.
     fit = () if known else check_fit(image, model.card, request, grids.resolution)
     known = known or measure_receptive_field(model, listener)
     # This comes before the region, because a tissue mask grows by the model's context.

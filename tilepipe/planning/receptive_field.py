@@ -87,6 +87,7 @@ def _probed(model: Model, listener: Listener) -> Probe | str:
         return known_probe(model, listener)
     except ProbeError as problem:
         why = str(problem)
+    # A model that is refused (it is random or keeps state) must not get its card's word instead.
     except TilepipeError:
         raise
     except Exception as problem:  # a foreign module may raise anything for the unusual input of a probe
@@ -101,11 +102,14 @@ def _probed(model: Model, listener: Listener) -> Probe | str:
 def contradictions(card: ModelCard, found: Probe) -> tuple[str, ...]:
     """Return sentences, one for each statement of a card about seams that the measurement contradicts."""
     problems = []
+    # A multiple of the measured stride keeps the phase of every pooling as well, so it is no contradiction.
     if found.stride is not None and card.stride % found.stride:
         problems.append(
             f"the card says stride {card.stride}, measured is {found.stride}: a tile's place in the image would change "
             "its labels"
         )
+    # If a model sees too far for the probe to reach the end, at least the part that was measured can contradict the
+    # card.
     least = found.evidence.get("at_least") if found.reach is None else max(found.reach)
     if card.halo is not None and least is not None and card.halo < least:
         problems.append(

@@ -27,6 +27,7 @@ PATCHES = 8
 """Number of patches of the image that the context is chosen on; each takes two forward passes."""
 DRAWS = 25
 """Number of places tried for each patch; a patch must hold image data only."""
+# The choice is the same for every region of an image, and `predict` plans anew for each of them.
 _MEASURED: dict[str, EdgeErrors | None] = {}
 
 
@@ -48,6 +49,8 @@ def reduced_halo(
         return tiling, 0.0
     less = _halo(model, image, request, tiling, compute)
     if less is None:
+        # Tiles that see too little differ near their edges; a window that fades hides the jump that crop windows would
+        # show.
         return replace(tiling, overlap=tile // 2 // stride * stride, window="gaussian"), 0.0
     return replace(tiling, overlap=2 * less, window="crop"), request.tolerance
 
@@ -57,6 +60,7 @@ def _halo(model: Model, image: Source, request: Request, tiling: Tiling, compute
     from tilepipe.models.identity import model_identity
 
     stride, compute = tiling.stride, Compute(compute.device, "fp64" if compute.precision == "fp64" else "fp32")
+    # A patch has a side of four margins and two strides (`_side`) and must lie inside the image.
     fits = (min(image.shape[1:]) - 2 * stride) // (4 * stride) * stride
     # With margin m on each side of a tile of t pixels, one pass costs t^2 / (t - 2m)^2: this is the largest m that
     # keeps within max_cost.
@@ -85,6 +89,8 @@ def _measure(model: Model, image: Source, margin: int, stride: int, compute: Com
 
 
 def _side(margin: int, stride: int) -> int:
+    # Cutting a margin off on both sides must leave pixels at every distance up to one stride beyond the largest halo
+    # that is tried; `EdgeErrors.halo` needs that much.
     return 4 * margin + 2 * stride
 
 

@@ -137,6 +137,7 @@ def area_of(source: Source, mask: str, polygons: str | None = None) -> Mask | No
     if polygons is None:
         raise UsageError("the run computed inside polygons; name their file with `mask`")
     area = _area(source, polygons)
+    # The plan holds only a hash of the polygons, and the file may have been edited since the run.
     if _digest(area) != mask:
         raise InputError(f"the polygons of {polygons} are not those of the run; name the same file")
     return area
@@ -188,7 +189,9 @@ def _check_held(source: Source, value: float) -> None:
         held = value.is_integer() and known.min <= value <= known.max
         can = f"holds whole numbers from {known.min} to {known.max} ({source.dtype})"
     else:
+        # numpy warns if a number is too large for the type, and this is just what is asked here.
         with np.errstate(over="ignore"):
+            # NaN and infinity exist in every type of float; any other value must not become infinite in this type.
             held = np.isfinite(source.dtype.type(value)) or not math.isfinite(value)
         can = f"holds {source.dtype}, up to {np.finfo(source.dtype).max:g} either way"
     if not held:
@@ -202,6 +205,7 @@ def image_data(source: Source, mask: str) -> Source:
     """Return the image with its mask of image data, as the file and `Plan.mask` say."""
     if mask.startswith(VALUE):
         return Masked(source, _value(mask))
+    # The mask of the file must be taken off here: sources apply it by themselves.
     return Masked(source, None) if mask == "none" else source
 
 

@@ -49,6 +49,7 @@ def grids_of(source: Source, card: ModelCard, request: Request) -> Grids:
         return Grids(shape, predicted, shape if wanted == "full" else predicted, own)
     if own is None:
         raise UsageError(f"resolution {wanted:g} asks for a pixel size but the image has none; use full or model")
+    # Far edges are rounded once for the whole image; if each tile rounded its own, tiles would not meet.
     output = max(1, round(shape[0] * own.y / wanted)), max(1, round(shape[1] * own.x / wanted))
     return Grids(shape, predicted, output, own)
 
@@ -111,4 +112,5 @@ def _resolution_of(source: Source, card: ModelCard, pixel_size: float | None) ->
 
 def nearest_pixel(index: Indices, size: int, of: int) -> Indices:
     """Return the pixel of a grid of `size` pixels under the centre of pixel `index` of a grid of `of` pixels."""
+    # The centre of pixel i lies at (i + 1/2) * size / of. Both sides are doubled, so that no float decides a pixel.
     return (2 * index + 1) * size // (2 * of)

@@ -87,6 +87,7 @@ def choose_tiling(model: Model, card: ModelCard, request: Request, load: Load) -
 
 def _fits(load: Load, tiling: Tiling, limit: int) -> bool:
     """Return whether a tiling with the smallest blocks takes at most `limit` bytes."""
+    # Smaller blocks change no label, so they are made smaller before tiles are.
     return load.promise(replace(tiling, block=tiling.tile)).total <= limit
 
 
@@ -95,6 +96,8 @@ def _smaller(model: Model, card: ModelCard, request: Request, load: Load, limit:
     most, halo = math.inf if request.tolerance == 0 else request.max_cost, card.halo
     least = usual_tiling(card, request)
     for tile in range(least.tile - card.stride, 0, -card.stride):
+        # With a known halo the cost tells when tiles are too small; without one nothing does, so a fixed size ends the
+        # search.
         if tile < LEAST if halo is None else cost_factor(tile, Sides(halo, halo, halo, halo)) > most:
             break
         try:
@@ -102,6 +105,8 @@ def _smaller(model: Model, card: ModelCard, request: Request, load: Load, limit:
         except UsageError:  # the tile is too small for the overlap that the user gave
             break
         least = smaller
+        # Some models take only tiles of certain sizes (a file with a fixed input, for example); a size is tried before
+        # it is chosen.
         if _fits(load, least, limit) and takes(model, tile, load.compute):
             break
     return least

@@ -141,6 +141,8 @@ def _decided(start: int, stop: int, size: int, of: int) -> tuple[int, int, NDArr
     if size >= of:
         index = np.array([nearest_pixel(k, of, size) for k in range(start, stop)])
         return int(index[0]), int(index[-1]) + 1, index - index[0]
+    # Output pixel k belongs to prediction pixel p if p <= (2k + 1) * size / (2 * of). This is the smallest such k,
+    # rounded up in integers: a float could miss it by one.
     begins = -((size - 2 * of * np.arange(start, stop + 1, dtype=np.int64)) // (2 * size))
     return int(begins[0]), int(begins[-1]), begins[:-1] - begins[0]
 
