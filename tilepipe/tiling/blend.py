@@ -19,6 +19,8 @@ from tilepipe.tiling.grid import Grid, Index
 from tilepipe.tiling.uncertainty import PROBABILITY, VOID, Planes, codes, squares
 from tilepipe.tiling.weights import weights
 
+# All tiles together add at most 2**48 to the sum of a class, so one failure outweighs them. Two thousand failures at
+# one pixel still fit int64.
 FAILED = -(1 << 52)
 """Number that is added to the sums of a tile that could not be read.
 
@@ -123,6 +125,8 @@ class BlendCanvas:
         wy = weights(self.grid.y, tile.row, self.window)[rows, None]
         weight = wy * weights(self.grid.x, tile.column, self.window)[None, columns]
         target = self.at(part)
+        # The product is int64. Taken of all classes at once, it would be a second array as large as the sums of the
+        # tile.
         for k, probability in enumerate(values[:, rows, columns]):
             target[k] += probability * weight
         if len(target) > self.classes:
@@ -148,6 +152,7 @@ class BlendCanvas:
     def layer(self, name: str, box: Box) -> NDArray[np.uint8]:
         """Return the codes of a layer at `box`."""
         sums = self.at(box)
+        # The last plane holds squares only if 'disagreement' is asked for; no other layer looks at it.
         return codes(name, sums[: self.classes], 2 * PROBABILITY, sums[-1])
 
 

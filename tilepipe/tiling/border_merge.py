@@ -28,6 +28,8 @@ class Regions:
         while self._parent[root] != root:
             root = self._parent[root]
         while self._parent[part] != root:
+            # The way is shortened: a region over thousands of blocks would else be a chain that each search walks
+            # again.
             self._parent[part], part = root, self._parent[part]
         return root
 
@@ -39,6 +41,7 @@ class Regions:
         if len(self._parts[large]) < len(self._parts[small]):
             large, small = small, large
         self._parent[small] = large
+        # The shorter list moves, so a part is moved at most log2(n) times, however large its region grows.
         self._parts[large] += self._parts.pop(small)
 
     def join_across(self, near: NDArray[np.int64], far: NDArray[np.int64], same: NDArray[np.bool_]) -> None:
@@ -47,6 +50,7 @@ class Regions:
         `same` is (n,), True where both pixels have the same label.
         """
         touching = same & (near > 0) & (far > 0)
+        # A border of thousands of pixels has few different pairs, and each pair costs a step of the interpreter.
         for one, other in np.unique(np.column_stack((near[touching], far[touching])), axis=0).tolist():
             self.join(one, other)
 
@@ -57,6 +61,7 @@ class Regions:
         """
         alive = {self.find(part) for part in np.unique(front).tolist() if part}
         done = [self._parts.pop(root) for root in [root for root in self._parts if root not in alive]]
+        # What is closed is forgotten: memory follows the regions that are still open, not the map.
         for parts in done:
             for part in parts:
                 del self._parent[part]

@@ -53,6 +53,8 @@ class Axis:
 
     def __post_init__(self) -> None:
         assert min(self.size, self.tile, self.step) > 0, self
+        # A tile that began between two multiples of the stride would be pooled in another phase: a network gives other
+        # answers for the same pixels then.
         assert all(n % self.stride == 0 for n in (self.tile, self.step, self.lead)), self
         assert self.tile <= self.padded, self
         assert self.count == 1 or self.tile >= self.step + 2 * self.lead, self
@@ -73,6 +75,7 @@ class Axis:
         """Number of tiles."""
         if self.padded <= self.tile:
             return 1
+        # The last tile is the first one whose place by the rule, k * step - lead, is at P - T or beyond it.
         return -(-(self.padded - self.tile + self.lead) // self.step) + 1 - self._left_out
 
     @property
@@ -83,6 +86,8 @@ class Axis:
     @property
     def blocks(self) -> int:
         """Number of blocks; with crop windows the last one also takes what its last tile keeps beyond its zone."""
+        # With blended windows, the last zone may hold the origin of no tile: its sums come from earlier blocks, as
+        # strips.
         return self.kept(self.count - 1)[0] // self.zone + 1 if self.crop else -(-self.size // self.zone)
 
     def span(self, block: int) -> tuple[int, int]:
@@ -91,6 +96,7 @@ class Axis:
 
     def origin(self, k: int) -> int:
         """Return the first pixel that tile k sees."""
+        # The last tile is pulled back, and the first ones pushed forward, so that each sees real pixels and no filling.
         return max(0, min((k + self._left_out) * self.step - self.lead, self.padded - self.tile))
 
     def kept(self, k: int) -> tuple[int, int]:
@@ -102,6 +108,8 @@ class Axis:
 
     def tiles_over(self, start: int, stop: int) -> range:
         """Return the tiles whose kept pixels meet [start, stop)."""
+        # The range is computed and not searched for, since an axis may have thousands of tiles. It is a little
+        # too wide; the next line leaves out the rest.
         first = max(0, (start - self.tile) // self.step - self._left_out)
         last = min(self.count, stop // self.step + 2)
         hits = [k for k in range(first, last) if self.kept(k)[0] < stop and start < self.kept(k)[1]]
@@ -112,6 +120,7 @@ class Axis:
     def tiles_of(self, block: int) -> range:
         """Return the tiles that block `block` predicts: the tiles whose anchor lies in its zone."""
         first = max(0, block * self.steps_per_zone - self._left_out)
+        # One more than the steps of a zone: the last tile is pulled back, perhaps from the next zone into this one.
         candidates = range(first, min(first + self.steps_per_zone + 1, self.count))
         hits = [k for k in candidates if self.kept(k)[0] // self.zone == block]
         return range(hits[0], hits[-1] + 1) if hits else range(0)
@@ -190,6 +199,8 @@ class Grid:
     @staticmethod
     def _needed(axis: Axis, start: int, stop: int) -> range:
         first = axis.block_of(axis.tiles_over(start, stop)[0])
+        # No block behind the last pixel is needed: the anchor of a tile never lies behind a pixel that the tile
+        # decides.
         last = min((stop - 1) // axis.zone, axis.blocks - 1)
         return range(min(first, start // axis.zone, last), last + 1)
 
@@ -213,5 +224,6 @@ def make_axis(size: int, tile: int, overlap: int, *, stride: int, crop: bool, zo
     padded = -(-size // stride) * stride
     step, lead = tile - overlap, overlap // 2 if crop else 0
     if padded <= tile:
+        # A larger tile would see nothing more of the image, only filling.
         tile, step, lead = padded, padded, 0
     return Axis(size, tile, step, lead, stride, max(1, -(-max(zone, tile) // step)), crop)

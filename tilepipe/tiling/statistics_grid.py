@@ -63,8 +63,10 @@ def taps(axis: Axis, start: int, count: int, stride: int) -> Taps:
     centres = np.array(_centres(axis), np.int64)
     last = len(centres) - 1
     place = 2 * start + (2 * np.arange(count, dtype=np.int64) + 1) * stride
+    # Before the first centre and behind the last one the nearest pair is taken; the share below stays within 0 and 1.
     below = np.clip(np.searchsorted(centres, place, "right") - 1, 0, max(last - 1, 0))
     above = np.minimum(below + 1, last)
+    # A single patch is both: its distance to itself is no divisor.
     apart = np.maximum(centres[above] - centres[below], 1)
     return Taps(below, above, np.clip((place - centres[below]) / apart, 0.0, 1.0))
 
@@ -78,4 +80,5 @@ def _nodes(axis: Axis, start: int, stop: int) -> tuple[int, int]:
 
 def _centres(axis: Axis) -> list[int]:
     """Return twice the middle of each patch, in pixels."""
+    # Twice the middle is a whole number also if a patch has an odd number of pixels, so places are compared exactly.
     return [2 * axis.origin(k) + axis.tile for k in range(axis.count)]

@@ -104,6 +104,7 @@ def _margin(planes: Planes, bits: int) -> NDArray[np.int64]:
     first = np.zeros(planes.shape[1:], np.int64)
     second = np.zeros_like(first)
     for plane in planes:
+        # The second largest comes first, since it needs the largest value before this plane.
         np.maximum(second, np.minimum(first, plane), out=second)
         np.maximum(first, plane, out=first)
     return _rounded((first - second) * STEPS, bits)
@@ -113,10 +114,12 @@ def _entropy(planes: Planes, bits: int) -> NDArray[np.int64]:
     table, fine = _entropy_table(), PROBABILITY - _TABLE
     total = np.zeros(planes.shape[1:], np.int64)
     for plane in planes:
+        # The sums of failed tiles are far below 0, which is no index of the table.
         probability = np.clip(plane >> (bits - PROBABILITY), 0, 1 << PROBABILITY)
         cell, rest = probability >> fine, probability & ((1 << fine) - 1)
         low = table[cell]
         total += (low << fine) + rest * (table[cell + 1] - low)
+    # With one class the logarithm is 0, and nothing can be divided by it.
     one = max(1, round(math.log2(len(planes)) * (1 << (_LOG + fine))))
     return np.minimum((total * STEPS + one // 2) // one, STEPS)
 
@@ -125,6 +128,8 @@ def _entropy(planes: Planes, bits: int) -> NDArray[np.int64]:
 def _entropy_table() -> NDArray[np.int64]:
     """Return -p log2 p at the multiples of 2**-16, in units of 2**-32, and a 0 behind the value at 1."""
     cells = 1 << _TABLE
+    # Logarithms are rounded once, into the table. numpy's own logarithm of each pixel differs in the last bit between
+    # processors with AVX-512 and others (numpy issue 23523).
     values = [round(-n / cells * math.log2(n / cells) * (1 << _LOG)) for n in range(1, cells + 1)]
     return np.array([0, *values, 0], np.int64)
 
@@ -134,6 +139,7 @@ def _disagreement(planes: Planes, spread: NDArray[np.int64]) -> NDArray[np.float
     blend = np.zeros(planes.shape[1:], np.int64)
     for plane in planes:
         blend += _rounded(plane, 2 * PROBABILITY - half) ** 2
+    # Squares are rounded before they are added, so tiles that agree may come out a little below 0.
     variance = np.maximum(spread - blend, 0) / float(1 << 2 * half)
     return np.asarray(np.minimum(np.floor(np.sqrt(variance) * STEPS + 0.5), STEPS))
 

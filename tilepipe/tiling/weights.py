@@ -43,6 +43,7 @@ def weights(axis: Axis, k: int, shape: str) -> NDArray[np.int64]:
     else:
         near = axis.tiles_over(origin, origin + axis.tile)
         result = _shares(_profiles(axis, origin, near, shape))[k - near.start]
+    # The cache hands one array to all callers.
     result.flags.writeable = False
     return result
 
@@ -52,6 +53,8 @@ def _profiles(axis: Axis, start: int, tiles: range, shape: str) -> NDArray[np.fl
     pixels = np.arange(start, start + axis.tile)
     values = np.zeros((len(tiles), axis.tile))
     for row, k in enumerate(tiles):
+        # Positions are those of the pixels' centres. At -1 and 1 'hann' and 'linear' are 0, and a pixel that one tile
+        # alone covers would have no weight at all.
         position = (2.0 * (pixels - axis.origin(k)) + 1.0) / axis.tile - 1.0
         inside = np.abs(position) < 1.0
         values[row, inside] = PROFILES[shape](position[inside])
@@ -69,5 +72,7 @@ def _shares(values: NDArray[np.float64]) -> NDArray[np.int64]:
     quota = values * UNITY / total
     shares = np.floor(quota).astype(np.int64)
     missing = UNITY - shares.sum(axis=0)
+    # The argsort of an argsort is the rank of each row in its column. A stable sort decides equal remainders by the row
+    # and not by chance.
     rank = np.argsort(np.argsort(shares - quota, axis=0, kind="stable"), axis=0, kind="stable")
     return np.asarray(shares + (rank < missing))
