@@ -57,6 +57,7 @@ def resolve_precision(precision: str, device: str, model: Model | None = None) -
 
 def _count() -> int:
     """Return the number of CUDA devices. A torch that was built for the CPU alone is not imported to say 0."""
+    # Importing torch takes seconds, and a plan needs it for nothing else.
     if "torch" not in sys.modules and not _built_for_gpus():
         return 0
     import torch
@@ -66,6 +67,7 @@ def _count() -> int:
 
 def _built_for_gpus() -> bool:
     """Return whether torch was built for CUDA or ROCm, by its version file; True if the file does not say."""
+    # Neither `find_spec` nor the version file imports torch.
     spec = find_spec("torch")
     try:
         said = runpy.run_path(str(Path(spec.origin).with_name("version.py"))) if spec and spec.origin else {}

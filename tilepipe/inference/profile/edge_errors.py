@@ -23,6 +23,8 @@ from tilepipe.models.model import Model
 from tilepipe.models.precision import arithmetic, dtype_of, on_device
 from tilepipe.text import json_of
 
+# Measured with 25 pairs of network and tolerance: a halo that was chosen at the tolerance itself missed it on another
+# image in 5 of them, by up to 2.8 times. Chosen at a tenth, it held wherever it could be checked.
 SAFETY = 10.0
 """Factor by which the measured error must lie below the tolerance when the halo is chosen."""
 
@@ -83,6 +85,7 @@ def edge_errors(forward: Callable[[Tensor], Tensor], patches: Iterable[Tensor], 
         try:
             distances = _distances(forward, patch, inner)
         except ModelError as error:
+            # The reason is kept, since it is the message if no patch is left.
             problem = str(error)
             continue
         worst = _larger(worst, _by_distance(distances))

@@ -46,6 +46,7 @@ class _LiveBytes(TorchDispatchMode):
     ) -> object:
         result = func(*args, **(kwargs or {}))
         if func.overloadpacket in _CONVOLUTIONS:
+            # Kernels make columns on their own, below what torch shows to a mode, so they are computed from the shapes.
             self.columns = max(self.columns, _unfolded(args[0], args[1], result))
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
@@ -53,6 +54,7 @@ class _LiveBytes(TorchDispatchMode):
         return result
 
     def _track(self, storage: torch.UntypedStorage) -> None:
+        # Views share one storage, and its address tells that it is counted already.
         key, size = storage._cdata, storage.nbytes()
         if key not in self._known:
             self._known.add(key)
@@ -74,10 +76,12 @@ def footprint(model: Model, tile: int = 256, values: int = 0, dtype: str = "floa
     their input.
     """
     number: torch.dtype = getattr(torch, dtype)
+    # oneDNN has no convolution in double precision, so torch falls back to its own, which unfolds the input.
     wide = number == torch.float64
     weights = sum(t.nbytes for t in model.module.state_dict().values()) * (2 if wide else 1)
     size = -(-tile // model.card.stride) * model.card.stride
     try:
+        # `to` changes a module in place, and on the meta device it drops the weights.
         network = copy.deepcopy(model.module).to("meta", number)
         with torch.inference_mode(), _LiveBytes() as meter, _statistics(size, values, dtype):
             network(torch.empty(1, model.card.bands, size, size, device="meta", dtype=number))
@@ -94,6 +98,7 @@ def _unfolded(x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor) -> int:
     Places are the pixels of the output, and of the input where a convolution is transposed.
     """
     places = min(x.shape[2:].numel(), y.shape[2:].numel())
+    # The columns of a 1 x 1 kernel are the input itself.
     return 0 if weight.shape[2:].numel() == 1 else weight[0].numel() * len(x) * places * x.element_size()
 
 

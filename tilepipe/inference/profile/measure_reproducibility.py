@@ -96,6 +96,7 @@ def measure_reproducibility(model: Model, setting: Setting) -> Reproducibility:
     independent = True
     if how.batch > 1:
         turned = measurement.logits(slice(None, None, -1))[::-1]
+        # The first tile is computed once more with zeros beside it, as in the last batch of a block.
         independent = np.array_equal(turned, first) and np.array_equal(measurement.logits(slice(1))[0], first[0])
     gap = measurement.larger(first)
     rounding: tuple[float | None, float | None] = None, None
@@ -147,6 +148,7 @@ class _Measurement:
                 whole, part = first[0], self._one(tile, Box(stride, stride, height, width), batch)
         except Exception:  # a stranger's module may raise anything for tiles of another shape
             return None, None
+        # Both passes end at the same lower and right edges, so context is missing above and on the left alone.
         kept = np.s_[..., halo:, halo:]
         return distances(whole[:, cut[0] :, cut[1] :][kept], part[kept])
 

@@ -64,6 +64,7 @@ def seconds(model: Model, size: int, compute: Compute) -> float:
     from tilepipe.inference.predictor import Predictor
 
     predictor = Predictor(model, (size, size), compute)
+    # One tile is enough: the predictor fills the batch up.
     tiles = np.zeros((1, model.card.bands, size, size), model.card.dtype or "uint8")
     # A GPU works while the processor waits, which processor time does not count.
     clock = process_time if compute.device == "cpu" else perf_counter

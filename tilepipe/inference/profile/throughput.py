@@ -56,5 +56,6 @@ def keep_throughput(model: Model, compute: Compute, throughput: Throughput) -> N
 
 def _name(model: Model, compute: Compute) -> str:
     how = identify(model, "cpu", "fp32", values=False).key  # the same layers take as long, whatever their values are
+    # The variable stands for torch's number of threads, since torch is not imported for a plan.
     settled = [how, asdict(compute), processor(), os.environ.get("OMP_NUM_THREADS")]
     return f"throughput-{hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()[:32]}.json"

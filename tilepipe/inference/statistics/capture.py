@@ -79,6 +79,8 @@ class Nodes:
         They are computed element by element, in a fixed order, from places in the image: no bit depends on the tile.
         Raises `ModelError` if the size of the map does not divide the tile.
         """
+        # A patch counts by the share of its pixels that hold image data. Weights are interpolated like the weighted
+        # values, and their quotient is the statistics.
         weight = self.values[:, :, -1:]
         weighted = self.values[:, :, first : first + count] * weight
         nodes = np.concatenate((weighted, weight), 2).transpose(2, 0, 1)  # (count + 1, rows, columns)
@@ -124,6 +126,8 @@ class FixedStatistics(Mode):
             for start in range(0, channels, step):
                 part = slice(start, min(start + step, channels))
                 out[item, part] = met.applied(_maps(met, nodes, first, part), part, item)
+        # A norm gives a map in the original model too. Pooling gave a vector, so what follows must be told that this is
+        # a map.
         return out if met.groups else out.as_subclass(Spread)
 
 
@@ -142,6 +146,7 @@ class Summer(FixedStatistics):
         if self.used < self.known:
             return super().meet(met, live)
         for item, (nodes, core) in enumerate(zip(self.tiles, self.cores, strict=True)):
+            # Cores are given in pixels of the tile; the map of this layer may be smaller.
             strides = [long // short for long, short in zip(nodes.tile.shape, met.x.shape[2:], strict=True)]
             rows, columns = (
                 slice(part.start // stride, part.stop // stride)
@@ -163,6 +168,7 @@ def _maps(met: Operation, nodes: Nodes, first: int, channels: slice) -> Tensor:
     count = channels.stop - channels.start
     if not met.groups:
         return nodes.interpolated(first + channels.start, count, size, met.x.device)
+    # The statistics of a norm are the means of all groups and then their variances.
     shared = met.x.shape[1] // met.groups
     group = slice(channels.start // shared, (channels.stop - 1) // shared + 1)
     maps = [

@@ -50,6 +50,8 @@ class Operation:
 
         Rows are summed first: no sum is divided among threads, so no sum depends on the number of threads.
         """
+        # Sums are float64, since the variance is a difference of two of them: float32 would lose it if the mean is
+        # large.
         part, found = self.x[:, :, rows, columns], []
         pieces = part.split(max(1, PIECE // max(1, part[:, 0].numel())), 1)
         room = torch.empty_like(pieces[0], dtype=torch.float64)  # one for all: threads' heaps keep what they have had
@@ -100,6 +102,7 @@ def _instance_norm(*args: object, **kwargs: object) -> Operation | None:
     given.apply_defaults()
     of = given.arguments
     x: Tensor = of["input"]
+    # With running statistics a norm is the same at every pixel and mixes nothing.
     return Operation(x, x.shape[1], of["weight"], of["bias"], of["eps"]) if of["use_input_stats"] else None
 
 
@@ -110,6 +113,7 @@ def _group_norm(
 
 
 def _adaptive(x: Tensor, output_size: object) -> Operation | None:
+    # Pooling to more than one cell depends on where the cells of a tile lie, which no statistics per pixel replace.
     return Operation(x, 0) if output_size in (1, (1, 1), [1, 1]) else None
 
 
@@ -118,6 +122,7 @@ def _mean(
 ) -> Operation | None:
     asked = dim if axis is None else axis
     dims = (asked,) if isinstance(asked, int) else tuple(asked or ())
+    # The axes of a mean may be counted from the end.
     return Operation(x, 0) if x.ndim == 4 and sorted(d % 4 for d in dims) == [2, 3] else None
 
 

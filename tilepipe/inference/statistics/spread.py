@@ -33,6 +33,7 @@ def run(call: Call) -> object:
     if not any(isinstance(tensor, Spread) for tensor in given):
         return call()
     out = replace(call, function=_FOR_VECTORS.get(call.function, call.function))()
+    # A parameter of four axes is the kernel of a layer and no features.
     if any(tensor.ndim == 4 and not isinstance(tensor, Spread | nn.Parameter) for tensor in given):
         return out
     return tree_map_only(Tensor, lambda tensor: tensor.as_subclass(Spread), out)
@@ -47,6 +48,7 @@ def _same(x: Tensor, *shape: object, **others: object) -> Tensor:
 
 
 def _item(x: Tensor, index: Any) -> Tensor:
+    # None gives a vector the axes of a map, which the map has already.
     kept = tuple(one for one in index if one is not None) if isinstance(index, tuple) else index
     return x[kept]
 
