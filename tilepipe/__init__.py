@@ -63,6 +63,7 @@ _HOMES = {
     "verify": "evaluation.verify.verify",
 }
 
+# The names are written out, since type checkers read neither `_HOMES` nor a list that is computed.
 __all__ = [
     "Box",
     "Model",
@@ -87,6 +88,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'tilepipe' has no attribute {name!r}")
     value = getattr(import_module("tilepipe." + _HOMES[name]), name)
+    # From the second use on, Python finds the name and does not call this function.
     globals()[name] = value
     return value
 

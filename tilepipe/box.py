@@ -38,6 +38,7 @@ class Box:
     """Column after the last."""
 
     def __post_init__(self) -> None:
+        # Numbers of numpy may overflow, and JSON does not take them. The test is quick, since a run makes many boxes.
         if not type(self.y0) is type(self.x0) is type(self.y1) is type(self.x1) is int:
             self._make_whole()
         if self.y1 <= self.y0 or self.x1 <= self.x0:
@@ -50,6 +51,7 @@ class Box:
         """Turn whole numbers of numpy into Python's."""
         for name in ("y0", "x0", "y1", "x1"):
             try:
+                # A frozen dataclass can only be completed like this.
                 object.__setattr__(self, name, index(getattr(self, name)))
             except TypeError:
                 raise UsageError(
@@ -104,6 +106,7 @@ class Box:
         width)."""
         (full_height, full_width), (height, width) = shape, grid
         y0, x0 = self.y0 * height // full_height, self.x0 * width // full_width
+        # Whole numbers only: a quotient of floats could fall on the wrong side of a pixel's border.
         return Box(y0, x0, -(-self.y1 * height // full_height), -(-self.x1 * width // full_width))
 
     def slices_in(self, outer: Box) -> tuple[slice, slice]:

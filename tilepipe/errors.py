@@ -118,10 +118,13 @@ def system_sentence(error: OSError, path: object = None) -> str:
 
 def ordinary(error: BaseException) -> TilepipeError | None:
     """Return the tilepipe error for an ordinary error; None if the error is already tilepipe's own, or a bug."""
+    # A closed pipe is no trouble with a file: the reader of the output has seen enough.
     if isinstance(error, TilepipeError | BrokenPipeError):
         return None
+    # These two are limits of memory and processes; no path is to blame.
     if isinstance(error, OSError) and error.errno not in (errno.ENOMEM, errno.EAGAIN):
         return StorageError(system_sentence(error))
+    # The errors of onnxruntime derive from Exception alone.
     if isinstance(error, MemoryError | OSError | RuntimeError) or type(error).__module__.startswith("onnxruntime"):
         return _of_device(error)
     if isinstance(error, ValueError):
@@ -150,6 +153,7 @@ def _of_device(error: BaseException) -> TilepipeError | None:
 def _of_text(error: ValueError) -> TilepipeError | None:
     if isinstance(error, UnicodeError):
         return InputError(f"a file or a name is no text in UTF-8 ({_line(error)}); save or name it again as UTF-8")
+    # Python refuses such a path with a ValueError, before the system sees it.
     if _says(error, ZERO_BYTE):
         return UsageError("a path holds a zero byte, which no file can have; give another path")
     return None

@@ -39,6 +39,7 @@ def refuse_inputs(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -
     read = [Path(os.path.realpath(path)) for path in inputs]
     folders = {path for path in read if path.is_dir()}
     within = {above: path for path in read for above in (path, *path.parents)}
+    # A hard link has another path, which `realpath` cannot see through, but the same inode.
     same = {number: path for path in read if (number := _inode(path))}
     for output in outputs:
         real = Path(os.path.realpath(output))
@@ -67,6 +68,7 @@ def output_of_run(path: str | Path) -> Path | None:
     """
     absolute = Path(os.path.abspath(path))
     for folder in (absolute, *absolute.parents):
+        # A folder that is called `.tilepipe` alone belongs to no output.
         if folder.name.startswith(".") and folder.name.endswith(_WORK) and folder.name != _WORK:
             output = folder.with_name(folder.name.removeprefix(".").removesuffix(_WORK))
             return output if Path(path).is_absolute() else Path(os.path.relpath(output))

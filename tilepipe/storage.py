@@ -27,6 +27,7 @@ from tilepipe.text import JSON
 
 CHECK = "check"
 """Field of a JSON object that holds the checksum of the other fields."""
+# 64 bits are enough to see damage. They do not protect against somebody who changes a file on purpose, and need not.
 DIGITS = 16
 """Number of hexadecimal digits of a checksum."""
 
@@ -48,6 +49,7 @@ def unsealed(text: str | bytes) -> JSON | None:
 
 
 def _checksum(fields: Mapping[str, object]) -> str:
+    # Sorted, since the order of the fields is no part of the content.
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
@@ -73,12 +75,15 @@ def append_line(path: Path, fields: Mapping[str, object]) -> None:
         created = not path.exists()
         with path.open("ab+") as file:
             if file.tell():
+                # A crash may have torn the last line. Without a line feed, the new line would be joined to it and both
+                # would be lost.
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
                     file.write(b"\n")
             file.write(json.dumps(sealed(fields)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        # The name of a new file is an entry of its folder, which is synced apart from the file.
         if created:
             sync(path.parent, path.parent)
 
@@ -164,6 +169,7 @@ def replaced(path: Path) -> Iterator[Path]:
             sync(part, part)
             os.replace(part, path)
             sync(path, path.parent)
+        # Ctrl-C, too, must leave no part behind.
         except BaseException:
             with contextlib.suppress(OSError):
                 part.unlink()
@@ -201,6 +207,7 @@ def locked(*files: Path) -> Iterator[None]:
     Raises `LockedError` if another process holds one of them, `StorageError` if the file system has no locks.
     """
     with ExitStack() as held:
+        # One order for all processes: else each of two runs could get one file of two, and both would give up.
         for file in sorted(files):
             held.enter_context(_lock(file))
         yield
@@ -239,6 +246,7 @@ def _take(file: IO[str], path: Path) -> None:
     except BlockingIOError:
         raise LockedError(f"another run holds {path}; wait for it or choose another output") from None
     except OSError as error:
+        # File systems say in different ways that they have no locks.
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
             raise
         raise StorageError(
@@ -281,6 +289,8 @@ def keep(name: str, text: str, directory: Path | None) -> None:
         return
     with contextlib.suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
+        # Several processes may keep the same name at once. Nothing is synced: an entry that a power failure tears has a
+        # wrong checksum and is measured again.
         handle, path = tempfile.mkstemp(dir=directory, suffix=".tmp")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(json.dumps(sealed({"text": text})) + "\n")

@@ -72,6 +72,7 @@ def comma_list(text: str) -> tuple[str, ...]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "'word' is unknown" with the nearest known word, for messages."""
+    # Sorted, so that a message is the same each time: `known` may be a set.
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1)
     return f"{word!r} is unknown; " + (f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}")
@@ -99,6 +100,7 @@ def missing(path: str | Path) -> str:
             f" ({there.absolute()} is there)" if there else ""
         )
     try:
+        # A folder may hold a million files, and the name is compared with each.
         names = [entry.name for entry in folder.iterdir()][:10_000]
     except OSError:
         names = []
@@ -148,6 +150,7 @@ def with_options(text: str, options: Mapping[str, str]) -> str:
 
     def typed(found: re.Match[str]) -> str:
         try:
+            # Parsing runs nothing of the text, which may come from a file or a library.
             call = ast.parse(f"f({found[1]})", mode="eval").body
             assert isinstance(call, ast.Call)
             named = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
@@ -158,6 +161,7 @@ def with_options(text: str, options: Mapping[str, str]) -> str:
             return " ".join(_option(options[str(name)], value) for name, value in named.items())
         if None in named.values():
             return found[0]
+        # The great width keeps PyYAML from breaking the line.
         return f"`{yaml.safe_dump(named, default_flow_style=True, sort_keys=False, width=1 << 20).strip()[1:-1]}`"
 
     return SETTING.sub(typed, text)
@@ -238,6 +242,7 @@ def read_yaml(path: str | Path, prepare: Callable[[str], str] = str) -> Any:
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no plain file; name a YAML file")
     try:
+        # Editors on Windows may put a byte order mark first.
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise ValueError(missing(path)) from None
