@@ -188,6 +188,7 @@ class BlockWorker:
         """
         assert self.store is not None
         grid = self.job.plan.grid
+        # A tile begins inside the zone of its block, so at least one of its pixels lies there.
         reach = max(grid.tile_shape) - 1
         boxes = strip_boxes(grid.zone(block), reach, grid.shape) if own else {}
         written = {side: self.store.write_strip(block, side, canvas.at(box)) for side, box in boxes.items()}

@@ -64,6 +64,7 @@ class BlockQueue:
         self._rows, self._columns = self._grid.block_ranges(plan.predicted_region)
         self._count = len(self._rows) * len(self._columns)
         self._forget_damaged()
+        # A run that goes on reports the tiles of earlier attempts too, as its progress counts all blocks.
         self._tiles = sum(record.tiles for record in ledger.done.values())
         for block in ledger.done:
             self._drop_strips(block)
@@ -165,6 +166,8 @@ class Checked:
     def __call__(self, box: Box) -> Labels:
         """Return the values of `box`. Raises `StorageError` if the values are not those that were committed."""
         y, x = self._grid.y, self._grid.x
+        # The last block also takes what its last tile keeps beyond its zone, so a pixel there belongs to no block of
+        # its own.
         for row in range(min(box.y0 // y.zone, y.blocks - 1), min(y.blocks, -(-box.y1 // y.zone))):
             for column in range(min(box.x0 // x.zone, x.blocks - 1), min(x.blocks, -(-box.x1 // x.zone))):
                 self._check(Index(row, column))

@@ -76,6 +76,7 @@ class DurableArray:
             if not file.exists() or file.read_bytes() != wanted.encode():
                 path.mkdir(parents=True, exist_ok=True)
                 write_durably(file, wanted)
+                # The work directory may be new as well, so its name in the folder above it is made durable too.
                 sync(path, run.parent)
         return cls(path, run)
 

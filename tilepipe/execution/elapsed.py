@@ -27,10 +27,12 @@ def elapsed_before(directory: Path) -> float:
 @contextmanager
 def timed(directory: Path) -> Iterator[Callable[[], float]]:
     """Time an attempt; yield a function that returns the seconds so far, earlier attempts included."""
+    # The clock on the wall can be set while a run works; this clock cannot.
     start, before = time.monotonic(), elapsed_before(directory)
     try:
         yield lambda: round(before + time.monotonic() - start, 3)
     finally:
+        # A run removes its directory if its image has changed, and then there is nothing to add to.
         if directory.is_dir():
             # A full disk must not hide the error that ends the run.
             with suppress(StorageError):

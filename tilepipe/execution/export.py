@@ -60,6 +60,7 @@ def export(
     refuse_inputs(touched(outputs.files), [labels, *(image_files(source) if source else ())])
     refuse_existing(outputs)
     with locked(*outputs.locks):
+        # This is asked again under the lock, since another run may have put an output there meanwhile.
         replaces, work = refuse_existing(outputs), outputs.work / EXPORT
         material = Material.of({LABELS: finished, **_margin(labels)}, source, options=outputs.options)
         try:
@@ -103,6 +104,7 @@ def _part(known: Georeference | None, labels: LabelMap) -> Georeference | None:
 def _margin(labels: Path) -> dict[str, LabelMap]:
     """Return the margin layer that the run of these same labels has written beside them, by its name."""
     beside = layer_path(labels, "margin")
+    # A file of this name may lie there by chance, so the record of the run must know both files as they are now.
     for path in labels.parent.glob(f".*.tilepipe/*/{RECORD}"):
         record = read_record(path.parent)
         if record and as_written(record, labels) and as_written(record, beside):

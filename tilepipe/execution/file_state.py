@@ -50,6 +50,7 @@ def is_same(path: Path, known: FileState) -> bool:
 def sha256_of(path: Path) -> str:
     """Return the hash of a file, or of a folder's files together with their names."""
     if path.is_dir():
+        # No name holds a zero byte, so two folders that differ never give the same text.
         names = "".join(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n" for file in _files(path))
         return hashlib.sha256(names.encode()).hexdigest()
     with path.open("rb") as stream:
@@ -57,4 +58,5 @@ def sha256_of(path: Path) -> str:
 
 
 def _files(path: Path) -> list[Path]:
+    # The order in which a system lists a folder must not change the hash.
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

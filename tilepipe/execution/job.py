@@ -58,6 +58,7 @@ def make_job(
 def kept_job(image: Source, model: Model, request: Request, kept: Plan) -> Job:
     """Return a job with the plan that a run of the same request has kept; see `resumed`."""
     plan = resumed(kept, image, model, request)
+    # The plan keeps a hash of the polygons and not their file, which one of these two settings names.
     polygons = request.region if isinstance(request.region, str) else request.mask
     job = job_of(plan, image, model, area_of(image, plan.mask, polygons), request.on_tile_error)
     return replace(job, stated=_stated(model, request))

@@ -15,6 +15,7 @@ from tilepipe.tiling.grid import Index
 
 AGAIN = "give the same command again: what is damaged is computed again"
 """Words at the end of a message about a damaged work directory."""
+# The sign < keeps the layout free of padding; a double gives the seconds back as they were.
 _HEAD = struct.Struct("<IdBB")
 """Packed fields: tiles, seconds, number of layers, and which sides have a strip."""
 _SIDES = ("right", "below", "corner")

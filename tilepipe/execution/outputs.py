@@ -56,6 +56,8 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
     """Return the outputs of a run. Raises `UsageError` if an output cannot be written, or is also an input."""
     path, products = _beside(image) if output is None else Path(output), list(request.products)
     if not products and not output_paths(path, []):
+        # A slide has no place on the earth, which a COG is for. napari opens the OME-Zarr, and QuPath imports the
+        # GeoJSON.
         products = ["ome-zarr", "geojson"] if isinstance(unwrapped(image), SlideSource) else ["cog"]
     outputs = Outputs(output_paths(path, products), request.overwrite, request.layers, request.polygons)
     request.polygons.refuse_unused(outputs.paths)

@@ -104,6 +104,7 @@ def _refuse_open(path: Path) -> None:
 def _refuse_orphans(path: Path) -> None:
     """Raise `UsageError` if a side file exists without its product and tilepipe did not write the side file."""
     for beside in (path.with_name(path.name + suffix) for suffix in SIDECARS):
+        # The side files that tilepipe writes for labels have such a table (see `cog_tags`).
         if beside.is_file() and b'tableType="thematic"' not in beside.read_bytes():
             raise UsageError(f"{beside} exists without {path.name}; use {ANEW} to replace it, or another output")
 
@@ -211,12 +212,14 @@ def _put_sidecars(fresh: Path, final: Path) -> None:
             final.with_name(final.name + suffix).unlink(missing_ok=True)
 
 
+# These are the flags RENAME_EXCHANGE and RENAME_NOREPLACE of Linux.
 EXCHANGE, NO_REPLACE = 2, 1
 
 
 def _replace(fresh: Path, final: Path, aside: Path) -> None:
     """Rename onto `final`. The earlier product stays at `fresh` or `aside`, and the caller removes it."""
     if not os.path.lexists(final):
+        # A plain rename would replace a file that somebody has saved there since the last look.
         if not rename2(fresh, final, NO_REPLACE):
             os.rename(fresh, final)
     elif not rename2(fresh, final, EXCHANGE):

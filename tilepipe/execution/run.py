@@ -120,6 +120,7 @@ def begin(job: Job, order: RunOrder) -> dict[str, FileState]:
     kept = kept_plan(order.directory, order.key)
     # The plan was made before the lock was taken, and making it measures speed. Another process may have kept other
     # tiles meanwhile, and its blocks must not be mixed with these.
+    # Image and weights are those of the request, which is the same, so they need not be in this comparison.
     if kept is not None and kept.key({}, "") != job.plan.key({}, ""):
         raise LockedError(f"another run of the same command has begun in {order.directory}; give the command again")
     return replaces
@@ -150,6 +151,7 @@ def maps_of(job: Job, full: Source, reader: Callable[[str], Read]) -> dict[str, 
     plan, card, wanted = job.plan, job.model.card, job.wanted
     layers = {name: layer_map(name, plan, card, full, reader(name), wanted) for name in plan.layers}
     maps = {LABELS: label_map(plan, card, full, reader(LABELS), wanted), **layers}
+    # A pixel size that the user gives holds for the products too, since the file says none or a wrong one.
     stated = output_resolution(plan, job.stated) if job.stated else None
     return {name: replace(found, resolution=stated) for name, found in maps.items()} if stated else maps
 

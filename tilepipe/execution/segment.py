@@ -140,6 +140,7 @@ def segment(
     # If a run is resumed or complete, only rows that are not ok are reported again.
     for text in short_form(row for row in job.plan.fit_table if kept is None or row.state != "ok"):
         tell(Event("plan", message=text))
+    # An attempt that goes on has a part of its labels on the disk already, so the need of a whole run says too much.
     if kept is None:
         refuse_full_disk(job.plan)
     if listener is None:
@@ -162,6 +163,7 @@ def segment(
                     made = run.record_of(job, order, queue, material)
                     made |= {"products": products, "failed": failed, "replaces": replaces}
                     write_json(directory / RECORD, made | {"elapsed_seconds": elapsed()})
+                    # Only an attempt that did all of the work tells how long such a run takes.
                     if kept is None:
                         keep_throughput(model, job.plan.compute, run.throughput_of(job, made, elapsed()))
             # Publish the products, each by one rename.

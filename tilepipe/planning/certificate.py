@@ -137,7 +137,6 @@ class Certificate:
                 fields[side] = None if fields[side] is None else Sides(**fields[side])
             fields["level"] = Reproducibility(**fields["level"]) if fields.get("level") else None
             return cls(**fields)
-        # The checks of `__post_init__` are assertions, and a file that claims too much must not pass them as a bug of
-        # ours.
+        # The checks of `__post_init__` are assertions. If a damaged file breaks them, that is no bug of ours.
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
             raise StorageError(f"{name} does not hold a certificate; run tilepipe verify again to make one") from None

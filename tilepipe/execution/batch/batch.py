@@ -49,6 +49,7 @@ class Batch:
         """Keyword arguments of `tilepipe.segment`; paths in them are relative to the jobs file."""
         settings = dict(self.jobs.settings)
         for name in ("mask", "region"):
+            # A word such as 'tissue' is no path, so only a file that exists is taken for one.
             if (file := self.path.parent / str(settings.get(name, ""))).is_file():
                 settings[name] = str(file)
         return {**settings, "of": self.jobs.of} if self.jobs.of else settings

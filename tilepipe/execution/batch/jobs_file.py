@@ -95,6 +95,8 @@ class Jobs(BaseModel):
         if "{stem}" not in last and "{name}" not in last:
             raise ValueError(f"{last!r} would be the same for every image; put {{stem}} or {{name}} into it")
         parts = _split(template)[1].split("/")
+        # `{dir}` may stand for several folders, so letters beside it would change the name of the first or last one
+        # only.
         if ".." in parts or any("{dir}" in part and part != "{dir}" for part in parts):
             raise ValueError("{dir} is a whole part of the path, and '..' cannot follow a field")
         return template
@@ -150,6 +152,7 @@ def expand(jobs: Jobs, base: Path, products: frozenset[Path] = frozenset()) -> l
 def safe_name(name: str) -> str:
     """Return `name` as a file name that every system allows: in NFC form, with '_' for characters that some system
     forbids."""
+    # Some systems write an accent in one character or in two, and both spellings must give one output.
     plain = unicodedata.normalize("NFC", name)
     plain = "".join("_" if c in '/\\:*?"<>|' or unicodedata.category(c) in ("Cc", "Cs") else c for c in plain)
     return f"_{plain}" if plain.strip(" .") == "" or _RESERVED.fullmatch(plain) else plain
@@ -186,6 +189,7 @@ def _job(jobs: Jobs, base: Path, image: Path, start: Path) -> BatchItem:
     below = "/".join(safe_name(part) for part in image.parent.relative_to(start).parts) or "."
     names = {"dir": below, "stem": safe_name(image.stem), "name": safe_name(image.name)}
     folder = output_folder(jobs, base)
+    # Links are followed here, so an output cannot leave the folder through a link either.
     output = (folder / _split(jobs.output)[1].format(**names)).resolve()
     if not output.is_relative_to(folder):
         raise UsageError(f"the output of {image} would be {output}, outside {folder}; is there a link in between?")

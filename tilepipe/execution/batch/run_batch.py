@@ -75,6 +75,7 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
     """
     path = Path(path).resolve()
     jobs = _checked(path)
+    # A jobs file is written by hand and run from anywhere, so its paths start at the file.
     near = path.parent / jobs.model
     trust = {"trust_model": jobs.settings["trust_model"]} if "trust_model" in jobs.settings else {}
     model = load_model(str(near) if near.exists() else jobs.model, **trust)
@@ -138,6 +139,8 @@ def _process(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> 
     """Process one image and record it. Errors of the image become its entry; only Ctrl-C is raised."""
     start = time.monotonic()
     try:
+        # Both the key and `segment` need the identity of the model, which takes time to find, so it is found once for
+        # an image.
         with identities_held():
             entry = _segment(batch, job, model, listener)
     except Exception as error:

@@ -39,6 +39,7 @@ CONNECT = "30s"
 """Longest time that a scheduler may take for its first answer."""
 Task = Future[Record | None]
 """A block that is being computed; its result is None if the model was interrupted."""
+# A task is sent for each block, so it names its worker by a key and carries no network.
 _WORKERS: dict[str, Work] = {}
 """Workers of this process, by job; tasks find their worker here."""
 
@@ -78,6 +79,7 @@ def run(
     block is raised here; finished blocks stay committed.
     """
     front = Front(queue, order(queue.missing()))
+    # A cluster takes time to start, and a run that is resumed may have nothing left to do.
     if not front:
         return
     key = uuid.uuid4().hex
@@ -89,6 +91,8 @@ def run(
         given_up = scheduler_watch.GivenUp(client, queue.say)
         while front or running:
             for block in front.take(in_flight - len(running)):
+                # With `pure=True` Dask may answer with the result of an equal task, but a block is computed for what it
+                # writes.
                 running[client.submit(_run_block, key, block, queue.dependencies(block), here, pure=False)] = block
             for future in _finished(client, list(running), given_up):
                 block = running.pop(future)

@@ -59,6 +59,7 @@ class GivenUp:
 
     def __init__(self, client: Client, say: Callable[[str], None]) -> None:
         self._say = say
+        # Dask's thread writes and another one reads; append and popleft of a deque need no lock.
         self._heard: deque[str] = deque()
         client.subscribe_topic("scheduler", self._hear)
 

@@ -56,6 +56,7 @@ def main_hidden() -> Iterator[None]:
     guard."""
     main = sys.modules["__main__"]
     hidden: dict[str, object] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+    # multiprocessing reads `__spec__` without asking whether it is there, so it cannot be left out.
     main.__spec__ = None
     try:
         yield

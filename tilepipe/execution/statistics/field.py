@@ -70,6 +70,7 @@ class Patches:
         rest = self._read(patches, failed)
         while group := list(islice(rest, self.batch)):
             boxes = [self.grid.tile_box(patches[k]) for k, _, _ in group]
+            # No statistics are put in here: a patch is computed with its own, which is what is recorded.
             seen = self.trials.of(self._observed, [pixels for _, pixels, _ in group], boxes, lambda _: None)
             for (k, _, weight), values in zip(group, seen, strict=True):
                 if isinstance(values, str):
@@ -90,6 +91,7 @@ class Patches:
     def _read(self, patches: Sequence[Index], failed: list[str]) -> Iterator[tuple[int, Pixels, float]]:
         for k, patch in enumerate(patches):
             box = self.grid.tile_box(patch)
+            # The mask is asked first, so that no pixels are read for a patch that counts for nothing.
             if not self.image.seen(box).any():
                 continue
             try:
@@ -99,5 +101,6 @@ class Patches:
                     raise
                 failed.append(str(error))
                 continue
+            # Only the pixels show which of them are no numbers, and these count as missing.
             if valid.any():
                 yield k, pixels, float(valid.mean())

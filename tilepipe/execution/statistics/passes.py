@@ -167,6 +167,7 @@ def take_statistics(job: Job, engine: Engine, listener: Listener) -> list[str]:
         return []
     grid, columns = plan.patches, field_columns(plan)
     values = sum(plan.statistics.values) + 1
+    # A unit of work is one chunk, so each chunk has one writer.
     layout = Layout((grid.y.count, grid.x.count, values), (1, columns, values), plan.compute.dtype)
     queue = Units(*create_statistics(directory, FIELD, layout), field_boxes(plan), listener, "statistics")
     engine(job, queue, make=FieldUnit)
@@ -190,6 +191,7 @@ def _take_sums(job: Job, engine: Engine, listener: Listener, number: int) -> Non
     message = f"statistics of layer {number + 1} of {len(statistics.values)}"
     units = Units(*create_statistics(directory, sums_name(number), layout), blocks, listener, message)
     engine(job, units, make=partial(SumsUnit, number=number))
+    # A sum of floats depends on its order, so blocks are added in the order of the grid and not as they were computed.
     found = added_up(np.concatenate([units.read(block)[0] for block in blocks]))
     write_json(directory / WHOLE, {"values": np.append(known, found).tolist()})
 

@@ -60,6 +60,7 @@ class Stored:
         """Open the statistics; the pass that takes them comes before the tiles."""
         self.grid, self.array = plan.patches, open_statistics(directory, FIELD)
         self.units, self.columns = field_boxes(plan), field_columns(plan)
+        # The ledger is read once: the pass was over before the first tile began.
         self.done, _ = read_records(directory / f"{FIELD}.jsonl")
 
     def nodes(self, box: Box) -> Nodes:

@@ -60,6 +60,7 @@ class MomentSums:
         statistics would not be of the whole image.
         """
         grid, found, same = self.plan.grid, list[Found](), Constant(self.plan, known)
+        # Tiles overlap, so only their cores are summed: each pixel counts once.
         cores = {grid.tile_box(tile): grid.kept_box(tile) for tile in grid.tiles_of(block)}
         boxes = iter(cores)
 
@@ -89,6 +90,7 @@ def whole_image(plan: Plan, model: Model, image: FilledImage) -> NDArray[np.floa
     known, sums = np.zeros(0), MomentSums(plan, model, image)
     blocks = list(plan.grid.blocks_over(Box.of_shape(*plan.predicted)))
     for _ in plan.statistics.values if plan.statistics else ():
+        # Sums are taken block by block, as a run takes them: a sum of floats depends on its order.
         known = np.append(known, added_up(np.stack([sums.of_block(block, known) for block in blocks])))
     return known
 
