@@ -26,6 +26,7 @@ FLOORS = [
     ["execution"],
     ["evaluation"],
     ["training"],
+    ["view"],
     ["cli", "testing"],
 ]
 ONE_ROOM = (0, 1)
@@ -54,6 +55,7 @@ DOORS = {
     "pyogrio": ["products/vector_files.py"],
     "pyarrow": ["products/vector*.py", "products/object_table.py"],
     "shapely": ["products/arcs.py", "products/right_angles.py"],
+    "tornado": ["view/server.py"],
 }
 
 

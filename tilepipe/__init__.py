@@ -14,11 +14,12 @@ The way of the data, and the room of each step:
 - `execution`: a plan carried out: one image, one region, a batch; the ledger of what is done.
 - `evaluation`: labels against the truth, a run against its certificate, a card against its network.
 - `training`: from images with labels to a model directory.
+- `view`: a viewer in the browser, for this machine only.
 - `cli`: one file per command, each calls one public function.
 - `testing`: fakes for tests of pipelines; nothing imports it.
 
 Imports go downwards only:
-cli, testing > training > evaluation > execution > planning > inference, products > models, tiling, sources
+cli, testing > view > training > evaluation > execution > planning > inference, products > models, tiling, sources
 > storage, box, paths > errors, events, text. Rooms on one floor do not know each other.
 """
 

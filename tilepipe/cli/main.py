@@ -25,6 +25,7 @@ from tilepipe.cli.own_stderr import own_stderr
 from tilepipe.cli.segment import plan, segment
 from tilepipe.cli.train import train
 from tilepipe.cli.verify import verify
+from tilepipe.cli.view import view
 from tilepipe.errors import TilepipeError, ordinary
 
 EPILOG = """Exit codes: 0 complete, 1 bug, 2 usage, 3 finished with failed tiles or images, 4 input refused,
@@ -42,7 +43,7 @@ def root() -> None:
     """Segment images that are too large for memory into seamless label maps."""
 
 
-for command in (segment, plan, info, export, verify, evaluate, model, demo, train, compare, batch, clean):
+for command in (segment, plan, info, view, export, verify, evaluate, model, demo, train, compare, batch, clean):
     root.add_command(command)
 
 

@@ -57,6 +57,8 @@ class GeoTiffSource:
 
     directory: int | None = None
     """Byte offset of the one page that is read; None if the file is opened as a whole."""
+    overview: int | None = None
+    """Number of the overview that is read, from 0; None if the image itself is read."""
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class GeoTiffSource:
             # them, over the network with the user's keys too.
             check_beside(self._stamp.path)
         self._choose(scene)
-        with gdal(self.name, "opened"), open_dataset(self._target, allow_driver) as dataset:
+        with gdal(self.name, "opened"), open_dataset(self._target, allow_driver, self.overview) as dataset:
             check_links(self.name, dataset)
             self._describe(dataset, bands, allow_palette)
             self.lossy = is_lossy(dataset, self._stamp.path)
@@ -238,13 +240,13 @@ class GeoTiffSource:
         # Tiles are decoded for the box that asks; GDAL's own cache keeps them for its neighbours.
         if not self.striped:
             return self._decode(what, box)
-        key = (self._stamp, self._target, self._driver, tuple(self._bands), what)
+        key = (self._stamp, self._target, self._driver, self.overview, tuple(self._bands), what)
         image = Striped(key, *self.shape[1:], self._band_rows)
         return mine(os.getpid()).rows.read(image, box, lambda band: self._decode(what, band))
 
     def _decode(self, what: str, box: Box) -> Pixels:
         window = Window(box.x0, box.y0, box.width, box.height)
-        key = (self._stamp, self._target, self._driver)
+        key = (self._stamp, self._target, self._driver, self.overview)
         doing = f"read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
         ours = mine(os.getpid())
         handles = ours.large if self._large else ours.striped if self.striped else ours.tiled
@@ -264,7 +266,7 @@ class GeoTiffSource:
     def _open(self) -> DatasetReader:
         # Threads and workers open the file when they first read, which may be hours after the run began.
         unchanged(self._stamp)
-        return open_dataset(self._target, self._driver)
+        return open_dataset(self._target, self._driver, self.overview)
 
 
 class TiffPage(GeoTiffSource):

@@ -91,14 +91,15 @@ def gdal(path: str, doing: str) -> Iterator[None]:
             raise InputError(f"{path} cannot be {doing}: {error}{cause}. It may be truncated or damaged.") from error
 
 
-def open_dataset(path: str, driver: str) -> DatasetReader:
-    """Open a raster with one named driver.
+def open_dataset(path: str, driver: str, overview: int | None = None) -> DatasetReader:
+    """Open a raster with one named driver; `overview` opens one of its overviews, from 0, in place of the raster.
 
     No format is guessed, no handle is shared, and a raster without a position gives no warning.
     """
+    level = {} if overview is None else {"overview_level": overview}
     with mine(os.getpid()).opening, warnings.catch_warnings():  # the lock, as catch_warnings is not safe under threads
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path, driver=driver, sharing=False)
+        return rasterio.open(path, driver=driver, sharing=False, **level)
 
 
 @contextmanager

@@ -1,0 +1,107 @@
+"""Tiles of an image as red, green, blue and alpha in 8 bits; values of other types are stretched.
+
+Tiles are not compressed: they only travel inside this machine, and PNG takes longer than all else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilepipe.arrays import Pixels
+from tilepipe.box import Box
+from tilepipe.sources.base import Source
+from tilepipe.sources.resample import Resampled
+from tilepipe.sources.shown import Shown
+from tilepipe.view.screen import TILE, Screen
+from tilepipe.view.small_image import READ_AT_ONCE, SmallImage, small_image_of
+
+PERCENTILES = (2, 98)
+"""Percentiles of the values that become black and white."""
+PATCHES, PATCH = 5, 128
+"""Number of patches per axis that the percentiles are taken of, and the side of a patch [pixels]."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The values that become black and white."""
+
+    low: float
+    high: float
+
+    def apply(self, pixels: Pixels) -> NDArray[np.uint8]:
+        """Return the pixels in 8 bits; values that are not finite become black."""
+        scaled = (pixels.astype(np.float64) - self.low) * (255 / max(self.high - self.low, 1e-9))
+        return np.clip(np.nan_to_num(scaled) + 0.5, 0, 255).astype(np.uint8)
+
+
+class ImageTiles:
+    """An image in tiles of the screen. `tile` may be called from several threads."""
+
+    def __init__(self, image: Source) -> None:
+        """Take an image; nothing but its description is read."""
+        self.source = Shown(image)
+        self.screen = Screen((image.shape[1], image.shape[2]))
+        self.small: SmallImage | None = small_image_of(self.source)
+        """Smaller version of an image that has none; somebody has to fill it."""
+
+    def tile(self, level: int, row: int, column: int) -> bytes | None:
+        """Return a tile, (TILE, TILE, 4) uint8; None if there is no such tile, or if nothing of it is known yet.
+
+        Alpha is 0 beyond the image, where it holds no data, and where it is not read yet; else 255. Raises `InputError` if
+        the image cannot be read.
+        """
+        box = self.screen.box(level, row, column)
+        if box is None:
+            return None
+        source = self._at(level)
+        valid = source.valid(box)
+        if valid is not None and not valid.any():
+            return None
+        tile = np.zeros((TILE, TILE, 4), np.uint8)
+        part = tile[: box.height, : box.width]
+        part[..., :3] = self._eight_bits(source.read(box)).transpose(1, 2, 0)
+        part[..., 3] = 255 if valid is None else np.where(valid, 255, 0)
+        return tile.tobytes()
+
+    def values(self, y: int, x: int) -> list[float | None]:
+        """Return the values of all bands at an image pixel, None for a value that is not finite."""
+        pixels = self.source.read(Box(y, x, y + 1, x + 1))[:, 0, 0]
+        return [value if np.isfinite(value) else None for value in pixels.tolist()]
+
+    def _at(self, level: int) -> Source:
+        """Return the image at a level of the screen."""
+        small = self.small
+        base: Source = self.source if small is None or level < small.level else small
+        return base if base.shape[1:] == self.screen.size(level) else Resampled(base, *self.screen.size(level))
+
+    def _eight_bits(self, pixels: Pixels) -> NDArray[np.uint8]:
+        pixels = pixels[[0, 1, 2] if len(pixels) >= 3 else [0]]
+        return np.asarray(pixels, np.uint8) if pixels.dtype == np.uint8 else self._stretch.apply(pixels)
+
+    @cached_property
+    def _stretch(self) -> Stretch:
+        """The stretch of all tiles: percentiles of a smaller version, or of patches all over the image."""
+        found = self.source.coarser(PATCH, PATCH)
+        _, height, width = found.shape
+        if height * width <= READ_AT_ONCE:
+            boxes = [Box.of_shape(height, width)]
+            found = found if max(height, width) <= 1024 else Resampled(found, min(height, 1024), min(width, 1024))
+            boxes = [Box.of_shape(*found.shape[1:])]
+        else:
+            corners = [
+                ((2 * i + 1) * height // (2 * PATCHES), (2 * j + 1) * width // (2 * PATCHES))
+                for i in range(PATCHES)
+                for j in range(PATCHES)
+            ]
+            boxes = [Box(y, x, min(y + PATCH, height), min(x + PATCH, width)) for y, x in corners]
+        parts = []
+        for box in boxes:
+            pixels, valid = found.read(box)[:3], found.valid(box)
+            known = np.isfinite(pixels).all(0) if pixels.dtype.kind == "f" else np.ones(box.shape, bool)
+            parts.append(pixels[:, known if valid is None else known & valid].ravel())
+        values = np.concatenate(parts)
+        return Stretch(*map(float, np.percentile(values, PERCENTILES))) if values.size else Stretch(0.0, 1.0)

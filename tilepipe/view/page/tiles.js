@@ -1,0 +1,101 @@
+// Layers of tiles that are fetched with the page's cookie and drawn on canvases.
+// At zoom 0 a pixel of the image is a pixel of the screen; level k of the server is zoom -k.
+
+export const shift = Math.max(0, Math.round(Math.log2(window.devicePixelRatio || 1)));
+
+async function fetched(address, signal) {
+  const answer = await fetch(address, {signal});
+  if (answer.status === 204) return null;
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer;
+}
+
+// A layer of canvases; `load` fetches what a tile shows and `paint` draws it.
+const Tiles = L.GridLayer.extend({
+  initialize(options) {
+    const {size, levels, width, height} = options.about;
+    L.GridLayer.prototype.initialize.call(this, {
+      ...options,
+      tileSize: size / 2 ** shift,
+      minZoom: -Infinity, maxZoom: Infinity, minNativeZoom: -levels - shift, maxNativeZoom: -shift,
+      bounds: L.latLngBounds([0, 0], [height, width]),
+      keepBuffer: 2, updateWhenZooming: false, updateInterval: 60,
+    });
+    this.on('tileunload', (event) => event.tile.abort?.abort());
+  },
+  createTile(coords, done) {
+    const canvas = document.createElement('canvas');
+    canvas.width = canvas.height = this.options.about.size;
+    canvas.address = `/tiles/${this.options.source}/${-coords.z - shift}/${coords.y}/${coords.x}`;
+    canvas.classList.toggle('near', coords.z === -shift);
+    this.refresh(canvas).finally(() => done(null, canvas));
+    return canvas;
+  },
+  async refresh(canvas) {
+    canvas.abort?.abort();
+    canvas.abort = new AbortController();
+    try {
+      const content = await this.load(canvas.address, canvas.abort.signal);
+      canvas.content = content;
+      this.paint(canvas);
+      this.options.onRead?.();
+    } catch (error) {
+      if (error.name !== 'AbortError') this.options.onTrouble(error);
+    }
+  },
+  canvases() {
+    return Object.values(this._tiles ?? {}).map((tile) => tile.el);
+  },
+  refreshAll() {
+    return Promise.all(this.canvases().map((canvas) => this.refresh(canvas)));
+  },
+  paintAll() {
+    this.canvases().forEach((canvas) => this.paint(canvas));
+  },
+});
+
+export const ImageLayer = Tiles.extend({
+  async load(address, signal) {
+    const answer = await fetched(address, signal);
+    return answer && new Uint8ClampedArray(await answer.arrayBuffer());
+  },
+  paint(canvas) {
+    const pen = canvas.getContext('2d'), size = canvas.width;
+    if (canvas.content) pen.putImageData(new ImageData(canvas.content, size, size), 0, 0);
+    else pen.clearRect(0, 0, size, size);
+    canvas.content = null;  // the canvas keeps the pixels
+  },
+});
+
+// A map of values: labels, truth or uncertainty. A tile has one more value on each side, so that
+// outlines do not end at tiles. `options.style()` returns {fill, outline}: a colour per value, 0xAABBGGRR.
+export const MapLayer = Tiles.extend({
+  async load(address, signal) {
+    const answer = await fetched(address, signal);
+    if (!answer) return null;
+    const bytes = await answer.arrayBuffer();
+    return this.options.wide ? new Uint16Array(bytes) : new Uint8Array(bytes);
+  },
+  paint(canvas) {
+    const pen = canvas.getContext('2d'), size = canvas.width;
+    if (!canvas.content) {
+      pen.clearRect(0, 0, size, size);
+      return;
+    }
+    const picture = pen.createImageData(size, size);
+    drawn(new Uint32Array(picture.data.buffer), canvas.content, size, this.options.style());
+    pen.putImageData(picture, 0, 0);
+  },
+});
+
+function drawn(pixels, values, size, {fill, outline}) {
+  const line = size + 2;
+  for (let y = 0, to = 0; y < size; y++) {
+    for (let x = 0, from = (y + 1) * line + 1; x < size; x++, from++, to++) {
+      const value = values[from];
+      const edge = outline && outline[value] && (value !== values[from - 1] || value !== values[from + 1]
+        || value !== values[from - line] || value !== values[from + line]);
+      pixels[to] = edge ? outline[value] : fill[value];
+    }
+  }
+}
