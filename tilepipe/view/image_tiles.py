@@ -51,8 +51,8 @@ class ImageTiles:
     def tile(self, level: int, row: int, column: int) -> bytes | None:
         """Return a tile, (TILE, TILE, 4) uint8; None if there is no such tile, or if nothing of it is known yet.
 
-        Alpha is 0 beyond the image, where it holds no data, and where it is not read yet; else 255. Raises `InputError` if
-        the image cannot be read.
+        Alpha is 0 beyond the image, where it holds no data, and where it is not read yet; else 255. Raises `InputError`
+        if the image cannot be read.
         """
         box = self.screen.box(level, row, column)
         if box is None:
