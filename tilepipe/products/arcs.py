@@ -85,6 +85,7 @@ class ArcDrawer:
         free = [k for k, arc in enumerate(arcs) if len(arc.points) > 2 and arc.key not in self.exact]
         simple = simplified([lines[k] * self.pixel for k in free], self.tolerance) if free else []
         for k, line in zip(free, simple, strict=True):
+            # A closed line of fewer than three corners has no area.
             if len(line) > 3 or (lines[k][0] != lines[k][-1]).any():
                 lines[k] = np.round(line / self.pixel)  # the line takes the pixel corners again
             if self.smooth:
@@ -98,6 +99,7 @@ def _paths(corners: Corners) -> list[Path]:
     sizes = np.diff(np.append(starts, len(ring)))
     whole = ~np.logical_or.reduceat(corners.junction, starts)
     rank = np.where(whole[ring], corners.points[:, 1], ~corners.junction)
+    # lexsort sorts by its last key first: by ring, then by rank, then from left to right.
     first = np.lexsort((corners.points[:, 0], rank, ring))[starts] - starts
     place = np.arange(len(ring)) - starts[ring]
     order = starts[ring] + (place + first[ring]) % sizes[ring]
@@ -107,6 +109,8 @@ def _paths(corners: Corners) -> list[Path]:
     last = np.append(of[1:] != of[:-1], True)
     ends = np.where(last, starts[of] + sizes[of], np.append(begins[1:], 0)) + of
     begins = begins + of
+    # The region on the other side passes this arc the other way. Only its ends decide the direction, so both regions
+    # get one arc.
     step = points[begins] - points[ends]
     turned = (step[:, 1] > 0) | ((step[:, 1] == 0) & (step[:, 0] > 0))
     paths: list[Path] = [[] for _ in starts]
@@ -114,8 +118,10 @@ def _paths(corners: Corners) -> list[Path]:
         of.tolist(), begins.tolist(), ends.tolist(), turned.tolist(), (step == 0).all(1).tolist(), strict=True
     ):
         arc = points[a : b + 1]
+        # An arc that ends where it begins has no direction by its ends, so its area decides.
         back = signed_area(arc.astype(np.float64)) < 0 if loop else up
         arc = np.ascontiguousarray(arc[::-1] if back else arc)
+        # A hash stands for the arc in `exact`, which may grow with the map, and takes less memory than its points.
         paths[k].append((Arc(arc, bool(whole[k]), blake2b(arc.tobytes(), digest_size=8).digest()), back))
     return paths
 
@@ -139,6 +145,7 @@ def _rounded(line: Floats, *, whole: bool) -> Floats:
     for _ in range(ROUNDS if len(line) > 2 else 0):
         start, end = line[:-1], line[1:]
         cut = np.stack((0.75 * start + 0.25 * end, 0.25 * start + 0.75 * end), 1).reshape(-1, 2)
+        # Three arcs or more share a junction, so the ends of an arc must not move.
         line = np.concatenate([cut, cut[:1]]) if whole else np.concatenate([line[:1], cut[1:-1], line[-1:]])
     return line
 
@@ -159,6 +166,7 @@ def _crossing(lines: list[Floats]) -> set[int]:
     """Return which lines meet another line elsewhere than at the ends of both lines."""
     shapes = np.array([shapely.LineString(line) for line in lines])
     one, other = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    # The tree finds each pair twice, and each line with itself.
     one, other = one[one < other], other[one < other]
     common = shapely.intersection(shapes[one], shapes[other])
     ends = shapely.boundary(shapes)

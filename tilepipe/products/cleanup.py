@@ -39,18 +39,22 @@ def cleaned(
     if not options.redraws:
         yield from _kept(labels, options, None, layer, block)
         return
+    # shapely is in the extra `vectors`; polygons that stay as they are traced do without it.
     from tilepipe.products.arcs import ArcDrawer
 
     ruler = Ruler.of(labels)
     stairs = STAIRS * float(np.sqrt(np.prod(ruler.pixel)))
     drawer = ArcDrawer(options.simplify or stairs, options.smooth, ruler.pixel)
     learned = True
+    # Whether a border crosses another one may be seen when one of its regions is done already, so nothing is yielded
+    # before a pass finds no more of them.
     while learned:
         for _ in _drawn(labels, options, drawer, None, block):
             pass
         learned = drawer.learned()
     for one, rings in _drawn(labels, options, drawer, layer, block):
         squared = _squared(one, rings, ruler, drawer.tolerance) if options.orthogonalize else None
+        # The marks are places on the border as it was traced, which is another one now.
         yield replace(one, rings=squared or rings, marks=None)
 
 

@@ -24,6 +24,7 @@ class Counts:
 
     def add(self, pixels: Labels) -> None:
         """Count a box; pixels of other types are left out."""
+        # Only layers get statistics, and layers are always uint8.
         if pixels.dtype == np.uint8:
             self.values += np.bincount(pixels.ravel(), minlength=256)
 
@@ -48,6 +49,7 @@ def mark(file: DatasetWriter, legend: Legend, counts: Counts) -> None:
         file.write_colormap(1, {**colors, legend.nodata: (0, 0, 0, 0)})
         file.update_tags(1, **{f"CLASS_{value}": clean_line(name) for value, name in enumerate(legend.classes)})
     else:
+        # '1' is how the CF conventions write that a number has no unit.
         file.scales, file.offsets, file.units = (legend.measure.step,), (0.0,), ("1",)
         file.update_tags(1, MEANING=legend.measure.meaning, **counts.statistics(legend.nodata))
 
@@ -65,7 +67,9 @@ def side_file(labels: LabelMap, system: str) -> str:
 
 
 def _classes(legend: Legend) -> str:
+    # Class names come from a model's card, which anybody may have written.
     names = "".join(f"<Category>{escape(clean_line(name))}</Category>" for name in legend.classes)
+    # Types and usages are the numbers of GDAL's GDALRATFieldType and GDALRATFieldUsage.
     fields = [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]  # name, type, usage
     heads = "".join(
         f'<FieldDefn index="{index}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>'

@@ -97,6 +97,7 @@ class ComponentSweep:
             (band.y0 > 0, found.numbers[0]), (band.y1 < height, found.numbers[-1]),
             (band.x0 > 0, found.numbers[:, 0]), (band.x1 < width, found.numbers[:, -1]),
         )  # fmt: skip
+        # A map of one box has no inner edge, and numpy cannot put no arrays together; so a 0 stands first.
         touching = np.unique(np.concatenate([np.zeros(1, np.int32), *(line for inner, line in edges if inner)]))
         for number in touching[touching > 0]:
             found.parts[number] = self._regions.add()
@@ -109,6 +110,7 @@ class ComponentSweep:
         height, width = self._labels.shape
         if box.x1 < width:
             return []
+        # Below the last row of boxes nothing can continue a component.
         return self._regions.closed(self._above.parts if box.y1 < height else np.zeros(0, np.int64))
 
     def _found(self, pixels: Labels) -> Parts:
@@ -118,6 +120,7 @@ class ComponentSweep:
             wanted &= pixels != legend.background
         if not wanted.any():
             return Parts(np.zeros(pixels.shape, np.int32), np.zeros(1, np.int64), np.zeros(1, np.int64))
+        # Class 0 may be an object, so all classes move up by one and 0 means no object.
         values = np.where(wanted, pixels.astype(np.int32) + 1, 0)
         numbers = skimage.measure.label(values, background=0, connectivity=1).astype(np.int32)
         classes = np.zeros(int(numbers.max()) + 1, np.int64)

@@ -32,6 +32,7 @@ def write_numbers(material: Material, path: Path) -> None:
     Raises `StorageError` if the disk is full, `UsageError` if `path` exists.
     """
     table = material.numbers().table()
+    # The csv module asks for newline="", or else line breaks inside cells change on some systems.
     with staged(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         file.writelines(csv_lines(list(table[0]), table))
 
@@ -39,6 +40,7 @@ def write_numbers(material: Material, path: Path) -> None:
 def parse_csv(path: Path) -> None:
     """Read a CSV file from end to end. Raises `ValueError` or `OSError` if it is none."""
     with path.open(encoding="utf-8", newline="") as file:
+        # Without `strict` the module takes broken quotes for text.
         reader = csv.reader(file, strict=True)
         width = len(next(reader, ()))
         if not width or any(len(row) != width for row in reader):

@@ -29,6 +29,7 @@ def areas_and_lengths(lonlat: Floats, sizes: NDArray[np.int64]) -> tuple[Floats,
     starts = np.cumsum(sizes) - sizes
     inside = np.ones(len(lon), bool)
     inside[starts + sizes - 1] = False  # there is no edge from one ring to the next
+    # Of the two ways around the earth, an edge goes the shorter one; so it may cross the 180th meridian.
     turn = np.where(inside, (np.diff(lon, append=0) + math.pi) % (2 * math.pi) - math.pi, 0)
     rise = np.where(inside, np.diff(lat, append=0), 0)
     middle = lat + rise / 2
@@ -38,6 +39,8 @@ def areas_and_lengths(lonlat: Floats, sizes: NDArray[np.int64]) -> tuple[Floats,
     heights = np.where(inside, (q + np.append(q[1:], 0)) / 2 - first, 0)
     around = np.add.reduceat(turn, starts)
     sums = np.add.reduceat(turn * heights, starts)
+    # A ring around a pole turns by a whole circle. Its area then reaches to the pole and not to the height of its first
+    # point.
     polar = np.abs(around) > math.pi
     pole = np.copysign(_authalic(np.array([math.pi / 2]))[0], lat[starts])
     sums = np.where(polar, sums + around * (q[starts] - pole), sums)

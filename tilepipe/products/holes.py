@@ -43,6 +43,7 @@ class Contents:
 
     def add(self, y: int, x: int) -> None:
         """Note a pixel."""
+        # A hole is small beside the map, so only the pixels of the squares that it meets are compared with it.
         self._cells.setdefault((y // CELL, x // CELL), []).append((y, x))
 
     def inside(self, hole: Floats) -> bool:
@@ -60,6 +61,7 @@ def _inside(pixels: Ints, ring: Floats) -> NDArray[np.bool_]:
     start, end = ring[:-1], ring[1:]
     upright = start[:, 0] == end[:, 0]
     x, low, high = start[upright, 0], np.minimum(start, end)[upright, 1], np.maximum(start, end)[upright, 1]
+    # The middle of a pixel never lies on an edge, since edges run along pixel corners.
     y, column = pixels[:, :1] + 0.5, pixels[:, 1:]
     return np.asarray(((low < y) & (y < high) & (x <= column)).sum(1) % 2 == 1)
 
@@ -78,6 +80,7 @@ def closed(group: Iterator[Outline], ruler: Ruler, contents: Contents, limit: fl
     The group is read from the smallest region to the largest, so that the regions in a hole are judged before it.
     """
     found = list(group)
+    # A region in a hole has a smaller bounding box than the region around it.
     sizes = [np.ptp(one.rings[0], axis=0).prod() for one in found]
     kept: dict[int, Outline] = {}
     for k in np.argsort(sizes, kind="stable").tolist():
@@ -90,4 +93,5 @@ def closed(group: Iterator[Outline], ruler: Ruler, contents: Contents, limit: fl
             continue
         contents.keep(one)
         kept[k] = one
+    # The order in which outlines are traced gives features their numbers, so it is restored.
     yield from (kept[k] for k in sorted(kept))

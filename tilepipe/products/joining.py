@@ -24,9 +24,11 @@ def joined(parts: list[Outline], block: int) -> Outline:
         return parts[0]
     rings = [_split(_turned(part.rings[0]), block) for part in parts]
     kept = _not_shared(rings)
+    # Lines must end where a corner is passed twice, because the way from there on is chosen in `_linked`.
     often = _met_often(rings)
     arcs = [arc for parts_of in zip(rings, kept, often, strict=True) for arc in _arcs(*parts_of, block)]
     found = [_simple(ring) for ring in _linked(arcs)]
+    # All parts were turned alike, so only the outer ring has a positive area.
     outer = next(k for k, ring in enumerate(found) if signed_area(ring) > 0)
     # Holes inside one block stay: such a hole has no edge on a line between blocks.
     holes = [hole for part in parts for hole in part.rings[1:]]
@@ -51,6 +53,8 @@ def _on_border(ends: Floats, others: Floats, block: int) -> NDArray[np.bool_]:
 def _split(ring: Floats, block: int) -> Floats:
     """Return the ring with an extra corner at every pixel along the lines between blocks."""
     start, end = ring[:-1], ring[1:]
+    # Two parts may have their corners at different places along a line; pixel by pixel their edges are the same and
+    # cancel.
     lengths = np.abs(end - start).max(1).astype(np.int64)
     pieces = np.where(_on_border(start, end, block), lengths, 1)
     first = np.repeat(np.cumsum(pieces) - pieces, pieces)
@@ -61,6 +65,7 @@ def _split(ring: Floats, block: int) -> Floats:
 
 def _not_shared(rings: list[Floats]) -> list[NDArray[np.bool_]]:
     """Return for each edge of each ring whether no other edge lies at its place; parts of a region share the others."""
+    # The sum of both ends is the same from either side, and two parts pass a shared edge in opposite directions.
     middles = np.concatenate([ring[:-1] + ring[1:] for ring in rings])
     lengths = np.concatenate([np.abs(np.diff(ring, axis=0)).sum(1) for ring in rings])
     _, where, count = np.unique(np.column_stack((middles, lengths)), axis=0, return_inverse=True, return_counts=True)
@@ -77,6 +82,7 @@ def _met_often(rings: list[Floats]) -> list[NDArray[np.bool_]]:
 
 def _arcs(ring: Floats, keep: NDArray[np.bool_], often: NDArray[np.bool_], block: int) -> list[Floats]:
     """Return the kept edges of a ring as open lines; they begin and end at lines between blocks or where parts meet."""
+    # The ring is turned to begin after an edge that is left out, so that no line runs over the place where it closes.
     first = int(np.argmin(keep)) + 1
     points, keep, often = np.roll(ring[:-1], -first, 0), np.roll(keep, -first), np.roll(often, -first)
     points = np.concatenate([points, points[:1]])

@@ -36,6 +36,7 @@ class Junctions:
     def see(self, box: Box, values: Ints) -> None:
         """Find the junctions in a block and on the line to its left; at the end of a row, also on the line above."""
         height, width = self._shape
+        # Outside of the map there is no region, so zeros stand for it.
         inside = _meeting(np.pad(values, 1))
         for row, line in ((0, box.y0), (-1, box.y1)):
             if 0 < line < height:
@@ -46,6 +47,7 @@ class Junctions:
         self._inside, self._corner = inside, (box.y0, box.x0)
         if box.x0 > 0:
             sides = np.pad(np.column_stack((self._left, values[:, 0])), ((1, 1), (0, 0)))
+            # A corner where two such lines cross is left to the line between rows of blocks.
             ends = slice(box.y0 if box.y0 == 0 else box.y0 + 1, box.y1 + 1 if box.y1 == height else box.y1)
             self._columns[box.x0 // self._block - 1, ends] = _meeting(sides)[
                 ends.start - box.y0 : ends.stop - box.y0, 0

@@ -91,6 +91,7 @@ class Lazy:
 
     def __getitem__(self, key: Index | tuple[Index, ...]) -> Array:
         rows, columns = (*key, slice(None), slice(None))[:2] if isinstance(key, tuple) else (key, slice(None))
+        # numpy itself says what an index means, so negative ones, steps and lists work as in an array.
         y, x = np.arange(self.shape[0])[rows], np.arange(self.shape[1])[columns]
         if not (np.size(y) and np.size(x)):
             return np.empty((*np.shape(y), *np.shape(x)), self.dtype)
@@ -155,6 +156,7 @@ class Lazy:
         if self.transform is None:
             return said
         a, b, c, d, e, f = self.transform
+        # rioxarray reads this attribute, which has GDAL's order of the numbers.
         return {**said, "GeoTransform": " ".join(map(repr, (c, a, b, f, d, e)))}
 
 
@@ -187,6 +189,7 @@ class Labels(Lazy):
         return {
             "long_name": legend.name,
             "flag_values": np.arange(len(legend.classes), dtype=self.dtype),
+            # The CF conventions put blanks between meanings, so a name must not hold one.
             "flag_meanings": " ".join("_".join(name.split()) for name in legend.classes),
             "flag_colors": " ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in legend.palette),
         }

@@ -48,6 +48,7 @@ def shape_of(rings: Rings) -> Shape:
     """Return the shape of an object."""
     outer, box = rings[0], bounds(rings)
     left, top = box.x0, box.y0
+    # The squares of coordinates far from the origin would lose digits, so the box's corner is the origin.
     terms = [_moments(ring - (left, top), hole=k > 0) for k, ring in enumerate(rings)]
     area, sx, sy, sxx, syy, sxy = (math.fsum(sums) for sums in np.concatenate(terms, axis=1))
     x, y = sx / area, sy / area
@@ -55,6 +56,7 @@ def shape_of(rings: Rings) -> Shape:
     xx, yy, xy = sxx / area - x * x - 1 / 12, syy / area - y * y - 1 / 12, sxy / area - x * y
     spread = math.hypot(xx - yy, 2 * xy)
     longest, shortest = (xx + yy + spread) / 2, (xx + yy - spread) / 2
+    # A single pixel has no second moments, and nothing can be divided by 0.
     eccentricity = math.sqrt(max(0.0, 1 - shortest / longest)) if longest > 1e-12 else 0.0
     hull = outer[scipy.spatial.ConvexHull(outer[:-1]).vertices] - (left, top)
     return Shape(
@@ -98,6 +100,7 @@ def mask_of(rings: Rings, box: Box) -> NDArray[np.bool_]:
     turns = np.zeros((box.height, box.width + 1), bool)
     for ring in rings:
         (x0, y0), (x1, y1) = ring[:-1].T.astype(np.int64), ring[1:].T.astype(np.int64)
+        # An edge to the left of the box still turns everything to its right inside out.
         upright = (x0 == x1) & (x0 < box.x1)
         x = np.maximum(x0[upright] - box.x0, 0)
         first = np.clip(np.minimum(y0, y1)[upright] - box.y0, 0, box.height)
@@ -105,5 +108,6 @@ def mask_of(rings: Rings, box: Box) -> NDArray[np.bool_]:
         lengths = last - first
         ends = np.cumsum(lengths)
         rows = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - lengths - first, lengths)
+        # Two edges may lie in one cell; `turns[...] ^= True` would count them once.
         np.logical_xor.at(turns, (rows, np.repeat(x, lengths)), True)
     return np.asarray(np.logical_xor.accumulate(turns[:, :-1], axis=1))

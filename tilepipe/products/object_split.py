@@ -25,6 +25,7 @@ def split(mask: NDArray[np.bool_], neck: float, filled: NDArray[np.bool_] | None
     hole is no border. Each object is 4-connected.
     """
     solid, whole = mask if filled is None else filled, mask.astype(np.int32)
+    # Beyond the box lies no object: without this edge, pixels at the edge of the box would count as deep inside.
     distance = scipy.ndimage.distance_transform_edt(np.pad(solid, 1))[1:-1, 1:-1].astype(np.float32)
     if distance.max() < THINNEST:
         return whole

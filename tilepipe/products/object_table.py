@@ -102,6 +102,7 @@ def write_objects_csv(material: Material, path: Path) -> None:
     """
     known = material.maps[LABELS].georeference
     degrees = known is not None and known.crs is not None and _is_geographic(known.crs)
+    # A degree is about 100 km long, so it takes more decimals to place a point as well as in metres.
     names, places = columns(material), PLACES + 4 * degrees
     coordinates = {"x", "y", "xmin", "ymin", "xmax", "ymax"}
 
@@ -134,6 +135,7 @@ def write_objects_parquet(material: Material, path: Path) -> None:
         try:
             with pq.ParquetWriter(part, schema, compression="zstd") as writer:
                 while some := list(islice(found, BATCH)):
+                    # Without the schema, a column that is empty in one batch would get another type.
                     writer.write_table(pa.Table.from_pylist(some, schema))
         except (OSError, pa.ArrowException) as error:
             raise not_written(path, error) from error

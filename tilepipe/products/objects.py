@@ -132,5 +132,6 @@ def parts_of(outline: Outline, neck: float) -> list[Outline]:
     numbers = split(mask, neck, mask_of(rings[:1], box) if len(rings) > 1 else None)
     if numbers.max() < 2:
         return [outline]
+    # `shapes` yields the parts in an order of its own; the numbers go from the top.
     traced = sorted(shapes(numbers, mask=mask, connectivity=4), key=lambda found: found[1])
     return [replace(outline, rings=[np.add(r, (box.x0, box.y0)) for r in shape["coordinates"]]) for shape, _ in traced]

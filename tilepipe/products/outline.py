@@ -46,5 +46,6 @@ class Outline:
 
 def signed_area(ring: Floats) -> float:
     """Return the area of a closed ring (N, 2); the area is positive if the ring turns from x to y."""
+    # Coordinates of a large map would lose digits in the products, so the ring begins at 0.
     x, y = (ring - ring[0]).T
     return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)

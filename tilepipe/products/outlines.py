@@ -69,6 +69,7 @@ def groups(
             box = Box(y, x, min(y + block, height), min(x + block, width))
             found = _Block(labels, box, labels.read(box), layer.read(box) if layer else None)
             parts = np.zeros(box.shape, np.int64)
+            # The caller consumes this before it asks for more, and by that `parts` is filled for the lines below.
             yield _alone(found, regions, parts, waiting, watcher)
             columns = slice(box.x0, box.x1)
             regions.join_across(front[columns], parts[0], front_labels[columns] == found.pixels[0])
@@ -120,10 +121,12 @@ def _alone(
         watcher.see(block.box, block.pixels, values)
     if not values.any():
         return
+    # rasterio's `shapes` takes whole numbers of at most 32 bits.
     found = skimage.measure.label(values, background=0, connectivity=1).astype(np.int32)
     class_of = np.zeros(int(found.max()) + 1, np.int64)
     class_of[found] = block.pixels
     number_of = np.zeros(len(class_of), np.int64)
+    # A map of one block has no inner edge, and numpy cannot put no arrays together; so a 0 stands first.
     touching = np.unique(np.concatenate([np.zeros(1, np.int32), *block.at_borders(found)]))
     for k in touching[touching > 0]:
         number_of[k] = regions.add()

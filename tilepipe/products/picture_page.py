@@ -57,6 +57,7 @@ def page_of(picture: Colours, legend: list[tuple[str, Colour]], bar: ScaleBar) -
     height, width = picture.shape[:2]
     size = min(28, max(14, width // 56))
     font, names = _drawable([name for name, _ in legend], size)
+    # Pillow measures text by a pen, and a pen needs a picture.
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     wide = max(width, bar.pixels + 4 * size, NARROWEST)
     right = wide - size - bar.pixels
@@ -88,6 +89,7 @@ def _drawable(names: list[str], size: int) -> tuple[Font, list[str]]:
     for font in WIDE_FONTS:
         with suppress(OSError):
             return ImageFont.truetype(font, size), names
+    # NFKD parts a letter from its accent, and the plain letter stays when the accent is left out.
     apart = [unicodedata.normalize("NFKD", name) for name in names]
     plain = ["".join(c if c.isascii() else "?" for c in name if not unicodedata.combining(c)) for name in apart]
     return ImageFont.load_default(size), plain

@@ -56,6 +56,7 @@ def _fitted(georeference: Georeference) -> Place:
     def place(corners: Floats) -> Floats:
         with warnings.catch_warnings(), GCPTransformer(points) as fit:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            # Corners are counted from the upper left of a pixel; rasterio would take them for its centre.
             return np.column_stack(fit.xy(corners[:, 1], corners[:, 0], offset="ul"))
 
     return place
@@ -69,6 +70,7 @@ def carried(points: Floats, own: CRS, other: CRS) -> Floats:
     try:
         found = np.column_stack(transform(own, other, *points.T))
     except GDAL_ERRORS:
+        # For a point without a place GDAL raises an error or gives infinity; both end in one message.
         found = np.full(1, np.nan)
     if not np.isfinite(found).all():
         where = "longitude and latitude" if other == WGS84 else f"place in {other.to_string()[:60]}"
@@ -91,6 +93,7 @@ def with_corners_every(step: int, ring: Floats) -> Floats:
     at: list[int] = []
     new: list[Floats] = []
     for edge, axis in np.argwhere(passing):
+        # Multiples of `step` do not depend on where an edge begins, so two neighbours get the same corners.
         between = np.arange(low[edge, axis] // step + 1, -(-high[edge, axis] // step)) * step
         points = np.repeat(ring[edge][None], len(between), 0)
         points[:, axis] = between if ring[edge, axis] < ring[edge + 1, axis] else between[::-1]

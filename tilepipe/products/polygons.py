@@ -129,6 +129,7 @@ def _feature(labels: LabelMap, polygon: Outline, rings: list[Floats], dialect: _
         properties: JSON = {"class_id": polygon.label, "class_name": name}
         if labels.resolution and labels.resolution.unit == "m":
             properties["area_m2"] = round(polygon.pixels * labels.resolution.y * labels.resolution.x, 4)
+        # A region wider than half of the earth is taken for one that crosses the 180th meridian.
         if dialect.crs and np.ptp(rings[0][:, 0]) > 180:
             geometry = _cut(polygon, dialect)
         return {"type": "Feature", "properties": properties, "geometry": geometry}
@@ -151,6 +152,7 @@ def _cut(polygon: Outline, dialect: _Dialect) -> JSON:
 def oriented(ring: Floats, *, outer: bool) -> list[list[float]]:
     """Return the ring's points: counter-clockwise for an outer ring, clockwise for a hole (RFC 7946, 3.1.6)."""
     points = ring if (signed_area(ring) > 0) == outer else ring[::-1]
+    # Whole numbers are written without '.0', which keeps the files of slides short.
     whole = np.array_equal(points, np.round(points))
     listed: list[list[float]] = (points.astype(int) if whole else points).tolist()
     return listed

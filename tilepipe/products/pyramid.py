@@ -29,6 +29,7 @@ def average(values: Labels, nodata: int) -> Labels:
     """
     height, width = values.shape
     values = np.pad(values, ((0, height % 2), (0, width % 2)), constant_values=nodata)
+    # Twice the sum of four bytes, as the rounding below needs it, fits into 16 bits.
     total = np.zeros((values.shape[0] // 2, values.shape[1] // 2), np.uint16)
     count = np.zeros_like(total)
     for part in (values[::2, ::2], values[::2, 1::2], values[1::2, ::2], values[1::2, 1::2]):
@@ -48,6 +49,7 @@ def majority(labels: Labels, nodata: int) -> Labels:
     height, width = labels.shape
     labels = np.pad(labels, ((0, height % 2), (0, width % 2)), constant_values=nodata)
     a, b, c, d = labels[::2, ::2], labels[::2, 1::2], labels[1::2, ::2], labels[1::2, 1::2]
+    # When the four are in order, equal labels stand side by side, and nodata, above all labels, comes last.
     a, b, c, d = np.minimum(a, b), np.maximum(a, b), np.minimum(c, d), np.maximum(c, d)  # sort each four
     first, b, c, fourth = np.minimum(a, c), np.maximum(a, c), np.minimum(b, d), np.maximum(b, d)
     second, third = np.minimum(b, c), np.maximum(b, c)

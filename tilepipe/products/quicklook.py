@@ -78,6 +78,7 @@ def _edges(colours: Colours) -> NDArray[np.bool_]:
     edges = np.zeros_like(there)
     for axis in (0, 1):
         last = colours.shape[axis] - 1
+        # The difference of two bytes would wrap around below 0.
         near, far = (np.take(colours, range(start, start + last), axis).astype(np.int16) for start in (0, 1))
         differs = np.abs(near - far).max(-1) > EDGE
         for start in (0, 1):

@@ -53,6 +53,7 @@ def _direction(ring: Floats) -> float:
     """Return the angle of the edges, up to right angles; long edges weigh most."""
     edges = np.diff(ring, axis=0)
     lengths = np.hypot(*edges.T)
+    # Edges at right angles to each other have the same angle times four, so their directions add up.
     fourfold = (lengths**2 * np.exp(4j * np.arctan2(edges[:, 1], edges[:, 0]))).sum()
     return float(np.angle(fourfold) / 4)
 
@@ -71,6 +72,7 @@ def _squared(ring: Floats, step: float) -> Floats | None:
     """
     edges, middles = np.diff(ring, axis=0), (ring[:-1] + ring[1:]) / 2
     along = np.abs(edges[:, 0]) >= np.abs(edges[:, 1])
+    # The ring is turned to begin where the axis changes, so that no run of edges goes over the place where it closes.
     first = int(np.argmax(along != np.roll(along, 1)))
     if along.all() or not along.any():
         return None
@@ -79,6 +81,7 @@ def _squared(ring: Floats, step: float) -> Floats | None:
     level = along[np.searchsorted(runs, np.arange(runs[-1] + 1))]  # this says whether each line is level
     weight = np.bincount(runs, np.hypot(*edges.T))
     place = np.bincount(runs, np.hypot(*edges.T) * np.where(along, middles[:, 1], middles[:, 0])) / weight
+    # No shape with right angles has fewer than four sides.
     while len(place) > 4:
         lengths = np.abs(np.roll(place, -1) - np.roll(place, 1))
         k = int(np.argmin(lengths))

@@ -49,6 +49,7 @@ class Ruler:
         if self.place is None or self.crs is None:
             areas, lengths = _planar(rings, self.pixel)
         else:
+            # An edge that is straight on the map is a curve on the earth.
             rings = [with_corners_every(STEP, ring) for ring in rings]
             lonlat = carried(self.place(np.concatenate(rings)), self.crs, WGS84)
             areas, lengths = areas_and_lengths(lonlat, np.array([len(ring) for ring in rings]))
@@ -61,6 +62,7 @@ class Ruler:
 def _planar(rings: list[Floats], pixel: tuple[float, float]) -> tuple[Floats, Floats]:
     sizes = np.array([len(ring) for ring in rings])
     starts = np.cumsum(sizes) - sizes
+    # Coordinates of a large map would lose digits in the products, so each ring begins at 0.
     points = np.concatenate([(ring - ring[0]) for ring in rings]) * pixel
     steps = np.diff(points, axis=0, append=0)
     steps[starts + sizes - 1] = 0

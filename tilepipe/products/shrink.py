@@ -40,6 +40,7 @@ def shrunk_colours(labels: LabelMap, shape: tuple[int, int], clear: frozenset[in
     The first three channels are red, green and blue times the fourth channel over 255. The fourth is the part of the
     pixel that is not clear, from 0 to 255; nodata and the classes `clear` are clear.
     """
+    # Every value up to nodata can be looked up, so one that has no class is clear and no error.
     table = np.zeros((labels.legend.nodata + 1, 4), np.uint8)
     table[: len(labels.legend.palette), :3] = labels.legend.palette
     table[: len(labels.legend.palette), 3] = 255
@@ -87,6 +88,7 @@ def shrunk_image(source: Source, labels: LabelMap, shape: tuple[int, int]) -> ND
     colours = _rgb(resampled.read(hull), resampled.valid(hull))
     part = (x0 - hull.x0, y0 - hull.y0, x1 - hull.x0, y1 - hull.y0)
     enlarged = shape[0] > hull.height
+    # Enlarged pixels stay squares, as those of the labels beside them.
     how = Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(colours).resize(shape[::-1], how, box=part))
 
@@ -98,6 +100,7 @@ def _rgb(pixels: Pixels, valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
         there = there & np.isfinite(pixels).all(0)
     if pixels.dtype != np.uint8:
         low, high = np.percentile(pixels[:, there], (2, 98)) if there.any() else (0.0, 1.0)
+        # An image of one value has no range to be stretched.
         scaled = (pixels.astype(np.float64) - low) * (255 / max(high - low, 1e-9))
         pixels = np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8)
     return np.where(there, pixels, PAPER).astype(np.uint8).transpose(1, 2, 0).copy()

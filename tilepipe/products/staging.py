@@ -38,11 +38,13 @@ def staged(path: Path, *errors: type[Exception]) -> Iterator[Path]:
     if path.exists():
         raise UsageError(f"{path} exists; choose another name or remove it first")
     try:
+        # Only a rename inside one file system is done at once, so the folder lies beside the product.
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             try:
                 yield Path(folder) / path.name
             except errors as error:  # the folder is still there, so the free space shows a full disk
                 raise not_written(path, error) from error
+            # False sorts before True, so the product itself comes last and never stands without its side files.
             for side in sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name):
                 _flush(side)
                 os.replace(side, path.with_name(side.name))
@@ -107,6 +109,7 @@ def labels_from(
             classes=tuple(said["classes"]),
             palette=tuple((int(r), int(g), int(b)) for r, g, b in said["palette"]),
             nodata=int(said["nodata"]),
+            # Products of earlier versions do not have this field.
             measure=Measure(*said["measure"]) if said.get("measure") else None,
         ),
         read=read,

@@ -45,6 +45,7 @@ class Tally:
         """Return the numbers; pixels that have not been read yet are read now."""
         height, width = self._labels.shape
         while self._y < height:
+            # If a product has read a part of a row of boxes, the rest of this row must have the same height.
             bottom = self._bottom if self._x else min(self._y + SIDE, height)
             box = Box(self._y, self._x, bottom, min(self._x + SIDE, width))
             self._add(box, self._labels.read(box))
@@ -84,6 +85,7 @@ class Tally:
     def _watching(self, read: Callable[[Box], Labels]) -> Callable[[Box], Labels]:
         def read_and_count(box: Box) -> Labels:
             pixels = read(box)
+            # All boxes of a row must have one height for the sweep. What is read otherwise is left to `numbers`.
             if (box.y0, box.x0) == (self._y, self._x) and (self._x == 0 or box.y1 == self._bottom):
                 self._add(box, pixels)
             return pixels
@@ -111,5 +113,6 @@ class Tally:
         if self._ground is not None:
             begins, areas = self._ground.cells(box)
             for value in np.flatnonzero(counts):
+                # Without a type numpy adds bools as a logical or.
                 there: NDArray[np.int64] = np.add.reduceat(pixels == value, begins, axis=1, dtype=np.int64)
                 self._areas[value] += int((there * areas).sum())

@@ -56,6 +56,7 @@ def write_vectors(labels: LabelMap, path: Path, options: VectorOptions = PLAIN, 
                 _write_parquet(part, table, batches)
             else:
                 _write_gdal(part, table, batches)
+            # GDAL does not report every loss on a full disk, so the features are counted.
             found = count_features(part)
         except Exception as error:
             if batches.error is not None:
@@ -93,6 +94,7 @@ def _write_gdal(path: Path, table: Table, batches: Iterable[pyarrow.RecordBatch]
     import pyogrio
 
     driver = next(name for ending, name in DRIVERS.items() if path.name.lower().endswith(ending))
+    # A .dbf file holds the day on which it was written.
     options = {"DBF_DATE_LAST_UPDATE": DATE[:10]} if driver == DRIVERS[ARCHIVE] else {}
     target = _unpacked(path) if driver == DRIVERS[ARCHIVE] else path
     stream = pa.RecordBatchReader.from_batches(table.schema, batches)
@@ -173,4 +175,5 @@ def count_features(path: Path) -> int:
         return int(pq.read_metadata(path).num_rows)
     import pyogrio
 
+    # Unless it is forced, pyogrio counts only if that is quick.
     return int(pyogrio.read_info(path, force_feature_count=True)["features"])

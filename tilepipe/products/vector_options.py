@@ -76,6 +76,7 @@ class VectorOptions:
                     f"{setting(**unused)} changes {what}, and none are written; add one of {', '.join(sorted(fit))} "
                     "to `of`"
                 )
+        # Looking for the package does not import it, which takes long and may never be needed.
         if self.redraws and find_spec("shapely") is None:
             raise UsageError(
                 f"{setting(**chosen)} needs shapely, which is not installed; run: pip install 'tilepipe[vectors]'"
@@ -88,6 +89,7 @@ class VectorOptions:
 
     def to_dict(self) -> JSON:
         """Return the chosen options in JSON types."""
+        # An option that is 0 or False asks for nothing, like one that is not given.
         return {name: value for name, value in asdict(self).items() if value}
 
 

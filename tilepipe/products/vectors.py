@@ -100,6 +100,7 @@ class Table:
             placed = self._placed(some)
             boxes = np.array([(*rings[0].min(0), *rings[0].max(0)) for rings in placed])
             columns += [*boxes.T, np.array([wkb(rings) for rings in placed], dtype=object)]
+            # With `from_pandas` nan becomes null.
             arrays = [pa.array(column, of, from_pandas=True) for column, of in zip(columns, schema.types, strict=True)]
             yield pa.record_batch(arrays, schema=schema)
             done += len(some)
@@ -136,6 +137,7 @@ class Table:
         return known is not None and known.transform is None and bool(known.gcps)
 
     def _refuse_split(self, placed: Iterable[list[Floats]]) -> None:
+        # An edge across half of the earth is one that goes over the meridian the other way.
         if any(np.abs(np.diff(rings[0][:, 0])).max() > 180 for rings in placed):
             raise UsageError(
                 "some regions cross the 180th meridian, which a table in longitude and latitude would tear apart; "
@@ -149,6 +151,7 @@ def _oriented(ring: Floats, *, outer: bool) -> Floats:
 
 def wkb(rings: list[Floats]) -> bytes:
     """Return a polygon of closed rings as well-known binary."""
+    # The first byte of well-known binary says that the numbers are little-endian.
     parts = [struct.pack("<BII", 1, WKB_POLYGON, len(rings))]
     for ring in rings:
         parts += [struct.pack("<I", len(ring)), np.ascontiguousarray(ring, "<f8").tobytes()]
