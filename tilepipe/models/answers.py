@@ -57,6 +57,7 @@ def identified(model: Model, card: str, how: Asking) -> tuple[str, str]:
     memory |= {part for part in {*contents.parts, *after} if contents.parts.get(part) != after.get(part)}
     parts = {part: value for part, value in contents.parts.items() if part not in memory}
     asked = [how.device, how.precision, *answers.hashes]
+    # A model in trouble gets a new identity in each call, so that nothing that was kept is found again for it.
     return _sha256_of_json([VERSION, card, parts, asked, uuid4().hex if answers.trouble else ""]), answers.trouble
 
 
@@ -84,6 +85,7 @@ class _Answers:
         self.hashes = [text for _, text in said]
         if not any(ok for ok, _ in said):
             self.trouble = f"it fails on the tiles that it is told by ({self.hashes[0] if said else 'stride'})"
+        # Two tiles are enough, since asking takes time: what is random or counts its calls shows in any tile.
         elif any(self._answer(model, module, tiles[k]) != said[k] for k in (0, -1)):
             self.trouble = "it answers the same tile differently when it is asked again"
 
@@ -108,6 +110,8 @@ def fixed_tiles(model: Model) -> Iterator[Pixels]:
     middle, spread = np.array(card.mean or (0.0,)), np.array(card.std or (1.0,))
     yield _natural(model, (side, side))
     yield made_up_tiles(card, 1, (low, wide), "float32")[0]
+    # A rule inside the network may hide in one range of values. A ramp crosses every threshold in its range: 8 bit, 16
+    # bit, scaled, and 0 to 1.
     yield _ramp(card.bands, side, 0, 255, whole=True)
     yield _ramp(card.bands, side, 0, max(top, 65535.0), whole=True)
     steps = _ramp(card.bands, side, -5, 5)

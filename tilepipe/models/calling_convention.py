@@ -54,6 +54,7 @@ class CallingConvention(NamedTuple):
         """Return logits (B, 2, H, W) whose larger one is the second if its probability is above the threshold."""
         if self.threshold is None:
             return logits
+        # The softmax of two logits is above t exactly if their difference is above log(t / (1 - t)).
         limit = math.log(self.threshold / (1 - self.threshold))
         return torch.cat((logits[:, :1], logits[:, 1:] - limit), 1)
 
@@ -63,6 +64,7 @@ class CallingConvention(NamedTuple):
             y = y.permute(0, 3, 1, 2)
         if y.ndim in (3, 4) and self.pad:
             rows, columns = y.shape[-2] - x.shape[-2], y.shape[-1] - x.shape[-1]
+            # A map with an odd margin has no middle. It stays as it is, and the check of its shape refuses it.
             if rows >= 0 and columns >= 0 and rows % 2 == columns % 2 == 0:
                 top, left = rows // 2, columns // 2
                 y = y[..., top : top + x.shape[-2], left : left + x.shape[-1]]

@@ -139,8 +139,10 @@ class ModelCard(BaseModel):
                 )
             fields = {**fields, **IMAGENET}
             scale = 255 if scale is None else scale
+        # A wrong value is left to the check of its field, whose message names the field.
         if not _is_number(scale) or not SMALL <= scale <= LARGE:
             return fields
+        # Pixels are divided by the scale also if no std is given, so there must be a 1 that the scale can multiply.
         std = fields.get("std") or ((1,) * bands if isinstance(bands, int) and 0 < bands <= 4096 else ())
         scaled = {"mean": _times(scale, fields.get("mean") or ()), "std": _times(scale, std)}
         return {**{name: value for name, value in fields.items() if name != "scale"}, **scaled}
@@ -165,6 +167,7 @@ class ModelCard(BaseModel):
     @classmethod
     def _numbers(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         for value in values:
+            # NaN is not below any number, so this refuses it too.
             if not abs(value) <= MOST:
                 raise ValueError(f"{value} is no number that pixels can be scaled with")
         return values
@@ -198,6 +201,7 @@ class ModelCard(BaseModel):
     @property
     def label_dtype(self) -> str:
         """'uint8' for up to 255 classes, else 'uint16'."""
+        # 255 classes are the labels 0 to 254; the number after them is nodata.
         return "uint8" if len(self.classes) <= 255 else "uint16"
 
     @property
@@ -219,11 +223,13 @@ class ModelCard(BaseModel):
     def from_json(cls, text: str, name: str = "model.json") -> ModelCard:
         """Parse the text of `model.json`; errors call the text `name`. Raises `ModelError` if it holds no card."""
         try:
+            # pydantic's parser ends a text that nests too deeply with a ValueError, before the stack is full.
             fields = from_json(text)
         except ValueError as error:
             raise ModelError(f"{name}: Invalid JSON: {error}") from None
         if not isinstance(fields, dict):
             raise ModelError(f'{name}: it needs keys with values, like {{"bands": 3, "classes": ["a", "b"]}}')
+        # `__init__` would call every text 'model card' in its errors.
         card = cls.__new__(cls)
         card._check(name, fields)
         return card
@@ -234,6 +240,7 @@ class ModelCard(BaseModel):
         refuse_special(path, ModelError)
         try:
             with path.open("rb") as file:
+                # One byte too many shows that the file is too large, and no more of it is read.
                 content = file.read(MAX_BYTES + 1)
             text = content.decode()
         except (OSError, UnicodeDecodeError):
@@ -246,6 +253,7 @@ class ModelCard(BaseModel):
 
 
 def _is_number(value: object) -> bool:
+    # In Python, True is a whole number too.
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -59,6 +59,8 @@ class Classical:
     @property
     def halo(self) -> int | None:
         """Distance that a pixel's context reaches, in pixels; None if a label depends on the tile as a whole."""
+        # scipy cuts a Gaussian off at 4 standard deviations. The other methods follow edges or neighbours without a
+        # limit.
         return int(4 * SMOOTHING) if self.name in ("threshold", "kmeans") else None
 
     def scores(self, tile: Pixels) -> NDArray[np.float32]:
@@ -99,6 +101,7 @@ class Watershed:
         grey = x.mean(0)
         edges = sobel(grey)
         cluster = np.digitize(grey, self.levels)
+        # In scikit-image, the number 0 is no marker.
         markers = np.where(edges <= self.flat, cluster + 1, 0)
         flooded = watershed(edges, markers) - 1 if markers.any() else cluster
         return _one_hot(flooded, len(self.levels) + 1)
@@ -132,6 +135,7 @@ class Growing:
         out = np.empty_like(distances)
         for k, (distance, seed, reach) in enumerate(zip(distances, self.seed, self.reach, strict=True)):
             grown = apply_hysteresis_threshold(-distance, -reach, -seed)  # connected by edges
+            # The reach is 0 for a centre that no pixel of the sample was nearest to.
             out[k] = np.where(grown, 1 - distance / (reach + 1e-9), -distance)
         return out
 
@@ -156,6 +160,7 @@ def squared_distances(x: Floats, centres: Iterable[Iterable[float]]) -> Floats:
 def superpixel_means(x: Floats, side: int) -> Floats:
     """Return the mean colour (bands, height, width) of each pixel's superpixel, which is about `side` pixels wide."""
     count = max(x.shape[1] * x.shape[2] // side**2, 1)
+    # Bands need not be red, green and blue, so there is no Lab colour of them.
     of = slic(
         np.moveaxis(x, 0, -1), n_segments=count, compactness=1.0, start_label=0, channel_axis=-1, convert2lab=False
     )

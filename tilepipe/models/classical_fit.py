@@ -39,9 +39,11 @@ def fit(
     """
     if name not in METHODS:
         raise UsageError(f"method {name!r} is not known; use {', '.join(METHODS)}")
+    # Multi-Otsu tries every combination of levels, so its time grows steeply with their number.
     if not 2 <= clusters <= (5 if name in ("threshold", "watershed") else 64):
         raise UsageError(f"{clusters} clusters for {name}: give 2 to 5 (threshold, watershed) or 2 to 64")
     bands = np.moveaxis(np.asarray(sample, np.float64), 1, 0)
+    # A band with one value has no deviation, and pixels are divided by it.
     mean, std = _tuple(bands.mean((1, 2, 3))), _tuple(np.maximum(bands.std((1, 2, 3)), 1e-9))
     smooth = np.stack([smoothed(standardised(patch, mean, std)) for patch in sample])
     method = METHODS[name](smooth, clusters)

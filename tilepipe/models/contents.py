@@ -48,6 +48,7 @@ def network_sha256(module: nn.Module, first: str = "") -> str:
         digest.update(f"{name}:{_name(type(layer))}:{_plain_settings(layer)};".encode())
     for name, tensor in module.state_dict().items():
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        # As bytes, since numpy has no bfloat16; flat, since a single number has no axis that bytes could lie along.
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -80,6 +81,7 @@ class Contents:
             if not is_known(base):
                 self._part(f"class {_name(base)}", base)
             else:
+                # The class is of a known package, but the user may have put another function into it.
                 replaced = {k: v for k, v in vars(base).items() if isinstance(v, types.FunctionType)}
                 for key in (key for key, value in replaced.items() if not is_known(value)):
                     self._part(f"class {_name(base)}.{key}", replaced[key])
@@ -136,6 +138,7 @@ class _Hash:
         elif isinstance(value, str | bytes | bytearray):
             self._word(repr(value))
         elif isinstance(value, Set):
+            # The order of a set differs from process to process.
             self._all(sorted(hash_of(part, self._layers) for part in value))
         elif isinstance(value, Sequence):
             self._all(value)
@@ -191,6 +194,7 @@ class _Hash:
             self._all([part for item in sorted(_written(value).items()) for part in item])
 
     def _bytecode(self, code: types.CodeType) -> None:
+        # Neither file name nor line numbers: a cell of a notebook that is run again has others and does the same.
         self._word(code.co_code.hex())
         self._word(" ".join((*code.co_names, *code.co_varnames)))
         for constant in code.co_consts:
@@ -206,6 +210,7 @@ class _Hash:
 
     def _word(self, text: str) -> None:
         data = text.encode("utf-8", "surrogatepass")
+        # With its length before it, a word cannot run into the next one: 'ab', 'c' is not 'a', 'bc'.
         self.digest.update(len(data).to_bytes(8, "little") + data)
 
 

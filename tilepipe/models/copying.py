@@ -43,6 +43,8 @@ def copied(module: nn.Module) -> nn.Module:
     try:
         mine: nn.Module = copy.deepcopy(module, copies)
     except Exception:  # an attribute of an unknown module may raise anything
+        # New copies of the tensors: the attempt that failed has left half of a copy in its memo. What is in the memo is
+        # taken as it is, so the objects named here are shared.
         copies = _tensors(module) | {id(value): value for value in _uncopyable(module)}
         try:
             mine = copy.deepcopy(module, copies)
@@ -61,8 +63,10 @@ def _tensors(module: nn.Module) -> Copies:
     for layer in module.modules():
         if isinstance(layer, torch.jit.ScriptModule):
             continue
+        # deepcopy refuses tensors that were computed with gradients.
         plain = [value for value in vars(layer).values() if type(value) is Tensor and not value.is_leaf]
         for tensor in (*layer._parameters.values(), *layer._buffers.values(), *plain):
+            # Subclasses may hold more than numbers; they are left to deepcopy.
             if type(tensor) is nn.Parameter:
                 copies[id(tensor)] = nn.Parameter(_moved(tensor), tensor.requires_grad)
             elif type(tensor) is Tensor:
@@ -130,6 +134,7 @@ class _Rebinding:
         if isinstance(value, nn.Module):
             return self._copies.get(id(value), value)
         way = next((way for kind, way in self._ways if type(value) is kind), None)
+        # A list may hold itself, and a function may read itself as a global.
         if way is None or id(value) in self._above or len(self._above) > _DEPTH:
             return value
         self._above.append(id(value))

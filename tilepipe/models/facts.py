@@ -26,6 +26,7 @@ LARGEST = 1 << 20
 """Largest facts.json that is read, in bytes."""
 _WORDS_FOR_PEOPLE = {"band_names", "description", "license", "name", "tile", "training"}
 """Fields of a card that change no label; they are not part of a model's identity."""
+# These fields came later. A card without them has the identity that it had before.
 _IF_STATED = ("channels", "layout", "pad", "scale", "threshold")
 """Fields that are part of a card's identity only if the card states them."""
 

@@ -24,6 +24,7 @@ class Identity:
     """Why the model has no identity, in a sentence; '' if it has one."""
 
 
+# A context variable, since other threads may be in calls of their own.
 _HELD: ContextVar[dict[Hashable, Identity] | None] = ContextVar("identities", default=None)
 
 

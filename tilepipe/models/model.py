@@ -81,6 +81,7 @@ class Model:
             said = {"output": output or card.output, "key": card.key if key is None else key}
             card = ModelCard(**{**card.model_dump(exclude_unset=True), **said})
         model = cls.owning(own_copy(module), card, name)
+        # Networks of ours give logits, so there is nothing to recognise.
         if type(module).__module__.startswith("tilepipe."):
             return cls(model.card, wrapped(model.module, card), name)
         read, gives = readable(model.module, card, name)

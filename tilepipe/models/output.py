@@ -114,6 +114,7 @@ def as_logits(y: Tensor, classes: int, output: Output = "logits") -> Tensor:
     least = torch.finfo(torch.float32).tiny
     y = y if y.dtype == torch.float64 else y.float()
     y = torch.cat((1 - y, y), 1) if single else y
+    # A probability of 0 has no logarithm.
     return y.clamp_min(least).log()
 
 
@@ -143,6 +144,7 @@ def _misfit(shape: tuple[int, ...], size: tuple[int, ...], classes: int) -> str:
 
 def _of_labels(y: Tensor, classes: int) -> Tensor:
     labels = (y[:, 0] if y.ndim == 4 else y).long()
+    # A pass over shapes alone (torch's meta device) has no values.
     if not labels.is_meta and labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ModelError(
             f"the model gives labels from {int(labels.min())} to {int(labels.max())} and the card names {classes} "

@@ -77,6 +77,7 @@ def recognise(
         told = told or ends.seen(y) or (y is returned and _script_ends(forward))
         output = _judged(y, classes, told, card.output, name)
         plain = y is returned and output == "logits" and y.is_floating_point() and y.ndim == 4 and y.shape[1] == classes
+        # An output of a wrong shape is left as it is: the first tile of a run refuses it with both shapes.
         return Form(output, card.key, plain or misfit(tuple(y.shape), tuple(x.shape), classes, output) != "")
     return None
 

@@ -39,6 +39,7 @@ class Calls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
         """Return what `made` returns for the call."""
+        # torch turns the mode off while this method runs, so calls that `made` makes do not come here again.
         return self.made(Call(func, args, kwargs or {}))
 
     def made(self, call: Call) -> Any:

@@ -33,6 +33,7 @@ class Unread(Model):
     def __init__(self, card: ModelCard, name: str, folder: Path, facts: Facts) -> None:
         """Keep card, name and facts; `folder` is the model directory."""
         certificate = (folder / CERTIFICATE).read_text(encoding="utf-8")
+        # A frozen dataclass takes no assignments, and its own `__init__` would want the network.
         self.__dict__.update(card=card, name=name, certificate=certificate, facts=facts, folder=folder)
 
     @cached_property

@@ -51,6 +51,7 @@ def convert(
             card_now = _with_stride(given, model.module, model.card.arch)
             model = Model.owning(wrapped(bare(model.module), card_now), card_now, str(source))
     if isinstance(model.module, Packaged) and packed is not None:
+        # The bytes stay as they are: `trust_model` names the file by their hash.
         files = {f"{load.WEIGHTS}{_suffix(packed)}": model.module.content}
         return write_directory(Path(output), with_certificate(model), files, overwrite=overwrite)
     return save_model(with_certificate(model), output, overwrite=overwrite)

@@ -126,6 +126,7 @@ def stored(tensor: Tensor, *, half: bool) -> Tensor:
 
 def _publish(fresh: Path, final: Path) -> None:
     sync_tree(fresh)
+    # No rename replaces a folder that is not empty, so the old one is moved away first.
     old = fresh.with_name(fresh.name + ".old")
     if final.exists():
         os.rename(final, old)

@@ -61,6 +61,7 @@ def load(path: Path, name: str, *, trust_model: str | None = None, card: ModelCa
     data = _read(path)
     if path.suffix.lower() == ONNX:
         return load_onnx(data, path, card, name)
+    # Trust is asked for before a card: a card does not help a file that will not be opened.
     check_trust(path, data, trust_model)
     if card is None:
         raise ModelError(f"{path} has no card: write one as {card_path(path)} (bands, classes, mean, std, stride)")

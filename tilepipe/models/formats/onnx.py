@@ -92,6 +92,7 @@ def start_session(data: bytes, device: torch.device) -> InferenceSession:
     except ImportError as error:
         raise missing_extra("onnxruntime", "onnx", error) from None
     options = onnxruntime.SessionOptions()
+    # onnxruntime has threads of its own; by itself it would take every core, whatever torch may use.
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True

@@ -63,6 +63,7 @@ def read_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph:
     except ImportError as error:
         raise missing_extra("onnx", "onnx", error) from None
     try:
+        # From bytes and not from the path: `onnx.load` would read the other files that a tensor may name.
         model = onnx.load_model_from_string(data)
         _refuse_outside(model, path)
         refuse_endless(model, path)
@@ -115,6 +116,7 @@ def card_of(graph: Graph, path: Path, wanted: Path) -> ModelCard:
         raise ModelError(f"{path}: its own words cannot be read; {_CARD_HELP.format(wanted)}") from None
     return ModelCard(
         name=path.stem, bands=graph.bands, classes=classes, mean=mean or (), std=std or (255.0,) * graph.bands,
+        # The metadata name no stride. 32 is that of five halvings; a fixed tile must be a multiple of it.
         dtype="uint8", resolution=resolution, tile=tile, stride=math.gcd(32, tile or 32),
     )  # fmt: skip
 
@@ -127,6 +129,7 @@ def _scaled(values: Any, bands: int) -> tuple[float, ...] | None:
 
 
 def _value(text: str) -> Any:
+    # Some exporters write Python's notation, like {0: 'road'}, which is no JSON.
     for parse in (json_of, ast.literal_eval):
         try:
             return parse(text)

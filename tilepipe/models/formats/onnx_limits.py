@@ -47,11 +47,13 @@ def refuse_huge(model: ModelProto, path: Path, bands: int | None, *, last: bool)
 
     size = model.ByteSize()
     for tensor in _constants(model.graph):
+        # The smallest numbers have 4 bits, two to a byte: a file cannot hold more values than this.
         if math.prod(tensor.dims) > 2 * size:
             raise _too_large(path, tensor.name, tensor.dims)
     small = onnx.ModelProto()
     small.CopyFrom(model)
     for tensor in _constants(small.graph):
+        # Weights decide no shape. Without them the copy is small, and inference is quick.
         if math.prod(tensor.dims) > _SMALL:
             for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
                 tensor.ClearField(field)
@@ -132,6 +134,7 @@ def _numbers(scope: Scope) -> dict[str, int]:
     for node in scope.node:
         if node.op_type == "Constant":
             named += [(node.output[0], a.t) for a in node.attribute if a.name == "value"]
+    # ONNX counts the passes of a loop in int64, which is type 7.
     found = {
         n: int(numpy_helper.to_array(t).reshape(-1)[0]) for n, t in named if math.prod(t.dims) == 1 and t.data_type == 7
     }

@@ -36,6 +36,8 @@ class Packaged(nn.Module):
     def __init__(self, data: bytes, path: Path, card: ModelCard) -> None:
         """Keep `data`, the bytes of the file at `path`; `card` may say what the file gives. Messages name `path`."""
         super().__init__()
+        # As a buffer, the bytes belong to copies, pickles and the identity of the network. torch wants memory that may
+        # be written, which bytes are not.
         self.register_buffer("file", torch.frombuffer(bytearray(data), dtype=torch.uint8))
         self.path = path  # a Path and not text: where the file lies is no part of a model's identity
         self.classes = len(card.classes)
@@ -104,6 +106,7 @@ class Packaged(nn.Module):
         raise NotImplementedError("what the file computes is not known without computing it")
 
     def __getstate__(self) -> JSON:
+        # Sessions and scripts cannot be pickled; each process opens its own.
         return {**self.__dict__, "_live": {}}
 
 

@@ -77,6 +77,7 @@ def build(arch: Mapping[str, object], bands: int, classes: int) -> nn.Module:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"segmentation-models-pytorch cannot make {kind} from {options}: {said[0]}") from None
     network.stride = int(network.encoder.output_stride)  # type: ignore[assignment,arg-type,union-attr]
+    # A hook and no module around the network: the names of its tensors stay those of the file.
     network.register_forward_hook(partial(_logits, classes=classes))
     return network
 

@@ -107,6 +107,7 @@ def _unpickled(path: Path) -> object:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                # torch.save packs without compression. A small archive that unpacks to much would fill the memory.
                 if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                     raise ModelError(
                         f"{path} unpacks to more than it holds, which torch.save never writes; save it again"

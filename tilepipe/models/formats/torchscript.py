@@ -40,6 +40,7 @@ class TorchScript(Packaged):
         """Load the archive and return it as a function; this runs code from the archive."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
+            # From the bytes whose hash was compared: the file at the path may be another one by now.
             script = torch.jit.load(BytesIO(self.content), map_location=device).eval()
         if self.wide:
             script = script.double()

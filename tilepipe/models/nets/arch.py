@@ -105,5 +105,6 @@ class Body(Blocks):
 def unknown(what: str, value: str, choices: Iterable[str]) -> str:
     """Return a sentence that names all `choices`, and the one nearest to `value`."""
     names = list(choices)
+    # Without a cutoff there always is a nearest name.
     near = get_close_matches(value, names, n=1, cutoff=0.0)
     return f"unknown {what} {value!r}; nearest is {near[0]!r} ({', '.join(names)})"

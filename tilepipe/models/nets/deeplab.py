@@ -79,6 +79,7 @@ class DeepLab(Network):
         """Return logits (B, classes, H, W). Raises `ModelError` if H or W is not a multiple of `stride`."""
         check_tile(x, self.bands, self.stride)
         features = self.encoder(x)
+        # The plain encoder begins at stride 1, a ResNet at stride 2.
         fine = features[2 if self.arch.encoder == "plain" else 1]  # (B, C, H/4, W/4)
         y = self.pyramid(features[-1])  # (B, A, H/S, W/S)
         y = larger(y, self.stride // 4)  # (B, A, H/4, W/4)

@@ -78,6 +78,7 @@ def load_encoder_weights(target: nn.Module, weights: Mapping[str, Tensor]) -> No
     source = {name.removeprefix("module.").removeprefix("encoder."): tensor for name, tensor in weights.items()}
     new: dict[str, Tensor] = {}
     for name, tensor in wanted.items():
+        # Old files lack this counter, which batch norm uses in training only.
         if name not in source and name.endswith("num_batches_tracked"):
             new[name] = tensor
             continue
@@ -104,4 +105,5 @@ def fit_bands(kernel: Tensor, bands: int) -> Tensor:
         return kernel.sum(1, keepdim=True)
     have = kernel.shape[1]
     copies = -(-bands // have)
+    # The factor keeps activations about as large as those that the weights were trained with.
     return torch.cat([kernel] * copies, 1)[:, :bands] * (have / bands)

@@ -58,6 +58,7 @@ class FCN(Network):
         check_tile(x, self.bands, self.stride)
         features = self.encoder(x)[::-1]  # coarsest first: (B, C, H/S, W/S), ...
         y: Tensor = self.scores[0](self.drop(features[0]))  # (B, K, H/S, W/S)
+        # Not strict, since the encoder may have features finer than `finest`.
         for up, score, feature in zip(self.ups, list(self.scores)[1:], features[1:], strict=False):
             y = up(y) + score(feature)  # (B, K, 2h, 2w)
         y = self.last(y)  # (B, K, H, W)

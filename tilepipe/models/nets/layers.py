@@ -21,6 +21,7 @@ from tilepipe.models.nets.arch import Blocks
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    # The number of groups must divide the number of channels.
     "group": lambda channels: nn.GroupNorm(math.gcd(8, channels), channels),
     "none": lambda channels: nn.Identity(),
 }
@@ -68,6 +69,7 @@ class ConvBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, blocks: Blocks, *, rate: int = 1) -> None:
         super().__init__()
+        # A norm has a shift of its own, which takes the place of the bias.
         bias = blocks.norm == "none"
         self.conv1 = conv(inputs, outputs, 3, bias=bias, rate=rate)
         self.norm1 = NORMS[blocks.norm](outputs)

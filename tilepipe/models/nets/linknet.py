@@ -67,6 +67,7 @@ class LinkNet(Network):
         self.decoder = nn.ModuleList()
         inputs = have[self.stride]
         for level in reversed(range(self.arch.depth)):
+            # A ResNet has no features at full resolution, so there the width is the decoder's.
             outputs = have.get(2**level, self.arch.width)
             self.decoder.append(Level(inputs, outputs, self.arch))
             inputs = outputs

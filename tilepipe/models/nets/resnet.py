@@ -91,6 +91,7 @@ class ResNet(nn.Module):
             stride, before, width = (2 if k else 1), rate, 64 * 2**k
             if output_stride and total * stride > output_stride:
                 stride, rate = 1, rate * stride
+            # As in timm, the first convolution of a dilated layer still has the rate of the layer before.
             layer = nn.Sequential(block(inputs, width, body, stride, (before, rate)))
             inputs = width * block.expansion
             layer.extend([block(inputs, width, body, 1, (rate, rate)) for _ in range(counts[k] - 1)])

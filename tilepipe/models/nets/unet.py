@@ -50,6 +50,7 @@ class UNet(Network):
         inputs = have[self.stride]
         for level in reversed(range(self.arch.depth)):
             outputs = self.arch.width * 2**level
+            # A ResNet has no features at full resolution, so the finest level has no skip.
             self.decoder.append(Level(inputs, have.get(2**level, 0), outputs, self.arch))
             inputs = outputs
         self.head = conv(inputs, classes, 1)

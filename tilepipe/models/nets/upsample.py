@@ -40,6 +40,7 @@ class Deconv(Upsample):
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__(outputs)
+        # These give exactly 2H: torch makes 2 (H - 1) - 2 padding + kernel + extra.
         padding, extra = (kernel - 1) // 2, kernel % 2
         self.conv = nn.ConvTranspose2d(inputs, outputs, kernel, 2, padding, extra)
 

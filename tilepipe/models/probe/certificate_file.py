@@ -46,6 +46,7 @@ def certified(model: Model) -> Probe | None:
         values = json_of(model.certificate or "")
         found = Probe.from_json(json.dumps(values["probe"]))
         same = (values["format"], values["procedure"], values["bands"]) == (FORMAT, VERSION, model.card.bands)
+        # A probe takes the stride of the card for granted, so one that was made under another card may not fit.
         fits = found.stride is None or found.stride % model.card.stride == 0
         return found if same and fits and _is_of(values["weights"], model) else None
     return None

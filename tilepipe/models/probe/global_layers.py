@@ -64,6 +64,7 @@ class Located(Calls):
     def __enter__(self) -> Self:
         for name, layer in (pair for module in self._modules for pair in module.named_modules()):
             self._hooks.append(layer.register_forward_pre_hook(lambda *_, name=name: self._path.append(name)))
+            # Also if a layer raises: else its name would stay on the path.
             self._hooks.append(layer.register_forward_hook(self._leave, always_call=True))
         TorchFunctionMode.__enter__(self)
         return self
@@ -78,6 +79,7 @@ class Located(Calls):
 
     def key(self, call: Call) -> Key:
         """Return (layer, function name) of the call at hand."""
+        # `relu_` and `__add__` are judged like `relu` and `add`.
         return self._path[-1], call.name.strip("_")
 
 
@@ -93,6 +95,7 @@ class Watch(Located):
 
     def made(self, call: Call) -> object:
         """Make the call and judge it by its arguments and by the NaN in its inputs and output."""
+        # These only look at a tensor; counting NaN around each of them would take longer than they do.
         if call.name in _CHEAP:
             return call()
         key = self.key(call)
@@ -106,6 +109,7 @@ class Watch(Located):
                 self.findings.global_ops[self._pooled] = "squeeze-excite"
             keywords = {name: _without_pooled(value) for name, value in call.keywords.items()}
             call = replace(call, arguments=tuple(map(_without_pooled, call.arguments)), keywords=keywords)
+        # A clone, since a layer after the norm may change what it gets in place.
         before = call.arguments[0].clone() if key[1] in NORMS else None
         out = call()
         kind = self._judge_spread(key, inputs, out)

@@ -114,6 +114,7 @@ def total_stride(subject: Subject, rough: int | None, declared: int | None) -> i
     odd = [n for n in range(5, 65) if n not in divisors]
     stride = declared or 1  # this is tried first: if it holds, no smaller stride matters
     for axis in AXES:
+        # Small strides come first: a strip is as long as its largest candidate asks for.
         found = _first_shift(subject, axis, margin, [stride, *small]) or _first_shift(subject, axis, margin, large)
         found = found or _first_shift(subject, axis, margin, odd)
         if not found:
@@ -194,6 +195,7 @@ def _both(subject: Subject, axis: int, rows: int, half: int, fill: Fill, moved: 
         changed = x.clone()
         part = changed.narrow(axis, start, length)
         part.copy_(fill(part))
+        # NaN differs from every number, so what NaN reaches counts as changed.
         differs = (subject(changed) != y).amax(dim=(0, 1, 5 - axis)).nonzero()
         low, high = (int(differs.min()), int(differs.max())) if len(differs) else (cut, cut - 1)
         counts.append(max(0, high - cut + 1) if start == 0 else max(0, cut - low))

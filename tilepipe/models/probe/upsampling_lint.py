@@ -87,6 +87,7 @@ def overlap_counts(kernel: int, stride: int) -> tuple[int, ...]:
 def _deconv(name: str, layer: nn.ConvTranspose2d) -> Finding:
     kernel, stride = max(layer.kernel_size), max(layer.stride)
     counts = overlap_counts(kernel, stride)
+    # A kernel smaller than its stride leaves pixels that no tap reaches.
     overlap = max(counts) / min(counts) if min(counts) else float("inf")
     uneven = imbalance(deconv_gains(layer.weight, stride))
     what = f"up-sampling layer {name} is a stride-{stride} transposed convolution with kernel {kernel}"
