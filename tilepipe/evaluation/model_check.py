@@ -109,6 +109,7 @@ def check_model(
     found = probe(model)
     stride = found.stride or card.stride
     side = -(-max(_TRIAL, card.tile or 0) // stride) * stride
+    # The labels are not needed: a model that cannot run on a tile at all fails here with its own error.
     Predictor(model, (side, side), Compute()).labels(np.zeros((1, card.bands, side, side), np.float32))
     notes = (*found.notes, *(("the layers of the file cannot be seen: no checkerboard lint",) if packed else ()))
     findings = () if packed else tuple(lint(model.module))

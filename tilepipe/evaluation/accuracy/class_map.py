@@ -70,9 +70,12 @@ class ClassMap:
     def read(self, box: Box, /) -> NDArray[np.uint16]:
         """Return the class numbers of `box`. Raises `InputError` if a value is no class."""
         values, valid = self.raw.read(box), self.raw.valid(box)
+        # A value beyond the table comes to one of its ends, which always stay UNKNOWN.
         index = np.clip(values.astype(np.int64) + OFFSET, 0, len(self.table) - 1)
         labels = self.table[index]
         if valid is not None:
+            # A reader says that pixels of the declared value hold no data, also if the user has named this value as a
+            # label.
             meant = values == self.raw.nodata if self.nodata_is_label else False
             labels = np.where(valid | meant, labels, self.nodata)
         if (unknown := labels == UNKNOWN).any():

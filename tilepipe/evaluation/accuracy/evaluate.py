@@ -64,10 +64,12 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
     if unknown := set(asked) - set(MapOptions.__annotations__):
         raise UsageError(f"setting {min(unknown)!r} is not known; use {', '.join(sorted(MapOptions.__annotations__))}")
     prediction, truth = (labels_file(what) if isinstance(what, str | Path) else what for what in (prediction, truth))
+    # Large maps take long to compare, so what would keep the page from being written is found first.
     page = Path(asked["page"]) if asked.get("page") else None
     if page is not None:
         refuse_inputs([page], [Path(what) for what in (prediction, truth) if isinstance(what, str | Path)])
         _check_page(page, bool(asked.get("overwrite")))
+    # None is an answer here (every value is scored), so only an option that is missing takes the default.
     ignore = asked.get("ignore", 255)
     first, second = open_raw(prediction, {255}), open_raw(truth, set() if ignore is None else {ignore})
     _check_grids(first, second)
@@ -77,6 +79,7 @@ def evaluate(prediction: Map, truth: Map, *, listener: Listener = silent, **aske
             f"{first.name} does not name its classes; name them all with `classes`, in order of the values"
         )
     _check_nodata(first, second, len(classes), asked)
+    # No class may have the number that stands for no label.
     nodata = 255 if len(classes) <= 255 else 65535
     said = class_table(asked.get("values"), second.without_label, nodata, len(classes))
     maps = (

@@ -104,6 +104,7 @@ class Evaluation:
     def sentences(self) -> list[str]:
         """Return the figures that are not per class, as one line of text each."""
         c, n, k = self.confusion, self.components, self.coarseness
+        # An accuracy says little if one class covers most of the image; the map of this class alone shows how little.
         trivial = c.majority()
         lines = [
             f"{c.pixels:,} pixels scored of {self.shape[0]} x {self.shape[1]}; {c.unpredicted:,} without prediction",
@@ -117,6 +118,7 @@ class Evaluation:
             f"boundary F1 rises {k.f1_slope:.3f} per px from 1 to 8 px",
         ]
         for p, t in self.checkerboards:
+            # A pattern that the truth has too is no fault of the network.
             mark = ": a checkerboard" if p.flagged and not t.flagged else ""
             lines.append(
                 f"checkerboard of stride {p.stride}: peak {p.peak_db:+.1f} dB (truth {t.peak_db:+.1f}), "
@@ -178,4 +180,5 @@ def _plain(value: object) -> object:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    # JSON has no nan.
     return None if isinstance(value, float) and isnan(value) else value

@@ -64,6 +64,7 @@ def write_page(evaluation: Evaluation, prediction: Readable, truth: Readable, pa
         ),
         *_spectra(evaluation),
     ]
+    # Even if a text got past the escaping, a browser would load and run nothing because of the policy.
     document = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
@@ -111,6 +112,7 @@ def worst_patch(evaluation: Evaluation) -> Box:
 def spectrum_map(power: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Return a spectrum in dB as grey values over 60 dB, zero frequency in the centre, (height, width)."""
     top = max(float(power.max()), np.finfo(np.float64).tiny)
+    # 60 dB below the top is a millionth of it; what is fainter is black in the picture.
     db = 10 * np.log10(np.maximum(np.fft.fftshift(power) / top, 1e-6))
     return np.asarray((db + 60) / 60 * 255, np.uint8)
 

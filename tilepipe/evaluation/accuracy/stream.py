@@ -94,6 +94,7 @@ def read_pair(prediction: Readable, truth: Readable, terms: Terms, box: Box) -> 
 
 def _zero(terms: Terms, height: int, width: int) -> _Totals:
     classes = len(terms.classes)
+    # The one pixel is ignored, so this is the count of nothing, with the right number of classes.
     empty = pair(np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.uint8), classes, ignore=0)
     cells = -(-height // _cell(height, width)), -(-width // _cell(height, width))
     return _Totals(
@@ -108,6 +109,7 @@ def _zero(terms: Terms, height: int, width: int) -> _Totals:
 
 
 def _add_band(sums: _Totals, prediction: Readable, truth: Readable, terms: Terms, band: Box) -> None:
+    # Whether a pixel is outline depends on its neighbours, so a band is read with a margin that is not counted.
     around = max(margin(width) for width in terms.widths)
     whole = Box.of_shape(*prediction.shape)
     outer = band.pad(around) & whole
@@ -115,6 +117,7 @@ def _add_band(sums: _Totals, prediction: Readable, truth: Readable, terms: Terms
     maps = read_pair(prediction, truth, terms, outer)
     inner = maps.crop(*band.slices_in(outer))
     sums.confusion += confusion_of(inner)
+    # A cell of the ideal map must not be cut by the edge of a block.
     columns = _COLUMNS // terms.feature_stride * terms.feature_stride
     for x in range(0, band.width, columns):
         block = Box(band.y0, x, band.y1, min(x + columns, band.width))
@@ -122,6 +125,7 @@ def _add_band(sums: _Totals, prediction: Readable, truth: Readable, terms: Terms
     rows = max(_COMPONENT_PIXELS // band.width, 1)
     for y in range(0, band.height, rows):
         sums.components.add(inner.crop(slice(y, y + rows), slice(None)))
+    # The change from the last row of the band before to the first row of this one is counted here.
     above = 1 if band.y0 else 0
     lines = maps.prediction[band.y0 - above - outer.y0 : band.y1 - outer.y0]
     sums.changes.add(lines, band.y0 - above)
@@ -153,6 +157,7 @@ def _cell(height: int, width: int) -> int:
 
 
 def _add_cells(cells: NDArray[np.int64], mask: NDArray[np.bool_], y0: int, cell: int) -> None:
+    # Without a type numpy adds bools as a logical or.
     by_column = np.add.reduceat(mask, np.arange(0, mask.shape[1], cell), axis=1, dtype=np.int64)
     np.add.at(cells, (y0 + np.arange(mask.shape[0])) // cell, by_column)
 
@@ -167,6 +172,7 @@ def _spectra(prediction: Readable, truth: Readable, terms: Terms) -> list[tuple[
     rows, columns = range(0, height - side + 1, _PATCH), range(0, width - side + 1, _PATCH)
     places = [Box(y, x, y + side, x + side) for y in rows for x in columns]
     found: dict[int, tuple[Spectrum, Spectrum]] = {}
+    # Every n-th place is taken, so that the patches are spread over the whole map.
     for box in places[:: -(-len(places) // _PATCHES)]:
         maps = read_pair(prediction, truth, terms, box).masked()
         hot = one_hot(maps.prediction, maps.classes), one_hot(maps.truth, maps.classes)

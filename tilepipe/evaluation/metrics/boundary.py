@@ -83,6 +83,7 @@ class Boundary:
 def margin(width: float) -> int:
     """Return the margin (pixels) that a block needs on every side so that sums of blocks equal the whole map's
     counts."""
+    # Pixels up to `width` away count, and whether they are outline depends on one pixel more.
     return int(width) + 1
 
 
@@ -93,6 +94,7 @@ def boundary_of(maps: Pair, width: float = 2, core: Core | None = None) -> Bound
     """
     if width < 1:
         raise UsageError(f"a boundary width of {width:g} pixels: give 1 or more")
+    # A pixel that one map leaves out must not make an outline in the other.
     maps = maps.masked()
     core = core or (slice(None), slice(None))
     scored = maps.scored()

@@ -78,6 +78,7 @@ class Spectrum:
         rms = np.sqrt(self.squares / self.samples)
         if rms < _SILENT:
             return Checkerboard(self.stride, 0.0, 0.0, 0.0)
+        # Each phase has `samples / phases.size` values.
         means = self.phases * (self.phases.size / self.samples)
         line, ring, strongest = self._lines()
         return Checkerboard(
@@ -94,6 +95,8 @@ class Spectrum:
         found = []
         for a, b in list(np.ndindex(s, s))[1:]:
             rows, columns = np.arange(-12, 13) + a * height // s, np.arange(-12, 13) + b * width // s
+            # The 25 x 25 bins around a line hold 24 times as many bins as the 5 x 5 of the line itself, and each arm 4
+            # times as many.
             near = self.power[np.ix_(rows % height, columns % width)]
             line = near[10:15, 10:15].sum()
             ring = (near.sum() - line) / 24
@@ -118,6 +121,7 @@ def spectrum_of(y: NDArray[np.floating], stride: int) -> Spectrum:
     height, width = height // stride * stride, width // stride * stride
     whole = np.asarray(y[:, :height, :width], np.float64)
     residual = whole - gaussian_filter(whole, (0, stride, stride))
+    # Without a taper the edges of a patch would show as power at all frequencies.
     taper = np.hanning(height)[:, None] * np.hanning(width)
     power = sum((np.abs(np.fft.fft2(channel * taper)) ** 2 for channel in residual), np.zeros((height, width)))
     phases = residual.reshape(channels, height // stride, stride, width // stride, stride).sum((1, 3))

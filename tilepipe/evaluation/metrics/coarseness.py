@@ -51,6 +51,7 @@ def ideal(maps: Pair, stride: int) -> Pair:
     winner = np.zeros((rows.size, columns.size), np.uint16)
     for label in range(maps.classes):
         votes = _cell_sums(truth == label, rows, columns)
+        # Only more votes win, so ties stay with the lower class.
         winner[votes > most] = label
         np.maximum(votes, most, out=most)
     fine = winner.repeat(stride, 0).repeat(stride, 1)[: truth.shape[0], : truth.shape[1]]

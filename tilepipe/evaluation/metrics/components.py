@@ -94,6 +94,7 @@ class ComponentCounter:
 
     def result(self) -> Components:
         """Return the figures of all rows that were added so far."""
+        # More rows may be added later, so the components that are still open are finished in a copy.
         done = deepcopy(self)
         nothing = np.full(1, -1)
         done._retire([(nothing, nothing, front.sizes) for front in self._fronts])
@@ -137,6 +138,7 @@ def _join(front: _Front, grid: Ints, nodata: int) -> tuple[Ints, Ints, Ints]:
     old, new = front.sizes.size, int(found.max()) + 1
     touching = (front.labels == grid[0]) & (front.numbers >= 0) & (found[0] >= 0)
     edges = front.numbers[touching], old + found[0][touching]
+    # One component of the band may join several of the front, and each of them others; a graph finds them all at once.
     graph = coo_array((np.ones(edges[0].size, bool), edges), shape=(old + new, old + new))
     count, numbers = connected_components(graph, directed=False)
     sizes = np.concatenate([front.sizes, np.bincount(found[found >= 0], minlength=new)])
@@ -149,6 +151,7 @@ def _join(front: _Front, grid: Ints, nodata: int) -> tuple[Ints, Ints, Ints]:
 def _overlaps(prediction: Ints, truth: Ints) -> Ints:
     """Return runs of equal pairs of numbers: (number in prediction, number in truth, pixels), (3, runs)."""
     p, t = prediction.ravel(), truth.ravel()
+    # Runs are far fewer than pixels.
     starts = np.flatnonzero(np.append(True, (p[1:] != p[:-1]) | (t[1:] != t[:-1])))
     runs = np.stack([p[starts], t[starts], np.diff(np.append(starts, p.size))])
     return np.asarray(runs[:, runs[0] >= 0])

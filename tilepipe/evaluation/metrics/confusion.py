@@ -101,7 +101,9 @@ def confusion_matrix(
 def confusion_of(maps: Pair) -> Confusion:
     """Return the confusion of a checked pair."""
     size = maps.classes + 1
+    # Each pair of classes is one number, so a single count is enough.
     joint = np.bincount((maps.truth.astype(np.intp) * size + maps.prediction).ravel(), minlength=size * size)
+    # The last row and column stand for no label in the truth and in the prediction.
     table = joint.reshape(size, size)[:-1]
     return Confusion(_tuples(table[:, :-1]), int(table[:, -1].sum()))
 

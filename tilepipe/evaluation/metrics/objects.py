@@ -88,5 +88,6 @@ def object_scores(prediction: NDArray[np.integer], truth: NDArray[np.integer], t
     )
     union = p_sizes[np.searchsorted(p_numbers, pairs[0])] + t_sizes[np.searchsorted(t_numbers, pairs[1])] - common
     iou = common / union
+    # At an IoU of exactly 0.5 an object could match two others.
     matches = iou > threshold
     return ObjectScores(int(matches.sum()), len(p_numbers), len(t_numbers), float(iou[matches].sum()), threshold)

@@ -68,4 +68,5 @@ def _codes(labels: ClassNumbers, classes: int, nodata: int | None, what: str) ->
             f"{what} holds the value {int(labels[wrong][0])}, but there are {classes} classes (0 to {classes - 1}); "
             "name all classes, or name the value as ignore (truth) or nodata (prediction)"
         )
+    # "No label" is the number after the last class, so both maps need no mask beside them.
     return np.where(empty, np.uint16(classes), labels.astype(np.uint16))

@@ -97,6 +97,7 @@ class ChangeCounter:
         """
         sums, lines = np.zeros(2), 0
         for counts in self._lines:
+            # Line 0 is the edge of the image and lies between no pixels, so the comb begins one step later.
             chosen = counts[:, (offset % step) or step :: step]
             sums += chosen.sum(1)
             lines += int(np.count_nonzero(chosen[1]))
@@ -123,6 +124,7 @@ class Comb:
     @property
     def limit(self) -> float:
         """Value of z above which these lines are called a seam: 4, or more if few shifted combs give the spread."""
+        # The mean of few combs is uncertain itself, which the square root accounts for.
         few = float(stdtrit(max(self.nulls - 1, 1), 1 - _CHANCE)) * (1 + 1 / max(self.nulls, 1)) ** 0.5
         return float(max(FLAG_Z, few))
 
@@ -181,6 +183,7 @@ def seam_excess(changes: ChangeCounter, tile: int, step: int, stride: int | None
     if stride < 1 or step % stride:
         raise UsageError(f"step {step} is not a multiple of stride {stride}; tiles would lie on different phases")
     overlap = tile - step
+    # Without overlap all three are the same lines, and the last name stays.
     places = {overlap // 2 % step: "centres of overlaps", overlap % step: "tile ends", 0: "tile starts"}
     combs = tuple(
         _test(changes, offset, where, step, range(0, step, stride), set(places)) for offset, where in places.items()
@@ -190,10 +193,12 @@ def seam_excess(changes: ChangeCounter, tile: int, step: int, stride: int | None
 
 def _test(changes: ChangeCounter, offset: int, where: str, step: int, shifts: range, places: set[int]) -> Comb:
     seam, lines = changes.comb(offset, step)
+    # Lines at which tiles may meet in another way are no clean comparison.
     others = [changes.comb(offset + k, step)[0] for k in shifts if (offset + k) % step not in places]
     null = np.array([value for value in others if not np.isnan(value)])
     if not null.size or np.isnan(seam):
         return Comb(where, offset, lines, null.size, 0.0, 0.0)
+    # A map almost without changes has no spread; a single changed pixel must not look like a seam there.
     mean, one_change = float(null.mean()), 1 / changes.shape[0] / changes.shape[1]
     spread = max(float(null.std(ddof=1)) if null.size > 1 else 0.0, one_change)
     excess = (seam - mean) / max(mean, one_change)

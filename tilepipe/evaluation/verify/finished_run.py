@@ -85,6 +85,7 @@ def find_run(path: Path) -> Run | None:
     runs = runs or [record.parent for record in path.parent.glob(".*.tilepipe/*/run.json") if _wrote(record, path.name)]
     if not runs:
         return None
+    # Several requests may have a folder here; the one that was planned last is meant.
     directory = max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns)
     try:
         return Run(directory.resolve(), read_plan(directory).plan, load_record(directory))
@@ -122,6 +123,7 @@ def reopen(run: Run, image: Image | None, model: Model | str | Path | None, sett
     identity = identify(model, plan.compute.device, plan.compute.precision)
     if identity.trouble:
         raise ModelError(f"a run of {model.name} cannot be verified: {identity.trouble}")
+    # The key holds the device of the run, so it is compared before another device is put in.
     if plan.key(identity_of(full), identity.key) != run.record["key"]:
         raise InputError(
             f"{full.name} or {model.name} is not what {run.directory} was made from; "
@@ -131,6 +133,7 @@ def reopen(run: Run, image: Image | None, model: Model | str | Path | None, sett
     if settings.get("device"):
         plan = replace(plan, compute=replace(plan.compute, device=resolve_device(settings["device"])))
     else:
+        # This raises an error if the device of the run is not here.
         resolve_device(plan.compute.device)
     return job_of(plan, full, model, area)
 
@@ -158,6 +161,7 @@ def claim(run: Run, model: Model) -> Certificate:
 def _named(given: Given | None, recorded: str, nameless: str, what: str) -> Given | str:
     if given is None and recorded == nameless:
         raise UsageError(f"the {what} of this run was given from Python; name it: verify(run, {what}=...)")
+    # A path was made absolute for the record, so a name that is none is that of a bundled model.
     if given is None and Path(recorded).is_absolute() and not Path(recorded).exists():
         raise InputError(f"{recorded}, the {what} of this run, is no longer there; name it with `{what}`")
     return recorded if given is None else given

@@ -55,6 +55,7 @@ def _overview(found: Verification, job: Job) -> Image.Image:
     h, w = max(1, round(height * scale)), max(1, round(width * scale))
     pixels = Resampled(job.source, h, w).read(Box.of_shape(h, w))[[0, 1, 2] if job.source.shape[0] >= 3 else [0, 0, 0]]
     low, high = np.nanpercentile(pixels, (1, 99))
+    # An image of one value has no range to be stretched.
     grey = np.clip((pixels - low) * (255 / max(high - low, 1e-9)), 0, 255)
     picture = Image.fromarray(np.nan_to_num(grey).astype(np.uint8).transpose(1, 2, 0).copy())
     pen = ImageDraw.Draw(picture)

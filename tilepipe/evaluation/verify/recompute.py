@@ -41,6 +41,7 @@ class Passes:
         """
         self.job, self.lenient = job, lenient
         self.grid = job.plan.grid
+        # Without a directory the worker opens no store, so nothing of the run can be changed by mistake.
         self.worker = BlockWorker(replace(job, directory=None), statistics)
 
     def attempt(self) -> AbstractContextManager[None]:
@@ -116,6 +117,7 @@ def _widen(gaps: NDArray[np.float64], box: Box, one: _Part, other: _Part | None)
         return
     here, there = (part.values[:, *shared.slices_in(part.box)] for part in (one, other))
     target = gaps[shared.slices_in(box)]
+    # fmax takes the number if the other value is nan, which stands for a pixel that no two tiles have shared so far.
     np.fmax(target, total_variation(here, there), out=target)
 
 

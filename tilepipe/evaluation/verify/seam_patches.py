@@ -126,6 +126,7 @@ def _seams(axis: Axis, start: int, stop: int) -> list[int]:
     if axis.crop:
         lines = [axis.kept(k)[0] for k in range(1, axis.count)]
     else:
+        # Two blended tiles weigh the same in the middle of their overlap.
         lines = [(axis.origin(k) + axis.origin(k - 1) + axis.tile) // 2 for k in range(1, axis.count)]
     return [line for line in lines if start < line < stop]
 
@@ -146,9 +147,12 @@ def shifted(passes: Passes, count: int, seed: int) -> Difference | None:
     plan, grid, random = passes.job.plan, passes.grid, Random(seed)
     if grid.y.count == grid.x.count == 1:
         return None
+    # The grid moves by a multiple of the stride; by another distance every network gives other labels, whatever its
+    # context.
     dy, dx = (max(axis.step // 2 // axis.stride, 1) * axis.stride if axis.count > 1 else 0 for axis in (grid.y, grid.x))
     margin = plan.tiling.halo if plan.tiling.halo is not None and not grid.blended else plan.tiling.tile
     region = plan.predicted_region
+    # Tiles at the new edge of the moved image lack the real pixels that the run has seen there.
     y0, x0 = max(region.y0, dy + margin if dy else 0), max(region.x0, dx + margin if dx else 0)
     if y0 >= region.y1 or x0 >= region.x1:
         return None

@@ -68,7 +68,9 @@ def check_products(run: Run) -> tuple[str, ...]:
         path = folder / name
         if not path.exists():
             found.append(f"{name} is gone")
+        # A size is read at once, so only a product of the right size is hashed.
         elif (seen(path) or FileState()).get("bytes") != known["bytes"] or sha256_of(path) != known["sha256"]:
+            # A product that can still be read was edited by somebody; one that cannot is damaged.
             found.append(f"{name} was changed since it was written" if parses(path) else f"{name} is damaged")
         # programs add statistics to these files: that they are there is all that can be asked
         found += [f"{name}{end} is gone" for end in known["beside"] if not (folder / (name + end)).exists()]
@@ -108,6 +110,7 @@ def _sha256_on_disk(read: Callable[[Box], Labels], zone: Box) -> str:
     try:
         return hashlib.sha256(np.ascontiguousarray(read(zone)).tobytes()).hexdigest()
     except (StorageError, InputError):
+        # No hash is empty, so a block that cannot be read counts as wrong.
         return ""
 
 

@@ -103,6 +103,7 @@ def verify(
     if unknown:
         raise UsageError(f"{unknown[0]!r} is not known; use {', '.join(sorted(Options.__annotations__))}")
     path = Path(run) if isinstance(run, str | Path) else run.paths[0]
+    # Who gives a tile size asks about the map alone, also if a run of it is known.
     known = None if "tile" in options else find_run(path)
     if known is None:
         return _lines_alone(path, options)
@@ -154,6 +155,7 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
     if count < 1:
         return found
     listener(Event("verify", message="measures the arithmetic of the device"))
+    # A run may leave this out because it takes time; here the user has asked for it.
     level = reproducibility_of(job.plan, job.model, measure=True)
     claimed = replace(claimed, device=job.plan.compute.device, level=level)
     passes = Passes(job, provider_of_run(run), lenient=bool(run.record["failed"]))
@@ -164,6 +166,7 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
         gsf = shifted(passes, max(1, count // 4), seed)
     finally:
         passes.close()
+    # Another device or version may round otherwise, and then different labels prove nothing.
     same = versions_of(job.plan, job.model).items() >= _that_matter(run).items()
     same = same and job.plan.compute == run.plan.compute
     return replace(found, certificate=claimed, windows=patches, limit=limit, shifted=gsf, again=again, comparable=same)
@@ -213,6 +216,7 @@ def _lines(run: Run) -> SeamExcess | None:
     if plan.output != plan.predicted or not run.products or min(plan.grid.y.count, plan.grid.x.count) < 2:
         return None
     start = -plan.output_region.y0 % step, -plan.output_region.x0 % step
+    # With crop windows a tile decides only its core, so lines lie a step apart and no further ones at tile ends.
     tile = step if cut.window == "crop" else cut.tile
     with suppress(InputError, StorageError):  # the ledger's check says so
         return comb_test(lines_of(run.labels()), tile, step, cut.stride, start)
