@@ -44,6 +44,7 @@ def color_jitter(images: Tensor, std: Tensor, how: Augment, random: Generator) -
 def stain_jitter(images: Tensor, change: Tensor) -> Tensor:
     """Return RGB crops, 0 to 255, with each stain's density multiplied by 1 + `change` (B, 3)."""
     stains = torch.tensor(STAINS)
+    # 1 is added because the logarithm of a black pixel would be infinite; the way back takes it off again.
     density = -torch.log10((images + 1) / 256)  # (B, 3, H, W)
     amounts = torch.einsum("bchw,cs->bshw", density, torch.linalg.inv(stains))
     density = torch.einsum("bshw,sc->bchw", amounts * (1 + change)[:, :, None, None], stains)
@@ -51,6 +52,7 @@ def stain_jitter(images: Tensor, change: Tensor) -> Tensor:
 
 
 def _turned(image: Tensor, label: Tensor, how: Augment, random: Generator) -> tuple[Tensor, Tensor]:
+    # Three numbers are drawn whatever is switched on, so that the draws after them stay the same.
     across, down, quarters = torch.randint(0, 4, (3,), generator=random).tolist()
     axes = [axis for axis, chosen in ((-1, across % 2), (-2, down % 2)) if chosen and how.flips]
     image, label = image.flip(axes), label.flip(axes)

@@ -24,6 +24,7 @@ def no_number(
     `images` is the batch (B, C, H, W) as the network got it, (x - `mean`) / `std`; `places` names each crop's scene and
     its box in the scene.
     """
+    # What is no number lies farther off than any number.
     far = images.abs().nan_to_num(nan=math.inf).flatten(2)  # (B, C, H * W)
     worst = int(far.amax((1, 2)).argmax())
     scene, box = places[worst]

@@ -108,6 +108,7 @@ class TrainConfig(Strict):
     are taken, and training says which."""
     mask: Literal["auto", "none"] = "auto"
     """Pixels of the images that hold data: those that the file says (auto), or all (none)."""
+    # pydantic gives each configuration a copy of this default.
     arch: JSON = {"name": "unet"}
     """Architecture, as in a model card; by default that of the `start` model."""
     start: str | None = None
@@ -123,6 +124,7 @@ class TrainConfig(Strict):
     """Images to train on, with their labels."""
     score: tuple[Scenes, ...] = ()
     """Images that are scored once, after training; nothing is chosen by these scores."""
+    # The field has another name in Python because pydantic's models have a method `validate`.
     validation: tuple[Scenes, ...] = Field(default=(), alias="validate")
     """Images that are scored while training, in the way that users get labels (`validate` in the file). The averaged
     weights with the best score are saved; without validation images, the averaged weights after the last step. The

@@ -76,12 +76,14 @@ def picture(panels: Sequence[Panel], across: str) -> bytes:
 
     file = io.BytesIO()
     with style.context(["default", {"text.parse_math": False}]):  # a class may be called '$'
+        # matplotlib would write its version into the file, and the same panels must give the same bytes.
         figure(panels, across).savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()
 
 
 def figure(panels: Sequence[Panel], across: str) -> Figure:
     """Return the figure of `picture`, one pair of axes per panel."""
+    # pyplot is not used: it keeps each figure in memory until it is closed.
     from matplotlib.figure import Figure
 
     last = max((x for panel in panels for line in panel.lines for x, _ in line.points), default=1.0)
@@ -116,5 +118,6 @@ def _legible(color: str) -> str:
     from matplotlib.colors import to_hex, to_rgb
 
     red, green, blue = to_rgb(color)
+    # These are the weights of red, green and blue in the brightness that the eye sees (ITU-R BT.601).
     factor = min(1.0, LIGHTEST / max(0.299 * red + 0.587 * green + 0.114 * blue, 1e-9))
     return to_hex((red * factor, green * factor, blue * factor))

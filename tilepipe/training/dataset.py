@@ -71,6 +71,8 @@ class Dataset:
     def under(self, config: TrainConfig) -> Dataset:
         """Return the same data under another configuration (network, seed or steps); opened and counted data are
         shared."""
+        # A cached property is kept in its object, so these are computed before the copy is made, which then shares
+        # them.
         _ = self.scenes, self.scored, self.found
         other = copy(self)
         other.config = config

@@ -45,6 +45,7 @@ def check_finished(output: Path, config: TrainConfig) -> None:
         raise UsageError(f"{output} exists and was trained with other settings ({', '.join(changed)}); {other}")
     if _weights(model) != weights:
         raise UsageError(f"{output} exists and was changed since it was trained; {other}")
+    # Reading all images takes longest, so this comparison comes last.
     origin = Origin.of(config)
     if _data(origin, Dataset(origin.completed(config), origin)) != data:
         raise UsageError(
@@ -54,6 +55,7 @@ def check_finished(output: Path, config: TrainConfig) -> None:
 
 def _settings(config: TrainConfig) -> dict[str, str]:
     """Return a hash per setting that is not the default."""
+    # Defaults are left out, so a model stays known to a later version that has more settings.
     given = config.model_dump(mode="json", exclude_defaults=True, exclude=_FREE)
     return {name: _hash(value) for name, value in given.items()}
 

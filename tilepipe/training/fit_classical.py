@@ -66,6 +66,7 @@ def _patches(source: Source) -> list[Box]:
         for y in range(0, height - side + 1, side)
         for x in range(0, width - side + 1, side)
     ]
+    # Some patches hold nodata, so more are looked at than are kept.
     tried = places[:: -(-len(places) // (4 * PATCHES))]
     valid = [box for box in tried if (mask := source.valid(box)) is None or mask.all()]
     if not valid:

@@ -40,6 +40,7 @@ def check_polygons(scenes: Sequence[Scene]) -> list[str]:
         on = [int(_touching(s, p).sum()) for s, p in pairs.values()]
         if not any(on):
             raise _elsewhere(scene, labels)
+        # A file that labels many images has polygons off each of them, so only for one image this is worth saying.
         if len(pairs) == 1 and on[0] < len(labels.file.polygons):
             off = len(labels.file.polygons) - on[0]
             said.append(

@@ -77,9 +77,11 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     """
     config = config if isinstance(config, TrainConfig) else TrainConfig.load(config)
     output = Path(config.output)
+    # A finished training is recognised by the settings as they were given, before the start model completes them.
     asked, folder = config, output.with_name(f".{output.name}.training")
     if output.exists():
         check_finished(output, config)
+        # A process may have died after it saved the model and before it removed its checkpoints.
         shutil.rmtree(folder, ignore_errors=True)
         listener(Event("done", message="already complete, nothing to do"))
         return output
@@ -116,6 +118,7 @@ def start(scenes: Sequence[Scene], config: TrainConfig, origin: Origin | None = 
 
     The caller's random generator stays unchanged.
     """
+    # No GPU draws numbers here, and without `devices` torch would save the generators of all GPUs.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         module = build(config.arch, scenes[0].source.shape[0], len(config.classes))
@@ -137,14 +140,17 @@ def train(state: State, dataset: Dataset, folder: Path, listener: Listener) -> N
     weights = class_weights(found, config)
     weight = torch.tensor(weights, device=device) if weights else None
     state.module.train()
+    # The context follows from the network's layers, so it is measured once and not with each validation.
     context = halo(snapshot(state.average, dataset, None).module, dataset.bands) if config.validation else None
     progress = Progress(state, config, listener)
     while state.step < config.steps and not stopped(state.validations, config):
+        # A step draws from a generator of its own, so a training that goes on draws what it would have drawn.
         random = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
         images, labels = augmented(*sampler.batch(state.step), std, config.augment, random)
         images = (images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
         loss = step(state, images.to(device), labels.to(device), weight, config)
         if not isfinite(loss):
+            # Scenes that are held in memory know neither their place in the file nor its resolution.
             places = [(dataset.opened[k], box) for k, box in sampler.boxes(state.step)]
             raise no_number(state.step, places, images, mean, std)
         state.recent.append(loss)
@@ -154,6 +160,7 @@ def train(state: State, dataset: Dataset, folder: Path, listener: Listener) -> N
         last = state.step == config.steps or stopped(state.validations, config)
         if state.step % LOG_EVERY == 0 or last:
             loss, state.recent = sum(state.recent) / len(state.recent), []
+            # The row belongs to the step that was just taken.
             state.log.append([state.step, learning_rate(state.step - 1, config), loss])
             progress.stepped(loss)
         if state.step % config.checkpoint == 0 or last:
@@ -171,12 +178,14 @@ def step(state: State, images: Tensor, labels: Tensor, weight: Tensor | None, co
     with torch.random.fork_rng(devices=[]), torch.autocast(images.device.type, state.half, enabled=bool(state.half)):
         torch.manual_seed(config.seed * 1_000_003 + state.step)  # the seed of dropout
         logits = state.module(images.contiguous(memory_format=torch.channels_last))
+    # Losses sum over many pixels, for which half precision has too few digits.
     loss = total_loss(config.losses, logits.float(), labels, weight)
     value = float(loss.detach())
     if not isfinite(value):
         return value
     state.optimizer.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()
+    # The limit on the norm is meant for gradients as they are, not for scaled ones.
     state.scaler.unscale_(state.optimizer)
     norm = float(torch.nn.utils.clip_grad_norm_(state.module.parameters(), config.clip))
     if not isfinite(norm) and not state.scaler.is_enabled():  # an enabled scaler leaves out such a step itself

@@ -24,6 +24,7 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) 
 
 def focal(logits: Tensor, target: Tensor, weight: Tensor | None = None, gamma: float = 2.0) -> Tensor:
     """Return cross-entropy with easy pixels down-weighted by (1 - p)^gamma (Lin 2017, arXiv 1708.02002)."""
+    # With class weights this would be no probability.
     easy = (-_pixelwise(logits, target, None)).exp()  # (B, H, W) probability of the true class
     return _mean((1 - easy) ** gamma * _pixelwise(logits, target, weight), _pixel_weight(target, weight))
 
@@ -79,6 +80,7 @@ def _pixelwise(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
 
 def _pixel_weight(target: Tensor, weight: Tensor | None) -> Tensor:
     scored = (target != IGNORE).float()
+    # IGNORE is -1, which as an index would be the last class.
     return scored if weight is None else weight[target.clamp_min(0)] * scored
 
 

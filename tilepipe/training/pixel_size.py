@@ -41,5 +41,6 @@ def common_pixel_size(scenes: Sequence[Scene], config: TrainConfig) -> tuple[flo
             f"the model's card states no pixel size, as those of the images go from {low:.4g} to {high:.4g} "
             f"{config.unit}; {ask}"
         )
+    # A pixel size is wrong by a factor and not by a distance, so the mean is that of logarithms.
     middle = math.exp(sum(math.log(side) for _, side in sizes) / len(sizes))
     return float(f"{middle:.4g}"), ""

@@ -41,11 +41,13 @@ class Layer:
     def of(cls, shapes: list[tuple[Geometry, int]], to_map: Affine) -> Layer:
         """Measure the polygons and return them as a layer."""
         extents = [_extent(shape, ~to_map) for shape, _ in shapes]
+        # Without polygons the array has no second axis of its own.
         return cls(shapes, to_map, np.array(extents).reshape(-1, 4))
 
     def burnt(self, box: Box) -> NDArray[np.int64]:
         """Return for each pixel of `box` the value of the last polygon that holds its centre; 0 if no polygon does."""
         y0, x0, y1, x1 = self.extents.T
+        # A scene is read box by box, and burning all polygons of a large file for each box would take long.
         near = np.flatnonzero((y0 <= box.y1) & (y1 >= box.y0) & (x0 <= box.x1) & (x1 >= box.x0))
         if not len(near):
             return np.zeros(box.shape, np.int64)

@@ -25,6 +25,7 @@ class Progress:
     def stepped(self, loss: float) -> None:
         """Report the mean loss since the last row of the log."""
         step, total = self._state.step, self._config.steps
+        # The clock may not have moved yet after a first quick step.
         rate = (step - self._first) / max(self._clock() - self._began, 1e-9)
         left = (total - step) / rate
         words = f"loss {loss:.4f}, {rate:.3g} steps/s, {duration(left)} left{self._validation()}"

@@ -17,6 +17,7 @@ from tilepipe.sources.open import of_labels, open_source
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.polygon_labels import IGNORE
 
+# -1 is IGNORE already.
 UNKNOWN = -2
 NEAR = 0.49
 """Largest offset of labels from the image's grid (pixels); at half a pixel it is unclear which pixel is meant."""
@@ -141,5 +142,6 @@ def reduced(source: Source, image: Source) -> bool:
     factor = round(image.shape[1] / max(1, source.shape[1]))
     sides = zip(source.shape[1:], image.shape[1:], strict=True)
     return (
+        # Programs round the size of a reduced mask down or up.
         image.georeference is None and factor > 1 and all(size in (n // factor, -(-n // factor)) for size, n in sides)
     )

@@ -45,6 +45,7 @@ def survey(scenes: Sequence[Scene], classes: int) -> Survey:
     total = np.zeros((3, scenes[0].source.shape[0]))  # The rows hold pixels, sum, and sum of squares, per band.
     for k, scene in enumerate(scenes):
         height, width = scene.region.shape
+        # The fill value is of no matter: a pixel without data gets no label below.
         read = scene.pixels([0.0] * len(total[0])).read
         for y, x in cells(scene):
             box = Box(y, x, min(y + CELL, height), min(x + CELL, width))
@@ -156,6 +157,7 @@ class Sampler:
         self._scenes, self._places, self._config = scenes, found.places, config
         self._pixels = [scene.pixels(found.mean) for scene in scenes]
         self._classes = np.flatnonzero(found.counts.sum(0))
+        # A class without pixels is never drawn, so dividing by 1 is good enough for it.
         self._by_class = found.counts / np.maximum(found.counts.sum(0), 1)  # (cells, classes)
         self._by_area = found.counts.sum(1) / found.counts.sum()
 
@@ -166,11 +168,13 @@ class Sampler:
 
     def boxes(self, step: int) -> list[tuple[int, Box]]:
         """Return the place of each crop of a batch: the number of the scene, and a box of the scene's region."""
+        # numpy mixes both numbers, so neighbouring steps and seeds draw independently.
         random = np.random.default_rng([self._config.seed, step])
         return [self._place(random) for _ in range(self._config.batch)]
 
     def _place(self, random: np.random.Generator) -> tuple[int, Box]:
         spread = np.log(self._config.augment.scale)
+        # The factor is even in its logarithm, so crops are shrunk as often as they are enlarged.
         side = round(self._config.crop * float(np.exp(random.uniform(-spread, spread))))
         k, y, x = self._centre(random)
         return k, square_around(y, x, side, self._scenes[k].region.shape)
@@ -208,6 +212,8 @@ def resized(image: Tensor, label: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Return image (C, side, side), averaged or interpolated, and labels (side, side) by nearest pixel."""
     if image.shape[-1] == side:
         return image, label
+    # Without `antialias` a crop that is made smaller would leave out pixels.
     how: JSON = {"mode": "bilinear", "align_corners": False, "antialias": True}
     image = F.interpolate(image[None], (side, side), **how)[0]
+    # torch interpolates no whole numbers; a double holds every class number exactly.
     return image, F.interpolate(label[None, None].double(), (side, side), mode="nearest-exact")[0, 0].long()

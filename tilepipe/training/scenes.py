@@ -72,6 +72,7 @@ class Scene:
 
     def same_image(self, other: Scene) -> bool:
         """Return whether both scenes are of one image of one file."""
+        # One file may be named by two paths, or through a link.
         if os.path.realpath(self.name) != os.path.realpath(other.name):
             return False
         return all(self.selected.get(name, 0) == other.selected.get(name, 0) for name in CHOICE)
@@ -128,6 +129,7 @@ def open_scenes(entries: tuple[Scenes, ...], config: TrainConfig) -> list[Scene]
 def pairs(entry: Scenes) -> list[tuple[Path, Path]]:
     """Return the (image, label) files that an entry names. Raises `InputError` if a file does not exist."""
     pattern = Path(entry.image)
+    # Crops are drawn by the number of a scene, so the order must not depend on how a system lists a folder.
     images = sorted(pattern.parent.glob(pattern.name)) if set("*?") & set(pattern.name) else [pattern]
     found = [(image, _label_path(entry.label, image)) for image in images]
     labels = {label for _, label in found}  # a label raster may match the pattern too

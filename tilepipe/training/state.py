@@ -87,6 +87,7 @@ class State:
     @torch.no_grad()
     def update_average(self, keep: float) -> None:
         """Move the average towards the weights, faster in the first steps; whole numbers are copied."""
+        # With the full share from the start, the average would hold the random weights for long.
         keep = min(keep, (1 + self.step) / (10 + self.step))
         for name, tensor in self.module.state_dict().items():
             if tensor.is_floating_point():
@@ -110,6 +111,7 @@ class State:
                 torch.save(kept, file)
                 file.flush()
                 os.fsync(file.fileno())
+            # A process that dies between the two renames leaves the older checkpoint, which `resume` reads too.
             if (folder / CHECKPOINT).exists():
                 (folder / CHECKPOINT).replace(folder / OLDER)
             fresh.replace(folder / CHECKPOINT)
@@ -146,6 +148,7 @@ class State:
 
     def _other_content(self, kept: JSON, folder: Path, config: TrainConfig) -> str:
         """Return which sources of a checkpoint with the same settings have changed since; '' if none has."""
+        # If only the content behind a name has changed, the fingerprint agrees once the old hashes are put in.
         hashes = {key: {"sha256": json_of(kept["config"]).get(key)} for key in self.origin}
         same = same_run(kept["config"], config, self.origin)
         if not same and not (kept.get("began") == began(config) and same_run(kept["config"], config, hashes)):
@@ -165,6 +168,7 @@ class State:
         if kept.get("scaler"):
             self.scaler.load_state_dict(kept["scaler"])
         self.step, self.log, self.recent = kept["step"], kept["log"], kept.get("recent", [])
+        # Checkpoints of earlier versions do not have these parts.
         self.validations, self.best = kept.get("validations", []), kept.get("best")
 
 
@@ -197,6 +201,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 def _read(path: Path) -> JSON:
     try:
+        # A pickle could run code when it is read (docs/decisions/trust.md).
         kept: JSON = torch.load(path, weights_only=True, map_location="cpu")
         if not isinstance(kept, dict) or {"config", "step", "log", "module", "average", "optimizer"} - set(kept):
             raise ValueError("parts are missing")

@@ -103,6 +103,7 @@ def _best_cut(name: str, values: Floats, labels: NDArray[np.int64]) -> tuple[flo
 
 def _mean_iou(hits: NDArray[np.int64], false: NDArray[np.int64], ones: int, zeros: int) -> Floats:
     """Return the mean IoU of two classes from true and false positives of class 1."""
+    # A class that neither map holds would divide by 0.
     iou1 = hits / np.maximum(ones + false, 1)
     iou0 = (zeros - false) / np.maximum(zeros + ones - hits, 1)
     return np.asarray((iou0 + iou1) / 2)

@@ -117,9 +117,8 @@ def take_over(start: Model, module: nn.Module) -> list[str]:
         old = have[name]
         if old.shape == tensor.shape:
             new[name] = old
-        elif (
-            old.shape[0] == tensor.shape[0]
-        ):  # The outputs of a layer come first in its shape, so here the inputs, that is the bands, differ.
+        # The outputs of a layer come first in its shape, so here the inputs, that is the bands, differ.
+        elif old.shape[0] == tensor.shape[0]:
             new[name] = fit_bands(old, tensor.shape[1])
             said.append(f"{name} made for {tensor.shape[1]} bands from {bands}")
         else:

@@ -73,6 +73,7 @@ def training_pixels(scene: Scene, box: Box) -> tuple[NDArray[np.intp], NDArray[n
     (sy, sx), (_, height, width) = scene.scale, scene.source.shape
     rows = ((np.arange(box.y0, box.y1) + 0.5) / sy).astype(np.intp)
     columns = ((np.arange(box.x0, box.x1) + 0.5) / sx).astype(np.intp)
+    # Rounding may lead one pixel beyond the last row or column.
     return np.minimum(rows, height - 1), np.minimum(columns, width - 1)
 
 

@@ -48,6 +48,7 @@ def write_gallery(folder: Path, data: str, captions: Sequence[str]) -> Path | No
     for k, (caption, crop) in enumerate(crops):
         y, x = k // COLUMNS * (height + ROW), k % COLUMNS * width
         draw.text((x, y), caption, fill="black")
+        # A checkerboard is one pixel wide, so each pixel must be seen as it is.
         page.paste(crop.resize((crop.width * ZOOM, crop.height * ZOOM), Image.Resampling.NEAREST), (x, y + ROW))
     path = folder / f"{_plain(data)}.png"
     page.quantize(256).save(path, optimize=True)

@@ -72,6 +72,7 @@ class Results:
 
     def timing(self) -> Line:
         """Return the last timing; an empty line if there is none."""
+        # The file only grows, so a later timing stands below the one that it replaces.
         return next((line for line in reversed(self.lines) if "speeds" in line), {"speeds": {}, "machine": {}})
 
 

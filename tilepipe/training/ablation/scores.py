@@ -60,6 +60,7 @@ def answer(model: Model, scene: Scene) -> Answer:
             logits = model.module(model.normalise(torch.from_numpy(scene.source.read(tile)[None])))[0]
         y, x = box.slices_in(tile)
         found[(slice(None), *box.slices_in(area))] = logits.softmax(0)[:, y, x].numpy()
+        # Labels come from the logits, as in a run: rounded probabilities could tie.
         winners[box.slices_in(area)] = logits.argmax(0)[y, x].numpy()
     return Answer(spread(winners, rows, columns), found, area)
 
@@ -104,6 +105,7 @@ def sheet(labels: Sequence[Labels], truths: Sequence[NDArray[np.int64]], classes
     wide = max(map_.shape[1] for map_ in labels)
 
     def pasted(maps: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
+        # The row without labels keeps components and outlines of two scenes apart.
         padded = [np.pad(m.astype(np.int64), ((0, 1), (0, wide - m.shape[1])), constant_values=IGNORE) for m in maps]
         return np.concatenate(padded)
 
@@ -169,5 +171,6 @@ def speeds(
             for name, module in modules.items():
                 begin = clock()
                 module.eval()(tile)
+                # Other programs only add time, so the least is nearest to what the network takes.
                 best[name] = min(best[name], clock() - begin)
     return {name: seconds / (SIDE * SIDE / 1e6) for name, seconds in best.items()}

@@ -79,6 +79,7 @@ def trained(config: CompareConfig, run: Run, dataset: Dataset, halos: dict[str, 
             save(crop(model, dataset.scored[0]), folder, run.set, run.mechanism)
 
     begin = perf_counter()
+    # A run that is interrupted is trained anew, so its checkpoints are of no use later.
     with TemporaryDirectory(dir=folder) as checkpoint:
         train(state, dataset, Path(checkpoint), show)
     return {
