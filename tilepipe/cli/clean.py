@@ -49,4 +49,5 @@ def clean(folder: str, remove: bool, unfinished: bool, as_json: bool) -> None:
 
 def age(seconds: float) -> str:
     """Return an age in its largest unit: '3 days'."""
+    # Below two of a unit the smaller one says more: 90 minutes, not 1 hours.
     return next((f"{int(seconds // size)} {name}" for size, name in UNITS if seconds >= 2 * size), f"{int(seconds)} s")

@@ -87,6 +87,7 @@ def make(one: Demo, image: Path, folder: Path, listener: Listener) -> list[Path]
     settings: Settings = {**one.settings, "of": written, "overwrite": True}
     result = tilepipe.segment(image, one.model, folder / f"{one.name}.labels", listener=listener, **settings)
     picture = folder / f"{one.name}.png"
+    # `write_beside` replaces no file.
     picture.unlink(missing_ok=True)
     write_beside(tilepipe.open_source(image), result.labels.map, picture)
     return [*result.paths, picture]

@@ -38,6 +38,7 @@ class Option(click.Option):
         """Return the text in brackets: the default in plain words, or that the option must be given."""
         extra = super().get_help_extra(ctx)
         extra.pop("range", None)
+        # click would put such a text in parentheses.
         if isinstance(self.show_default, str):
             extra["default"] = self.show_default
         return extra
@@ -79,6 +80,7 @@ def expert(group: str, *words: str, **fields: Any) -> Decorator:
 
 
 def _show_all(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    # While a shell completes a word nothing may be printed.
     if value and not context.resilient_parsing:
         context.meta[_SHOW_ALL] = True
         say.out(context.get_help())
@@ -86,6 +88,7 @@ def _show_all(context: click.Context, _parameter: click.Parameter, value: bool) 
 
 
 _SHOW_ALL = "tilepipe.help_all"
+# The option is eager: it is looked at before a missing argument becomes an error.
 _HELP_ALL = click.Option(
     ["--help-all"],
     is_flag=True,

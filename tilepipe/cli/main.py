@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with `arguments` (by default those of the process) and return the exit code."""
     if arguments is not None:
         return _ended(list(arguments))
+    # With `arguments` the caller is a Python program, whose streams are its own.
     say.open_streams()
     with own_stderr():
         return _ended(sys.argv[1:])
@@ -62,8 +63,10 @@ def _ended(words: list[str]) -> int:
         with _terminable():
             return _run([word for word in words if word != "--debug"])
     except BrokenPipeError:  # the reader of the output, 'head' for instance, has closed it
+        # Python writes out its buffers at the end and would complain about the closed pipe once more.
         for stream in (sys.stdout, sys.stderr):
             say.mute(stream.fileno())
+        # Shells give this code to a program that the signal has ended.
         return 128 + signal.SIGPIPE
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in words:

@@ -92,6 +92,7 @@ def _write_first(name: str, fields: JSON) -> None:
     for field, value in first.fields.items():
         say.err_line(f"the file tells {field}: {_text(value)}")
     absent = first.missing(fields)
+    # Nobody can answer a question that is asked in a script.
     if absent and not sys.stdin.isatty():
         told = f"; the model gives {first.channels} channels" if first.channels and "classes" in absent else ""
         listed = "; ".join(f"{field}, the {NEEDED[field]}" for field in absent)
@@ -100,6 +101,7 @@ def _write_first(name: str, fields: JSON) -> None:
             f"the file does not tell {listed}{told}. Add {' '.join(example[field] for field in absent)}"
         )
     for field in absent:
+        # The question goes to standard error, since standard output is data.
         fields |= dict([_field(f"{field}={click.prompt(f'{field} ({NEEDED[field]}, like 3 or [a, b])', err=True)}")])
     card = first.write(fields)
     for field, what in ASSUMED.items():

@@ -109,6 +109,7 @@ SETTINGS = (
         "--layers",
         type=comma_list,
         multiple=True,
+        # The option may be given several times. If it is not given it must be None, so that `given` leaves it out.
         callback=lambda _context, _option, lists: tuple(chain(*lists)) or None,
         metavar="LIST",
         help="Uncertainty to write: margin, entropy, disagreement.",
@@ -257,6 +258,7 @@ def with_options(*options: Decorator) -> Decorator:
     """Return a decorator that adds `options` in the order given."""
 
     def decorate(function: Function) -> Function:
+        # Decorators are applied from the last to the first, and click shows options in the order of their decorators.
         for each in reversed(options):
             function = each(function)
         return function

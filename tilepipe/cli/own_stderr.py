@@ -28,6 +28,7 @@ def own_stderr() -> Iterator[None]:
     logging.getLogger().addHandler(logging.NullHandler())  # without any handler, Python prints warnings that are logged
     before, kept = sys.stderr, os.dup(STANDARD_ERROR)
     try:
+        # A letter that the terminal cannot show must not end the run.
         with open(kept, "w", encoding=before.encoding, errors="backslashreplace", closefd=False) as sys.stderr:
             _point_to(os.devnull)
             yield

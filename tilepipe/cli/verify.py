@@ -50,5 +50,6 @@ def verify(target: str, image: str | None, model: str | None, **options: Any) ->
     mode, quiet, as_json = (options.pop(name) for name in ("mode", "quiet", "as_json"))
     with progress(mode, quiet) as listener:
         found = check(target, image, model, listener=listener, **given(options))
+    # The JSON text ends with a line feed already.
     say.out(found.to_json() if as_json else found, nl=not as_json)
     return 0 if found.holds else DOES_NOT_HOLD
