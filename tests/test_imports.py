@@ -51,6 +51,7 @@ DOORS = {
     "distributed": ["execution/executors/*.py"],
     "click": ["cli/*.py"],
     "rich": ["cli/*.py"],
+    "psutil": ["cli/memory_use.py"],
     "matplotlib": ["training/*.py"],
     "pyogrio": ["products/vector_files.py"],
     "pyarrow": ["products/vector*.py", "products/object_table.py"],

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tilepipe.cli.progress_bar import PlainLines, json_lines, progress, sentence
+from tilepipe.cli.progress_bar import PlainLines, json_lines, on_terminal, progress, sentence
 from tilepipe.events import Event, silent
 
 
@@ -45,11 +45,12 @@ def test_the_mode_decides(mode: str, quiet: bool, kind: str) -> None:
     assert found == kind
 
 
-def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_gets_a_line_that_is_drawn_and_a_dumb_one_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert on_terminal("auto")
+    assert not any(on_terminal(mode) for mode in ("plain", "json", "none"))
+    assert not on_terminal("auto", quiet=True)
+    monkeypatch.setenv("TERM", "dumb")
     with progress("auto") as listener:
-        listener(Event("predict", 3, 6))
-        listener(Event("predict", 6, 6, "all"))
-    err = capsys.readouterr().err
-    assert "predict" in err
-    assert "6/6" in err
+        assert isinstance(listener, PlainLines)

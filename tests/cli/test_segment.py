@@ -177,6 +177,8 @@ def test_info_of_a_run(image: Path, model: Path, capsys: Out) -> None:
     assert facts["tiles done"] == facts["tiles"] > 0
     assert facts["tiles failed"] == []
     assert facts["plan"]["shape"] == [150, 210]
+    assert facts["seams"] == "Labels do not depend on tiling, but for rounding in fp32."
+    assert facts["certificate"][0].startswith("The labels do not depend on how the image was cut")
 
 
 def test_export_to_another_product(image: Path, model: Path, capsys: Out, tmp_path: Path) -> None:

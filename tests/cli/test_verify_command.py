@@ -15,7 +15,7 @@ Out = pytest.CaptureFixture[str]
 
 
 def test_a_run_by_its_product_and_by_its_directory(image: Path, model: Path, capsys: Out) -> None:
-    assert main(["segment", str(image), "-m", str(model), "--tile", "128"]) == 0
+    assert main(["segment", str(image), "-m", str(model), "--tile", "128", "-v"]) == 0
     assert "do not depend on how the image was cut" in capsys.readouterr().err
     labels = image.with_name("scene.labels.tif")
     picture = image.with_name("seen.png")

@@ -46,8 +46,10 @@ def stop_at(stage: str, count: int = 1) -> Callable[[Event], None]:
 
     def listen(event: Event) -> None:
         nonlocal seen
-        seen += event.stage == stage
-        if event.stage == stage and seen == count:
+        if event.stage != stage or (stage == "predict" and "failed" not in event.data):
+            return  # before the first block an event says how many are done
+        seen += 1
+        if seen == count:
             raise StopError
 
     return listen

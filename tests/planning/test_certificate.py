@@ -37,10 +37,29 @@ def test_round_trip_and_two_sentences(mode: Mode) -> None:
 
 def test_sentences_carry_the_numbers() -> None:
     first, second, third = EXACT.sentences
-    assert third == "How cpu rounds in fp32 is not measured yet (tilepipe verify does)."
+    assert third == "tilepipe verify measures how cpu rounds in fp32."
     assert "how the image was cut, but for rounding: tiles of 1024 px on multiples of 16 px, 96 px of context" in first
     assert second.startswith("Largest difference to a pass without seams: 1.2e-06 in probability, on cpu in fp32; 1.51")
     assert "no tile has a core" in Certificate("BLEND", 1, HALO, 64).sentences[1]
+
+
+@pytest.mark.parametrize(
+    ("certificate", "plain"),
+    [
+        (EXACT, "Labels do not depend on tiling, but for rounding in fp32."),
+        (replace(EXACT, level=Reproducibility("cpu", "fp32", True, True, 0.0, 0.0)), "Labels do not depend on tiling."),
+        (replace(EXACT, whole=True), "Labels do not depend on tiling."),
+        (replace(EXACT, mode="FIELD", precision="bf16"), "Labels do not depend on tiling, but for rounding in bf16."),
+        (
+            replace(EXACT, mode="TOLERANCE", tolerance=0.01),
+            "Labels may change near tile borders by about 0.01 in probability; see docs/seams.md.",
+        ),
+        (replace(EXACT, mode="BLEND"), "Labels may change near tile borders; see docs/seams.md."),
+        (replace(EXACT, mode="UNCERTIFIED"), "Labels may change near tile borders; see docs/seams.md."),
+    ],
+)
+def test_a_certificate_in_one_plain_sentence(certificate: Certificate, plain: str) -> None:
+    assert certificate.plain == plain
 
 
 def test_promises_go_no_further_than_the_level_that_was_measured() -> None:
@@ -64,7 +83,7 @@ def test_what_is_said_of_rounding_changes_with_a_reason() -> None:
     """The words go when a measurement, by verify for instance, has shown that nothing is rounded, and that is said."""
     for level in (None, Reproducibility("cpu", "fp32", True, True, 0.0, 0.0)):
         first, _, third = replace(EXACT, level=level).sentences
-        assert ("but for rounding" in first) == ("is not measured yet" in third)
+        assert ("but for rounding" in first) == ("verify measures how" in third)
     assert len(Certificate("BLEND", 1, HALO, 512).sentences) == 2, "nothing is promised"
     assert len(replace(EXACT, whole=True).sentences) == 2, "nothing is cut"
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import shlex
 
 import click
 
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import TALK, with_options
-from tilepipe.cli.progress_bar import progress
+from tilepipe.cli.progress_bar import on_one_terminal, on_terminal, progress
+from tilepipe.cli.summary import batch_lines
 
 FAILED_IMAGES = 3
 
@@ -39,12 +40,16 @@ def run(jobs: str, mode: str, quiet: bool, dry_run: bool) -> int:
 
     with progress(mode, quiet) as listener:
         report = run_batch(jobs, dry_run=dry_run, listener=listener)
-    for entry in report.entries:
-        say.out_line(entry.status, entry.image, report.folder / entry.output)
+    if dry_run or not on_one_terminal(mode, quiet):  # else each image has its line there already
+        for entry in report.entries:
+            say.out_line(entry.status, entry.image, report.folder / entry.output)
     # This is printed also with --quiet: a user who is told that something failed is told why.
     for entry in report.failed:
         say.err_line(f"tilepipe: {entry.image}: {entry.status}: {entry.message}")
-    counts = Counter(entry.status for entry in report.entries)
     if not quiet:
-        say.err(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+        say.err("\n".join(batch_lines(report)))
+    if on_terminal(mode, quiet) and not dry_run:
+        say.err(f"numbers of all images: {report.table}")
+        if report.failed:
+            say.err(f"next, to try the failed images again: tilepipe batch run {shlex.quote(jobs)}")
     return FAILED_IMAGES if report.failed else 0

@@ -138,9 +138,14 @@ def _run(directory: Path) -> JSON:
     from tilepipe.execution.elapsed import elapsed_before
     from tilepipe.execution.keys import read_plan
     from tilepipe.execution.ledger import read_records
+    from tilepipe.planning.certify import read_certificate
 
     plan = read_plan(directory).plan
     done, _ = read_records(directory / "ledger.jsonl")
+    try:
+        certificate = read_certificate(directory)
+    except TilepipeError:  # a run that is not finished has none
+        certificate = None
     return {
         "run": str(directory),
         "finished": (directory / "run.json").exists(),
@@ -151,6 +156,8 @@ def _run(directory: Path) -> JSON:
         "tiles failed": [message for record in done.values() for message in record.failed],
         "elapsed seconds": round(elapsed_before(directory), 1),
         "block seconds": round(sum(record.seconds for record in done.values()), 1),
+        "seams": certificate.plain if certificate else None,
+        "certificate": list(certificate.sentences) if certificate else None,
         "plan": plan.to_dict(),
     }
 

@@ -1,8 +1,9 @@
-"""This module shows progress on standard error: a bar on a terminal, plain lines elsewhere, JSON lines for machines."""
+"""This module shows progress on standard error: a live line on a terminal, plain lines elsewhere, JSON for machines."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,6 @@ from dataclasses import asdict
 
 from tilepipe.cli import say
 from tilepipe.events import Event, Listener, silent
-from tilepipe.text import clean_line
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -23,11 +23,24 @@ def progress(mode: str, quiet: bool = False) -> Iterator[Listener]:
         yield silent
     elif mode == "json":
         yield json_lines
-    elif mode == "auto" and sys.stderr.isatty():
-        with _bars() as listener:
+    elif on_terminal(mode, quiet):
+        from tilepipe.cli.screen import screen  # rich is read only if it draws
+
+        with screen() as listener:
             yield listener
     else:
         yield PlainLines()
+
+
+def on_terminal(mode: str, quiet: bool = False) -> bool:
+    """Return whether progress is drawn: a terminal reads standard error, and nothing else was asked for."""
+    drawn = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"  # a dumb terminal cannot draw a line again
+    return mode == "auto" and not quiet and drawn
+
+
+def on_one_terminal(mode: str, quiet: bool = False) -> bool:
+    """Return whether progress is drawn and results go to a terminal too: then what is drawn need not be said twice."""
+    return on_terminal(mode, quiet) and sys.stdout.isatty()
 
 
 def json_lines(event: Event) -> None:
@@ -56,26 +69,3 @@ def sentence(event: Event) -> str:
     """Return an event as one line: 'predict 12/48 (25 %) message'."""
     count = f"{event.done}/{event.total} ({100 * event.done // event.total} %)" if event.total else ""
     return " ".join(part for part in (event.stage, count, event.message) if part)
-
-
-@contextmanager
-def _bars() -> Iterator[Listener]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-    from rich.table import Column
-
-    columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    folded = Column(overflow="fold")  # the message is folded so that the counts have room
-    message = TextColumn("{task.fields[message]}", table_column=folded, markup=False)
-    with Progress(*columns, message, console=Console(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(event: Event) -> None:
-            if event.stage not in tasks:
-                tasks[event.stage] = bars.add_task(event.stage, completed=event.done, message="")
-            total = event.total or None
-            bars.update(
-                tasks[event.stage], completed=event.done, total=total, message=clean_line(say.shown(event.message))
-            )
-
-        yield show

@@ -9,7 +9,8 @@ import click
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import MODEL, SETTINGS, TALK, given, with_options
-from tilepipe.cli.progress_bar import progress
+from tilepipe.cli.progress_bar import on_one_terminal, on_terminal, progress
+from tilepipe.cli.summary import files, findings, next_command
 from tilepipe.text import JSON
 
 FAILED_TILES = 3
@@ -21,7 +22,7 @@ SHOWN = 10
 @click.argument("source", metavar="INPUT")
 @click.argument("output", required=False)
 @with_options(MODEL, *SETTINGS, *TALK)
-@option("-v", "--verbose", is_flag=True, help="Print the plan before the run.")
+@option("-v", "--verbose", is_flag=True, help="Print the plan before the run, and all of the certificate after it.")
 @option("--overwrite", is_flag=True, help="Replace an existing output.")
 @option("--dry-run", is_flag=True, help="Print the plan and stop.")
 def segment(source: str, output: str | None, model: str, **options: Any) -> int:
@@ -44,9 +45,12 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
     with progress(mode, quiet) as listener:
         result = tilepipe.segment(source, model, output, listener=listener, **settings)
     if not (quiet or mode in ("json", "none")):
-        say.err("\n".join(result.certificate.sentences))
-        if result.numbers:
-            say.err("\n".join(result.numbers.lines()))
+        say.err("\n".join(findings(result)))
+        if verbose:
+            say.err("\n".join(result.certificate.sentences))
+    drawn = on_terminal(mode, quiet)
+    if drawn:
+        say.err("\n".join(files(result)))
     # These are printed also with --quiet: a user who is told that something failed is told why.
     for problem in result.failed[:SHOWN]:
         say.err_line(f"tilepipe: no labels: {problem}")
@@ -54,8 +58,11 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
         say.err_line(
             f"tilepipe: and {len(result.failed) - SHOWN} more; all are in run.json: tilepipe info {result.paths[0]}"
         )
-    for path in result.paths:
-        say.out_line(path)
+    if not on_one_terminal(mode, quiet):  # else the paths stand there with their sizes already
+        for path in result.paths:
+            say.out_line(path)
+    if drawn and not result.failed:
+        say.err(next_command(result))
     return FAILED_TILES if result.failed else 0
 
 

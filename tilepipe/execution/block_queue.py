@@ -63,6 +63,7 @@ class BlockQueue:
         self._grid = plan.grid
         self._rows, self._columns = self._grid.block_ranges(plan.predicted_region)
         self._count = len(self._rows) * len(self._columns)
+        self._tiles = 0
         self._forget_damaged()
         # A run that goes on reports the tiles of earlier attempts too, as its progress counts all blocks.
         self._tiles = sum(record.tiles for record in ledger.done.values())
@@ -98,12 +99,21 @@ class BlockQueue:
         for block in (record.block, *self._earlier(record.block)):
             self._drop_strips(block)
         self._tiles += record.tiles
-        done, total = len(self.ledger.done), self._count
-        self.listener(Event("predict", done, total, data={"tiles": self._tiles, "failed": len(record.failed)}))
+        self._tell(failed=len(record.failed))
 
     def say(self, message: str) -> None:
         """Tell the listener a sentence about the work."""
-        self.listener(Event("predict", len(self.ledger.done), self._count, message))
+        self._tell(message, note=message)
+
+    def begin(self) -> None:
+        """Tell the listener, before the first block is computed, how many were done by an earlier run."""
+        if len(self.ledger.done) < self._count:
+            self._tell()
+
+    def _tell(self, message: str = "", **data: int | str) -> None:
+        size = {"pixels": self.plan.region.area, "memory": self.plan.memory.total}
+        done, total = len(self.ledger.done), self._count
+        self.listener(Event("predict", done, total, message, {"tiles": self._tiles, **size, **data}))
 
     def _forget_damaged(self) -> None:
         """Take damaged blocks out of the ledger, and blocks whose lost strips are still needed.

@@ -209,6 +209,7 @@ def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, 
     if job.on_tile_error == FAIL and (failed := _failed_in(ledger.path)):
         ledger.forget(failed)  # failed blocks are tried again
     queue = BlockQueue(plan, ledger, store, listener)
+    queue.begin()
     dask.run(job, queue, order.scheduler)
     # The memory promise takes the largest of statistics, prediction and export and not their sum, so memory that the
     # heaps of threads have kept is given back in between.

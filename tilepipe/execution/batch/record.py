@@ -34,6 +34,8 @@ class Entry:
     """State {'files', 'bytes', 'mtime_ns', 'sha256'} of each product, by its path below the output folder."""
     numbers: JSON = field(default_factory=dict)
     """Numbers of each class; see `products.numbers.Numbers`. Empty if the image got no labels."""
+    seams: str = ""
+    """Sentence that says whether the labels depend on the tiling; '' if the image got no labels."""
     error: str = ""
     """Class of the error, if the image failed."""
     message: str = ""

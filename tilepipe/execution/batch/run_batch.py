@@ -59,6 +59,8 @@ class Report:
     """Folder that all outputs lie in."""
     entries: tuple[Entry, ...]
     """Entries, one per image."""
+    table: Path
+    """Path of the CSV file with the numbers of all images."""
 
     @property
     def failed(self) -> list[Entry]:
@@ -83,18 +85,26 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
     folder = output_folder(jobs, path.parent)
     if dry_run:
         batch = Batch.load(path, jobs)
-        return Report(folder, tuple(_examine(batch, job, model) for job in batch.images()))
+        return Report(folder, tuple(_examine(batch, job, model) for job in batch.images()), batch.table)
     with _alone(folder):
         batch = Batch.load(path, jobs)
         refuse_foreign(batch.table)
         todo = batch.images()
         entries: list[Entry] = []
         for job in todo:
-            listener(Event("batch", len(entries), len(todo), str(job.image)))
+            listener(Event("batch", len(entries), len(todo), str(job.image), _counts(entries)))
             entries.append(_process(batch, job, model, listener))
-            listener(Event("batch", len(entries), len(todo), _sentence(entries[-1])))
+            said = _sentence(entries[-1])
+            listener(Event("batch", len(entries), len(todo), said, {**_counts(entries), "note": said}))
         write_table(batch.table, entries)
-    return Report(folder, tuple(entries))
+    return Report(folder, tuple(entries), batch.table)
+
+
+def _counts(entries: list[Entry]) -> JSON:
+    """Return how many images have failed so far, and how many needed no work."""
+    status = [entry.status for entry in entries]
+    failed = status.count(FAILED) + status.count(PARTIAL)
+    return {"failed": failed, "skipped": status.count(UNCHANGED) + status.count(EDITED)}
 
 
 @contextmanager
@@ -157,15 +167,15 @@ def _segment(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> 
     key = _key(source, model, settings)
     entry = Entry(str(job.image), output, UNCHANGED, key, batch.jobs.of, batch.polygons)
     if batch.is_done(output, key):
-        return replace(entry, numbers=batch.known[output].numbers)
+        return replace(entry, numbers=batch.known[output].numbers, seams=batch.known[output].seams)
     if batch.is_edited(output, key):
-        return replace(entry, status=EDITED, numbers=batch.known[output].numbers)
+        return replace(entry, status=EDITED, numbers=batch.known[output].numbers, seams=batch.known[output].seams)
     settings = {**settings, "overwrite": batch.may_replace(job) or batch.jobs.settings.get("overwrite", False)}
     with storage_errors(job.output.parent):
         job.output.parent.mkdir(parents=True, exist_ok=True)
     result = segment(source, model, job.output, listener=listener, **settings)
     files = {batch.below(path): state_of(Path(path)) for path in result.paths}
-    entry = replace(entry, files=files, numbers=result.record.get("numbers", {}))
+    entry = replace(entry, files=files, numbers=result.record.get("numbers", {}), seams=result.certificate.plain)
     if result.failed:
         why = f"{len(result.failed)} tiles have no labels: {'; '.join(result.failed[:TILES_SAID])}"
         return replace(entry, status=PARTIAL, message=why)
