@@ -91,7 +91,7 @@ def test_the_kept_plan_is_used_whatever_would_be_chosen_today(tmp_path: Path, mo
         image, model, output, block=64, listener=lambda e: done.append(e.done) if e.stage == "predict" else None
     )
     assert result.plan.tiling.tile == 64
-    assert done[0] > 3, "blocks of before are used"
+    assert done[0] >= 3, "blocks of before are used"
     assert len([path for path in work(output).iterdir() if path.is_dir()]) == 1
     again = tp.segment(image, model, output, block=64)
     assert again.plan == result.plan
@@ -104,7 +104,7 @@ def test_another_number_of_workers_goes_on(tmp_path: Path) -> None:
         segment(output, listener=stop_at("predict", 3))
     done: list[int] = []
     result = segment(output, workers=1, listener=lambda e: done.append(e.done) if e.stage == "predict" else None)
-    assert done[0] == 4
+    assert done[0] == 3
     assert result.plan.compute.workers == 1
     assert (labels_of(output) == CODES).all()
 
