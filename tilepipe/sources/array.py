@@ -64,6 +64,7 @@ class ArraySource:
             own: list[Any] = [
                 part for part in (known.valid, None if mask is None else ~mask.all(axis=0)) if part is not None
             ]
+            # If there is one mask, it is both the first and the last.
             self._valid = own[0] & own[-1] if own else None
         self._array = unmasked(known.array)
         self._dtype = read_as(self._array, name)
@@ -141,6 +142,7 @@ class ArraySource:
             known["sha256"] = array_sha256(self._array)
         else:
             known["dask_sha256"] = dask_sha256(self._array)
+        # The same bytes mean other pixels in another type.
         if self._array.dtype != self._dtype:
             known["from"] = self._array.dtype.str
         if (mask := self._valid) is not None:
@@ -163,6 +165,7 @@ class ArraySource:
             )
         with np.errstate(over="ignore", invalid="ignore"):  # too large for float32 is infinite, so no image data
             pixels = np.array(part, dtype=self._dtype)
+        # Dask does not check what its functions return, so a part is compared with what the array says of itself.
         exact = part.dtype.kind == self._array.dtype.kind == "f" or part.dtype == self._array.dtype
         if pixels.shape != (self.shape[0], *box.shape) or not (exact or np.array_equal(pixels, part)):
             raise InputError(

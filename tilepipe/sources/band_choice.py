@@ -87,6 +87,7 @@ def _clear(source: Source, bands: Sequence[Band], read: tuple[int, ...]) -> tupl
 
 def _beside_alpha(source: Source, bands: Sequence[Band], alpha: int, reader: Reader, masked: bool) -> Picked:
     others = tuple(k for k in range(1, len(bands) + 1) if k != alpha)
+    # Programs often flag a fourth image band as alpha, so a model that reads as many bands gets them all.
     if reader.bands == len(bands):
         looks = "; it holds only 0 and 255, as transparency does" if _two_valued(source, alpha) else ""
         note = f"all {len(bands)} bands are read as image, also band {alpha}, which the file flags as alpha{looks}"
@@ -119,6 +120,7 @@ def _without_alpha(source: Source, bands: Sequence[Band], reader: Reader, masked
     rgb = _coloured(bands, everything)
     extra = [k for k in everything if k not in rgb]
     single = len(rgb) == 3 and len(extra) == 1 and _says_nothing(bands[extra[0] - 1])
+    # A model of four bands reads the fourth as image.
     if single and reader.bands in (None, 3):
         if _two_valued(source, extra[0], seen=True):
             end = "says where there is image data" if masked else "is left out"
@@ -239,6 +241,7 @@ def _two_valued(source: Source, number: int, *, seen: bool = False) -> bool:
             if not np.isin(values, allowed).all():
                 return False
             opaque = opaque or bool(values.any())
+    # A band of zeros alone would mark the whole image as nodata.
     return opaque or not seen
 
 

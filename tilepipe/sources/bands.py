@@ -93,6 +93,7 @@ def numbers_of(name: str, asked: BandNames, bands: Sequence[Band]) -> tuple[int,
 
 def _number(name: str, word: int | str, bands: Sequence[Band]) -> int:
     text = str(word).strip()
+    # A negative number is no name: it is refused with the range of numbers.
     if text.lstrip("-").isdigit():
         return int(text)
     wanted = text.casefold()
@@ -110,6 +111,7 @@ def _number(name: str, word: int | str, bands: Sequence[Band]) -> int:
 def plain_name(name: str) -> str:
     """Return a band's name in lower case; B4, B04, Band 4 and band_04 are all 'b4'."""
     text = name.strip().casefold()
+    # 8A is a band of Sentinel-2.
     numbered = re.fullmatch(r"b(?:and)?[ _-]?0*(\d+a?)", text)
     return f"b{numbered[1]}" if numbered else text
 
@@ -234,6 +236,7 @@ class ValidByBand(Wrapped):
 
 def two_values(dtype: DType) -> tuple[int, ...]:
     """Return the values that a band of transparency holds: 0 and 255, or 0 and the largest of its type."""
+    # Transparency in floats goes from 0 to 1 in some files and to 255 in others.
     return (0, 1, 255) if dtype.kind == "f" else (0, 255, int(np.iinfo(dtype).max))
 
 

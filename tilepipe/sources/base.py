@@ -131,6 +131,7 @@ class Source(Protocol):
 def reflect(start: int, stop: int, size: int) -> NDArray[np.intp]:
     """Return for each index in [start, stop) its mirror image in [0, size); the edge pixel is not repeated."""
     index = np.arange(start, stop)
+    # A single pixel has nothing to mirror, and its period would be 0.
     if size == 1:
         return np.zeros_like(index)
     period = 2 * (size - 1)

@@ -34,6 +34,7 @@ def side_files(path: str) -> list[Path]:
     names = [path + end for end in AFTER]
     names += [stem + case for end in INSTEAD for case in (end, end.upper())]
     names += [stem + "_" + end for end in ("RPC.TXT", "rpc.txt", "metadata")]
+    # A link to nowhere counts too: its target may come later.
     return [Path(name) for name in names if os.path.lexists(name)]
 
 
@@ -50,6 +51,7 @@ def check_beside(path: str) -> None:
             raise InputError(f"{file} is a link out of the folder of the image, so nothing is opened; remove the link")
         if not file.is_file():
             continue
+        # GDAL goes by content: it would open a virtual raster that is named .msk, and the files that it names.
         if file.suffix in (".msk", ".ovr"):
             _check_tiff(str(file))
         elif file.suffix in _LINKS:

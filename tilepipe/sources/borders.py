@@ -51,6 +51,7 @@ class Borders:
         _, low, _, high = self._extents
         rows, mean = high.max() - low.min(), (high - low).mean()
         bands = int(min(MOST_BANDS, 1 + 3 * rows / mean)) if mean else 1  # a segment lies in about four, or fewer
+        # Shapes without height have no rows to divide by.
         self._top, self._rows, self._bands = low.min(), rows / bands or 1.0, bands
         first = self._band(low)
         count = self._band(high) - first + 1
@@ -204,11 +205,14 @@ def _crossings(
     Each crossing is given by its segment, its place in `rows`, and the first column whose centre lies right of it.
     """
     ends = np.minimum(lines[1], lines[3]), np.maximum(lines[1], lines[3])
+    # A segment crosses the rows whose centre lies in [top, bottom). So a point where two segments meet belongs to one
+    # of them, and the parity is right.
     first, stop = (np.searchsorted(rows, np.ceil(y - 0.5)) for y in ends)
     length = stop - first
     segment = np.repeat(np.arange(len(length)), length)
     place = np.arange(len(segment)) - np.repeat(np.cumsum(length) - length, length) + first[segment]
     x0, y0, x1, y1 = lines[:, segment]
+    # A level segment crosses no row, so nothing is divided by 0.
     crossing = x0 + (rows[place] + 0.5 - y0) * (x1 - x0) / (y1 - y0)
     return segment, place, np.ceil(crossing - 0.5)
 

@@ -83,6 +83,7 @@ def decoding_alone(process: int) -> threading.RLock:
 
     A thread that holds the lock may take it again.
     """
+    # One lock per process: a forked process must not wait for a lock that a thread of its parent held.
     return threading.RLock()
 
 
@@ -120,6 +121,7 @@ def pick_scene(name: str, wanted: int | None, scenes: Sequence[tuple[str, int, i
         raise UsageError(f"{name} has scene=0 to scene={len(scenes) - 1}; scene={wanted} was asked for")
     if len(scenes) == 1 or wanted is not None:
         return wanted or 0, ()
+    # Of images of one size the first is taken.
     largest = max(range(len(scenes)), key=lambda k: (scenes[k][1] * scenes[k][2], -k))
     shown = [f"{k} {title}".strip() + f" ({h} x {w} px)" for k, (title, h, w) in enumerate(scenes[:SHOWN])]
     more = f" and {len(scenes) - SHOWN} more" if len(scenes) > SHOWN else ""

@@ -61,6 +61,7 @@ class Chunks:
         self._packed = [codec for codec in self._codecs if codec in COMPRESSORS]
         self._check_codecs()
         most = math.prod(array.chunks) * array.dtype.itemsize
+        # A filter may keep values in a larger type than the array's. The rest is room for headers and checksums.
         self._limit = most * (8 if set(self._codecs) & set(FILTERS) else 1) + (64 << 10)
         for file in (folder, *(folder / name for name in ("zarr.json", ".zarray", ".zattrs"))):
             self._check_inside(file)
@@ -91,6 +92,7 @@ class Chunks:
         for codec in self._codecs:
             if codec not in known:
                 raise InputError(f"{self.name} is stored with the codec {codec!r}; read are {', '.join(known)}")
+        # The header of a chunk tells the size behind the outer compressor alone.
         if len(self._packed) > 1:
             raise InputError(f"{self.name} is compressed twice, by {' and '.join(self._packed)}; once is read")
         if self._shard:
@@ -161,6 +163,7 @@ class Chunks:
     def _index_size(self) -> int:
         assert self._shard is not None
         per = [shard // chunk for shard, chunk in zip(self.array.shards, self.array.chunks, strict=True)]
+        # The index holds an offset and a size of 8 bytes each for every chunk, and a checksum of 4 bytes behind them.
         return 16 * int(math.prod(per)) + 4 * (len(self._shard["index_codecs"]) - 1)
 
     def _index(self, file: Path) -> bytes:
@@ -184,6 +187,7 @@ class Chunks:
 
     def _check_inside(self, file: Path) -> None:
         real = os.path.realpath(file)
+        # With the separator, since /a/image2 does not lie in /a/image.
         if real != self._root and not real.startswith(self._root + os.sep):
             raise InputError(f"{file} is a link to {real}, outside of {self.name}; nothing outside an image is opened")
         refuse_special(file)

@@ -57,6 +57,7 @@ def slide_files(path: Path, vendor: str) -> list[Path]:
     elif vendor == "dicom":
         series = dicom_series(path)
         found = ((file, dicom_series(file)) for file in path.parent.iterdir() if file.is_file())
+        # A file whose series is not known may be part of the slide, so it counts.
         others = [file for file, own in found if own is not None and (own == series or not own or not series)]
     elif path.suffix.lower() in HAMAMATSU:
         listed = path.read_text(errors="replace")
@@ -70,6 +71,7 @@ def dicom_series(path: Path) -> bytes | None:
     The result is b'' if the file names no series in a known way, and None if the file is no DICOM file.
     """
     with path.open("rb") as file:
+        # A DICOM file begins with 128 bytes of any content.
         start = file.read(HEADER_BYTES) if file.read(132)[128:] == b"DICM" else None
     if start is None:
         return None

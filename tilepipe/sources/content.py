@@ -53,6 +53,7 @@ def array_sha256(array: Array) -> str:
     """Return the hash of an array's bytes."""
     digest = hashlib.sha256()
     for plane in array:
+        # Plane by plane: an array that is a view is never copied whole.
         digest.update(np.ascontiguousarray(plane).data)
     return digest.hexdigest()
 

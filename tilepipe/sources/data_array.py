@@ -85,6 +85,7 @@ def _valid(what: xarray.DataArray, array: Plain) -> Plain | None:
     if not all(isinstance(value, int | float) for value in values) or np.isnan(values).all():
         return None  # NaN is no image data anyway
     seen = [array[k] != value for k, value in enumerate(values)]
+    # `logical_or.reduce` would compute a dask array at once.
     any_band: Plain = np.logical_or.reduce(seen) if isinstance(array, np.ndarray) else sum(seen[1:], seen[0]) > 0
     return any_band
 
@@ -150,6 +151,7 @@ def _stated(said: JSON) -> Transform | None:
 
 def _grid(ys: Array, xs: Array, stated: Transform | None) -> Transform | None:
     """Return the transform of coordinates of pixels: of their centres or, if `stated` says so, of their corners."""
+    # Coordinates of single axes cannot describe a rotated grid.
     plain = stated if stated and not (stated[1] or stated[3]) else None
     x = _axis(xs, *(plain[0], plain[2])) if plain else _axis(xs)
     y = _axis(ys, *(plain[4], plain[5])) if plain else _axis(ys)

@@ -97,6 +97,7 @@ def plain(what: Any, name: str) -> Plain:
     if _is(what, "torch", "Tensor"):
         try:
             tensor = what.detach().cpu()
+            # numpy has no bfloat16, and float32 holds all of its values.
             return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())
         except (RuntimeError, TypeError, NotImplementedError) as error:
             raise InputError(
@@ -108,6 +109,7 @@ def plain(what: Any, name: str) -> Plain:
             return np.empty(what.shape, what.dtype)
         import dask.array as da
 
+        # Without `name=False`, dask hashes the array to find a name for it.
         stored: Plain = da.from_array(what, chunks=what.chunks, name=False)
         return stored
     if not (isinstance(what, np.ndarray) or _is_dask(what)):

@@ -73,11 +73,13 @@ def ground_area(known: Georeference | None, height: int, width: int) -> GroundAr
         ends = [_on_earth(known, rows + dy, columns + dx) for dy, dx in ((0, 0.5), (0, -0.5), (0.5, 0), (-0.5, 0))]
     except (CRSError, RasterioError, CPLE_BaseError):
         return None  # a local or planetary CRS without a way to the earth
+    # A pixel is taken for the parallelogram of its width and its height in space, so no projection is needed.
     across, down = ends[0] - ends[1], ends[2] - ends[3]
     areas = np.linalg.norm(np.cross(across, down), axis=1).reshape(len(y), len(x))
     there = np.isfinite(areas) & (areas > 0)
     if not there.any():
         return None
+    # A place off the earth would spoil the pixels beside it, since areas are interpolated.
     return GroundArea(np.where(there, areas, areas[there].mean()), height, width)
 
 

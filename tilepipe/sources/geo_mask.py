@@ -35,6 +35,7 @@ class Area:
         if not given:
             raise UsageError("an area of interest needs at least one Polygon or MultiPolygon")
         known = source.georeference
+        # RPCs alone place no grid that polygons could be drawn on.
         if known is None or known == Georeference(rpcs=known.rpcs):
             grid: Transform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
             self.geometries = given
@@ -55,6 +56,7 @@ class Area:
         polygons = [
             p for kind, found in zip(kinds, placed, strict=True) for p in (found if "Multi" in kind else [found])
         ]
+        # Each polygon is a shape of its own: where two overlap, neither is a hole of the other.
         rings = [(k, np.asarray(ring)) for k, polygon in enumerate(polygons) for ring in _rings(polygon)]
         self._borders = Borders(rings)
 

@@ -102,6 +102,7 @@ def _document(path: Path) -> object:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     if found := next((what for magic, what in MAGIC.items() if data.startswith(magic)), None):
         raise InputError(f"{path} is {found} and not GeoJSON; {_ogr(path)}")
+    # UTF-16 may lack its mark; its plain letters hold zero bytes, which JSON in UTF-8 never does.
     if data.startswith(UTF16) or b"\x00" in data[:4]:
         raise InputError(
             f"{path} is UTF-16, and GeoJSON is UTF-8: iconv -f UTF-16 -t UTF-8 {shlex.quote(str(path))} > utf8.geojson"
@@ -161,6 +162,7 @@ def _polygons(where: str, geometry: object, left_out: Counter[str]) -> Iterator[
         fields = found if isinstance(found, dict) else {}
         kind = fields.get("type")
         if kind == "GeometryCollection":
+            # The last one waiting is taken first, so the order is turned round.
             waiting += reversed(_list(where, fields.get("geometries")))
         elif kind in NO_AREA:
             left_out[kind] += 1
@@ -192,6 +194,7 @@ def _ring(where: str, ring: Any) -> Ring:
     # Rings that people type, and rings of some programs, are left open.
     if len(points) and (points[0] != points[-1]).any():
         points = np.concatenate([points, points[:1]])
+    # A closed ring of three points encloses nothing.
     closed: Ring = points.tolist() if len(points) > 3 else []
     return closed
 

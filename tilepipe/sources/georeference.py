@@ -203,6 +203,7 @@ def cover(source: Source, grid: Transform, xs: NDArray[np.float64], ys: NDArray[
     # A rounding error of a millionth of a pixel must not add a row or column.
     y0, x0 = math.floor(rows.min() + 1e-6), math.floor(columns.min() + 1e-6)
     y1, x1 = math.ceil(rows.max() - 1e-6), math.ceil(columns.max() - 1e-6)
+    # Points within one pixel still cover that pixel.
     found = Box(y0, x0, max(y1, y0 + 1), max(x1, x0 + 1))
     if found & Box.of_shape(height, width) is None:
         raise off

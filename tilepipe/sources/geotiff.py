@@ -74,6 +74,7 @@ class GeoTiffSource:
         self._stamp = stamp(path)
         self._driver = allow_driver
         self._again = partial(GeoTiffSource, path, resolution=resolution, allow_driver=allow_driver, scene=scene)
+        # By its offset, since GDAL gives no numbers to the levels in SubIFDs.
         page = "" if self.directory is None else f"GTIFF_DIR:off:{self.directory}:"
         self._target = page + self._stamp.path
         if allow_driver == "GTiff":
@@ -152,6 +153,7 @@ class GeoTiffSource:
         """Decide how to read from how the pixels are stored; refuse what cannot be read in bounded memory."""
         _, whole_height, whole_width = self.shape
         height, width = dataset.block_shapes[0]
+        # Interleaved pixels hold all bands, so one block decodes them all.
         together = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
         blocks = -(-whole_height // height) * -(-whole_width // width) * (dataset.count // together)
         stored = 0  # GDAL may show one huge compressed strip as rows, and still load it whole
@@ -231,6 +233,7 @@ class GeoTiffSource:
             "directory": self.directory,
             "scene": self.selected.get("scene"),
             "georeference": self.georeference and asdict(self.georeference),
+            # As text, since JSON has no NaN.
             "nodata": [None if value is None else repr(value) for value in self._nodatas],
             "mask": self._mask,
         }
@@ -273,5 +276,6 @@ class TiffPage(GeoTiffSource):
     """One page of a TIFF file that holds several, by its byte offset."""
 
     def __init__(self, path: str | Path, directory: int) -> None:
+        # It is read while the file is opened.
         self.directory = directory
         super().__init__(path)

@@ -23,8 +23,10 @@ def printed_resolution(tags: Mapping[str, str]) -> Resolution | None:
 
     None if the tags state no size, or a size above `LARGEST_PRINTED`, which is for a print or a screen.
     """
+    # GDAL writes a meaning behind the number, as in '2 (pixels/inch)'. Without the tag, TIFF means inches.
     unit = {"2": 25400.0, "3": 10000.0}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "2")[:1])
     if tags.get("TIFFTAG_IMAGEDESCRIPTION", "").startswith("ImageJ"):
+        # ImageJ names its unit in the description and not in the tag.
         said = re.search(r"^unit=(.*)$", tags["TIFFTAG_IMAGEDESCRIPTION"], re.MULTILINE)
         unit = IMAGEJ_UNITS.get(said.group(1).strip()) if said else None
     try:
@@ -46,6 +48,7 @@ def pick_bands(name: str, dataset: DatasetReader, bands: Sequence[int] | None) -
         found = [
             k for k, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning != ColorInterp.alpha
         ]
+        # A file may hold alpha alone, and an image needs a band.
         return found or list(dataset.indexes)
     return list(named_bands(name, bands, dataset.count))
 
@@ -71,6 +74,7 @@ def mask_kind(dataset: DatasetReader, bands: Sequence[int]) -> str:
     alpha = [k for k, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True) if meaning == ColorInterp.alpha]
     if MaskFlags.alpha in flags and not set(alpha) & set(bands):
         return "mask"
+    # GDAL flags an alpha band as per dataset too.
     if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
         return "mask"
     values = {dataset.nodatavals[band - 1] for band in bands}

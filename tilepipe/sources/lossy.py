@@ -48,6 +48,7 @@ def error_of_lerc(piece: bytes) -> float:
     if not piece.startswith(b"Lerc2 "):
         return 0.0
     version = int.from_bytes(piece[6:10], "little")
+    # Later versions have more numbers before the allowed error: a checksum, the number of values per pixel, and flags.
     counts = 6 + (version >= 4) + 2 * (version >= 6)
     at = 10 + 4 * (version >= 3) + 4 * counts
     return float(struct.unpack_from("<d", piece, at)[0]) if len(piece) >= at + 8 else 0.0

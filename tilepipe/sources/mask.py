@@ -113,6 +113,7 @@ def quarters(box: Box) -> list[Box]:
 
 def under_centres(pixels: NDArray[np.int64], size: int, grid: int) -> NDArray[np.int64]:
     """Return which of `size` pixels of an axis lie under the centres of `pixels` of another grid of `grid` pixels."""
+    # Centres lie at half pixels; doubled, they are whole numbers, and nothing is rounded.
     return np.asarray((2 * pixels + 1) * size // (2 * grid))
 
 
@@ -194,6 +195,7 @@ def tissue(source: Source, margin: float) -> Tissue:
     h, w = max(1, round(height * scale)), max(1, round(width * scale))
     small = Resampled(source, h, w).read(Box.of_shape(h, w))
     saturation = skimage.color.rgb2hsv(small, channel_axis=0)[1]
+    # Nothing tells tissue from glass here, so no part is left out.
     if saturation.min() == saturation.max():
         return Tissue(np.ones((h, w), bool), 0, height, width)
     found = saturation > min(skimage.filters.threshold_otsu(saturation), 0.12)

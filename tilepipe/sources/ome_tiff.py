@@ -189,6 +189,7 @@ def _channels(name: str, level: tifffile.TiffPageSeries, picks: Mapping[str, int
 def physical_size(xml: str, image: int = 0, images: int = 1) -> Resolution | None:
     """Return the pixel size of one of the `images` in OME-XML; None if height or width is missing or no number."""
     try:
+        # Any namespace: each version of the OME schema has its own.
         found = [pixels.attrib for pixels in ElementTree.fromstring(xml).iterfind("{*}Image/{*}Pixels")]
         if images > 1 and len(found) != images:
             return None  # some images lie in other files, so the order of the rest is not known

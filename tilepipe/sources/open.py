@@ -88,6 +88,7 @@ def open_source(what: str | Path | Source | Array | da.Array | Arrayed, **option
     try:
         source: Source = kind(what, **options)
     except TypeError as error:
+        # Another TypeError is a bug and no option of the user's.
         if "keyword argument" not in str(error):
             raise
         raise UsageError(

@@ -73,8 +73,10 @@ def _decode(name: str, allow_palette: bool) -> Decoded:
         with warnings.catch_warnings():
             # The limit is ours (MAX_PIXELS), and is checked before a pixel is decoded.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow would try all formats that it knows.
             with Image.open(name, formats=("PNG", "JPEG")) as picture:
                 return _planes(name, picture, allow_palette)
+    # Pillow raises SyntaxError for a broken PNG.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{name} cannot be read: {error}. It may be truncated or damaged.") from error
 
@@ -94,6 +96,7 @@ def _planes(name: str, picture: Image.Image, allow_palette: bool) -> Decoded:
         raise InputError(
             f"{name} has pixels of kind {picture.mode}; grey, RGB and 16 bit grey are read. Convert it to RGB."
         )
+    # Pillow reads 16 bit colours as 8 bit without a word; the raw mode of its pieces tells.
     if picture.mode != "I;16" and any("16" in str(part[3]) for part in getattr(picture, "tile", ())):
         raise InputError(
             f"{name} has 16 bit colours, which would be cut to 8. Convert it: gdal_translate in.png out.tif"

@@ -132,6 +132,7 @@ class Resampled:
             hull, rows, columns = self._taps(piece)
             values = averages(self._base.read(hull), self._base.valid(hull), rows, columns)
             if self.dtype.kind != "f":
+                # numpy's own rounding takes halves to the even number: 0.5 becomes 0, and 1.5 becomes 2.
                 values = np.floor(values + 0.5)
             result[(slice(None), *piece.slices_in(box))] = values
         return result

@@ -96,8 +96,10 @@ def fill_value(source: Source, sample: Sample | None) -> FillValue | None:
     if sample is None or source.dtype == np.uint8:
         return None
     for band, values in enumerate(sample.pixels, 1):
+        # A value far from all others is the smallest or the largest one.
         for value in (values.min(), values.max()) if values.size else ():
             share = float((values == value).mean())
+            # A band of one value has no others that this value could be far from.
             if share < OFTEN or share == 1:
                 continue
             low, high = np.percentile(values[values != value], (1, 99))

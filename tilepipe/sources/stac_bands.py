@@ -24,6 +24,7 @@ def stac_bands(path: str, count: int) -> list[tuple[str, str]]:
     """
     stem = os.path.splitext(path)[0]
     for item in (Path(stem + end) for end in ENDS):
+        # A JSON file beside an image may be anything; what is no item is passed over.
         with suppress(OSError, ValueError, TypeError, AttributeError):
             if item.is_file() and not item.is_symlink() and item.stat().st_size <= LARGEST:
                 for bands in _listed(json_of(item.read_bytes()), Path(path).name):
@@ -36,6 +37,7 @@ def _listed(item: JSON, name: str) -> Iterator[list[JSON]]:
     """Yield the lists of bands of the asset that is the file `name`; the lists of the whole item come last."""
     if "stac_version" not in item:
         return
+    # The address of an asset often is that of a server, so only the name of the file is compared.
     assets = [asset for asset in item.get("assets", {}).values() if urlsplit(asset["href"]).path.split("/")[-1] == name]
     for fields in (*assets, *([item["properties"]] if assets else ())):
         for key in ("bands", "eo:bands"):

@@ -78,6 +78,7 @@ def zstd_size(head: bytes, piece: Piece) -> int:
     single, width = flags >> 5 & 1, (1 if flags >> 5 & 1 else 0, 2, 4, 8)[flags >> 6]
     start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
     if width:
+        # A size in two bytes counts from 256 on.
         return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
     position, total = start, 0
     with piece.file.open("rb") as file:
@@ -85,6 +86,7 @@ def zstd_size(head: bytes, piece: Piece) -> int:
             file.seek(piece.offset + position)
             block = int.from_bytes(file.read(3), "little")
             kind, size = block >> 1 & 3, block >> 3
+            # A compressed block does not say its decoded size, which is at most 128 KiB and at most the window.
             total += min(128 << 10, 1 << (10 + (head[5] >> 3) + 1)) if kind == 2 else size
             position += 3 + (1 if kind == 1 else size)
             if block & 1 or kind == 3:
@@ -95,6 +97,7 @@ def zstd_size(head: bytes, piece: Piece) -> int:
 def counted(codec: str, parts: Iterable[bytes], limit: int) -> int:
     """Return the decoded size of `parts` [bytes]; no decoded step is kept, and counting stops beyond `limit`."""
     make: Callable[[], Any] = {
+        # With 31, zlib expects the header of gzip.
         "gzip": lambda: zlib.decompressobj(31),
         "zlib": zlib.decompressobj,
         "bz2": bz2.BZ2Decompressor,

@@ -140,6 +140,7 @@ class ZarrSource:
     @cached_property
     def cache_bytes(self) -> int:
         """Memory that decoding takes in a process beyond the pixels that are returned [bytes]."""
+        # This is kept, since the sizes of large chunks are looked up file by file.
         return USUAL_BYTES + max(
             decoding_bytes(level.piece_bytes, level.chunks.stored_bytes(level.piece_bytes), level.chunks.copies)
             for level in self._levels
@@ -219,6 +220,7 @@ class ZarrPlanes:
     def _inside(self, box: Box) -> Pixels:
         axes, bands = self.image._axes, self.image._bands
         if "c" in axes and bands != tuple(range(1, self.array.shape[axes.index("c")] + 1)):
+            # Zarr's plain selection takes slices, and bands may come in any order.
             return np.concatenate([self._select(box, slice(band - 1, band)) for band in bands])
         return self._select(box, slice(None))
 

@@ -42,6 +42,7 @@ class Metadata:
 def array_axes(name: str, array: AnyArray) -> str:
     """Return the letters of the axes of an array. Raises `InputError` if they are not known."""
     names = getattr(array.metadata, "dimension_names", None)
+    # Names such as 'channel' and 'time' begin with the letter of their axis.
     given = "".join(str(axis)[:1].lower() for axis in names or ())
     if {"y", "x"} <= set(given) and len(set(given)) == array.ndim and set(given) <= set("tczyx"):
         return given
@@ -67,14 +68,17 @@ def multiscale(name: str, group: zarr.Group, scene: int | None) -> Metadata:
     Raises `InputError` if the group holds no such image, and `UsageError` if there is no image number `scene`.
     """
     attributes: JSON = dict(group.attrs)
+    # NGFF 0.5 keeps its metadata under 'ome', and 0.4 at the top.
     attributes = attributes.get("ome", attributes)
     try:
         several = len(attributes["multiscales"])
         scales = attributes["multiscales"][pick_several(name, scene, several)[0]]
+        # NGFF 0.3 lists axes as plain letters.
         axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in scales["axes"]]
         letters = "".join(str(axis["name"]) for axis in axes)
         paths = [str(data["path"]) for data in scales["datasets"]]
         steps = [
+            # The scale of the level comes first, and the scale of the whole multiscale after it.
             *scales["datasets"][0].get("coordinateTransformations", ()),
             *scales.get("coordinateTransformations", ()),
         ]
