@@ -84,6 +84,7 @@ def make(one: Demo, image: Path, folder: Path, listener: Listener) -> list[Path]
         if packages:
             say.err(f"{name} is left out: {', '.join(packages)} not installed; pip install 'tilepipe[vectors]'")
     written = [name for name in one.products if not missing[name]]
+    # The demonstration may be run again and again, so it replaces its own outputs.
     settings: Settings = {**one.settings, "of": written, "overwrite": True}
     result = tilepipe.segment(image, one.model, folder / f"{one.name}.labels", listener=listener, **settings)
     picture = folder / f"{one.name}.png"

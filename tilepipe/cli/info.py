@@ -55,6 +55,7 @@ def describe(target: str, trust_model: str | None = None, options: JSON | None =
     """
     path = Path(target)
     if runs := [plan.parent for pattern in ("plan.json", "*/plan.json") for plan in path.glob(pattern)]:
+        # Several requests may have a folder here; the one that was planned last is meant.
         return _run(max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns))
     # A word without an ending that is no file is taken for the name of a bundled model.
     named = path.suffix.lower() in MODELS or not (path.suffix or path.exists())

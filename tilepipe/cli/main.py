@@ -80,6 +80,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     """Return (message, exit code) for an error that ended a command."""
     error = ordinary(error) or error
     if isinstance(error, TilepipeError):
+        # Scripts read standard error line by line, so an error is one line.
         return " ".join(str(error).split("\n")), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "stopped; the same command goes on from here", 143 if isinstance(error, Terminated) else 130

@@ -140,6 +140,7 @@ def write_measured(check: ModelCheck) -> Path:
     """
     card = card_file(check.name)
     write_durably(card, check.measured().to_json())
+    # A model that is one file has no folder in which a certificate could lie.
     if Path(check.name).is_dir():
         write_durably(card.with_name(CERTIFICATE), certificate_text(check.probe, check.weights, check.card.bands))
     return card

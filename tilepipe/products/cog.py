@@ -58,7 +58,9 @@ MEMORY = 128 * 2**20
 uint8 and 106 MB for uint16; the size of the map does not matter."""
 TAG = "TILEPIPE"
 COG_OPTIONS = {
+    # How large a compressed file becomes is not known before, and a TIFF that is no BigTIFF ends at 4 GiB.
     **{"COMPRESS": "DEFLATE", "BLOCKSIZE": TIFF_BLOCK, "BIGTIFF": "IF_SAFER", "NUM_THREADS": THREADS},
+    # GDAL must take the overviews that are there and make none of its own.
     **{"OVERVIEWS": "FORCE_USE_EXISTING"},
 }
 
@@ -78,6 +80,7 @@ def write_cog(labels: LabelMap, path: Path) -> None:
         sums = _write_flat(labels, scratch / "0.tif")
         pyramid = _with_overviews(scratch / "0.tif", labels)
         rasterio.shutil.copy(pyramid, part, driver="COG", strict=True, **COG_OPTIONS)
+        # `staged` moves everything that lies in its folder beside the product, so nothing else may be left there.
         shutil.rmtree(scratch)
         if text := side_file(labels, _unkept(labels, part)):
             part.with_name(f"{part.name}.aux.xml").write_text(text, encoding="utf-8")
@@ -128,6 +131,7 @@ def _window(box: Box) -> Window:
 
 def _boxes(labels: LabelMap) -> Iterator[Box]:
     """Yield boxes of whole TIFF blocks, about as large as the blocks of the label map."""
+    # The side has a limit, so that the memory does not follow the blocks of the map.
     side = -(-max(labels.block) // TIFF_BLOCK) * TIFF_BLOCK
     yield from labels.boxes(min(side, 8 * TIFF_BLOCK))
 
@@ -144,6 +148,7 @@ def _write_flat(labels: LabelMap, path: Path) -> list[int]:
         file.update_tags(**{TAG: json.dumps(facts_of_labels(labels))})
         for box in _boxes(labels):
             pixels = np.ascontiguousarray(labels.read(box))
+            # A checksum is enough here: damage is to be found, not forgery.
             sums.append(zlib.crc32(pixels.data))
             counts.add(pixels)
             file.write(pixels, 1, window=_window(box))
@@ -158,10 +163,12 @@ def _profile(labels: LabelMap) -> JSON:
     profile = {
         **{"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": labels.dtype.name},
         **{"nodata": labels.legend.nodata, "tiled": True, "blockxsize": TIFF_BLOCK, "blockysize": TIFF_BLOCK},
+        # This file is thrown away, so speed counts more than size, and blocks of nodata alone take no room.
         **{"compress": "DEFLATE", "zlevel": 1, "sparse_ok": True, "bigtiff": "IF_SAFER", "num_threads": THREADS},
     }
     if place.transform is not None:
         profile["transform"] = Affine(*place.transform)
+    # With control points the reference system is theirs and is set together with them.
     if place.crs and (place.transform is not None or not place.gcps):
         profile["crs"] = _crs(place)
     return profile
@@ -180,6 +187,7 @@ def _with_overviews(flat: Path, labels: LabelMap) -> Path:
         finer = coarser
     pyramid = flat.with_name("pyramid.vrt")
     rasterio.shutil.copy(flat, pyramid, driver="VRT")
+    # rasterio cannot name the overviews of a VRT, so they are put into its text.
     text = pyramid.read_text(encoding="utf-8").replace("</VRTRasterBand>", f"{overviews}</VRTRasterBand>")
     pyramid.write_text(text, encoding="utf-8")
     return pyramid

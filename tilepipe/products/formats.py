@@ -55,6 +55,7 @@ def _parse_json(path: Path) -> object:
     return json_of(path.read_bytes())
 
 
+# `product_of` takes the first suffix that fits, so a longer ending stands before the shorter one that it ends in.
 PRODUCTS = {
     "cog": Product(".tif", of_map(write_cog), _all_of(read_cog)),
     "ome-zarr": Product(".ome.zarr", of_map(write_ome_zarr), _all_of(read_ome_zarr), folder=True),
@@ -77,6 +78,7 @@ OTHER_FORMATS = tuple(
     "zarr zip pdf html svg svs ndpi mrxs".split()
 )
 """Endings of files in formats that are not written."""
+# While a GeoPackage is open, SQLite keeps changes in files with the last three endings.
 SIDECARS = (".aux.xml", "-wal", "-shm", "-journal")
 """Suffixes of files that belong to a product of the same name."""
 
@@ -119,6 +121,7 @@ def layer_path(path: Path, layer: str) -> Path:
 def product_of(path: Path) -> str | None:
     """Return the product that a path's suffix stands for; None if there is none."""
     name = path.name.lower()
+    # '.tiff' is '.tif' as well.
     return next((product for product, p in PRODUCTS.items() if name.endswith((p.suffix, p.suffix + "f"))), None)
 
 

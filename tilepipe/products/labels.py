@@ -109,6 +109,7 @@ class Lazy:
 
         blocks = tuple(min(block, side) for block, side in zip(self.map.block, self.shape, strict=True))
         meta = np.empty((0, 0), self.dtype)
+        # With `name=False` Dask invents a name; otherwise it would hash every pixel for one.
         lazy: da.Array = dask.array.from_array(self, chunks=blocks, name=False, meta=meta)
         return lazy
 

@@ -44,6 +44,7 @@ class Material:
         options: VectorOptions = PLAIN,
     ) -> Material:
         """Return the material of finished maps; `tissue` is the area of tissue in mm2, if a tissue mask was used."""
+        # The labels are counted while products read them, so that they need not be read once more.
         tally = Tally(maps[LABELS], tissue)
         return cls({**maps, LABELS: tally.watched()}, tally, image, options=options)
 

@@ -53,6 +53,7 @@ class Means:
 
     def _tile(self, tile: Box) -> Array:
         if tile in self._tiles:
+            # Objects come block by block, so the tiles that were read last are the ones that are needed again.
             self._tiles.move_to_end(tile)
             return self._tiles[tile]
         values = self._tiles[tile] = self._read(tile)

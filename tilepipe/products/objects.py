@@ -116,6 +116,7 @@ def _pieces(material: Material, ruler: Ruler) -> Iterator[_Piece]:
 
 def _components(material: Material, ruler: Ruler) -> Iterator[tuple[int, Outline]]:
     """Yield the components that are not too small, with their numbers."""
+    # Small components are left out before any is split; the parts of a larger one all stay.
     found, least = enumerate(outlines(material.maps[LABELS]), 1), material.options.min_area
     if not least:
         yield from found

@@ -66,6 +66,7 @@ def _label_group(labels: LabelMap, path: Path, levels: int) -> zarr.Group:
     """Return the group of the label levels, which lies below an image of the same levels."""
     import zarr
 
+    # The name becomes a folder; Zarr recommends these characters for the names of nodes.
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", labels.legend.name).strip("._") or "labels"
     root = zarr.create_group(path, attributes={"ome": _image(labels, levels, f"labels/{name}/")})
     listing = root.create_group("labels", attributes={"ome": {"version": "0.5", "labels": [name]}})

@@ -63,6 +63,7 @@ def write_geojson(labels: LabelMap, path: Path, options: VectorOptions = PLAIN) 
         file.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"
         for feature in _features(labels, options, dialect):
+            # JSON is UTF-8, so the letters of a name need no escape.
             file.write(separator + json.dumps(feature, ensure_ascii=False))
             separator = ",\n"
         file.write("\n]}\n")

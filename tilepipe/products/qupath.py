@@ -42,6 +42,7 @@ def write_qupath(material: Material, path: Path) -> None:
         file.write('{"type":"FeatureCollection","features":[')
         separator = "\n"
         for feature in _features(material):
+            # Blanks after separators would make a file of half a million objects longer by many megabytes.
             file.write(separator + json.dumps(feature, ensure_ascii=False, separators=(",", ":")))
             separator = ",\n"
         file.write("\n]}\n")

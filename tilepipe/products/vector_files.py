@@ -108,6 +108,7 @@ def _write_gdal(path: Path, table: Table, batches: Iterable[pyarrow.RecordBatch]
                 layer_options=options,
             )  # fmt: skip
     finally:
+        # The setting holds for the whole process, so it is taken back.
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
     if target != path:
         _pack(target.parent, path)
@@ -145,6 +146,7 @@ def _write_parquet(path: Path, table: Table, batches: Iterable[pyarrow.RecordBat
         while some := list(islice(waiting, ROW_GROUP)):
             group = pa.Table.from_batches(some).combine_chunks()
             sides = [group[name].combine_chunks() for name in BOX]
+            # Readers leave out whole row groups by this box.
             boxes = pa.StructArray.from_arrays(sides, fields=list(box))
             columns = [*(group[field.name] for field in plain), boxes, group[GEOMETRY]]
             writer.write_table(pa.table(columns, schema=schema), row_group_size=group.num_rows)

@@ -137,7 +137,7 @@ class Table:
         return known is not None and known.transform is None and bool(known.gcps)
 
     def _refuse_split(self, placed: Iterable[list[Floats]]) -> None:
-        # An edge across half of the earth is one that goes over the meridian the other way.
+        # An edge longer than half of the earth has jumped over the 180th meridian.
         if any(np.abs(np.diff(rings[0][:, 0])).max() > 180 for rings in placed):
             raise UsageError(
                 "some regions cross the 180th meridian, which a table in longitude and latitude would tear apart; "

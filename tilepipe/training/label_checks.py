@@ -29,6 +29,7 @@ def check_polygons(scenes: Sequence[Scene]) -> list[str]:
     by_file: dict[str, dict[str, tuple[Scene, Polygons]]] = {}
     for scene in scenes:
         if isinstance(scene.labels, Polygons):
+            # One file may label many images, and it is wrong only if its polygons lie on none of them.
             by_file.setdefault(scene.labels.file.path, {})[scene.name] = scene, scene.labels
     for pairs in by_file.values():
         scene, labels = next(iter(pairs.values()))

@@ -39,6 +39,7 @@ class Raster:
             classes[values == value] = of_class
         ignored = np.isin(values, self.config.ignore) if self.source.shape[0] == 1 else np.zeros(box.shape, bool)
         if (valid := self.source.valid(box)) is not None:
+            # A value that `values` names is a label, even if the raster calls it nodata.
             ignored |= ~valid & ~self._named(values)
         if (unknown := (classes == UNKNOWN) & ~ignored).any():
             raise InputError(f"{self.source.name} holds {self._says(int(values[unknown][0]), values[~ignored])}")

@@ -66,6 +66,7 @@ def judged(model: Model, scenes: Sequence[Scene], scored: Sequence[Scene], devic
     confusion = score(model, scored, device)
     answers = {"model": confusion, "majority": confusion.majority()}
     result: JSON = {"scored_images": [place(scene) for scene in scored]}
+    # One threshold cuts into two classes only.
     if len(model.card.classes) == 2:
         answers["threshold"], result["threshold_rule"] = best_threshold(scenes, scored)
     result["scores"] = {name: scores_of(found, model.card.classes) for name, found in answers.items()}

@@ -219,6 +219,7 @@ def snapshot(weights: Weights, dataset: Dataset, halo: int | None) -> Model:
     config, found = dataset.config, dataset.found
     with torch.random.fork_rng(devices=[]):  # drawing the start values must not disturb the caller's generator
         module = build(config.arch, dataset.bands, len(config.classes))
+    # Scores must be those of the weights that users get, so they are rounded as they will be stored.
     module.load_state_dict({k: stored(t, half=config.half) for k, t in weights.items()})
     card = ModelCard(
         name=config.name,

@@ -81,6 +81,8 @@ class Origin:
             raise UsageError(
                 f"statistics 'start' are those of {card.bands} bands, the images have {bands}; use statistics 'data'"
             )
+        # A few corrected polygons give a poor mean and deviation. With those of the start model, the first step
+        # answers like that model.
         return config.statistics == "start" or (card.bands == bands and card.dtype in (None, images.dtype.name))
 
     def scaled(self, found: Survey, images: Source, config: TrainConfig) -> Survey:

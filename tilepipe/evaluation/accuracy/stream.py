@@ -174,6 +174,7 @@ def _spectra(prediction: Readable, truth: Readable, terms: Terms) -> list[tuple[
     found: dict[int, tuple[Spectrum, Spectrum]] = {}
     # Every n-th place is taken, so that the patches are spread over the whole map.
     for box in places[:: -(-len(places) // _PATCHES)]:
+        # Areas without a label are made alike in both maps, so that they make no difference between their spectra.
         maps = read_pair(prediction, truth, terms, box).masked()
         hot = one_hot(maps.prediction, maps.classes), one_hot(maps.truth, maps.classes)
         for s in strides:

@@ -103,6 +103,7 @@ def boundary_of(maps: Pair, width: float = 2, core: Core | None = None) -> Bound
     for label in range(maps.classes):
         of_class, true_band = _class_counts(maps.prediction == label, maps.truth == label, scored, width, core)
         counts.append(of_class)
+        # A pixel near two borders lies in the bands of several classes, but counts once.
         trimap |= true_band
     inside = Pair(maps.prediction, np.where(trimap, maps.truth, np.uint16(maps.classes)), maps.classes).crop(*core)
     a, b, c, d, e, f = zip(*counts, strict=True)

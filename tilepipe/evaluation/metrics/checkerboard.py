@@ -76,6 +76,7 @@ class Spectrum:
     def checkerboard(self) -> Checkerboard:
         """Return the figures of all added patches together."""
         rms = np.sqrt(self.squares / self.samples)
+        # A map without fine structure has no residual, and its ratios would be those of rounding.
         if rms < _SILENT:
             return Checkerboard(self.stride, 0.0, 0.0, 0.0)
         # Each phase has `samples / phases.size` values.

@@ -115,6 +115,7 @@ class ComponentCounter:
             self._count[i] += over.size
             self._small[i] += int((over < self._smallest).sum())
             self._entropy[i] += _n_log_n(over)
+            # A finished component keeps its number while a pair that can still change names it.
             needed = alive[i] | _mark(self._pairs[i], sizes.size)
             fresh = np.append(np.where(needed, np.cumsum(needed) - 1, -1), -1)  # -1 stays -1
             self._pairs[i] = fresh[self._pairs[i]]
@@ -136,6 +137,7 @@ def _join(front: _Front, grid: Ints, nodata: int) -> tuple[Ints, Ints, Ints]:
     """
     found = np.asarray(label(grid, background=nodata, connectivity=1), np.int64) - 1
     old, new = front.sizes.size, int(found.max()) + 1
+    # Pixels on both sides of the line belong together only if they have the same class and a label.
     touching = (front.labels == grid[0]) & (front.numbers >= 0) & (found[0] >= 0)
     edges = front.numbers[touching], old + found[0][touching]
     # One component of the band may join several of the front, and each of them others; a graph finds them all at once.

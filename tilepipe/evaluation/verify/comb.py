@@ -45,6 +45,7 @@ def open_lines(path: Path) -> Lines:
     """
     try:
         return lines_of(open_label_file(path))
+    # A file that tilepipe did not write is a label map all the same, if it exists.
     except InputError:
         if not path.exists():
             raise
@@ -84,4 +85,5 @@ def _blocks(height: int, width: int) -> Iterator[Box]:
     """Yield blocks that begin one pixel early after the first on each axis, as `ChangeCounter` wants them."""
     for y in range(0, max(height, 0), SIDE):
         for x in range(0, max(width, 0), SIDE):
+            # The change over the line between two blocks needs the last pixels of the block before.
             yield Box(max(y - 1, 0), max(x - 1, 0), min(y + SIDE, height), min(x + SIDE, width))

@@ -71,6 +71,8 @@ class Passes:
             part, mine = where & box, self.grid.kept_box(tile) & box
             assert part is not None
             assert mine is not None
+            # With crop windows each pixel is kept by one tile, so writing it is enough; blended tiles are summed by the
+            # canvas.
             kept[:, *mine.slices_in(box)] = values[:, *mine.slices_in(where)] / ONE
             seen[tile] = _Part(part, values[:, *part.slices_in(where)] / ONE)
             for near in (Index(tile.row - 1, tile.column), Index(tile.row, tile.column - 1)):
@@ -88,6 +90,7 @@ class Passes:
         """Return the probabilities of one pass over `box` and at least `context` pixels per side, up to the edge."""
         stride = self.job.plan.tiling.stride
         edges = self.grid.y.padded, self.grid.x.padded
+        # Like a tile, the pass begins on a multiple of the stride, so that pooling meets the same pixels.
         spans = [
             (max(0, start - context) // stride * stride, min(-(-(stop + context) // stride) * stride, edge))
             for start, stop, edge in zip((box.y0, box.x0), (box.y1, box.x1), edges, strict=True)

@@ -84,6 +84,7 @@ def check_patch(passes: Passes, box: Box, place: str) -> tuple[Patch, Labels]:
     mismatch = np.where(valid, mismatch, np.nan)
     seen = ~np.isnan(mismatch)
     far = float(mismatch[seen].max()) if seen.any() else 0.0
+    # Inside the overlap tiles may differ, so flips between neighbours are not counted.
     between = Difference(Flips(int(seen.sum()), 0), far, float(mismatch[seen].sum()))
     labels = np.where(valid, tiled.argmax(0), passes.job.plan.nodata).astype(passes.job.plan.label_dtype)
     return Patch(box, place, whole, between, gap, mismatch), labels

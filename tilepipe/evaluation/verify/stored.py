@@ -132,6 +132,7 @@ class Keeper:
             found, wanted = self._read(box, again)
         except (StorageError, InputError):
             return Flips(again.size, again.size)
+        # A tile that failed in the run has no labels on disk, which is listed and is no difference.
         known = np.ones(found.shape, bool) if not self.run.record["failed"] else found != self.run.plan.nodata
         return Flips(int(known.sum()), int(((found != wanted) & known).sum()))
 

@@ -132,6 +132,7 @@ def lines(maps: Sequence[tuple[NDArray[np.floating], Box]], strides: Sequence[in
 
 def patches(areas: Sequence[Box], stride: int) -> Iterator[tuple[int, Box]]:
     """Yield (index of the area, patch). Patches have one size, overlap by half and start at multiples of `stride`."""
+    # A phase of the pattern is counted from pixel 0 of the scene, so patches begin on multiples of the stride.
     inner = [Box(-(-a.y0 // stride) * stride, -(-a.x0 // stride) * stride, a.y1, a.x1) for a in areas]
     side = min(PATCH, *(min(area.shape) for area in inner))
     step = max(side // 2 // stride, 1) * stride

@@ -53,6 +53,7 @@ def compare(path: str | Path, out: str | Path | None = None, listener: Listener 
         listener(Event("compare", number, len(config.runs), str(run)))
         if results.run((run.set, run.mechanism, run.seed)) is None:
             results.add(trained(config, run, datasets[run.set], halos, results.folder))
+    # Speeds are compared with each other, so all mechanisms are timed again if one is new.
     if set(results.timing()["speeds"]) != set(config.mechanisms):
         results.add({"set": "", "speeds": timed(config, datasets), "machine": machine()})
     listener(Event("compare", len(config.runs), len(config.runs), "summary"))
@@ -66,6 +67,7 @@ def trained(config: CompareConfig, run: Run, dataset: Dataset, halos: dict[str, 
     state = start(dataset.scenes, training)
     overlap, first = unevenness(state.module)
     if run.mechanism not in halos:
+        # The context follows from the layers, so it is measured once for all sets and seeds.
         halos[run.mechanism] = context(state.module, dataset.bands)
     checkpoints: JSON = {}
 

@@ -102,6 +102,7 @@ class CompareConfig(Strict):
                 raise UsageError(f"{run}: a comparison starts from no model; leave start out, or use encoder_weights")
             if not training.score or training.validation:
                 raise UsageError(f"{run}: name images to score on under score, and leave out validate")
+            # The number of bands does not change the stride, and no image is opened here.
             stride = build(training.arch, 1, len(training.classes)).stride
             if training.crop % stride:
                 raise UsageError(f"{run}: crop {training.crop} is not a multiple of the total stride {stride}")

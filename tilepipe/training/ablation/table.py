@@ -79,6 +79,7 @@ def _spread(lines: Sequence[Line]) -> JSON:
 
 
 def _figure(values: Sequence[float]) -> JSON:
+    # One seed has no spread.
     spread = stdev(values) if len(values) > 1 else 0.0
     return {"mean": round(mean(values), 5), "sd": round(spread, 5), "values": [round(value, 5) for value in values]}
 
