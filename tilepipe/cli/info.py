@@ -61,6 +61,7 @@ def describe(target: str, trust_model: str | None = None, options: JSON | None =
     named = path.suffix.lower() in MODELS or not (path.suffix or path.exists())
     if named or (path / "model.json").exists():
         return _model(target, trust_model)
+    # Labels are images too, so they are looked for first.
     return _labels(path) or _image(target, options or {})
 
 

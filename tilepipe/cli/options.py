@@ -64,6 +64,7 @@ VECTORS = (
         metavar="LENGTH",
         help="Simplify borders; they move at most this far. Neighbours keep their common border.",
     ),
+    # A flag that is not given is None and not False, so that `given` leaves it out.
     expert(
         POLYGONS, "--smooth", is_flag=True, default=None, help="Round corners. Neighbours keep their common border."
     ),

@@ -69,6 +69,7 @@ def read_record(directory: Path) -> RunRecord | None:
         record = load_record(directory)
     except StorageError:
         return None
+    # Another version may have written fewer fields, and without these nothing can be put in place.
     return record if {"products", "replaces", "published", "failed"} <= record.keys() else None
 
 

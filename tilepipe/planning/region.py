@@ -97,9 +97,11 @@ def _masked(source: Source, card: ModelCard, box: Box, mask: str, grids: Grids) 
     if mask.startswith(VALUE):
         value = _value(mask)
         _check_held(source, value)
+        # 17 digits give back every double exactly.
         return RegionRequest(box, f"{VALUE}{value:.17g}"), None
     if mask == "tissue":
         own = grids.resolution
+        # The context is in pixels of the model's grid, and tissue is grown in pixels of the image.
         scale = card.resolution / own.y if card.resolution and own else 1.0
         named = f"{TISSUE}{scale * (card.halo or CONTEXT):g}"
         found = tissue(source, float(named.removeprefix(TISSUE)))

@@ -174,6 +174,7 @@ class Request:
     def of(cls, settings: Mapping[str, object]) -> Request:
         """Return `Settings` as a request. Raises `UsageError` if a setting is not known or its value is not allowed."""
         given = checked(settings)
+        # Nobody can guess which of two parts is meant.
         ways = [name for name in ("region", "bounds", "window") if name in given]
         if len(ways) > 1:
             named = " and ".join(f"`{way}`" for way in ways)

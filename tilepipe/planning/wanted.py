@@ -74,6 +74,7 @@ class Wanted:
         return found
 
     def _valid(self, box: Box) -> NDArray[np.bool_] | None:
+        # Level 0 of a slide may have a thousand times as many pixels to decode as the level that the model sees.
         level = self.image.coarser(*self.layout.predicted)
         on_canvas: Callable[[Box], NDArray[np.bool_] | None] = getattr(level, "on_canvas", self.image.valid)
         if self.layout.output == self.layout.shape:
@@ -102,6 +103,8 @@ class Wanted:
         tiles = 0
         for tile, (first, last) in down.items():
             cells = Cells(self._under(0, first, last), columns, begins - begins[0], ends - begins[0])
+            # These pixels decide in a run which tiles are predicted, so the plan announces the number that a run
+            # predicts.
             found = self.area.meet(cells)
             tiles += int(found.sum())
             blocks[grid.y.block_of(tile), block_of[found]] = True

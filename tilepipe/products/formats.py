@@ -168,6 +168,7 @@ def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
 def _refuse_ending(output: Path, *, known: bool) -> None:
     """Raise `UsageError` for a name that asks for another format; if products are `known`, the name may have dots."""
     ending = output.suffix.lower().removeprefix(".")
+    # A name may hold dots (scene.2024.05), so what stands after the last one need not be an ending.
     asks = ending in OTHER_FORMATS or not (known or ending in ("", "labels") or ending.isdigit())
     if ending == "shp":
         raise UsageError(f"{output} would be four files; name it {output}.zip, one file that QGIS and GDAL open")

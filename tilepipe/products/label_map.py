@@ -43,6 +43,7 @@ class Legend:
     @property
     def background(self) -> int | None:
         """Value of the class that is no object: 0 if class 0 is called 'background'; else None."""
+        # Only the name tells: in many models class 0 is an object like the others.
         return 0 if self.classes and self.classes[0].lower() == "background" else None
 
 

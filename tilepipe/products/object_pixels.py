@@ -83,6 +83,7 @@ def layer_means(layer: LabelMap) -> Means:
 
     def read(box: Box) -> Array:
         codes = layer.read(box)
+        # `Means` leaves out what is no number.
         return np.where(codes == nodata, np.nan, codes * step)[None]
 
     return Means(read, layer.shape)

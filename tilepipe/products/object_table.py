@@ -66,6 +66,7 @@ def rows(material: Material) -> Iterator[Row]:
     place, found = native_place(labels), objects(material)
     while some := list(islice(found, BATCH)):
         centres = place(np.array([(one.shape.x, one.shape.y) for one in some]))
+        # On a rotated raster the box of an object is not that of its two corners, so its whole border is placed.
         outer = [one.outline.rings[0] for one in some]
         starts = np.cumsum([0, *(len(ring) for ring in outer[:-1])])
         corners = place(np.concatenate(outer))

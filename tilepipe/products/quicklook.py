@@ -80,6 +80,7 @@ def _edges(colours: Colours) -> NDArray[np.bool_]:
         last = colours.shape[axis] - 1
         # The difference of two bytes would wrap around below 0.
         near, far = (np.take(colours, range(start, start + last), axis).astype(np.int16) for start in (0, 1))
+        # Colours are compared and not classes: in a shrunk picture a pixel is a mean over several classes.
         differs = np.abs(near - far).max(-1) > EDGE
         for start in (0, 1):
             edges[(slice(None),) * axis + (slice(start, start + last),)] |= differs

@@ -54,6 +54,7 @@ def classical_model(
 def as_model(fitted: Classical, classes: tuple[str, ...], bands: int) -> Model:
     """Return a fitted method as a model for any image with the same bands and units."""
     card = ModelCard(name=fitted.name, bands=bands, classes=classes, halo=fitted.halo, description="classical baseline")
+    # The text of the fitted method is what tells this model from another fit.
     return from_function(fitted.scores, card, repr(fitted))
 
 

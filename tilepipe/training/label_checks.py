@@ -143,6 +143,7 @@ def check_classes(counts: NDArray[np.int64], config: TrainConfig, whole: bool) -
     if not empty:
         return said
     sentence = f"class {empty[0]!r} has no labelled pixel in the images to train on ({table})"
+    # Of a large image only some cells are counted, so a rare class may have been missed.
     if not whole:
         return [*said, f"{sentence}, as far as they were looked at"]
     raise InputError(
@@ -169,6 +170,7 @@ def check_kept_apart(scenes: Sequence[Scene], config: TrainConfig, purpose: str)
     """
     if not scenes:
         return []
+    # A mistake in these labels would be found only when they are scored, which is after hours of training.
     counts = np.zeros(len(config.classes), np.int64)
     for scene in scenes:
         for box in blocks(scene.full):

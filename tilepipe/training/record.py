@@ -38,6 +38,7 @@ def record(state: State, dataset: Dataset) -> JSON:
             "stopped_at": state.step,
         }
     return {
+        # A model is given to others, so the card has the names of files without their folders.
         "images": [f"{Path(scene.name).name}{scene.picked}" for scene in dataset.opened],
         "pixels": dict(zip(config.classes, counts, strict=True)),
         **state.origin,

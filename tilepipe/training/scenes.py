@@ -210,6 +210,7 @@ def _scaled(region: Box, source: Source, full: Source) -> Box:
     """Return the box of the pixels of `source` that lie wholly in `region` of `full`."""
     (_, height, width), (_, full_height, full_width) = source.shape, full.shape
     y, x = height / full_height, width / full_width
+    # A pixel at the edge would also hold pixels beyond the region, which may be kept apart for scores.
     return Box(math.ceil(region.y0 * y), math.ceil(region.x0 * x), int(region.y1 * y), int(region.x1 * x))
 
 

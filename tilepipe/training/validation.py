@@ -35,6 +35,7 @@ def score(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> Confusi
     classes, nodata = len(model.card.classes), model.card.nodata
     total = Confusion.zero(classes)
     for scene in scenes:
+        # A region has the labels that it has in the whole image, so a scene is scored part by part.
         for box in blocks(scene.full):
             total += compared(predicted(model, scene, box, device), truth(scene, box), classes, nodata)
     return total

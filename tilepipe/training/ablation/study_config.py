@@ -106,6 +106,7 @@ class CompareConfig(Strict):
             stride = build(training.arch, 1, len(training.classes)).stride
             if training.crop % stride:
                 raise UsageError(f"{run}: crop {training.crop} is not a multiple of the total stride {stride}")
+            # The training calls its listener at rows of the log, and only then a run is measured.
             wrong = [step for step in self.early if step % LOG_EVERY or not 0 < step < training.steps]
             if wrong:
                 raise UsageError(
