@@ -37,6 +37,7 @@ class Option(click.Option):
     def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
         """Return the text in brackets: the default in plain words, or that the option must be given."""
         extra = super().get_help_extra(ctx)
+        # The message about a wrong number names the range; here it would take the room of a word.
         extra.pop("range", None)
         # click would put such a text in parentheses.
         if isinstance(self.show_default, str):

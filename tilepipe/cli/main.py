@@ -91,6 +91,7 @@ def explain(error: BaseException) -> tuple[str, int]:
 def _run(words: list[str]) -> int:
     say.speak_for(_command(words))
     try:
+        # click's own `main` would print errors by itself and end the process.
         with root.make_context("tilepipe", words) as context:
             code = root.invoke(context)
     except click.exceptions.Exit as end:

@@ -43,6 +43,7 @@ def check(name: str, write: bool, as_json: bool, **options: Any) -> int:
     say.out(json.dumps(found.to_json(), indent=1) if as_json else found)
     if write:
         say.err_line(f"wrote {write_measured(found)}")
+    # With --write the card says by now what was measured.
     return MODEL_REFUSED if found.problems and not write else 0
 
 

@@ -30,6 +30,7 @@ def word_or(number: type[int] | type[float], *words: str) -> Callable[[str], str
         try:
             return text if text in words else number(text)
         except ValueError:
+            # The letters at the end are the two signs for micro that people type.
             alone = re.match(r"[\d.]+(?=\s*[a-zA-Z\u00b5\u03bc]+$)", text.strip())  # 0.25um, 256px
             hint = f"; give the number alone: {alone[0]}" if alone else ""
             raise click.BadParameter(f"{text!r} is neither a number nor {' nor '.join(words)}{hint}") from None

@@ -97,7 +97,7 @@ class ComponentSweep:
             (band.y0 > 0, found.numbers[0]), (band.y1 < height, found.numbers[-1]),
             (band.x0 > 0, found.numbers[:, 0]), (band.x1 < width, found.numbers[:, -1]),
         )  # fmt: skip
-        # A map of one box has no inner edge, and numpy cannot put no arrays together; so a 0 stands first.
+        # A map of one box has no inner edge, and numpy cannot concatenate an empty list, so a 0 stands first.
         touching = np.unique(np.concatenate([np.zeros(1, np.int32), *(line for inner, line in edges if inner)]))
         for number in touching[touching > 0]:
             found.parts[number] = self._regions.add()

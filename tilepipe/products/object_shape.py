@@ -100,7 +100,7 @@ def mask_of(rings: Rings, box: Box) -> NDArray[np.bool_]:
     turns = np.zeros((box.height, box.width + 1), bool)
     for ring in rings:
         (x0, y0), (x1, y1) = ring[:-1].T.astype(np.int64), ring[1:].T.astype(np.int64)
-        # An edge to the left of the box still turns everything to its right inside out.
+        # An edge to the left of the box still decides which pixels to its right are inside.
         upright = (x0 == x1) & (x0 < box.x1)
         x = np.maximum(x0[upright] - box.x0, 0)
         first = np.clip(np.minimum(y0, y1)[upright] - box.y0, 0, box.height)

@@ -126,7 +126,7 @@ def _alone(
     class_of = np.zeros(int(found.max()) + 1, np.int64)
     class_of[found] = block.pixels
     number_of = np.zeros(len(class_of), np.int64)
-    # A map of one block has no inner edge, and numpy cannot put no arrays together; so a 0 stands first.
+    # A map of one block has no inner edge, and numpy cannot concatenate an empty list, so a 0 stands first.
     touching = np.unique(np.concatenate([np.zeros(1, np.int32), *block.at_borders(found)]))
     for k in touching[touching > 0]:
         number_of[k] = regions.add()

@@ -33,6 +33,7 @@ def no_number(
     where = f"rows {crop.y0} to {crop.y1}, columns {crop.x0} to {crop.x1}"
     said = f"the loss of step {step} is not a number"
     if float(far[worst].max()) > FAR:
+        # The batch is scaled and changed at random, so the values that the message names are read again.
         values = scene.image(box)
         finite = values[torch.from_numpy(values).isfinite().numpy()] if values.dtype.kind == "f" else values
         largest = float(abs(finite.astype("float64")).max()) if finite.size else math.inf

@@ -73,6 +73,7 @@ def _colors(config: TrainConfig) -> list[str]:
 
 
 def _number(value: float) -> float | None:
+    # JSON has no nan.
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 

@@ -108,6 +108,7 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     training = model.card.training | judged(model, dataset.scenes, dataset.scored, config.device)
     model = with_certificate(Model(model.card.model_copy(update={"training": training}), model.module))
     more = log_files(state, config) | finished_file(asked, origin, dataset, model)
+    # The log and training.json are written together with the model: the directory holds all of them or does not exist.
     save_model(model, output, half=config.half, more=more)
     shutil.rmtree(folder, ignore_errors=True)
     return output

@@ -93,6 +93,7 @@ class State:
             if tensor.is_floating_point():
                 self.average[name].lerp_(tensor, 1 - keep)
             else:
+                # Counts, such as those of batch norm, have no average.
                 self.average[name].copy_(tensor)
 
     def save(self, folder: Path, config: TrainConfig) -> None:
@@ -108,6 +109,7 @@ class State:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with fresh.open("wb") as file:
+                # torch takes an open file too, and only an open file can be synced before it gets its name.
                 torch.save(kept, file)
                 file.flush()
                 os.fsync(file.fileno())

@@ -125,6 +125,7 @@ def _open_file(path: Path) -> LabelMap | Source:
     try:
         return open_label_file(path)
     except InputError:
+        # The file is none of tilepipe's, so it is opened as an image.
         tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
         return of_labels(open_source(path, allow_palette=True, **tiff))
 

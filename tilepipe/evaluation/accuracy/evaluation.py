@@ -52,6 +52,7 @@ class Evaluation:
     """Checkerboards (prediction, truth) for each stride that the map is large enough for."""
     seams: SeamExcess | None
     """Result of the comb test; None if no tile size was given."""
+    # Two arrays have no single answer to whether they are equal, so this takes no part in comparisons.
     overview: Overview = field(repr=False, compare=False)
     """Data for the page."""
 

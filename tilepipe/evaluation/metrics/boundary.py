@@ -136,6 +136,7 @@ def dilate(mask: Mask, radius: float) -> Mask:
     if not mask.any():
         return mask
     out = np.zeros_like(mask)
+    # From the farthest row to the middle one the runs only grow, so each row widens what the row before has made.
     wide, reach = mask.copy(), 0
     for dy in range(min(int(radius), mask.shape[0] - 1), -1, -1):
         run = int(np.sqrt(radius * radius - dy * dy))

@@ -68,5 +68,6 @@ def coarseness(
 
 
 def _cell_sums(mask: NDArray[np.bool_], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.int64]:
+    # Without a type numpy adds bools as a logical or.
     down = np.add.reduceat(mask, rows, axis=0, dtype=np.int64)
     return np.asarray(np.add.reduceat(down, columns, axis=1))

@@ -58,6 +58,7 @@ def open_lines(path: Path) -> Lines:
 
 
 def _of_map(labels: LabelMap, box: Box) -> NDArray[np.int32]:
+    # The map's own type has no negative number for pixels without a label.
     values = labels.read(box).astype(np.int32)
     values[values == labels.legend.nodata] = VOID
     return values

@@ -78,6 +78,7 @@ def find_run(path: Path) -> Run | None:
 
     Raises `InputError` if the run has not finished.
     """
+    # The path may be a product, the folder of one request, or the folder above that holds all requests.
     beside = work_directory(path)
     runs = [
         plan.parent for where in (path, beside) for name in ("plan.json", "*/plan.json") for plan in where.glob(name)

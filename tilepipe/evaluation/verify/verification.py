@@ -70,6 +70,7 @@ class Verification:
     @property
     def problems(self) -> tuple[str, ...]:
         """Return what does not hold, in sentences; empty when all holds."""
+        # A check that has compared nothing must not pass for one that found nothing.
         found = [*self.changed, *([self.uncompared] if self.uncompared else [])]
         allowed = f"{self.limit:.1e} is allowed"
         if self.claims and self.whole.worst > self.limit:
@@ -96,6 +97,7 @@ class Verification:
     @property
     def claims(self) -> bool:
         """Whether the certificate claims something about seams, which windows can confirm."""
+        # Blended and uncertified runs promise nothing about seams, so a seam breaks no promise of theirs.
         return self.certificate is not None and self.certificate.mode in ("EXACT", "TOLERANCE", "FIELD")
 
     @property
