@@ -38,7 +38,7 @@ def fix_global_statistics(
     # chose neither overlap nor window.
     own = request.overlap is not None or not crop
     (card, reach), insists = known, wanted in ("field", "whole")
-    # A model with a known halo has no operation over the whole image, so there is nothing to fix.
+    # A model that has a halo mixes nothing over the whole image, as far as is known, so there is nothing to fix.
     if wanted == "tile" or card.halo is not None or (own and not insists):
         return known, None
     if not crop:
