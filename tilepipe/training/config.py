@@ -85,6 +85,7 @@ class TrainConfig(Strict):
     """Licence of the weights."""
     output: str
     """Path of the model directory to write, such as buildings.model; training is refused if it exists."""
+    # With one class there is nothing to tell apart.
     classes: tuple[str, ...] = Field(min_length=2)
     """Class names by label value, from 0."""
     absent: tuple[str, ...] = ()

@@ -73,6 +73,7 @@ def _has_place(source: Source) -> bool:
 def _touching(scene: Scene, labels: Polygons) -> NDArray[np.bool_]:
     """Return for each polygon whether its bounds meet the image."""
     layers = [labels.objects, *([labels.area] if labels.area else [])]
+    # Bounds are enough here: the question is whether the polygons lie elsewhere altogether.
     y0, x0, y1, x1 = np.concatenate([layer.extents for layer in layers]).T
     height, width = scene.whole.shape[1:]
     return np.asarray((y1 > 0) & (x1 > 0) & (y0 < height) & (x0 < width))

@@ -203,6 +203,7 @@ def validate(state: State, dataset: Dataset, context: int | None) -> None:
     confusion = score(snapshot(state.average, dataset, context), dataset.validated, dataset.config.device)
     state.validations.append([state.step, confusion.mean_iou, *confusion.iou])
     if best(state.validations) == len(state.validations) - 1:
+        # The average goes on changing in place, so what is kept of it is a copy.
         state.best = {name: tensor.detach().cpu().clone() for name, tensor in state.average.items()}
 
 

@@ -88,6 +88,7 @@ def polygons(path: Path, image: Source, entry: Scenes, classes: tuple[str, ...])
     if entry.area is not None and not areas:
         raise InputError(f"{path} holds no polygon of class {entry.area!r}, which area says bounds what is labelled")
     objects = [(geometry, name) for geometry, name in named if entry.area is None or name != entry.area]
+    # The classes come last, so a class that is called like QuPath's `Ignore*` is a class.
     values: dict[str | None, int] = {None: 1, IGNORED_NAME: IGNORE, **{name: k for k, name in enumerate(classes)}}
     if unknown := sorted({str(name) for _, name in objects if name not in values}):
         raise InputError(

@@ -51,6 +51,7 @@ class Raster:
             known = self.config.values or {k: k for k in range(len(self.config.classes))}
             return whole_numbers(self.source, box), dict(known)
         red, green, blue = self.source.read(box).astype(np.int64)
+        # A colour is one number, as '#rrggbb' writes it.
         return red << 16 | green << 8 | blue, {int(c[1:], 16): k for k, c in enumerate(self.config.colors)}
 
     def _named(self, values: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -135,6 +136,7 @@ def _warp(labels: str, image: Source) -> str:
     corners = f"{c:.12g} {min(f, f + e * height):.12g} {c + a * width:.12g} {max(f, f + e * height):.12g}"
     crs = where(known, height, width).rpartition("(")[2].rstrip(")")
     to = f"-t_srs {crs} " if crs.startswith("EPSG") else ""
+    # `-r near`, because classes must not be averaged.
     return f". Where they overlap: gdalwarp -r near {to}-te {corners} -ts {width} {height} {labels} on_grid.tif"
 
 

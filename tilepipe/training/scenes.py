@@ -75,6 +75,7 @@ class Scene:
         # One file may be named by two paths, or through a link.
         if os.path.realpath(self.name) != os.path.realpath(other.name):
             return False
+        # A file of one image offers no choice, which is the same as choosing the first.
         return all(self.selected.get(name, 0) == other.selected.get(name, 0) for name in CHOICE)
 
     def image(self, box: Box) -> Pixels:
