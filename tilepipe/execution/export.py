@@ -56,7 +56,7 @@ def export(
     outputs.options.refuse_unused(paths)
     if image is None and (shown := [name for name in paths if PRODUCTS[name].needs_image]):
         raise UsageError(f"{shown[0]} shows labels over their image, which only you can name: give it as `image`")
-    source = None if image is None else _image_of(finished, open_source(image), labels)
+    source = None if image is None else image_of(finished, open_source(image), labels)
     refuse_inputs(touched(outputs.files), [labels, *(image_files(source) if source else ())])
     refuse_existing(outputs)
     with locked(*outputs.locks):
@@ -76,7 +76,7 @@ def export(
     return list(paths.values())
 
 
-def _image_of(labels: LabelMap, image: Source, path: Path) -> Source:
+def image_of(labels: LabelMap, image: Source, path: Path) -> Source:
     """Return the image if the labels lie on it. Raises `UsageError` if they do not."""
     for size, start, scale, full, axis in zip(
         labels.shape, labels.origin, labels.scale, image.shape[1:], ("rows", "columns"), strict=True

@@ -13,7 +13,7 @@ import json
 import shutil
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -108,6 +108,23 @@ def read_cog(path: Path) -> LabelMap:
         ) from error
 
 
+def cog_overviews(path: Path) -> dict[tuple[int, int], Callable[[Box], Labels]]:
+    """Return a function that reads a box of it for each overview of a COG, by the overview's shape (height, width).
+
+    Raises `InputError` if the file cannot be read.
+    """
+    found: dict[tuple[int, int], Callable[[Box], Labels]] = {}
+    try:
+        with _gdal(), rasterio.open(path, driver="GTiff") as file:
+            count = len(file.overviews(1))
+        for level in range(count):
+            with _gdal(), rasterio.open(path, driver="GTiff", overview_level=level) as file:
+                found[file.height, file.width] = partial(_read, str(path), overview_level=level)
+    except GDAL_ERRORS as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+    return found
+
+
 @contextmanager
 def _gdal() -> Iterator[None]:
     with rasterio.Env(GDAL_CACHEMAX=CACHE), warnings.catch_warnings():
@@ -115,10 +132,10 @@ def _gdal() -> Iterator[None]:
         yield
 
 
-def _read(path: str, box: Box) -> Labels:
+def _read(path: str, box: Box, **of: int) -> Labels:
     """Read a box with a handle of its own: GDAL handles must not be shared between threads."""
     try:
-        with _gdal(), rasterio.open(path, driver="GTiff") as file:
+        with _gdal(), rasterio.open(path, driver="GTiff", **of) as file:
             labels: Labels = file.read(1, window=_window(box))
             return labels
     except GDAL_ERRORS as error:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -107,10 +108,7 @@ def read_ome_zarr(path: Path) -> LabelMap:
     import zarr
 
     try:
-        group = zarr.open_group(path, mode="r", zarr_format=3)
-        if "tilepipe" not in group.attrs:  # the group is an image that points at its labels
-            ome: Any = group["labels"].attrs["ome"]
-            group = zarr.open_group(path / "labels" / ome["labels"][0], mode="r", zarr_format=3)
+        group = _group(path)
         said: Any = group.attrs["tilepipe"]
         array = group["0"]
         assert isinstance(array, zarr.Array)
@@ -122,6 +120,29 @@ def read_ome_zarr(path: Path) -> LabelMap:
             f"{path} is no label map that tilepipe wrote ({' '.join(str(error).split())}); "
             "name one that it wrote, or the work directory of a run (.OUTPUT.tilepipe)"
         ) from error
+
+
+def ome_zarr_levels(path: Path) -> dict[tuple[int, int], Callable[[Box], Labels]]:
+    """Return a function that reads a box of it for each level of a folder written by `write_ome_zarr`, by its shape.
+
+    Raises `InputError` if it is no such folder.
+    """
+    try:
+        levels = {array.shape: array for _, array in _group(path).arrays()}
+        return {(int(height), int(width)): partial(_read, array) for (height, width), array in levels.items()}
+    except UNREADABLE as error:
+        raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}); it may be damaged") from error
+
+
+def _group(path: Path) -> zarr.Group:
+    """Return the group that holds the levels, and the facts in its attributes."""
+    import zarr
+
+    group = zarr.open_group(path, mode="r", zarr_format=3)
+    if "tilepipe" not in group.attrs:  # the group is an image that points at its labels
+        ome: Any = group["labels"].attrs["ome"]
+        group = zarr.open_group(path / "labels" / ome["labels"][0], mode="r", zarr_format=3)
+    return group
 
 
 def _create(group: zarr.Group, level: int, shape: tuple[int, int], labels: LabelMap) -> AnyArray:

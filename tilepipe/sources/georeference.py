@@ -109,6 +109,11 @@ def moved_rpcs(
     return tuple(sorted(found.items()))
 
 
+def is_in_degrees(wkt: str) -> bool:
+    """Return whether positions in a reference system are degrees."""
+    return bool(CRS.from_wkt(wkt).is_geographic)
+
+
 def placed(grid: Transform, columns: Place, rows: Place) -> tuple[Place, Place]:
     """Return positions (x, y) for pixel positions (columns, rows)."""
     a, b, c, d, e, f = grid

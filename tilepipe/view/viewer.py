@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 import webbrowser
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 from tilepipe.arrays import Array
 from tilepipe.errors import UsageError, public
 from tilepipe.sources.base import Source
 from tilepipe.sources.open import open_source
 from tilepipe.view.content import Shown
+from tilepipe.view.opened import Truth, open_maps
 from tilepipe.view.server import Server
 
 LEAFLET = "js_lib_leaflet"
@@ -24,10 +26,10 @@ LEAFLET = "js_lib_leaflet"
 class Viewer:
     """A viewer that runs. `url` opens it in the first browser that it is given to; `close` ends it."""
 
-    def __init__(self, content: Shown) -> None:
-        """Serve `content` until `close` is called."""
+    def __init__(self, content: Shown, page: Mapping[str, bytes]) -> None:
+        """Serve `content` with the files of the page until `close` is called."""
         self._content = content
-        self._server = Server(content, page_files())
+        self._server = Server(content, page)
         self._closed = threading.Event()
         content.start()
 
@@ -58,11 +60,53 @@ class Viewer:
         return f"<Viewer {'closed' if self._closed.is_set() else self.url}>"
 
 
+class Options(TypedDict, total=False):
+    """What may be said of the image and of the truth."""
+
+    bands: str | Sequence[int]
+    """Bands to show, by number from 1 or by name: the first three are red, green and blue."""
+    scene: int
+    """Image of a file that holds several, from 0."""
+    z: int
+    """Plane along z, from 0."""
+    t: int
+    """Plane along t, from 0."""
+    truth: str | Path
+    """Labels to show beside `labels`; they may come from another program."""
+    values: Mapping[int, int]
+    """Class of each value of the truth."""
+    ignore: int
+    """Value of the truth's pixels that nobody labelled (255)."""
+    browser: bool
+    """Whether to open the browser (True)."""
+
+
 @public
-def view(image: str | Path | Source | Array, *, browser: bool = True, **options: Any) -> Viewer:
-    """Show an image in the browser: a page on this machine, which nobody else can open."""
-    shown = Shown(open_source(image, **options))
-    viewer = Viewer(shown)
+def view(image: str | Path | Source | Array, labels: str | Path | None = None, **options: Unpack[Options]) -> Viewer:
+    """Show an image, and labels over it, in the browser, until the viewer is closed.
+
+    The page is on this machine only, and for the browser of the user who opened it. Nothing is written.
+
+    Args:
+        image: A path, a `Source`, or an array of shape (bands, height, width) or (height, width).
+        labels: A label map, of tilepipe or of another program, or a run: the work directory of a run, finished or not,
+            or the output that it has not written yet. Layers of uncertainty that the run has kept are shown too.
+        **options: See `Options`.
+
+    Returns:
+        The viewer. `url` is the address of its page; `close` ends it, as the end of a `with` block does.
+
+    Raises:
+        InputError: The image or the labels cannot be read.
+        UsageError: The labels are not on the image, or the extra `view` is not installed.
+        StorageError: A run is damaged.
+    """
+    given: dict[str, Any] = dict(options)
+    browser = given.pop("browser", True)
+    named = Truth(given.pop("truth", ""), given.pop("values", None), given.pop("ignore", 255))
+    page = page_files()
+    source = open_source(image, **given)
+    viewer = Viewer(Shown(source, open_maps(source, labels, named if named.path else None)), page)
     if browser:
         webbrowser.open(viewer.url)
     return viewer

@@ -26,7 +26,7 @@ const Tiles = L.GridLayer.extend({
   createTile(coords, done) {
     const canvas = document.createElement('canvas');
     canvas.width = canvas.height = this.options.about.size;
-    canvas.address = `/tiles/${this.options.source}/${-coords.z - shift}/${coords.y}/${coords.x}`;
+    canvas.place = `${-coords.z - shift}/${coords.y}/${coords.x}`;
     canvas.classList.toggle('near', coords.z === -shift);
     this.refresh(canvas).finally(() => done(null, canvas));
     return canvas;
@@ -35,7 +35,7 @@ const Tiles = L.GridLayer.extend({
     canvas.abort?.abort();
     canvas.abort = new AbortController();
     try {
-      const content = await this.load(canvas.address, canvas.abort.signal);
+      const content = await this.load(`/tiles/${this.options.source}/${canvas.place}`, canvas.abort.signal);
       canvas.content = content;
       this.paint(canvas);
       this.options.onRead?.();
@@ -74,7 +74,9 @@ export const MapLayer = Tiles.extend({
     const answer = await fetched(address, signal);
     if (!answer) return null;
     const bytes = await answer.arrayBuffer();
-    return this.options.wide ? new Uint16Array(bytes) : new Uint8Array(bytes);
+    const values = this.options.wide ? new Uint16Array(bytes) : new Uint8Array(bytes);
+    this.options.onValues?.(values);
+    return values;
   },
   paint(canvas) {
     const pen = canvas.getContext('2d'), size = canvas.width;

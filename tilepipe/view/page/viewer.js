@@ -44,7 +44,7 @@ const onRead = () => {
 // Each layer has a pane of its own, from the image upwards.
 const layers = {};
 function add(name, Layer, options) {
-  map.createPane(name).style.zIndex = 200 + 10 * Object.keys(layers).length;
+  map.createPane(name).style.zIndex = 300 + 10 * Object.keys(layers).length;
   layers[name] = new Layer({about, source: name, pane: name, onTrouble, onRead, ...options}).addTo(map);
 }
 add('image', ImageLayer, {});
