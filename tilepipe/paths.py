@@ -24,6 +24,7 @@ def refuse_special(path: str | Path, error: type[TilepipeError] = InputError) ->
     Nothing is opened. A path that does not exist passes, since opening it raises an error later.
     """
     try:
+        # A zero byte in a path raises a ValueError and no OSError.
         kind = stat.S_IFMT(os.stat(path).st_mode)
     except (OSError, ValueError):
         return

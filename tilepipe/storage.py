@@ -236,6 +236,7 @@ def _lock(path: Path) -> Iterator[None]:
                 try:
                     yield
                 finally:
+                    # It is removed while it is held: a moment later it could be the lock of another process.
                     path.unlink(missing_ok=True)
                 return
 

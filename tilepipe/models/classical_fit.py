@@ -45,6 +45,7 @@ def fit(
     bands = np.moveaxis(np.asarray(sample, np.float64), 1, 0)
     # A band with one value has no deviation, and pixels are divided by it.
     mean, std = _tuple(bands.mean((1, 2, 3))), _tuple(np.maximum(bands.std((1, 2, 3)), 1e-9))
+    # Patch by patch, since patches are not neighbours in the image.
     smooth = np.stack([smoothed(standardised(patch, mean, std)) for patch in sample])
     method = METHODS[name](smooth, clusters)
     identity = tuple(range(clusters))
@@ -54,6 +55,7 @@ def fit(
     found = np.stack([method.scores(patch).argmax(0) for patch in smooth])
     known = (truth >= 0) & (truth < classes)
     votes = np.zeros((clusters, classes), np.int64)
+    # `votes[...] += 1` would count a pair once, however many pixels have it.
     np.add.at(votes, (found[known], truth[known].astype(np.intp)), 1)
     return Classical(name, mean, std, method, _assign(votes), classes)
 
@@ -130,6 +132,7 @@ def _centres(x: Floats, clusters: int) -> tuple[tuple[float, ...], ...]:
     centres = np.stack([share.mean(0) for share in np.array_split(pixels, clusters)])
     for _ in range(30):
         nearest = squared_distances(pixels.T, centres).argmin(0)
+        # A centre that no pixel is nearest to stays where it is: it has no mean.
         moved = [pixels[nearest == k].mean(0) if (nearest == k).any() else centres[k] for k in range(clusters)]
         centres = np.stack(moved)
     return tuple(_tuple(centre) for centre in centres[np.argsort(centres.mean(1), kind="stable")])

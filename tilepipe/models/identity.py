@@ -31,6 +31,7 @@ _HELD: ContextVar[dict[Hashable, Identity] | None] = ContextVar("identities", de
 @contextmanager
 def identities_held() -> Iterator[None]:
     """Identify each model once while this lasts: models do not change during one call of tilepipe."""
+    # A call within a call uses what the outer call has found.
     if _HELD.get() is not None:
         yield
         return

@@ -153,6 +153,8 @@ def _tiles(card: ModelCard) -> list[Tensor]:
         if side * side * card.bands > LARGEST:
             continue
         x = torch.randn((1, card.bands, side, side), generator=torch.Generator().manual_seed(0))
+        # Without a mean the card does not tell whether the network takes small numbers or the values of pixels, so it
+        # gets both.
         if not card.mean:
             x[..., side // 2 :] = 127 + 60 * x[..., side // 2 :]
         found.append(x)

@@ -74,6 +74,7 @@ def read_of(source: Source) -> dict[int, Band]:
     """Return the bands of a source that are read, in the order in which they are read, by their numbers in the file."""
     bands, picked = bands_of(source), getattr(source, "picked", Picked())
     numbers = picked.bands or getattr(source, "numbers", None) or range(1, source.shape[0] + 1)
+    # A reader of files lists all bands of its file, also those that are not read.
     if len(bands) != source.shape[0]:
         bands = tuple(bands[number - 1] for number in numbers)
     return dict(zip(numbers, bands, strict=True))

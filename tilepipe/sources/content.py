@@ -70,6 +70,7 @@ def dask_sha256(array: da.Array) -> str:
     hashes = _Hashes()
     with dask.config.set(scheduler="synchronous"):  # one chunk at a time
         da.store([array], [hashes], lock=False)  # type: ignore[list-item]
+    # Sorted, since chunks may be computed in any order.
     return hashlib.sha256(json.dumps(sorted(hashes.found.items())).encode()).hexdigest()
 
 

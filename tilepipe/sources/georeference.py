@@ -63,6 +63,7 @@ def ground_resolution(known: Georeference | None, height: int, width: int) -> Re
     Points one pixel apart are carried to longitude and latitude, and their distance is measured on the WGS 84
     ellipsoid. So degrees, Web Mercator and rotated grids all give true metres along the image's own axes.
     """
+    # Fewer than three control points place no plane.
     if known is None or known.crs is None or (known.transform is None and len(known.gcps) < 3):
         return None
     y, x = height / 2, width / 2

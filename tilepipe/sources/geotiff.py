@@ -260,6 +260,7 @@ class GeoTiffSource:
                     return np.asarray(dataset.read(self._bands, window=window))
                 if what == "bands":
                     return np.asarray(dataset.read_masks(self._bands, window=window).max(axis=0))
+                # The mask of a dataset is the same for all its bands.
                 return np.asarray(dataset.read_masks(self._bands[0], window=window))
         except InputError:
             with ours.alone if self._large else nullcontext():

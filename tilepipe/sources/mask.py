@@ -153,6 +153,7 @@ class Bitmap:
         """Return for each of a row of cells whether any of its pixels lies in the area."""
         (h, w), (height, width) = self.small.shape, self.shape
         seen = self.small[np.unique(cells.rows * h // height)].any(axis=0)[cells.columns * w // width]
+        # With a running sum each cell costs one difference, however much cells overlap.
         count = np.concatenate([[0], np.cumsum(seen)])
         return np.asarray(count[cells.ends] > count[cells.begins])
 

@@ -193,6 +193,7 @@ def fitting_shape(source: Source, known: Resolution, wanted: float, tolerance: f
         return source.shape[1], source.shape[2]
     height = max(1, math.floor(source.shape[1] * ratio_y + 0.5))
     width = max(1, math.floor(source.shape[2] * ratio_x + 0.5))
+    # A level that is a little smaller than what is asked for is within the tolerance too.
     level = source.coarser(math.ceil(height / (1 + tolerance)), math.ceil(width / (1 + tolerance)))
     if abs(level.shape[1] / height - 1) <= tolerance and abs(level.shape[2] / width - 1) <= tolerance:
         return level.shape[1], level.shape[2]

@@ -62,6 +62,7 @@ def sample_of(source: Source) -> Sample | None:
 
     Patches that cannot be read are left out: the run reports them.
     """
+    # Looking at such an image would compute it.
     if getattr(source, "lazy", False):
         return None
     small = source.coarser(WHOLE // 2, WHOLE // 2)

@@ -94,5 +94,6 @@ class RowCache:
 
 def band_rows(height: int, row_bytes: int, block_rows: int) -> int:
     """Return the number of rows to decode at once: whole blocks of about `ROW_BAND_BYTES` in all."""
+    # Whole blocks, since a part of a block costs as much as the block.
     wanted = max(1, ROW_BAND_BYTES // row_bytes)
     return min(height, max(block_rows, wanted // block_rows * block_rows))

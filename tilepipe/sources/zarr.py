@@ -128,6 +128,7 @@ class ZarrSource:
         """
         digest = hashlib.sha256()
         for level in self._levels:
+            # A zero byte ends each text, as no name can hold one.
             digest.update(f"{level.part} {coding(level.array)}\0".encode())
             # The stored bytes are hashed, not the pixels, so nothing has to be decoded.
             for key, file in level.chunks.files():

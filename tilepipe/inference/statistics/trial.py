@@ -72,6 +72,7 @@ def _put_in(subject: Subject, found: Probe, reach: Sides) -> tuple[int, ...] | s
     names, recorder = _Names(subject.modules), Recorder()
     with names:
         live = subject.under(lambda: recorder)(x)
+    # The probe finds every layer that mixes a tile; `capture` knows only some of the calls that do so.
     missing = {layer for layer, _ in found.global_layers} - names.layers
     if missing:
         return f"the operation in layer '{min(missing)}' has no statistics that could be held fixed"

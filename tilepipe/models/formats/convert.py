@@ -95,6 +95,7 @@ def _with_stride(card: ModelCard, module: nn.Module, arch: JSON | None) -> Model
 
 def _changed(card: ModelCard, **fields: object) -> ModelCard:
     """Return the card with other values, which are checked."""
+    # pydantic's `model_copy` would check nothing.
     return ModelCard(**{**card.model_dump(mode="json"), **fields})
 
 

@@ -85,6 +85,7 @@ def _of_onnx(path: Path, target: Path) -> tuple[JSON, int | None]:
     graph = read_graph(path.read_bytes(), path)
     if graph.metadata.get("class_names", graph.metadata.get("names")) is not None:
         return card_of(graph, path, target).model_dump(mode="json", exclude_unset=True), graph.channels
+    # A card names one side of a tile.
     square = graph.height if graph.height == graph.width else None
     found = {
         "name": path.stem,

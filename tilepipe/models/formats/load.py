@@ -44,6 +44,7 @@ def find(path: Path) -> Path | None:
     if path.is_dir():
         files = (path / f"{WEIGHTS}{suffix}" for suffix in SUFFIXES)
         return None if any((path / name).exists() for name in OURS) else next((f for f in files if f.exists()), None)
+    # A .pt file may be TorchScript or a state dict; only its content tells.
     known = path.is_file() and (path.suffix.lower() in SUFFIXES or is_torchscript(path))
     return path if known else None
 

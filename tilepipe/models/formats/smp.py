@@ -26,6 +26,7 @@ from tilepipe.text import JSON, json_of
 PREFIX = "smp."
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MAX_CONFIG_BYTES = 1 << 20
+# The card says the bands, and `encoder_weights` would download weights.
 _OURS = ("in_channels", "encoder_weights", "name")
 
 

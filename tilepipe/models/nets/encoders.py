@@ -75,6 +75,7 @@ def load_encoder_weights(target: nn.Module, weights: Mapping[str, Tensor]) -> No
             "encoder weights fit a ResNet with norm 'batch' only; use encoder 'resnet18', 'resnet34' or 'resnet50' "
             "with norm 'batch', or none of the weights"
         )
+    # DataParallel and segmentation-models-pytorch put these words before every name.
     source = {name.removeprefix("module.").removeprefix("encoder."): tensor for name, tensor in weights.items()}
     new: dict[str, Tensor] = {}
     for name, tensor in wanted.items():

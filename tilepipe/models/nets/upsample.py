@@ -30,6 +30,7 @@ class Resize(Upsample):
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """Return (B, D, 2H, 2W)."""
+        # torch refuses the option for 'nearest', where it would mean nothing.
         corners = None if self.mode == "nearest" else False
         larger: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode=self.mode, align_corners=corners))
         return larger

@@ -55,6 +55,7 @@ def lint(module: nn.Module) -> list[Finding]:
         elif isinstance(layer, nn.Sequential):
             for (child, first), second in zip(layer.named_children(), list(layer)[1:], strict=False):
                 if isinstance(first, nn.Conv2d) and isinstance(second, nn.PixelShuffle):
+                    # The module itself has no name.
                     findings.append(_shuffle(f"{name}.{child}".lstrip("."), first, second.upscale_factor))
     return [finding for finding in findings if finding.overlap > 1 or finding.imbalance > TOLERANCE]
 
