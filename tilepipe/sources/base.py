@@ -151,6 +151,8 @@ def read_reflected(box: Box, height: int, width: int, read_inside: Callable[[Box
     """
     if Box.of_shape(height, width).contains(box):
         return read_inside(box)
+    # Readers are asked for pixels inside the image only: rasterio's own reads beyond the edge fill with nodata or 0,
+    # and versions of it differ.
     rows, columns = reflect(box.y0, box.y1, height), reflect(box.x0, box.x1, width)
     hull = Box(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
     inside = read_inside(hull)

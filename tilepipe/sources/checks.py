@@ -21,6 +21,7 @@ SHOWN = 8
 """Largest number of images of a file that a message lists."""
 MAX_SIDE = 2**31 - 1
 MAX_BANDS = 4096
+# Measured: a TIFF of 33 kB held one block that took 1 GB when 16 x 16 pixels of it were read.
 MAX_BLOCK_BYTES = 256 << 20
 """Largest decoded size of a stored piece (tile, strip, chunk) [bytes]: reading one pixel takes that much memory."""
 MAX_BLOCKS = 2**24

@@ -17,6 +17,8 @@ SERIES = b"\x20\x00\x0e\x00UI"
 """Bytes that begin the SeriesInstanceUID (0020,000E) in explicit little endian, as whole-slide DICOM is written."""
 HEADER_BYTES = 1 << 20
 """Size of the start of a DICOM file in which its series is named [bytes]."""
+# Keys whose values name files: FILE_0 and INDEXFILE of MIRAX; ImageFile(1,0), MapFile and OptimisationFile of
+# Hamamatsu.
 _NAMES = re.compile(
     r"^\s*(?:FILE_\d+|INDEXFILE|\w*(?:Image|Map|Optimisation)File\w*(?:\([^)]*\))?)[ \t]*=[ \t]*(\S.*?)\s*$",
     re.MULTILINE | re.IGNORECASE,

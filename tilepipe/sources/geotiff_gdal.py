@@ -100,6 +100,8 @@ def open_dataset(path: str, driver: str, overview: int | None = None) -> Dataset
     level = {} if overview is None else {"overview_level": overview}
     with mine(os.getpid()).opening, warnings.catch_warnings():  # the lock, as catch_warnings is not safe under threads
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        # Without a named driver, GDAL opens a virtual raster that is called .tif. A handle that threads share gives
+        # wrong pixels without an error.
         return rasterio.open(path, driver=driver, sharing=False, **level)
 
 

@@ -96,6 +96,7 @@ class SlideSource:
     def identity(self) -> JSON:
         """Return hashes of the slide's files and the reader's version."""
         return {
+            # Another version of OpenSlide may decode the same file to other colours.
             "reader": READER,
             "sha256": [content_sha256(stamp(file)) for file in self.files],
             "shape": list(self.shape),
@@ -130,6 +131,7 @@ class SlideLevel:
     def resolution(self) -> Resolution | None:
         """Pixel size of the level: the pixel size of level 0 times the exact ratio of the levels' sizes, per axis."""
         known = self.slide.resolution
+        # OpenSlide's own downsample is one number for both axes, made of sizes that are rounded.
         sy, sx = (full / size for full, size in zip(self.slide.shape[1:], self.shape[1:], strict=True))
         return known and Resolution(known.y * sy, known.x * sx, known.unit)
 
