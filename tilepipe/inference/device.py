@@ -56,8 +56,9 @@ def resolve_precision(precision: str, device: str, model: Model | None = None) -
 
 
 def _count() -> int:
-    """Return the number of CUDA devices. A torch that was built for the CPU alone is not imported to say 0."""
-    # Importing torch takes seconds, and a plan needs it for nothing else.
+    """Return the number of CUDA devices."""
+    # A torch that was built for the CPU alone is not imported to say 0: importing it takes seconds, and a plan needs it
+    # for nothing else.
     if "torch" not in sys.modules and not _built_for_gpus():
         return 0
     import torch

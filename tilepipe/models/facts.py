@@ -73,9 +73,9 @@ def facts_text(facts: Facts, card: ModelCard, weights: Path) -> str:
 def read_facts(card: ModelCard, weights: Path) -> Facts | None:
     """Return the facts beside the file of the weights; None if there are none, or they are of another model.
 
-    The result is also None if this process has imported torch: reading the network costs little then, and somebody may
-    have changed what torch or a network does.
+    The result is also None if this process has imported torch.
     """
+    # Reading the network costs little then, and somebody may have changed what torch or a network does.
     if "torch" in sys.modules:
         return None
     with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):

@@ -140,10 +140,8 @@ class GeoTiffSource:
         )
 
     def _contents(self, dataset: DatasetReader) -> list[str]:
-        """Return the files whose bytes hold pixels or masks; of side files only the values that are read count.
-
-        A TIFF's own list of files is not asked for: GDAL would open the overviews that the metadata names.
-        """
+        """Return the files whose bytes hold pixels or masks; of side files only the values that are read count."""
+        # A TIFF's own list of files is not asked for: GDAL would open the overviews that the metadata names.
         if self._driver == "GTiff":
             mask = f"{self._stamp.path}.msk"
             return [self._stamp.path, *([mask] if self._mask == "mask" and os.path.exists(mask) else [])]

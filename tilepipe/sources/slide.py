@@ -158,13 +158,13 @@ class SlideLevel:
     def on_canvas(self, box: Box) -> NDArray[np.bool_] | None:
         """Return True where `box` of level-0 pixels was scanned: inside the bounds, with the alpha of this level.
 
-        The alpha of level 0 is not read, since level 0 may have a thousand times as many pixels to decode. The result
-        is None if all pixels were scanned.
+        The result is None if all pixels were scanned.
         """
         (_, full_height, full_width), (_, height, width) = self.slide.shape, self.shape
         rows = (2 * np.arange(box.y0, box.y1) + 1) * height // (2 * full_height)
         columns = (2 * np.arange(box.x0, box.x1) + 1) * width // (2 * full_width)
         hull = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+        # The alpha of level 0 is not read, since level 0 may have a thousand times as many pixels to decode.
         mask = self._gather(hull)[1]
         if mask is not None:
             mask = mask[(rows - hull.y0)[:, None], (columns - hull.x0)[None, :]]

@@ -39,10 +39,7 @@ class Striped:
 
 
 class RowCache:
-    """Bands of rows of striped images, safe under threads; beyond `limit` bytes the least recently used are dropped.
-
-    One thread decodes at a time: a strip decoder that several threads use in turn starts again each time.
-    """
+    """Bands of rows of striped images, safe under threads; beyond `limit` bytes the least recently used are dropped."""
 
     def __init__(self, limit: int = ROW_CACHE_BYTES) -> None:
         self._limit = limit
@@ -56,6 +53,7 @@ class RowCache:
         `load` gets full-width boxes and returns (..., y, x).
         """
         rows, result = image.rows, None
+        # One thread decodes at a time: a strip decoder that several threads use in turn starts again each time.
         with self._lock:
             for k in range(box.y0 // rows, (box.y1 - 1) // rows + 1):
                 band = Box(k * rows, 0, min((k + 1) * rows, image.height), image.width)

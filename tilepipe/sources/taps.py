@@ -52,11 +52,9 @@ def taps(start: int, stop: int, size: int, source_size: int) -> Taps:
 
 
 def apply(data: Array, rows: Taps, columns: Taps) -> NDArray[np.float64]:
-    """Return the weighted sums of (bands, y, x) `data`, which the taps index; exact for integers below 2**53.
-
-    A few rows are done at once, so that they stay in the processor's cache: this is eight times faster.
-    """
+    """Return the weighted sums of (bands, y, x) `data`, which the taps index; exact for integers below 2**53."""
     result = np.empty((len(data), len(rows.index), len(columns.index)))
+    # A few rows are done at once, so that they stay in the processor's cache: this is eight times faster.
     step = max(1, CHUNK_VALUES // (len(data) * data.shape[-1]))
     for start in range(0, len(rows.index), step):
         part = slice(start, start + step)

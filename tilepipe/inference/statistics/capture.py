@@ -76,7 +76,6 @@ class Nodes:
     def interpolated(self, first: int, count: int, size: tuple[int, int], device: torch.device) -> Tensor:
         """Return `count` statistics from number `first` on at every pixel of a map of `size`, (count, H, W).
 
-        They are computed element by element, in a fixed order, from places in the image: no bit depends on the tile.
         Raises `ModelError` if the size of the map does not divide the tile.
         """
         # A patch counts by the share of its pixels that hold image data. Weights are interpolated like the weighted
@@ -86,6 +85,7 @@ class Nodes:
         nodes = np.concatenate((weighted, weight), 2).transpose(2, 0, 1)  # (count + 1, rows, columns)
         rows, columns = self._taps(size)
         maps = torch.from_numpy(np.ascontiguousarray(nodes)).to(device)
+        # Element by element, in a fixed order, from places in the image: no bit depends on the tile.
         for axis, (below, above, share) in ((2, columns), (1, rows)):
             shape = [1, -1, 1] if axis == 1 else [1, 1, -1]
             near, far = (

@@ -46,16 +46,14 @@ class Operation:
         return self.x.shape[1] // (self.groups or self.x.shape[1])
 
     def moments(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
-        """Return sums over part of the map, (B, values) float64: of values, and of squares for a norm.
-
-        Rows are summed first: no sum is divided among threads, so no sum depends on the number of threads.
-        """
+        """Return sums over part of the map, (B, values) float64: of values, and of squares for a norm."""
         # Sums are float64, since the variance is a difference of two of them: float32 would lose it if the mean is
         # large.
         part, found = self.x[:, :, rows, columns], []
         pieces = part.split(max(1, PIECE // max(1, part[:, 0].numel())), 1)
         room = torch.empty_like(pieces[0], dtype=torch.float64)  # one for all: threads' heaps keep what they have had
         for power in (1, 2) if self.groups else (1,):
+            # Rows are summed first: no sum is divided among threads, so no sum depends on the number of threads.
             sums = [room[:, : piece.shape[1]].copy_(piece).pow_(power).sum(3).sum(2) for piece in pieces]
             found.append(torch.cat(sums, 1))
         return torch.cat([one.unflatten(1, (-1, self.shared)).sum(2) for one in found], 1)

@@ -81,11 +81,9 @@ class Unpool(Upsample):
 
 
 def unpool(x: Tensor, indices: Tensor) -> Tensor:
-    """Return (B, C, 2H, 2W): each value of `x` lies at the index of its maximum (of a 2 x 2 max-pooling), else 0.
-
-    It is written as a scatter because `max_unpool2d` refuses to run in torch's deterministic mode.
-    """
+    """Return (B, C, 2H, 2W): each value of `x` lies at the index of its maximum (of a 2 x 2 max-pooling), else 0."""
     batch, channels, height, width = x.shape
+    # A scatter, because `max_unpool2d` refuses to run in torch's deterministic mode.
     flat = x.new_zeros(batch, channels, 4 * height * width)
     flat = flat.scatter(2, indices.flatten(2), x.flatten(2))
     return flat.reshape(batch, channels, 2 * height, 2 * width)

@@ -18,10 +18,7 @@ FORMAT = 1
 
 
 def certificate_text(found: Probe, weights: str, bands: int) -> str:
-    """Return the text of certificate.json; `weights` is `network_sha256` of the network that was measured.
-
-    The seconds that the probe took are left out, so that the same network gives the same file.
-    """
+    """Return the text of certificate.json; `weights` is `network_sha256` of the network that was measured."""
     import torch
 
     values = {
@@ -30,6 +27,7 @@ def certificate_text(found: Probe, weights: str, bands: int) -> str:
         "weights": weights,
         "bands": bands,
         "versions": {"tilepipe": version("tilepipe"), "torch": torch.__version__},
+        # Without the seconds that the probe took, so that the same network gives the same file.
         "probe": asdict(replace(found, seconds=0.0)),
         "halo": None if found.halo is None else asdict(found.halo),
         "sentence": str(found),

@@ -44,9 +44,10 @@ def cache_key(module: nn.Module, bands: int, declared: int | None) -> str | None
     return digest.hexdigest()
 
 
+# Parsing the file of a class takes longer than hashing weights.
 @functools.cache
 def _code(kind: type) -> bytes:
-    """Return the source text of a class; empty if there is none. Parsing its file takes longer than hashing weights."""
+    """Return the source text of a class; empty if there is none."""
     with contextlib.suppress(OSError, TypeError):
         return inspect.getsource(kind).encode()
     return b""
