@@ -12,7 +12,7 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
-from tilepipe.cli.options import BANDS, SCENE, TRUST, given, with_options
+from tilepipe.cli.options import ALLOW, BANDS, SCENE, TRUST, given, with_options
 from tilepipe.errors import TilepipeError
 from tilepipe.paths import refuse_special
 from tilepipe.text import JSON, crs_name
@@ -27,9 +27,9 @@ MODELS = (".model", ".onnx", ".ts", ".torchscript", ".pt", ".pt2", ".pth", ".ckp
 @click.command(cls=Command)
 @click.argument("target", metavar="IMAGE|MODEL|RUN")
 @TRUST
-@with_options(BANDS, *SCENE)
+@with_options(BANDS, *SCENE, ALLOW)
 @option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(target: str, trust_model: str | None, as_json: bool, **options: int | str | None) -> None:
+def info(target: str, trust_model: str | None, as_json: bool, **options: Any) -> None:
     """Print what an image, a model (directory, file or bundled name) or a run (its work directory) is."""
     described = describe(target, trust_model, given(options))
     if as_json:
@@ -58,7 +58,8 @@ def describe(target: str, trust_model: str | None = None, options: JSON | None =
         # Several requests may have a folder here; the one that was planned last is meant.
         return _run(max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns))
     # A word without an ending that is no file is taken for the name of a bundled model.
-    named = path.suffix.lower() in MODELS or not (path.suffix or path.exists())
+    wild = set("*?[") & set(target)
+    named = path.suffix.lower() in MODELS or not (path.suffix or path.exists() or wild)
     if named or (path / "model.json").exists():
         return _model(target, trust_model)
     # Labels are images too, so they are looked for first.

@@ -34,6 +34,15 @@ SCENE = (
     expert(IMAGE, "--t", type=click.IntRange(min=0), metavar="N", help="Plane along t, from 0."),
 )
 
+ALLOW = expert(
+    IMAGE,
+    "--allow",
+    multiple=True,
+    callback=lambda _context, _option, folders: folders or None,
+    metavar="FOLDER",
+    help="Folder in which a list of files, or a VRT, may name files too.",
+)
+
 BANDS = option("--bands", metavar="LIST", help="Bands to read, by number or name: 4,3,2 or R,G,B.")
 
 PRODUCTS = (
@@ -119,6 +128,7 @@ SETTINGS = (
     option("--memory", metavar="SIZE", help="Stay within this memory, for instance 4GiB."),
     option("--workers", type=click.IntRange(min=1), metavar="N", help="Compute in N worker processes."),
     *SCENE,
+    ALLOW,
     expert(
         IMAGE,
         "--pixel-size",

@@ -68,9 +68,9 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
 
 def say_notes(source: str, settings: JSON) -> None:
     """Print on standard error which image was chosen from a file that holds several images."""
-    from tilepipe.sources.open import chosen, open_source
+    from tilepipe.sources.open import open_source, opening
 
-    for note in getattr(open_source(source, **chosen(settings)), "notes", ()):
+    for note in getattr(open_source(source, **opening(settings)), "notes", ()):
         say.err_line(note)
 
 

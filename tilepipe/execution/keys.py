@@ -34,7 +34,17 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
 PLAN = "plan.json"
-LEFT_OUT = {"overwrite", "record", "on_tile_error", "scheduler", "workers", "trust_model", "of", *VectorOptions.names()}
+LEFT_OUT = {
+    "allow",
+    "overwrite",
+    "record",
+    "on_tile_error",
+    "scheduler",
+    "workers",
+    "trust_model",
+    "of",
+    *VectorOptions.names(),
+}
 """Settings that change neither a label nor a choice of the plan."""
 DEFAULTS: JSON = {"mask": "auto", "resolution": "full", "workers": 0} | dict.fromkeys(
     ("tile", "overlap", "window_shape", "statistics", "device", "precision"), "auto"

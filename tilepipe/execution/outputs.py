@@ -12,7 +12,7 @@ from tilepipe.planning.settings import Request
 from tilepipe.products.formats import LOSSLESS, PRODUCTS, File, files_of, output_paths, touched
 from tilepipe.products.vector_options import OBJECTS, PLAIN, POLYGONS, VectorOptions
 from tilepipe.sources.base import Source
-from tilepipe.sources.open import image_files
+from tilepipe.sources.open import image_files, place_of
 from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.wrapped import unwrapped
 from tilepipe.text import setting
@@ -73,8 +73,9 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
 
 def _beside(image: Source) -> Path:
     """Return the path of labels beside their image, without a suffix."""
-    if image.name == "array":
-        raise UsageError("an array has no place on disk; name the output")
-    path = Path(image.name)
+    path = place_of(image)
+    if path is None:
+        what = "an array" if image.name == "array" else "a list of files"
+        raise UsageError(f"{what} has no place on disk; name the output")
     stem = path.name.removesuffix(".zarr").removesuffix(".ome") if path.suffix == ".zarr" else path.stem
     return path.with_name(f"{stem}.labels")

@@ -47,6 +47,8 @@ from tilepipe.products.material import Material
 from tilepipe.products.vector_options import VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.sources.mask import Tissue
+from tilepipe.sources.mosaic_files import is_pattern
+from tilepipe.sources.open import reopening
 from tilepipe.storage import storage_errors
 from tilepipe.text import setting
 from tilepipe.tiling.grid import Index
@@ -256,7 +258,7 @@ def record_of(job: Job, order: RunOrder, queue: BlockQueue, material: Material) 
         "contents": {file.path.name: file.content for file in order.outputs.files},
         "polygons": order.outputs.options.to_dict(),
         "numbers": material.numbers().to_dict(),
-        "choice": getattr(material.image, "selected", {}),
+        "choice": {**getattr(material.image, "selected", {}), **reopening(material.image)},
         "published": False,
     }
 
@@ -270,5 +272,7 @@ def throughput_of(job: Job, record: RunRecord, seconds: float) -> Throughput:
 
 
 def _absolute(name: str) -> str:
-    """Return a path that is valid from any folder; return the name unchanged if it is no path."""
+    """Return a path or a pattern that is valid from any folder; return the name unchanged if it is neither."""
+    if is_pattern(name):
+        return str(Path(name).absolute())
     return str(Path(name).resolve()) if Path(name).exists() else name

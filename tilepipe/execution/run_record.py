@@ -22,8 +22,8 @@ class RunRecord(TypedDict, total=False):
     """Name or absolute path of the image."""
     model: str
     """Name or absolute path of the model."""
-    choice: dict[str, int]
-    """Index of the image that was chosen from a file that holds several."""
+    choice: JSON
+    """Options with which the image is opened again: which of several images, and which folders were allowed."""
     request: str
     """Request key."""
     key: str

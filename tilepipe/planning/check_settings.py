@@ -135,6 +135,10 @@ def _products(value: str | Sequence[str]) -> tuple[str, ...]:
     return products
 
 
+def _folders(value: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    return (str(value),) if isinstance(value, str | Path) else tuple(map(str, value))
+
+
 def _pixel_size(value: str | float) -> float:
     if isinstance(value, str):
         raise UsageError(
@@ -221,6 +225,7 @@ KINDS: dict[str, Kind] = {
     "neck": Kind(lambda value: _number(value) and 0 < value < 1, "a number above 0 and below 1", float),
     "simplify": Kind(_size, f"a length above 0 and below {LARGEST:g}", float),
     "crs": Kind(_word, "a CRS in quotes, like 'EPSG:4326'", target_name),
+    "allow": Kind(_any_of(_file, _listed(_file)), "a folder, or a list of folders", _folders),
     "bounds_crs": Kind(_word, "a CRS in quotes, like 'EPSG:4326'"),
     "window": Kind(_listed(_whole, 4), "four whole numbers: column, row, width, height"),
     "bands": Kind(_any_of(_word, _listed(_any_of(_number, _word))), "numbers from 1, or names"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, Unpack
@@ -30,12 +31,12 @@ from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.foreign import Arrayed, Plain
 from tilepipe.sources.mask import Mask
-from tilepipe.sources.open import open_source
+from tilepipe.sources.open import open_source, place_of
 from tilepipe.tiling.tiling import Tiling
 from tilepipe.tiling.uncertainty import check_blended
 
-Image: TypeAlias = "str | Path | Source | Plain | Arrayed"
-"""What may stand for an image: a path, a source, or a numpy, dask, torch, zarr or xarray array."""
+Image: TypeAlias = "str | Path | Sequence[str | Path] | Source | Plain | Arrayed"
+"""What may stand for an image: a path, a list of paths, a source, or a numpy, dask, torch, zarr or xarray array."""
 
 
 @public
@@ -66,14 +67,15 @@ def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings])
     request = Request.of(settings)
     model, image = opened(source, model, request)
     # A plan has no output yet, so the disk of the image stands for it, where the output goes if nothing else is said.
-    beside = Path(image.name).parent if Path(image.name).exists() else None
+    place = place_of(image)
+    beside = place.parent if place is not None and place.exists() else None
     return with_machine(make_plan(image, model, request)[0], model, beside)
 
 
 def opened(source: Image, model: str | Path | Model, request: Request) -> tuple[Model, Source]:
     """Return the model and the image at full resolution, with the bands that the model reads."""
     model = model if isinstance(model, Model) else open_model(model, trust_model=request.trust_model)
-    image = open_source(source, scene=request.scene, z=request.z, t=request.t)
+    image = open_source(source, scene=request.scene, z=request.z, t=request.t, allow=request.allow)
     return model, with_model_bands(image, model.card, request)
 
 

@@ -26,6 +26,8 @@ class Choices(TypedDict, total=False):
     """Plane along z, counted from 0."""
     t: int
     """Plane along t, counted from 0."""
+    allow: str | Path | Sequence[str | Path]
+    """Folders in which a list of files may name files; by default only those in the folder of the list are opened."""
 
     of: str | Sequence[str]
     """Products: 'cog', 'ome-zarr', 'geojson', 'vectors' (GeoPackage), 'flatgeobuf', 'shapefile', 'geoparquet', 'csv'
@@ -131,6 +133,7 @@ class Request:
     scene: int | None = None
     z: int | None = None
     t: int | None = None
+    allow: tuple[str, ...] = ()
     products: tuple[str, ...] = ()
     """Products: the setting `of`."""
     bounds: tuple[float, float, float, float] | None = None

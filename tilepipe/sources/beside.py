@@ -30,12 +30,16 @@ _OWN = re.compile(rb"OVERVIEW_FILE['\"]\s*>\s*:::BASE:::[^/\\<]+<", re.IGNORECAS
 
 def side_files(path: str) -> list[Path]:
     """Return the files beside `path` that GDAL looks for by name and that exist."""
+    # A link to nowhere counts too: its target may come later.
+    return [Path(name) for name in side_names(path) if os.path.lexists(name)]
+
+
+def side_names(path: str) -> list[str]:
+    """Return the names of all files beside `path` that GDAL looks for."""
     stem = os.path.splitext(path)[0]
     names = [path + end for end in AFTER]
     names += [stem + case for end in INSTEAD for case in (end, end.upper())]
-    names += [stem + "_" + end for end in ("RPC.TXT", "rpc.txt", "metadata")]
-    # A link to nowhere counts too: its target may come later.
-    return [Path(name) for name in names if os.path.lexists(name)]
+    return names + [stem + "_" + end for end in ("RPC.TXT", "rpc.txt", "metadata")]
 
 
 def check_beside(path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ from tilepipe.sources.checks import (
 from tilepipe.sources.georeference import georeference_of, ground_resolution
 from tilepipe.sources.geotiff_gdal import GDAL_CACHE_BYTES, gdal, mine, open_dataset
 from tilepipe.sources.geotiff_tags import is_one_bit, mask_kind, pick_bands, printed_resolution
-from tilepipe.sources.handles import content_sha256, stamp, unchanged
+from tilepipe.sources.handles import Stamp, content_sha256, stamp, unchanged
 from tilepipe.sources.lossy import is_lossy
 from tilepipe.sources.stac_bands import stac_bands
 from tilepipe.sources.strip_cache import ROW_CACHE_BYTES, Striped, band_rows
@@ -179,6 +180,18 @@ class GeoTiffSource:
         """Return the same file with other bands, by number from 1."""
         return self._again(bands=numbers)
 
+    def at(self, known: Stamp) -> GeoTiffSource:
+        """Return the pixels of another file whose header says the same as the header of this file, but for the place.
+
+        The caller knows this. The file is not opened here.
+        """
+        if known == self._stamp:
+            return self
+        other = copy(self)
+        other.name = other._target = known.path
+        other._stamp, other._files, other.georeference = known, [known.path], None
+        return other
+
     @property
     def files(self) -> list[Path]:
         """Paths of the file and of the files beside it that GDAL reads."""
@@ -225,16 +238,26 @@ class GeoTiffSource:
         return {
             "reader": self._driver,
             "sha256": [content_sha256(stamp(file)) for file in self._files],
-            "shape": list(self.shape),
-            "dtype": self.dtype.name,
-            "bands": list(self._bands),
             "directory": self.directory,
             "scene": self.selected.get("scene"),
             "georeference": self.georeference and asdict(self.georeference),
+            **self.stated(),
+        }
+
+    def stated(self) -> JSON:
+        """Return what the header says that decides pixels and their validity, but for the place."""
+        return {
+            "shape": list(self.shape),
+            "dtype": self.dtype.name,
+            "bands": list(self._bands),
             # As text, since JSON has no NaN.
             "nodata": [None if value is None else repr(value) for value in self._nodatas],
             "mask": self._mask,
         }
+
+    def mask_sha256(self) -> list[str]:
+        """Return the hash of the file beside this one that holds its mask, if there is one."""
+        return [content_sha256(stamp(file)) for file in self._files[1:]]
 
     def _read(self, what: str, box: Box) -> Pixels:
         """Return 'pixels' (bands, y, x), or the 'mask' or 'bands' (y, x) of `mask_kind`, of a box inside the image."""

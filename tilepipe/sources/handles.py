@@ -7,6 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,10 @@ T = TypeVar("T")
 
 HANDLES_PER_THREAD = 8
 """Largest number of files that one thread keeps open; beyond it, the least recently used file is closed."""
+
+
+HASHING_THREADS = 4
+"""Number of files that are hashed at once: reading from a disk and hashing keep each other waiting otherwise."""
 
 
 class Stamp(NamedTuple):
@@ -59,6 +64,16 @@ def content_sha256(known: Stamp) -> str:
     """Return the sha256 of a file's bytes; it is computed once per state of the file in a process."""
     with open(known.path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=4)
+def contents_sha256(known: tuple[Stamp, ...]) -> tuple[str, ...]:
+    """Return the sha256 of the bytes of each file; they are computed once per state of the files in a process.
+
+    Threads read and hash several files at once. Raises `InputError` if a file changed since it was opened.
+    """
+    with ThreadPoolExecutor(HASHING_THREADS) as pool:
+        return tuple(pool.map(lambda one: content_sha256.__wrapped__(unchanged(one)), known))
 
 
 class Handles(Generic[T]):

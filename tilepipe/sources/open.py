@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,11 +19,14 @@ from tilepipe.sources.checks import given_resolution
 from tilepipe.sources.chunks import is_zarr
 from tilepipe.sources.foreign import Arrayed, is_array, no_image
 from tilepipe.sources.geotiff import GeoTiffSource
+from tilepipe.sources.mosaic import open_mosaic
+from tilepipe.sources.mosaic_files import LIST, holds_parts, is_list_of_paths, is_pattern
 from tilepipe.sources.ome_tiff import TiffSource, is_ome_tiff
 from tilepipe.sources.png_jpeg import MAGIC as PICTURE_MAGIC
 from tilepipe.sources.png_jpeg import PictureSource
 from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.slide_file import slide_format
+from tilepipe.sources.wrapped import unwrapped
 from tilepipe.text import missing
 
 if TYPE_CHECKING:
@@ -33,15 +36,20 @@ JPEG_2000 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 """First bytes of JPEG 2000: of a JP2 file, and of a codestream alone."""
 CHOICE = ("scene", "z", "t")
 """Options that pick one image of a file that holds several."""
+READS: dict[object, str] = {open_mosaic: "Mosaic"}
+"""Name in messages of what opens an image, if it is no class."""
 
 
 @public
-def open_source(what: str | Path | Source | Array | da.Array | Arrayed, **options: Any) -> Source:
+def open_source(
+    what: str | Path | Sequence[str | Path] | Source | Array | da.Array | Arrayed, **options: Any
+) -> Source:
     """Open an image and return it as a `Source`. Only what is needed to describe the image is read.
 
     Args:
         what: A path, an array of shape (bands, height, width) or (height, width), or a source, which is returned as it
-            is. Arrays are those of numpy, dask, torch, zarr or xarray.
+            is. Arrays are those of numpy, dask, torch, zarr or xarray. A folder of GeoTIFFs, a pattern such as
+            "tiles/*.tif", a text file of paths and a Python list of paths are one image, if the files lie on one grid.
         **options: Options of the kind of image:
 
             - `bands`: numbers from 1, or names ("R,G,B");
@@ -49,6 +57,7 @@ def open_source(what: str | Path | Source | Array | da.Array | Arrayed, **option
             - `z`, `t`: which plane of an OME-TIFF or a Zarr, from 0;
             - `resolution`: size of a pixel in metres, for rasters;
             - `mpp`: micrometres per pixel, for slides;
+            - `allow`: folders in which a list of files may name files, besides its own folder;
             - `allow_driver`: name of the GDAL driver to use, such as "VRT"; `allow_palette`: read colours as numbers;
             - `valid`, `name`: which pixels of an array hold image data, (height, width) bool; what messages call it.
 
@@ -69,8 +78,8 @@ def open_source(what: str | Path | Source | Array | da.Array | Arrayed, **option
         (3, 100, 200)
     """
     options = {name: value for name, value in options.items() if value is not None or name not in CHOICE}
-    arrays = is_array(what)
-    if not (arrays or isinstance(what, str | Path)):
+    arrays, several = is_array(what), is_list_of_paths(what)
+    if not (arrays or several or isinstance(what, str | Path)):
         known = getattr(what, "selected", {})
         if other := [name for name in CHOICE if name in options and options[name] != known.get(name)]:
             raise UsageError(f"{', '.join(other)} pick an image of a file; give them where the source is opened")
@@ -78,10 +87,14 @@ def open_source(what: str | Path | Source | Array | da.Array | Arrayed, **option
             raise no_image(what)
         return what
     kind: Any = ArraySource
-    if isinstance(what, str | Path):
+    if several or is_pattern(what):
+        kind = open_mosaic
+    elif isinstance(what, str | Path):
         kind = GeoTiffSource if "allow_driver" in options else _kind(str(what), Path(what))
     if kind not in (GeoTiffSource, PictureSource):
         options.pop("allow_palette", None)  # other kinds of image have no palettes
+    if kind is not open_mosaic:
+        options.pop("allow", None)  # other kinds of image name no files
     if "mpp" in options and kind not in (SlideSource, TiffSource):
         options["resolution"] = given_resolution(options.pop("mpp"), "um")
     named = options.pop("bands") if _by_name(options.get("bands")) else None
@@ -92,7 +105,8 @@ def open_source(what: str | Path | Source | Array | da.Array | Arrayed, **option
         if "keyword argument" not in str(error):
             raise
         raise UsageError(
-            f"{kind.__name__}, which reads {'arrays' if arrays else what}, does not take this option: {error}"
+            f"{READS.get(kind, kind.__name__)}, which reads {'arrays' if arrays else what}, does not take this option: "
+            f"{error}"
         ) from error
     return source if named is None else with_bands(source, numbers_of(source.name, named, bands_of(source)))
 
@@ -102,9 +116,15 @@ def _by_name(bands: object) -> bool:
     return isinstance(bands, str) or (isinstance(bands, Iterable) and any(isinstance(band, str) for band in bands))
 
 
-def chosen(settings: Mapping[str, object]) -> dict[str, int]:
-    """Return the options among `settings` that pick one image of a file."""
-    return {name: cast(int, settings[name]) for name in CHOICE if name in settings}
+def opening(settings: Mapping[str, object]) -> dict[str, Any]:
+    """Return the options among `settings` that say which image of a file to open, or which files."""
+    return {name: settings[name] for name in (*CHOICE, "allow") if name in settings}
+
+
+def reopening(source: Source | None) -> dict[str, list[str]]:
+    """Return the folders that were allowed when a mosaic was opened, as an option of `open_source`; {} if none was."""
+    allowed = getattr(unwrapped(source), "allowed", ()) if source else ()
+    return {"allow": [str(Path(folder).resolve()) for folder in allowed]} if allowed else {}
 
 
 def of_labels(source: Source) -> Source:
@@ -131,25 +151,24 @@ def image_files(source: Source) -> list[Path]:
     return [Path(source.name)] if source.name and Path(source.name).exists() else []
 
 
-def _kind(name: str, path: Path) -> type:
-    """Return the class of source for a path, by the file's content. Raises `InputError` if no class fits."""
+def place_of(source: Source) -> Path | None:
+    """Return the path that stands for an image on disk, which need not exist; None for arrays and lists of files."""
+    inside = unwrapped(source)
+    if hasattr(inside, "place"):
+        place: Path | None = inside.place
+        return place
+    return None if inside.name == "array" else Path(inside.name)
+
+
+def _kind(name: str, path: Path) -> Callable[..., Source]:
+    """Return what opens a path, by the file's content. Raises `InputError` if it is no image."""
     if "://" in name or name.startswith("/vsi"):
         raise InputError(f"{name} is not a file on this machine; download it first")
     if not path.exists():
         raise InputError(missing(name))
     refuse_special(path)
     if path.is_dir():
-        if is_zarr(path):
-            from tilepipe.sources.zarr import ZarrSource  # the library takes as long to import as all others here
-
-            return ZarrSource
-        if output := output_of_run(path):
-            raise InputError(
-                f"{name} is the work directory of a run and no image; name the image of the run, or its labels {output}"
-            )
-        if (path / "model.json").exists():
-            raise InputError(f"{name} is a model and no image; give: tilepipe segment IMAGE -m {name}")
-        raise InputError(f"{name} is a folder and no Zarr image; name a file in it, for DICOM any file of the slide")
+        return _folder_kind(name, path)
     try:
         with path.open("rb") as file:
             start = file.read(256)
@@ -161,6 +180,8 @@ def _kind(name: str, path: Path) -> type:
         return SlideSource
     if start.startswith(PICTURE_MAGIC):
         return PictureSource
+    if path.suffix.lower() == LIST and start:
+        return open_mosaic
     if start.startswith(JPEG_2000):
         raise InputError(
             f"{name} is JPEG 2000, which is not read; convert it: "
@@ -169,6 +190,23 @@ def _kind(name: str, path: Path) -> type:
     if b"<VRTDataset" in start:
         raise InputError(f'{name} is a virtual raster, which may name any file; if you trust it: allow_driver="VRT"')
     raise InputError(f"{name} {_what_else(start, path.suffix.lower())}")
+
+
+def _folder_kind(name: str, path: Path) -> Callable[..., Source]:
+    """Return what opens a folder. Raises `InputError` if it holds no image."""
+    if is_zarr(path):
+        from tilepipe.sources.zarr import ZarrSource  # the library takes as long to import as all others here
+
+        return ZarrSource
+    if output := output_of_run(path):
+        raise InputError(
+            f"{name} is the work directory of a run and no image; name the image of the run, or its labels {output}"
+        )
+    if (path / "model.json").exists():
+        raise InputError(f"{name} is a model and no image; give: tilepipe segment IMAGE -m {name}")
+    if holds_parts(path):
+        return open_mosaic
+    raise InputError(f"{name} is a folder and no Zarr image; name a file in it, for DICOM any file of the slide")
 
 
 NO_IMAGES = {

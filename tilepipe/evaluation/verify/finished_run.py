@@ -29,6 +29,7 @@ from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import open_map
 from tilepipe.sources.bands import Picked, with_picked
 from tilepipe.sources.content import identity_of
+from tilepipe.sources.mosaic_files import is_pattern
 from tilepipe.sources.open import open_source
 from tilepipe.text import JSON
 
@@ -103,7 +104,7 @@ def _wrote(record: Path, name: str) -> bool:
     return False
 
 
-def _selected(run: Run, image: Image | None) -> dict[str, int]:
+def _selected(run: Run, image: Image | None) -> JSON:
     """Return which image of a file the run was made from; empty if the image is no file."""
     return run.record.get("choice", {}) if image is None or isinstance(image, str | Path) else {}
 
@@ -163,6 +164,7 @@ def _named(given: Given | None, recorded: str, nameless: str, what: str) -> Give
     if given is None and recorded == nameless:
         raise UsageError(f"the {what} of this run was given from Python; name it: verify(run, {what}=...)")
     # A path was made absolute for the record, so a name that is none is that of a bundled model.
-    if given is None and Path(recorded).is_absolute() and not Path(recorded).exists():
+    gone = Path(recorded).is_absolute() and not (Path(recorded).exists() or is_pattern(recorded))
+    if given is None and gone:
         raise InputError(f"{recorded}, the {what} of this run, is no longer there; name it with `{what}`")
     return recorded if given is None else given
