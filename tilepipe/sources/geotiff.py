@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import asdict
@@ -74,7 +74,9 @@ class GeoTiffSource:
         self.name = str(path)
         self._stamp = stamp(path)
         self._driver = allow_driver
-        self._again = partial(GeoTiffSource, path, resolution=resolution, allow_driver=allow_driver, scene=scene)
+        self._again: Callable[..., GeoTiffSource] = partial(
+            GeoTiffSource, path, resolution=resolution, allow_driver=allow_driver, scene=scene
+        )
         # By its offset, since GDAL gives no numbers to the levels in SubIFDs.
         page = "" if self.directory is None else f"GTIFF_DIR:off:{self.directory}:"
         self._target = page + self._stamp.path
@@ -255,6 +257,18 @@ class GeoTiffSource:
             "mask": self._mask,
         }
 
+    @property
+    def nodatas(self) -> tuple[float | None, ...]:
+        """Nodata value of each band that is read; None for a band without one."""
+        return tuple(self._nodatas)
+
+    def with_nodata(self, value: float) -> GeoTiffSource:
+        """Return a file without a mask whose pixels hold no data if all bands hold `value`."""
+        other = copy(self)
+        other._mask, other._nodatas = "nodata", [value] * len(self._bands)
+        other._again = partial(_again_with_nodata, self._again, value)
+        return other
+
     def mask_sha256(self) -> list[str]:
         """Return the hash of the file beside this one that holds its mask, if there is one."""
         return [content_sha256(stamp(file)) for file in self._files[1:]]
@@ -292,6 +306,11 @@ class GeoTiffSource:
         # Threads and workers open the file when they first read, which may be hours after the run began.
         unchanged(self._stamp)
         return open_dataset(self._target, self._driver, self.overview)
+
+
+def _again_with_nodata(again: Callable[..., GeoTiffSource], value: float, bands: Sequence[int]) -> GeoTiffSource:
+    """Return a file with other bands and a given nodata value; a function of a module can be pickled."""
+    return again(bands=bands).with_nodata(value)
 
 
 class TiffPage(GeoTiffSource):

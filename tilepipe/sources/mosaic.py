@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from copy import copy
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ from numpy.typing import NDArray
 
 from tilepipe.arrays import Pixels
 from tilepipe.box import Box
+from tilepipe.sources.bands import Band
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.checks import check_size, given_resolution, usable
 from tilepipe.sources.georeference import ground_resolution
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.handles import contents_sha256
-from tilepipe.sources.mosaic_files import Files, files_of_mosaic
-from tilepipe.sources.mosaic_grid import covered, lay_out
-from tilepipe.sources.tiff_kinds import Kinds
+from tilepipe.sources.mosaic_files import Files
+from tilepipe.sources.mosaic_grid import Laid, covered, lay_out
+from tilepipe.sources.tiff_kinds import Opened
 from tilepipe.text import JSON
 
 PART_BYTES = 1 << 10
@@ -31,6 +33,30 @@ OPEN_BYTES = 16 << 20
 """Memory of the further files that threads keep open [bytes]."""
 
 
+@dataclass(frozen=True)
+class Composition:
+    """What a mosaic is made of."""
+
+    name: str
+    """Name of the image in messages."""
+    place: Path | None
+    """Path that stands for the image on disk; None if there is none."""
+    laid: Laid
+    """The files on their grid."""
+    kinds: tuple[GeoTiffSource, ...]
+    """Sources that stand for all files with equal headers."""
+    georeference: Georeference | None
+    """Position on the earth of the grid."""
+    bands: tuple[Band, ...]
+    """Names and colours of the bands that can be picked."""
+    numbers: tuple[int, ...]
+    """Number in the files of each of these bands."""
+    order: str
+    """What decides which file lies on top, in words."""
+    notes: tuple[str, ...] = ()
+    """Sentences about files that were left out."""
+
+
 class Mosaic:
     """GeoTIFFs on one grid of whole pixels as one source.
 
@@ -38,53 +64,51 @@ class Mosaic:
     Pixels that no file covers hold no image data.
     """
 
-    def __init__(self, files: Files, *, resolution: Resolution | float | None = None) -> None:
-        """Open the headers of all files. Raises `InputError` if they are not parts of one image."""
-        kinds = Kinds()
-        laid = lay_out(list(kinds.open(files.paths)), kinds.sources)
-        first = kinds.sources[laid.parts[0].kind]
-        self.name, self.place, self.parts = files.name, files.place, laid.parts
-        self.dtype, self.file_bands = first.dtype, first.file_bands
-        self.shape = (first.shape[0], *laid.shape)
-        check_size(self.name, self.shape)
-        known = first.georeference
-        self.georeference: Georeference | None = Georeference(known.crs if known else None, laid.transform)
-        self.resolution = given_resolution(resolution, "m") or ground_resolution(self.georeference, *laid.shape)
+    def __init__(self, made: Composition, resolution: Resolution | float | None = None) -> None:
+        """Take the files. Raises `InputError` if there are too many pixels."""
+        self.name, self.place, self.parts, self.file_bands = made.name, made.place, made.laid.parts, made.bands
+        self.dtype, self.georeference = made.kinds[0].dtype, made.georeference
+        self.resolution = given_resolution(resolution, "m") or ground_resolution(made.georeference, *made.laid.shape)
         self.selected: dict[str, int] = {}
         self.allowed: tuple[str, ...] = ()
-        self.lossy = any(kind.lossy for kind in kinds.sources)
-        self._kinds = self._deciding = tuple(kinds.sources)
-        self._sides = np.array([part.box.to_list() for part in laid.parts], dtype=np.int64)
-        overlap, self._whole = covered(laid.parts, laid.shape) or (True, False)
-        self.notes: tuple[str, ...] = (*files.notes, self._said(files.order, overlap))
+        self.lossy = any(kind.lossy for kind in made.kinds)
+        self._made, self._kinds = made, made.kinds
+        self.numbers = tuple(k for k, band in enumerate(made.bands, 1) if band.colour != "alpha")
+        """Numbers of the bands that are read, from 1 in `file_bands`; all but alpha at first."""
+        if self.numbers != made.kinds[0].numbers or made.numbers != tuple(range(1, len(made.numbers) + 1)):
+            self._kinds = self._picked(self.numbers)
+        self.shape = (len(self.numbers), *made.laid.shape)
+        check_size(self.name, self.shape)
+        self._sides = np.array([part.box.to_list() for part in self.parts], dtype=np.int64)
+        overlap, self.whole = covered(self.parts, made.laid.shape) or (True, False)
+        self.notes: tuple[str, ...] = (*made.notes, self._said(overlap))
 
-    def _said(self, order: str, overlap: bool) -> str:
+    def _said(self, overlap: bool) -> str:
         _, height, width = self.shape
-        over = f"; where files overlap, the last one in the order of {order} lies on top" if overlap else ""
-        return f"{self.name}: {len(self.parts)} files are read as one image of {height} x {width} pixels{over}"
+        over = f"; where files overlap, the last one in the order of {self._made.order} lies on top" if overlap else ""
+        count = "1 file is" if len(self.parts) == 1 else f"{len(self.parts)} files are"
+        return f"{self.name}: {count} read as one image of {height} x {width} pixels{over}"
 
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """Numbers of the bands that are read, from 1 in `file_bands`."""
-        return self._kinds[0].numbers
+    def _picked(self, numbers: Sequence[int]) -> tuple[GeoTiffSource, ...]:
+        return tuple(kind.picking([self._made.numbers[number - 1] for number in numbers]) for kind in self._made.kinds)
 
     def picking(self, numbers: Sequence[int]) -> Mosaic:
         """Return the same files with other bands, by number from 1."""
         other = copy(self)
-        other._kinds = tuple(kind.picking(numbers) for kind in self._deciding)
+        other._kinds, other.numbers = self._picked(numbers), tuple(numbers)
         other.shape = (len(numbers), *self.shape[1:])
         return other
 
     @property
     def files(self) -> list[Path]:
         """Paths of the files, and of files beside them that GDAL reads."""
-        beside = (file for kind in self._kinds for file in kind.files)
+        beside = (file for kind in self._kinds for file in kind.files[1:])
         return list(dict.fromkeys([*(Path(part.known.path) for part in self.parts), *beside]))
 
     @property
     def complete(self) -> bool:
         """Whether every pixel is known to hold image data."""
-        return self._whole and all(kind.complete for kind in self._kinds)
+        return self.whole and all(kind.complete for kind in self._kinds)
 
     @property
     def cache_bytes(self) -> int:
@@ -114,7 +138,7 @@ class Mosaic:
     def _valid(self, box: Box) -> NDArray[np.bool_]:
         mask = np.zeros(box.shape, np.bool_)
         for k, region, chosen in self._pieces(box):
-            found = self._part(k, self._kinds).valid(_within(region, self.parts[k].box))
+            found = self._part(k, self._kinds).valid(self.parts[k].inside(region))
             here = mask[region.slices_in(box)]
             here[chosen] = True if found is None else found[chosen]
         return mask
@@ -129,16 +153,23 @@ class Mosaic:
         stated = [json.dumps(kind.stated(), sort_keys=True) for kind in self._kinds]
         digest = hashlib.sha256(json.dumps([kind.mask_sha256() for kind in self._kinds]).encode())
         for part, content in zip(self.parts, hashes, strict=True):
-            digest.update(f"{part.box.to_list()} {content} {stated[part.kind]}\n".encode())
-        return {"reader": "mosaic", "files": len(self.parts), "sha256": digest.hexdigest(), "shape": list(self.shape)}
+            place = [*part.box.to_list(), part.y, part.x]
+            digest.update(f"{place} {content} {stated[part.kind]}\n".encode())
+        return {
+            "reader": "mosaic",
+            "files": len(self.parts),
+            "sha256": digest.hexdigest(),
+            "shape": list(self.shape),
+            "georeference": self.georeference and asdict(self.georeference),
+        }
 
     def _pixels(self, box: Box) -> Pixels:
         over = self._over(box)
         if len(over) == 1 and self.parts[over[0]].box.contains(box):
-            return self._part(over[0], self._kinds).read(_within(box, self.parts[over[0]].box))
+            return self._part(over[0], self._kinds).read(self.parts[over[0]].inside(box))
         result = np.full((self.shape[0], *box.shape), self._fill, dtype=self.dtype)
         for k, region, chosen in self._pieces(box):
-            found = self._part(k, self._kinds).read(_within(region, self.parts[k].box))
+            found = self._part(k, self._kinds).read(self.parts[k].inside(region))
             here = result[(slice(None), *region.slices_in(box))]
             np.copyto(here, found, where=chosen)
         return result
@@ -169,7 +200,7 @@ class Mosaic:
                 continue
             chosen = here.copy()
             if any(region & other for m, (_, other) in enumerate(over) if m != n):
-                found = self._part(k, self._deciding).valid(_within(region, self.parts[k].box))
+                found = self._part(k, self._made.kinds).valid(self.parts[k].inside(region))
                 if found is not None:
                     chosen &= found
                     bare.append((k, region))
@@ -188,24 +219,24 @@ class Mosaic:
         part = self.parts[k]
         return kinds[part.kind].at(part.known)
 
-
-def open_mosaic(
-    what: str | Path | Sequence[str | Path],
-    *,
-    bands: Sequence[int] | None = None,
-    resolution: Resolution | float | None = None,
-    allow: Sequence[str | Path] = (),
-) -> Mosaic:
-    """Open the files of a folder, a pattern, a list file or a Python list as one source.
-
-    `bands` picks bands by number from 1. `resolution` overrides the pixel size [metres]. `allow` names folders in which
-    a list may name files too. Raises `InputError` if the files are not parts of one image.
-    """
-    found = Mosaic(files_of_mosaic(what, allow), resolution=resolution)
-    found.allowed = tuple(map(str, allow))
-    return found if bands is None else found.picking(bands)
+    def covers(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return True where a file lies, (box.height, box.width), whatever it holds; None if files lie everywhere."""
+        if self.whole and Box.of_shape(*self.shape[1:]).contains(box):
+            return None
+        mask = np.zeros(box.shape, np.bool_)
+        for k in self._over(box):
+            if (region := box & self.parts[k].box) is not None:
+                mask[region.slices_in(box)] = True
+        return mask
 
 
-def _within(region: Box, box: Box) -> Box:
-    """Return a region of the mosaic in pixels of the file that covers `box`."""
-    return Box(region.y0 - box.y0, region.x0 - box.x0, region.y1 - box.y0, region.x1 - box.x0)
+def mosaic_of(name: str, files: Files, opened: Sequence[Opened], kinds: Sequence[GeoTiffSource]) -> Composition:
+    """Return the composition of opened files. Raises `InputError` if they are not parts of one image."""
+    used = sorted({file.kind for file in opened})
+    opened = [Opened(file.known, used.index(file.kind), file.transform) for file in opened]
+    kinds = tuple(kinds[kind] for kind in used)
+    laid = lay_out(opened, kinds)
+    first = kinds[opened[0].kind]
+    where = Georeference(first.georeference.crs if first.georeference else None, laid.transform)
+    numbers = tuple(range(1, len(first.file_bands) + 1))
+    return Composition(name, files.place, laid, kinds, where, first.file_bands, numbers, files.order, files.notes)

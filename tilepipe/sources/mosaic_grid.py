@@ -32,6 +32,14 @@ class Part(NamedTuple):
     """Index of the source whose header says the same as the header of this file."""
     known: Stamp
     """State of the file when it was opened."""
+    y: int = 0
+    """Row of the file that lies at the top of `box`."""
+    x: int = 0
+    """Column of the file that lies at the left of `box`."""
+
+    def inside(self, region: Box) -> Box:
+        """Return a region of the mosaic, inside `box`, in pixels of the file."""
+        return region.shift(self.y - self.box.y0, self.x - self.box.x0)
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,8 @@ class Laid:
     """The files, in order."""
     shape: tuple[int, int]
     """Shape (height, width) of the grid: the smallest that holds all files."""
-    transform: Transform
-    """Affine of the grid."""
+    transform: Transform | None
+    """Affine of the grid; None if it has no position on the earth."""
 
 
 def lay_out(opened: Sequence[Opened], kinds: Sequence[GeoTiffSource]) -> Laid:

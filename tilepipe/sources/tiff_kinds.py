@@ -26,6 +26,8 @@ MOST_PAGES = 32
 STORED = (273, 279, 288, 289, 324, 325)
 """Tags that say where and how long the pieces of pixels are in the file."""
 DATE = 306
+NOWHERE: Transform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+"""Affine of a file without a position."""
 SCALE, TIE_POINTS, AFFINE = 33550, 33922, 34264
 """Tags of the place: ModelPixelScale, ModelTiepoint and ModelTransformation."""
 
@@ -53,7 +55,9 @@ class Header(NamedTuple):
 class Kinds:
     """The sources that stand for all files with the same header, and the files that were opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, placed: bool = True) -> None:
+        """If `placed`, each file must have an affine position on the earth."""
+        self._placed = placed
         self.sources: list[GeoTiffSource] = []
         """Sources, one for each kind of header."""
         self._known: dict[int, tuple[int, tuple[float, float]]] = {}
@@ -79,7 +83,7 @@ class Kinds:
         if source.selected:
             raise InputError(f"{path} holds several images, so it cannot be a part of one; give it alone")
         where = source.georeference
-        if where is None or where.transform is None:
+        if self._placed and (where is None or where.transform is None):
             raise InputError(
                 f"{path} has no position on the earth (no affine transform), so it has no place among the other files; "
                 "label images that do not belong together in a batch: tilepipe batch run JOBS.yaml"
@@ -89,9 +93,8 @@ class Kinds:
 
     def _place(self, kind: int) -> Transform:
         where = self.sources[kind].georeference
-        assert where is not None
-        assert where.transform is not None, "checked when it was opened"
-        return where.transform
+        known = None if where is None else where.transform
+        return known or NOWHERE
 
     def _has_side_files(self, path: str) -> bool:
         """Return whether a file lies beside `path` that may change what its header says; each folder is listed once."""
