@@ -262,5 +262,21 @@ def where(known: Georeference | None, height: int, width: int) -> str:
     """Return the extent of a grid and its CRS in words; '' if it has no transform."""
     if known is None or known.transform is None:
         return ""
-    crs = CRS.from_wkt(known.crs).to_string()[:60] if known.crs else "no CRS"
-    return f"{extent(known.transform, height, width)} ({crs})"
+    return f"{extent(known.transform, height, width)} ({crs_text(known.crs)})"
+
+
+def crs_text(wkt: str | None) -> str:
+    """Return a CRS in a few words, such as EPSG:32645; 'no CRS' for None."""
+    return CRS.from_wkt(wkt).to_string()[:60] if wkt else "no CRS"
+
+
+def same_crs(one: str | None, two: str | None) -> bool:
+    """Return whether two CRS, as WKT, are the same; programs write one CRS in many ways."""
+    if one == two or not (one and two):
+        return one == two
+    return bool(CRS.from_wkt(one) == CRS.from_wkt(two))
+
+
+def wkt_of(text: str) -> str:
+    """Return the WKT of a CRS in any form. Raises `ValueError` for another text."""
+    return str(CRS.from_string(text).to_wkt())

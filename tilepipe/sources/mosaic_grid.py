@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
-from tilepipe.sources.georeference import Transform, pixels_at, placed
+from tilepipe.sources.georeference import Transform, crs_text, pixels_at, placed, same_crs
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.handles import Stamp
 from tilepipe.sources.tiff_kinds import Opened
@@ -107,20 +106,13 @@ def _compare(first: GeoTiffSource, other: GeoTiffSource) -> None:
     assert own is not None, "files without a place are refused before"
     assert others is not None, "files without a place are refused before"
     if not same_crs(own.crs, others.crs):
-        named = [CRS.from_wkt(crs).to_string()[:60] if crs else "no CRS" for crs in (own.crs, others.crs)]
+        named = [crs_text(crs) for crs in (own.crs, others.crs)]
         raise _unlike(first, other, named, "bring them to one CRS: gdalwarp -t_srs EPSG:CODE in.tif out.tif")
     a, b = _pixel(own.transform), _pixel(others.transform)
     # A pixel that is too long or too short by less is noticed at the corners of the file.
     if not np.allclose(a, b, rtol=1e-3, atol=1e-3 * max(map(abs, a))):
         sizes = [f"pixels of {p[0]:.9g} x {p[3]:.9g}" for p in (a, b)]
         raise _unlike(first, other, sizes, "resample one of them: gdalwarp -tap -tr XRES YRES in.tif out.tif")
-
-
-def same_crs(one: str | None, two: str | None) -> bool:
-    """Return whether two CRS, as WKT, are the same; programs write one CRS in many ways."""
-    if one == two or not (one and two):
-        return one == two
-    return bool(CRS.from_wkt(one) == CRS.from_wkt(two))
 
 
 def _pixel(grid: Transform | None) -> tuple[float, float, float, float]:

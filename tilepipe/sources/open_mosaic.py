@@ -98,7 +98,8 @@ def open_vrt(
     check_links(path, named, allow)
     kinds = Kinds(placed=False)
     files = _VrtFiles(path, vrt, dict(zip(named, kinds.open(named), strict=True)), kinds.sources)
-    sources, picks = [], {}
+    sources: list[Mosaic] = []
+    picks: dict[int, Pick] = {}
     for group in vrt.groups():
         picks |= {id(band): Pick(len(sources), number) for number, band in enumerate(group, 1)}
         sources.append(Mosaic(files.composition(group), stated))

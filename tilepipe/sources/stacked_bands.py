@@ -17,9 +17,9 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.bands import Band
 from tilepipe.sources.base import Georeference, Resolution, Source
-from tilepipe.sources.georeference import apart, where
+from tilepipe.sources.georeference import apart, same_crs, where
 from tilepipe.sources.mosaic import Mosaic
-from tilepipe.sources.mosaic_grid import TOLERANCE, same_crs
+from tilepipe.sources.mosaic_grid import TOLERANCE
 from tilepipe.sources.resample import Resampled
 from tilepipe.sources.tiff_kinds import Opened
 from tilepipe.text import JSON
@@ -119,8 +119,8 @@ class Stacked:
         size = finest.shape[1:]
         fitted: Source = source if source.shape[1:] == size else Resampled(source, *size)
         known, other = finest.georeference, fitted.georeference
-        crs = [where and where.crs for where in (known, other)]
-        if not same_crs(*crs) or apart(other, known, *size) > TOLERANCE:
+        one, two = (None if place is None else place.crs for place in (known, other))
+        if not same_crs(one, two) or apart(other, known, *size) > TOLERANCE:
             raise InputError(
                 f"{self.name}: {source.name} covers {where(source.georeference, *source.shape[1:])} and {finest.name} "
                 f"{where(known, *size)}; bands of one image cover the same ground: gdalwarp -te XMIN YMIN XMAX YMAX "

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from rasterio.crs import CRS
-
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.bands import Band
 from tilepipe.sources.base import Georeference
+from tilepipe.sources.georeference import wkt_of
 
 LARGEST = 256 << 20
 """Largest size of a VRT [bytes]."""
@@ -184,7 +183,7 @@ def _rectangle(path: Path, source: ElementTree.Element, tag: str) -> tuple[int, 
 
 def _georeference(root: ElementTree.Element) -> Georeference | None:
     srs, place = root.findtext("SRS"), root.findtext("GeoTransform")
-    crs = CRS.from_string(srs).to_wkt() if srs and srs.strip() else None
+    crs = wkt_of(srs) if srs and srs.strip() else None
     if place is None:
         return Georeference(crs) if crs else None
     c, a, b, f, d, e = (float(number) for number in place.split(","))
