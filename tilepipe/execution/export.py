@@ -55,7 +55,9 @@ def export(
     outputs = Outputs(paths, overwrite, options=Request.of(options).polygons)
     outputs.options.refuse_unused(paths)
     if image is None and (shown := [name for name in paths if PRODUCTS[name].needs_image]):
-        raise UsageError(f"{shown[0]} shows labels over their image, which only you can name: give it as `image`")
+        raise UsageError(
+            f"{shown[0]} is made with the image of the labels, which only you can name: give it as `image`"
+        )
     source = None if image is None else image_of(finished, open_source(image), labels)
     refuse_inputs(touched(outputs.files), [labels, *(image_files(source) if source else ())])
     refuse_existing(outputs)

@@ -61,6 +61,11 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
         products = ["ome-zarr", "geojson"] if isinstance(unwrapped(image), SlideSource) else ["cog"]
     outputs = Outputs(output_paths(path, products), request.overwrite, request.layers, request.polygons)
     request.polygons.refuse_unused(outputs.paths)
+    if "files" in outputs.paths and request.resolution != "full":
+        raise UsageError(
+            f"{setting(of='files')} cuts labels by the files of the image, so they need its pixels; leave `resolution` "
+            "out"
+        )
     if not (request.record or LOSSLESS & outputs.paths.keys()):
         raise UsageError(
             f"{setting(record=False)} needs a product that holds every label, as nothing else keeps them then: add cog "

@@ -73,7 +73,9 @@ def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[s
                 "export with another output, which takes them from the labels"
             )
         # A replaced folder is removed, so a user's own folder that happens to have this name must not be replaced.
-        if path.is_dir() != PRODUCTS[product].folder or (path.is_dir() and not (path / "zarr.json").exists()):
+        if path.is_dir() != PRODUCTS[product].folder or (
+            path.is_dir() and not (path / PRODUCTS[product].inside).exists()
+        ):
             raise UsageError(f"{path} exists and is no {product} product, so it is not replaced; choose another output")
         if now := seen(path):
             found[path.name] = now

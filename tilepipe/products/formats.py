@@ -14,6 +14,7 @@ from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Write, of_map
 from tilepipe.products.object_table import parse_parquet, write_objects_csv, write_objects_parquet
 from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr
+from tilepipe.products.per_file import INDEX, read_files, write_files
 from tilepipe.products.polygons import write_geojson_of
 from tilepipe.products.quicklook import parse_png, write_overlay, write_png
 from tilepipe.products.qupath import write_qupath
@@ -33,7 +34,9 @@ class Product:
     parse: Callable[[Path], object]
     """Function that reads a file of the format from end to end and raises an error if the file is damaged."""
     folder: bool = False
-    """Whether the product is a Zarr folder and not a file."""
+    """Whether the product is a folder and not a file."""
+    inside: str = "zarr.json"
+    """Name of a file that is in the folder if it is the product, and no folder of somebody else."""
     needs_image: bool = False
     """Whether the product cannot be made of labels alone."""
     needs: tuple[str, ...] = ()
@@ -68,6 +71,7 @@ PRODUCTS = {
     "shapefile": Product(".shp.zip", write_vectors_of, count_features, needs=("pyogrio", "pyarrow")),
     "geoparquet": Product(".parquet", write_vectors_of, count_features, needs=("pyarrow",)),
     "csv": Product(".csv", write_numbers, parse_csv),
+    "files": Product(".files", write_files, read_files, folder=True, inside=INDEX, needs_image=True),
     "overlay": Product(".overlay.png", write_overlay, parse_png, needs_image=True),
     "png": Product(".png", write_png, parse_png),
 }
