@@ -58,11 +58,13 @@ def open_streams() -> None:
             os.fstat(number)
         except OSError:
             mute(number)
+            # If the object closed the number at its end, the next opened file would get it all the same.
             setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def mute(number: int) -> None:
     """Discard everything that is written to a file descriptor."""
+    # The system gives the lowest free number, which may be the very one that is to be muted.
     nowhere = os.open(os.devnull, os.O_RDWR)
     if nowhere != number:
         os.dup2(nowhere, number)
@@ -73,6 +75,7 @@ def _err(text: str, nl: bool) -> None:
     """Print on standard error. If the text cannot be written (a log on a full disk, for instance), the run goes on."""
     try:
         click.echo(text, err=True, nl=nl)
+    # A closed pipe ends the command (see `main`).
     except BrokenPipeError:
         raise
     except OSError:

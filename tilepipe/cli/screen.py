@@ -73,6 +73,7 @@ class LiveLine:
             # An image that is unchanged costs nothing, so it says nothing about the time that the others take.
             self._batch = event
             self._images.update(event.done, skipped=event.data.get("skipped", 0))
+        # A stage that begins again, as for the next image of a batch, has a pace of its own.
         elif event.stage != self._event.stage or event.done < self._event.done:
             self._pace = Pace(self._clock)
         if event.stage != "batch":
@@ -114,6 +115,7 @@ class LiveLine:
         yield f"{done} of {total} images"
         yield f"{failed} failed" if failed else ""
         if rate and done < total:
+            # Below ten an hour the number of a day says more.
             yield f"{3600 * rate:,.0f} an hour" if rate > 1 / 360 else f"{86400 * rate:,.1f} a day"
             yield f"{duration(self._images.left(total))} left"
 

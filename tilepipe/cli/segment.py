@@ -37,6 +37,7 @@ def segment(source: str, output: str | None, model: str, **options: Any) -> int:
     mode, quiet, verbose, dry_run = (options.pop(name) for name in ("mode", "quiet", "verbose", "dry_run"))
     settings = given(options)
     if dry_run:
+        # A run tells these notes to its listener, and a dry run has none.
         say_notes(source, settings)
     if dry_run or verbose:
         (say.out if dry_run else say.err)(planned(source, model, output, **settings))

@@ -38,6 +38,7 @@ def next_command(result: Result) -> str:
     labels = next((path for path in result.paths if product_of(path) in LOSSLESS), None)
     if labels is None or POLYGONS & by_product.keys():
         return f"next: tilepipe verify {shlex.quote(str(result.paths[0]))}"
+    # GeoJSON needs no package of an extra.
     suffix = PRODUCTS["geojson" if missing_packages("vectors") else "vectors"].suffix
     stem = labels.name.removesuffix(PRODUCTS[str(product_of(labels))].suffix)
     return f"next: tilepipe export {shlex.quote(str(labels))} {shlex.quote(str(labels.with_name(stem + suffix)))}"

@@ -208,6 +208,7 @@ def _label_image(labels: LabelMap, levels: int) -> JSON:
     said = {
         "colors": [*colors, {"label-value": legend.nodata, "rgba": [0, 0, 0, 0]}],
         "properties": [*names, {"label-value": legend.nodata, "class": "nodata"}],
+        # This is the root of the folder, whose levels are those of the labels.
         "source": {"image": "../../"},
     }
     return {**_image(labels, levels), "image-label": said}
