@@ -163,7 +163,8 @@ LARGE = """
 import sys
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from tilepipe.evaluation.accuracy import Terms, evaluate
+from tilepipe.evaluation.accuracy.stream import evaluate
+from tilepipe.evaluation.accuracy.terms import Terms
 side = int(sys.argv[1])
 rng = np.random.default_rng(0)
 scores = [gaussian_filter(rng.standard_normal((640, 640)), 5, mode="wrap") for _ in range(3)]
