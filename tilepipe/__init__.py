@@ -20,7 +20,7 @@ The way of the data, and the room of each step:
 
 Imports go downwards only:
 cli, testing > view > training > evaluation > execution > planning > inference, products > models, tiling, sources
-> storage, box, paths > errors, events, text. Rooms on one floor do not know each other.
+> storage, box, paths, supervisor > errors, events, text. Rooms on one floor do not know each other.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from tilepipe.cli.main import main
 
 CHILD = """
 import signal, sys
-from tilepipe.cli import main
+from tilepipe.__main__ import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored
 sys.exit(main())
 """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +33,10 @@ from tilepipe.errors import TilepipeError, ordinary
 EPILOG = """Exit codes: 0 complete, 1 bug, 2 usage, 3 finished with failed tiles or images, 4 input refused,
 5 model refused, 6 disk or I/O, 7 device, 75 locked by another run, 130 and 143 stopped (the same command goes on).
 --debug, anywhere, adds the traceback of an error."""
+
+
+ONE_WISH = 0.5
+"""Time in which the same signal again means the same wish (seconds)."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -122,12 +128,20 @@ def _shown(error: click.ClickException) -> str:
 @contextmanager
 def _terminable() -> Iterator[None]:
     """Turn SIGTERM into `Terminated`, so that files are closed and locks are released at the end."""
+    last = {signal.SIGINT: -math.inf, signal.SIGTERM: -math.inf}
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
+    def stop(number: int, frame: FrameType | None) -> None:
+        # A terminal sends Ctrl-C to this process and to its parent, which passes it on: both mean one wish. A second
+        # error would interrupt the closing of files.
+        once, last[signal.Signals(number)] = last[signal.Signals(number)], time.monotonic()
+        if time.monotonic() - once > ONE_WISH:
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    # A job in the background has Ctrl-C ignored, and that stays.
+    asked = [number for number in last if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in asked}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -239,6 +239,14 @@ SETTINGS = (
     ),
     expert(
         MACHINE,
+        "--tile-timeout",
+        type=float,
+        metavar="SECONDS",
+        show_default="600",
+        help="Longest time for one batch of tiles; a tile that takes longer twice cannot be predicted (0: no limit).",
+    ),
+    expert(
+        MACHINE,
         "--no-record",
         "record",
         is_flag=True,

@@ -17,6 +17,7 @@ from tilepipe.errors import InputError
 from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.ledger import Record
+from tilepipe.execution.model_watch import TILES, watch_of
 from tilepipe.execution.statistics.provider import StatisticsProvider, provider_of
 from tilepipe.execution.store import Store
 from tilepipe.execution.trials import Call, Found, Trials
@@ -49,7 +50,7 @@ class BlockWorker:
         self.image = FilledImage(job.source, job.model.card.mean or (0.0,) * plan.bands)
         stop = job.on_tile_error == FAIL
         self.statistics = statistics or provider_of(plan, job.model, self.image, job.directory, stop=stop)
-        self._trials = Trials(job.model, plan, stop=stop)
+        self._trials = Trials(job.model, plan, watch_of(job, TILES), stop=stop)
         # Decoding releases the interpreter's lock, so reading goes on while the model computes. The memory promise
         # counts what these threads hold (planning/memory.py): more of them would break it.
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")

@@ -38,13 +38,15 @@ class Job:
     on_tile_error: str = NODATA
     """What happens if a tile cannot be read or predicted: 'nodata' leaves its pixels without a label, 'fail' stops the
     run."""
+    tile_timeout: float = 0.0
+    """Longest time that the model may take for one call, in a process of our own (seconds); 0 waits for ever."""
 
 
-def job_of(plan: Plan, image: Source, model: Model, area: Mask | None, on_tile_error: str = NODATA) -> Job:
+def job_of(plan: Plan, image: Source, model: Model, area: Mask | None) -> Job:
     """Return the job of a plan for an image at full resolution; `area` is the part that gets a label, None for all."""
     data = image_data(image, plan.mask)
     seen = on_prediction_grid(data, plan.predicted)
-    return Job(plan, seen, model, Wanted(data, plan, area), on_tile_error=on_tile_error)
+    return Job(plan, seen, model, Wanted(data, plan, area))
 
 
 def make_job(
@@ -52,7 +54,7 @@ def make_job(
 ) -> Job:
     """Return a job with a new plan; see `make_plan`. Nothing is run."""
     plan, area = make_plan(image, model, request, known, listener)
-    return replace(job_of(plan, image, model, area, request.on_tile_error), stated=_stated(model, request))
+    return _as_asked(job_of(plan, image, model, area), request)
 
 
 def kept_job(image: Source, model: Model, request: Request, kept: Plan) -> Job:
@@ -60,10 +62,11 @@ def kept_job(image: Source, model: Model, request: Request, kept: Plan) -> Job:
     plan = resumed(kept, image, model, request)
     # The plan keeps a hash of the polygons and not their file, which one of these two settings names.
     polygons = request.region if isinstance(request.region, str) else request.mask
-    job = job_of(plan, image, model, area_of(image, plan.mask, polygons), request.on_tile_error)
-    return replace(job, stated=_stated(model, request))
+    return _as_asked(job_of(plan, image, model, area_of(image, plan.mask, polygons)), request)
 
 
-def _stated(model: Model, request: Request) -> Resolution | None:
+def _as_asked(job: Job, request: Request) -> Job:
+    """Return the job with the settings that a plan does not hold."""
     size = request.pixel_size
-    return Resolution(size, size, model.card.unit) if size else None
+    stated = Resolution(size, size, job.model.card.unit) if size else None
+    return replace(job, stated=stated, on_tile_error=request.on_tile_error, tile_timeout=request.tile_timeout)

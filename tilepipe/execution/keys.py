@@ -39,6 +39,7 @@ LEFT_OUT = {
     "overwrite",
     "record",
     "on_tile_error",
+    "tile_timeout",
     "scheduler",
     "workers",
     "trust_model",

@@ -29,6 +29,7 @@ from tilepipe.execution.file_state import FileState
 from tilepipe.execution.job import FAIL, NODATA, Job
 from tilepipe.execution.keys import Keys, kept_plan, read_plan, write_plan
 from tilepipe.execution.ledger import AGAIN, Ledger, read_records
+from tilepipe.execution.model_watch import begin_watch, forget_ends
 from tilepipe.execution.output_grid import Read, label_map, layer_map, output_resolution
 from tilepipe.execution.outputs import Outputs
 from tilepipe.execution.publish import is_published, is_whole, refuse_existing
@@ -199,12 +200,14 @@ def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, 
     again = bool((own_record(order) or {}).get("failed"))
     if again or (job.on_tile_error == FAIL and _failed_in(directory / f"{FIELD}.jsonl")):
         drop_arrays(directory)  # labels were made with statistics that lack a patch
+        forget_ends(directory)
         (directory / RECORD).unlink(missing_ok=True)
     chunk = plan.grid.y.zone, plan.grid.x.zone
     store = Store.create(directory, Layout(plan.predicted, chunk, plan.label_dtype, plan.nodata), plan.layers)
     write_plan(directory, plan, order.key)
     # The folder must be absolute, since a worker has its own working folder.
     job = replace(job, directory=directory.absolute())
+    begin_watch(directory)
     patches = take_statistics(job, partial(dask.run, scheduler=order.scheduler), listener)
     give_back()
     ledger = Ledger(directory / "ledger.jsonl")
@@ -213,6 +216,7 @@ def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, 
     queue = BlockQueue(plan, ledger, store, listener)
     queue.begin()
     dask.run(job, queue, order.scheduler)
+    begin_watch(directory)  # the notes of the calls serve no more
     # The memory promise takes the largest of statistics, prediction and export and not their sum, so memory that the
     # heaps of threads have kept is given back in between.
     give_back()

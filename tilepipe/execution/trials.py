@@ -9,6 +9,7 @@ import numpy as np
 from tilepipe.arrays import Array, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import ModelError
+from tilepipe.execution.model_watch import ModelWatch
 from tilepipe.inference.statistics.capture import FixedStatistics
 from tilepipe.models.model import Model
 from tilepipe.models.probe.sample_tiles import made_up_tiles
@@ -29,9 +30,10 @@ class Trials:
     """A caller of a model on groups of tiles. If a group fails, each tile is tried again alone, in the same batch
     shape."""
 
-    def __init__(self, model: Model, plan: Plan, *, stop: bool = False) -> None:
-        """Keep the model; if `stop` is True, the first tile that the model fails on raises an error."""
-        self._model, self._plan, self._stop = model, plan, stop
+    def __init__(self, model: Model, plan: Plan, watch: ModelWatch, *, stop: bool = False) -> None:
+        """Keep the model and the watch over its calls; if `stop` is True, the first tile that the model fails on raises
+        an error."""
+        self._model, self._plan, self._watch, self._stop = model, plan, watch, stop
         self._works = False
 
     def of(self, call: Call, pixels: Sequence[Pixels], boxes: Sequence[Box], under: Under) -> list[Found]:
@@ -41,37 +43,64 @@ class Trials:
         """
         if not pixels:
             return []
+        if any(box in self._watch.suspects.ends for box in boxes):
+            return self._one_by_one(call, pixels, boxes, under)
         try:
-            found: list[Found] = list(call(np.stack(pixels), under(boxes)))
+            found: list[Found] = list(self._called(call, np.stack(pixels), boxes, under))
         except ModelError:
             if len(pixels) > 1:
-                # Tiles are tried one by one, but still padded to the same batch shape: the good tiles of the group get
-                # the bits that they would have got without the bad tile.
-                return [self.of(call, [one], [box], under)[0] for one, box in zip(pixels, boxes, strict=True)]
+                return self._one_by_one(call, pixels, boxes, under)
             return [self._again(call, pixels[0], boxes[0], under)]
         self._works = True
         return found
 
+    def _one_by_one(self, call: Call, pixels: Sequence[Pixels], boxes: Sequence[Box], under: Under) -> list[Found]:
+        """Try each tile alone, but padded to the same batch shape: good tiles get the bits that they would have got
+        without the bad tile. A tile that has ended processes alone is left out."""
+        found: list[Found] = []
+        for one, box in zip(pixels, boxes, strict=True):
+            if why := self._watch.suspects.given_up.get(box):
+                found.append(self._problem(box, why))
+            else:
+                if box in self._watch.suspects.ends and not self._can_work(call, one, under([box])):
+                    raise ModelError(f"{self._model.name} has ended the process, and it fails on made-up pixels too")
+                found.append(self._again(call, one, box, under))
+        return found
+
+    def _called(self, call: Call, tiles: Pixels, boxes: Sequence[Box], under: Under) -> Array:
+        """Call the model while the watch knows on which tiles."""
+        mode = under(boxes)  # it may call the model itself, on patches
+        with self._watch.over(boxes):
+            return call(tiles, mode)
+
+    def _problem(self, box: Box, why: str, cause: Exception | None = None) -> str:
+        """Return the reason why a tile gets no label; raise it if a failed tile stops the run."""
+        problem = f"{MODEL_FAILS}{_place(box, self._plan)}: {why}"
+        if self._stop:
+            raise ModelError(problem) from cause
+        return problem
+
     def _again(self, call: Call, pixels: Pixels, box: Box, under: Under) -> Found:
         try:
-            found: Array = call(pixels[None], under([box]))[0]
+            found: Array = self._called(call, pixels[None], [box], under)[0]
         except ModelError as error:
             # A model that works on no tile (a missing library, a wrong number of channels) is not a million bad tiles:
             # the run ends with its error.
             if not self._can_work(call, pixels, under([box])):
                 raise
-            problem = f"{MODEL_FAILS}{_place(box, self._plan)}: {_said(error)}"
-            if self._stop:
-                raise ModelError(problem) from error
-            return problem
+            return self._problem(box, _said(error), error)
+        self._works = True
         return found
 
     def _can_work(self, call: Call, like: Pixels, under: FixedStatistics | None) -> bool:
         """Return whether the model has worked on a tile, or works on a made-up tile; if not, the run fails."""
+        if why := self._watch.suspects.hopeless:
+            raise ModelError(f"{self._model.name} cannot be used: {why}, on made-up pixels too")
         if not self._works:
             height, width = like.shape[1:]
             try:
-                call(made_up_tiles(self._model.card, 1, (height, width), str(like.dtype)), under)
+                with self._watch.over(()):
+                    call(made_up_tiles(self._model.card, 1, (height, width), str(like.dtype)), under)
             except ModelError:
                 return False
             self._works = True

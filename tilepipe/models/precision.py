@@ -29,7 +29,8 @@ HALF = {"fp32": None, "tf32": None, "fp64": None, "bf16": torch.bfloat16, "fp16"
 is the whole network in double precision."""
 Switch = tuple[object, str, object]
 """A switch of torch: the object that holds it, its name and its value."""
-_ONE_AT_A_TIME = threading.RLock()  # all threads of the process share the switches
+ONE_AT_A_TIME = threading.RLock()
+"""Lock of the process: all threads share the switches, so one thread computes at a time."""
 
 
 def dtype_of(precision: str) -> torch.dtype:
@@ -62,7 +63,7 @@ def surroundings() -> dict[str, str]:
 def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
     """Compute without gradients in a precision, as repeatably as the device can; one thread enters at a time."""
     half = HALF[precision]
-    with _ONE_AT_A_TIME, _no_legacy_tf32(), ExitStack() as switched:
+    with ONE_AT_A_TIME, _no_legacy_tf32(), ExitStack() as switched:
         for target, name, value in _switches("tf32" if precision == "tf32" else "ieee"):
             switched.enter_context(_switch(target, name, value))
         switched.enter_context(torch.inference_mode())

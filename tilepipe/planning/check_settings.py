@@ -27,6 +27,8 @@ from tilepipe.tiling.weights import PROFILES
 Fits = Callable[[object], bool]
 GRIDS = ("full", "model")
 """Names of the grids that labels can be kept on."""
+YEAR = 366 * 24 * 3600
+"""Upper bound of a time (seconds)."""
 LARGEST = 1e12
 """Upper bound of pixel sizes; below it, numbers of pixels can be computed from a pixel size."""
 
@@ -203,6 +205,7 @@ KINDS: dict[str, Kind] = {
     "window_shape": _one_of("auto", "crop", *sorted(PROFILES)),
     "statistics": _one_of("auto", "field", "whole", "tile"),
     "on_tile_error": _one_of("nodata", "fail"),
+    "tile_timeout": Kind(lambda value: _number(value) and 0 <= value < YEAR, "seconds, or 0 to wait for ever", float),
     **dict.fromkeys(("device", "precision", "scheduler", "trust_model"), Kind(_word, "a word, in quotes")),
     **dict.fromkeys(
         ("overwrite", "record", "force_resolution", "smooth", "orthogonalize", "split", "annotations"),

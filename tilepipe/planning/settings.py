@@ -83,6 +83,9 @@ class Choices(TypedDict, total=False):
     on_tile_error: str
     """What happens if a tile cannot be read or predicted: 'nodata' leaves its pixels without a label and lists it,
     'fail' ends the run."""
+    tile_timeout: float
+    """Longest time that the model may take for one batch of tiles in a process that tilepipe has started (seconds); 600
+    by default, 0 waits for ever. A tile that takes longer twice counts as a tile that cannot be predicted."""
     overwrite: bool
     """Whether an output that exists is replaced."""
     record: bool
@@ -164,6 +167,7 @@ class Request:
     scheduler: str | None = None
     trust_model: str | None = None
     on_tile_error: str = "nodata"
+    tile_timeout: float = 600.0
     overwrite: bool = False
     record: bool = True
     layers: tuple[str, ...] = ()

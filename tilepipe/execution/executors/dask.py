@@ -33,10 +33,13 @@ from tilepipe.execution.job import Job
 from tilepipe.execution.ledger import Record
 from tilepipe.inference.predictor import use_threads
 from tilepipe.sources.geotiff_gdal import rows_forgotten
+from tilepipe.supervisor import own_process
 from tilepipe.tiling.grid import Index
 
 CONNECT = "30s"
 """Longest time that a scheduler may take for its first answer."""
+ALLOWED_FAILURES = 10
+"""Number of worker processes that a block may end: a tile that the model crashes on ends two before it is given up."""
 Task = Future[Record | None]
 """A block that is being computed; its result is None if the model was interrupted."""
 # A task is sent for each block, so it names its worker by a key and carries no network.
@@ -47,15 +50,18 @@ _WORKERS: dict[str, Work] = {}
 class _JobPlugin(WorkerPlugin):
     """A plugin that brings a job to every worker process, also to a process that joins later."""
 
-    def __init__(self, key: str, make: Callable[[], Work], threads: int) -> None:
+    def __init__(self, key: str, make: Callable[[], Work], threads: int, *, own: bool) -> None:
+        """Keep what a process needs; `own` says that tilepipe has started the processes and may end them."""
         self.name = f"tilepipe-{key}"
-        self.key, self.make, self.threads = key, make, threads
+        self.key, self.make, self.threads, self.own = key, make, threads, own
 
     async def setup(self, worker: Worker) -> None:
         # Libraries and the model take long to load, and the worker must answer meanwhile.
         await asyncio.to_thread(self._set_up)
 
     def _set_up(self) -> None:
+        if self.own:
+            own_process()
         use_threads(self.threads)
         _WORKERS[self.key] = self.make()
 
@@ -172,6 +178,7 @@ def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work])
         "distributed.admin.log-format": "",
         "distributed.comm.timeouts.connect": "30s",
         "distributed.scheduler.worker-ttl": ttl,
+        "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
     }
     try:
         # The settings are restored at the end: the caller may use Dask for work of their own.
@@ -181,7 +188,7 @@ def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work])
                 # torch would start a thread for each core in each worker process.
                 threads = max(1, (os.cpu_count() or 1) // max(1, job.plan.compute.workers))
                 with scheduler_watch.starting(client):
-                    client.register_plugin(_JobPlugin(key, make, threads))
+                    client.register_plugin(_JobPlugin(key, make, threads, own=scheduler is None))
             else:
                 _WORKERS[key] = make()
             yield client

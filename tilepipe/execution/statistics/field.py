@@ -12,6 +12,7 @@ from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError, ModelError
 from tilepipe.execution.filled_image import FilledImage
+from tilepipe.execution.model_watch import NO_WATCH, ModelWatch
 from tilepipe.execution.trials import Trials
 from tilepipe.inference.predictor import Predictor
 from tilepipe.inference.statistics.capture import FixedStatistics, Recorder
@@ -48,13 +49,15 @@ def field_boxes(plan: Plan) -> dict[Index, Box]:
 class Patches:
     """A reader that takes statistics of patches directly from the image."""
 
-    def __init__(self, plan: Plan, model: Model, image: FilledImage, *, stop: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, model: Model, image: FilledImage, watch: ModelWatch = NO_WATCH, *, stop: bool = False
+    ) -> None:
         """Move the model to its device; if `stop` is True, the first patch that fails raises an error."""
         how = plan.compute
         self.grid, self.stop = plan.patches, stop
         self.image, self.batch, self.dtype = image, how.batch, how.dtype
         self.values = sum(plan.statistics.values) if plan.statistics else 0
-        self.trials = Trials(model, plan, stop=stop)
+        self.trials = Trials(model, plan, watch, stop=stop)
         self.predictor = Predictor(model, self.grid.tile_shape, how)
 
     def take(self, patches: Sequence[Index]) -> tuple[NDArray[np.floating], list[str]]:

@@ -23,6 +23,7 @@ from tilepipe.execution.durable_array import DurableArray, Layout
 from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.ledger import Ledger, Record
+from tilepipe.execution.model_watch import PATCHES, TILES, watch_of
 from tilepipe.execution.statistics.field import FIELD, Patches, field_boxes, field_columns
 from tilepipe.execution.statistics.statistics_array import create_statistics, open_statistics
 from tilepipe.execution.statistics.whole_image import WHOLE, MomentSums, read_whole, whole_so_far
@@ -121,7 +122,7 @@ class FieldUnit(_Unit):
         """Open the array and move the model to its device."""
         super().__init__(job, FIELD)
         self.boxes = field_boxes(self.plan)
-        self.patches = Patches(self.plan, job.model, self.image, stop=job.on_tile_error == FAIL)
+        self.patches = Patches(self.plan, job.model, self.image, watch_of(job, PATCHES), stop=job.on_tile_error == FAIL)
 
     def take(self, unit: Index) -> tuple[Box, Array, tuple[str, ...]]:
         """Take the statistics of a unit; see `Patches.take`."""
@@ -139,7 +140,7 @@ class SumsUnit(_Unit):
         assert job.directory is not None
         assert job.plan.statistics is not None
         self.known = read_whole(job.directory, sum(job.plan.statistics.values[:number]))
-        self.sums = MomentSums(self.plan, job.model, self.image)
+        self.sums = MomentSums(self.plan, job.model, self.image, watch_of(job, TILES))
 
     def take(self, unit: Index) -> tuple[Box, Array, tuple[str, ...]]:
         """Take the sums of a unit; see `MomentSums.of_block`."""

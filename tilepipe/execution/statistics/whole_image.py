@@ -14,6 +14,7 @@ from tilepipe.box import Box
 from tilepipe.errors import ModelError, StorageError
 from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.ledger import AGAIN
+from tilepipe.execution.model_watch import NO_WATCH, ModelWatch
 from tilepipe.execution.trials import Found, Trials
 from tilepipe.inference.predictor import Predictor
 from tilepipe.inference.statistics.capture import FixedStatistics, Nodes, Summer
@@ -46,11 +47,11 @@ class MomentSums:
     """A worker that sums what an operation sees over the cores of tiles; the operations before it have fixed
     statistics."""
 
-    def __init__(self, plan: Plan, model: Model, image: FilledImage) -> None:
+    def __init__(self, plan: Plan, model: Model, image: FilledImage, watch: ModelWatch = NO_WATCH) -> None:
         """Move the model to its device."""
         self.plan, self.image = plan, image
         # A tile left out would change the statistics, and so the labels everywhere.
-        self.trials = Trials(model, plan, stop=True)
+        self.trials = Trials(model, plan, watch, stop=True)
         self.predictor = Predictor(model, plan.grid.tile_shape, plan.compute)
 
     def of_block(self, block: Index, known: NDArray[np.float64]) -> NDArray[np.float64]:
