@@ -55,7 +55,7 @@ def start(folder: Path, how: str) -> subprocess.Popen[str]:
         ("4", 4, 1, None),
         ("SIGSEGV", -signal.SIGSEGV, 1, None),  # the model was not called: nothing is known about a tile
         ("SIGKILL", -signal.SIGKILL, 1, None),
-        ("model SIGSEGV", 3, 2, "SIGSEGV\n"),
+        ("model SIGSEGV", 3, 2, "Segmentation fault\n"),
         ("model 0", 3, 2, "exit code 0\n"),
         ("model SIGKILL", -signal.SIGKILL, 1, ""),  # somebody has killed it: no fault of the model
         ("model SIGTERM", -signal.SIGTERM, 1, ""),

@@ -16,6 +16,7 @@ import mmap
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -29,6 +30,7 @@ PR_SET_PDEATHSIG = 1
 _shared = mmap.mmap(-1, 4096)
 """Memory that a child shares with its parent: one byte that is 1 if the command has ended by itself, then the path."""
 _own = False
+_began: float | None = None
 
 
 def owns_process() -> bool:
@@ -42,6 +44,11 @@ def own_process() -> None:
     _own = True
 
 
+def began() -> float | None:
+    """Return when the supervised command was started for the first time (seconds since 1970); None if there is none."""
+    return _began
+
+
 def working_on(end: str) -> None:
     """Tell the parent that the model is called now, and in which file a sudden end is to be noted; '' if it is not."""
     said = os.fsencode(end)
@@ -51,8 +58,10 @@ def working_on(end: str) -> None:
 
 def supervised(command: Callable[[], int]) -> int:
     """Run a command in a child process; return its exit code, or end by the signal that has ended it."""
+    global _began  # noqa: PLW0603 - it is a fact about the process, and children inherit it
     if not hasattr(os, "fork"):
         return command()
+    _began = time.time()
     for _ in range(MOST_STARTS):
         _shared[:2] = b"\0\0"
         parent, child = os.getpid(), os.fork()
@@ -67,7 +76,7 @@ def supervised(command: Callable[[], int]) -> int:
         killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         if _shared[0] or not end or (killed is not None and killed not in CRASHES):
             return _same_end(status)
-        _note(end, f"exit code {os.WEXITSTATUS(status)}" if killed is None else signal.Signals(killed).name)
+        _note(end, f"exit code {os.WEXITSTATUS(status)}" if killed is None else str(signal.strsignal(killed)))
         _say("the model has ended the process; the run goes on and tries the tiles that it worked on one by one")
     _say(f"the model has ended the process {MOST_STARTS} times; the same command goes on from here")
     return 5

@@ -18,7 +18,7 @@ from tilepipe.execution.model_watch import CALLS, ENDS, PATCHES, TILES, ModelWat
 from tilepipe.storage import append_line
 
 RUN = """
-import json, os, signal, sys, time
+import ctypes, json, os, signal, sys, time
 import torch  # before the process is doubled, unlike on the command line: each start then takes less time
 import tilepipe as tp
 import tilepipe.execution.segment
@@ -37,11 +37,20 @@ def run():
                     time.sleep(10**6)
                 elif what == "exit":
                     os._exit(0)
-                else:
-                    os.kill(os.getpid(), getattr(signal, what))
+                elif what == "segfault":
+                    ctypes.string_at(0)
+                elif what == "abort":
+                    os.abort()
+                os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(60)
             return self.layer(x)
 
     model = tp.Model.from_torch(Bad(), tp.ModelCard(bands=3, classes=tuple("abcd"), stride=1, halo=0))
+    if sys.argv[1] == "batch":
+        from tilepipe.execution.batch import run_batch
+        run_batch.load_model = lambda name: model
+        print(json.dumps([[entry.status, entry.message] for entry in run_batch.run("jobs.yaml").entries]))
+        return 3
     settings = json.loads(sys.argv[2])
     cut = {"tile": 32, "overlap": 0, "window_shape": "crop", "block": 64, "batch": 4}
     result = tp.segment("in.tif", model, "out.tif", **{**cut, **settings})
@@ -50,7 +59,7 @@ def run():
 
 if __name__ == "__main__":
     from tilepipe.supervisor import supervised
-    sys.exit(supervised(run) if sys.argv[1] == "supervised" else run())
+    sys.exit(run() if sys.argv[1] == "alone" else supervised(run))
 """
 PIXELS = np.random.default_rng(0).integers(1, 255, (3, 130, 200), dtype=np.uint8)
 PIXELS[:, 75, 101] = 255, 0, 255
@@ -94,11 +103,11 @@ def left_out(folder: Path) -> np.ndarray:
 @pytest.mark.parametrize(
     ("what", "settings", "why"),
     [
-        ("SIGSEGV", {}, "it ends the process (Segmentation fault)"),
-        pytest.param("SIGABRT", {"batch": 1}, "it ends the process (Aborted)", marks=pytest.mark.long),
+        ("segfault", {}, "it ends the process (Segmentation fault)"),
+        pytest.param("abort", {"batch": 1}, "it ends the process (Aborted)", marks=pytest.mark.long),
         pytest.param("exit", {}, "it ends the process (exit code 0)", marks=pytest.mark.long),
         pytest.param("hang", {"tile_timeout": 3}, "it gives no answer within 3 s", marks=pytest.mark.long),
-        pytest.param("SIGSEGV", {"workers": 1}, "it ends the process (Segmentation fault)", marks=pytest.mark.long),
+        pytest.param("segfault", {"workers": 1}, "it ends the process (Segmentation fault)", marks=pytest.mark.long),
         pytest.param(
             "hang", {"workers": 1, "tile_timeout": 3}, "it gives no answer within 3 s", marks=pytest.mark.long
         ),
@@ -119,23 +128,39 @@ def test_that_tile_is_left_out_and_listed(folder: Path, what: str, settings: dic
 
 @pytest.mark.long
 def test_in_a_process_of_the_user_the_third_call_leaves_it_out(folder: Path) -> None:
-    assert [run(folder, "SIGSEGV", "alone").returncode for _ in range(3)] == [-11, -11, 3]
+    assert [run(folder, "segfault", "alone").returncode for _ in range(3)] == [-11, -11, 3]
     left_out(folder)
 
 
 @pytest.mark.long
+def test_in_a_batch_each_image_ends_two_processes_and_the_others_are_done(folder: Path) -> None:
+    for name in ("first", "second", "third"):
+        (folder / f"{name}.tif").write_bytes((folder / "in.tif").read_bytes())
+    cut = "{tile: 32, overlap: 0, window_shape: crop, block: 64, batch: 1}"
+    (folder / "jobs.yaml").write_text(
+        f"model: x.model\nimages: ['*.tif']\noutput: 'out/{{stem}}.tif'\nsettings: {cut}\n"
+    )
+    done = run(folder, "segfault", "batch")
+    assert done.returncode == 3, done.stderr
+    statuses = json.loads(done.stdout)
+    assert [status for status, _ in statuses] == ["partial"] * 4
+    assert all("it ends the process (Segmentation fault)" in message for _, message in statuses)
+    assert done.stderr.count("the model has ended the process") == 8
+
+
+@pytest.mark.long
 def test_with_fail_the_run_ends_and_with_overwrite_the_tile_is_tried_again(folder: Path) -> None:
-    failing = run(folder, "SIGSEGV", on_tile_error="fail")
+    failing = run(folder, "segfault", on_tile_error="fail")
     assert failing.returncode == 1
     assert "the model fails in rows 64 to 96, columns 96 to 128: it ends the process" in failing.stderr
-    assert run(folder, "SIGSEGV").returncode == 3
+    assert run(folder, "segfault").returncode == 3
     (folder / "run.py").write_text(RUN.replace('not os.environ.get("WORKS")', "not True"))  # repaired
-    assert run(folder, "SIGSEGV", overwrite=True).returncode == 0
+    assert run(folder, "segfault", overwrite=True).returncode == 0
 
 
 @pytest.mark.long
 def test_a_process_that_is_killed_from_outside_blames_no_tile(folder: Path) -> None:
-    assert [run(folder, "SIGKILL").returncode for _ in range(3)] == [-9, -9, -9]
+    assert [run(folder, "kill").returncode for _ in range(3)] == [-9, -9, -9]
     assert not list(folder.glob(f".out.tif.tilepipe/*/{ENDS}"))
 
 

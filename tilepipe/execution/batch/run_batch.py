@@ -40,6 +40,7 @@ from tilepipe.planning.planner import opened, plan
 from tilepipe.planning.receptive_field import measure_receptive_field
 from tilepipe.planning.settings import Request, Settings
 from tilepipe.storage import locked, storage_errors
+from tilepipe.supervisor import began
 from tilepipe.text import JSON, did_you_mean
 
 if TYPE_CHECKING:
@@ -147,7 +148,10 @@ def _examine(batch: Batch, job: BatchItem, model: Model) -> Entry:
 
 def _process(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> Entry:
     """Process one image and record it. Errors of the image become its entry; only Ctrl-C is raised."""
-    start = time.monotonic()
+    start, known = time.monotonic(), batch.known.get(batch.below(job.output))
+    # The model has ended the process on a later image. It might end it on this one too, again and again.
+    if known is not None and _tried_by_this_command(known):
+        return known
     try:
         # Both the key and `segment` need the identity of the model, which takes time to find, so it is found once for
         # an image.
@@ -180,6 +184,14 @@ def _segment(batch: Batch, job: BatchItem, model: Model, listener: Listener) -> 
         why = f"{len(result.failed)} tiles have no labels: {'; '.join(result.failed[:TILES_SAID])}"
         return replace(entry, status=PARTIAL, message=why)
     return replace(entry, status=DONE)
+
+
+def _tried_by_this_command(known: Entry) -> bool:
+    """Return whether an earlier process of the same command has tried an image, and some or all of it failed."""
+    start = began()
+    if start is None or known.status not in (PARTIAL, FAILED):
+        return False
+    return datetime.fromisoformat(known.time) >= datetime.fromtimestamp(start, UTC).replace(microsecond=0)
 
 
 def _opened(batch: Batch, job: BatchItem, model: Model) -> tuple[Source, JSON]:
