@@ -54,7 +54,7 @@ DOORS = {
     "psutil": ["cli/memory_use.py"],
     "matplotlib": ["training/*.py"],
     "pyogrio": ["products/vector_files.py"],
-    "pyarrow": ["products/vector*.py", "products/object_table.py"],
+    "pyarrow": ["products/vector*.py", "products/object_table.py", "sources/stac_index.py"],
     "shapely": ["products/arcs.py", "products/right_angles.py"],
     "tornado": ["view/server.py"],
 }

@@ -12,6 +12,7 @@ from typing import TypeGuard
 
 from tilepipe.errors import InputError
 from tilepipe.paths import refuse_special
+from tilepipe.sources.bands import Band
 from tilepipe.text import missing, setting
 
 ENDINGS = (".tif", ".tiff")
@@ -39,6 +40,8 @@ class Files:
     """Order of the files in words."""
     notes: tuple[str, ...] = ()
     """Sentences about files that were left out."""
+    named: tuple[Band, ...] = ()
+    """Band that each file holds; () if only their names may say it."""
 
 
 def is_pattern(what: object) -> TypeGuard[str | Path]:

@@ -19,14 +19,13 @@ from tilepipe.sources.checks import given_resolution
 from tilepipe.sources.chunks import is_zarr
 from tilepipe.sources.foreign import Arrayed, is_array, no_image
 from tilepipe.sources.geotiff import GeoTiffSource
-from tilepipe.sources.mosaic_files import LIST, holds_parts, is_list_of_paths, is_pattern
+from tilepipe.sources.mosaic_files import holds_parts, is_list_of_paths, is_pattern
 from tilepipe.sources.ome_tiff import TiffSource, is_ome_tiff
-from tilepipe.sources.open_mosaic import open_mosaic, open_vrt
+from tilepipe.sources.open_mosaic import open_index, open_mosaic, open_vrt, opener_of
 from tilepipe.sources.png_jpeg import MAGIC as PICTURE_MAGIC
 from tilepipe.sources.png_jpeg import PictureSource
 from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.slide_file import slide_format
-from tilepipe.sources.vrt import is_vrt
 from tilepipe.sources.wrapped import unwrapped
 from tilepipe.text import missing
 
@@ -37,7 +36,7 @@ JPEG_2000 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 """First bytes of JPEG 2000: of a JP2 file, and of a codestream alone."""
 CHOICE = ("scene", "z", "t")
 """Options that pick one image of a file that holds several."""
-READS: dict[object, str] = {open_mosaic: "Mosaic", open_vrt: "VRT"}
+READS: dict[object, str] = {open_mosaic: "Mosaic", open_vrt: "VRT", open_index: "Mosaic"}
 """Name in messages of what opens an image, if it is no class."""
 
 
@@ -94,7 +93,7 @@ def open_source(
         kind = GeoTiffSource if "allow_driver" in options else _kind(str(what), Path(what))
     if kind not in (GeoTiffSource, PictureSource):
         options.pop("allow_palette", None)  # other kinds of image have no palettes
-    if kind not in (open_mosaic, open_vrt):
+    if kind not in READS:
         options.pop("allow", None)  # other kinds of image name no files
     if "mpp" in options and kind not in (SlideSource, TiffSource):
         options["resolution"] = given_resolution(options.pop("mpp"), "um")
@@ -181,15 +180,13 @@ def _kind(name: str, path: Path) -> Callable[..., Source]:
         return SlideSource
     if start.startswith(PICTURE_MAGIC):
         return PictureSource
-    if path.suffix.lower() == LIST and start:
-        return open_mosaic
+    if several := opener_of(path, start):
+        return several
     if start.startswith(JPEG_2000):
         raise InputError(
             f"{name} is JPEG 2000, which is not read; convert it: "
             "gdal_translate -co TILED=YES -co COMPRESS=DEFLATE in.jp2 out.tif"
         )
-    if is_vrt(start):
-        return open_vrt
     raise InputError(f"{name} {_what_else(start, path.suffix.lower())}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,15 +14,25 @@ from tilepipe.sources.base import Resolution
 from tilepipe.sources.checks import given_resolution
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.mosaic import Composition, Mosaic, mosaic_of
-from tilepipe.sources.mosaic_files import Files, check_links, files_of_mosaic
+from tilepipe.sources.mosaic_files import LIST, Files, check_links, files_of_mosaic
 from tilepipe.sources.mosaic_grid import Laid, Part
+from tilepipe.sources.stac_index import JSON_ENDINGS, PARQUET, files_of_stac, files_of_table, is_stac
 from tilepipe.sources.stacked_bands import Pick, Stack, Stacked, by_band
 from tilepipe.sources.tiff_kinds import Kinds, Opened
-from tilepipe.sources.vrt import TYPES, Vrt, VrtBand, named_files, read_vrt
+from tilepipe.sources.vrt import TYPES, Vrt, VrtBand, is_vrt, named_files, read_vrt
 from tilepipe.text import missing
 
 Size = Resolution | float | None
 """A pixel size that the user states: one number of metres, or one for each axis."""
+
+
+def opener_of(path: Path, start: bytes) -> Callable[..., Mosaic | Stacked] | None:
+    """Return what opens a file that begins with `start` and names other files; None if it names none."""
+    if is_vrt(start):
+        return open_vrt
+    if start.startswith(PARQUET) or is_stac(path):
+        return open_index
+    return open_mosaic if path.suffix.lower() == LIST and start else None
 
 
 def open_mosaic(
@@ -39,16 +49,25 @@ def open_mosaic(
     `InputError` if the files are not parts of one image.
     """
     allow = (allow,) if isinstance(allow, str | Path) else allow
-    files, kinds = files_of_mosaic(what, allow), Kinds()
+    return _opened(files_of_mosaic(what, allow), Options(bands, given_resolution(resolution, "m"), allow))
+
+
+def _opened(files: Files, options: Options) -> Mosaic | Stacked:
+    kinds, resolution = Kinds(), options.resolution
     opened = list(kinds.open(files.paths))
-    groups = by_band(opened) if all(len(kind.file_bands) == 1 for kind in kinds.sources) else None
+    groups: dict[Band, list[Opened]] | None = None
+    if all(len(kind.file_bands) == 1 for kind in kinds.sources):
+        groups = by_band(opened, files.named)
+    elif files.named:
+        wide = next(kind for kind in kinds.sources if len(kind.file_bands) > 1)
+        raise InputError(f"{wide.name} has {len(wide.file_bands)} bands; assets that are stacked have one band each")
     source: Mosaic | Stacked
     if groups is None:
-        source = Mosaic(_parted(mosaic_of(files.name, files, opened, kinds.sources)), given_resolution(resolution, "m"))
+        source = Mosaic(_parted(mosaic_of(files.name, files, opened, kinds.sources)), resolution)
     else:
-        source = _stacked(files, groups, kinds.sources, given_resolution(resolution, "m"))
-    source.allowed = tuple(map(str, allow))
-    return source if bands is None else source.picking(bands)
+        source = _stacked(files, groups, kinds.sources, resolution)
+    source.allowed = tuple(map(str, options.allow))
+    return source if options.bands is None else source.picking(options.bands)
 
 
 def _parted(made: Composition) -> Composition:
@@ -65,15 +84,34 @@ def _parted(made: Composition) -> Composition:
 
 
 def _stacked(
-    files: Files, groups: dict[str, list[Opened]], kinds: Sequence[GeoTiffSource], resolution: Resolution | None
+    files: Files, groups: dict[Band, list[Opened]], kinds: Sequence[GeoTiffSource], resolution: Resolution | None
 ) -> Stacked:
     sources = tuple(
-        Mosaic(mosaic_of(f"{files.name} ({name})", replace(files, notes=()), opened, kinds))
-        for name, opened in groups.items()
+        Mosaic(mosaic_of(f"{files.name} ({band.name})", replace(files, notes=()), opened, kinds))
+        for band, opened in groups.items()
     )
-    bands = tuple(Band(name, source.file_bands[0].colour) for name, source in zip(groups, sources, strict=True))
+    bands = tuple(
+        Band(band.name, band.colour or source.file_bands[0].colour)
+        for band, source in zip(groups, sources, strict=True)
+    )
     picks = tuple(Pick(k, 1) for k in range(len(sources)))
     return Stacked(Stack(files.name, files.place, sources, picks, bands, resolution))
+
+
+def open_index(
+    path: str | Path,
+    *,
+    bands: Sequence[int] | None = None,
+    resolution: Size = None,
+    allow: Sequence[str | Path] = (),
+) -> Mosaic | Stacked:
+    """Open the GeoTIFFs that a STAC item collection or a table in GeoParquet names as one source.
+
+    The options are those of `open_mosaic`. Raises `InputError` and `UsageError`.
+    """
+    allow = (allow,) if isinstance(allow, str | Path) else allow
+    find = files_of_stac if Path(path).suffix.lower() in JSON_ENDINGS else files_of_table
+    return _opened(find(Path(path), allow), Options(bands, given_resolution(resolution, "m"), allow))
 
 
 def open_vrt(
@@ -109,6 +147,18 @@ def open_vrt(
         source = Stacked(Stack(name, path, tuple(sources), places, named_bands, stated))
     source.allowed = tuple(map(str, allow))
     return source if bands is None else source.picking(bands)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a source of several files is opened."""
+
+    bands: Sequence[int] | None
+    """Numbers of the bands, from 1; None for all."""
+    resolution: Resolution | None
+    """Pixel size that the user states."""
+    allow: Sequence[str | Path]
+    """Folders in which a list may name files, besides its own."""
 
 
 @dataclass(frozen=True)

@@ -38,14 +38,18 @@ def band_of(path: str) -> str:
     return str(found[-1]) if found else ""
 
 
-def by_band(opened: Sequence[Opened]) -> dict[str, list[Opened]] | None:
-    """Return the files of each band, by its name; None unless each file names a band, and they name several."""
-    groups: dict[str, list[Opened]] = {}
-    for file in opened:
-        groups.setdefault(band_of(file.known.path), []).append(file)
-    if "" in groups or len(groups) < 2:
+def by_band(opened: Sequence[Opened], named: Sequence[Band] = ()) -> dict[Band, list[Opened]] | None:
+    """Return the files of each band; None unless each file names a band, and they name several.
+
+    `named` holds the band of each file; if it is empty, the files' names say it.
+    """
+    named = named or [Band(band_of(file.known.path)) for file in opened]
+    groups: dict[Band, list[Opened]] = {}
+    for band, file in zip(named, opened, strict=True):
+        groups.setdefault(band, []).append(file)
+    if Band() in groups or len(groups) < 2:
         return None
-    return dict(sorted(groups.items(), key=lambda group: _natural(group[0])))
+    return dict(sorted(groups.items(), key=lambda group: _natural(group[0].name)))
 
 
 def _natural(name: str) -> tuple[float, str]:
