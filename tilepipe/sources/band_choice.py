@@ -62,6 +62,7 @@ def choose_bands(source: Source, reader: Reader, asked: BandNames | None = None,
         picked = _beside_alpha(source, bands, alpha[0], reader, masked)
     else:
         picked = _without_alpha(source, bands, reader, masked)
+    # The reader of pictures has taken alpha off already, so it is no band here.
     if masked and (said := getattr(source, "alpha", None)):
         picked = Picked(picked.bands, picked.valid, (*picked.notes, f"{source.name}: {said}"))
     return _told(picked, bands, reader)
@@ -119,6 +120,7 @@ def _without_alpha(source: Source, bands: Sequence[Band], reader: Reader, masked
     everything = tuple(range(1, len(bands) + 1))
     rgb = _coloured(bands, everything)
     extra = [k for k in everything if k not in rgb]
+    # A band that has a name is image; only one of which the file says nothing may be transparency.
     single = len(rgb) == 3 and len(extra) == 1 and _says_nothing(bands[extra[0] - 1])
     # A model of four bands reads the fourth as image.
     if single and reader.bands in (None, 3):

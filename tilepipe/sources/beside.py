@@ -66,6 +66,7 @@ def check_links(path: str, dataset: Any) -> None:
     """Raise `InputError` if an open TIFF names another file in its metadata; no such file is opened."""
     for domain, key in OVERVIEW_LINKS.items():
         named = {name.upper(): value for name, value in dataset.tags(ns=domain).items()}.get(key)
+        # GDAL writes :::BASE::: for the folder of the image.
         if named is not None and not re.fullmatch(r":::BASE:::[^/\\]+", named):
             raise InputError(
                 f"{path} says that its overviews are in {named[:80]!r}; nothing outside an image is opened. "

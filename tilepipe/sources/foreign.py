@@ -171,6 +171,7 @@ def read_as(array: Plain, name: str) -> DType:
     Raises `InputError` with a remedy if the array cannot be read in any dtype.
     """
     found = np.dtype(array.dtype).newbyteorder("=")
+    # Dask keeps an empty array of the kind that its chunks have.
     if _is_dask(array) and not isinstance(array._meta, np.ndarray):
         kind = f"{type(array._meta).__module__.split('.')[0]}.{type(array._meta).__name__}"
         raise InputError(f"{name} has chunks that are {kind}; make them numpy: array.map_blocks(convert)")

@@ -48,6 +48,7 @@ def stamp(path: str | Path) -> Stamp:
         raise InputError(missing(path)) from None
     except OSError as error:
         raise InputError(f"{path} cannot be opened: {error.strerror or error}") from error
+    # The path is absolute, since a worker process may have another working folder.
     return Stamp(str(Path(path).absolute()), found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
 
 

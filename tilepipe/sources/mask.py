@@ -205,4 +205,5 @@ def tissue(source: Source, margin: float) -> Tissue:
 
 
 def _grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    # By distances, since the time of a dilation grows with the area of its disk.
     return np.asarray(scipy.ndimage.distance_transform_edt(~mask) <= radius)

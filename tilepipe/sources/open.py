@@ -77,6 +77,7 @@ def open_source(
         >>> image.read(tp.Box(0, 0, 100, 200)).shape
         (3, 100, 200)
     """
+    # None is as good as not given, and most kinds of image do not know these options.
     options = {name: value for name, value in options.items() if value is not None or name not in CHOICE}
     arrays, several = is_array(what), is_list_of_paths(what)
     if not (arrays or several or isinstance(what, str | Path)):

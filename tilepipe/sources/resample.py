@@ -150,6 +150,7 @@ class Resampled:
         """Yield boxes that cover `box`, each made from a bounded number of source values."""
         bands, height, width = self._base.shape
         sy, sx = max(1.0, height / self._size[0]), max(1.0, width / self._size[1])
+        # A single pixel cannot be divided, however many pixels it is made of.
         if box.area == 1 or box.area * sy * sx * bands <= PIECE_VALUES:
             yield box
         elif box.height * sy >= box.width * sx and box.height > 1:

@@ -233,11 +233,13 @@ class ZarrPlanes:
         try:
             self.chunks.check(where)
             found = read_part(self.array, where)
+        # Each decoder has errors of its own.
         except (OSError, RuntimeError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise InputError(
                 f"{self.name} cannot be read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}: {error}. "
                 "A chunk may be truncated or damaged."
             ) from error
+        # An axis that is picked by a number is not in the result.
         left = [axis for axis in axes if axis in "cyx"]
         found = found.transpose([left.index(axis) for axis in "cyx" if axis in left])
         return np.ascontiguousarray(found if "c" in left else found[None], dtype=self.dtype)
