@@ -53,6 +53,7 @@ DOORS = {
     "rich": ["cli/*.py"],
     "psutil": ["cli/memory_use.py"],
     "matplotlib": ["training/*.py"],
+    "jinja2": ["products/report/page.py"],
     "pyogrio": ["products/vector_files.py"],
     "pyarrow": ["products/vector*.py", "products/object_table.py", "sources/stac_index.py"],
     "shapely": ["products/arcs.py", "products/right_angles.py"],

@@ -47,8 +47,10 @@ def check(numbers: Numbers, labels: NDArray[np.uint8]) -> None:
         there = labels == value
         assert (one.value, one.pixels) == (value, there.sum())
         assert one.share == (there.sum() / labelled if labelled else 0)
-        count = skimage.measure.label(there, connectivity=1).max()
-        assert one.objects == (None if value == 0 else count)
+        found = skimage.measure.label(there, connectivity=1)
+        assert one.objects == (None if value == 0 else found.max())
+        powers = [int(size).bit_length() - 1 for size in np.bincount(found.ravel())[1:]] if value else []
+        assert list(one.sizes) == [powers.count(k) for k in range(max(powers, default=-1) + 1)]
 
 
 @settings(max_examples=40, deadline=None)

@@ -46,14 +46,14 @@ DEMOS = (
         "banepa_east_rgb.tif",
         "buildings",
         {"mask": SAMPLES / "banepa_east_area.geojson", "min_area": 10.0},
-        ("cog", "vectors", "csv", "objects", "overlay"),
+        ("cog", "vectors", "csv", "objects", "overlay", "report"),
     ),
     Demo(
         "slide",
         "CMU-1-Small-Region.svs",
         "nuclei",
         {"window": (760, 2080, 640, 640), "split": True, "min_area": 10.0},
-        ("ome-zarr", "geojson", "csv", "objects", "qupath", "overlay"),
+        ("ome-zarr", "geojson", "csv", "objects", "qupath", "overlay", "report"),
     ),
 )
 
@@ -62,7 +62,7 @@ DEMOS = (
 @option("-o", "--output", default="demo-output", show_default=True, help="Folder for what it makes.")
 @with_options(*TALK)
 def demo(output: str, mode: str, quiet: bool) -> None:
-    """Segment a real aerial image and part of a real slide; prints where labels, polygons, objects and pictures are."""
+    """Segment a real aerial image and part of a real slide; prints where labels, polygons, objects and reports are."""
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     for one in DEMOS:

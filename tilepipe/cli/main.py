@@ -24,6 +24,7 @@ from tilepipe.cli.export import export
 from tilepipe.cli.info import info
 from tilepipe.cli.model import model
 from tilepipe.cli.own_stderr import own_stderr
+from tilepipe.cli.report import report
 from tilepipe.cli.segment import plan, segment
 from tilepipe.cli.train import train
 from tilepipe.cli.verify import verify
@@ -49,7 +50,8 @@ def root() -> None:
     """Segment images that are too large for memory into seamless label maps."""
 
 
-for command in (segment, plan, info, view, export, verify, evaluate, model, demo, train, compare, batch, clean):
+COMMANDS = (segment, plan, info, view, export, report, verify, evaluate, model, demo, train, compare, batch, clean)
+for command in COMMANDS:
     root.add_command(command)
 
 

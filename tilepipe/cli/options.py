@@ -48,7 +48,7 @@ BANDS = option("--bands", metavar="LIST", help="Bands to read, by number or name
 PRODUCTS = (
     "Products to write: cog, ome-zarr, geojson, vectors (GeoPackage), flatgeobuf, shapefile, geoparquet, csv "
     "(numbers), objects (CSV), objects-parquet, qupath (objects), png, overlay (picture over the image), "
-    "files (labels of each file of the image)."
+    "report (HTML), files (labels of each file of the image)."
 )
 
 VECTORS = (

@@ -5,15 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-from tilepipe.errors import UsageError, public
+from tilepipe.errors import StorageError, UsageError, public
 from tilepipe.events import Listener, silent
 from tilepipe.execution.outputs import Outputs
 from tilepipe.execution.publish import ASIDE, put_in_place, refuse_existing, write_products
-from tilepipe.execution.run_record import RECORD, as_written, read_record
+from tilepipe.execution.run_record import as_written, find_record
 from tilepipe.paths import labels_file, refuse_inputs
+from tilepipe.planning.certify import read_certificate
 from tilepipe.planning.settings import PolygonSettings, Request
 from tilepipe.products.formats import PRODUCTS, layer_path, output_paths, touched
 from tilepipe.products.label_map import LABELS, LabelMap
@@ -23,7 +25,7 @@ from tilepipe.sources.base import Georeference, Source
 from tilepipe.sources.georeference import apart, placed, where
 from tilepipe.sources.open import image_files, open_source
 from tilepipe.storage import locked
-from tilepipe.text import comma_list
+from tilepipe.text import JSON, comma_list
 
 EXPORT = "export"
 """Name of an export's folder in a work directory. A folder that a killed process has left is useless."""
@@ -65,6 +67,7 @@ def export(
         # This is asked again under the lock, since another run may have put an output there meanwhile.
         replaces, work = refuse_existing(outputs), outputs.work / EXPORT
         material = Material.of({LABELS: finished, **_margin(labels)}, source, options=outputs.options)
+        material = replace(material, facts=facts_of(labels))
         try:
             products = write_products(material, outputs, work, listener)
             put_in_place(work, {"products": products, "replaces": replaces})
@@ -105,10 +108,19 @@ def _part(known: Georeference | None, labels: LabelMap) -> Georeference | None:
 
 def _margin(labels: Path) -> dict[str, LabelMap]:
     """Return the margin layer that the run of these same labels has written beside them, by its name."""
-    beside = layer_path(labels, "margin")
     # A file of this name may lie there by chance, so the record of the run must know both files as they are now.
-    for path in labels.parent.glob(f".*.tilepipe/*/{RECORD}"):
-        record = read_record(path.parent)
-        if record and as_written(record, labels) and as_written(record, beside):
-            return {"margin": open_map(beside)}
-    return {}
+    found, beside = find_record(labels), layer_path(labels, "margin")
+    return {"margin": open_map(beside)} if found and as_written(found[0], beside) else {}
+
+
+def facts_of(labels: Path) -> JSON:
+    """Return run.json of the run that has written these labels, with its certificate as it is today; else nothing."""
+    found = find_record(labels)
+    if found is None:
+        return {}
+    record, directory = found
+    facts: JSON = dict(record)
+    with suppress(StorageError):  # `tilepipe verify` adds to the certificate what it has found
+        certificate = read_certificate(directory)
+        facts |= {"plain": certificate.plain, "seams": list(certificate.sentences)}
+    return facts

@@ -16,13 +16,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from tilepipe.errors import InputError, LockedError, ModelError, StorageError
 from tilepipe.events import Listener
 from tilepipe.execution.block_queue import BlockQueue, Checked
+from tilepipe.execution.command import command_of
 from tilepipe.execution.durable_array import Layout
 from tilepipe.execution.executors import dask
 from tilepipe.execution.file_state import FileState
@@ -51,7 +53,7 @@ from tilepipe.sources.mask import Tissue
 from tilepipe.sources.mosaic_files import is_pattern
 from tilepipe.sources.open import reopening
 from tilepipe.storage import storage_errors
-from tilepipe.text import setting
+from tilepipe.text import JSON, setting
 from tilepipe.tiling.grid import Index
 
 KEY_LENGTH = 16
@@ -70,6 +72,8 @@ class RunOrder:
     """Places of the products."""
     scheduler: str | None = None
     """Address of a running Dask scheduler; if None, blocks are computed here."""
+    settings: JSON = field(default_factory=dict)
+    """Settings as the user gave them, in JSON types."""
 
     @property
     def directory(self) -> Path:
@@ -239,21 +243,23 @@ def _failed_in(ledger: Path) -> list[Index]:
     return [block for block, record in read_records(ledger)[0].items() if record.failed]
 
 
-def record_of(job: Job, order: RunOrder, queue: BlockQueue, material: Material) -> RunRecord:
-    """Return run.json of a run that is computed and not yet published; write the run's certificate.
+def record_of(job: Job, order: RunOrder, queue: BlockQueue, full: Source) -> RunRecord:
+    """Return run.json of a run that is computed and has no products yet; write the run's certificate.
 
-    The caller adds the products, the failed tiles, the files that are replaced, and how long the run took.
+    The caller adds the failed tiles, the numbers, the products, the files that are replaced, and how long the run took.
     """
     plan, records = job.plan, queue.ledger.done.values()
     certificate = certificate_of(plan, job.model, reproducibility_of(plan, job.model))
     write_certificate(certificate, order.directory)
+    source, model = _absolute(plan.source), _absolute(job.model.name)
     return {
         "format": FORMAT,
-        "source": _absolute(plan.source),
-        "model": _absolute(job.model.name),
+        "source": source,
+        "model": model,
         "blocks": len(records),
         "tiles": sum(record.tiles for record in records),
         "block_seconds": round(sum(record.seconds for record in records), 3),
+        "plain": certificate.plain,
         "seams": list(certificate.sentences),
         "versions": dict(certificate.versions),
         "plan": plan.to_dict(),
@@ -261,8 +267,10 @@ def record_of(job: Job, order: RunOrder, queue: BlockQueue, material: Material) 
         "request": order.key,
         "contents": {file.path.name: file.content for file in order.outputs.files},
         "polygons": order.outputs.options.to_dict(),
-        "numbers": material.numbers().to_dict(),
-        "choice": {**getattr(material.image, "selected", {}), **reopening(material.image)},
+        "choice": {**getattr(full, "selected", {}), **reopening(full)},
+        "settings": order.settings,
+        "command": command_of(source, model, order.settings, order.outputs.paths),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "published": False,
     }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TypedDict, cast
 
 from tilepipe.errors import StorageError
 from tilepipe.execution.file_state import FileState, is_same
+from tilepipe.paths import work_directory
 from tilepipe.storage import read_json
 from tilepipe.text import JSON
 
@@ -36,6 +38,8 @@ class RunRecord(TypedDict, total=False):
     """Number of tiles predicted."""
     failed: list[str]
     """Tiles that could not be read or predicted, each with the reason."""
+    plain: str
+    """Short sentence that says whether the labels depend on the tiling."""
     seams: list[str]
     """Sentences of the certificate."""
     versions: dict[str, str]
@@ -50,6 +54,12 @@ class RunRecord(TypedDict, total=False):
     """Options of polygons and objects, if they were chosen."""
     contents: dict[str, str]
     """Content of each file, by its name: 'labels', or the name of a layer."""
+    settings: JSON
+    """Settings as the user gave them, without products."""
+    command: str
+    """Command that makes the run again; '' if no command line can name its image and model."""
+    ended: str
+    """Time when all blocks were computed, in UTC (ISO 8601)."""
     numbers: JSON
     """Numbers of each class: pixels, area, objects; see `products.numbers.Numbers`."""
     replaces: dict[str, FileState]
@@ -76,3 +86,15 @@ def read_record(directory: Path) -> RunRecord | None:
 def as_written(record: RunRecord, path: Path) -> bool:
     """Return whether a product is still as run.json says."""
     return path.name in record["products"] and is_same(path, record["products"][path.name])
+
+
+def find_record(labels: Path) -> tuple[RunRecord, Path] | None:
+    """Return run.json of the run that has written these labels, with its folder; None if it is not beside them, or if
+    the labels were changed since."""
+    # The run of a raster is named after it; only that of another product has to be looked for.
+    own = work_directory(labels).glob(f"*/{RECORD}")
+    for path in chain(own, labels.absolute().parent.glob(f".*.tilepipe/*/{RECORD}")):
+        record = read_record(path.parent)
+        if record and as_written(record, labels):
+            return record, path.parent
+    return None

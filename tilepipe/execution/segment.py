@@ -14,6 +14,7 @@ from tilepipe.box import Box
 from tilepipe.errors import UsageError, public
 from tilepipe.events import Event, Listener, silent
 from tilepipe.execution import run
+from tilepipe.execution.command import kept_settings
 from tilepipe.execution.elapsed import timed
 from tilepipe.execution.job import Job, kept_job, make_job
 from tilepipe.execution.keys import Keys, kept_plan
@@ -152,14 +153,15 @@ def segment(
                 with timed(directory) as elapsed:
                     # Compute the statistics and the blocks that are missing.
                     queue, failed = run.compute(job, order, tell)
+                    made = run.record_of(job, order, queue, image) | {"failed": failed}
                     # Stitch the blocks to one map, and write the products inside the work directory.
                     material = run.stitch(job, image, queue, outputs.options)
+                    material = replace(material, facts={**made, "elapsed_seconds": elapsed()})
                     products = write_products(material, outputs, directory, tell)
                     # This check comes after the products: a change up to here is noticed, and no final path has changed
                     # yet.
                     run.refuse_changed(image, order, queue)
-                    made = run.record_of(job, order, queue, material)
-                    made |= {"products": products, "failed": failed, "replaces": replaces}
+                    made |= {"numbers": material.numbers().to_dict(), "products": products, "replaces": replaces}
                     write_json(directory / RECORD, made | {"elapsed_seconds": elapsed()})
                     # Only an attempt that did all of the work tells how long such a run takes.
                     if kept is None:
@@ -249,7 +251,7 @@ def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell
     keys = Keys.of(image, model, request)
     if keys.trouble:
         tell(Event("plan", message=f"{model.name} has no identity: {keys.trouble}; the run cannot be resumed"))
-    return run.RunOrder(keys.request(request), keys, outputs, request.scheduler)
+    return run.RunOrder(keys.request(request), keys, outputs, request.scheduler, kept_settings(request.given))
 
 
 def _warn(plan: Plan, *, decorators: int) -> None:

@@ -18,6 +18,7 @@ from tilepipe.products.per_file import INDEX, read_files, write_files
 from tilepipe.products.polygons import write_geojson_of
 from tilepipe.products.quicklook import parse_png, write_overlay, write_png
 from tilepipe.products.qupath import write_qupath
+from tilepipe.products.report.report import parse_report, write_report
 from tilepipe.products.vector_files import count_features, write_vectors_of
 from tilepipe.products.vector_options import OBJECTS, QUPATH, TABLES
 from tilepipe.text import json_of
@@ -74,12 +75,13 @@ PRODUCTS = {
     "files": Product(".files", write_files, read_files, folder=True, inside=INDEX, needs_image=True),
     "overlay": Product(".overlay.png", write_overlay, parse_png, needs_image=True),
     "png": Product(".png", write_png, parse_png),
+    "report": Product(".html", write_report, parse_report),
 }
 LOSSLESS = {"cog", "ome-zarr"}
 """Products that hold every label and can be opened again."""
 OTHER_FORMATS = tuple(
     "shp geoparquet kml gml json jpg jpeg jp2 j2k webp gif bmp vrt img nc h5 hdf npy npz "  # noqa: SIM905
-    "zarr zip pdf html svg svs ndpi mrxs".split()
+    "zarr zip pdf svg svs ndpi mrxs".split()
 )
 """Endings of files in formats that are not written."""
 # While a GeoPackage is open, SQLite keeps changes in files with the last three endings.

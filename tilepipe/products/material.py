@@ -11,6 +11,7 @@ from tilepipe.products.numbers import Numbers
 from tilepipe.products.tally import Tally
 from tilepipe.products.vector_options import PLAIN, VectorOptions
 from tilepipe.sources.base import Source
+from tilepipe.text import JSON
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Material:
     """Options for writing polygons and objects."""
     notes: list[str] = field(default_factory=list)
     """Sentences that writers have to say."""
+    facts: JSON = field(default_factory=dict)
+    """Facts about the run as JSON types, as they stand in run.json; empty if the run is not known."""
 
     @property
     def map(self) -> LabelMap:

@@ -30,6 +30,8 @@ class ClassNumbers:
     """Number of 4-connected regions; None for the background."""
     density: float | None
     """Objects per km2 of labelled ground, or per mm2 of tissue; None for the background and if no area is known."""
+    sizes: tuple[int, ...] = ()
+    """Number of objects by size: entry k counts objects of 2**k to 2**(k + 1) - 1 pixels."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Numbers:
     @classmethod
     def from_dict(cls, fields: JSON) -> Numbers:
         """Return the numbers that `to_dict` has described."""
-        return cls(**{**fields, "classes": tuple(ClassNumbers(**one) for one in fields["classes"])})
+        rows = ({**one, "sizes": tuple(one.get("sizes", ()))} for one in fields["classes"])  # older records have none
+        return cls(**{**fields, "classes": tuple(ClassNumbers(**row) for row in rows)})
 
     def table(self) -> list[dict[str, object]]:
         """Return one row for each class, by column name, as the rows stand in the CSV file."""
@@ -78,7 +81,7 @@ class Numbers:
         found = [one for one in self.classes if one.pixels]
         most = sorted(found, key=lambda one: -one.pixels)[:SHOWN]
         cells = [
-            (one.name, f"{100 * one.share:.1f} %", self._area(one.area), _count(one.objects))
+            (one.name, f"{100 * one.share:.1f} %", self.area_text(one.area), _count(one.objects))
             for one in found
             if one in most
         ]
@@ -87,7 +90,8 @@ class Numbers:
         rest = len(found) - len(most)
         return [*lines, *([f"and {rest} more classes"] if rest else [])]
 
-    def _area(self, area: float | None) -> str:
+    def area_text(self, area: float | None) -> str:
+        """Return an area in words, in the unit that suits its size; '' if it is not known."""
         if area is None:
             return ""
         if self.unit == "mm2":

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tilepipe.errors import UsageError
-from tilepipe.products.label_map import LabelMap
+from tilepipe.products.label_map import LabelMap, Legend
 from tilepipe.products.material import Material
 from tilepipe.products.numbers import Numbers
 from tilepipe.products.picture_page import Colour, Colours, ScaleBar, page_of
@@ -41,7 +41,7 @@ def write_png(material: Material, path: Path) -> None:
     Raises `StorageError` if the disk is full, `UsageError` if `path` exists.
     """
     labels = material.map
-    picture = _on_paper(shrunk_colours(labels, picture_shape(labels, MOST, LEAST), frozenset()))
+    picture = on_paper(shrunk_colours(labels, picture_shape(labels, MOST, LEAST), frozenset()))
     _save(page_of(picture, _legend(labels, material.numbers()), ScaleBar.of(labels, picture.shape[1])), path)
 
 
@@ -54,9 +54,9 @@ def write_overlay(material: Material, path: Path) -> None:
     if material.image is None:
         raise UsageError(f"{path.name} shows labels over their image, and none is given; name it with `image`")
     shape = picture_shape(labels, MOST, LEAST)
-    clear = frozenset({0} if labels.legend.classes[0].lower() in CLEAR else ())
+    clear = clear_classes(labels.legend)
     colours = shrunk_colours(labels, shape, clear)
-    picture = _over(shrunk_image(material.image, labels, shape), colours, _edges(colours))
+    picture = over(shrunk_image(material.image, labels, shape), colours, edges(colours))
     _save(page_of(picture, _legend(labels, material.numbers(), clear), ScaleBar.of(labels, shape[1])), path)
 
 
@@ -66,13 +66,18 @@ def write_beside(source: Source, labels: LabelMap, path: Path, size: int = 800) 
     Each picture has at most `size` pixels per side.
     """
     shape, legend = picture_shape(labels, size, 1), labels.legend
-    left, right = shrunk_image(source, labels, shape), _on_paper(shrunk_colours(labels, shape, frozenset()))
+    left, right = shrunk_image(source, labels, shape), on_paper(shrunk_colours(labels, shape, frozenset()))
     picture = np.concatenate([left, np.full((shape[0], GAP, 3), 255, np.uint8), right], axis=1)
     names = list(zip(legend.classes, legend.palette, strict=True))
     _save(page_of(picture, names, ScaleBar.of(labels, shape[1])), path)
 
 
-def _edges(colours: Colours) -> NDArray[np.bool_]:
+def clear_classes(legend: Legend) -> frozenset[int]:
+    """Return the classes that hide nothing of the image: class 0, if it is called 'background' or 'other'."""
+    return frozenset({0} if legend.classes[0].lower() in CLEAR else ())
+
+
+def edges(colours: Colours) -> NDArray[np.bool_]:
     """Return the edge of each class, (height, width): its pixels beside clear pixels or pixels of another colour."""
     there = colours[..., 3] >= 128
     edges = np.zeros_like(there)
@@ -89,11 +94,12 @@ def _edges(colours: Colours) -> NDArray[np.bool_]:
     return scipy.ndimage.binary_dilation(edges, iterations=thicker, mask=there) if thicker else edges
 
 
-def _on_paper(colours: Colours) -> Colours:
-    return _over(np.full((*colours.shape[:2], 3), 255, np.uint8), colours, np.ones(colours.shape[:2], bool))
+def on_paper(colours: Colours) -> Colours:
+    """Return colours over white, as the opaque pixels of a picture."""
+    return over(np.full((*colours.shape[:2], 3), 255, np.uint8), colours, np.ones(colours.shape[:2], bool))
 
 
-def _over(below: Colours, colours: Colours, opaque: NDArray[np.bool_]) -> Colours:
+def over(below: Colours, colours: Colours, opaque: NDArray[np.bool_]) -> Colours:
     """Return `below` under colours multiplied by their fourth channel; outside `opaque` they count by `OPACITY`."""
     page = np.empty_like(below)
     for y in range(0, len(page), BAND):

@@ -21,6 +21,8 @@ from tilepipe.sources.geo_area import ground_area
 
 SIDE = 1024
 """Side in pixels of the boxes that are read for the tally alone."""
+SIZES = 64
+"""Number of sizes that objects are counted by; each is twice as large as the one before."""
 
 
 class Tally:
@@ -32,9 +34,10 @@ class Tally:
         self._ground = ground_area(labels.georeference, *labels.shape)
         self._sweep = ComponentSweep(labels)
         classes = len(labels.legend.classes)
-        self._pixels, self._objects = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
+        self._pixels, self._sizes = np.zeros(classes, np.int64), np.zeros((classes, SIZES), np.int64)
         self._areas = [0] * classes
-        self._parts: dict[int, int] = {}
+        # Class and pixels of each part of an object that is not whole yet.
+        self._parts: dict[int, tuple[int, int]] = {}
         self._y = self._x = self._bottom = 0
 
     def watched(self) -> LabelMap:
@@ -55,6 +58,7 @@ class Tally:
         if whole is not None and unit == "m2":
             whole /= M2_PER_KM2
         background = self._labels.legend.background
+        objects = self._sizes.sum(1).tolist()
         rows = [
             ClassNumbers(
                 value=value,
@@ -62,12 +66,11 @@ class Tally:
                 pixels=int(pixels),
                 share=pixels / labelled if labelled else 0.0,
                 area=areas[value] if unit else None,
-                objects=None if value == background else int(objects),
-                density=objects / whole if whole and value != background else None,
+                objects=None if value == background else objects[value],
+                density=objects[value] / whole if whole and value != background else None,
+                sizes=tuple(np.trim_zeros(self._sizes[value], "b").tolist()),
             )
-            for value, (name, pixels, objects) in enumerate(
-                zip(self._labels.legend.classes, self._pixels.tolist(), self._objects.tolist(), strict=True)
-            )
+            for value, (name, pixels) in enumerate(zip(self._labels.legend.classes, self._pixels.tolist(), strict=True))
         ]
         return Numbers(tuple(rows), height * width - labelled, unit, self._tissue)
 
@@ -93,16 +96,16 @@ class Tally:
         return read_and_count
 
     def _add(self, box: Box, pixels: Labels) -> None:
-        width, classes = self._labels.shape[1], len(self._pixels)
+        width = self._labels.shape[1]
         for band, found in self._sweep.add(box, pixels):
             self._measure(band, pixels[band.y0 - box.y0 : band.y1 - box.y0])
-            self._objects += np.bincount(found.classes[found.whole], minlength=classes)
+            counts = np.bincount(found.numbers.ravel(), minlength=len(found.classes))
+            np.add.at(self._sizes, (found.classes[found.whole], _power(counts[found.whole])), 1)
             for number in np.flatnonzero(found.parts):
-                self._parts[int(found.parts[number])] = int(found.classes[number])
+                self._parts[int(found.parts[number])] = int(found.classes[number]), int(counts[number])
         for parts in self._sweep.closed(box):
-            self._objects[self._parts[parts[0]]] += 1
-            for part in parts:
-                del self._parts[part]
+            found_parts = [self._parts.pop(part) for part in parts]
+            self._sizes[found_parts[0][0], _power(np.array(sum(count for _, count in found_parts)))] += 1
         last = box.x1 == width
         self._y, self._x, self._bottom = (box.y1, 0, box.y1) if last else (box.y0, box.x1, box.y1)
 
@@ -116,3 +119,8 @@ class Tally:
                 # Without a type numpy adds bools as a logical or.
                 there: NDArray[np.int64] = np.add.reduceat(pixels == value, begins, axis=1, dtype=np.int64)
                 self._areas[value] += int((there * areas).sum())
+
+
+def _power(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the largest k with 2**k <= count for each count of pixels."""
+    return np.asarray(np.frexp(counts)[1] - 1, np.int64)

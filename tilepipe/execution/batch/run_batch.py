@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from tilepipe.errors import TilepipeError, UsageError, ordinary, public
 from tilepipe.events import Event, Listener, silent
 from tilepipe.execution.batch.batch import Batch
+from tilepipe.execution.batch.index import index_path, refuse_other_page, write_index
 from tilepipe.execution.batch.jobs_file import BatchItem, Jobs, output_folder, read_jobs
 from tilepipe.execution.batch.record import (
     DONE,
@@ -33,6 +34,7 @@ from tilepipe.execution.batch.record import (
 from tilepipe.execution.batch.table import refuse_foreign, write_table
 from tilepipe.execution.file_state import state_of
 from tilepipe.execution.keys import Keys
+from tilepipe.execution.report import REPORT
 from tilepipe.execution.segment import segment
 from tilepipe.models.formats.directory import load_model
 from tilepipe.models.identity import identities_held
@@ -90,6 +92,8 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
     with _alone(folder):
         batch = Batch.load(path, jobs)
         refuse_foreign(batch.table)
+        if REPORT in jobs.of:
+            refuse_other_page(index_path(batch))
         todo = batch.images()
         entries: list[Entry] = []
         for job in todo:
@@ -98,6 +102,8 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
             said = _sentence(entries[-1])
             listener(Event("batch", len(entries), len(todo), said, {**_counts(entries), "note": said}))
         write_table(batch.table, entries)
+        if REPORT in jobs.of:
+            write_index(Batch.load(path, jobs), index_path(batch), listener)
     return Report(folder, tuple(entries), batch.table)
 
 

@@ -1,0 +1,28 @@
+"""A thumbnail shows the labels of one image over it, small enough for a page of many."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tilepipe.products.label_map import LabelMap
+from tilepipe.products.quicklook import clear_classes, edges, on_paper, over
+from tilepipe.products.report.page import jpeg_uri
+from tilepipe.products.shrink import picture_shape, shrunk_colours, shrunk_image
+from tilepipe.sources.base import Source
+from tilepipe.sources.shown import Shown
+
+MOST, LEAST = 320, 160
+"""Longer side of a thumbnail in pixels: the largest, and the size to which small maps are enlarged."""
+QUALITY = 80
+"""Quality of the JPEG."""
+
+
+def thumbnail(labels: LabelMap, image: Source | None) -> str:
+    """Return the labels over their image, or alone without one, as a data: URI. `labels` may be a smaller version."""
+    shape = picture_shape(labels, MOST, LEAST)
+    if image is None:
+        return jpeg_uri(on_paper(shrunk_colours(labels, shape, frozenset())), QUALITY)
+    colours = shrunk_colours(labels, shape, clear_classes(labels.legend))
+    return jpeg_uri(
+        np.ascontiguousarray(over(shrunk_image(Shown(image), labels, shape), colours, edges(colours))), QUALITY
+    )
