@@ -51,6 +51,9 @@ def run():
         run_batch.load_model = lambda name: model
         print(json.dumps([[entry.status, entry.message] for entry in run_batch.run("jobs.yaml").entries]))
         return 3
+    if sys.argv[1] == "verify":
+        print(tp.verify("out.tif", model=model))
+        return 0
     settings = json.loads(sys.argv[2])
     cut = {"tile": 32, "overlap": 0, "window_shape": "crop", "block": 64, "batch": 4}
     result = tp.segment("in.tif", model, "out.tif", **{**cut, **settings})
@@ -146,6 +149,14 @@ def test_in_a_batch_each_image_ends_two_processes_and_the_others_are_done(folder
     assert [status for status, _ in statuses] == ["partial"] * 4
     assert all("it ends the process (Segmentation fault)" in message for _, message in statuses)
     assert done.stderr.count("the model has ended the process") == 8
+
+
+@pytest.mark.long
+def test_verify_does_not_call_the_model_on_that_tile_and_compares_the_rest(folder: Path) -> None:
+    assert run(folder, "segfault").returncode == 3
+    done = run(folder, "segfault", "verify")
+    assert done.returncode == 0, done.stderr
+    assert "0 of" in done.stdout
 
 
 @pytest.mark.long

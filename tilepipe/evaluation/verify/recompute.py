@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -34,12 +34,20 @@ ONE = float(1 << PROBABILITY_BITS)
 class Passes:
     """Computes probabilities of boxes of the prediction grid that lie inside the image."""
 
-    def __init__(self, job: Job, statistics: StatisticsProvider | None = None, *, lenient: bool = False) -> None:
+    def __init__(
+        self,
+        job: Job,
+        statistics: StatisticsProvider | None = None,
+        *,
+        lenient: bool = False,
+        ended: Sequence[Box] = (),
+    ) -> None:
         """Move the model to its device; `statistics` gives its statistics, those of the job's own image by default.
 
-        `lenient` is for a run with tiles that failed: `attempt` leaves out what needs a tile that fails.
+        `lenient` is for a run with tiles that failed: `attempt` leaves out what needs a tile that fails. On the boxes
+        `ended` the model has ended the process or did not come back, so it is not called on any part of them.
         """
-        self.job, self.lenient = job, lenient
+        self.job, self.lenient, self.ended = job, lenient, tuple(ended)
         self.grid = job.plan.grid
         # Without a directory the worker opens no store, so nothing of the run can be changed by mistake.
         self.worker = BlockWorker(replace(job, directory=None), statistics)
@@ -83,8 +91,13 @@ class Passes:
         tiles = self.grid.tiles_over(box)
         while group := list(islice(tiles, self.job.plan.compute.batch)):
             boxes = [self.grid.tile_box(tile) for tile in group]
-            pixels = np.stack([self.worker.pixels(box) for box in boxes])
+            pixels = np.stack([self._pixels(box) for box in boxes])
             yield from zip(group, self.worker.predictor.probabilities(pixels, self.worker.under(boxes)), strict=True)
+
+    def _pixels(self, box: Box) -> Pixels:
+        if any(box & tile for tile in self.ended):
+            raise ModelError(f"{self.job.model.name} has ended the process on a tile in {box}")
+        return self.worker.pixels(box)
 
     def whole(self, box: Box, context: int) -> Probabilities:
         """Return the probabilities of one pass over `box` and at least `context` pixels per side, up to the edge."""
@@ -97,7 +110,7 @@ class Passes:
         ]
         patch = Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
         one = Predictor(self.job.model, patch.shape, replace(self.job.plan.compute, batch=1))
-        values = one.probabilities(self.worker.pixels(patch)[None], self.worker.under([patch]))[0]
+        values = one.probabilities(self._pixels(patch)[None], self.worker.under([patch]))[0]
         return np.asarray(values[:, *box.slices_in(patch)] / ONE)
 
     def valid(self, box: Box) -> NDArray[np.bool_]:

@@ -159,7 +159,12 @@ def shifted(passes: Passes, count: int, seed: int) -> Difference | None:
         return None
     own = passes.worker.statistics
     statistics = MovedStatistics(own, dy, dx) if own else None
-    other = Passes(moved(passes.job, dy, dx), statistics, lenient=passes.lenient)
+    other = Passes(
+        moved(passes.job, dy, dx),
+        statistics,
+        lenient=passes.lenient,
+        ended=[box.shift(-dy, -dx) for box in passes.ended],
+    )
     found = NONE
     try:
         for _ in range(count):

@@ -23,6 +23,7 @@ from tilepipe.evaluation.verify.stored import Keeper, check_products, check_stor
 from tilepipe.evaluation.verify.verification import LIMIT, Verification
 from tilepipe.events import Event, Listener, silent
 from tilepipe.execution.job import Job
+from tilepipe.execution.model_watch import TILES, suspects_of
 from tilepipe.paths import refuse_inputs
 from tilepipe.planning.certificate import Certificate
 from tilepipe.planning.certify import reproducibility_of, versions_of, write_certificate
@@ -158,7 +159,12 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
     # A run may leave this out because it takes time; here the user has asked for it.
     level = reproducibility_of(job.plan, job.model, measure=True)
     claimed = replace(claimed, device=job.plan.compute.device, level=level)
-    passes = Passes(job, provider_of_run(run), lenient=bool(run.record["failed"]))
+    passes = Passes(
+        job,
+        provider_of_run(run),
+        lenient=bool(run.record["failed"]),
+        ended=list(suspects_of(run.directory, TILES).given_up),
+    )
     try:
         patches, again = _patches(run, passes, count, seed, listener)
         limit = _limit(claimed, passes, patches)
