@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -147,6 +148,39 @@ def test_16384_pixels_square(workers: int, tmp_path: Path) -> None:
     print(f"workers {workers}: promise, peak at 4096, at 16384:", *(n >> 20 for n in (large[0], small[1], large[1])))
     assert large[1] <= large[0]
     assert large[1] <= 1.1 * small[1]
+
+
+def write_files(folder: Path, count: int, side: int = 40) -> Path:
+    """Write `count` x `count` GeoTIFFs of noise next to each other, as copies of one with another place."""
+    folder.mkdir()
+    tags = {"crs": "EPSG:32645", "transform": rasterio.Affine(0.3, 0, 335000.5, 0, -0.3, 3058000.5)}
+    size = {"height": side, "width": side, "count": 3, "dtype": "uint8"}
+    noise = np.random.default_rng(0).integers(0, 256, (3, side, side), dtype=np.uint8)
+    with rasterio.open(folder / "000_000.tif", "w", driver="GTiff", **size, **tags) as file:
+        file.write(noise)
+    first = (folder / "000_000.tif").read_bytes()
+    place = first.index(struct.pack("<dd", 335000.5, 3058000.5))
+    for row in range(count):
+        for column in range(count):
+            here = struct.pack("<dd", 335000.5 + 0.3 * side * column, 3058000.5 - 0.3 * side * row)
+            content = bytearray(first[:place] + here + first[place + 16 :])
+            content[-1] = (row + column) % 256
+            (folder / f"{row:03d}_{column:03d}.tif").write_bytes(content)
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ten_thousand_files_are_read_within_the_promise(workers: int, tmp_path: Path) -> None:
+    how = {"tile": TILE, "workers": workers}
+    one = promise_and_peak(write_raster(tmp_path / "s.tif", 4096), tmp_path / "s.labels.tif", **how)
+    began = time.monotonic()
+    many = promise_and_peak(write_files(tmp_path / "tiles", 100), tmp_path / "tiles.labels.tif", **how)
+    print(f"{workers} workers: promise, peak of one file:", one[0] >> 20, one[1] >> 20)
+    print("promise, peak of 10,000 files:", many[0] >> 20, many[1] >> 20, "MiB; seconds:", time.monotonic() - began)
+    assert many[1] <= many[0]
+    assert many[0] - one[0] <= 160 << 20  # rows of files in strips are kept, and the places of files
 
 
 @pytest.mark.long

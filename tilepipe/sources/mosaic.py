@@ -80,8 +80,8 @@ class Mosaic:
         self.shape = (len(self.numbers), *made.laid.shape)
         check_size(self.name, self.shape)
         self._sides = np.array([part.box.to_list() for part in self.parts], dtype=np.int64)
-        overlap, self.whole = covered(self.parts, made.laid.shape) or (True, False)
-        self.notes: tuple[str, ...] = (*made.notes, self._said(overlap))
+        self._overlap, self.whole = covered(self.parts, made.laid.shape) or (True, False)
+        self.notes: tuple[str, ...] = (*made.notes, self._said(self._overlap))
 
     def _said(self, overlap: bool) -> str:
         _, height, width = self.shape
@@ -199,7 +199,7 @@ class Mosaic:
             if not here.any():
                 continue
             chosen = here.copy()
-            if any(region & other for m, (_, other) in enumerate(over) if m != n):
+            if self._overlap and any(region & other for m, (_, other) in enumerate(over) if m != n):
                 found = self._part(k, self._made.kinds).valid(self.parts[k].inside(region))
                 if found is not None:
                     chosen &= found

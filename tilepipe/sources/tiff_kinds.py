@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
+from functools import lru_cache
 from typing import NamedTuple
 
 import tifffile
@@ -67,7 +67,7 @@ class Kinds:
         """Yield each file, opened. Raises `InputError` if one cannot be read or has no affine position."""
         for path in paths:
             known = stamp(path)
-            header = None if self._has_side_files(known.path) else header_of(known.path)
+            header = None if self._has_side_files(known.path) else header_of(known)
             if header is not None and header.same in self._known:
                 kind, (x, y) = self._known[header.same]
                 a, b, c, d, e, f = self._place(kind)
@@ -106,10 +106,14 @@ class Kinds:
         return not self._names[folder].isdisjoint(os.path.basename(name) for name in names)
 
 
-def header_of(path: str | Path) -> Header | None:
-    """Return the tags of a TIFF file; None if it cannot be read, or has no place that one point and a scale say."""
+@lru_cache(maxsize=1 << 15)
+def header_of(known: Stamp) -> Header | None:
+    """Return the tags of a TIFF file; None if it cannot be read, or has no place that one point and a scale say.
+
+    They are kept, since one command opens its image several times.
+    """
     with suppress(OSError, ValueError, KeyError, IndexError, TypeError, tifffile.TiffFileError):
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(known.path) as file:
             pages = []
             for page in file.pages:
                 tags = page.tags  # type: ignore[union-attr]
