@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -42,9 +42,14 @@ class Legend:
 
     @property
     def background(self) -> int | None:
-        """Value of the class that is no object: 0 if class 0 is called 'background'; else None."""
-        # Only the name tells: in many models class 0 is an object like the others.
-        return 0 if self.classes and self.classes[0].lower() == "background" else None
+        """Value of the class that is no object; see `background_of`."""
+        return background_of(self.classes)
+
+
+def background_of(classes: Sequence[str]) -> int | None:
+    """Return the value of the class that is no object: 0 if class 0 is called 'background'; else None."""
+    # Only the name tells: in many models class 0 is an object like the others.
+    return 0 if classes and classes[0].lower() == "background" else None
 
 
 @dataclass(frozen=True)

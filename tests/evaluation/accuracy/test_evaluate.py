@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from skimage.measure import label
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError, UsageError
@@ -20,6 +21,7 @@ from tilepipe.evaluation.metrics.boundary import boundary_of
 from tilepipe.evaluation.metrics.coarseness import ideal
 from tilepipe.evaluation.metrics.components import components_of
 from tilepipe.evaluation.metrics.confusion import confusion_matrix, confusion_of
+from tilepipe.evaluation.metrics.objects import object_scores
 from tilepipe.evaluation.metrics.pair import pair
 
 
@@ -65,6 +67,12 @@ def test_bands_give_the_figures_of_the_whole(monkeypatch, band, columns):
     whole = components_of(maps)
     assert (found.components.predicted, found.components.true) == (whole.predicted, whole.true)
     assert found.components.split == pytest.approx(whole.split)
+    scored = (prediction != 255) & (truth != 9)
+    for c, scores in enumerate(found.objects):
+        wanted = object_scores(*(label((m == c) & scored, connectivity=1) for m in (prediction, truth)))
+        assert (scores.matched, scores.predicted, scores.true) == (wanted.matched, wanted.predicted, wanted.true)
+        assert scores.panoptic_quality == pytest.approx(wanted.panoptic_quality)
+        assert scores.predicted > scores.matched > 0
     assert found.coarseness.ideal_iou == confusion_of(ideal(maps, 8)).mean_iou
     assert found.overview.scored.sum() == found.confusion.pixels
     assert found.overview.wrong.sum() == found.confusion.pixels - np.trace(found.confusion.matrix)
@@ -100,6 +108,23 @@ def test_json_and_table():
     assert table[4].split()[:2] == ["snow", "-"]
     assert len({len(line) for line in table[:5]}) == 1
     assert any(line.startswith("components: ") for line in table)
+
+
+def test_objects_come_after_iou_and_dice_and_the_background_has_none():
+    truth = np.zeros((20, 20), np.uint8)
+    truth[2:8, 2:8] = truth[12:18, 2:8] = truth[2:8, 12:18] = 1
+    prediction = np.zeros_like(truth)
+    prediction[2:8, 2:8] = 1  # one is found as it is
+    prediction[12:18, 2:6] = 1  # one as two thirds of it, one not at all
+    found = evaluate(Held(prediction), Held(truth), Terms(("background", "house")))
+    head, background, house, *lines = found.table().splitlines()
+    assert head.split()[:5] == ["class", "IoU", "Dice", "object", "F1"]
+    assert background.split()[3:5] == ["-", "-"]
+    assert house.split()[3:5] == ["0.8000", "0.6667"]
+    said = "objects (4-connected pixels of one class, IoU above 0.5): house 2 match of 2 predicted and 3 true"
+    assert said in lines
+    assert [row["object_f1"] for row in found.to_json()["classes"]] == [None, 0.8]
+    assert found.to_json()["classes"][1]["objects"]["matched"] == 2
 
 
 def test_a_perfect_prediction():

@@ -2,6 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import skimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import label
@@ -9,6 +10,7 @@ from skimage.metrics import variation_of_information
 
 from tilepipe.errors import UsageError
 from tilepipe.evaluation.metrics.components import ComponentCounter, components_of
+from tilepipe.evaluation.metrics.objects import object_scores
 from tilepipe.evaluation.metrics.pair import pair
 
 
@@ -103,3 +105,36 @@ def test_bad_bands_are_refused():
         counter.add(pair(np.zeros((2, 4), np.uint8), np.zeros((2, 4), np.uint8), 2))
     with pytest.raises(UsageError, match="0 pixels"):
         ComponentCounter(2, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([[0, 1], [0, 0, 0, 1, 1, 2, 255]]), st.sets(st.integers(1, 11)))
+def test_objects_of_bands_match_as_those_of_the_whole_do(seed, values, cuts):
+    rng = np.random.default_rng(seed)
+    truth = np.kron(rng.choice(np.array(values, np.uint8), (4, 5)), np.ones((3, 2), np.uint8))
+    prediction = np.where(rng.random(truth.shape) < 0.1, rng.choice(np.array(values, np.uint8), truth.shape), truth)
+    counter = ComponentCounter(3)
+    for start, stop in pairwise([0, *sorted(cuts), 12]):
+        counter.add(pair(prediction[start:stop], truth[start:stop], 3))
+    scored = (prediction != 255) & (truth != 255)
+    for c, found in enumerate(counter.objects()):
+        whole = [skimage.measure.label((m == c) & scored, connectivity=1) for m in (prediction, truth)]
+        wanted = object_scores(*whole)
+        assert (found.matched, found.predicted, found.true) == (wanted.matched, wanted.predicted, wanted.true)
+        assert found.iou == pytest.approx(wanted.iou)
+
+
+def test_objects_take_memory_by_the_row_and_not_by_the_pixel():
+    """A component that stays open to the last row overlaps many that are finished; only one could match it."""
+    truth = np.zeros((4000, 40), np.uint8)
+    truth[:, 0] = truth[::4] = 1  # a comb
+    prediction = np.zeros_like(truth)
+    prediction[::4, 1::2] = 1  # its teeth, in specks
+    counter = ComponentCounter(2)
+    most = 0
+    for y in range(0, 4000, 10):
+        counter.add(pair(prediction[y : y + 10], truth[y : y + 10], 2))
+        most = max(most, counter._candidates.shape[1] + counter._pairs.shape[1])
+    assert most < 200
+    assert counter.objects()[1].predicted == 20_000
+    assert (counter.objects()[1].true, counter.objects()[1].matched) == (1, 0)

@@ -14,7 +14,9 @@ from tilepipe.evaluation.metrics.checkerboard import Checkerboard
 from tilepipe.evaluation.metrics.coarseness import Coarseness
 from tilepipe.evaluation.metrics.components import Components
 from tilepipe.evaluation.metrics.confusion import Confusion
+from tilepipe.evaluation.metrics.objects import ObjectScores
 from tilepipe.evaluation.metrics.seams import SeamExcess
+from tilepipe.products.label_map import background_of
 from tilepipe.text import JSON
 
 
@@ -34,7 +36,10 @@ class Overview:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one comparison. All but checkerboard and variation of information follow from integer counts."""
+    """The figures of one comparison.
+
+    All but checkerboard, variation of information and the mean IoU of objects follow from integer counts.
+    """
 
     terms: Terms
     """Terms of the comparison: classes, ignored value, widths."""
@@ -46,6 +51,9 @@ class Evaluation:
     """Outline counts at each of `terms.widths`."""
     components: Components
     """Figures of connected components (fragments)."""
+    objects: tuple[ObjectScores, ...]
+    """Scores of the connected components of each class as objects, which match above an IoU of 0.5; those of the
+    background mean nothing."""
     coarseness: Coarseness
     """Figures of the loss against the ideal map at `terms.feature_stride`."""
     checkerboards: tuple[tuple[Checkerboard, Checkerboard], ...]
@@ -89,16 +97,22 @@ class Evaluation:
 
     def _per_class(self) -> list[JSON]:
         c, b = self.confusion, self.boundary
+        # The background is one wide component with holes; whether it matches says nothing about objects.
+        nothing, background = float("nan"), background_of(self.terms.classes)
+        objects = [None if k == background else scores for k, scores in enumerate(self.objects)]
         columns = {
             "name": self.terms.classes,
             "iou": c.iou,
             "dice": c.dice,
+            "object_f1": [scores.f1 if scores else nothing for scores in objects],
+            "object_pq": [scores.panoptic_quality if scores else nothing for scores in objects],
             "precision": c.precision,
             "recall": c.recall,
             "boundary_f1": b.f1,
             "boundary_iou": b.iou,
             "trimap_iou": b.trimap.iou,
             "true_pixels": tuple(int(n) for n in c.matrix.sum(1)),
+            "objects": [asdict(scores) if scores else None for scores in objects],
         }
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
@@ -112,6 +126,7 @@ class Evaluation:
             f"true pixels of each class: {self._truth()}",
             f"accuracy {_text(c.accuracy)}, mean IoU {_text(c.mean_iou)}, mean Dice {_text(c.mean_dice)}",
             f"the commonest class everywhere: accuracy {_text(trivial.accuracy)}, mean IoU {_text(trivial.mean_iou)}",
+            f"objects (4-connected pixels of one class, IoU above 0.5): {self._objects() or 'none'}",
             f"components: {n.predicted:,} predicted, {n.true:,} true, ratio {n.ratio:.2f}; "
             f"{_text(n.small_share)} of the predicted under {n.smallest} px",
             f"variation of information: split {n.split:.3f}, merge {n.merge:.3f} bits",
@@ -133,6 +148,15 @@ class Evaluation:
         counts = self.confusion.matrix.sum(axis=1)
         return ", ".join(f"{name} {int(n):,}" for name, n in zip(self.terms.classes, counts, strict=True))
 
+    def _objects(self) -> str:
+        """Return how many objects of each class match, for the classes that have objects."""
+        background = background_of(self.terms.classes)
+        return "; ".join(
+            f"{name} {found.matched:,} match of {found.predicted:,} predicted and {found.true:,} true"
+            for k, (name, found) in enumerate(zip(self.terms.classes, self.objects, strict=True))
+            if k != background and found.predicted + found.true
+        )
+
     def rows(self) -> list[list[str]]:
         """Return the table per class as text: a heading, then one row per class."""
         width = f"{self.terms.width:g} px"
@@ -140,6 +164,8 @@ class Evaluation:
             "class",
             "IoU",
             "Dice",
+            "object F1",
+            "PQ",
             "precision",
             "recall",
             f"BF1 {width}",
@@ -150,7 +176,7 @@ class Evaluation:
         total = max(self.confusion.pixels, 1)
         body = []
         for row in self._per_class():
-            name, *figures, pixels = row.values()
+            name, *figures, pixels, _ = row.values()
             body.append([str(name), *map(_text, figures), f"{pixels / total:.1%}"])
         return [head, *body]
 

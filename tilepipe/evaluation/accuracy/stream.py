@@ -79,6 +79,7 @@ def evaluate(prediction: Readable, truth: Readable, terms: Terms, listener: List
         confusion=sums.confusion,
         boundaries=sums.boundaries,
         components=sums.components.result(),
+        objects=sums.components.objects(),
         coarseness=coarseness(terms.feature_stride, sums.coarse, sums.confusion, by_width[1.0], by_width[COARSE_WIDTH]),
         checkerboards=tuple((p.checkerboard(), t.checkerboard()) for p, t in spectra),
         seams=seams,

@@ -1,8 +1,8 @@
-"""This module measures over-segmentation: it compares connected components of two label maps in bounded memory.
+"""This module compares connected components of two label maps in bounded memory: over-segmentation, and which match.
 
-Maps come as bands of full-width rows, top to bottom. Between bands three things are kept: the last row, the sizes of
-the components that touch this row (no other component can grow), and the overlaps that these components may still
-change.
+Maps come as bands of full-width rows, top to bottom. Between bands three things are kept: the last row, the sizes and
+classes of the components that touch this row (no other component can grow), and the overlaps that these components may
+still change.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from scipy.sparse.csgraph import connected_components
 from skimage.measure import label
 
 from tilepipe.errors import UsageError
+from tilepipe.evaluation.metrics.objects import ObjectScores
 from tilepipe.evaluation.metrics.pair import Pair
 
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,28 @@ class Components:
 
 
 @dataclass(frozen=True)
+class _Known:
+    """What is known of the components of one map that are still needed, by component number; arrays (n,)."""
+
+    sizes: Ints
+    """Number of pixels so far."""
+    classes: Ints
+    """Class of each component."""
+    counted: Bools
+    """Whether the component is finished and has been counted."""
+
+    @classmethod
+    def nothing(cls) -> _Known:
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool))
+
+
+@dataclass(frozen=True)
 class _Front:
-    """The open part of one map: labels and component numbers of the last row, and sizes by component number."""
+    """The open part of one map: labels and component numbers of the last row, and what is known of the components."""
 
     labels: Ints
     numbers: Ints
-    sizes: Ints
+    known: _Known
 
 
 class ComponentCounter:
@@ -73,6 +91,10 @@ class ComponentCounter:
         self._count, self._small = [0, 0], [0, 0]
         self._entropy = [0.0, 0.0]  # the sum of n log2 n over finished components, per map
         self._joint, self._pixels = 0.0, 0
+        # Per class: the components of each map, and the matches with the sum of their IoU.
+        self._objects = np.zeros((2, classes), np.int64)
+        self._matched, self._iou = np.zeros(classes, np.int64), np.zeros(classes)
+        self._candidates = np.zeros((3, 0), np.int64)  # the pairs that match unless one of the two grows too much
 
     def add(self, maps: Pair) -> None:
         """Count the next rows. Raises `UsageError` if the band does not have the image's full width."""
@@ -80,47 +102,84 @@ class ComponentCounter:
         grids = maps.prediction.astype(np.int64), maps.truth.astype(np.int64)
         if self._fronts and self._fronts[0].labels.size != grids[0].shape[1]:
             raise UsageError(f"a band {grids[0].shape[1]} px wide after one {self._fronts[0].labels.size} px wide")
-        fronts = self._fronts or [_Front(grid[0], np.full(grid.shape[1], -1), np.zeros(0, np.int64)) for grid in grids]
+        fronts = self._fronts or [_Front(grid[0], np.full(grid.shape[1], -1), _Known.nothing()) for grid in grids]
         joined = [_join(front, grid, self._nodata) for front, grid in zip(fronts, grids, strict=True)]
-        (old_p, new_p, size_p), (old_t, new_t, size_t) = joined
+        (old_p, new_p, _), (old_t, new_t, known_t) = joined
         common = _overlaps(new_p, new_t)
         kept = np.stack([old_p[self._pairs[0]], old_t[self._pairs[1]], self._pairs[2]])
-        self._pairs = _merged(np.concatenate([kept, common], 1), size_t.size)
+        self._candidates = np.stack([old_p[self._candidates[0]], old_t[self._candidates[1]], self._candidates[2]])
+        self._pairs = _merged(np.concatenate([kept, common], 1), known_t.sizes.size)
         self._pixels += int(common[2].sum())
-        last = [
-            (grid[-1], new[-1], size) for grid, new, size in zip(grids, (new_p, new_t), (size_p, size_t), strict=True)
-        ]
+        last = [_Front(grid[-1], new[-1], known) for grid, (_, new, known) in zip(grids, joined, strict=True)]
         self._retire(last)
 
     def result(self) -> Components:
         """Return the figures of all rows that were added so far."""
-        # More rows may be added later, so the components that are still open are finished in a copy.
-        done = deepcopy(self)
-        nothing = np.full(1, -1)
-        done._retire([(nothing, nothing, front.sizes) for front in self._fronts])
+        done = self._ended()
         n = max(done._pixels, 1)
         (p, t), (small_p, small_t), (h_p, h_t) = done._count, done._small, done._entropy
         split, merge = max((h_t - done._joint) / n, 0.0), max((h_p - done._joint) / n, 0.0)
         return Components(p, t, small_p, small_t, self._smallest, split, merge)
 
-    def _retire(self, last: list[tuple[Ints, Ints, Ints]]) -> None:
+    def objects(self) -> tuple[ObjectScores, ...]:
+        """Return the scores of the components of each class as objects, of all rows that were added so far.
+
+        Two components match if they have one class and an IoU above one half.
+        """
+        done = self._ended()
+        columns = done._matched.tolist(), *done._objects.tolist(), done._iou.tolist()
+        return tuple(ObjectScores(*scores, threshold=0.5) for scores in zip(*columns, strict=True))
+
+    def _ended(self) -> ComponentCounter:
+        """Return a copy in which all components are finished: more rows may be added to this one later."""
+        done = deepcopy(self)
+        nothing = np.full(1, -1)
+        done._retire([_Front(nothing, nothing, front.known) for front in self._fronts])
+        return done
+
+    def _retire(self, last: list[_Front]) -> None:
         """Count the components that do not touch the last row as finished, and renumber the components still needed."""
-        alive = [_mark(numbers, sizes.size) for _, numbers, sizes in last]
+        if not last:
+            return
+        alive = [_mark(front.numbers, front.known.sizes.size) for front in last]
         still = _unsettled(self._pairs, *alive)
         self._joint += _n_log_n(self._pairs[2][~still])
+        self._match(self._pairs[:, ~still], alive, last[0].known, last[1].known)
         self._pairs = self._pairs[:, still]
         self._fronts = []
-        for i, (labels, numbers, sizes) in enumerate(last):
-            over = sizes[~alive[i] & (sizes > 0)]
-            self._count[i] += over.size
-            self._small[i] += int((over < self._smallest).sum())
-            self._entropy[i] += _n_log_n(over)
-            # A finished component keeps its number while a pair that can still change names it.
-            needed = alive[i] | _mark(self._pairs[i], sizes.size)
+        for i, front in enumerate(last):
+            known = front.known
+            over = ~alive[i] & ~known.counted
+            sizes = known.sizes[over]
+            self._count[i] += sizes.size
+            self._small[i] += int((sizes < self._smallest).sum())
+            self._entropy[i] += _n_log_n(sizes)
+            self._objects[i] += np.bincount(known.classes[over], minlength=self._nodata)
+            # A finished component keeps its number while a pair names it that can still change or match.
+            needed = alive[i] | _mark(self._pairs[i], alive[i].size) | _mark(self._candidates[i], alive[i].size)
             fresh = np.append(np.where(needed, np.cumsum(needed) - 1, -1), -1)  # -1 stays -1
-            self._pairs[i] = fresh[self._pairs[i]]
-            # a finished component that is still in a pair has size 0 from here on
-            self._fronts.append(_Front(labels, fresh[numbers], np.where(alive[i], sizes, 0)[needed]))
+            self._pairs[i], self._candidates[i] = fresh[self._pairs[i]], fresh[self._candidates[i]]
+            left = _Known(known.sizes[needed], known.classes[needed], ~alive[i][needed])
+            self._fronts.append(_Front(front.labels, fresh[front.numbers], left))
+
+    def _match(self, settled: Ints, alive: list[Bools], known_p: _Known, known_t: _Known) -> None:
+        """Count the matches among pairs whose pixels in common are final, once both components are finished.
+
+        An IoU above one half needs more than half of either component in common, and components only grow. So each
+        component that can still grow has at most one candidate, and memory does not follow the number of overlaps.
+        """
+        pairs = np.concatenate([self._candidates, settled], 1)
+        p, t, common = pairs
+        half = 2 * common > np.maximum(known_p.sizes[p], known_t.sizes[t])
+        pairs = pairs[:, half & (known_p.classes[p] == known_t.classes[t])]
+        grows = alive[0][pairs[0]] | alive[1][pairs[1]]
+        self._candidates = pairs[:, grows]
+        p, t, common = pairs[:, ~grows]
+        union = known_p.sizes[p] + known_t.sizes[t] - common
+        found = 2 * common > union
+        classes = known_p.classes[p][found]
+        self._matched += np.bincount(classes, minlength=self._nodata)
+        np.add.at(self._iou, classes, (common / union)[found])
 
 
 def components_of(maps: Pair, smallest: int = 16) -> Components:
@@ -130,24 +189,28 @@ def components_of(maps: Pair, smallest: int = 16) -> Components:
     return counter.result()
 
 
-def _join(front: _Front, grid: Ints, nodata: int) -> tuple[Ints, Ints, Ints]:
+def _join(front: _Front, grid: Ints, nodata: int) -> tuple[Ints, Ints, _Known]:
     """Number the components of `grid` together with the components of the front that they continue.
 
-    Returns the front's new numbers, the grid's numbers (-1 without a label), and the sizes by new number.
+    Returns the front's new numbers, the grid's numbers (-1 without a label), and what is known by new number.
     """
     found = np.asarray(label(grid, background=nodata, connectivity=1), np.int64) - 1
-    old, new = front.sizes.size, int(found.max()) + 1
+    known, old, new = front.known, front.known.sizes.size, int(found.max()) + 1
     # Pixels on both sides of the line belong together only if they have the same class and a label.
     touching = (front.labels == grid[0]) & (front.numbers >= 0) & (found[0] >= 0)
     edges = front.numbers[touching], old + found[0][touching]
     # One component of the band may join several of the front, and each of them others; a graph finds them all at once.
     graph = coo_array((np.ones(edges[0].size, bool), edges), shape=(old + new, old + new))
     count, numbers = connected_components(graph, directed=False)
-    sizes = np.concatenate([front.sizes, np.bincount(found[found >= 0], minlength=new)])
-    total = np.zeros(count, np.int64)
-    np.add.at(total, numbers, sizes)
+    inside = found >= 0
+    classes, counted, total = np.zeros(old + new, np.int64), np.zeros(count, bool), np.zeros(count, np.int64)
+    np.add.at(total, numbers, np.concatenate([known.sizes, np.bincount(found[inside], minlength=new)]))
+    classes[:old], classes[old + found[inside]] = known.classes, grid[inside]
+    of_all = np.zeros(count, np.int64)
+    of_all[numbers] = classes
+    counted[numbers[:old]] = known.counted  # a component that is counted touches no row, so it is joined to none
     lookup = np.append(numbers[old:], -1).astype(np.int64)
-    return numbers[:old].astype(np.int64), lookup[found], total
+    return numbers[:old].astype(np.int64), lookup[found], _Known(total, of_all, counted)
 
 
 def _overlaps(prediction: Ints, truth: Ints) -> Ints:
