@@ -127,8 +127,8 @@ class ComponentCounter:
         Two components match if they have one class and an IoU above one half.
         """
         done = self._ended()
-        columns = done._matched.tolist(), *done._objects.tolist(), done._iou.tolist()
-        return tuple(ObjectScores(*scores, threshold=0.5) for scores in zip(*columns, strict=True))
+        matched, (predicted, true), iou = done._matched.tolist(), done._objects.tolist(), done._iou.tolist()
+        return tuple(ObjectScores(*scores) for scores in zip(matched, predicted, true, iou, strict=True))
 
     def _ended(self) -> ComponentCounter:
         """Return a copy in which all components are finished: more rows may be added to this one later."""
