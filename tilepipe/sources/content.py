@@ -62,7 +62,7 @@ def dask_sha256(array: da.Array) -> str:
     """Return the hash of a dask array's content, computed once, chunk by chunk; no chunk is kept.
 
     The array's name cannot stand for its content: dask takes the name from the code that makes the array, or from the
-    user, and not from the data.
+    user, and not from the data. The same values in other chunks have another hash.
     """
     import dask
     import dask.array as da

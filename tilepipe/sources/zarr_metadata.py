@@ -11,13 +11,11 @@ import zarr
 
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.base import Resolution
-from tilepipe.sources.checks import (
-    given_resolution,
-)
+from tilepipe.sources.checks import given_resolution
+from tilepipe.text import JSON
 
 if TYPE_CHECKING:
     from zarr.types import AnyArray
-from tilepipe.text import JSON
 
 MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4}
 METRES = {"meter": 1.0, "kilometer": 1e3}

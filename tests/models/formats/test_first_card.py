@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.onnx_files import pointwise, save
+from safetensors.torch import save_file
 
 import tilepipe as tp
 from tilepipe.cli.main import main
@@ -47,6 +48,16 @@ def test_a_state_dict_tells_its_bands(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(torch.nn.Conv2d(5, 2, 3).state_dict(), path)
     assert main(["model", "card", str(path), "--init", "--set", "classes=[a, b]"]) == 0
+    assert json.loads((tmp_path / "weights.json").read_text())["bands"] == 5
+
+
+def test_a_file_that_sorts_its_layers_by_name_does_not_tell_the_bands(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    network = {"a.decoder": torch.zeros(2, 48, 3, 3), "b.first": torch.zeros(48, 5, 3, 3)}
+    save_file(network, path)
+    assert main(["model", "card", str(path), "--init", "--set", "classes=[a, b]"]) == 2
+    assert not path.with_suffix(".json").exists()
+    assert main(["model", "card", str(path), "--init", "--set", "classes=[a, b]", "--set", "bands=5"]) == 0
     assert json.loads((tmp_path / "weights.json").read_text())["bands"] == 5
 
 

@@ -48,7 +48,9 @@ def operations(module: nn.Module, bands: int, found: Probe) -> tuple[int, ...]:
     pixels beyond the reach must not change it. Raises `ModelError` with the reason if an operation cannot be replaced.
     """
     key = cache_key(module, bands, found.stride)
-    known = _SEEN.get(key or "") or _tried(module, bands, found)
+    known = _SEEN.get(key or "")
+    if known is None:
+        known = _tried(module, bands, found)
     if key is not None:
         _SEEN[key] = known
     if isinstance(known, str):

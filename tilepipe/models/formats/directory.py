@@ -112,9 +112,11 @@ def write_directory(final: Path, model: Model, files: Mapping[str, bytes], *, ov
         for name, content in files.items():
             (fresh / name).write_bytes(content)
         _publish(fresh, final)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C leaves no half-written folder either
         shutil.rmtree(fresh, ignore_errors=True)
-        raise cannot_write(final, error) from None
+        if isinstance(error, OSError):
+            raise cannot_write(final, error) from None
+        raise
     return final
 
 

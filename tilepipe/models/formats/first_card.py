@@ -104,7 +104,10 @@ def _of_pretrained(path: Path) -> tuple[JSON, int | None]:
 
 
 def _of_tensors(path: Path) -> tuple[JSON, int | None]:
-    kernels = [tensor for tensor in read_tensors(path).values() if tensor.ndim == 4]
+    # A pickle holds the layers in the order in which the network was made, so its first kernel takes the bands. A
+    # safetensors file sorts them by name: its first kernel may be any layer, and the bands are asked for.
+    ordered = path.suffix.lower() != ".safetensors"
+    kernels = [tensor for tensor in read_tensors(path).values() if tensor.ndim == 4] if ordered else []
     return {"name": path.stem} | ({"bands": int(kernels[0].shape[1])} if kernels else {}), None
 
 
