@@ -32,6 +32,9 @@ def commands(page: Path) -> list[str]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
     monkeypatch.chdir(tmp_path)
+    # An example that shows something in the browser ends as if the user had closed it.
+    monkeypatch.setattr("webbrowser.open", lambda url: True)
+    monkeypatch.setattr("tilepipe.view.viewer.Viewer.wait", lambda viewer: None)
     return tmp_path
 
 

@@ -1,13 +1,16 @@
-"""A viewer and a plain client for its tests."""
+"""A viewer, a plain client for its tests, and the way into its page in Chromium."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+
+from helpers.chromium import Page
 
 from tilepipe.view.viewer import Viewer, view
 
@@ -56,3 +59,23 @@ def viewing(*what: Any, **options: Any) -> Iterator[Client]:
         client = Client(viewer)
         client.enter()
         yield client
+
+
+IDLE = "Object.values(viewer.layers).every((layer) => Object.values(layer._tiles).every((tile) => tile.loaded))"
+
+
+def enter(page: Page, url: str) -> None:
+    """Open the address, which leads on to the viewer's page, and wait until that is drawn."""
+    page.goto(url)
+    with suppress(RuntimeError):  # what is asked while the page changes fails
+        page.wait_for("location.pathname === '/'")
+    time.sleep(0.2)
+    page.wait_for("document.body?.dataset.ready")
+    settle(page)
+
+
+def settle(page: Page) -> None:
+    """Wait until every tile is drawn, and a frame more."""
+    time.sleep(0.2)
+    page.wait_for(IDLE)
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")

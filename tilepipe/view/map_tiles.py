@@ -63,11 +63,11 @@ class MapTiles:
         found = fit[-1] if fit else self.map
         rows = np.floor((ys - found.origin[0]) / found.scale[0]).astype(np.int64)
         columns = np.floor((xs - found.origin[1]) / found.scale[1]).astype(np.int64)
-        inside_rows, inside_columns = (rows >= 0) & (rows < found.shape[0]), (columns >= 0) & (columns < found.shape[1])
         values = np.full((len(rows), len(columns)), found.legend.nodata, found.dtype)
-        if inside_rows.any() and inside_columns.any():
-            rows, columns = rows[inside_rows], columns[inside_columns]
+        # Positions grow, so those inside the map are one run of them.
+        (y0, y1), (x0, x1) = np.searchsorted(rows, (0, found.shape[0])), np.searchsorted(columns, (0, found.shape[1]))
+        if y0 < y1 and x0 < x1:
+            rows, columns = rows[y0:y1], columns[x0:x1]
             box = Box(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
-            read = found.read(box)
-            values[np.ix_(inside_rows, inside_columns)] = read[np.ix_(rows - box.y0, columns - box.x0)]
+            values[y0:y1, x0:x1] = found.read(box).take(rows - box.y0, axis=0).take(columns - box.x0, axis=1)
         return values

@@ -23,7 +23,10 @@ from tilepipe.view.access import HEADERS, HOST, Access, is_of_another_user
 
 THREADS = min(8, 2 * (os.cpu_count() or 1))
 """Number of tiles that are made at once."""
-FORWARD = '<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>tilepipe</title>'
+FORWARD = (
+    '<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>tilepipe</title>'
+    '<link rel="icon" href="/icon.svg">'
+)
 """Page that leads from the address with the token to the viewer. A redirect would not bring the cookie along if another
 page led to the address: the cookie is for requests of the viewer's own pages only."""
 KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}

@@ -60,7 +60,7 @@ export const ImageLayer = Tiles.extend({
     return answer && new Uint8ClampedArray(await answer.arrayBuffer());
   },
   paint(canvas) {
-    const pen = canvas.getContext('2d'), size = canvas.width;
+    const pen = canvas.getContext('2d', {willReadFrequently: true}), size = canvas.width;
     if (canvas.content) pen.putImageData(new ImageData(canvas.content, size, size), 0, 0);
     else pen.clearRect(0, 0, size, size);
     canvas.content = null;  // the canvas keeps the pixels
@@ -79,7 +79,7 @@ export const MapLayer = Tiles.extend({
     return values;
   },
   paint(canvas) {
-    const pen = canvas.getContext('2d'), size = canvas.width;
+    const pen = canvas.getContext('2d', {willReadFrequently: true}), size = canvas.width;
     if (!canvas.content) {
       pen.clearRect(0, 0, size, size);
       return;
