@@ -188,6 +188,14 @@ SETTINGS = (
     ),
     expert(
         TILES,
+        "--tta",
+        type=click.Choice(["none", "d4"]),
+        metavar="none|d4",
+        show_default="none",
+        help="Average the probabilities of the 8 turned and mirrored positions of each tile (d4): 8 times the work.",
+    ),
+    expert(
+        TILES,
         "--max-cost",
         type=click.FloatRange(min=1),
         metavar="NUMBER",

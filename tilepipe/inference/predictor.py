@@ -6,8 +6,8 @@ tiles of its batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tilepipe.arrays import Labels, Logits, Pixels
 from tilepipe.errors import DeviceError, ModelError, TilepipeError, ordinary
 from tilepipe.inference.device import Compute
 from tilepipe.inference.statistics.capture import Mode, Reached
+from tilepipe.models.average import Average
 from tilepipe.models.model import Model
 from tilepipe.models.output import misfit
 from tilepipe.models.precision import arithmetic, dtype_of, on_device
@@ -66,8 +67,8 @@ class Predictor:
         model's global operations; None if nothing does. Raises `ModelError` if the model fails, and `DeviceError` if
         the device does.
         """
-        with self._logits(tiles, under) as logits:
-            return _best(logits).cpu().numpy().astype(self.model.card.label_dtype)
+        with self._scores(tiles, under) as scores:
+            return _best(scores).cpu().numpy().astype(self.model.card.label_dtype)
 
     def logits(self, tiles: Pixels, under: Mode | None = None) -> Logits:
         """Return the model's logits, (n, classes, height, width) float32 (float64 in fp64), not rounded."""
@@ -80,9 +81,10 @@ class Predictor:
         The class with the largest logit gets 1 more, so a pixel that only one tile covers keeps the argmax of its
         logits.
         """
-        with self._logits(tiles, under) as logits:
-            scaled = logits.softmax(1).mul_(1 << PROBABILITY_BITS).round_().to(torch.int32)
-            top = _best(logits)[:, None]
+        with self._scores(tiles, under) as scores:
+            found = scores if isinstance(self._module, Average) else scores.softmax(1)
+            scaled = found.mul(1 << PROBABILITY_BITS).round_().to(torch.int32)
+            top = _best(scores)[:, None]
             # Two classes that differ by less than a step of 2**-24 would tie after rounding.
             scaled.scatter_add_(1, top, torch.ones_like(top, dtype=torch.int32))
             return scaled.cpu().numpy()
@@ -92,8 +94,21 @@ class Predictor:
         with suppress(Reached), self._logits(tiles, under):
             pass
 
+    def _scores(self, tiles: Pixels, under: Mode | None) -> AbstractContextManager[torch.Tensor]:
+        """Return logits; of an `Average` its probabilities, whose order a logarithm in float32 would not keep."""
+        if isinstance(self._module, Average):
+            return self._called(self._module.probabilities, tiles, under)
+        return self._logits(tiles, under)
+
     @contextmanager
     def _logits(self, tiles: Pixels, under: Mode | None) -> Iterator[torch.Tensor]:
+        with self._called(self._module, tiles, under) as logits:
+            yield logits.to(self.dtype)
+
+    @contextmanager
+    def _called(
+        self, network: Callable[[torch.Tensor], torch.Tensor], tiles: Pixels, under: Mode | None
+    ) -> Iterator[torch.Tensor]:
         count = len(tiles)
         # The batch is always full: kernels choose their algorithm by shape, and another algorithm rounds differently,
         # so the last tiles of a block would get other bits than in another block.
@@ -105,9 +120,9 @@ class Predictor:
             with arithmetic(self.device, self.precision):
                 with under or nullcontext(), self._in_one_sentence():
                     x = self.model.normalise(torch.from_numpy(batch).to(self.device), self.dtype)
-                    logits = self._module(x)
-                self._check(logits, count)
-                yield logits[:count].to(self.dtype)
+                    scores = network(x)
+                self._check(scores, count)
+                yield scores[:count]
         except torch.OutOfMemoryError:
             raise DeviceError(
                 f"{self.device} cannot hold batches of {self.input_shape}; give a smaller `batch` or `tile`"

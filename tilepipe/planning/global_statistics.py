@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tilepipe.box import Sides
-from tilepipe.errors import TilepipeError, UsageError
+from tilepipe.errors import ModelError, TilepipeError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.probe.result import Probe, ProbeError
 from tilepipe.planning.receptive_field import MEASURED, Known, Reach, named_layers
@@ -45,7 +45,7 @@ def fix_global_statistics(
         given = setting(window_shape=request.window_shape)
         raise UsageError(f"{setting(statistics=wanted)} needs crop windows, not {given}")
     try:
-        found, values = _operations(model)
+        found, values = _operations(model, request.tta)
     except TilepipeError as problem:
         if insists:
             raise UsageError(f"statistics {wanted} is not possible for {model.name}: {problem}") from None
@@ -77,7 +77,7 @@ def _explained(reach: Reach, why: object) -> Reach:
     return replace(reach, known=f"{reach.known}; {why}")
 
 
-def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
+def _operations(model: Model, tta: str) -> tuple[Probe, tuple[int, ...]]:
     """Return the probe of a model and the number of statistics of each global operation; a local model has none.
 
     Raises `ProbeError` if the model cannot be measured, `ModelError` if its operations cannot be replaced.
@@ -93,6 +93,9 @@ def _operations(model: Model) -> tuple[Probe, tuple[int, ...]]:
         raise ProbeError(f"it cannot be measured ({type(problem).__name__} in the model)") from None
     if found.local:
         return found, ()
+    if tta != "none":
+        # Statistics that are put in lie at places of the tile, and a turned tile would get them at the wrong ones.
+        raise ModelError(f"statistics are not fixed for the turned tiles of {setting(tta=tta)}")
     from tilepipe.inference.statistics.trial import operations
 
     return found, operations(model.module, model.card.bands, found)

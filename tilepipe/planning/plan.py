@@ -51,6 +51,8 @@ class Plan(Layout):
     statistics: Statistics | None = None
     """Source of the statistics of the model's global operations. None if it has no such operation,
     or if each tile uses its own statistics."""
+    tta: str = "none"
+    """Positions of each tile whose probabilities are averaged: 'none' for one, 'd4' for eight."""
     picked: tuple[int, ...] = ()
     """Numbers of the bands that are read, from 1. Empty if all bands of the file are read in their order."""
     valid_band: int = 0
@@ -195,12 +197,13 @@ class Plan(Layout):
     def key(self, image: JSON, weights: str) -> str:
         """Return the run key: a hash of the image's identity, the weights' sha256 and what decides a label or layer.
 
-        Workers, memory, names and the reach are left out, because they do not change a label; the halo is included.
+        Workers, memory, names and the reach are left out, because they do not change a label; the halo is included. The
+        positions that are averaged are left out too, because the identity of the model includes them.
         """
         # Everything counts that is not named here, so a new field changes the key until somebody decides that it does
         # not.
         settings = self.to_dict()
-        for name in ("source", "model", "memory", "reach", "why", "left", "holes", "fit_table"):
+        for name in ("source", "model", "memory", "reach", "why", "left", "holes", "fit_table", "tta"):
             del settings[name]
         del settings["compute"]["workers"]
         # The order of fields in a class must not change the key, so the names are sorted.
@@ -270,6 +273,7 @@ class Plan(Layout):
             "image": f"{self.source}: {size(*self.shape)}, {self.bands} bands {self.dtype}",
             "region": "all" if box == Box.of_shape(*self.shape) else region,
             "model": f"{self.model}: {self.classes} classes, on a grid of {size(*self.predicted)}",
+            **({"average": "of the 8 turned and mirrored positions of each tile"} if self.tta == "d4" else {}),
             "tiles": f"{tiles} of {size(*grid.tile_shape)}, overlap {cut.overlap}, {cut.window} windows",
             "seams": self.seams,
             **self._about_statistics(),

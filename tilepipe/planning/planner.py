@@ -75,6 +75,11 @@ def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings])
 def opened(source: Image, model: str | Path | Model, request: Request) -> tuple[Model, Source]:
     """Return the model and the image at full resolution, with the bands that the model reads."""
     model = model if isinstance(model, Model) else open_model(model, trust_model=request.trust_model)
+    if request.tta != "none":
+        # This import opens torch, which a plan with a bundled model does without.
+        from tilepipe.models.average import averaged
+
+        model = averaged(model, request.tta)
     image = open_source(source, scene=request.scene, z=request.z, t=request.t, allow=request.allow)
     return model, with_model_bands(image, model.card, request)
 
@@ -115,7 +120,7 @@ def make_plan(
         **vars(layout), source=image.name, model=card.name, bands=image.shape[0], dtype=str(image.dtype),
         compute=compute, classes=len(card.classes), label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
         reach=replace(reach, tolerance=tolerance), layers=_layers(card, request.layers, tiling), statistics=statistics,
-        picked=picked.bands, valid_band=picked.valid, why=why, left=Wanted(data, layout, area).left(),
+        tta=request.tta, picked=picked.bands, valid_band=picked.valid, why=why, left=Wanted(data, layout, area).left(),
         holes=not getattr(data, "complete", False), fit_table=(*fit, *asked.notes),
     )  # fmt: skip
     return plan, area

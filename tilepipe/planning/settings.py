@@ -54,6 +54,9 @@ class Choices(TypedDict, total=False):
     tolerance: float
     """Change of a probability (0 to 1) that is accepted if exact labels cost more than `max_cost`; 0 asks for exact
     labels at any cost. 0.01 by default."""
+    tta: Literal["none", "d4"]
+    """Positions of each tile whose probabilities are averaged: 'none' (the tile as it lies) or 'd4' (its four quarter
+    turns and those of its mirror image, eight times the work)."""
     max_cost: float
     """Largest computing cost of exact labels, as a multiple of one pass over the image; 4 by default."""
     resolution: str | float
@@ -150,6 +153,7 @@ class Request:
     """Overlap of tiles (pixels); None means 'auto'."""
     window_shape: str = "auto"
     statistics: str = "auto"
+    tta: str = "none"
     tolerance: float = 0.01
     max_cost: float = 4.0
     """Largest computing cost of exact labels; the default is the cost of tiles that overlap by half."""

@@ -15,6 +15,7 @@ from tilepipe.execution.statistics.provider import StatisticsProvider
 from tilepipe.execution.statistics.whole_image import Constant, whole_so_far
 from tilepipe.execution.store import Store
 from tilepipe.inference.device import resolve_device
+from tilepipe.models.average import averaged
 from tilepipe.models.formats.directory import load_model
 from tilepipe.models.identity import identify
 from tilepipe.models.model import Model
@@ -122,6 +123,7 @@ def reopen(run: Run, image: Image | None, model: Model | str | Path | None, sett
         named: str | Path = _named(model, run.record["model"], "python", "model")
         model = load_model(named, trust_model=settings.get("trust_model"))
     plan = run.plan
+    model = averaged(model, plan.tta)
     identity = identify(model, plan.compute.device, plan.compute.precision)
     if identity.trouble:
         raise ModelError(f"a run of {model.name} cannot be verified: {identity.trouble}")
