@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import tilepipe as tp
-from tilepipe.box import Box
+from tilepipe.box import Box, Sides
 from tilepipe.errors import ModelError
 from tilepipe.inference.device import Compute
 from tilepipe.inference.predictor import Predictor
 from tilepipe.models.average import POSITIONS, Average, averaged
+from tilepipe.models.probe.certificate_file import known_probe
 from tilepipe.testing import noise, random_unet
 
 
@@ -81,7 +82,9 @@ def test_a_reach_that_leans_to_one_side_is_that_of_all_sides() -> None:
     card = tp.ModelCard(bands=3, classes=["a", "b"])
     model = tp.Model.from_torch(network, card)
     assert tuple(tp.probe(model).reach or ()) == (0, 0, 3, 0)
-    assert tuple(tp.probe(averaged(model, "d4")).reach or ()) == (3, 3, 3, 3)
+    assert tuple(tp.probe(averaged(model, "d4")).reach or ()) == (3, 3, 3, 3), "measured"
+    known = known_probe(averaged(model, "d4"))
+    assert (known.stride, known.reach) == (1, Sides(3, 3, 3, 3)), "known from the network alone"
 
 
 def test_an_average_is_another_model_and_labels_have_none() -> None:

@@ -99,5 +99,4 @@ def averaged(model: Model, tta: str) -> Model:
         return model
     if model.card.output == "labels":
         raise ModelError(f"{model.name} gives labels and no probabilities, so they have no mean; leave `tta` out")
-    # The certificate beside a network is about the network alone, so the average is measured anew.
-    return Model(model.card, Average(model.module, tta).eval(), model.name)
+    return Model(model.card, Average(model.module, tta).eval(), model.name, model.certificate)

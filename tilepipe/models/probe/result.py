@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from tilepipe.box import Sides
 from tilepipe.errors import ModelError, StorageError
@@ -51,6 +51,15 @@ class Probe:
     def frozen_halo(self) -> Sides | None:
         """Return `frozen_reach` rounded up to multiples of `stride`; None if there is no `frozen_reach`."""
         return None if self.frozen_reach is None or self.stride is None else self.frozen_reach.up_to(self.stride)
+
+    def on_all_sides(self) -> Probe:
+        """Return the probe of the average over the eight positions of a tile: each side gets the largest reach.
+
+        A turn or a mirror exchanges the sides of a tile and changes no distance. Tiles begin and end at multiples of
+        the stride, so a turned tile is aligned as the whole turned image is.
+        """
+        reach, frozen = (sides and Sides(*4 * (max(sides),)) for sides in (self.reach, self.frozen_reach))
+        return replace(self, reach=reach, frozen_reach=frozen)
 
     def __str__(self) -> str:
         """Return one or two plain sentences."""
