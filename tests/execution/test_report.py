@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.cli_files import write_image
-from helpers.pages import check_self_contained
+from helpers.pages import check_self_contained, picture, seen
 from helpers.small_runs import CODES, IMAGE, segment
+from PIL import Image
 
+import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.cli.main import main, root
 from tilepipe.errors import InputError, UsageError
@@ -127,3 +130,20 @@ def test_what_has_no_labels_has_no_report(tmp_path: Path) -> None:
         report(tmp_path / "out.tif", tmp_path / "out.pdf")
     with pytest.raises(UsageError, match="not the image of"):
         report(tmp_path / "out.tif", image=ArraySource(CODES[:50]))
+
+
+@pytest.mark.parametrize("of", [["cog"], ["geojson"], ["ome-zarr", "csv"]])
+def test_a_notebook_shows_the_result(of: list[str], tmp_path: Path) -> None:
+    write_image(tmp_path / "<b>.tif")
+    result = tp.segment(tmp_path / "<b>.tif", "forest", tmp_path / "out", of=of, force_resolution=True)
+    found = seen(result._repr_html_())
+    assert result.numbers is not None
+    assert "<b>.tif" in found.text
+    assert result.certificate.plain in found.text
+    for one in result.numbers.classes:
+        assert not one.pixels or f"{one.name} {100 * one.share:.1f} %" in found.text
+    (shown,) = found.every("img")
+    assert Image.open(BytesIO(picture(shown["src"]))).size == (210, 150)
+    assert not found.every("script")
+    (tmp_path / "<b>.tif").unlink()
+    assert "<img" in result._repr_html_(), "labels alone are shown if the image is gone"

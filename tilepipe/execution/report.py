@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from tilepipe.errors import TilepipeError, public
 from tilepipe.events import Event, Listener, silent
@@ -10,11 +11,17 @@ from tilepipe.execution.export import export
 from tilepipe.execution.run_record import RunRecord, find_record
 from tilepipe.paths import labels_file
 from tilepipe.products.formats import PRODUCTS, product_of
+from tilepipe.products.label_map import LabelMap
+from tilepipe.products.report.notebook import notebook_of
+from tilepipe.products.smaller import smaller_maps
 from tilepipe.sources.bands import Picked, with_picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.open import open_source
+from tilepipe.text import JSON
 
 REPORT = "report"
+COARSE = 1024
+"""Least longer side of the labels that a thumbnail is made from (pixels)."""
 
 
 @public
@@ -48,6 +55,18 @@ def report(
     if image is None and (found := find_record(labels)):
         image = image_of_run(found[0], listener)
     return export(labels, page, of=REPORT, image=image, overwrite=overwrite, listener=listener)[0]
+
+
+def notebook_of_run(record: RunRecord, labels: LabelMap, path: Path | None) -> str:
+    """Return the HTML that a notebook shows of a run; `path` is a product that holds the labels, if there is one."""
+    small = coarse(labels, path) if path else labels
+    return notebook_of(cast(JSON, record), labels, small, image_of_run(record))
+
+
+def coarse(labels: LabelMap, path: Path) -> LabelMap:
+    """Return the smallest version in the product at `path` that a thumbnail is made from."""
+    versions = smaller_maps(labels, path)
+    return [one for one in versions if one is labels or max(one.shape) >= COARSE][-1]
 
 
 def _beside(labels: Path) -> Path:

@@ -32,7 +32,7 @@ from tilepipe.planning.memory import format_bytes
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.planner import Image, make_plan, opened
 from tilepipe.planning.settings import Choices, Request, Settings
-from tilepipe.products.formats import LOSSLESS
+from tilepipe.products.formats import LOSSLESS, product_of
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import Labels, Layer, open_map
 from tilepipe.products.numbers import Numbers
@@ -75,6 +75,13 @@ class Result:
         """Numbers of each class: pixels, share, area, objects; None if an older version has made the labels."""
         known = self.record.get("numbers")
         return Numbers.from_dict(known) if known else None
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the labels over the image, the numbers of each class, and the certificate."""
+        from tilepipe.execution.report import notebook_of_run
+
+        path = next((path for path in self.paths if product_of(path) in LOSSLESS), None)
+        return notebook_of_run(self.record, self.labels.map, path)
 
     def to_xarray(self) -> xarray.DataArray:
         """Return the labels as an xarray.DataArray with coordinates and CRS."""

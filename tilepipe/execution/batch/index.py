@@ -12,21 +12,18 @@ from tilepipe.events import Event, Listener, silent
 from tilepipe.execution.batch.batch import Batch
 from tilepipe.execution.batch.jobs_file import BatchItem, read_jobs
 from tilepipe.execution.batch.record import Entry
-from tilepipe.execution.report import REPORT, image_of_run
+from tilepipe.execution.report import REPORT, coarse, image_of_run
 from tilepipe.execution.run_record import find_record
 from tilepipe.products.formats import LOSSLESS, PRODUCTS, product_of
 from tilepipe.products.label_map import Legend
 from tilepipe.products.labels import open_map
 from tilepipe.products.report.index import MARK, index_of
 from tilepipe.products.report.thumbnail import thumbnail
-from tilepipe.products.smaller import smaller_maps
 from tilepipe.storage import write_durably
 from tilepipe.text import JSON
 
 WAITING = "waiting"
 """Status of an image that no batch has processed yet."""
-COARSE = 1024
-"""Least longer side of the labels that a thumbnail is made from (pixels)."""
 
 
 def report_of_batch(
@@ -97,8 +94,6 @@ def _facts_of(batch: Batch, item: BatchItem, folder: Path) -> JSON:
 
 def _thumbnail(labels: Path) -> tuple[str, Legend]:
     """Return the thumbnail of labels, over their image if it can still be opened, and their legend."""
-    versions, image, found = smaller_maps(open_map(labels), labels), None, find_record(labels)
-    small = [labels for labels in versions if labels is versions[0] or max(labels.shape) >= COARSE][-1]
-    with suppress(TilepipeError):
-        image = image_of_run(found[0]) if found else None
-    return thumbnail(small, image), small.legend
+    full, found = open_map(labels), find_record(labels)
+    image = image_of_run(found[0]) if found else None
+    return thumbnail(coarse(full, labels), image), full.legend

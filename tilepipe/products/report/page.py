@@ -16,22 +16,30 @@ STYLE, SCRIPT = "style.css", "page.js"
 
 
 def render(template: str, **values: object) -> str:
-    """Return the page of a template in this folder.
+    """Return the page of a template in this folder; see `fragment` for its values.
+
+    The policy in the page names its style and its script by their hashes, so a browser runs nothing else, and asks no
+    other file or machine for anything.
+    """
+    style, script = _packaged(STYLE), _packaged(SCRIPT)
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return fragment(template, policy=policy, style=style, script=script, **values)
+
+
+def fragment(template: str, **values: object) -> str:
+    """Return the HTML of a template in this folder.
 
     Every value is text of others until it is escaped, which happens to all of them; characters that HTML may not hold
-    become visible. The policy in the page names its style and its script by their hashes, so a browser runs nothing
-    else, and asks no other file or machine for anything.
+    become visible.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     def cleaned(value: object) -> object:
         return value if hasattr(value, "__html__") else clean(value)  # HTML that a template made is clean
 
-    style, script = _packaged(STYLE), _packaged(SCRIPT)
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
     pages = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -40,7 +48,7 @@ def render(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return pages.get_template(template).render(policy=policy, style=style, script=script, **values) + "\n"
+    return pages.get_template(template).render(**values) + "\n"
 
 
 def data_uri(content: bytes, kind: str) -> str:
