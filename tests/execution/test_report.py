@@ -64,6 +64,7 @@ def test_the_command_in_a_report_makes_the_run_again(
     words = ["segment", "my files/it's.tif", "-m", "forest", "--force-resolution", "--window", "10,20,100,90"]
     assert main([*words, "--of", "cog,geojson,report", "--min-area", "3", "--bands", "3,2,1", "--tile", "128"]) == 0
     page = check_self_contained((folder / "it's.labels.html").read_text())
+    assert "150 x 210 px, 3 bands, uint8; rows 20 to 110, columns 10 to 110 of it" in page.text
     command = page.text[page.text.index("tilepipe segment ") :].partition(" Files beside")[0]
     capsys.readouterr()
     monkeypatch.chdir("/")
@@ -79,7 +80,7 @@ EXAMPLES: dict[str, Any] = {
     "scheduler": "tls://host:8786", "trust_model": "sha256:ab", "on_tile_error": "fail", "record": False,
     "layers": ("margin", "entropy"), "region": "a b.geojson", "crs": "EPSG:32645", "min_area": 2.5, "fill_holes": "all",
     "simplify": 1.5, "smooth": True, "orthogonalize": True, "split": True, "neck": 0.5, "annotations": True,
-    "allow": ("/data/more files", "/data/b"),
+    "allow": ("/data/more files", "/data/b"), "tile_timeout": 30,
 }  # fmt: skip
 
 

@@ -108,12 +108,15 @@ def seconds_text(seconds: float) -> str:
 
 
 def image_text(facts: JSON) -> str:
-    """Return the size and type of the image in words: '2,048 x 2,048 px, 3 bands, uint8'."""
+    """Return the size (height x width) and type of the image in words, and which part of it has labels."""
     plan = facts.get("plan")
     if not plan:
         return ""
     height, width = plan["shape"]
-    return f"{height:,} x {width:,} px, {plan['bands']} band{'s' if plan['bands'] != 1 else ''}, {plan['dtype']}"
+    y0, x0, y1, x1 = plan["region"]
+    part = f"; rows {y0:,} to {y1:,}, columns {x0:,} to {x1:,} of it" if (y1 - y0, x1 - x0) != (height, width) else ""
+    bands = f"{plan['bands']} band{'' if plan['bands'] == 1 else 's'}"
+    return f"{height:,} x {width:,} px, {bands}, {plan['dtype']}{part}"
 
 
 def _region_pixels(plan: JSON) -> int:

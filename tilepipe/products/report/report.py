@@ -94,11 +94,15 @@ def class_rows(numbers: Numbers, legend: Legend, clear: frozenset[int] = frozens
             pixels=f"{one.pixels:,}",
             area=numbers.area_text(one.area).replace("m2", "m²"),
             objects="" if one.objects is None else f"{one.objects:,}",
-            density="" if one.density is None else f"{one.density:,.4g}",
+            density="" if one.density is None else _number(one.density),
             clear=one.value in clear,
         )
         for one in numbers.classes
     ]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def parse_report(path: Path) -> None:
