@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 import tilepipe as tp
 from tilepipe.sources.array import ArraySource
+from tilepipe.sources.resample import Resampled
 from tilepipe.view import small_image
+from tilepipe.view.averages import averages
 from tilepipe.view.image_tiles import ImageTiles
 from tilepipe.view.screen import TILE, Screen
 
@@ -80,7 +84,7 @@ def test_every_kind_of_image_becomes_a_picture(bands: int, dtype: str) -> None:
     if dtype == "uint8":
         np.testing.assert_array_equal(found[:3], shown)
         return
-    low, high = np.percentile(image[:3, known], (2, 98))
+    low, high = np.percentile(shown[:, known], (2, 98))
     wanted = np.clip((shown[:, known].astype(float) - low) * 255 / (high - low), 0, 255)
     assert np.abs(found[:3, known] - wanted).max() <= 1
 
@@ -128,3 +132,21 @@ def test_a_large_image_without_levels_is_read_once_in_the_background(monkeypatch
     assert (small.share, small.trouble) == (1.0, "")
     wanted = np.floor(image.reshape(3, 512, 4, 512, 4).mean((2, 4)) + 0.5)
     np.testing.assert_array_equal(pixels(tiles, 2, 0, 0)[:3], wanted)
+
+
+@given(st.integers(0, 3), st.sampled_from(["uint8", "uint16", "int16", "float32"]), st.booleans(), st.integers(0, 9999))
+def test_quick_averages_are_those_of_the_exact_ones(times: int, dtype: str, masked: bool, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    height, width = 24 << times, 40 << times
+    image = random.integers(0, 250, (3, height, width)).astype(dtype)
+    valid = random.random((height, width)) < 0.3 if masked else None
+    source = ArraySource(image, valid=valid)
+    box = tp.Box(3, 5, 20, 40)
+    bands, there = averages(source, box, times, [0, 1, 2])
+    exact = Resampled(source, 24, 40)
+    np.testing.assert_array_equal(
+        True if there is None else there, True if (mask := exact.valid(box)) is None else mask
+    )
+    known = np.ones(box.shape, bool) if there is None else there
+    apart = np.abs(np.stack(bands).astype(float) - exact.read(box))[:, known]
+    assert apart.max(initial=0.0) <= (0.501 if dtype != "uint8" else 0)

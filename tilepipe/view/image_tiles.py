@@ -11,13 +11,12 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 from tilepipe.sources.base import Source
 from tilepipe.sources.resample import Resampled
 from tilepipe.sources.shown import Shown
+from tilepipe.view.averages import Averages, averages, shown_bands
 from tilepipe.view.screen import TILE, Screen
 from tilepipe.view.small_image import READ_AT_ONCE, SmallImage, small_image_of
 
@@ -27,10 +26,6 @@ PATCHES, PATCH = 5, 128
 """Number of patches per axis that the percentiles are taken of, and the side of a patch [pixels]."""
 
 
-Read = tuple[list[NDArray[np.uint8]], NDArray[np.bool_] | None]
-"""One or three bands (height, width), and which pixels are valid; None if all are."""
-
-
 @dataclass(frozen=True)
 class Stretch:
     """The values that become black and white."""
@@ -38,10 +33,10 @@ class Stretch:
     low: float
     high: float
 
-    def apply(self, pixels: Pixels) -> NDArray[np.uint8]:
+    def apply(self, pixels: NDArray[np.number]) -> NDArray[np.uint8]:
         """Return the pixels in 8 bits; values that are not finite become black."""
-        scaled = (pixels.astype(np.float64) - self.low) * (255 / max(self.high - self.low, 1e-9))
-        return np.clip(np.nan_to_num(scaled) + 0.5, 0, 255).astype(np.uint8)
+        scaled = (pixels.astype(np.float32) - np.float32(self.low)) * np.float32(255 / max(self.high - self.low, 1e-9))
+        return np.asarray(np.clip(np.nan_to_num(scaled) + 0.5, 0, 255), np.uint8)
 
 
 class ImageTiles:
@@ -51,6 +46,7 @@ class ImageTiles:
         """Take an image; nothing but its description is read."""
         self.source = Shown(image)
         self.screen = Screen((image.shape[1], image.shape[2]))
+        self._bands = shown_bands(image.shape[0])
         self.small: SmallImage | None = small_image_of(self.source)
         """Smaller version of an image that has none; somebody has to fill it."""
 
@@ -63,14 +59,14 @@ class ImageTiles:
         box = self.screen.box(level, row, column)
         if box is None:
             return None
-        read = self._halved(level, box) or self._resampled(level, box)
-        if read is None:
+        bands, valid = self._read(level, box)
+        if valid is not None and not valid.any():
             return None
         tile = np.zeros((TILE, TILE, 4), np.uint8)
         part = tile[: box.height, : box.width]
         for channel in range(3):
-            part[..., channel] = read[0][min(channel, len(read[0]) - 1)]
-        part[..., 3] = 255 if read[1] is None else np.where(read[1], 255, 0)
+            part[..., channel] = self._eight_bits(bands[min(channel, len(bands) - 1)])
+        part[..., 3] = 255 if valid is None else np.where(valid, 255, 0)
         return tile.tobytes()
 
     def values(self, y: int, x: int) -> list[float | None]:
@@ -84,40 +80,17 @@ class ImageTiles:
             return self.small
         return self.source.coarser(*self.screen.size(level))
 
-    def _halved(self, level: int, box: Box) -> Read | None:
-        """Return a tile of 8 bits by averaging 2**k x 2**k pixels; None if that is not what the tile needs.
-
-        This is several times faster than `_resampled`, and most tiles are of this kind.
-        """
-        base, (height, width) = self._base(level), self.screen.shape
-        times = round(math.log2(max(1.0, base.shape[1] / self.screen.size(level)[0])))
-        step = 2 ** (level - times)
+    def _read(self, level: int, box: Box) -> Averages:
+        base, size, (height, width) = self._base(level), self.screen.size(level), self.screen.shape
+        times = round(math.log2(max(1.0, base.shape[1] / size[0])))
         # Files round the sizes of their levels; a level that is off by one of its pixels lies as it should.
-        apart = max(abs(base.shape[1] * step - height), abs(base.shape[2] * step - width))
-        if base.dtype != np.uint8 or apart > step:
-            return None
-        part = Box(box.y0 << times, box.x0 << times, box.y1 << times, box.x1 << times)
-        pixels = base.read(part)
-        # Readers keep the mask of what was read last.
-        valid = base.valid(part & Box.of_shape(*base.shape[1:]) or part)
-        if valid is not None:
-            return None
-        bands = self._eight_bits(pixels)
-        # Each band is a picture of its own: bands lie one after the other, and turning them round takes longer.
-        return [np.asarray(Image.fromarray(band).reduce(2**times)) if times else band for band in bands], None
+        step = 2 ** (level - times)
+        if max(abs(base.shape[1] * step - height), abs(base.shape[2] * step - width)) <= step:
+            return averages(base, box, times, self._bands)
+        return averages(Resampled(base, *size), box, 0, self._bands)
 
-    def _resampled(self, level: int, box: Box) -> Read | None:
-        """Return a tile of any type; None if no pixel of it is valid."""
-        source, size = self._base(level), self.screen.size(level)
-        source = source if source.shape[1:] == size else Resampled(source, *size)
-        pixels, valid = source.read(box), source.valid(box)
-        if valid is not None and not valid.any():
-            return None
-        return list(self._eight_bits(pixels)), valid
-
-    def _eight_bits(self, pixels: Pixels) -> NDArray[np.uint8]:
-        pixels = pixels[[0, 1, 2] if len(pixels) >= 3 else [0]]
-        return np.asarray(pixels, np.uint8) if pixels.dtype == np.uint8 else self._stretch.apply(pixels)
+    def _eight_bits(self, band: NDArray[np.number]) -> NDArray[np.uint8]:
+        return band.astype(np.uint8) if self.source.dtype == np.uint8 else self._stretch.apply(band)
 
     @cached_property
     def _stretch(self) -> Stretch:
@@ -137,7 +110,7 @@ class ImageTiles:
             boxes = [Box(y, x, min(y + PATCH, height), min(x + PATCH, width)) for y, x in corners]
         parts = []
         for box in boxes:
-            pixels, valid = found.read(box)[:3], found.valid(box)
+            pixels, valid = found.read(box)[self._bands], found.valid(box)
             known = np.isfinite(pixels).all(0) if pixels.dtype.kind == "f" else np.ones(box.shape, bool)
             parts.append(pixels[:, known if valid is None else known & valid].ravel())
         values = np.concatenate(parts)

@@ -12,8 +12,8 @@ from tilepipe.box import Box
 from tilepipe.errors import TilepipeError, ordinary
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.checks import usable
-from tilepipe.sources.resample import Resampled
 from tilepipe.text import JSON
+from tilepipe.view.averages import averages
 from tilepipe.view.screen import Screen
 
 READ_AT_ONCE = 16 << 20
@@ -46,7 +46,7 @@ class SmallImage:
     def __init__(self, source: Source, level: int) -> None:
         self.level = level
         self.name = source.name
-        self._reader = Resampled(source, *Screen((source.shape[1], source.shape[2])).size(level))
+        self._source, self._size = source, Screen((source.shape[1], source.shape[2])).size(level)
         self._pixels = np.zeros(self.shape, self.dtype)
         self._valid = np.zeros(self.shape[1:], np.bool_)
         self.share = 0.0
@@ -58,12 +58,12 @@ class SmallImage:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(bands, height, width) of the smaller version."""
-        return self._reader.shape
+        return self._source.shape[0], *self._size
 
     @property
     def dtype(self) -> DType:
         """Type of the image's pixels."""
-        return self._reader.dtype
+        return self._source.dtype
 
     def fill(self) -> None:
         """Read the image from the top to the bottom, unless `stop` is called meanwhile; the caller gives a thread."""
@@ -76,8 +76,10 @@ class SmallImage:
                     return
                 box = Box(y, x, min(y + side, height), min(x + side, width))
                 part = box.slices_in(Box.of_shape(height, width))
-                self._pixels[(slice(None), *part)] = self._reader.read(box)
-                valid = self._reader.valid(box)
+                bands, valid = averages(self._source, box, self.level, list(range(self.shape[0])))
+                whole = self.dtype.kind in "ui"
+                for band, found in enumerate(bands):
+                    self._pixels[band][part] = np.floor(found + 0.5) if whole else found
                 self._valid[part] = True if valid is None else valid
                 self.share = number / len(corners)
         except Exception as error:
@@ -105,7 +107,7 @@ class SmallImage:
 
     def identity(self) -> JSON:
         """Return what the smaller version is made of."""
-        return self._reader.identity()
+        return {"level": self.level, "of": self._source.identity()}
 
     def _at(self, box: Box) -> tuple[slice, slice]:
         return box.slices_in(Box.of_shape(*self.shape[1:]))
