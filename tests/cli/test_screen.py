@@ -22,6 +22,7 @@ from tilepipe.cli.screen import LiveLine, lasting, screen
 from tilepipe.cli.summary import next_command
 from tilepipe.events import Event
 from tilepipe.execution.segment import Result
+from tilepipe.paths import work_directory
 
 Out = pytest.CaptureFixture[str]
 SIZES = {"pixels": 40_000_000, "memory": 2 << 30}
@@ -153,9 +154,23 @@ def test_the_end_of_a_run_on_a_terminal(image: Path, model: Path, capsys: Out, m
     assert main(last[2].split()[2:]) == 0
 
 
-def test_with_polygons_the_next_command_is_a_check() -> None:
-    paths = (Path("my labels.tif"), Path("my labels.geojson"))
-    assert next_command(cast(Result, SimpleNamespace(paths=paths))) == "next: tilepipe verify 'my labels.tif'"
+@pytest.mark.parametrize(
+    ("files", "command"),
+    [
+        (["my a.tif", "my a.geojson"], "tilepipe report 'my a.tif'"),
+        (["my a.tif", "my a.geojson", "my a.html"], "tilepipe verify 'my a.tif'"),
+        (["a.geojson"], "tilepipe verify a.geojson"),
+    ],
+)
+def test_the_next_command_is_what_is_not_there_yet(
+    files: list[str], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = cast(Result, SimpleNamespace(paths=tuple(map(Path, files))))
+    if len(files) > 1:
+        assert next_command(result) == "next: tilepipe info 'my a.tif'", "a run without a record"
+    work_directory(Path(files[0])).mkdir()
+    assert next_command(result) == f"next: {command}"
 
 
 def test_the_end_of_a_batch_on_a_terminal(

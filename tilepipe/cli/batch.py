@@ -50,6 +50,6 @@ def run(jobs: str, mode: str, quiet: bool, dry_run: bool) -> int:
         say.err("\n".join(batch_lines(report)))
     if on_terminal(mode, quiet) and not dry_run:
         say.err(f"numbers of all images: {report.table}")
-        if report.failed:
-            say.err(f"next, to try the failed images again: tilepipe batch run {shlex.quote(jobs)}")
+        again = f"next, to try the failed images again: tilepipe batch run {shlex.quote(jobs)}"
+        say.err(again if report.failed else f"next: tilepipe report {shlex.quote(jobs)}")
     return FAILED_IMAGES if report.failed else 0

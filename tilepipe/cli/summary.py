@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tilepipe.paths import work_directory
 from tilepipe.text import size_text
 
 if TYPE_CHECKING:
@@ -30,14 +31,18 @@ def files(result: Result) -> Iterator[str]:
 
 
 def next_command(result: Result) -> str:
-    """Return the command to type next: polygons of the labels, or, if there are polygons, a check of the run."""
+    """Return the command to type next: polygons of the labels; if there are polygons, a report; else a check."""
     from tilepipe.products.formats import LOSSLESS, PRODUCTS, missing_packages, product_of
     from tilepipe.products.vector_options import POLYGONS
 
     by_product = {product_of(path): path for path in result.paths}
     labels = next((path for path in result.paths if product_of(path) in LOSSLESS), None)
     if labels is None or POLYGONS & by_product.keys():
-        return f"next: tilepipe verify {shlex.quote(str(result.paths[0]))}"
+        # A report shows labels, which polygons alone do not hold; and both commands read the record of the run.
+        command = "report" if labels is not None and "report" not in by_product else "verify"
+        if not any(work_directory(path).exists() for path in result.paths):
+            command = "info"
+        return f"next: tilepipe {command} {shlex.quote(str(labels or result.paths[0]))}"
     # GeoJSON needs no package of an extra.
     suffix = PRODUCTS["geojson" if missing_packages("vectors") else "vectors"].suffix
     stem = labels.name.removesuffix(PRODUCTS[str(product_of(labels))].suffix)
