@@ -105,7 +105,7 @@ def test_a_worker_that_hangs_is_replaced_and_said(tmp_path: Path, monkeypatch: p
     queue = open_queue(job, stop)
     dask.run(job, queue)
     assert not stopped[0].is_running()
-    assert (queue.store.read_labels(Box.of_shape(300, 300)) == expected).all()
+    assert (queue.store.labels.read(Box.of_shape(300, 300)) == expected).all()
     (told,) = [message for message in said if message]
     assert told.startswith("warning: worker process tcp://127.0.0.1:")
     assert told.endswith("did not answer for 20 s; the blocks in hand are given to others")
