@@ -146,7 +146,7 @@ def lasting(event: Event, image: str) -> ConsoleRenderable | None:
         return None
     text = clean_line(say.shown(said))
     style = STYLES.get(text.partition(":")[0], "")
-    return Text(f"{image}: {text}" if image and event.stage != "batch" else text, style=style)
+    return Text(f"{clean_line(image)}: {text}" if image and event.stage != "batch" else text, style=style)
 
 
 def head(event: Event) -> ConsoleRenderable:
