@@ -163,6 +163,15 @@ SETTINGS = (
     ),
     expert(
         TILES,
+        "--grid",
+        type=click.Choice(["image", "world"]),
+        metavar="image|world",
+        show_default="image",
+        help="Where tiles begin: at the image's first pixel, or at fixed places on the earth, so that labels of "
+        "neighbouring images fit each other (with --tile and --overlap).",
+    ),
+    expert(
+        TILES,
         "--overlap",
         type=word_or(int, "auto"),
         metavar="N|auto",

@@ -47,7 +47,7 @@ LEFT_OUT = {
     *VectorOptions.names(),
 }
 """Settings that change neither a label nor a choice of the plan."""
-DEFAULTS: JSON = {"mask": "auto", "resolution": "full", "workers": 0, "tta": "none"} | dict.fromkeys(
+DEFAULTS: JSON = {"mask": "auto", "grid": "image", "resolution": "full", "workers": 0, "tta": "none"} | dict.fromkeys(
     ("tile", "overlap", "window_shape", "statistics", "device", "precision"), "auto"
 )
 """Default of each setting: a setting that is given with its default changes nothing."""

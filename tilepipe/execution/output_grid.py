@@ -17,6 +17,7 @@ from tilepipe.planning.wanted import Wanted
 from tilepipe.products.label_map import LabelMap, Legend, Measure
 from tilepipe.sources.base import Georeference, Resolution, Source
 from tilepipe.sources.georeference import moved_rpcs
+from tilepipe.sources.world_grid import inner_of, without_canvas
 from tilepipe.sources.wrapped import frame_of
 from tilepipe.tiling.uncertainty import LAYERS, STEPS, VOID
 
@@ -51,13 +52,15 @@ def label_map(
         outside = labels.dtype.type(plan.nodata if nodata is None else nodata)
         return np.asarray(np.where(wanted.labelled(box), labels, outside))
 
+    canvas, source = inner_of(source), without_canvas(source)
+    own = region.shift(-canvas.y0, -canvas.x0)  # of the image itself; a world grid has no other pixels than the image
     return LabelMap(
         shape=region.shape, dtype=np.dtype(plan.label_dtype), read=read_output,
         legend=Legend(card.name, card.classes, card.palette, card.nodata),
         block=(max(1, block[0]), max(1, block[1])),
-        georeference=_georeference(source.georeference, region, scale),
+        georeference=_georeference(source.georeference, own, scale),
         resolution=source.resolution and output_resolution(plan, source.resolution),
-        origin=(round(region.y0 * scale[0]), round(region.x0 * scale[1])), scale=scale, frame=frame_of(source),
+        origin=(round(own.y0 * scale[0]), round(own.x0 * scale[1])), scale=scale, frame=frame_of(source),
     )  # fmt: skip
 
 

@@ -52,6 +52,7 @@ from tilepipe.sources.base import Source
 from tilepipe.sources.mask import Tissue
 from tilepipe.sources.mosaic_files import is_pattern
 from tilepipe.sources.open import reopening
+from tilepipe.sources.world_grid import without_canvas
 from tilepipe.storage import storage_errors
 from tilepipe.text import JSON, setting
 from tilepipe.tiling.grid import Index
@@ -165,7 +166,7 @@ def maps_of(job: Job, full: Source, reader: Callable[[str], Read]) -> dict[str, 
 
 def stitch(job: Job, full: Source, queue: BlockQueue, options: VectorOptions) -> Material:
     """Return one map of the labels and one of each layer; each block read is compared with its ledger line."""
-    return Material.of(maps_of(job, full, partial(Checked, queue)), full, tissue_of(job, full), options)
+    return Material.of(maps_of(job, full, partial(Checked, queue)), without_canvas(full), tissue_of(job, full), options)
 
 
 def tissue_of(job: Job, full: Source) -> float | None:

@@ -202,6 +202,7 @@ KINDS: dict[str, Kind] = {
         f"full, model or a pixel size above 0 and below {LARGEST:g}",
         lambda value: value if value in GRIDS else float(value),
     ),
+    "grid": _one_of("image", "world"),
     "window_shape": _one_of("auto", "crop", *sorted(PROFILES)),
     "statistics": _one_of("auto", "field", "whole", "tile"),
     "tta": _one_of("none", "d4"),

@@ -23,7 +23,7 @@ from tilepipe.planning.plan import Plan
 from tilepipe.planning.receptive_field import Known, measure_receptive_field
 from tilepipe.planning.reduced_halo import reduced_halo
 from tilepipe.planning.region import image_data, on_prediction_grid, resolve_region
-from tilepipe.planning.resolution import grids_of, with_model_bands
+from tilepipe.planning.resolution import grids_of, on_world_grid, refuse_off_world, with_model_bands
 from tilepipe.planning.settings import Request, Settings
 from tilepipe.planning.tile_size import choose_tiling, fit_memory
 from tilepipe.planning.wanted import Wanted
@@ -32,6 +32,8 @@ from tilepipe.sources.base import Source
 from tilepipe.sources.foreign import Arrayed, Plain
 from tilepipe.sources.mask import Mask
 from tilepipe.sources.open import open_source, place_of
+from tilepipe.sources.world_grid import Anchored, without_canvas
+from tilepipe.text import setting
 from tilepipe.tiling.tiling import Tiling
 from tilepipe.tiling.uncertainty import check_blended
 
@@ -81,7 +83,8 @@ def opened(source: Image, model: str | Path | Model, request: Request) -> tuple[
 
         model = averaged(model, request.tta)
     image = open_source(source, scene=request.scene, z=request.z, t=request.t, allow=request.allow)
-    return model, with_model_bands(image, model.card, request)
+    image = with_model_bands(image, model.card, request)
+    return model, image if request.grid == "image" else on_world_grid(image, request)
 
 
 def make_plan(
@@ -95,12 +98,18 @@ def make_plan(
     Raises `InputError`, `ModelError`, `UsageError` or `DeviceError`.
     """
     grids = grids_of(image, model.card, request)
+    refuse_off_world(image, model.card, grids)
     # Only the validation of a training brings `known`. It plans many times for images that the training has checked
     # itself.
-    fit = () if known else check_fit(image, model.card, request, grids.resolution)
+    fit = () if known else check_fit(without_canvas(image), model.card, request, grids.resolution)
     known = known or measure_receptive_field(model, listener)
     # This comes before the region, because a tissue mask grows by the model's context.
     (card, reach), statistics = fix_global_statistics(model, known, grids.predicted, request)
+    if statistics and isinstance(image, Anchored):
+        raise UsageError(
+            f"model {card.name} has norms or poolings over the whole image, which differ from image to image; with "
+            f"{setting(grid='world')} take them from each tile: {setting(statistics='tile')}"
+        )
     asked, area = resolve_region(image, card, request, grids)
     data, compute, tolerance = image_data(image, asked.mask), request.compute(model), 0.0
     needs = needs_of(model, compute.dtype, statistics, grids.predicted, card.stride)

@@ -24,6 +24,7 @@ from tilepipe.sources.geojson_place import LON_LAT, frame, on_canvas
 from tilepipe.sources.georeference import box_of_bounds
 from tilepipe.sources.mask import Mask, Masked, tissue
 from tilepipe.sources.resample import Resampled
+from tilepipe.sources.world_grid import inner_of
 from tilepipe.text import did_you_mean, setting
 
 VALUE, TISSUE, AREA = "value:", "tissue+", "area:"
@@ -53,22 +54,23 @@ def resolve_region(
 
     Raises `UsageError`, `InputError`.
     """
-    whole, region = Box.of_shape(*source.shape[1:]), request.region
+    whole, region = inner_of(source), request.region
     notes: tuple[FitRow, ...] = ()
     if isinstance(region, str):
         if request.mask != "auto":
             raise UsageError(f"the polygons of {region} say where to compute; leave out {setting(mask=request.mask)}")
         return _inside(source, region, whole, cropped=True)
-    box = region or whole
+    box = region.shift(whole.y0, whole.x0) if region else whole
     if request.bounds is not None:
         wanted = box_of_bounds(source, request.bounds, request.bounds_crs)
         box, notes = _cut(source, wanted, "the bounds reach", "warning")
     if request.window is not None:
         column, row, width, height = request.window
-        box = Box(row, column, row + height, column + width)
+        box = Box(row, column, row + height, column + width).shift(whole.y0, whole.x0)
     if not whole.contains(box):
         raise UsageError(
-            f"region {_rows(box)} is not inside {source.name}, which has {whole.height} rows and {whole.width} columns"
+            f"region {_rows(box.shift(-whole.y0, -whole.x0))} is not inside {source.name}, which has "
+            f"{whole.height} rows and {whole.width} columns"
         )
     asked, area = _masked(source, card, box, request.mask, grids)
     return replace(asked, notes=notes + asked.notes), area
@@ -76,8 +78,9 @@ def resolve_region(
 
 def _cut(source: Source, box: Box, reach: str, severity: Literal["note", "warning"]) -> tuple[Box, tuple[FitRow, ...]]:
     """Return the part of a box that lies in the image, and a row about it if a part of the box lies outside."""
-    inside = box & Box.of_shape(*source.shape[1:])
-    assert inside is not None, "what does not meet the image is refused before"
+    inside = box & inner_of(source)
+    if inside is None:  # it meets the canvas of a world grid alone
+        raise UsageError(f"the region lies off {source.name}, beside the image; check its coordinates")
     if inside == box:
         return box, ()
     said = (

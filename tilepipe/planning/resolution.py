@@ -15,6 +15,8 @@ from tilepipe.sources.band_choice import Reader, choose_bands
 from tilepipe.sources.bands import with_picked
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.resample import fitting_shape
+from tilepipe.sources.world_grid import Anchored, anchored
+from tilepipe.text import setting
 
 Indices = TypeVar("Indices", int, NDArray[np.int64])
 """The index of one pixel along an axis, or of many."""
@@ -69,6 +71,29 @@ def with_model_bands(source: Source, card: ModelCard, request: Request) -> Sourc
             "name as many, in the order that the model was trained on"
         )
     return with_picked(source, picked)
+
+
+def on_world_grid(source: Source, request: Request) -> Source:
+    """Return an image on a canvas whose tiles begin at fixed places on the earth.
+
+    Raises `UsageError` if tile or overlap is not given, since what is chosen for an image may differ for another one.
+    """
+    if request.tile is None or request.overlap is None or request.tile <= request.overlap:
+        raise UsageError(
+            f"{setting(grid='world')} needs the same tiles for all images: give `tile` and a smaller `overlap`, for "
+            "instance those that tilepipe plan shows for the largest image"
+        )
+    return anchored(source, request.tile, request.tile - request.overlap)
+
+
+def refuse_off_world(source: Source, card: ModelCard, grids: Grids) -> None:
+    """Raise `UsageError` if an image on a world grid is resampled: its grid would depend on its size."""
+    if isinstance(source, Anchored) and not grids.image == grids.predicted == grids.output:
+        raise UsageError(
+            f"{setting(grid='world')} works on the image's own pixels, and model {card.name} works at "
+            f"{card.resolution or 0:g} {card.unit}/px; leave `resolution` out, and resample the images first: "
+            "gdalwarp -tap -tr XRES YRES in.tif out.tif"
+        )
 
 
 def _check_pixels(source: Source, card: ModelCard) -> None:

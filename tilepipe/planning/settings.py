@@ -26,6 +26,9 @@ class Choices(TypedDict, total=False):
     """Plane along z, counted from 0."""
     t: int
     """Plane along t, counted from 0."""
+    grid: str
+    """Where tiles begin: 'image' (at its first pixel), or 'world' (at fixed places on the earth, so that labels of
+    neighbouring images fit each other). 'world' needs `tile` and `overlap`."""
     allow: str | Path | Sequence[str | Path]
     """Folders in which a list of files may name files; by default only those in the folder of the list are opened."""
 
@@ -140,6 +143,7 @@ class Request:
     scene: int | None = None
     z: int | None = None
     t: int | None = None
+    grid: str = "image"
     allow: tuple[str, ...] = ()
     products: tuple[str, ...] = ()
     """Products: the setting `of`."""

@@ -32,6 +32,7 @@ from tilepipe.sources.bands import Picked, with_picked
 from tilepipe.sources.content import identity_of
 from tilepipe.sources.mosaic_files import is_pattern
 from tilepipe.sources.open import open_source
+from tilepipe.sources.world_grid import anchored
 from tilepipe.text import JSON
 
 Given = TypeVar("Given")
@@ -119,6 +120,8 @@ def reopen(run: Run, image: Image | None, model: Model | str | Path | None, sett
     named_image: Image = _named(image, run.record["source"], "array", "image")
     opened = open_source(named_image, **_selected(run, image))
     full = with_picked(opened, Picked(run.plan.picked, run.plan.valid_band))
+    if run.plan.shape != full.shape[1:] and full.georeference:  # the run was on a world grid, if it was of this image
+        full = anchored(full, run.plan.tiling.tile, run.plan.tiling.tile - run.plan.tiling.overlap)
     if not isinstance(model, Model):
         named: str | Path = _named(model, run.record["model"], "python", "model")
         model = load_model(named, trust_model=settings.get("trust_model"))
