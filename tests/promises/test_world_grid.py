@@ -14,17 +14,24 @@ from hypothesis import strategies as st
 import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
+from tilepipe.evaluation.verify.finished_run import Run, find_run, reopen
 from tilepipe.testing import random_unet
 
-MODEL = random_unet(depth=1)
+MODEL = random_unet(depth=2)
 WHOLE = Box(0, 0, 150, 210)
-CUT: dict[str, Any] = {"grid": "world", "tile": 32, "overlap": 16}
+CUT: dict[str, Any] = {"grid": "world", "tile": 32, "overlap": 8}
 
 
 @pytest.fixture(scope="module", params=["crop", "hann"])
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     how = {**CUT, "window_shape": request.param}
     return how, tp.predict(write(tmp_path_factory.mktemp("whole") / "a.tif", WHOLE), MODEL, **how)
+
+
+def find(path: Path) -> Run:
+    found = find_run(path)
+    assert found is not None
+    return found
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -42,6 +49,14 @@ def test_parts_fit_the_whole(whole: Any, tmp_path: Path, data: st.DataObject) ->
     np.testing.assert_array_equal(found[slice(*rows), slice(*columns)], own[slice(*rows), slice(*columns)])
 
 
+def test_on_the_grid_of_the_image_they_do_not_fit(whole: Any, tmp_path: Path) -> None:
+    """The model sees further than the overlap, so its labels depend on the tiles."""
+    how, expected = whole
+    part = Box(21, 37, 150, 210)
+    found = tp.predict(write(tmp_path / "part.tif", part), MODEL, **{**how, "grid": "image"})
+    assert (found[32:, 32:] != expected[53:, 69:]).any()
+
+
 def test_a_run_has_the_place_and_the_size_of_its_image(tmp_path: Path) -> None:
     image = write(tmp_path / "a.tif", WHOLE)
     result = tp.segment(image, MODEL, of="cog,files,overlay", **CUT)
@@ -56,6 +71,9 @@ def test_a_run_has_the_place_and_the_size_of_its_image(tmp_path: Path) -> None:
     bounds = (400015, 2999955, 400060, 2999990)
     np.testing.assert_array_equal(tp.predict(image, MODEL, bounds=bounds, **CUT), expected[20:90, 30:120])
     assert tp.segment(image, MODEL, of="cog,files,overlay", **CUT).record["published"]
+    again = reopen(find(tmp_path / "w.tif"), None, MODEL, {})
+    assert again.source.shape == (3, *window.plan.shape)
+    assert any(row.name == "grid" and "EPSG:32645" in row.text for row in window.plan.fit_table)
 
 
 def test_what_would_depend_on_the_image_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tilepipe.planning.plan import Plan
 from tilepipe.planning.receptive_field import Known, measure_receptive_field
 from tilepipe.planning.reduced_halo import reduced_halo
 from tilepipe.planning.region import image_data, on_prediction_grid, resolve_region
-from tilepipe.planning.resolution import grids_of, on_world_grid, refuse_off_world, with_model_bands
+from tilepipe.planning.resolution import grids_of, on_world_grid, refuse_off_world, with_model_bands, world_row
 from tilepipe.planning.settings import Request, Settings
 from tilepipe.planning.tile_size import choose_tiling, fit_memory
 from tilepipe.planning.wanted import Wanted
@@ -130,7 +130,7 @@ def make_plan(
         compute=compute, classes=len(card.classes), label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
         reach=replace(reach, tolerance=tolerance), layers=_layers(card, request.layers, tiling), statistics=statistics,
         tta=request.tta, picked=picked.bands, valid_band=picked.valid, why=why, left=Wanted(data, layout, area).left(),
-        holes=not getattr(data, "complete", False), fit_table=(*fit, *asked.notes),
+        holes=not getattr(data, "complete", False), fit_table=(*fit, *world_row(image, tiling), *asked.notes),
     )  # fmt: skip
     return plan, area
 

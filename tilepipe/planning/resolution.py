@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, UsageError
 from tilepipe.models.card import ModelCard
+from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.settings import Request
 from tilepipe.sources.band_choice import Reader, choose_bands
 from tilepipe.sources.bands import with_picked
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.resample import fitting_shape
-from tilepipe.sources.world_grid import Anchored, anchored
+from tilepipe.sources.world_grid import Anchored, anchored, fits_said
 from tilepipe.text import setting
+from tilepipe.tiling.tiling import Tiling
 
 Indices = TypeVar("Indices", int, NDArray[np.int64])
 """The index of one pixel along an axis, or of many."""
@@ -94,6 +96,13 @@ def refuse_off_world(source: Source, card: ModelCard, grids: Grids) -> None:
             f"{card.resolution or 0:g} {card.unit}/px; leave `resolution` out, and resample the images first: "
             "gdalwarp -tap -tr XRES YRES in.tif out.tif"
         )
+
+
+def world_row(source: Source, tiling: Tiling) -> tuple[FitRow, ...]:
+    """Return a row that says which other runs fit a run on a world grid; () for another run."""
+    if not isinstance(source, Anchored):
+        return ()
+    return (FitRow("grid", "note", fits_said(source, tiling.tile - tiling.overlap)),)
 
 
 def _check_pixels(source: Source, card: ModelCard) -> None:
