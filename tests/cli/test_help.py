@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -63,3 +64,13 @@ def test_settings_say_their_defaults_and_no_other_program_s_brackets(capsys: pyt
 def test_every_setting_of_python_is_an_option() -> None:
     names = {parameter.name for parameter in COMMANDS["segment",].params}
     assert set(Settings.__annotations__) - names == set()
+
+
+def test_a_pattern_without_quotes_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [tmp_path / f"{k}.tif" for k in range(4)]
+    for file in files:
+        file.touch()
+    assert main(["segment", *map(str, files), "-m", "forest"]) == 2
+    assert 'written in quotes: "tiles/*.tif"' in capsys.readouterr().err.replace("\n", " ")
+    assert main(["segment", "a", "b", "c", "d", "-m", "forest"]) == 2
+    assert "unexpected extra arguments (c d)" in capsys.readouterr().err

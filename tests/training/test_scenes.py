@@ -11,6 +11,8 @@ import pytest
 import rasterio
 import tifffile
 import zarr
+from helpers.cut_files import COLUMNS, PIXELS, ROWS, cut
+from helpers.cut_files import write as write_at
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
@@ -315,3 +317,14 @@ def test_nothing_is_trained_into_what_is_read(configure: Configure, tmp_path: Pa
             with pytest.raises(UsageError, match=r"would be written over .*, which is read; give another output"):
                 fit(configure(output=str(tmp_path / place), **entries))
     assert sorted(path.name for path in (tmp_path / "i.zarr").iterdir()) == ["c", "zarr.json"]
+
+
+def test_a_folder_of_files_is_one_scene(tmp_path: Path, configure: Configure) -> None:
+    folder = cut(tmp_path / "tiles", ROWS, COLUMNS, overlap=3)
+    label = RANDOM.integers(0, 2, PIXELS.shape[1:], dtype=np.uint8)
+    at_place = write_at(tmp_path / "l.tif", Box(0, 0, *label.shape), label[None])
+    scene = only(configure(train=[{"image": str(folder), "label": str(at_place)}]))
+    assert any("9 files" in note for note in scene.notes)
+    box = Box(50, 60, 140, 200)
+    np.testing.assert_array_equal(scene.image(box), PIXELS[:, 50:140, 60:200])
+    np.testing.assert_array_equal(scene.label(box), label[50:140, 60:200])

@@ -6,6 +6,7 @@ Both are shown in named groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import click
@@ -54,6 +55,21 @@ class Command(click.Command):
         if any(isinstance(parameter, Option) and parameter.expert for parameter in found):
             found.append(_HELP_ALL)
         return found
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words of a command line. Raises `click.UsageError` that says what to type if there are too many."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            words = error.message.partition("unexpected extra argument")[2].partition("(")[2].rstrip(")").split()
+            if len(words) < 2 or not all(Path(word).exists() for word in words):
+                raise
+            # An interactive shell replaces a pattern before this program sees it.
+            raise click.UsageError(
+                f"{len(words)} files too many, from {words[0]} on; a pattern that stands for several files is written "
+                'in quotes: "tiles/*.tif"',
+                ctx,
+            ) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a list of options for each group; the common group is first, the others come in the order they

@@ -82,7 +82,7 @@ def on_world_grid(source: Source, request: Request) -> Source:
     """
     if request.tile is None or request.overlap is None or request.tile <= request.overlap:
         raise UsageError(
-            f"{setting(grid='world')} needs the same tiles for all images: give `tile` and a smaller `overlap`, for "
+            f"{setting(grid='world')} needs the same tiles for all images: give `tile` and `overlap`, for "
             "instance those that tilepipe plan shows for the largest image"
         )
     return anchored(source, request.tile, request.tile - request.overlap)
