@@ -12,6 +12,7 @@ from helpers.cut_files import COLUMNS, PIXELS, ROWS, WHOLE, cut, write
 
 import tilepipe as tp
 from tilepipe.box import Box
+from tilepipe.errors import UsageError
 from tilepipe.sources.open import open_source
 from tilepipe.testing import local_mean_model
 
@@ -31,6 +32,14 @@ def test_labels_of_many_files_are_those_of_their_mosaic(tmp_path: Path) -> None:
     # A region over the borders of files is a crop of the whole.
     region = Box(50, 60, 100, 150)
     np.testing.assert_array_equal(tp.predict(folder, model, region, **choices), expected[50:100, 60:150])
+
+
+def test_no_output_is_taken_for_a_part_the_next_time(tmp_path: Path) -> None:
+    folder, model = cut(tmp_path / "tiles", ROWS, COLUMNS), local_mean_model(bands=3)
+    with pytest.raises(UsageError, match="would lie among the files of"):
+        tp.segment(folder, model, folder / "out.tif")
+    first = tp.segment(folder, model, folder / "out.labels.tif")
+    assert tp.segment(folder, model, folder / "out.labels.tif").record == first.record
 
 
 def test_a_run_keeps_how_its_files_are_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

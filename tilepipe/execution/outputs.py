@@ -12,6 +12,7 @@ from tilepipe.planning.settings import Request
 from tilepipe.products.formats import LOSSLESS, PRODUCTS, File, files_of, output_paths, touched
 from tilepipe.products.vector_options import OBJECTS, PLAIN, POLYGONS, VectorOptions
 from tilepipe.sources.base import Source
+from tilepipe.sources.mosaic_files import would_be_part
 from tilepipe.sources.open import image_files, place_of
 from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.wrapped import unwrapped
@@ -71,6 +72,13 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
             f"{setting(record=False)} needs a product that holds every label, as nothing else keeps them then: add cog "
             "or ome-zarr to `of`"
         )
+    place = place_of(image)
+    for file in outputs.files if place is not None and place.is_dir() else ():
+        if would_be_part(file.path, place):
+            raise UsageError(
+                f"{file.path} would lie among the files of {image.name}, and be taken for one of them the next time; "
+                "choose an output in another folder, or one that ends in .labels.tif"
+            )
     named = [Path(name) for name in (request.mask, request.region) if isinstance(name, str) and Path(name).is_file()]
     refuse_inputs(touched(outputs.files), [*image_files(image), *files_in(model), *named])
     return outputs

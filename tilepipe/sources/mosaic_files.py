@@ -90,6 +90,12 @@ def _is_part(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS
 
 
+def would_be_part(path: Path, folder: Path) -> bool:
+    """Return whether a file that is written to `path` would be a part of the image that `folder` is, the next time."""
+    inside = os.path.realpath(path.parent) == os.path.realpath(folder)
+    return inside and _is_part(path.name) and not _PRODUCT.search(path.name)
+
+
 def _of_names(name: str, place: Path, names: Iterable[str]) -> Files:
     """Return the files among `names`, sorted by name; labels that an earlier run has written there are left out."""
     found = sorted(path for path in names if _is_part(os.path.basename(path)))
