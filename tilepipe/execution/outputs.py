@@ -73,8 +73,8 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
             "or ome-zarr to `of`"
         )
     place = place_of(image)
-    for file in outputs.files if place is not None and place.is_dir() else ():
-        if would_be_part(file.path, place):
+    for file in outputs.files:
+        if place is not None and place.is_dir() and would_be_part(file.path, place):
             raise UsageError(
                 f"{file.path} would lie among the files of {image.name}, and be taken for one of them the next time; "
                 "choose an output in another folder, or one that ends in .labels.tif"
