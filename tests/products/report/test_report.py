@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tilepipe.box import Box
+from tilepipe.errors import InputError
 from tilepipe.products.label_map import LABELS, LabelMap, Legend, label_map_of
 from tilepipe.products.material import Material
 from tilepipe.products.report.report import parse_report, report_of, write_report
+from tilepipe.products.report.thumbnail import thumbnail
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Resolution
 
@@ -148,6 +150,20 @@ def test_places_that_failed_are_marked_and_told() -> None:
     assert [marks[0][name] for name in ("x", "y", "width", "height")] == ["400.0", "80.0", "200.0", "160.0"]
     assert "2 tiles without labels" in found.text
     assert "a patch without a place" in found.text
+
+
+def test_an_image_that_cannot_be_read_costs_only_its_picture() -> None:
+    class Torn(ArraySource):
+        def read(self, box: Box) -> NDArray[Any]:
+            raise InputError("scene.tif <b> cannot be read in rows 0 to 9")
+
+    torn = Torn(np.zeros((3, 80, 150), np.uint8))
+    found = page(material(image=torn))
+    assert "The image is not shown: scene.tif <b> cannot be read" in found.text
+    (alone,) = found.every("img")
+    labels = label_map_of(LABELS_OF_TOWN, TOWN)
+    assert thumbnail(labels, torn) == thumbnail(labels, None) != thumbnail(labels, IMAGE)
+    assert (np.asarray(Image.open(BytesIO(picture(alone["src"]))))[0, 0] == (*TOWN.palette[0], 255)).all()
 
 
 def test_a_report_without_a_known_run_says_so() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tilepipe.errors import TilepipeError
 from tilepipe.products.label_map import LabelMap
 from tilepipe.products.material import Material
 from tilepipe.products.picture_page import Colours
@@ -47,6 +48,8 @@ class Picture:
     """Height in pixels."""
     image: str
     """The image, as a data: URI; '' if the image is not at hand."""
+    trouble: str
+    """Reason why an image that is at hand cannot be shown; '' if there is none."""
     fill: str
     """Colours of the classes, as a data: URI; they are clear at nodata, and over an image at a class 0 called
     'background' or 'other'."""
@@ -66,7 +69,13 @@ def picture_of(material: Material, failed: Iterable[str] = ()) -> Picture:
     """Return the pictures of a label map, which is read once; `failed` are sentences about tiles without labels."""
     labels = material.map
     shape = picture_shape(labels, MOST, LEAST)
-    clear = clear_classes(labels.legend) if material.image is not None else frozenset[int]()
+    image, trouble = "", ""
+    try:
+        image = _image(material.image, labels, shape) if material.image is not None else ""
+    # An image with a damaged place has labels everywhere else, and these have a report.
+    except TilepipeError as error:
+        trouble = str(error)
+    clear = clear_classes(labels.legend) if image else frozenset[int]()
     colours = shrunk_colours(labels, shape, clear)
     fill = _straight(colours)
     outlined = np.where(edges(colours)[..., None], fill, np.uint8(0))
@@ -74,9 +83,8 @@ def picture_of(material: Material, failed: Iterable[str] = ()) -> Picture:
     return Picture(
         width=shape[1],
         height=shape[0],
-        image=jpeg_uri(shrunk_image(Shown(material.image), labels, shape), QUALITY)
-        if material.image is not None
-        else "",
+        image=image,
+        trouble=trouble,
         fill=png_uri(fill),
         edges=png_uri(outlined),
         clear=clear,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 
+from tilepipe.errors import TilepipeError
 from tilepipe.products.label_map import LabelMap
 from tilepipe.products.quicklook import clear_classes, edges, on_paper, over
 from tilepipe.products.report.page import jpeg_uri
@@ -18,11 +21,14 @@ QUALITY = 80
 
 
 def thumbnail(labels: LabelMap, image: Source | None) -> str:
-    """Return the labels over their image, or alone without one, as a data: URI. `labels` may be a smaller version."""
+    """Return the labels over their image as a data: URI; alone if there is no image, or it cannot be read.
+
+    `labels` may be a smaller version.
+    """
     shape = picture_shape(labels, MOST, LEAST)
-    if image is None:
-        return jpeg_uri(on_paper(shrunk_colours(labels, shape, frozenset())), QUALITY)
-    colours = shrunk_colours(labels, shape, clear_classes(labels.legend))
-    return jpeg_uri(
-        np.ascontiguousarray(over(shrunk_image(Shown(image), labels, shape), colours, edges(colours))), QUALITY
-    )
+    with suppress(TilepipeError):  # an image with a damaged place has labels all the same
+        if image is not None:
+            below = shrunk_image(Shown(image), labels, shape)
+            colours = shrunk_colours(labels, shape, clear_classes(labels.legend))
+            return jpeg_uri(np.ascontiguousarray(over(below, colours, edges(colours))), QUALITY)
+    return jpeg_uri(on_paper(shrunk_colours(labels, shape, frozenset())), QUALITY)
