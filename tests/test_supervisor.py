@@ -48,6 +48,21 @@ def start(folder: Path, how: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
 
 
+@pytest.mark.parametrize(("how", "written"), [("SIGKILL", b"\r\x1b[2K\x1b[?25h"), ("4", b"")])
+def test_a_terminal_gets_its_cursor_back_from_a_child_that_was_killed(tmp_path: Path, how: str, written: bytes) -> None:
+    master, terminal = os.openpty()
+    command = [sys.executable, "-c", RUN, how, str(tmp_path / "end"), str(tmp_path / "starts")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TERM": "xterm"}
+    subprocess.run(command, stderr=terminal, env=environment, start_new_session=True, check=False, timeout=60)
+    os.write(terminal, b"end")
+    seen = b""
+    while not seen.endswith(b"end"):  # a terminal gives what is there, in pieces
+        seen += os.read(master, 1000)
+    assert seen == written + b"end"
+    os.close(master)
+    os.close(terminal)
+
+
 @pytest.mark.parametrize(
     ("how", "code", "starts", "end"),
     [

@@ -74,6 +74,8 @@ def supervised(command: Callable[[], int]) -> int:
         status = _wait(child)
         end = os.fsdecode(_shared[1 : _shared.find(b"\0", 1)])
         killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        if not _shared[0]:
+            _restore_terminal()
         if _shared[0] or not end or (killed is not None and killed not in CRASHES):
             return _same_end(status)
         _note(end, f"exit code {os.WEXITSTATUS(status)}" if killed is None else str(signal.strsignal(killed)))
@@ -104,6 +106,13 @@ def _wait(child: int) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _restore_terminal() -> None:
+    """Remove the live line of a child that could not, because it was ended, and show the cursor that it has hidden."""
+    with contextlib.suppress(OSError):
+        if os.isatty(2) and os.environ.get("TERM") != "dumb":
+            os.write(2, b"\r\x1b[2K\x1b[?25h")
 
 
 def _same_end(status: int) -> int:
