@@ -147,9 +147,10 @@ def test_position_and_class_under_the_pointer(folder: Path) -> None:
 def test_the_least_certain_place_is_jumped_to_and_coloured(folder: Path) -> None:
     with opened(folder / "image.tif", folder / "labels.tif") as page:
         press(page, "n")
+        page.wait_for("document.getElementById('place').textContent.startsWith('1 of ')")
+        settle(page)
         centre = page.evaluate("[viewer.map.getCenter().lat, viewer.map.getCenter().lng, viewer.map.getZoom()]")
         assert centre == pytest.approx([352, 992, 0], abs=1)
-        assert page.evaluate("document.getElementById('place').textContent").startswith("1 of ")
         before = colour(page, 340, 980)
         press(page, "u")
         assert colour(page, 340, 980) != before
@@ -202,3 +203,12 @@ def test_a_telephone_sees_the_image_and_can_open_the_panel(folder: Path, tmp_pat
         assert page.evaluate("getComputedStyle(document.getElementById('panel')).display") == "none"
         page.click("#fold")
         assert page.evaluate("document.getElementById('panel').getBoundingClientRect().right") == 390
+
+
+def test_a_page_whose_viewer_has_ended_says_so(folder: Path) -> None:
+    with chromium() as page:
+        with view(folder / "image.tif", browser=False) as viewer:
+            enter(page, viewer.url)
+        x, y = page.centre("#map")
+        page.mouse("mouseMoved", x, y)
+        page.wait_for("document.getElementById('said').textContent.startsWith('the viewer has ended')")

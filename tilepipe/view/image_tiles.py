@@ -98,7 +98,6 @@ class ImageTiles:
         found = self.source.coarser(PATCH, PATCH)
         _, height, width = found.shape
         if height * width <= READ_AT_ONCE:
-            boxes = [Box.of_shape(height, width)]
             found = found if max(height, width) <= 1024 else Resampled(found, min(height, 1024), min(width, 1024))
             boxes = [Box.of_shape(*found.shape[1:])]
         else:

@@ -31,7 +31,7 @@ function say() {
   $('said').classList.toggle('wrong', Boolean(said.trouble));
 }
 const onTrouble = (error) => {
-  said.trouble = error.message === 'Failed to fetch' ? 'the viewer has ended; start tilepipe view again' : error.message;
+  said.trouble = error instanceof TypeError ? 'the viewer has ended; start tilepipe view again' : error.message;
   say();
 };
 const onRead = () => {
