@@ -20,7 +20,7 @@ from typing import Literal
 from tilepipe.errors import InputError, LockedError, public
 from tilepipe.execution.export import EXPORT
 from tilepipe.execution.publish import ASIDE
-from tilepipe.execution.run import KEY_LENGTH
+from tilepipe.execution.run_order import KEY_LENGTH
 from tilepipe.execution.run_record import read_record
 from tilepipe.paths import lock_of, output_of_run
 from tilepipe.storage import is_locked, locked, storage_errors

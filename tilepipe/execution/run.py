@@ -13,33 +13,28 @@ committed, the image with what it was.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from tilepipe.errors import InputError, LockedError, ModelError, StorageError
+from tilepipe.errors import ModelError, StorageError
 from tilepipe.events import Listener
 from tilepipe.execution.block_queue import BlockQueue, Checked
 from tilepipe.execution.command import command_of
 from tilepipe.execution.durable_array import Layout
 from tilepipe.execution.executors import dask
-from tilepipe.execution.file_state import FileState
-from tilepipe.execution.job import FAIL, NODATA, Job
-from tilepipe.execution.keys import Keys, kept_plan, read_plan, write_plan
-from tilepipe.execution.ledger import AGAIN, Ledger, read_records
+from tilepipe.execution.job import FAIL, Job
+from tilepipe.execution.keys import write_plan
+from tilepipe.execution.ledger import Ledger, read_records
 from tilepipe.execution.model_watch import begin_watch, forget_ends
 from tilepipe.execution.output_grid import Read, label_map, layer_map, output_resolution
-from tilepipe.execution.outputs import Outputs
-from tilepipe.execution.publish import is_published, is_whole, refuse_existing
-from tilepipe.execution.run_record import RECORD, RunRecord, read_record
+from tilepipe.execution.run_order import RunOrder, error_of, own_record
+from tilepipe.execution.run_record import RECORD, RunRecord
 from tilepipe.execution.statistics.field import FIELD
 from tilepipe.execution.statistics.passes import take_statistics
 from tilepipe.execution.store import Store, drop_arrays
-from tilepipe.execution.trials import MODEL_FAILS
 from tilepipe.inference.profile.throughput import Throughput
 from tilepipe.planning.certificate import Certificate
 from tilepipe.planning.certify import certificate_of, read_certificate, reproducibility_of, write_certificate
@@ -53,104 +48,7 @@ from tilepipe.sources.mask import Tissue
 from tilepipe.sources.mosaic_files import is_pattern
 from tilepipe.sources.open import reopening
 from tilepipe.sources.world_grid import without_canvas
-from tilepipe.storage import storage_errors
-from tilepipe.text import JSON, setting
 from tilepipe.tiling.grid import Index
-
-KEY_LENGTH = 16
-"""Number of hexadecimal digits of the request key in the name of a work directory."""
-
-
-@dataclass(frozen=True)
-class RunOrder:
-    """The order of one command: which labels it wants, as the request key says, and where they go."""
-
-    key: str
-    """Request key."""
-    keys: Keys
-    """Identities of image and model when the command began."""
-    outputs: Outputs
-    """Places of the products."""
-    scheduler: str | None = None
-    """Address of a running Dask scheduler; if None, blocks are computed here."""
-    settings: JSON = field(default_factory=dict)
-    """Settings as the user gave them, in JSON types."""
-
-    @property
-    def directory(self) -> Path:
-        """Work directory of this order."""
-        return self.outputs.work / self.key[:KEY_LENGTH]
-
-
-def refuse_others(order: RunOrder) -> None:
-    """Raise `UsageError`, before anything is computed, if a final path holds a file that may not be replaced."""
-    if finished(order) is None:
-        refuse_existing(order.outputs, own_record(order))
-
-
-def finished(order: RunOrder, on_tile_error: str = NODATA) -> RunRecord | None:
-    """Return run.json if this same run is complete and its products are still as they were written, else None.
-
-    If the order overwrites, a run with failed tiles is not complete: these tiles are tried again. If `on_tile_error` is
-    'fail', failed tiles raise `InputError` or `ModelError`.
-    """
-    record = own_record(order)
-    if record is None or (record["failed"] and order.outputs.overwrite) or not is_published(record, order.outputs):
-        return None
-    if record["failed"] and on_tile_error == FAIL:
-        raise _refused(record["failed"][0])(
-            f"{len(record['failed'])} tiles of this finished run have no labels; the first: {record['failed'][0]}; "
-            f"{setting(overwrite=True)} tries them again"
-        )
-    return record
-
-
-def own_record(order: RunOrder) -> RunRecord | None:
-    """Return run.json of this request; None if the request has not come that far."""
-    record = read_record(order.directory)
-    return record if record and record.get("request") == order.key else None
-
-
-def staged(order: RunOrder) -> RunRecord | None:
-    """Return run.json if a process died between the renames. Then everything is computed, and only renames are left."""
-    before = own_record(order)
-    return before if before and not before["published"] and is_whole(order.directory, before) else None
-
-
-def begin(job: Job, order: RunOrder) -> dict[str, FileState]:
-    """Return the state of the files at the final paths that may be replaced; locks now keep others from changing them.
-
-    Raises `UsageError` if another file is there, `LockedError` if another process has begun with another plan.
-    """
-    replaces = refuse_existing(order.outputs, own_record(order))
-    if written := staged(order):
-        return written["replaces"] | replaces
-    kept = kept_plan(order.directory, order.key)
-    # The plan was made before the lock was taken, and making it measures speed. Another process may have kept other
-    # tiles meanwhile, and its blocks must not be mixed with these.
-    # Image and weights are those of the request, which is the same, so they need not be in this comparison.
-    if kept is not None and kept.key({}, "") != job.plan.key({}, ""):
-        raise LockedError(f"another run of the same command has begun in {order.directory}; give the command again")
-    return replaces
-
-
-def refuse_changed(full: Source, order: RunOrder, queue: BlockQueue) -> None:
-    """Raise an error if the image or the work directory has changed since the labels were made."""
-    directory = order.directory
-    if not order.keys.still(full):
-        # Nobody knows which blocks were read before the change, so no block can be used.
-        shutil.rmtree(directory, ignore_errors=True)
-        raise InputError(
-            f"{full.name} was changed while the run read it, so its labels would be those of two images; nothing was "
-            "written. Give the command again once the image is complete"
-        )
-    try:
-        read_plan(directory)
-        same = read_records(queue.ledger.path) == (queue.ledger.done, 0)
-    except StorageError:
-        same = False
-    if not same:
-        raise StorageError(f"{directory} was changed or removed while the run worked there; {AGAIN}")
 
 
 def maps_of(job: Job, full: Source, reader: Callable[[str], Read]) -> dict[str, LabelMap]:
@@ -188,14 +86,6 @@ def certificate(job: Job, directory: Path) -> Certificate:
         return certificate_of(job.plan, job.model)
 
 
-def forget(order: RunOrder) -> None:
-    """Remove the record of a finished run, for a user who wants no record. Raises `StorageError`."""
-    with storage_errors(order.directory):
-        shutil.rmtree(order.directory)
-    with suppress(OSError):  # another request may keep its own folder there
-        order.outputs.work.rmdir()
-
-
 def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, list[str]]:
     """Compute the missing blocks; compute all blocks if an attempt has ended with failed tiles.
 
@@ -229,14 +119,9 @@ def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, 
     problems = [problem for record in records for problem in record.failed]
     if problems and not any(record.tiles for record in records):
         store.drop()  # without its arrays, the next run tries all of them again
-        did = "predicted" if _refused(problems[0]) is ModelError else "read"
-        raise _refused(problems[0])(f"none of {len(problems)} tiles could be {did}; the first: {problems[0]}")
+        did = "predicted" if error_of(problems[0]) is ModelError else "read"
+        raise error_of(problems[0])(f"none of {len(problems)} tiles could be {did}; the first: {problems[0]}")
     return queue, [*patches, *problems]
-
-
-def _refused(problem: str) -> type[InputError | ModelError]:
-    """Return the class of the error for a tile without labels, from the reason of the failure."""
-    return ModelError if problem.startswith(MODEL_FAILS) else InputError
 
 
 def _failed_in(ledger: Path) -> list[Index]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import UsageError, public
 from tilepipe.events import Event, Listener, silent
-from tilepipe.execution import run
+from tilepipe.execution import run, run_order
 from tilepipe.execution.command import kept_settings
 from tilepipe.execution.elapsed import timed
 from tilepipe.execution.job import Job, kept_job, make_job
@@ -151,12 +151,12 @@ def segment(
         refuse_full_disk(job.plan)
     if listener is None:
         _warn(job.plan, decorators=3)
-    run.refuse_others(order)
+    run_order.refuse_others(order)
     with locked(*outputs.locks):
-        record, message = run.finished(order, job.on_tile_error), "already complete, nothing to do"
+        record, message = run_order.finished(order, job.on_tile_error), "already complete, nothing to do"
         if record is None:
-            replaces, message = run.begin(job, order), ""
-            if not run.staged(order):
+            replaces, message = run_order.begin(job, order), ""
+            if not run_order.staged(order):
                 with timed(directory) as elapsed:
                     # Compute the statistics and the blocks that are missing.
                     queue, failed = run.compute(job, order, tell)
@@ -167,7 +167,7 @@ def segment(
                     products = write_products(material, outputs, directory, tell)
                     # This check comes after the products: a change up to here is noticed, and no final path has changed
                     # yet.
-                    run.refuse_changed(image, order, queue)
+                    run_order.refuse_changed(image, order, queue)
                     made |= {"numbers": material.numbers().to_dict(), "products": products, "replaces": replaces}
                     write_json(directory / RECORD, made | {"elapsed_seconds": elapsed()})
                     # Only an attempt that did all of the work tells how long such a run takes.
@@ -180,7 +180,7 @@ def segment(
             drop_arrays(directory)
         certificate = run.certificate(job, directory)
         if not (request.record or record["failed"]):
-            run.forget(order)
+            run_order.forget(order)
         tell(Event("done", message=message, data=dict(record)))
     maps = _maps(job, image, order)
     layers = {name: Layer(maps[name]) for name in job.plan.layers}
@@ -246,7 +246,7 @@ def predict(
     return region_labels(job, image)
 
 
-def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell: Listener) -> run.RunOrder:
+def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell: Listener) -> run_order.RunOrder:
     """Return the order with the identities of image and model; tell the listener what matters of these."""
     in_table = getattr(image, "picked", Picked()).notes
     for note in getattr(image, "notes", ()):
@@ -258,7 +258,7 @@ def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell
     keys = Keys.of(image, model, request)
     if keys.trouble:
         tell(Event("plan", message=f"{model.name} has no identity: {keys.trouble}; the run cannot be resumed"))
-    return run.RunOrder(keys.request(request), keys, outputs, request.scheduler, kept_settings(request.given))
+    return run_order.RunOrder(keys.request(request), keys, outputs, request.scheduler, kept_settings(request.given))
 
 
 def _warn(plan: Plan, *, decorators: int) -> None:
@@ -268,7 +268,7 @@ def _warn(plan: Plan, *, decorators: int) -> None:
             warnings.warn(row.text, stacklevel=3 + decorators)
 
 
-def _maps(job: Job, image: Source, order: run.RunOrder) -> dict[str, LabelMap]:
+def _maps(job: Job, image: Source, order: run_order.RunOrder) -> dict[str, LabelMap]:
     """Return labels and layers by name: from the first product that holds them, else from the work directory."""
     found = {file.content: open_map(file.path) for file in reversed(order.outputs.files) if file.product in LOSSLESS}
     return found or run.maps_of(job, image, lambda name: Store(order.directory).array(name).read)
