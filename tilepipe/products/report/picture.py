@@ -22,6 +22,8 @@ MOST, LEAST = 1600, 640
 """Longer side of the pictures in pixels: the largest, and the size to which small maps are enlarged."""
 QUALITY = 86
 """Quality of the image's JPEG."""
+MARKED = 2000
+"""Largest number of failed tiles that are marked."""
 PLACE = re.compile(r"rows (\d+) to (\d+), columns (\d+) to (\d+)")
 """Place of a failed tile in the sentence about it, in full-resolution pixels of the image."""
 
@@ -62,7 +64,7 @@ class Picture:
     unit: str
     """Unit of `pixel`: 'm', 'um', or 'px' (full-resolution pixels of the image)."""
     failed: list[Rectangle]
-    """Places of tiles that have no labels."""
+    """Places of tiles that failed. Neighbouring tiles may have labelled a part of them."""
 
 
 def picture_of(material: Material, failed: Iterable[str] = ()) -> Picture:
@@ -90,7 +92,7 @@ def picture_of(material: Material, failed: Iterable[str] = ()) -> Picture:
         clear=clear,
         pixel=labels.shape[1] / shape[1] * (size.x if size else labels.scale[1]),
         unit=size.unit if size else "px",
-        failed=[place for sentence in failed if (place := _place(sentence, labels, shape))],
+        failed=[place for sentence in list(failed)[:MARKED] if (place := _place(sentence, labels, shape))],
     )
 
 
