@@ -21,7 +21,7 @@ FLOORS = [
     ["errors", "events", "text", "arrays"],
     ["storage", "box", "paths", "supervisor"],
     ["models", "tiling", "sources"],
-    ["inference", "products"],
+    ["inference", "products", "scripts"],
     ["planning"],
     ["execution"],
     ["evaluation"],
@@ -45,7 +45,7 @@ DOORS = {
     "zarr": [
         "execution/durable_array.py",
         "sources/zarr*.py",
-        "products/ome_zarr.py",
+        "products/ome_zarr*.py",
     ],
     "dask": ["execution/executors/*.py", "execution/segment.py", "products/labels.py", "sources/*.py"],
     "distributed": ["execution/executors/*.py"],

@@ -50,7 +50,6 @@ WINDOW = {
     "evaluation/verify/verification.py windows",
     "inference/profile/edge_errors.py windows",  # a field of the kept file
     "tiling/statistics_grid.py window",  # a field of plan.json
-    "products/cog.py _window",  # rasterio's own word
     "sources/geotiff.py window",
 }
 """Names with the word "window", each in its file: the weights of a tile, and names that are known outside."""

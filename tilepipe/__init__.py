@@ -9,6 +9,7 @@ The way of the data, and the room of each step:
 - `tiling`: where tiles lie and how they blend: integers and numpy, nothing is opened.
 - `models`: a network and its card, its file formats, and the probe that measures what tiling does to it.
 - `products`: a label map and every file that is made of it.
+- `scripts`: scripts with which other programs (QGIS, QuPath) start the command line, and where they are put.
 - `inference`: a model called on tiles, on a device, in a precision; measured once per machine.
 - `planning`: everything that is decided before a run: a `Plan` is printable, JSON, and imports no torch.
 - `execution`: a plan carried out: one image, one region, a batch; the ledger of what is done.
@@ -19,8 +20,9 @@ The way of the data, and the room of each step:
 - `testing`: fakes for tests of pipelines; nothing imports it.
 
 Imports go downwards only:
-cli, testing > view > training > evaluation > execution > planning > inference, products > models, tiling, sources
-> storage, box, paths, supervisor > errors, events, text. Rooms on one floor do not know each other.
+cli, testing > view > training > evaluation > execution > planning > inference, products, scripts
+> models, tiling, sources > storage, box, paths, supervisor > errors, events, text.
+Rooms on one floor do not know each other.
 """
 
 from __future__ import annotations

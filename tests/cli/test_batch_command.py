@@ -36,8 +36,9 @@ def test_a_night_and_the_next(jobs: Path, capsys: pytest.CaptureFixture[str]) ->
     first = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
     assert first == ["done", "done", "failed", "failed"]
     assert {p.name for p in out.iterdir() if not p.name.startswith(".")} == {
-        "a.labels.tif", "a.labels.tif.aux.xml", "a.labels.geojson",
-        "b.labels.tif", "b.labels.tif.aux.xml", "b.labels.geojson", "night.jsonl", "night.numbers.csv",
+        "a.labels.tif", "a.labels.tif.aux.xml", "a.labels.qml", "a.labels.geojson",
+        "b.labels.tif", "b.labels.tif.aux.xml", "b.labels.qml", "b.labels.geojson",
+        "night.jsonl", "night.numbers.csv",
     }  # fmt: skip
     records = [json.loads(line) for line in (out / "night.jsonl").read_text().splitlines()]
     assert [record["error"] for record in records] == ["", "", "InputError", "InputError"]

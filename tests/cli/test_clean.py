@@ -35,7 +35,7 @@ def test_a_finished_run_is_listed_and_removed_only_if_asked(image: Path, model: 
     assert [line.split("\t")[0] for line in out.splitlines()] == ["unfinished", "removed"]
     assert err.startswith("removed: 1, ")
     assert {path.name for path in image.parent.iterdir()} == {
-        image.name, labels.name, f"{labels.name}.aux.xml", ".other.tif.tilepipe",
+        image.name, labels.name, f"{labels.name}.aux.xml", f"{labels.stem}.qml", ".other.tif.tilepipe",
     }  # fmt: skip
     assert main(["clean", str(image.parent), "--remove", "--unfinished"]) == 0
     assert not image.with_name(".other.tif.tilepipe").exists()

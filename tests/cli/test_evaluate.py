@@ -260,7 +260,7 @@ def test_the_page_is_written_once(
     assert main([*words, str(page), "--overwrite"]) == 0
     assert page.read_text() == text
     assert main([*words, str(tmp_path / "none" / "page.html")]) == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.tif", "p.tif.aux.xml", "page.html", "t.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.qml", "p.tif", "p.tif.aux.xml", "page.html", "t.tif"]
     capsys.readouterr()
 
 

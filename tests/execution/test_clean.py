@@ -76,11 +76,11 @@ def test_finished_goes_and_unfinished_stays_unless_asked(model: tp.Model, tmp_pa
     made = (tmp_path / "a.tif").read_bytes()
     gone = {one.output.name: one.removed for one in clean(leftovers(tmp_path))}
     assert gone == {"a.tif": True, "b.tif": False}
-    assert {p.name for p in tmp_path.iterdir()} == {"a.tif", "a.tif.aux.xml", ".b.tif.tilepipe"}
+    assert {p.name for p in tmp_path.iterdir()} == {"a.tif", "a.tif.aux.xml", "a.qml", ".b.tif.tilepipe"}
     assert (tmp_path / "a.tif").read_bytes() == made
     (one,) = clean(leftovers(tmp_path), unfinished=True)
     assert one.removed
-    assert {p.name for p in tmp_path.iterdir()} == {"a.tif", "a.tif.aux.xml"}
+    assert {p.name for p in tmp_path.iterdir()} == {"a.tif", "a.tif.aux.xml", "a.qml"}
 
 
 def test_what_a_run_works_on_is_never_removed(model: tp.Model, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_an_export_leaves_nothing_whether_it_ends_well_or_not(model: tp.Model, t
 
     with pytest.raises(StopError):
         export(tmp_path / "a.tif", tmp_path / "c.geojson", listener=stop)
-    assert {p.name for p in tmp_path.iterdir()} == {"a.tif", "a.tif.aux.xml", "b.geojson"}
+    assert {p.name for p in tmp_path.iterdir()} == {"a.tif", "a.tif.aux.xml", "a.qml", "b.geojson"}
 
 
 def test_a_killed_export_is_of_no_use(tmp_path: Path) -> None:

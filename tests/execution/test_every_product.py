@@ -72,7 +72,7 @@ def test_a_full_disk(labels: Path, product: str, tmp_path: Path) -> None:
         with files_limited(size), pytest.raises(StorageError, match=r"disk"):
             written(labels, tmp_path, product, overwrite=True)
         assert content(whole) == before
-        assert {path.name for path in tmp_path.iterdir()} <= {whole.name, f"{whole.name}.aux.xml"}
+        assert {path.name for path in tmp_path.iterdir()} <= {whole.name, f"{whole.name}.aux.xml", "out.qml"}
     written(labels, tmp_path, product, overwrite=True)
     assert content(whole) == before
 

@@ -49,7 +49,7 @@ def test_objects_lie_beside_the_labels_and_an_export_is_the_same(tmp_path: Path)
 def test_other_options_are_other_objects_of_the_same_labels(tmp_path: Path) -> None:
     segment(tmp_path / "a.tif", IMAGE, of="cog,objects")
     whole = rows(tmp_path / "a.objects.csv")
-    with pytest.raises(UsageError, match=r"a\.objects\.csv exists and its polygons or objects were written with other"):
+    with pytest.raises(UsageError, match=r"a\.objects\.csv exists and was written with other"):
         segment(tmp_path / "a.tif", IMAGE, of="cog,objects", split=True)
     segment(tmp_path / "a.tif", IMAGE, of="cog,objects", split=True, overwrite=True)
     assert len(rows(tmp_path / "a.objects.csv")) == len(whole) + 1

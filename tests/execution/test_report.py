@@ -80,6 +80,7 @@ EXAMPLES: dict[str, Any] = {
     "scheduler": "tls://host:8786", "trust_model": "sha256:ab", "on_tile_error": "fail", "record": False,
     "layers": ("margin", "entropy"), "region": "a b.geojson", "crs": "EPSG:32645", "min_area": 2.5, "fill_holes": "all",
     "simplify": 1.5, "smooth": True, "orthogonalize": True, "split": True, "neck": 0.5, "annotations": True,
+    "with_image": True,
     "allow": ("/data/more files", "/data/b"), "tile_timeout": 30,
 }  # fmt: skip
 

@@ -255,7 +255,7 @@ def test_layers_on_another_grid_than_the_prediction(tmp_path: Path) -> None:
 
 def test_layers_that_nothing_can_hold(raster: Path) -> None:
     model = codes_model(4)
-    with pytest.raises(UsageError, match="cog or ome-zarr; add one of them to `of`"):
+    with pytest.raises(UsageError, match="cog, ome-tiff or ome-zarr; add one of them to `of`"):
         tp.segment(raster, model, raster.with_name("a.geojson"), layers="margin", **CUT)
     with pytest.raises(UsageError, match="use segment, with the same region, for layers"):
         tp.predict(raster, model, layers=["margin"], **CUT)

@@ -37,14 +37,14 @@ def image(tmp_path: Path) -> Path:
 
 
 def columns(path: Path) -> dict[str, Any]:
-    meta, _, _, fields = pyogrio.raw.read(path)
+    meta, _, _, fields = pyogrio.raw.read(path, layer=0)
     return dict(zip(meta["fields"], fields, strict=True))
 
 
 def burnt(path: Path, like: Path) -> Any:
     import shapely
 
-    _, _, shapes, fields = pyogrio.raw.read(path)
+    _, _, shapes, fields = pyogrio.raw.read(path, layer=0)
     with rasterio.open(like) as file:
         pairs = zip(shapely.from_wkb(shapes), fields[1].tolist(), strict=True)
         return rasterize(list(pairs), file.shape, fill=255, transform=file.transform, dtype="uint8"), file.read(1)
@@ -88,13 +88,13 @@ def test_options_belong_to_no_run_key_and_change_no_file_unasked(image: Path) ->
     output = image.with_name("a.tif")
     first = tp.segment(image, MODEL, output, of="cog,vectors", tile=32)
     before = {path: path.read_bytes() for path in first.paths}
-    with pytest.raises(UsageError, match=r"a\.gpkg exists and its polygons or objects were written with other options"):
+    with pytest.raises(UsageError, match=r"a\.gpkg exists and was written with other options"):
         tp.segment(image, MODEL, output, of="cog,vectors", tile=32, crs="EPSG:4326")
     assert {path: path.read_bytes() for path in first.paths} == before
     second = tp.segment(image, MODEL, output, of="cog,vectors", tile=32, crs="EPSG:4326", overwrite=True)
     assert second.record["request"] == first.record["request"]
     assert second.record["key"] == first.record["key"]
-    assert pyogrio.read_info(second.paths[1])["crs"] == "EPSG:4326"
+    assert pyogrio.read_info(second.paths[1], layer=0)["crs"] == "EPSG:4326"
     assert output.read_bytes() == before[output]
     stamp = second.paths[1].stat().st_mtime_ns
     tp.segment(image, MODEL, output, of="cog,vectors", tile=32, crs="EPSG:4326")
@@ -157,3 +157,10 @@ def test_labels_of_a_result_are_written_as_a_table(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no table of polygons"):
         result.labels.to_vectors(tmp_path / "b.geojson")
     assert work(tmp_path / "a.tif").is_dir()
+
+
+@pytest.mark.parametrize("name", ["a; b", "a!b", "why?"])
+def test_names_that_are_parts_of_an_address_are_refused_before_the_run(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"takes .* in a path for a part of an address"):
+        segment(tmp_path / f"{name}.gpkg")
+    assert not list(tmp_path.iterdir())

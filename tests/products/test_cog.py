@@ -7,7 +7,9 @@ import pickle
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -70,7 +72,7 @@ def test_pixels_and_position_are_kept_to_the_last_bit(tmp_path: Path, name: str)
     assert found.transform == place.transform
     assert found.gcps == place.gcps
     assert (found.crs and CRS.from_wkt(found.crs)) == (place.crs and CRS.from_wkt(place.crs))
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["labels.tif", "labels.tif.aux.xml"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["labels.qml", "labels.tif", "labels.tif.aux.xml"]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (512, 512), (513, 514), (1, 3000), (2000, 2), (1300, 1100)], ids=str)
@@ -101,6 +103,24 @@ def test_gdal_reads_colours_names_and_nodata(tmp_path: Path) -> None:
     assert "<Category>roof &lt;flat&gt;</Category>" in said
     assert "<F>roof &lt;flat&gt;</F>" in said
     assert "<F>213</F>" in said
+
+
+def gdal_counts(path: Path) -> list[float]:
+    """Return the counts of the attribute table that GDAL finds, as a VRT copy shows them."""
+    with rasterio.open(path) as file:
+        rasterio.shutil.copy(file, path.with_suffix(".vrt"), driver="VRT")
+    table = ElementTree.parse(path.with_suffix(".vrt")).find(".//GDALRasterAttributeTable")
+    assert table is not None
+    names = [field.findtext("Name") for field in table.iter("FieldDefn")]
+    return [float(row.findall("F")[names.index("Count")].text or "") for row in table.iter("Row")]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_the_attribute_table_counts_pixels(tmp_path: Path, dtype: str) -> None:
+    labels = labels_like((700, 600), dtype)
+    legend = replace(LEGEND, nodata=int(np.iinfo(dtype).max))
+    write_cog(label_map_of(labels, legend, georeference=PLACES["north-up"]), tmp_path / "a.tif")
+    assert gdal_counts(tmp_path / "a.tif") == [(labels == value).sum() for value in range(3)]
 
 
 def test_overviews_are_majorities_without_nodata(tmp_path: Path) -> None:

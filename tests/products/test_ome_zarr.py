@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from helpers.small_runs import CODES, segment
+from helpers.small_runs import IMAGE as SMALL_IMAGE
 from numpy.typing import NDArray
 from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
@@ -20,8 +22,10 @@ from rasterio.crs import CRS
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
+from tilepipe.execution.export import export
 from tilepipe.products.label_map import LabelMap, Legend, Measure, label_map_of
 from tilepipe.products.ome_zarr import CHUNK, MEMORY, read_ome_zarr, write_ome_zarr
+from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Georeference, Resolution
 
 LEGEND = Legend("nuclei / H&E", ("background", "tumour", "stroma"), ((9, 9, 9), (213, 94, 0), (0, 158, 115)), 255)
@@ -204,3 +208,58 @@ def test_a_position_that_is_none_is_refused(transform: Any, tmp_path: Path) -> N
     group.attrs["tilepipe"] = {**said, "georeference": {**said["georeference"], "transform": transform}}
     with pytest.raises(InputError, match="no label map that tilepipe wrote"):
         read_ome_zarr(tmp_path / "a.ome.zarr")
+
+
+def test_the_image_is_not_black_and_the_background_hides_nothing(written: Path) -> None:
+    """Without an image of its own the root shows the labels in shades of grey."""
+    (channel,) = group_of(written).attrs["ome"]["omero"]["channels"]
+    assert channel["active"]
+    assert (channel["window"]["start"], channel["window"]["end"]) == (0, 2)
+    colors = group_of(written, "labels/nuclei_H_E").attrs["ome"]["image-label"]["colors"]
+    assert [color["rgba"][3] for color in colors] == [0, 255, 255, 0]
+
+
+def test_a_class_0_that_is_no_background_is_seen(tmp_path: Path) -> None:
+    legend = replace(LEGEND, classes=("water", "wood", "town"))
+    write_ome_zarr(label_map_of(np.zeros((5, 6), np.uint8), legend), tmp_path / "a.zarr")
+    colors = group_of(tmp_path / "a.zarr", "labels/nuclei_H_E").attrs["ome"]["image-label"]["colors"]
+    assert colors[0]["rgba"] == [9, 9, 9, 255]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_the_image_lies_beside_its_labels(tmp_path: Path, dtype: str, scale: float) -> None:
+    height, width = CHUNK + 30, 700
+    pixels = np.random.default_rng(0).integers(0, 200, (3, 2800, 1900)).astype(dtype)
+    place = {"origin": (40, 30), "scale": (scale, scale), "resolution": Resolution(0.5 * scale, 0.5 * scale, "um")}
+    labels = label_map_of(np.ones((height, width), np.uint8), LEGEND, **place)
+    write_ome_zarr(labels, tmp_path / "a.zarr", ArraySource(pixels))
+    image = Image.from_zarr(group_of(tmp_path / "a.zarr"))
+    assert image.labels is not None
+    label = ImageLabel.from_zarr(group_of(tmp_path / "a.zarr", "labels/nuclei_H_E")).attributes.ome
+    rows, columns = (np.floor(s + (np.arange(n) + 0.5) * scale).astype(int) for s, n in ((40, height), (30, width)))
+    expected = pixels[:, rows][:, :, columns]
+    for level, (own, of_labels) in enumerate(zip(image.datasets[0], label.multiscales[0].datasets, strict=True)):
+        found = np.asarray(group_of(tmp_path / "a.zarr")[str(level)])
+        np.testing.assert_array_equal(found, expected)
+        assert found.shape[1:] == group_of(tmp_path / "a.zarr", "labels/nuclei_H_E")[str(level)].shape
+        for of_image, of_label in zip(own.coordinateTransformations, of_labels.coordinateTransformations, strict=True):
+            assert list(of_image.model_dump().values())[1][1:] == list(of_label.model_dump().values())[1]
+        whole = np.pad(expected.astype(float), ((0, 0), (0, expected.shape[1] % 2), (0, expected.shape[2] % 2)), "edge")
+        mean = sum(whole[:, y::2, x::2] for y in range(2) for x in range(2)) / 4
+        expected = (mean if dtype == "float32" else np.floor(mean + 0.5)).astype(dtype)
+    channels = image.attributes.ome.omero["channels"]
+    assert [one["color"] for one in channels] == ["FF0000", "00FF00", "0000FF"]
+    assert all(one["window"]["end"] > one["window"]["start"] >= 0 for one in channels)
+    assert np.asarray(read_ome_zarr(tmp_path / "a.zarr").read(Box(0, 0, 3, 4))).tolist() == [[1] * 4] * 3
+
+
+def test_a_run_and_an_export_with_the_image(tmp_path: Path) -> None:
+    run = segment(tmp_path / "a.ome.zarr", with_image=True)
+    np.testing.assert_array_equal(np.asarray(group_of(run.paths[0])["0"])[0], CODES)
+    with pytest.raises(UsageError, match="give it as `image`"):
+        export(run.paths[0], tmp_path / "b.ome.zarr", with_image=True)
+    (again,) = export(run.paths[0], tmp_path / "b.ome.zarr", image=SMALL_IMAGE, with_image=True)
+    np.testing.assert_array_equal(np.asarray(group_of(again)["0"])[0], CODES)
+    with pytest.raises(UsageError, match="changes an OME-Zarr, and none are written"):
+        segment(tmp_path / "c.tif", with_image=True)

@@ -65,7 +65,7 @@ def table(path: Path) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
             for field in found.schema.field("bbox").type
         }
         return columns, shapely.from_wkb(found["geometry"].to_pylist())
-    meta, _, geometry, fields = pyogrio.raw.read(path)
+    meta, _, geometry, fields = pyogrio.raw.read(path, layer=0)
     return dict(zip(meta["fields"], fields, strict=True)), shapely.from_wkb(geometry)
 
 
@@ -106,7 +106,7 @@ def test_every_format_says_the_same(tmp_path: Path, ending: str, name: str) -> N
     )
     assert {len(shapely.get_rings(shape)) > 1 for shape in shapes} == {True, False}
     if ending != ".parquet":
-        assert CRS.from_user_input(pyogrio.read_info(path)["crs"]) == CRS.from_wkt(PLACES[name].crs)
+        assert CRS.from_user_input(pyogrio.read_info(path, layer=0)["crs"]) == CRS.from_wkt(PLACES[name].crs)
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -139,8 +139,8 @@ def test_slides_are_measured_in_micrometres_and_the_rest_in_pixels(
     assert columns[f"perim_{unit}"].tolist() == [2 * (10 * y + 20 * x) + 2 * (2 * y + 5 * x)]
     assert shapely.bounds(shapes).tolist() == [[203, 102, 223, 112]]
     assert (
-        pyogrio.read_info(tmp_path / "a.gpkg")["crs"] is None
-        or "ndefined" in pyogrio.read_info(tmp_path / "a.gpkg")["crs"]
+        pyogrio.read_info(tmp_path / "a.gpkg", layer=0)["crs"] is None
+        or "ndefined" in pyogrio.read_info(tmp_path / "a.gpkg", layer=0)["crs"]
     )
 
 
@@ -193,7 +193,7 @@ def test_in_another_reference_system(tmp_path: Path) -> None:
     np.testing.assert_array_equal(burnt(again, columns["class"], labels.shape, MERCATOR), labels)
     np.testing.assert_array_equal(columns["area_m2"], own["area_m2"])
     assert shapely.hausdorff_distance(again, shapes).max() < 1e-3
-    assert CRS.from_user_input(pyogrio.read_info(tmp_path / "a.gpkg")["crs"]) == CRS.from_epsg(32645)
+    assert CRS.from_user_input(pyogrio.read_info(tmp_path / "a.gpkg", layer=0)["crs"]) == CRS.from_epsg(32645)
 
 
 def test_reference_systems_that_cannot_be(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_geopackage_has_an_index_and_a_shapefile_its_files(tmp_path: Path) -> 
     with zipfile.ZipFile(tmp_path / "in.labels.shp.zip") as archive:
         assert {Path(name).suffix for name in archive.namelist()} == {".shp", ".shx", ".dbf", ".prj", ".cpg"}
         assert {Path(name).stem for name in archive.namelist()} == {"in.labels"}
-    assert {path.name for path in tmp_path.iterdir()} == {"in.labels.gpkg", "in.labels.shp.zip"}
+    assert {path.name for path in tmp_path.iterdir()} == {"in.labels.gpkg", "in.labels.shp.zip", "in.labels.qml"}
 
 
 FULL_DISK = """

@@ -24,6 +24,8 @@ from tilepipe.cli.export import export
 from tilepipe.cli.info import info
 from tilepipe.cli.model import model
 from tilepipe.cli.own_stderr import own_stderr
+from tilepipe.cli.qgis import qgis
+from tilepipe.cli.qupath import qupath
 from tilepipe.cli.report import report
 from tilepipe.cli.segment import plan, segment
 from tilepipe.cli.train import train
@@ -53,6 +55,8 @@ def root() -> None:
 COMMANDS = (segment, plan, info, view, export, report, verify, evaluate, model, demo, train, compare, batch, clean)
 for command in COMMANDS:
     root.add_command(command)
+for programs in (qgis, qupath):
+    root.add_command(programs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -46,8 +46,8 @@ ALLOW = expert(
 BANDS = option("--bands", metavar="LIST", help="Bands to read, by number or name: 4,3,2 or R,G,B.")
 
 PRODUCTS = (
-    "Products to write: cog, ome-zarr, geojson, vectors (GeoPackage), flatgeobuf, shapefile, geoparquet, csv "
-    "(numbers), objects (CSV), objects-parquet, qupath (objects), png, overlay (picture over the image), "
+    "Products to write: cog, ome-zarr, ome-tiff, geojson, vectors (GeoPackage), flatgeobuf, shapefile, geoparquet, "
+    "csv (numbers), objects (CSV), objects-parquet, qupath (objects), png, overlay (picture over the image), "
     "report (HTML), files (labels of each file of the image)."
 )
 
@@ -100,6 +100,13 @@ VECTORS = (
         is_flag=True,
         default=None,
         help="Write objects for QuPath as annotations, which can be edited, and not as detections.",
+    ),
+    expert(
+        POLYGONS,
+        "--with-image",
+        is_flag=True,
+        default=None,
+        help="Write the image beside its labels into the OME-Zarr, for viewers.",
     ),
 )
 

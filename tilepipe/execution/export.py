@@ -25,7 +25,7 @@ from tilepipe.sources.base import Georeference, Source
 from tilepipe.sources.georeference import apart, placed, where
 from tilepipe.sources.open import image_files, open_source
 from tilepipe.storage import locked
-from tilepipe.text import JSON, comma_list
+from tilepipe.text import JSON, comma_list, setting
 
 EXPORT = "export"
 """Name of an export's folder in a work directory. A folder that a killed process has left is useless."""
@@ -60,6 +60,8 @@ def export(
         raise UsageError(
             f"{shown[0]} is made with the image of the labels, which only you can name: give it as `image`"
         )
+    if image is None and outputs.options.with_image:
+        raise UsageError(f"{setting(with_image=True)} writes the image, which only you can name: give it as `image`")
     source = None if image is None else image_of(finished, open_source(image), labels)
     refuse_inputs(touched(outputs.files), [labels, *(image_files(source) if source else ())])
     refuse_existing(outputs)

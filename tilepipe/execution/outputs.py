@@ -10,7 +10,7 @@ from tilepipe.execution.run_record import RunRecord
 from tilepipe.paths import files_in, lock_of, refuse_inputs, work_directory
 from tilepipe.planning.settings import Request
 from tilepipe.products.formats import LOSSLESS, PRODUCTS, File, files_of, output_paths, touched
-from tilepipe.products.vector_options import OBJECTS, PLAIN, POLYGONS, VectorOptions
+from tilepipe.products.vector_options import DRAWN, PLAIN, VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.sources.mosaic_files import would_be_part
 from tilepipe.sources.open import image_files, place_of
@@ -34,7 +34,7 @@ class Outputs:
 
     def drawn_otherwise(self, record: RunRecord) -> bool:
         """Return whether polygons or objects are written, and run.json says they had other options."""
-        return bool((POLYGONS | OBJECTS) & self.paths.keys()) and self.options.to_dict() != record.get("polygons", {})
+        return bool(DRAWN & self.paths.keys()) and self.options.to_dict() != record.get("polygons", {})
 
     @property
     def files(self) -> list[File]:
@@ -69,8 +69,8 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
         )
     if not (request.record or LOSSLESS & outputs.paths.keys()):
         raise UsageError(
-            f"{setting(record=False)} needs a product that holds every label, as nothing else keeps them then: add cog "
-            "or ome-zarr to `of`"
+            f"{setting(record=False)} needs a product that holds every label, as nothing else keeps them then: add "
+            "cog, ome-zarr or ome-tiff to `of`"
         )
     place = place_of(image)
     for file in outputs.files:

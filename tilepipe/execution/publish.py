@@ -23,9 +23,10 @@ from tilepipe.events import Event, Listener
 from tilepipe.execution.file_state import FileState, is_same, seen, sha256_of, state_of
 from tilepipe.execution.outputs import Outputs
 from tilepipe.execution.run_record import RECORD, RunRecord, as_written, read_record
-from tilepipe.products.formats import LOSSLESS, PRODUCTS, SIDECARS
+from tilepipe.products.formats import LOSSLESS, PRODUCTS, SIDECARS, File, side_file, users_of_style
 from tilepipe.products.material import Material
-from tilepipe.products.vector_options import OBJECTS, POLYGONS
+from tilepipe.products.qgis_style import STYLE, is_own_style, is_same_style, style_path
+from tilepipe.products.vector_options import DRAWN
 from tilepipe.storage import locked, storage_errors, sync, sync_tree, write_json
 from tilepipe.text import setting
 
@@ -57,19 +58,22 @@ def refuse_existing(outputs: Outputs, record: RunRecord | None = None) -> dict[s
     Raises `UsageError` if another file exists and may not be replaced, or if the folder does not exist.
     """
     found: dict[str, FileState] = {}
-    for product, path in ((file.product, file.path) for file in outputs.files):
+    for file in outputs.files:
+        product, path = file.product, file.path
         if not path.parent.is_dir():
             raise UsageError(f"folder {path.parent} does not exist; make it first")
         _refuse_open(path)
+        if file.style and (outputs.overwrite or is_own_style(file.style)) and (now := seen(file.style)):
+            found[file.style.name] = now
         if not os.path.lexists(path):
             if not (outputs.overwrite or record):
-                _refuse_orphans(path)
+                _refuse_orphans(file)
             continue
         if not outputs.overwrite and not (record and _is_known(path, record)):
             raise UsageError(f"{path} exists{_why_not_known(path, outputs, record)}; use {ANEW} or another output")
-        if not outputs.overwrite and product in POLYGONS | OBJECTS and record and _is_old(path, outputs, record):
+        if not outputs.overwrite and product in DRAWN and record and _is_old(path, outputs, record):
             raise UsageError(
-                f"{path} exists and its polygons or objects were written with other options; use {ANEW}, or tilepipe "
+                f"{path} exists and was written with other options; use {ANEW}, or tilepipe "
                 "export with another output, which takes them from the labels"
             )
         # A replaced folder is removed, so a user's own folder that happens to have this name must not be replaced.
@@ -103,12 +107,29 @@ def _refuse_open(path: Path) -> None:
             raise LockedError(f"{path} is open in another program, which keeps changes in {log}; close it there first")
 
 
-def _refuse_orphans(path: Path) -> None:
+def _refuse_orphans(file: File) -> None:
     """Raise `UsageError` if a side file exists without its product and tilepipe did not write the side file."""
-    for beside in (path.with_name(path.name + suffix) for suffix in SIDECARS):
-        # The side files that tilepipe writes for labels have such a table (see `cog_tags`).
-        if beside.is_file() and b'tableType="thematic"' not in beside.read_bytes():
-            raise UsageError(f"{beside} exists without {path.name}; use {ANEW} to replace it, or another output")
+    orphans = [side for side in (side_file(file.path, end) for end in SIDECARS) if side.is_file()]
+    # The side files that tilepipe writes for labels have such a table (see `cog_tags`).
+    orphans = [side for side in orphans if b'tableType="thematic"' not in side.read_bytes()]
+    if file.style and os.path.lexists(file.style) and not is_own_style(file.style):
+        orphans.append(file.style)
+    for side in orphans:
+        raise UsageError(f"{side} exists without {file.path.name}; use {ANEW} to replace it, or another output")
+
+
+def _refuse_style(fresh: Path, final: Path, record: RunRecord) -> None:
+    """Raise `UsageError` if a new style would replace one that somebody saved, or that of a file which stays."""
+    if not (fresh.exists() and os.path.lexists(final)) or is_same_style(fresh, final):
+        return
+    if not is_own_style(final):
+        refuse_foreign(final, record)
+    staying = [path for path in users_of_style(final) if path.name not in record["products"]]
+    if staying:
+        raise UsageError(
+            f"{final} is the style of {staying[0].name}, which has other classes; move {staying[0].name} away and "
+            "give the same command again, or name another output"
+        )
 
 
 def refuse_foreign(path: Path, record: RunRecord) -> None:
@@ -141,10 +162,8 @@ def write_products(material: Material, outputs: Outputs, directory: Path, listen
             listener(Event("export", k + 1, len(outputs.files), note, {"note": note}))
     with storage_errors(fresh):
         sync_tree(fresh)
-        there = {
-            file.path.name: [end for end in SIDECARS if (fresh / (file.path.name + end)).exists()]
-            for file in outputs.files
-        }
+        endings = {file.path.name: (*SIDECARS, *([STYLE] if file.style else [])) for file in outputs.files}
+        there = {name: [end for end in ends if side_file(fresh / name, end).exists()] for name, ends in endings.items()}
         return {name: {**state_of(fresh / name), "beside": beside} for name, beside in there.items()}
 
 
@@ -167,8 +186,10 @@ def put_in_place(directory: Path, record: RunRecord) -> RunRecord:
     waiting = [name for name, known in record["products"].items() if is_same(staged / name, known)]
     for name in waiting:
         refuse_foreign(folder / name, record)
+        _refuse_style(style_path(staged / name), style_path(folder / name), record)
     for name in waiting:
         with storage_errors(folder / name):
+            _refuse_style(style_path(staged / name), style_path(folder / name), record)
             _put_sidecars(staged / name, folder / name)
             refuse_foreign(folder / name, record)
             _replace(staged / name, folder / name, directory / ASIDE)
@@ -212,6 +233,9 @@ def _put_sidecars(fresh: Path, final: Path) -> None:
             os.replace(fresh.with_name(fresh.name + suffix), final.with_name(final.name + suffix))
         else:  # a side file of the earlier product would describe other pixels
             final.with_name(final.name + suffix).unlink(missing_ok=True)
+    # Products of one name share their style, so it is put in place with the first of them, and never removed.
+    if style_path(fresh).exists():
+        os.replace(style_path(fresh), style_path(final))
 
 
 # These are the flags RENAME_EXCHANGE and RENAME_NOREPLACE of Linux.

@@ -210,7 +210,7 @@ KINDS: dict[str, Kind] = {
     "tile_timeout": Kind(lambda value: _number(value) and 0 <= value < YEAR, "seconds, or 0 to wait for ever", float),
     **dict.fromkeys(("device", "precision", "scheduler", "trust_model"), Kind(_word, "a word, in quotes")),
     **dict.fromkeys(
-        ("overwrite", "record", "force_resolution", "smooth", "orthogonalize", "split", "annotations"),
+        ("overwrite", "record", "force_resolution", "smooth", "orthogonalize", "split", "annotations", "with_image"),
         Kind(_is(bool, np.bool_), "true or false"),
     ),
     "memory": Kind(lambda value: _word(value) or (_whole(value) and value >= 0), "a size like 4GiB, or bytes", _memory),

@@ -33,10 +33,10 @@ class Choices(TypedDict, total=False):
     """Folders in which a list of files may name files; by default only those in the folder of the list are opened."""
 
     of: str | Sequence[str]
-    """Products: 'cog', 'ome-zarr', 'geojson', 'vectors' (GeoPackage), 'flatgeobuf', 'shapefile', 'geoparquet', 'csv'
-    (numbers), 'objects' (CSV), 'objects-parquet', 'qupath' (objects for QuPath), 'png' (picture), 'overlay' (picture
-    over the image), 'report' (HTML page), 'files' (labels of each file of the image); a list, or one text with commas
-    between them."""
+    """Products: 'cog', 'ome-zarr', 'ome-tiff', 'geojson', 'vectors' (GeoPackage), 'flatgeobuf', 'shapefile',
+    'geoparquet', 'csv' (numbers), 'objects' (CSV), 'objects-parquet', 'qupath' (objects for QuPath), 'png' (picture),
+    'overlay' (picture over the image), 'report' (HTML page), 'files' (labels of each file of the image); a list, or one
+    text with commas between them."""
     bounds: tuple[float, float, float, float]
     """Region as (left, bottom, right, top) in map coordinates of `bounds_crs`."""
     bounds_crs: str
@@ -127,6 +127,8 @@ class PolygonSettings(TypedDict, total=False):
     (0 to 1); 0.8 by default."""
     annotations: bool
     """Whether objects for QuPath are annotations, which can be edited there; detections by default."""
+    with_image: bool
+    """Whether an OME-Zarr holds the image beside its labels, for viewers; it takes the room of the image."""
 
 
 class Settings(Choices, PolygonSettings, total=False):

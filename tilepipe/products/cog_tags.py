@@ -1,7 +1,8 @@
 """Tags of a GeoTIFF: the colours and class names of labels, and the scale and statistics of a layer.
 
 Class names go into band tags. As GDAL has no place for them in a TIFF, they also go into `<path>.aux.xml` (PAM), with
-the colours as an attribute table. The scale is GDAL's own (value = scale * pixel + offset); QGIS and rasterio show it.
+the colours and numbers of pixels as an attribute table. The scale is GDAL's own (value = scale * pixel + offset); QGIS
+and rasterio show it.
 """
 
 from __future__ import annotations
@@ -17,20 +18,18 @@ from tilepipe.text import clean, clean_line
 
 
 class Counts:
-    """Counts how many uint8 pixels have each value, box by box."""
+    """Counts how many pixels have each value, box by box."""
 
-    def __init__(self) -> None:
-        self.values = np.zeros(256, np.int64)
+    def __init__(self, nodata: int) -> None:
+        self.values = np.zeros(nodata + 1, np.int64)  # nodata is the largest value of the type
 
     def add(self, pixels: Labels) -> None:
-        """Count a box; pixels of other types are left out."""
-        # Only layers get statistics, and layers are always uint8.
-        if pixels.dtype == np.uint8:
-            self.values += np.bincount(pixels.ravel(), minlength=256)
+        """Count the pixels of a box."""
+        self.values += np.bincount(pixels.ravel(), minlength=len(self.values))
 
     def statistics(self, nodata: int) -> dict[str, str]:
         """Return GDAL's statistics tags of the pixels that are not nodata; no tags if there are no such pixels."""
-        counts, values = np.delete(self.values, nodata), np.delete(np.arange(256), nodata)
+        counts, values = np.delete(self.values, nodata), np.delete(np.arange(len(self.values)), nodata)
         there, total = values[counts > 0], int(counts.sum())
         if not total:
             return {}
@@ -54,29 +53,31 @@ def mark(file: DatasetWriter, legend: Legend, counts: Counts) -> None:
         file.update_tags(1, MEANING=legend.measure.meaning, **counts.statistics(legend.nodata))
 
 
-def side_file(labels: LabelMap, system: str) -> str:
-    """Return the text of GDAL's side file: class names, and a raster attribute table of class names and colours.
+def side_file(labels: LabelMap, system: str, counts: Counts) -> str:
+    """Return the text of GDAL's side file: class names, and a raster attribute table of names, colours and counts.
 
     The text also holds the coordinate reference system `system` (WKT) if it is given. It is empty if there is nothing
     to say.
     """
     legend = labels.legend
     srs = f"<SRS>{escape(clean(system))}</SRS>" if system else ""
-    band = "" if legend.measure else f'<PAMRasterBand band="1">{_classes(legend)}</PAMRasterBand>'
+    band = "" if legend.measure else f'<PAMRasterBand band="1">{_classes(legend, counts)}</PAMRasterBand>'
     return f"<PAMDataset>{srs}{band}</PAMDataset>\n" if srs or band else ""
 
 
-def _classes(legend: Legend) -> str:
+def _classes(legend: Legend, counts: Counts) -> str:
     # Class names come from a model's card, which anybody may have written.
     names = "".join(f"<Category>{escape(clean_line(name))}</Category>" for name in legend.classes)
-    # Types and usages are the numbers of GDAL's GDALRATFieldType and GDALRATFieldUsage.
-    fields = [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]  # name, type, usage
+    # Types and usages are the numbers of GDAL's GDALRATFieldType and GDALRATFieldUsage. Counts are real numbers, as
+    # whole ones have 32 bits there.
+    fields = [("Value", 0, 5), ("Count", 1, 1), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]
     heads = "".join(
         f'<FieldDefn index="{index}"><Name>{name}</Name><Type>{kind}</Type><Usage>{usage}</Usage></FieldDefn>'
         for index, (name, kind, usage) in enumerate(fields)
     )
     rows = "".join(
-        f'<Row index="{value}"><F>{value}</F><F>{escape(clean_line(name))}</F><F>{r}</F><F>{g}</F><F>{b}</F></Row>'
+        f'<Row index="{value}"><F>{value}</F><F>{counts.values[value]}</F><F>{escape(clean_line(name))}</F>'
+        f"<F>{r}</F><F>{g}</F><F>{b}</F></Row>"
         for value, (name, (r, g, b)) in enumerate(zip(legend.classes, legend.palette, strict=True))
     )
     table = f'<GDALRasterAttributeTable tableType="thematic">{heads}{rows}</GDALRasterAttributeTable>'

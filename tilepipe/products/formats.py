@@ -13,9 +13,11 @@ from tilepipe.products.csv_file import parse_csv, write_numbers
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Write, of_map
 from tilepipe.products.object_table import parse_parquet, write_objects_csv, write_objects_parquet
-from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr
+from tilepipe.products.ome_tiff import read_ome_tiff, write_ome_tiff
+from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr_of
 from tilepipe.products.per_file import INDEX, read_files, write_files
 from tilepipe.products.polygons import write_geojson_of
+from tilepipe.products.qgis_style import STYLE, style_path
 from tilepipe.products.quicklook import parse_png, write_overlay, write_png
 from tilepipe.products.qupath import write_qupath
 from tilepipe.products.report.report import parse_report, write_report
@@ -40,6 +42,8 @@ class Product:
     """Name of a file that is in the folder if it is the product, and no folder of somebody else."""
     needs_image: bool = False
     """Whether the product cannot be made of labels alone."""
+    styled: bool = False
+    """Whether a style for QGIS is written beside files with labels."""
     needs: tuple[str, ...] = ()
     """Packages of the extra `vectors` that writing the product needs."""
 
@@ -61,23 +65,24 @@ def _parse_json(path: Path) -> object:
 
 # `product_of` takes the first suffix that fits, so a longer ending stands before the shorter one that it ends in.
 PRODUCTS = {
-    "cog": Product(".tif", of_map(write_cog), _all_of(read_cog)),
-    "ome-zarr": Product(".ome.zarr", of_map(write_ome_zarr), _all_of(read_ome_zarr), folder=True),
+    "cog": Product(".tif", of_map(write_cog), _all_of(read_cog), styled=True),
+    "ome-zarr": Product(".ome.zarr", write_ome_zarr_of, _all_of(read_ome_zarr), folder=True),
+    "ome-tiff": Product(".ome.tif", of_map(write_ome_tiff), _all_of(read_ome_tiff)),
     "objects": Product(".objects.csv", write_objects_csv, parse_csv),
     "objects-parquet": Product(".objects.parquet", write_objects_parquet, parse_parquet, needs=("pyarrow",)),
     QUPATH: Product(".qupath.geojson", write_qupath, _parse_json, needs=("shapely",)),
     "geojson": Product(".geojson", write_geojson_of, _parse_json),
     "vectors": Product(".gpkg", write_vectors_of, count_features, needs=("pyogrio", "pyarrow")),
-    "flatgeobuf": Product(".fgb", write_vectors_of, count_features, needs=("pyogrio", "pyarrow")),
-    "shapefile": Product(".shp.zip", write_vectors_of, count_features, needs=("pyogrio", "pyarrow")),
-    "geoparquet": Product(".parquet", write_vectors_of, count_features, needs=("pyarrow",)),
+    "flatgeobuf": Product(".fgb", write_vectors_of, count_features, styled=True, needs=("pyogrio", "pyarrow")),
+    "shapefile": Product(".shp.zip", write_vectors_of, count_features, styled=True, needs=("pyogrio", "pyarrow")),
+    "geoparquet": Product(".parquet", write_vectors_of, count_features, styled=True, needs=("pyarrow",)),
     "csv": Product(".csv", write_numbers, parse_csv),
     "files": Product(".files", write_files, read_files, folder=True, inside=INDEX, needs_image=True),
     "overlay": Product(".overlay.png", write_overlay, parse_png, needs_image=True),
     "png": Product(".png", write_png, parse_png),
     "report": Product(".html", write_report, parse_report),
 }
-LOSSLESS = {"cog", "ome-zarr"}
+LOSSLESS = {"cog", "ome-tiff", "ome-zarr"}
 """Products that hold every label and can be opened again."""
 OTHER_FORMATS = tuple(
     "shp geoparquet kml gml json jpg jpeg jp2 j2k webp gif bmp vrt img nc h5 hdf npy npz "  # noqa: SIM905
@@ -87,6 +92,8 @@ OTHER_FORMATS = tuple(
 # While a GeoPackage is open, SQLite keeps changes in files with the last three endings.
 SIDECARS = (".aux.xml", "-wal", "-shm", "-journal")
 """Suffixes of files that belong to a product of the same name."""
+STYLED = tuple(product.suffix for product in PRODUCTS.values() if product.styled)
+"""Suffixes of products that have a style for QGIS; those of one name share it."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,11 @@ class File:
     content: str = LABELS
     """'labels', or the name of an uncertainty layer."""
 
+    @property
+    def style(self) -> Path | None:
+        """Path of the style for QGIS; None if the file has no style."""
+        return style_path(self.path) if self.content == LABELS and PRODUCTS[self.product].styled else None
+
 
 def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:
     """Return the files of the labels, `paths` by product, then the files of layers beside them: a.tif, a.margin.tif.
@@ -108,7 +120,8 @@ def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:
     """
     told = {"margin"} if (TABLES | OBJECTS) & paths.keys() else set()
     if set(layers) - told and not LOSSLESS & set(paths):
-        raise UsageError(f"layers are written as {' or '.join(sorted(LOSSLESS))}; add one of them to `of`")
+        *most, last = sorted(LOSSLESS)
+        raise UsageError(f"layers are written as {', '.join(most)} or {last}; add one of them to `of`")
     beside = [
         File(product, layer_path(path, layer), layer)
         for layer in layers
@@ -128,7 +141,8 @@ def product_of(path: Path) -> str | None:
     """Return the product that a path's suffix stands for; None if there is none."""
     name = path.name.lower()
     # '.tiff' is '.tif' as well.
-    return next((product for product, p in PRODUCTS.items() if name.endswith((p.suffix, p.suffix + "f"))), None)
+    found = [product for product, p in PRODUCTS.items() if name.endswith((p.suffix, p.suffix + "f"))]
+    return max(found, key=lambda product: len(PRODUCTS[product].suffix), default=None)  # a.ome.tif is no COG
 
 
 def refuse_unknown(of: Iterable[str]) -> None:
@@ -160,6 +174,11 @@ def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
     if main in TABLES:
         refuse_unknown([main])
         of = list(dict.fromkeys(main if name == "vectors" else name for name in of))
+    if TABLES & {*of, main} and (found := [mark for mark in ";?!" if mark in str(output)]):
+        raise UsageError(
+            f"{output}: the library that writes polygons takes {found[0]} in a path for a part of an address; give "
+            "another name"
+        )
     if main is None:
         return {name: output.with_name(output.name + PRODUCTS[name].suffix) for name in of}
     wanted = of or [main]
@@ -184,5 +203,17 @@ def _refuse_ending(output: Path, *, known: bool) -> None:
 
 
 def touched(files: Sequence[File]) -> list[Path]:
-    """Return all paths, sidecars included, that writing `files` may replace or remove."""
-    return [file.path.with_name(file.path.name + suffix) for file in files for suffix in ("", *SIDECARS)]
+    """Return all paths, side files included, that writing `files` may replace or remove."""
+    named = [file.path.with_name(file.path.name + suffix) for file in files for suffix in ("", *SIDECARS)]
+    return [*named, *(file.style for file in files if file.style)]
+
+
+def side_file(path: Path, ending: str) -> Path:
+    """Return the path of a side file of the product `path`: a.tif.aux.xml for '.aux.xml', a.qml for '.qml'."""
+    return style_path(path) if ending == STYLE else path.with_name(path.name + ending)
+
+
+def users_of_style(style: Path) -> list[Path]:
+    """Return the files that exist and to which QGIS applies the style `style`, of formats that are written with it."""
+    named = [style.with_name(style.stem + suffix) for suffix in STYLED]
+    return [path for path in named if path.exists()]

@@ -11,6 +11,8 @@ from tilepipe.arrays import DType, Labels
 from tilepipe.box import Box
 from tilepipe.sources.base import Georeference, Resolution
 
+CLEAR = ("background", "other")
+"""Names of a class 0 that hides nothing of the image."""
 LABELS = "labels"
 """Name of the labels among uncertainty layers."""
 
@@ -44,6 +46,11 @@ class Legend:
     def background(self) -> int | None:
         """Value of the class that is no object; see `background_of`."""
         return background_of(self.classes)
+
+    @property
+    def clear(self) -> int | None:
+        """Value of the class that hides nothing of an image: 0 if class 0 is called 'background' or 'other'."""
+        return 0 if self.classes and self.classes[0].lower() in CLEAR else None
 
 
 def background_of(classes: Sequence[str]) -> int | None:

@@ -17,6 +17,7 @@ from tilepipe.paths import labels_file, refuse_special
 from tilepipe.products.cog import read_cog, write_cog
 from tilepipe.products.formats import PRODUCTS, product_of, refuse_unknown
 from tilepipe.products.label_map import LabelMap, Legend
+from tilepipe.products.ome_tiff import has_labels, read_ome_tiff, write_ome_tiff
 from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr
 from tilepipe.products.polygons import write_geojson
 from tilepipe.products.vector_files import write_vectors
@@ -33,7 +34,7 @@ Affine = tuple[float, float, float, float, float, float]
 
 
 def open_label_file(path: str | Path) -> LabelMap:
-    """Open labels in a COG or an OME-Zarr folder that tilepipe wrote. Raises `InputError` if the path is neither."""
+    """Open labels in a COG, OME-TIFF or OME-Zarr that tilepipe wrote. Raises `InputError` if it is none of these."""
     found = open_map(path)
     if found.legend.measure:
         raise InputError(f"{path} holds the layer {found.legend.name} and no labels; name the file of the labels")
@@ -41,7 +42,7 @@ def open_label_file(path: str | Path) -> LabelMap:
 
 
 def open_map(path: str | Path) -> LabelMap:
-    """Open labels or a layer in a COG or an OME-Zarr folder that tilepipe wrote, or the output of a run.
+    """Open labels or a layer in a COG, OME-TIFF or OME-Zarr that tilepipe wrote, or the output of a run.
 
     A run is named by its work directory. Raises `InputError` if the path is none of these.
     """
@@ -49,7 +50,9 @@ def open_map(path: str | Path) -> LabelMap:
     if not path.exists():
         raise InputError(missing(path))
     refuse_special(path)
-    return read_ome_zarr(path) if path.is_dir() else read_cog(path)
+    if path.is_dir():
+        return read_ome_zarr(path)
+    return read_ome_tiff(path) if has_labels(path) else read_cog(path)
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,10 @@ class Lazy:
     def to_cog(self, path: str | Path) -> None:
         """Write a Cloud Optimized GeoTIFF; see `tilepipe.products.cog.write_cog`."""
         write_cog(self.map, Path(path))
+
+    def to_ome_tiff(self, path: str | Path) -> None:
+        """Write a pyramidal OME-TIFF; see `tilepipe.products.ome_tiff.write_ome_tiff`."""
+        write_ome_tiff(self.map, Path(path))
 
     def to_ome_zarr(self, path: str | Path) -> None:
         """Write an OME-Zarr 0.5 folder; see `tilepipe.products.ome_zarr.write_ome_zarr`."""
@@ -228,7 +235,7 @@ def open_labels(path: str | Path) -> Labels:
     """Open a label map that tilepipe has written. Pixels are read when they are asked for.
 
     Args:
-        path: A COG or an OME-Zarr folder.
+        path: A COG, an OME-TIFF or an OME-Zarr folder.
 
     Returns:
         Labels of shape (height, width), uint8 or uint16, with class names, colours and position.

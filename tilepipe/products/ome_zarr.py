@@ -10,97 +10,110 @@ The position on the earth (CRS, transform, control points) lies beside the names
 
 An uncertainty layer is an image of its own: its levels lie at <path>/0, 1, 2 ... and are averages.
 
-There is no copy of the image in this product. A label image must lie under `labels/` of an image with as many levels,
-so the root image points at the same arrays. Both kinds of readers take this, and no pixel is stored twice.
+A label image must lie under `labels/` of an image with as many levels. If the image is written too, that is the image
+(see `ome_zarr_image`). If it is not, the root image points at the arrays of the labels, in shades of grey: both kinds
+of readers take this, and no pixel is stored twice.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rasterio.crs import CRS
 
 from tilepipe.arrays import Labels
 from tilepipe.box import Box
-from tilepipe.errors import InputError
-from tilepipe.products.label_map import LabelMap, Legend
+from tilepipe.errors import InputError, UsageError
+from tilepipe.products.label_map import LABELS, LabelMap, Legend
+from tilepipe.products.material import Material
+from tilepipe.products.ome_zarr_image import CHUNK, channel, write_image_levels
 from tilepipe.products.pyramid import halved, halvings
-from tilepipe.products.staging import UNREADABLE, facts_of_labels, labels_from, staged
-from tilepipe.sources.base import Georeference
+from tilepipe.products.staging import UNREADABLE, labels_from, place_from, placed_facts, staged
+from tilepipe.sources.base import Source
 from tilepipe.text import JSON
 
 if TYPE_CHECKING:
     import zarr
     from zarr.types import AnyArray
 
-CHUNK = 1024
-"""Side of a chunk of every level, in pixels."""
 MEMORY = 96 * 2**20
 """Most memory in bytes that `write_ome_zarr` needs beyond the label map itself."""
 UNITS = {"um": "micrometer", "m": "meter"}
 
 
-def write_ome_zarr(labels: LabelMap, path: Path) -> None:
-    """Write `labels` as an OME-Zarr 0.5 folder at the new path `path`.
+def write_ome_zarr_of(material: Material, path: Path) -> None:
+    """Write the labels or a layer, and the image beside the labels if the options ask for it; see `write_ome_zarr`."""
+    beside = material.options.with_image and material.content == LABELS
+    if beside and material.image is None:
+        raise UsageError(f"{path.name} holds the image beside its labels, and no image is given; name it with `image`")
+    write_ome_zarr(material.map, path, material.image if beside else None)
+
+
+def write_ome_zarr(labels: LabelMap, path: Path, image: Source | None = None) -> None:
+    """Write `labels` as an OME-Zarr 0.5 folder at the new path `path`, with their `image` beside them if it is given.
 
     Level k is made from level k - 1 by `halved`. The scale is `labels.resolution` in micrometres (metres for rasters).
     The translation puts the centre of each level's first pixel where it lies in the source image, so that a region or a
     coarser map overlays the slide. Raises `UsageError` if `path` exists, and `StorageError` if the disk is full; `path`
     does not come to exist then.
     """
+    import zarr
+
     with staged(path) as part:
         shapes = halvings(labels.shape, CHUNK)
-        group = (_layer_group if labels.legend.measure else _label_group)(labels, part, len(shapes))
+        if labels.legend.measure:
+            group = _layer_group(labels, part, len(shapes))
+        else:
+            group = _label_group(labels, part, len(shapes), with_image=image is not None)
+        if image is not None:
+            root = zarr.open_group(part, mode="r+", zarr_format=3)
+            known: Any = root.attrs["ome"]
+            shown = {**known, "omero": write_image_levels(labels, image, root, shapes)}
+            root.attrs["ome"] = shown
         finer = _write_full(labels, _create(group, 0, shapes[0], labels))
         for level, shape in enumerate(shapes[1:], start=1):
             finer = _write_halved(finer, _create(group, level, shape, labels), labels.legend)
 
 
-def _label_group(labels: LabelMap, path: Path, levels: int) -> zarr.Group:
-    """Return the group of the label levels, which lies below an image of the same levels."""
+def _label_group(labels: LabelMap, path: Path, levels: int, *, with_image: bool) -> zarr.Group:
+    """Return the group of the label levels, which lies below an image of as many levels."""
     import zarr
 
     # The name becomes a folder; Zarr recommends these characters for the names of nodes.
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", labels.legend.name).strip("._") or "labels"
-    root = zarr.create_group(path, attributes={"ome": _image(labels, levels, f"labels/{name}/")})
+    shown = _image(labels, levels) if with_image else _image(labels, levels, f"labels/{name}/")
+    shown = _of_bands(shown) if with_image else {**shown, "omero": {"channels": [_shades(labels)]}}
+    root = zarr.create_group(path, attributes={"ome": shown})
     listing = root.create_group("labels", attributes={"ome": {"version": "0.5", "labels": [name]}})
-    said = {"ome": _label_image(labels, levels), "tilepipe": _facts(labels)}
+    said = {"ome": _label_image(labels, levels), "tilepipe": placed_facts(labels)}
     return listing.create_group(name, attributes=said)
+
+
+def _of_bands(image: JSON) -> JSON:
+    """Return the attributes of an image (y, x) as those of an image with bands (c, y, x), made by averages."""
+    (pyramid,) = image["multiscales"]
+    for level in pyramid["datasets"]:
+        scale, moved = level["coordinateTransformations"]
+        scale["scale"], moved["translation"] = [1.0, *scale["scale"]], [0.0, *moved["translation"]]
+    axes = [{"name": "c", "type": "channel"}, *pyramid["axes"]]
+    return {**image, "multiscales": [{**pyramid, "name": "image", "axes": axes, "type": "average"}]}
+
+
+def _shades(labels: LabelMap) -> JSON:
+    """Return how a viewer shows labels or a layer as an image: from black for 0 to white for the last value."""
+    last = labels.legend.nodata - 1 if labels.legend.measure else len(labels.legend.classes) - 1
+    return channel(labels.legend.name, "FFFFFF", 0.0, float(max(last, 1)))
 
 
 def _layer_group(layer: LabelMap, path: Path, levels: int) -> zarr.Group:
     import zarr
 
-    return zarr.create_group(path, attributes={"ome": _image(layer, levels), "tilepipe": _facts(layer)})
-
-
-def _facts(labels: LabelMap) -> JSON:
-    """Return `facts_of_labels` together with the position on the earth, for which OME-Zarr has no words."""
-    return {**facts_of_labels(labels), "georeference": asdict(labels.georeference) if labels.georeference else None}
-
-
-def _place(said: JSON | None) -> Georeference | None:
-    """Return the position that `_facts` has written; None if there is none, as in older products."""
-    if said is None:
-        return None
-    transform, crs = said["transform"], said["crs"]
-    if transform is not None:
-        a, b, c, d, e, f = map(float, transform)
-        transform = (a, b, c, d, e, f)
-        if not all(map(math.isfinite, transform)):
-            raise ValueError(f"its transform {transform} is no position")
-    gcps = tuple((float(row), float(column), float(x), float(y), float(z)) for row, column, x, y, z in said["gcps"])
-    rpcs = tuple((str(name), str(value)) for name, value in said["rpcs"])
-    if crs is not None:
-        CRS.from_wkt(str(crs))  # damaged text is found here and not when a product is made later
-    return Georeference(None if crs is None else str(crs), transform, gcps, rpcs)
+    shown = {**_image(layer, levels), "omero": {"channels": [_shades(layer)]}}
+    return zarr.create_group(path, attributes={"ome": shown, "tilepipe": placed_facts(layer)})
 
 
 def read_ome_zarr(path: Path) -> LabelMap:
@@ -113,7 +126,7 @@ def read_ome_zarr(path: Path) -> LabelMap:
         array = group["0"]
         assert isinstance(array, zarr.Array)
         chunk = (int(array.chunks[0]), int(array.chunks[1]))
-        shape, place = (int(array.shape[0]), int(array.shape[1])), _place(said.get("georeference"))
+        shape, place = (int(array.shape[0]), int(array.shape[1])), place_from(said.get("georeference"))
         return labels_from(said, shape, array.dtype, partial(_read, array), chunk, place)
     except UNREADABLE as error:
         raise InputError(
@@ -203,7 +216,10 @@ def _placement(labels: LabelMap, level: int) -> list[JSON]:
 
 def _label_image(labels: LabelMap, levels: int) -> JSON:
     legend = labels.legend
-    colors = [{"label-value": value, "rgba": [*color, 255]} for value, color in enumerate(legend.palette)]
+    colors = [
+        {"label-value": value, "rgba": [*color, 0 if value == legend.clear else 255]}
+        for value, color in enumerate(legend.palette)
+    ]
     names = [{"label-value": value, "class": name} for value, name in enumerate(legend.classes)]
     said = {
         "colors": [*colors, {"label-value": legend.nodata, "rgba": [0, 0, 0, 0]}],

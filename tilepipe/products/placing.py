@@ -14,9 +14,9 @@ from rasterio.transform import GCPTransformer
 from rasterio.warp import transform
 
 from tilepipe.errors import UsageError
-from tilepipe.products.cog import GDAL_ERRORS
 from tilepipe.products.label_map import LabelMap
 from tilepipe.products.outline import Floats
+from tilepipe.products.tiff_levels import GDAL_ERRORS
 from tilepipe.sources.base import Georeference
 
 STEP = 128

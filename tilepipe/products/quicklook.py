@@ -26,8 +26,6 @@ EDGE = 64
 """Difference between the colours of neighbouring pixels, from 0 to 255, that makes an edge."""
 THICK = 800
 """Pixels of the longer side per pixel that is added to an edge, which is at least one pixel thick."""
-CLEAR = ("background", "other")
-"""Names of a class 0 that hides nothing of the image."""
 GAP = 12
 """Distance in pixels between two pictures."""
 
@@ -74,7 +72,7 @@ def write_beside(source: Source, labels: LabelMap, path: Path, size: int = 800) 
 
 def clear_classes(legend: Legend) -> frozenset[int]:
     """Return the classes that hide nothing of the image: class 0, if it is called 'background' or 'other'."""
-    return frozenset({0} if legend.classes[0].lower() in CLEAR else ())
+    return frozenset() if legend.clear is None else frozenset({legend.clear})
 
 
 def edges(colours: Colours) -> NDArray[np.bool_]:

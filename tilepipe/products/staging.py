@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from rasterio.crs import CRS
 
 from tilepipe.arrays import DType, Labels
 from tilepipe.box import Box
 from tilepipe.errors import FREE_SPACE, KEPT, StorageError, UsageError
 from tilepipe.products.label_map import LabelMap, Legend, Measure
+from tilepipe.products.qgis_style import refuse_style_of_others, style_path
 from tilepipe.sources.base import Georeference, Resolution
 from tilepipe.storage import cannot_write, free_space
 from tilepipe.text import JSON
@@ -32,8 +36,8 @@ def staged(path: Path, *errors: type[Exception]) -> Iterator[Path]:
     """Yield a new path in a private folder beside `path`; at the end, the file written there is moved to `path`.
 
     Files that the writer leaves beside the yielded path (side files) are moved first. If anything fails, the folder is
-    removed and `path` does not come to exist. Raises `UsageError` if `path` exists, and `StorageError` for an `OSError`
-    and for `errors`, the errors of the library that writes.
+    removed and `path` does not come to exist. Raises `UsageError` if `path` exists or has a style that somebody made,
+    and `StorageError` for an `OSError` and for `errors`, the errors of the library that writes.
     """
     if path.exists():
         raise UsageError(f"{path} exists; choose another name or remove it first")
@@ -44,6 +48,7 @@ def staged(path: Path, *errors: type[Exception]) -> Iterator[Path]:
                 yield Path(folder) / path.name
             except errors as error:  # the folder is still there, so the free space shows a full disk
                 raise not_written(path, error) from error
+            refuse_style_of_others(Path(folder) / style_path(path).name, style_path(path))
             # False sorts before True, so the product itself comes last and never stands without its side files.
             for side in sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name):
                 _flush(side)
@@ -120,3 +125,25 @@ def labels_from(
         scale=(float(said["scale"][0]), float(said["scale"][1])),
         frame=(int(said.get("frame", (0, 0))[0]), int(said.get("frame", (0, 0))[1])),
     )
+
+
+def placed_facts(labels: LabelMap) -> JSON:
+    """Return `facts_of_labels` together with the position on the earth, for which OME has no words."""
+    return {**facts_of_labels(labels), "georeference": asdict(labels.georeference) if labels.georeference else None}
+
+
+def place_from(said: JSON | None) -> Georeference | None:
+    """Return the position that `placed_facts` has written; None if there is none, as in older products."""
+    if said is None:
+        return None
+    transform, crs = said["transform"], said["crs"]
+    if transform is not None:
+        a, b, c, d, e, f = map(float, transform)
+        transform = (a, b, c, d, e, f)
+        if not all(map(math.isfinite, transform)):
+            raise ValueError(f"its transform {transform} is no position")
+    gcps = tuple((float(row), float(column), float(x), float(y), float(z)) for row, column, x, y, z in said["gcps"])
+    rpcs = tuple((str(name), str(value)) for name, value in said["rpcs"])
+    if crs is not None:
+        CRS.from_wkt(str(crs))  # damaged text is found here and not when a product is made later
+    return Georeference(None if crs is None else str(crs), transform, gcps, rpcs)

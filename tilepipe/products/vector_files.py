@@ -11,6 +11,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,20 +22,24 @@ from rasterio.crs import CRS
 from tilepipe.errors import StorageError
 from tilepipe.products.label_map import LabelMap
 from tilepipe.products.material import Material
+from tilepipe.products.qgis_style import table_style, write_style
 from tilepipe.products.staging import not_written, staged
 from tilepipe.products.vector_options import PLAIN, VectorOptions
 from tilepipe.products.vectors import BOX, GEOMETRY, Table
-from tilepipe.text import JSON
+from tilepipe.text import JSON, clean_line
 
 if TYPE_CHECKING:
     import pyarrow
 
 ARCHIVE = ".shp.zip"
-DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ARCHIVE: "ESRI Shapefile"}
+GEOPACKAGE = ".gpkg"
+DRIVERS = {GEOPACKAGE: "GPKG", ".fgb": "FlatGeobuf", ARCHIVE: "ESRI Shapefile"}
 """GDAL's drivers by ending."""
 PARQUET = ".parquet"
 LAYER = "labels"
 """Name of the layer in files that have layers."""
+STYLES = "layer_styles"
+"""Name of the table of a GeoPackage that holds styles for QGIS."""
 ROW_GROUP = 16
 """Number of batches in a row group of GeoParquet."""
 DATE = "2000-01-01T00:00:00.000Z"
@@ -42,7 +47,7 @@ DATE = "2000-01-01T00:00:00.000Z"
 
 
 def write_vectors(labels: LabelMap, path: Path, options: VectorOptions = PLAIN, margin: LabelMap | None = None) -> None:
-    """Write the regions of each class as features to the new file `path`, in the format of its ending.
+    """Write the regions of each class as features to the new file `path`, in the format of its ending, and their style.
 
     Nodata is left out, and so is class 0 if it is called 'background'. `margin` is the margin layer on the grid of the
     labels. Raises `UsageError` if `path` exists or pixels have no place in the reference system, and `StorageError` if
@@ -64,6 +69,8 @@ def write_vectors(labels: LabelMap, path: Path, options: VectorOptions = PLAIN, 
             raise not_written(path, error) from error
         if found != batches.count:
             raise StorageError(f"{path.name} holds {found} of {batches.count} features; the disk may be full or broken")
+        if not part.name.lower().endswith(GEOPACKAGE):
+            write_style(labels, part)
 
 
 def write_vectors_of(material: Material, path: Path) -> None:
@@ -107,11 +114,27 @@ def _write_gdal(path: Path, table: Table, batches: Iterable[pyarrow.RecordBatch]
                 geometry_type="Polygon", crs=table.crs.to_wkt() if table.crs else None, encoding="UTF-8",
                 layer_options=options,
             )  # fmt: skip
+            if driver == DRIVERS[GEOPACKAGE]:
+                pyogrio.write_arrow(_styles(table), target, layer=STYLES, driver=driver, append=True)
     finally:
         # The setting holds for the whole process, so it is taken back.
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
     if target != path:
         _pack(target.parent, path)
+
+
+def _styles(table: Table) -> pyarrow.Table:
+    """Return the table in which QGIS looks for the style of a layer of a GeoPackage."""
+    import pyarrow as pa
+
+    legend = table.labels.legend
+    row: JSON = {
+        **{"f_table_catalog": "", "f_table_schema": "", "f_table_name": LAYER, "f_geometry_column": "geom"},
+        **{"styleName": clean_line(legend.name), "styleQML": table_style(legend), "styleSLD": "", "useAsDefault": True},
+        **{"description": "names and colours of the classes", "owner": "", "ui": ""},
+        "update_time": datetime.fromisoformat(DATE),
+    }
+    return pa.Table.from_pylist([row])
 
 
 def _unpacked(path: Path) -> Path:
@@ -178,4 +201,4 @@ def count_features(path: Path) -> int:
     import pyogrio
 
     # Unless it is forced, pyogrio counts only if that is quick.
-    return int(pyogrio.read_info(path, force_feature_count=True)["features"])
+    return int(pyogrio.read_info(path, layer=0, force_feature_count=True)["features"])

@@ -1,4 +1,4 @@
-"""Options of polygons and objects that a user may choose. Labels are the same whatever the user chooses."""
+"""Options of polygons, objects and an OME-Zarr that a user may choose; labels are the same whatever is chosen."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ TABLES = {"vectors", "flatgeobuf", "shapefile", "geoparquet"}
 POLYGONS = {"geojson", *TABLES}
 """Products that hold polygons."""
 QUPATH = "qupath"
+OME_ZARR = "ome-zarr"
 OBJECTS = {"objects", "objects-parquet", QUPATH}
 """Products that hold objects."""
+DRAWN = {*POLYGONS, *OBJECTS, OME_ZARR}
+"""Products that options change."""
 NECK = 0.8
 """Width of a neck over the width of the thinner part, below which two parts are two objects."""
 ALL = "all"
@@ -47,6 +50,8 @@ class VectorOptions:
     """Width of a neck over the width of the thinner part, from 0 to 1; None stands for `NECK`."""
     annotations: bool = False
     """Whether objects for QuPath are annotations, which can be edited in QuPath, and not detections."""
+    with_image: bool = False
+    """Whether an OME-Zarr holds the image beside its labels."""
 
     @property
     def redraws(self) -> bool:
@@ -68,6 +73,7 @@ class VectorOptions:
             ("polygons", ("fill_holes", "simplify", "smooth", "orthogonalize"), POLYGONS),
             ("objects", ("split", "neck"), OBJECTS),
             ("objects for QuPath", ("annotations",), {QUPATH}),
+            ("an OME-Zarr", ("with_image",), {OME_ZARR}),
             ("polygons or objects", ("min_area",), POLYGONS | OBJECTS),
         ):
             unused = {name: chosen[name] for name in names if name in chosen}

@@ -321,6 +321,7 @@ def edited(path: Path) -> None:
         ("out.margin.tif", cut, "out.margin.tif is damaged"),
         ("out.margin.tif", Path.unlink, "out.margin.tif is gone"),
         ("out.tif.aux.xml", Path.unlink, "out.tif.aux.xml is gone"),
+        ("out.qml", Path.unlink, "out.qml is gone"),
     ],
 )
 def test_every_product_is_checked(where: str, damage: Any, says: str, several: Path, tmp_path: Path) -> None:

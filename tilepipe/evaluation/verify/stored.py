@@ -18,6 +18,7 @@ from tilepipe.execution.file_state import FileState, seen, sha256_of
 from tilepipe.execution.ledger import read_records
 from tilepipe.execution.store import Store
 from tilepipe.planning.wanted import Wanted
+from tilepipe.products.formats import side_file
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import parses
 from tilepipe.tiling.grid import Index
@@ -73,7 +74,8 @@ def check_products(run: Run) -> tuple[str, ...]:
             # A product that can still be read was edited by somebody; one that cannot is damaged.
             found.append(f"{name} was changed since it was written" if parses(path) else f"{name} is damaged")
         # programs add statistics to these files: that they are there is all that can be asked
-        found += [f"{name}{end} is gone" for end in known["beside"] if not (folder / (name + end)).exists()]
+        beside = [side_file(path, end) for end in known["beside"]]
+        found += [f"{side.name} is gone" for side in beside if not side.exists()]
     return tuple(found)
 
 
