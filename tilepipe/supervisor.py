@@ -64,14 +64,17 @@ def supervised(command: Callable[[], int]) -> int:
     _began = time.time()
     for _ in range(MOST_STARTS):
         _shared[:2] = b"\0\0"
+        # A signal that arrives between the two must wait until this process can pass it on.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
         parent, child = os.getpid(), os.fork()
         if child == 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             _end_with(parent)
             own_process()
             code = command()
             _shared[0] = 1
             return code
-        status = _wait(child)
+        status = _wait(child, mask)
         end = os.fsdecode(_shared[1 : _shared.find(b"\0", 1)])
         killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         if not _shared[0]:
@@ -92,8 +95,11 @@ def _end_with(parent: int) -> None:
             os._exit(1)
 
 
-def _wait(child: int) -> int:
-    """Wait for the child and return its status; signals that ask this process to stop are passed on to the child."""
+def _wait(child: int, mask: set[signal.Signals]) -> int:
+    """Wait for the child and return its status; signals that ask this process to stop are passed on to the child.
+
+    `mask` holds the signals that were blocked before the child was started.
+    """
 
     def pass_on(number: int, _: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -102,6 +108,7 @@ def _wait(child: int) -> int:
     asked = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, pass_on) for number in asked}
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return os.waitpid(child, 0)[1]
     finally:
         for number, handler in before.items():
