@@ -200,6 +200,7 @@ def test_a_run_with_such_a_tile_can_be_verified(
         verify(whole, image, once, windows=12)
 
 
+@pytest.mark.long
 def test_a_window_that_shows_how_much_context_is_needed_may_be_the_bad_one(tmp_path: Path) -> None:
     """Where a tolerance is asked for, the model runs on patches of the image before there is a plan."""
 

@@ -117,12 +117,17 @@ TILE = 512
 """One size for all images: left to itself a run takes larger tiles where that pays, and the promise follows them."""
 LAYERED = {"window_shape": "hann", "layers": "margin,entropy,disagreement"}
 CUTS = [
-    pytest.param({}, id="crop"),
+    pytest.param({}, marks=pytest.mark.long, id="crop"),
     pytest.param({"window_shape": "hann"}, marks=pytest.mark.long, id="hann"),
     pytest.param({"layers": "margin,entropy"}, marks=pytest.mark.long, id="crop and layers"),
     pytest.param(LAYERED, marks=pytest.mark.long, id="hann and layers"),
     pytest.param({"precision": "fp64"}, marks=pytest.mark.long, id="fp64"),
 ]
+
+
+def test_a_small_raster_stays_within_the_promise(tmp_path: Path) -> None:
+    promise, peak = promise_and_peak(write_raster(tmp_path / "s.tif", 2048), tmp_path / "s.labels.tif", tile=TILE)
+    assert peak <= promise
 
 
 @pytest.mark.parametrize("cut", CUTS)

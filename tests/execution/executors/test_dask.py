@@ -113,6 +113,7 @@ print(labels.shape)
 """
 
 
+@pytest.mark.long
 def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[2]), work=str(tmp_path / "work")))
@@ -274,6 +275,7 @@ def test_a_worker_with_other_code_is_refused_before_its_first_block(change: str,
             worker.wait()
 
 
+@pytest.mark.long
 def test_a_worker_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
     """The blocks that it had in hand are computed by another one; the bytes are the same."""
     image, model = noise(300, 300), random_unet()
