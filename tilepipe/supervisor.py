@@ -95,7 +95,7 @@ def _end_with(parent: int) -> None:
             os._exit(1)
 
 
-def _wait(child: int, mask: set[signal.Signals]) -> int:
+def _wait(child: int, mask: set[int | signal.Signals]) -> int:
     """Wait for the child and return its status; signals that ask this process to stop are passed on to the child.
 
     `mask` holds the signals that were blocked before the child was started.
