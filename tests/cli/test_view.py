@@ -13,20 +13,28 @@ import pytest
 from tilepipe.cli.main import main
 from tilepipe.view import viewer
 
+# A shell lets what it runs in the background ignore Ctrl-C, and its children with it.
+RUN = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from tilepipe.cli.main import main; sys.exit(main())"
+)
 SAMPLE = str(Path(__file__).parents[2] / "pipelines" / "sample" / "Amazon_24_20.tif")
 
 
-def test_it_serves_until_ctrl_c() -> None:
-    words = [sys.executable, "-m", "tilepipe", "view", SAMPLE, "--no-browser"]
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_stopped(end: signal.Signals) -> None:
+    words = [sys.executable, "-c", RUN, "view", SAMPLE, "--no-browser"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        url = process.stdout.readline().strip()
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            assert answer.status == 200
-        process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-        assert process.wait(30) == 0
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                assert answer.status == 200
+            process.send_signal(end)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
     assert "the viewer runs until Ctrl-C" in said
     assert said.endswith("the viewer has ended\n")
 
