@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from tilepipe.errors import UsageError
+from tilepipe.box import Box
+from tilepipe.errors import InputError, UsageError
 from tilepipe.products import shrink
 from tilepipe.products.label_map import LABELS, Legend, label_map_of
 from tilepipe.products.material import Material
@@ -22,6 +23,7 @@ from tilepipe.products.quicklook import OPACITY, parse_png, write_beside, write_
 from tilepipe.products.shrink import picture_shape, shrunk_colours, shrunk_image
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Resolution
+from tilepipe.testing import FakeSource
 
 HALVES = Legend("halves", ("left", "right"), ((10, 20, 30), (200, 100, 0)), 255)
 TOWN = Legend("town", ("background", "building"), ((199, 210, 190), (200, 100, 0)), 255)
@@ -181,3 +183,16 @@ def test_what_is_no_picture_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "p.png").write_bytes(b"\x89PNG and no more")
     with pytest.raises(OSError, match="cannot identify"):
         parse_png(tmp_path / "p.png")
+
+
+def test_a_damaged_place_of_an_image_costs_the_picture_that_place() -> None:
+    pixels = np.full((3, 320, 320), 100, np.uint8)
+    image = FakeSource(pixels, damaged=Box(15, 15, 16, 16))
+    found = shrunk_image(image, label_map_of(np.zeros((320, 320), np.uint8), HALVES), (320, 320))
+    missing = (found == 255).all(-1)
+    assert missing[15, 15]
+    assert missing.sum() == 100
+    assert (found[~missing] == 100).all()
+    gone = FakeSource(pixels, damaged=Box(0, 0, 320, 320))
+    with pytest.raises(InputError, match="damaged"):
+        shrunk_image(gone, label_map_of(np.zeros((320, 320), np.uint8), HALVES), (9, 9))

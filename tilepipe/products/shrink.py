@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,15 @@ from PIL import Image
 
 from tilepipe.arrays import Pixels
 from tilepipe.box import Box
+from tilepipe.errors import InputError
 from tilepipe.products.label_map import LabelMap
 from tilepipe.sources.base import Source
 from tilepipe.sources.resample import Resampled
 
 PIECE = 2048
 """Number of pixels per axis that are read of the label map at once; more if a pixel of the picture covers more."""
+DAMAGED_PIECES = 32
+"""Number of pieces per axis in which an image is read for a picture if a part of it is damaged."""
 PAPER = 255
 """Grey value of pixels without image data."""
 
@@ -85,12 +89,36 @@ def shrunk_image(source: Source, labels: LabelMap, shape: tuple[int, int]) -> ND
     (y0, y1), (x0, x1) = spans
     hull = Box(math.floor(y0), math.floor(x0), math.ceil(y1), math.ceil(x1))
     resampled = Resampled(source, *small)
-    colours = _rgb(resampled.read(hull), resampled.valid(hull))
+    colours = _rgb(*_readable(resampled, hull))
     part = (x0 - hull.x0, y0 - hull.y0, x1 - hull.x0, y1 - hull.y0)
     enlarged = shape[0] > hull.height
     # Enlarged pixels stay squares, as those of the labels beside them.
     how = Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(colours).resize(shape[::-1], how, box=part))
+
+
+def _readable(source: Source, box: Box) -> tuple[Pixels, NDArray[np.bool_] | None]:
+    """Return the pixels of a box and which of them hold data; a damaged place of the image holds none.
+
+    Raises `InputError` if no part of the box can be read.
+    """
+    try:
+        return source.read(box), source.valid(box)
+    except InputError as error:
+        pixels, there = np.zeros((source.shape[0], *box.shape), source.dtype), np.zeros(box.shape, bool)
+        # The run has labelled what lies around the damage, so the picture shows it too.
+        step = max(1, max(box.shape) // DAMAGED_PIECES)
+        for y in range(box.y0, box.y1, step):
+            for x in range(box.x0, box.x1, step):
+                piece = Box(y, x, min(y + step, box.y1), min(x + step, box.x1))
+                at = piece.slices_in(box)
+                with suppress(InputError):
+                    pixels[:, *at] = source.read(piece)
+                    valid = source.valid(piece)
+                    there[at] = True if valid is None else valid
+        if not there.any():
+            raise error
+        return pixels, there
 
 
 def _rgb(pixels: Pixels, valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
