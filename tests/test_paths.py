@@ -18,7 +18,7 @@ from tilepipe.cli.main import main
 from tilepipe.errors import InputError, UsageError
 from tilepipe.execution.export import export
 from tilepipe.paths import refuse_inputs, refuse_special
-from tilepipe.products.formats import output_paths
+from tilepipe.products.formats import layer_path, output_paths
 from tilepipe.testing import codes_model, constant_model
 
 MODEL = constant_model(0.2, 0.8, bands=3)
@@ -115,6 +115,17 @@ def test_an_ending_that_is_not_written_is_refused(ending: str, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("ending", ["csvf", "pngf", "geojsonf", "gpkgf", "zarrf", "tifff"])
+def test_only_a_tif_may_end_in_an_f_more(ending: str) -> None:
+    with pytest.raises(UsageError, match=rf"ends in \.{ending}, which is not written"):
+        output_paths(Path(f"o.{ending}"), [])
+
+
+def test_an_ending_may_be_written_in_two_ways() -> None:
+    assert output_paths(Path("A.TIFF"), ["cog", "csv"]) == {"cog": Path("A.TIFF"), "csv": Path("A.csv")}
+    assert layer_path(Path("A.TIFF"), "margin") == Path("A.margin.TIFF")
+
+
 def test_a_shapefile_is_written_as_one_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"name it \S*o\.shp\.zip"):
         output_paths(tmp_path / "o.shp", [])
@@ -132,6 +143,7 @@ def test_a_shapefile_is_written_as_one_file(tmp_path: Path) -> None:
         ("scene.2024.05", ["cog"], "scene.2024.05.tif"),
         ("scene.v1", ["cog"], "scene.v1.tif"),
         ("a.TIFF", [], "a.TIFF"),
+        ("a.tif.tiff", [], "a.tif.tiff"),
         ("a.ome.zarr", [], "a.ome.zarr"),
     ],
 )

@@ -187,17 +187,19 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 def cannot_write(path: Path, error: OSError) -> StorageError:
     """Return the error for a write to `path` that the operating system refuses."""
-    return StorageError(f"cannot write: {system_sentence(error, path)}; {free_space(path) >> 20} MiB are free there")
+    free = free_space(path)
+    told = "" if free is None else f"; {free >> 20} MiB are free there"
+    return StorageError(f"cannot write: {system_sentence(error, path)}{told}")
 
 
-def free_space(path: Path) -> int:
-    """Return the number of free bytes on the disk of a path, which need not exist; 0 if it is not known."""
+def free_space(path: Path) -> int | None:
+    """Return the number of free bytes on the disk of a path, which need not exist; None if it is not known."""
     while not path.exists() and path != path.parent:
         path = path.parent
     try:
         return shutil.disk_usage(path).free
     except OSError:
-        return 0
+        return None
 
 
 @contextmanager

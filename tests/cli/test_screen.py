@@ -173,6 +173,12 @@ def test_the_next_command_is_what_is_not_there_yet(
     assert next_command(result) == f"next: {command}"
 
 
+@pytest.mark.parametrize("name", ["x.tiff", "X.TIF", "x.TIFF", "x.ome.zarr"])
+def test_the_next_command_names_one_ending(name: str) -> None:
+    said = next_command(cast(Result, SimpleNamespace(paths=(Path(name),))))
+    assert said == f"next: tilepipe export {name} {name[0]}.gpkg"
+
+
 def test_the_end_of_a_batch_on_a_terminal(
     model: Path, tmp_path: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:

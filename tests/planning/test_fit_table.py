@@ -20,7 +20,7 @@ from tilepipe.planning.fit_row import FitRow, short_form
 from tilepipe.planning.plan import Plan
 from tilepipe.testing import constant_model
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 
 
 @pytest.fixture
@@ -51,9 +51,11 @@ def test_every_question_has_a_row(image: Path) -> None:
     assert free > 0
 
 
-@pytest.mark.parametrize(("free", "state"), [(50, "refuse"), (2000, "warning"), (GIB, "ok")])
+@pytest.mark.parametrize(
+    ("free", "state"), [(0, "refuse"), (50, "refuse"), (2000, "warning"), (GIB, "ok"), (None, "ok")]
+)
 def test_a_disk_that_is_too_small_is_refused_before_any_work(
-    free: int, state: str, image: Path, monkeypatch: pytest.MonkeyPatch
+    free: int | None, state: str, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fit_table, "free_space", lambda _folder: free)
     row = rows(tp.plan(image, constant_model(0.25, 0.75, bands=3, halo=0), tile=64))["disk"]
@@ -91,6 +93,19 @@ def test_memory_that_is_not_free_is_said(image: Path, monkeypatch: pytest.Monkey
     assert row.state == "warning"
     assert "256 MiB of 1.00 GiB are free" in row.text
     assert "`memory`" in row.text
+
+
+@pytest.mark.parametrize(("free", "said"), [(50, "0 MiB"), (2 * MIB - 1, "1 MiB"), (2 * GIB - 1, "1.99 GiB")])
+def test_no_message_says_that_more_is_free_than_there_is(
+    free: int, said: str, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_table, "free_space", lambda _folder: free)
+    monkeypatch.setattr(fit_table, "machine_memory", lambda: (free, 2 * GIB))
+    found = rows(tp.plan(image, constant_model(0.25, 0.75, bands=3, halo=0), tile=64))
+    assert f"{said} are free in {image.parent}" in found["disk"].text
+    assert f"{said} of 2.00 GiB are free" in found["memory"].text or found["memory"].text.endswith(
+        "of 2.00 GiB, and enough is free"
+    )
 
 
 def test_memory_is_that_of_the_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ from tilepipe import segment
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.planning.check_settings import parse_bytes
-from tilepipe.planning.memory import DECODERS, format_bytes
+from tilepipe.planning.memory import DECODERS, format_bytes, format_free
 from tilepipe.sources import checks
 from tilepipe.sources import zarr_array as readers
 from tilepipe.sources.checks import decoding_bytes
@@ -408,6 +408,11 @@ def test_sizes(text: Any, size: int) -> None:
 @given(st.integers(1, 1 << 45))
 def test_a_size_that_is_said_is_enough_where_it_is_given(size: int) -> None:
     assert size <= parse_bytes(format_bytes(size)) <= size + max(size // 100, 1 << 20)
+
+
+@given(st.integers(0, 1 << 45))
+def test_a_size_that_is_free_is_not_said_to_be_more(size: int) -> None:
+    assert size - max(size // 100, 1 << 20) <= parse_bytes(format_free(size)) <= size
 
 
 def test_a_size_that_is_none_is_refused() -> None:

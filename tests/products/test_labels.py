@@ -15,8 +15,11 @@ from rasterio.crs import CRS
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
+from tilepipe.products.formats import PRODUCTS
 from tilepipe.products.label_map import LabelMap, Legend, label_map_of
-from tilepipe.products.labels import Labels, open_label_file
+from tilepipe.products.labels import Labels, open_label_file, parses
+from tilepipe.products.material import Material
+from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Georeference
 
 LEGEND = Legend("cover", ("background", "built up", "wood"), ((217, 217, 217), (213, 94, 0), (0, 158, 115)), 255)
@@ -135,3 +138,47 @@ def test_a_file_that_holds_no_labels_is_refused_with_what_to_give(tmp_path: Path
     (tmp_path / "roofs.gpkg").write_bytes(b"SQLite format 3\0")
     with pytest.raises(InputError, match="give the GeoTIFF or OME-Zarr of a run, or its work directory"):
         open_label_file(tmp_path / "roofs.gpkg")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return a folder with each product alone in it, by the product's name."""
+    image = ArraySource(np.random.default_rng(0).integers(0, 255, (3, *PIXELS.shape), dtype=np.uint8))
+    material = Material.of({"labels": label_map_of(PIXELS, LEGEND, georeference=NORTH_UP)}, image)
+    folders = {name: tmp_path_factory.mktemp(name) for name in PRODUCTS if name != "files"}
+    for name, folder in folders.items():
+        PRODUCTS[name].write(material, folder / f"a{PRODUCTS[name].suffix}")
+    return folders
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_damaged_product_is_never_an_error(written: dict[str, Path], data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(written)))
+    path = written[name] / f"a{PRODUCTS[name].suffix}"
+    assert parses(path)
+    file = data.draw(st.sampled_from(sorted(file for file in written[name].rglob("*") if file.is_file())))
+    content = file.read_bytes()
+    start = data.draw(st.integers(0, len(content)))
+    stop = data.draw(st.integers(start, len(content)))
+    file.write_bytes(content[:start] + data.draw(st.binary(max_size=20)) + content[stop:])
+    try:
+        assert parses(path) in (True, False)
+    finally:
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b'value,class\n0,"wood'),
+        ("a.csv", b'value,class\n0,"wo"od\n'),
+        ("a.png", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rI\x00DR"),
+        ("a.fgb", b""),
+        ("a.shp.zip", b"PK"),
+        ("a.geojson", b"[" * 100_000),
+    ],
+)
+def test_what_libraries_say_of_damage_in_ways_of_their_own(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert not parses(tmp_path / name)

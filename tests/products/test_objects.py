@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rasterio.features import rasterize
 from skimage.measure import label
 
 from tilepipe.products import objects as module
@@ -19,6 +21,7 @@ from tilepipe.products.object_shape import mask_of
 from tilepipe.products.object_split import split
 from tilepipe.products.objects import objects
 from tilepipe.products.vector_options import VectorOptions
+from tilepipe.products.vectors import Table
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Resolution
 
@@ -125,11 +128,29 @@ def test_a_component_that_is_too_large_stays_one_object_and_is_listed(monkeypatc
     assert "more than 30 pixels a side were not split: objects 1 (rows 8 to 33, columns 8 to 53)" in note
 
 
+@pytest.mark.parametrize("least", [None, 1.0, 20.0])
+def test_a_component_is_the_polygon_with_its_number(least: float | None) -> None:
+    labels = cells(5)
+    of = material(labels, VectorOptions(split=True, min_area=least))
+    parts: dict[int, NDArray[np.bool_]] = {}
+    for one in objects(of):
+        inside = parts.setdefault(one.component, np.zeros(labels.shape, bool))
+        box = one.shape.box
+        inside[box.y0 : box.y1, box.x0 : box.x1] |= mask_of(one.outline.rings, box)
+    table = Table.of(of.map, of.options, None)
+    polygons = [row for batch in table.batches() for row in batch.to_pylist()]
+    assert [row["id"] for row in polygons] == list(parts)
+    for row in polygons:
+        burnt = rasterize([(shapely.from_wkb(row["geometry"]), 1)], labels.shape, dtype="uint8")
+        np.testing.assert_array_equal(burnt == 1, parts[row["id"]])
+
+
 def test_specks_are_left_out() -> None:
     labels = cells(5)
     every = list(objects(material(labels, VectorOptions(split=True))))
     large = {one.component for one in objects(material(labels, VectorOptions())) if one.area >= 20}
     kept = list(objects(material(labels, VectorOptions(split=True, min_area=20.0))))
     assert [one.area for one in kept] == [one.area for one in every if one.component in large]
+    assert list(dict.fromkeys(one.component for one in kept)) == list(range(1, len(large) + 1))
     assert len(kept) < len(every)
     assert [one.number for one in kept] == list(range(1, len(kept) + 1))

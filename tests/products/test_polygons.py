@@ -9,10 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pyproj import Geod
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 from rasterio.warp import transform
@@ -21,7 +24,9 @@ from tilepipe.errors import UsageError
 from tilepipe.products.label_map import Legend, label_map_of
 from tilepipe.products.placing import STEP
 from tilepipe.products.polygons import write_geojson
+from tilepipe.products.vector_files import write_vectors
 from tilepipe.sources.base import Georeference, Resolution
+from tilepipe.sources.georeference import ground_resolution
 
 LEGEND = Legend("nuclei", ("background", "tumour", "straße"), ((9, 9, 9), (213, 94, 0), (0, 158, 115)), 255)
 ALL = Legend("cover", ("water", "wood", "town"), LEGEND.palette, 255)
@@ -139,15 +144,39 @@ def area(ring: list[list[float]]) -> float:
     return sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in itertools.pairwise(np.array(ring) - ring[0])) / 2
 
 
-def test_rings_turn_as_rfc_7946_asks_and_areas_are_those_of_the_pixels(tmp_path: Path) -> None:
-    labels = random_labels((60, 60), size=2)
-    labels_map = label_map_of(labels, ALL, georeference=PLACES["utm"], resolution=Resolution(0.25, 0.5))
-    write_geojson(labels_map, tmp_path / "a.geojson")
-    total = dict.fromkeys(range(3), 0.0)
+def test_rings_turn_as_rfc_7946_asks(tmp_path: Path) -> None:
+    write_geojson(
+        label_map_of(random_labels((60, 60), size=2), ALL, georeference=PLACES["utm"]), tmp_path / "a.geojson"
+    )
     for feature in read_features(tmp_path / "a.geojson"):
         outer, *holes = feature["geometry"]["coordinates"]
         assert area(outer) > 0
         assert all(area(hole) < 0 for hole in holes)
+
+
+@pytest.mark.parametrize("name", [*PLACES, "mercator at 60 degrees"])
+def test_areas_are_those_of_tables_and_of_pyproj(tmp_path: Path, name: str) -> None:
+    north = Georeference(CRS.from_epsg(3857).to_wkt(), (10.0, 0.0, 1e6, 0.0, -10.0, 8399738.0))
+    place, labels = PLACES.get(name, north), random_labels((120, 200), size=20)
+    known = label_map_of(labels, ALL, georeference=place, resolution=ground_resolution(place, *labels.shape))
+    write_geojson(known, tmp_path / "a.geojson")
+    features = read_features(tmp_path / "a.geojson")
+    areas = [feature["properties"]["area_m2"] for feature in features]
+    write_vectors(known, tmp_path / "a.parquet")
+    np.testing.assert_allclose(areas, pq.read_table(tmp_path / "a.parquet")["area_m2"].to_numpy(), rtol=1e-9)
+    geod = Geod(ellps="WGS84")
+    shapes = [shapely.orient_polygons(shapely.from_geojson(json.dumps(one["geometry"]))) for one in features]
+    expected = [geod.geometry_area_perimeter(shape)[0] for shape in shapes]
+    np.testing.assert_allclose(areas, expected, rtol=3e-3)  # corners are rounded to a hundredth of a pixel
+
+
+def test_areas_without_a_reference_system_are_those_of_the_pixels(tmp_path: Path) -> None:
+    labels, place = random_labels((60, 60), size=2), Georeference(None, (0.5, 0.0, 7.0, 0.0, -0.25, 9.0))
+    write_geojson(
+        label_map_of(labels, ALL, georeference=place, resolution=Resolution(0.25, 0.5)), tmp_path / "a.geojson"
+    )
+    total = dict.fromkeys(range(3), 0.0)
+    for feature in read_features(tmp_path / "a.geojson"):
         total[feature["properties"]["class_id"]] += feature["properties"]["area_m2"]
     assert total == {k: (labels == k).sum() * 0.125 for k in range(3)}
 

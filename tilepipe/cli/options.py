@@ -213,7 +213,7 @@ SETTINGS = (
     expert(
         TILES,
         "--max-cost",
-        type=click.FloatRange(min=1),
+        type=float,
         metavar="NUMBER",
         show_default="4",
         help="Largest computing cost accepted for exact labels, as a multiple of one pass over the image.",
@@ -221,7 +221,7 @@ SETTINGS = (
     expert(
         TILES,
         "--tolerance",
-        type=click.FloatRange(0, 1),
+        type=float,
         metavar="NUMBER",
         show_default="0.01",
         help="Difference in probability that is accepted if exact labels cost more.",

@@ -32,7 +32,7 @@ def files(result: Result) -> Iterator[str]:
 
 def next_command(result: Result) -> str:
     """Return the command to type next: polygons of the labels; if there are polygons, a report; else a check."""
-    from tilepipe.products.formats import LOSSLESS, PRODUCTS, missing_packages, product_of
+    from tilepipe.products.formats import LOSSLESS, PRODUCTS, missing_packages, product_of, stem_of
     from tilepipe.products.vector_options import POLYGONS
 
     by_product = {product_of(path): path for path in result.paths}
@@ -45,8 +45,8 @@ def next_command(result: Result) -> str:
         return f"next: tilepipe {command} {shlex.quote(str(labels or result.paths[0]))}"
     # GeoJSON needs no package of an extra.
     suffix = PRODUCTS["geojson" if missing_packages("vectors") else "vectors"].suffix
-    stem = labels.name.removesuffix(PRODUCTS[str(product_of(labels))].suffix)
-    return f"next: tilepipe export {shlex.quote(str(labels))} {shlex.quote(str(labels.with_name(stem + suffix)))}"
+    polygons = labels.with_name(stem_of(labels) + suffix)
+    return f"next: tilepipe export {shlex.quote(str(labels))} {shlex.quote(str(polygons))}"
 
 
 def batch_lines(report: Report) -> Iterator[str]:

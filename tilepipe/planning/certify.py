@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import json
 import platform
-from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from tilepipe.box import Sides
-from tilepipe.inference.profile.reproducibility import Reproducibility
-from tilepipe.planning.certificate import Certificate, Mode
-from tilepipe.planning.plan import Plan
-from tilepipe.storage import read_json, write_json
-
-if TYPE_CHECKING:
-    from tilepipe.models.model import Model
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 
+from tilepipe.box import Sides
 from tilepipe.errors import TilepipeError
 from tilepipe.inference.device import resolve_device
 from tilepipe.inference.predictor import device_versions
 from tilepipe.inference.profile.measure_reproducibility import Setting, known_reproducibility
+from tilepipe.inference.profile.reproducibility import Reproducibility
 from tilepipe.models.model import Model
+from tilepipe.planning.certificate import Certificate, Mode
+from tilepipe.planning.plan import Plan
+from tilepipe.storage import read_json, write_json
 
 CERTIFICATE = "certificate.json"
 

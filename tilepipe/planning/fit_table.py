@@ -15,7 +15,7 @@ from tilepipe.errors import StorageError
 from tilepipe.events import Event
 from tilepipe.inference.profile.throughput import Throughput, kept_throughput
 from tilepipe.planning.fit_row import FitRow, short_form
-from tilepipe.planning.memory import format_bytes, machine_memory
+from tilepipe.planning.memory import format_bytes, format_free, machine_memory
 from tilepipe.planning.plan import Plan
 from tilepipe.storage import free_space
 from tilepipe.text import duration
@@ -76,9 +76,9 @@ def _memory(plan: Plan) -> FitRow:
     if machine is None:
         return FitRow("memory", "ok", most)
     free, size = machine
-    told = f"{most}; {format_bytes(free)} of {format_bytes(size)} are free"
+    told = f"{most}; {format_free(free)} of {format_free(size)} are free"
     if plan.memory.total <= free:
-        return FitRow("memory", "ok", f"{most} of {format_bytes(size)}, and enough is free")
+        return FitRow("memory", "ok", f"{most} of {format_free(size)}, and enough is free")
     # Free memory changes from minute to minute, so a lack of it is a warning and no refusal.
     what = "close other programs, or give `memory` or fewer `workers`"
     return FitRow("memory", "warning", f"the run may take {told}, so the system may end it; {what}")
@@ -90,13 +90,11 @@ def _disk(plan: Plan, folder: Path | None) -> FitRow:
     if folder is None:
         return FitRow("disk", "ok", most)
     free = free_space(folder.absolute())
-    told = f"{format_bytes(free)} are free in {folder.absolute()}"
-    if not free:  # If the free space is not known, the run says what the system says.
+    if free is None:  # the run says what the system says
         return FitRow("disk", "ok", most)
+    told = f"{format_free(free)} are free in {folder.absolute()}"
     if need <= free:
-        # `format_bytes` rounds up, which is right for a need but would say more than is free.
-        room = f"{free >> 30} GiB" if free >> 30 else format_bytes(free)
-        return FitRow("disk", "ok", f"{most}; {room} are free in {folder.absolute()}")
+        return FitRow("disk", "ok", f"{most}; {told}")
     # Nobody knows before a run how far its labels can be compressed, so between both figures the user decides.
     what = "name an output on a larger disk, or make room"
     if free < least:

@@ -225,3 +225,8 @@ def give_back() -> None:
 def format_bytes(size: int) -> str:
     """Return '1.50 GiB' or '512 MiB', never less than `size`: a limit that a message names must be large enough."""
     return f"{-(-100 * size // (1 << 30)) / 100:.2f} GiB" if size >= 1 << 30 else f"{-(-size // MiB)} MiB"
+
+
+def format_free(size: int) -> str:
+    """Return '1.50 GiB' or '512 MiB', never more than `size`: a message must not promise more than there is."""
+    return f"{100 * size // (1 << 30) / 100:.2f} GiB" if size >= 1 << 30 else f"{size // MiB} MiB"

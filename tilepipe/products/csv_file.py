@@ -38,7 +38,7 @@ def write_numbers(material: Material, path: Path) -> None:
 
 
 def parse_csv(path: Path) -> None:
-    """Read a CSV file from end to end. Raises `ValueError` or `OSError` if it is none."""
+    """Read a CSV file from end to end. Raises `csv.Error`, `ValueError` or `OSError` if it is none."""
     with path.open(encoding="utf-8", newline="") as file:
         # Without `strict` the module takes broken quotes for text.
         reader = csv.reader(file, strict=True)

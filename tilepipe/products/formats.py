@@ -31,7 +31,7 @@ class Product:
     """A file format that a label map is written in."""
 
     suffix: str
-    """Suffix of the format's files."""
+    """Suffix that files of the format are given."""
     write: Write
     """Function that writes the product to a new path."""
     parse: Callable[[Path], object]
@@ -46,6 +46,13 @@ class Product:
     """Whether a style for QGIS is written beside files with labels."""
     needs: tuple[str, ...] = ()
     """Packages of the extra `vectors` that writing the product needs."""
+    others: tuple[str, ...] = ()
+    """Other suffixes that users give to files of the format."""
+
+    def suffix_of(self, path: Path) -> str | None:
+        """Return the suffix of this format that a path has, in lower case; None if it has none of them."""
+        name = path.name.lower()
+        return next((suffix for suffix in (self.suffix, *self.others) if name.endswith(suffix)), None)
 
 
 def _all_of(read: Callable[[Path], LabelMap]) -> Callable[[Path], object]:
@@ -65,9 +72,9 @@ def _parse_json(path: Path) -> object:
 
 # `product_of` takes the first suffix that fits, so a longer ending stands before the shorter one that it ends in.
 PRODUCTS = {
-    "cog": Product(".tif", of_map(write_cog), _all_of(read_cog), styled=True),
+    "cog": Product(".tif", of_map(write_cog), _all_of(read_cog), styled=True, others=(".tiff",)),
     "ome-zarr": Product(".ome.zarr", write_ome_zarr_of, _all_of(read_ome_zarr), folder=True),
-    "ome-tiff": Product(".ome.tif", of_map(write_ome_tiff), _all_of(read_ome_tiff)),
+    "ome-tiff": Product(".ome.tif", of_map(write_ome_tiff), _all_of(read_ome_tiff), others=(".ome.tiff",)),
     "objects": Product(".objects.csv", write_objects_csv, parse_csv),
     "objects-parquet": Product(".objects.parquet", write_objects_parquet, parse_parquet, needs=("pyarrow",)),
     QUPATH: Product(".qupath.geojson", write_qupath, _parse_json, needs=("shapely",)),
@@ -133,16 +140,21 @@ def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:
 
 def layer_path(path: Path, layer: str) -> Path:
     """Return the path of a layer beside the product `path` of the labels: a.margin.tif beside a.tif."""
-    end = path.name.lower().rindex(PRODUCTS[product_of(path) or ""].suffix)
-    return path.with_name(f"{path.name[:end]}.{layer}{path.name[end:]}")
+    stem = stem_of(path)
+    return path.with_name(f"{stem}.{layer}{path.name[len(stem) :]}")
 
 
 def product_of(path: Path) -> str | None:
     """Return the product that a path's suffix stands for; None if there is none."""
-    name = path.name.lower()
-    # '.tiff' is '.tif' as well.
-    found = [product for product, p in PRODUCTS.items() if name.endswith((p.suffix, p.suffix + "f"))]
-    return max(found, key=lambda product: len(PRODUCTS[product].suffix), default=None)  # a.ome.tif is no COG
+    found = {name: suffix for name, product in PRODUCTS.items() if (suffix := product.suffix_of(path))}
+    return max(found, key=lambda name: len(found[name]), default=None)  # a.ome.tif is no COG
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a path without the suffix of its product: 'a' of a.tif, A.TIFF and a.ome.zarr."""
+    product = product_of(path)
+    suffix = PRODUCTS[product].suffix_of(path) if product else None
+    return path.name[: -len(suffix)] if suffix else path.name
 
 
 def refuse_unknown(of: Iterable[str]) -> None:
@@ -186,7 +198,7 @@ def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
         raise UsageError(
             f"{output} is a {main} file but {', '.join(wanted)} is asked for; name them in `of` or rename it"
         )
-    stem = output.name[: output.name.lower().rindex(PRODUCTS[main].suffix)]
+    stem = stem_of(output)
     return {name: output if name == main else output.with_name(stem + PRODUCTS[name].suffix) for name in wanted}
 
 

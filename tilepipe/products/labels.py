@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from tilepipe.arrays import Array, DType
 from tilepipe.box import Box
-from tilepipe.errors import InputError, StorageError, UsageError, public
+from tilepipe.errors import InputError, UsageError, public
 from tilepipe.paths import labels_file, refuse_special
 from tilepipe.products.cog import read_cog, write_cog
 from tilepipe.products.formats import PRODUCTS, product_of, refuse_unknown
@@ -225,7 +225,9 @@ def parses(path: Path) -> bool:
         return False
     try:
         PRODUCTS[product].parse(path)
-    except (InputError, StorageError, OSError, ValueError, RuntimeError):
+    # Libraries raise errors of any class for a damaged file: the csv module one of its own, Pillow a SyntaxError,
+    # pyogrio an IndexError.
+    except Exception:
         return False
     return True
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from tilepipe.text import JSON
+from tilepipe.errors import StorageError
+from tilepipe.text import JSON, setting
 
 M2_PER_HA, M2_PER_KM2 = 1e4, 1e6
 SHOWN = 12
@@ -53,9 +54,17 @@ class Numbers:
 
     @classmethod
     def from_dict(cls, fields: JSON) -> Numbers:
-        """Return the numbers that `to_dict` has described."""
-        rows = ({**one, "sizes": tuple(one.get("sizes", ()))} for one in fields["classes"])  # older records have none
-        return cls(**{**fields, "classes": tuple(ClassNumbers(**row) for row in rows)})
+        """Return the numbers that `to_dict` has described. Raises `StorageError` for those of another version."""
+        try:
+            rows = (
+                {**one, "sizes": tuple(one.get("sizes", ()))} for one in fields["classes"]
+            )  # older records have none
+            return cls(**{**fields, "classes": tuple(ClassNumbers(**row) for row in rows)})
+        except (KeyError, TypeError, AttributeError):
+            raise StorageError(
+                f"numbers were written by another version of tilepipe; give {setting(overwrite=True)} to make the "
+                "labels again"
+            ) from None
 
     def table(self) -> list[dict[str, object]]:
         """Return one row for each class, by column name, as the rows stand in the CSV file."""

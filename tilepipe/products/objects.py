@@ -13,6 +13,7 @@ from itertools import islice
 import numpy as np
 from rasterio.features import shapes
 
+from tilepipe.products.holes import without_specks
 from tilepipe.products.label_map import LABELS
 from tilepipe.products.material import Material
 from tilepipe.products.object_pixels import image_means, layer_means
@@ -116,14 +117,10 @@ def _pieces(material: Material, ruler: Ruler) -> Iterator[_Piece]:
 
 def _components(material: Material, ruler: Ruler) -> Iterator[tuple[int, Outline]]:
     """Yield the components that are not too small, with their numbers."""
-    # Small components are left out before any is split; the parts of a larger one all stay.
-    found, least = enumerate(outlines(material.maps[LABELS]), 1), material.options.min_area
-    if not least:
-        yield from found
-        return
-    while some := list(islice(found, BATCH)):
-        areas, _ = ruler.measure([outline.rings for _, outline in some])
-        yield from (one for one, area in zip(some, areas, strict=True) if area >= least)
+    found, least = outlines(material.maps[LABELS]), material.options.min_area
+    # Small components are left out before any is split, so the parts of a larger one all stay. Polygons have their
+    # numbers after small ones are left out, so components have them then too.
+    yield from enumerate(without_specks(found, ruler, least) if least else found, 1)
 
 
 def parts_of(outline: Outline, neck: float) -> list[Outline]:

@@ -1,9 +1,10 @@
 """A label map is written as GeoJSON polygons, feature by feature.
 
 There are two dialects. Rasters with a position on the earth follow RFC 7946: longitude and latitude on WGS84, with
-`class_id`, `class_name` and `area_m2`. Slides and plain arrays have full-resolution (level 0) pixels in QuPath's frame,
-as QuPath imports them by drag and drop, with `objectType`, `classification` and a UUID. Polygons follow pixel corners,
-holes are inner rings, and a region of any size is one polygon (see `outlines`).
+`class_id`, `class_name` and `area_m2`, which is measured as in tables of polygons. Slides and plain arrays have
+full-resolution (level 0) pixels in QuPath's frame, as QuPath imports them by drag and drop, with `objectType`,
+`classification` and a UUID. Polygons follow pixel corners, holes are inner rings, and a region of any size is one
+polygon (see `outlines`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_geom
 
 from tilepipe.products.cleanup import cleaned
-from tilepipe.products.label_map import LabelMap
+from tilepipe.products.label_map import LabelMap, Legend
 from tilepipe.products.material import Material
 from tilepipe.products.outline import Floats, Outline, signed_area
 from tilepipe.products.placing import (
@@ -33,6 +34,7 @@ from tilepipe.products.placing import (
     native_place,
     with_corners_every,
 )  # fmt: skip
+from tilepipe.products.ruler import Ruler
 from tilepipe.products.staging import staged
 from tilepipe.products.vector_options import PLAIN, VectorOptions
 from tilepipe.text import JSON
@@ -41,6 +43,8 @@ MEMORY = 256 * 2**20
 """Memory in bytes that `write_geojson` needs beyond the label map itself and its largest region. We measured 194 MB for
 2048 x 2048 pixels of random labels (a million features), 61 MB for random squares of 8 x 8 pixels, and 289 MB for one
 region of 4096 x 4096 pixels with 200,000 holes."""
+DIGITS = 10
+"""Number of digits of an area."""
 NAMESPACE = UUID("6f1d7b0e-3c52-5d0a-9a57-6c1d1f6f2f31")
 """Namespace of the polygons' UUIDs (RFC 9562, version 5): the same label map gives the same file."""
 
@@ -112,24 +116,27 @@ def _decimals(place: Place, shape: tuple[int, int]) -> int:
 
 
 def _features(labels: LabelMap, options: VectorOptions, dialect: _Dialect) -> Iterator[JSON]:
-    found = cleaned(labels, options)
+    found, ruler = cleaned(labels, options), Ruler.of(labels)
+    measured = dialect.georeferenced and ruler.unit == "m"
     while some := list(islice(found, 4096)):  # these are placed together because a call of PROJ is slow
+        areas = ruler.measure([one.rings for one in some])[0].tolist() if measured else [None] * len(some)
         if dialect.crs:
             some = [replace(one, rings=[with_corners_every(STEP, ring) for ring in one.rings]) for one in some]
         placed = np.round(dialect.place(np.concatenate([ring for one in some for ring in one.rings])), dialect.decimals)
         pieces = iter(np.split(placed, np.cumsum([len(ring) for one in some for ring in one.rings])[:-1]))
-        for one in some:
-            yield _feature(labels, one, [next(pieces) for _ in one.rings], dialect)
+        for one, area in zip(some, areas, strict=True):
+            yield _feature(labels.legend, one, [next(pieces) for _ in one.rings], area, dialect)
 
 
-def _feature(labels: LabelMap, polygon: Outline, rings: list[Floats], dialect: _Dialect) -> JSON:
-    legend = labels.legend
+def _feature(legend: Legend, polygon: Outline, rings: list[Floats], area: float | None, dialect: _Dialect) -> JSON:
+    """Return a feature; `area` is the polygon's area in square metres if it is known."""
     geometry = {"type": "Polygon", "coordinates": [oriented(ring, outer=k == 0) for k, ring in enumerate(rings)]}
     name = legend.classes[polygon.label]
     if dialect.georeferenced:
         properties: JSON = {"class_id": polygon.label, "class_name": name}
-        if labels.resolution and labels.resolution.unit == "m":
-            properties["area_m2"] = round(polygon.pixels * labels.resolution.y * labels.resolution.x, 4)
+        if area is not None:
+            # Digits and not decimals are kept, since pixels may be kilometres or millimetres wide.
+            properties["area_m2"] = float(f"{area:.{DIGITS}g}")
         # A region wider than half of the earth is taken for one that crosses the 180th meridian.
         if dialect.crs and np.ptp(rings[0][:, 0]) > 180:
             geometry = _cut(polygon, dialect)

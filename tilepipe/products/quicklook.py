@@ -122,6 +122,6 @@ def _save(page: Image.Image, path: Path) -> None:
 
 
 def parse_png(path: Path) -> None:
-    """Read a PNG from end to end. Raises `OSError` or `ValueError` if it is none."""
+    """Read a PNG from end to end. Raises `OSError`, `ValueError` or `SyntaxError` if it is none."""
     with Image.open(path, formats=["PNG"]) as picture:
         picture.load()

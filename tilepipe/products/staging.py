@@ -61,7 +61,8 @@ def not_written(path: Path, error: Exception) -> StorageError:
     """Return the error of a product that could not be written; if the disk is full, GDAL may complain about XML."""
     if isinstance(error, OSError) and error.errno:
         return cannot_write(path, error)
-    if free_space(path) < NEARLY_FULL:
+    free = free_space(path)
+    if free is not None and free < NEARLY_FULL:
         return StorageError(f"cannot write: the disk is full at {path}; {FREE_SPACE}")
     return StorageError(f"cannot write {path} ({reason(error)}); check the disk and its limits; {KEPT}")
 

@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 from tilepipe.cli.main import main
-from tilepipe.errors import InputError, LockedError, ModelError, UsageError
+from tilepipe.errors import InputError, LockedError, ModelError, StorageError, UsageError
 from tilepipe.events import Event
 from tilepipe.execution.batch import run_batch
 from tilepipe.execution.batch.record import DONE, FAILED, NEW, PARTIAL, UNCHANGED
 from tilepipe.execution.batch.run_batch import Report
 from tilepipe.models.formats.directory import save_model
-from tilepipe.storage import locked
+from tilepipe.storage import append_line, locked
 from tilepipe.testing import random_unet
 
 
@@ -248,6 +248,26 @@ def test_a_torn_record_line_is_passed_over(fake: Api, jobs: Path) -> None:
     (jobs.parent / "out" / "c.labels.tif").unlink()
     assert statuses(run_batch.run(jobs)) == [UNCHANGED, UNCHANGED, DONE]
     assert statuses(run_batch.run(jobs)) == [UNCHANGED] * 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weather": "fine"},
+        {"of": 3},
+        {"numbers": {"classes": [{"value": 0, "colour": "red"}], "nodata": 0, "unit": ""}},
+    ],
+)
+def test_a_record_of_another_version_is_said(fake: Api, jobs: Path, change: dict[str, Any]) -> None:
+    run_batch.run(jobs)
+    path, computed = jobs.parent / "out" / "night.jsonl", list(fake.computed)
+    append_line(path, {**record(jobs)[0], **change})
+    before = state(jobs.parent)
+    with pytest.raises(
+        StorageError, match=r"night\.jsonl was written by another version of tilepipe; use that version"
+    ):
+        run_batch.run(jobs)
+    assert (state(jobs.parent), fake.computed) == (before, computed)
 
 
 def test_two_batches_do_not_work_on_one_folder(fake: Api, jobs: Path) -> None:

@@ -262,6 +262,21 @@ def test_networks_that_cannot_be_compared_are_refused(saved: Save) -> None:
         compare(saved(mechanisms={"x": {"norm": "instance"}}))
 
 
+def test_a_network_that_needs_no_context_can_be_compared() -> None:
+    assert module.context(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1)), 3) == 0
+
+
+def test_networks_are_timed_with_the_classes_that_they_have(saved: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CompareConfig.load(saved())
+    (name,) = config.sets
+    training = config.training(Run(name, "nearest", 0)).model_copy(update={"classes": list("abcde")})
+    image = torch.zeros(1, 3, 32, 32)
+    monkeypatch.setattr(
+        module, "speeds", lambda networks, _bands: {k: len(net(image)[0]) for k, net in networks.items()}
+    )
+    assert module.timed(config, {name: Dataset(training)}) == {"deconv": 5, "nearest": 5}
+
+
 def test_files_that_hold_no_comparison_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     for text, sentence in (("[1]", "holds no comparison"), ("a: [", "is not YAML")):

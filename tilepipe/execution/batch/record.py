@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tilepipe.errors import StorageError
 from tilepipe.execution.file_state import FileState
+from tilepipe.products.numbers import Numbers
 from tilepipe.storage import append_line, read_lines
 from tilepipe.text import JSON
 
@@ -47,9 +49,21 @@ class Entry:
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """Yield the entries of a record, or none if there is no file; damaged lines are left out."""
+    """Yield the entries of a record, or none if there is no file; damaged lines are left out.
+
+    Raises `StorageError` for a line of another version of tilepipe.
+    """
     for fields in read_lines(path)[0]:
-        yield Entry(**{**fields, "of": tuple(fields["of"])})
+        try:
+            entry = Entry(**{**fields, "of": tuple(fields["of"])})
+            if entry.numbers:  # the table of all images would find out only when all work is done
+                Numbers.from_dict(entry.numbers)
+        except (KeyError, TypeError, StorageError):
+            raise StorageError(
+                f"{path} was written by another version of tilepipe; use that version, or name another folder for "
+                "`output`"
+            ) from None
+        yield entry
 
 
 def append_entry(path: Path, entry: Entry) -> None:

@@ -101,7 +101,7 @@ def trained(config: CompareConfig, run: Run, dataset: Dataset, halos: dict[str, 
 def context(module: nn.Module, bands: int) -> int:
     """Return the context that the network needs on every side (pixels). Raises `UsageError` if no context is enough."""
     found = halo(module, bands)
-    if not found:
+    if found is None:  # a network of 1 x 1 convolutions needs no context, which is 0
         raise UsageError("a network that mixes the whole tile cannot be compared by tiles; use another normalisation")
     return found
 
@@ -140,9 +140,10 @@ def baselines(dataset: Dataset) -> JSON:
 def timed(config: CompareConfig, datasets: Mapping[str, Dataset]) -> dict[str, float]:
     """Return the processor seconds per million pixels of each mechanism's network, for the first set's images."""
     name, dataset = next(iter(datasets.items()))
+    classes = len(dataset.config.classes)
     with torch.random.fork_rng(devices=[]):
         networks = {
-            mechanism: build(config.training(Run(name, mechanism, config.seeds[0])).arch, dataset.bands, 2)
+            mechanism: build(config.training(Run(name, mechanism, config.seeds[0])).arch, dataset.bands, classes)
             for mechanism in config.mechanisms
         }
     return speeds(networks, dataset.bands)
