@@ -5,6 +5,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Modules are compiled when they are first used: most of what is installed is never imported.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
@@ -19,10 +20,10 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name one with make PYTHON=/path/to/python" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt -e '.[dev,docs,report,vectors,view,xarray]'
+	$(PIP) install --no-compile -c constraints.txt -e '.[dev,docs,report,vectors,view,xarray]'
 # The models of others are tested without torchvision, which has no build for torch on the CPU alone.
-	$(PIP) install -c constraints.txt huggingface_hub tqdm
-	$(PIP) install -c constraints.txt --no-deps timm segmentation-models-pytorch
+	$(PIP) install --no-compile -c constraints.txt huggingface_hub tqdm
+	$(PIP) install --no-compile -c constraints.txt --no-deps timm segmentation-models-pytorch
 	touch $@
 
 demo: $(STAMP)

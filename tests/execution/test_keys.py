@@ -98,6 +98,7 @@ def test_the_kept_plan_is_used_whatever_would_be_chosen_today(tmp_path: Path, mo
     assert next(sizes) == 96, "planned once"
 
 
+@pytest.mark.long
 def test_another_number_of_workers_goes_on(tmp_path: Path) -> None:
     output = tmp_path / "out.tif"
     with pytest.raises(StopError):

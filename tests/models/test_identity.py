@@ -451,6 +451,7 @@ def card_of(net: nn.Module) -> ModelCard:
     return CARD.model_copy(update={"bands": 2}) if isinstance(net, nn.Sequential) else CARD
 
 
+@pytest.mark.long
 def test_it_is_the_same_in_every_process_with_any_number_of_threads() -> None:
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     found = []

@@ -70,6 +70,7 @@ def test_other_data_under_the_same_names_starts_anew(small: Configure, write: Wr
     assert weights(changed) == weights(fit(small(output=str(tmp_path / "fresh.model"))))
 
 
+@pytest.mark.long
 def test_the_same_data_elsewhere_in_time_goes_on(small: Configure, tmp_path: Path) -> None:
     """Copying files about changes their times, not what they hold."""
     with pytest.raises(Stop):
@@ -83,6 +84,7 @@ def test_the_same_data_elsewhere_in_time_goes_on(small: Configure, tmp_path: Pat
     assert not any("anew" in event.message for event in events)
 
 
+@pytest.mark.long
 def test_polygons_are_known_by_their_content(small: Configure, write: Write, tmp_path: Path) -> None:
     def square(side: int) -> list[dict[str, Any]]:
         ring = [[0, 0], [side, 0], [side, side], [0, side], [0, 0]]

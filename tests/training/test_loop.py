@@ -43,6 +43,7 @@ def test_overfits_one_crop(small: Configure) -> None:
     assert scores["majority"]["mean_iou"] < 0.5
 
 
+@pytest.mark.long
 def test_the_card_names_which_image_and_plane_of_a_file_was_trained_on(small: Configure, tmp_path: Path) -> None:
     config = small()
     image = discs()[0]
@@ -146,6 +147,7 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     assert weights(resumed) == weights(whole)
 
 
+@pytest.mark.long
 def test_a_checkpoint_lost_between_two_renames_is_not_missed(small: Configure, tmp_path: Path) -> None:
     whole = fit(small(output=str(tmp_path / "whole.model")))
     with pytest.raises(Stop):

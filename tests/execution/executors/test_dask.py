@@ -141,6 +141,7 @@ print(labels.shape, "PYTHONWARNINGS" in os.environ)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_what_dask_remarks_on_a_slow_disk_neither_ends_a_run_nor_is_shown(workers: int, tmp_path: Path) -> None:
     """Every disk is slow here, in worker processes too; warnings are errors in the process that starts the run."""
     tests = Path(__file__).parents[2]
@@ -179,6 +180,7 @@ def test_what_is_no_exception_comes_out_of_a_model_as_itself(
         run_labels(noise(200, 200), model, tmp_path, dask.run, **CUT, workers=workers)
 
 
+@pytest.mark.long
 def test_the_environment_is_as_it_was_after_a_run_with_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)

@@ -42,6 +42,7 @@ def test_a_source_of_a_relative_path_is_read_elsewhere(
     assert (there.read(box) == here.read(box)).all()
 
 
+@pytest.mark.long
 def test_a_run_of_relative_paths_on_a_scheduler_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -80,6 +80,7 @@ def test_a_region_is_a_crop_of_the_whole(exported: Path) -> None:
     assert np.array_equal(part, whole[20:150, 41:171])
 
 
+@pytest.mark.long
 def test_worker_processes_give_the_same(exported: Path, tmp_path: Path) -> None:
     image = picture(170, 190)
     result = tp.segment(image, exported, tmp_path / "out.tif", tile=96, block=100, workers=1)

@@ -48,6 +48,7 @@ def edit(saved: Path, **config: Any) -> None:
     (saved / "config.json").write_text(json.dumps({**old, **config}))
 
 
+@pytest.mark.long
 def test_its_directory_gives_its_answers(network: Any, saved: Path) -> None:
     model = load_model(saved)
     x = torch.randn(2, 3, 64, 96)

@@ -28,6 +28,7 @@ def probed(net: nn.Module) -> Probe:
     return probe(Model.from_torch(net, ModelCard(bands=3, classes=["a", "b"], stride=net.stride)))
 
 
+@pytest.mark.long
 def test_the_first_levels_of_a_unet(smp: Any, truth: Any) -> None:
     net = network("Unet", **FIRST_LEVELS)
     found = probed(net)

@@ -136,6 +136,7 @@ def test_runs_are_measured_once_and_the_table_holds_them_all(saved: Save, tmp_pa
 
 
 @pytest.mark.usefixtures("known_halo")
+@pytest.mark.long
 def test_finished_runs_are_not_run_again(saved: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, done = saved(), list[str]()
     real = module.trained
