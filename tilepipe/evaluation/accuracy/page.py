@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from html import escape as escaped
-from io import BytesIO
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from tilepipe.box import Box
 from tilepipe.evaluation.accuracy.evaluation import Evaluation
 from tilepipe.evaluation.accuracy.stream import Readable, read_pair
 from tilepipe.evaluation.metrics.boundary import band, dilate
 from tilepipe.evaluation.metrics.pair import Pair
+from tilepipe.products.report.page import png_uri, render
 from tilepipe.storage import write_durably
-from tilepipe.text import clean
 
 _SIDE = 512  # the side of the patch whose outlines are drawn (pixels)
 _GREY, _WHITE, _RED, _BLUE, _GREEN, _PINK = (
@@ -25,17 +22,29 @@ _GREY, _WHITE, _RED, _BLUE, _GREEN, _PINK = (
     for color in ((200, 200, 200), (255, 255, 255), (200, 0, 0), (0, 70, 200), (0, 130, 60), (255, 215, 215))
 )
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222; }
-table { border-collapse: collapse; margin: 1em 0; } td, th { padding: .2em .8em; text-align: right; }
-td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px solid #ddd; }
-img { max-width: 100%; image-rendering: pixelated; border: 1px solid #ccc; } figure { margin: 1em 0; }
-.pair { display: flex; gap: 1em; flex-wrap: wrap; } li { margin: .2em 0; }
+main img { max-width: 100%; image-rendering: pixelated; }
+.pair { display: flex; gap: 1em; flex-wrap: wrap; }
 """
 
 
-def escape(text: str) -> str:
-    """Return text so that HTML shows it as it is, whoever wrote it."""
-    return escaped(clean(text))
+@dataclass(frozen=True)
+class Figure:
+    """A picture of the page."""
+
+    uri: str
+    """The picture, as a data: URI."""
+    caption: str
+    """What it shows."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the page."""
+
+    title: str
+    figures: tuple[Figure, ...]
+    text: str = ""
+    """Text above the pictures."""
 
 
 def write_page(evaluation: Evaluation, prediction: Readable, truth: Readable, path: Path) -> None:
@@ -47,31 +56,27 @@ def write_page(evaluation: Evaluation, prediction: Readable, truth: Readable, pa
     patch = worst_patch(evaluation)
     maps = read_pair(prediction, truth, evaluation.terms, patch)
     place = f"Rows {patch.y0} to {patch.y1}, columns {patch.x0} to {patch.x1}"
-    parts = [
-        "<h1>Prediction against truth</h1>",
-        _table(evaluation.rows()),
-        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in evaluation.sentences()) + "</ul>",
-        "<h2>Where it is wrong</h2>",
-        _figure(
-            error_map(evaluation),
-            f"Share of wrong pixels: white none, red all, grey not scored; one dot is {evaluation.overview.cell} px.",
-        ),
-        "<h2>Outlines where most is wrong</h2>",
-        _figure(
-            boundary_map(maps, evaluation.terms.width),
-            f"{place}. Green: true outline found within {evaluation.terms.width:g} px; red: missed; "
-            "blue: predicted outline that is none; pink: wrong pixels; grey: not scored.",
-        ),
-        *_spectra(evaluation),
-    ]
-    # Even if a text got past the escaping, a browser would load and run nothing because of the policy.
-    document = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        f"<title>Prediction against truth</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    where = Figure(
+        png_uri(error_map(evaluation)),
+        f"Share of wrong pixels: white none, red all, grey not scored; one dot is {evaluation.overview.cell} px.",
     )
-    write_durably(path, document)
+    outlines = Figure(
+        png_uri(boundary_map(maps, evaluation.terms.width)),
+        f"{place}. Green: true outline found within {evaluation.terms.width:g} px; red: missed; "
+        "blue: predicted outline that is none; pink: wrong pixels; grey: not scored.",
+    )
+    parts = [Part("Where it is wrong", (where,)), Part("Outlines where most is wrong", (outlines,))]
+    head, *rows = evaluation.rows()
+    page = render(
+        "evaluation.html",
+        __package__,
+        _STYLE,
+        head=head,
+        rows=rows,
+        sentences=evaluation.sentences(),
+        parts=[*parts, *_spectra(evaluation)],
+    )
+    write_durably(path, page)
 
 
 def error_map(evaluation: Evaluation) -> NDArray[np.uint8]:
@@ -117,32 +122,14 @@ def spectrum_map(power: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.asarray((db + 60) / 60 * 255, np.uint8)
 
 
-def _spectra(evaluation: Evaluation) -> list[str]:
+def _spectra(evaluation: Evaluation) -> list[Part]:
     if not evaluation.overview.spectra:
         return []
     peaks = [p.peak_db - t.peak_db for p, t in evaluation.checkerboards]
     stride, predicted, true = evaluation.overview.spectra[int(np.argmax(peaks))]
-    return [
-        "<h2>Spectrum</h2>",
-        f"<p>Fine residual at stride {stride}; a checkerboard shows as bright dots at multiples of 1/{stride} "
-        "of the width that the truth does not have.</p>",
-        '<div class="pair">',
-        _figure(spectrum_map(predicted), "Prediction"),
-        _figure(spectrum_map(true), "Truth"),
-        "</div>",
-    ]
-
-
-def _table(rows: list[list[str]]) -> str:
-    head, *body = rows
-    lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in body]
-    heading = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    return f"<table><tr>{heading}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def _figure(pixels: NDArray[np.uint8], caption: str) -> str:
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "png")
-    data = b64encode(buffer.getvalue()).decode()
-    text = escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+    figures = (Figure(png_uri(spectrum_map(predicted)), "Prediction"), Figure(png_uri(spectrum_map(true)), "Truth"))
+    text = (
+        f"Fine residual at stride {stride}; a checkerboard shows as bright dots at multiples of 1/{stride} of the "
+        "width that the truth does not have."
+    )
+    return [Part("Spectrum", figures, text)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from functools import partial
 from hashlib import sha256
 from importlib.resources import files
 from io import BytesIO
@@ -15,22 +16,22 @@ from tilepipe.text import clean
 STYLE, SCRIPT = "style.css", "page.js"
 
 
-def render(template: str, **values: object) -> str:
-    """Return the page of a template in this folder; see `fragment` for its values.
+def render(template: str, room: str = __package__, own_style: str = "", **values: object) -> str:
+    """Return the page of a template in the folder of the package `room`; see `fragment` for its values.
 
     The policy in the page names its style and its script by their hashes, so a browser runs nothing else, and asks no
-    other file or machine for anything.
+    other file or machine for anything. All pages have one style; `own_style` is what a page adds to it.
     """
-    style, script = _packaged(STYLE), _packaged(SCRIPT)
+    style, script = _packaged(STYLE) + own_style, _packaged(SCRIPT)
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    return fragment(template, policy=policy, style=style, script=script, **values)
+    return fragment(template, room, policy=policy, style=style, script=script, **values)
 
 
-def fragment(template: str, **values: object) -> str:
-    """Return the HTML of a template in this folder.
+def fragment(template: str, room: str = __package__, **values: object) -> str:
+    """Return the HTML of a template in the folder of the package `room`.
 
     Every value is text of others until it is escaped, which happens to all of them; characters that HTML may not hold
     become visible.
@@ -44,7 +45,7 @@ def fragment(template: str, **values: object) -> str:
         autoescape=True,
         undefined=StrictUndefined,
         finalize=cleaned,
-        loader=FunctionLoader(_packaged),
+        loader=FunctionLoader(partial(_packaged, room=room)),
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -70,8 +71,8 @@ def jpeg_uri(pixels: Colours, quality: int) -> str:
     return data_uri(held.getvalue(), "image/jpeg")
 
 
-def _packaged(name: str) -> str:
-    return (files(__package__) / name).read_text(encoding="utf-8")
+def _packaged(name: str, room: str = __package__) -> str:
+    return (files(room) / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
