@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # siblings: they do not know each other.
 FLOORS = [
     ["errors", "events", "text", "arrays"],
-    ["storage", "box", "paths", "supervisor"],
+    ["storage", "cache", "box", "paths", "supervisor"],
     ["models", "tiling", "sources"],
     ["inference", "products", "scripts"],
     ["planning"],

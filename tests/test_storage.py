@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tilepipe.cache import cache_directory, keep, recall
 from tilepipe.errors import StorageError
-from tilepipe.storage import cache_directory, keep, recall, write_new
+from tilepipe.storage import write_new
 
 
 def test_directory_is_what_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

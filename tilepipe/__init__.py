@@ -21,7 +21,7 @@ The way of the data, and the room of each step:
 
 Imports go downwards only:
 cli, testing > view > training > evaluation > execution > planning > inference, products, scripts
-> models, tiling, sources > storage, box, paths, supervisor > errors, events, text.
+> models, tiling, sources > storage, cache, box, paths, supervisor > errors, events, text.
 Rooms on one floor do not know each other.
 """
 

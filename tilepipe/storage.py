@@ -3,8 +3,7 @@
 A file exists whole or not at all (temporary name, fsync, rename, fsync of the folder). Reading returns exactly what was
 written: texts and lines have a checksum, and a text whose checksum does not match counts as missing. Logs are appended
 and fsynced; a line that a crash has torn, or that was damaged since, is left out and counted. A lock belongs to one
-file, and ends with the process that holds it. Files that are kept between runs lie in one cache directory (`recall`,
-`keep`).
+file, and ends with the process that holds it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -263,38 +261,3 @@ def _same(file: IO[str], path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-def cache_directory() -> Path | None:
-    """Return `TILEPIPE_CACHE`, or `tilepipe` under `XDG_CACHE_HOME` or `~/.cache`; None if the variable is set but
-    empty."""
-    chosen = os.environ.get("TILEPIPE_CACHE")
-    if chosen is not None:
-        return Path(chosen) if chosen else None
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "tilepipe"
-
-
-def recall(name: str, directory: Path | None) -> str | None:
-    """Return the text kept as `name` in a directory; None if there is no text, or it is not as it was written."""
-    if directory is None:
-        return None
-    try:
-        found = unsealed((directory / name).read_bytes())
-    except OSError:
-        return None
-    return found.get("text") if found else None
-
-
-def keep(name: str, text: str, directory: Path | None) -> None:
-    """Keep a text as `name` in a directory, whole or not at all; do nothing if there is no writable directory."""
-    if directory is None:
-        return
-    with contextlib.suppress(OSError):
-        directory.mkdir(parents=True, exist_ok=True)
-        # Several processes may keep the same name at once. Nothing is synced: an entry that a power failure tears has a
-        # wrong checksum and is measured again.
-        handle, path = tempfile.mkstemp(dir=directory, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(sealed({"text": text})) + "\n")
-        os.replace(path, directory / name)

@@ -8,7 +8,8 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
-from tilepipe.cli.options import PRODUCTS, VECTORS, given, with_options
+from tilepipe.cli.options import PRODUCTS, given, with_options
+from tilepipe.cli.polygon_options import VECTORS
 from tilepipe.events import Event
 from tilepipe.text import comma_list
 

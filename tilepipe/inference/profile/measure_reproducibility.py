@@ -18,7 +18,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from tilepipe import storage
+from tilepipe import cache
 from tilepipe.arrays import Logits, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import StorageError
@@ -75,13 +75,13 @@ def known_reproducibility(model: Model, setting: Setting, *, measure: bool = Tru
         device_versions(setting.compute.device),
     ]
     key = hashlib.sha256(json.dumps(settled).encode()).hexdigest()
-    name, directory = f"level-{key[:32]}.json", storage.cache_directory()
+    name, directory = f"level-{key[:32]}.json", cache.cache_directory()
     if key not in _KNOWN:
         with suppress(StorageError):
-            _KNOWN[key] = Reproducibility.from_json(storage.recall(name, directory) or "")
+            _KNOWN[key] = Reproducibility.from_json(cache.recall(name, directory) or "")
     if key not in _KNOWN and measure:
         _KNOWN[key] = measure_reproducibility(model, setting)
-        storage.keep(name, _KNOWN[key].to_json(), directory)
+        cache.keep(name, _KNOWN[key].to_json(), directory)
     return _KNOWN.get(key)
 
 

@@ -19,11 +19,11 @@ from time import perf_counter, process_time
 
 import numpy as np
 
+from tilepipe.cache import cache_directory, keep, recall
 from tilepipe.errors import TilepipeError
 from tilepipe.inference.device import Compute
 from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
-from tilepipe.storage import cache_directory, keep, recall
 from tilepipe.text import json_of
 
 TIME = 10.0

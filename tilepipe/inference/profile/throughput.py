@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from tilepipe.cache import cache_directory, keep, recall
 from tilepipe.inference.device import Compute
 from tilepipe.inference.profile.speed import processor
 from tilepipe.models.identity import identify
-from tilepipe.storage import cache_directory, keep, recall
 from tilepipe.text import json_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tilepipe import storage
+from tilepipe import cache
 from tilepipe.errors import StorageError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.identity import identify
@@ -55,7 +55,7 @@ def _code(kind: type) -> bytes:
 
 def recall(directory: Path, key: str) -> Probe | None:
     """Return the probe kept under `key`; None if there is none or its file cannot be read."""
-    text = storage.recall(_name(key), directory)
+    text = cache.recall(_name(key), directory)
     with contextlib.suppress(StorageError):
         return None if text is None else Probe.from_json(text)
     return None
@@ -63,7 +63,7 @@ def recall(directory: Path, key: str) -> Probe | None:
 
 def keep(directory: Path, key: str, probe: Probe) -> None:
     """Keep a probe under `key`."""
-    storage.keep(_name(key), probe.to_json(), directory)
+    cache.keep(_name(key), probe.to_json(), directory)
 
 
 def _name(key: str) -> str:

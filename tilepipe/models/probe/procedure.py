@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import nn
 
+from tilepipe.cache import cache_directory
 from tilepipe.errors import ModelError, public
 from tilepipe.events import Event, Listener, silent
 from tilepipe.models.card import ModelCard
@@ -18,7 +19,6 @@ from tilepipe.models.probe.result import Probe
 from tilepipe.models.probe.steadiness import refuse_unsteady
 from tilepipe.models.probe.stride_and_field import Measured, measure
 from tilepipe.models.probe.subject import Subject, adopt
-from tilepipe.storage import cache_directory
 from tilepipe.text import JSON
 
 if TYPE_CHECKING:
