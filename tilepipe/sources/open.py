@@ -49,7 +49,8 @@ def open_source(
     Args:
         what: A path, an array of shape (bands, height, width) or (height, width), or a source, which is returned as it
             is. Arrays are those of numpy, dask, torch, zarr or xarray. A folder of GeoTIFFs, a pattern such as
-            ``"tiles/*.tif"``, a text file of paths and a Python list of paths are one image, if the files lie on one grid.
+            ``"tiles/*.tif"``, a text file of paths and a Python list of paths are one image, if the files lie on one
+            grid.
         **options: Options of the kind of image:
 
             - `bands`: numbers from 1, or names ("R,G,B");
