@@ -74,7 +74,7 @@ SETTINGS = (
     ),
     option("--device", metavar="DEVICE", show_default="auto", help="cpu, cuda or cuda:1."),
     option("--memory", metavar="SIZE", help="Stay within this memory, for instance 4GiB."),
-    option("--workers", type=click.IntRange(min=1), metavar="N", help="Compute in N worker processes."),
+    option("--workers", type=click.IntRange(min=0), metavar="N", help="Compute in N worker processes; 0: in this one."),
     *SCENE,
     ALLOW,
     expert(
