@@ -62,7 +62,7 @@ def test_values(words: list[str], expected: dict[str, Any]) -> None:
         (["--bounds", "a b c d"], "is not four numbers"),
         (["--overlap", "some"], "'some' is neither a number nor auto"),
         (["--resolution", "half"], "'half' is neither a number nor full nor model"),
-        (["--workers", "0"], "0 is not in the range x>=1"),
+        (["--workers", "-1"], "-1 is not in the range x>=0"),
         (["--window-shape", "hat"], "'hat' is not one of"),
     ],
 )
