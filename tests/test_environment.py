@@ -69,6 +69,8 @@ def test_what_is_imported_is_required() -> None:
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
     imported = set()
     for path in (ROOT / "tilepipe").rglob("*.py"):
+        if path.name == "segment_in_qgis.py":  # it runs inside QGIS, which brings its own packages
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

@@ -195,9 +195,11 @@ def free_space(path: Path) -> int | None:
     while not path.exists() and path != path.parent:
         path = path.parent
     try:
-        return shutil.disk_usage(path).free
+        disk = shutil.disk_usage(path)
     except OSError:
         return None
+    # A file system that holds no files, such as /proc, has no size at all.
+    return disk.free if disk.total else None
 
 
 @contextmanager

@@ -81,7 +81,8 @@ EXAMPLES: dict[str, Any] = {
     "layers": ("margin", "entropy"), "region": "a b.geojson", "crs": "EPSG:32645", "min_area": 2.5, "fill_holes": "all",
     "simplify": 1.5, "smooth": True, "orthogonalize": True, "split": True, "neck": 0.5, "annotations": True,
     "with_image": True,
-    "allow": ("/data/more files", "/data/b"), "tile_timeout": 30,
+    "allow": ("/data/more files", "/data/b"), "tile_timeout": 30, "tta": "d4",
+    "grid": "world",
 }  # fmt: skip
 
 

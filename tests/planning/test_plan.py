@@ -29,7 +29,7 @@ MODEL = constant_model(0.5, 0.5, bands=3, stride=2, halo=4)
 PLAN = plan_of(IMAGE, MODEL, tile=32, overlap=8, block=40)
 KEY = PLAN.key({"sha256": "a"}, "w")
 
-FREE = {"source", "model", "memory", "reach", "why", "left", "holes", "fit_table"}
+FREE = {"tta", "source", "model", "memory", "reach", "why", "left", "holes", "fit_table"}
 """Fields that change no label. A new field must be sorted in here or change the key."""
 CHANGED: dict[str, Any] = {
     "bands": 4, "dtype": "uint16", "shape": (201, 300), "predicted": (100, 150), "output": (100, 150),

@@ -72,6 +72,8 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
             f"{setting(record=False)} needs a product that holds every label, as nothing else keeps them then: add "
             "cog, ome-zarr or ome-tiff to `of`"
         )
+    named = [Path(name) for name in (request.mask, request.region) if isinstance(name, str) and Path(name).is_file()]
+    refuse_inputs(touched(outputs.files), [*image_files(image), *files_in(model), *named])
     place = place_of(image)
     for file in outputs.files:
         if place is not None and place.is_dir() and would_be_part(file.path, place):
@@ -79,8 +81,6 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
                 f"{file.path} would lie among the files of {image.name}, and be taken for one of them the next time; "
                 "choose an output in another folder, or one that ends in .labels.tif"
             )
-    named = [Path(name) for name in (request.mask, request.region) if isinstance(name, str) and Path(name).is_file()]
-    refuse_inputs(touched(outputs.files), [*image_files(image), *files_in(model), *named])
     return outputs
 
 
