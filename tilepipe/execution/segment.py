@@ -16,6 +16,7 @@ from tilepipe.events import Event, Listener, silent
 from tilepipe.execution import run, run_order
 from tilepipe.execution.command import kept_settings
 from tilepipe.execution.elapsed import timed
+from tilepipe.execution.file_state import FileState
 from tilepipe.execution.job import Job, kept_job, make_job
 from tilepipe.execution.keys import Keys, kept_plan
 from tilepipe.execution.outputs import Outputs, outputs_of
@@ -157,22 +158,7 @@ def segment(
         if record is None:
             replaces, message = run_order.begin(job, order), ""
             if not run_order.staged(order):
-                with timed(directory) as elapsed:
-                    # Compute the statistics and the blocks that are missing.
-                    queue, failed = run.compute(job, order, tell)
-                    made = run.record_of(job, order, queue, image) | {"failed": failed}
-                    # Stitch the blocks to one map, and write the products inside the work directory.
-                    material = run.stitch(job, image, queue, outputs.options)
-                    material = replace(material, facts={**made, "elapsed_seconds": elapsed()})
-                    products = write_products(material, outputs, directory, tell)
-                    # This check comes after the products: a change up to here is noticed, and no final path has changed
-                    # yet.
-                    run_order.refuse_changed(image, order, queue)
-                    made |= {"numbers": material.numbers().to_dict(), "products": products, "replaces": replaces}
-                    write_json(directory / RECORD, made | {"elapsed_seconds": elapsed()})
-                    # Only an attempt that did all of the work tells how long such a run takes.
-                    if kept is None:
-                        keep_throughput(model, job.plan.compute, run.throughput_of(job, made, elapsed()))
+                _make(job, image, order, replaces, tell)
             # Publish the products, each by one rename.
             record = put_in_place(directory, load_record(directory) | {"replaces": replaces})
         # From here on labels are read from the product. Polygons alone do not hold labels, so then the arrays stay.
@@ -187,6 +173,27 @@ def segment(
     return Result(
         tuple(file.path for file in outputs.files), Labels(maps[LABELS]), layers, job.plan, certificate, record
     )
+
+
+def _make(job: Job, image: Source, order: run_order.RunOrder, replaces: dict[str, FileState], tell: Listener) -> None:
+    """Compute what is missing of the labels, and write products and run.json inside the work directory."""
+    directory, outputs = order.directory, order.outputs
+    goes_on = kept_plan(directory, order.key) is not None
+    with timed(directory) as elapsed:
+        # Compute the statistics and the blocks that are missing.
+        queue, failed = run.compute(job, order, tell)
+        made = run.record_of(job, order, queue, image) | {"failed": failed}
+        # Stitch the blocks to one map, and write the products.
+        material = run.stitch(job, image, queue, outputs.options)
+        material = replace(material, facts={**made, "elapsed_seconds": elapsed()})
+        products = write_products(material, outputs, directory, tell)
+        # This check comes after the products: a change up to here is noticed, and no final path has changed yet.
+        run_order.refuse_changed(image, order, queue)
+        made |= {"numbers": material.numbers().to_dict(), "products": products, "replaces": replaces}
+        write_json(directory / RECORD, made | {"elapsed_seconds": elapsed()})
+        # Only an attempt that did all of the work tells how long such a run takes.
+        if not goes_on:
+            keep_throughput(job.model, job.plan.compute, run.throughput_of(job, made, elapsed()))
 
 
 @public
