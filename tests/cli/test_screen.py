@@ -17,7 +17,7 @@ from rich.console import Console
 
 from tilepipe.cli.main import main
 from tilepipe.cli.memory_use import MemoryUse
-from tilepipe.cli.pace import Pace
+from tilepipe.cli.rate import Rate
 from tilepipe.cli.screen import LiveLine, lasting, screen
 from tilepipe.cli.summary import next_command
 from tilepipe.events import Event
@@ -94,19 +94,19 @@ def test_head_notes_and_messages_stay() -> None:
 
 
 @given(first=st.integers(0, 50), steps=st.lists(st.integers(1, 5), min_size=1, max_size=8))
-def test_the_pace_is_that_of_this_attempt(first: int, steps: list[int]) -> None:
+def test_the_rate_is_that_of_this_attempt(first: int, steps: list[int]) -> None:
     now = [7.0]
-    pace = Pace(lambda: now[0])
+    rate = Rate(lambda: now[0])
     done = first
-    pace.update(done)
+    rate.update(done)
     for step in steps:
         now[0] += 0.5 * step
         done += step
-        pace.update(done)
-    assert pace.rate == pytest.approx(2)
-    assert pace.left(done + 10) == pytest.approx(5)
+        rate.update(done)
+    assert rate.rate == pytest.approx(2)
+    assert rate.left(done + 10) == pytest.approx(5)
     now[0] += 100
-    assert pace.left(done + 10) == 0
+    assert rate.left(done + 10) == 0
 
 
 def test_memory_is_that_of_all_processes() -> None:

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from tilepipe.cli import say
 from tilepipe.cli.memory_use import MemoryUse
-from tilepipe.cli.pace import Pace
+from tilepipe.cli.rate import Rate
 from tilepipe.events import Event, Listener
 from tilepipe.text import clean_line, duration, size_text
 
@@ -64,7 +64,7 @@ class LiveLine:
         self._clock, self._used = clock, used or MemoryUse(clock)
         self._spinner = Spinner("dots")
         self._event, self._batch = Event(""), Event("")
-        self._pace, self._images = Pace(clock), Pace(clock)
+        self._units, self._images = Rate(clock), Rate(clock)
         self._promise = 0
 
     def update(self, event: Event) -> None:
@@ -73,12 +73,12 @@ class LiveLine:
             # An image that is unchanged costs nothing, so it says nothing about the time that the others take.
             self._batch = event
             self._images.update(event.done, skipped=event.data.get("skipped", 0))
-        # A stage that begins again, as for the next image of a batch, has a pace of its own.
+        # A stage that begins again, as for the next image of a batch, has a rate of its own.
         elif event.stage != self._event.stage or event.done < self._event.done:
-            self._pace = Pace(self._clock)
+            self._units = Rate(self._clock)
         if event.stage != "batch":
             self._event = event
-            self._pace.update(event.done)
+            self._units.update(event.done)
         self._promise = event.data.get("memory", self._promise)
 
     @property
@@ -121,7 +121,7 @@ class LiveLine:
 
     def _stage_said(self) -> tuple[str, str, str]:
         """Return what is known of the stage that works: how much is done, how fast, and its message."""
-        event, rate = self._event, self._pace.rate
+        event, rate = self._event, self._units.rate
         if not event.total:  # the head or the note of this message stands above the line already
             return "" if event.stage == "done" else event.stage, "", ""
         words = event.stage, str(event.done), "of", str(event.total), UNITS.get(event.stage, "")
@@ -129,7 +129,7 @@ class LiveLine:
         if rate and (pixels := event.data.get("pixels", 0)):
             speed.append(f"{rate * pixels / event.total / 1e6:.3g} Mpx/s")
         if rate and event.done < event.total:
-            speed.append(f"{duration(self._pace.left(event.total))} left")
+            speed.append(f"{duration(self._units.left(event.total))} left")
         message = "" if "note" in event.data else str(say.shown(event.message))
         return " ".join(filter(None, words)), ", ".join(speed), message
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
-from tilepipe.errors import TilepipeError, ordinary
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.checks import usable
 from tilepipe.text import JSON
 from tilepipe.view.averages import averages
+from tilepipe.view.gradual import Gradual
 from tilepipe.view.screen import Screen
 
 READ_AT_ONCE = 16 << 20
@@ -37,23 +35,19 @@ def small_image_of(source: Source) -> SmallImage | None:
     return SmallImage(source, min(level, screen.last))
 
 
-class SmallImage:
+class SmallImage(Gradual):
     """`source` at a level of the screen, as a source. A pixel is valid once it has been read."""
 
     resolution: Resolution | None = None
     georeference: Georeference | None = None
 
     def __init__(self, source: Source, level: int) -> None:
+        super().__init__()
         self.level = level
         self.name = source.name
         self._source, self._size = source, Screen((source.shape[1], source.shape[2])).size(level)
         self._pixels = np.zeros(self.shape, self.dtype)
         self._valid = np.zeros(self.shape[1:], np.bool_)
-        self.share = 0.0
-        """Part of the image that has been read, 0 to 1."""
-        self.trouble = ""
-        """Reason why reading has ended early; '' if it has not."""
-        self._stop = threading.Event()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -70,27 +64,15 @@ class SmallImage:
         _, height, width = self.shape
         side = max(1, PIECE >> self.level)
         corners = [(y, x) for y in range(0, height, side) for x in range(0, width, side)]
-        try:
-            for number, (y, x) in enumerate(corners, 1):
-                if self._stop.is_set():
-                    return
-                box = Box(y, x, min(y + side, height), min(x + side, width))
-                part = box.slices_in(Box.of_shape(height, width))
-                bands, valid = averages(self._source, box, self.level, list(range(self.shape[0])))
-                whole = self.dtype.kind in "ui"
-                for band, found in enumerate(bands):
-                    self._pixels[band][part] = np.floor(found + 0.5) if whole else found
-                self._valid[part] = True if valid is None else valid
-                self.share = number / len(corners)
-        except Exception as error:
-            known = ordinary(error) or error
-            if not isinstance(known, TilepipeError):
-                raise
-            self.trouble = str(known)
+        self._each([Box(y, x, min(y + side, height), min(x + side, width)) for y, x in corners], self._add)
 
-    def stop(self) -> None:
-        """Let `fill` end soon."""
-        self._stop.set()
+    def _add(self, box: Box) -> None:
+        part = self._at(box)
+        bands, valid = averages(self._source, box, self.level, list(range(self.shape[0])))
+        whole = self.dtype.kind in "ui"
+        for band, found in enumerate(bands):
+            self._pixels[band][part] = np.floor(found + 0.5) if whole else found
+        self._valid[part] = True if valid is None else valid
 
     def read(self, box: Box) -> Pixels:
         """Return the pixels of `box`, (bands, box.height, box.width); 0 where the image is not read yet."""

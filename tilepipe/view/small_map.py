@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -10,9 +9,9 @@ import numpy as np
 
 from tilepipe.arrays import Labels
 from tilepipe.box import Box
-from tilepipe.errors import TilepipeError, ordinary
 from tilepipe.products.label_map import LabelMap
 from tilepipe.products.pyramid import halved
+from tilepipe.view.gradual import Gradual
 from tilepipe.view.small_image import READ_AT_ONCE
 
 LARGEST = 64 << 20
@@ -27,11 +26,12 @@ def small_map_of(levels: list[LabelMap]) -> SmallMap | None:
     return SmallMap(last) if last.shape[0] * last.shape[1] > READ_AT_ONCE else None
 
 
-class SmallMap:
+class SmallMap(Gradual):
     """A map halved as often as memory asks. A pixel is nodata until its part of the map has been added."""
 
     def __init__(self, of: LabelMap) -> None:
         """Take the map; nothing of it is read yet."""
+        super().__init__()
         self._of = of
         self.times = 1
         """How often the map is halved."""
@@ -43,30 +43,10 @@ class SmallMap:
         scale = of.scale[0] * 2**self.times, of.scale[1] * 2**self.times
         self.map = replace(of, shape=shape, read=self._read, scale=scale, georeference=None, resolution=None)
         """The smaller version."""
-        self.share = 0.0
-        """Part of the map that has been added by `fill`, 0 to 1."""
-        self.trouble = ""
-        """Reason why `fill` has ended early; '' if it has not."""
-        self._stop = threading.Event()
 
     def fill(self) -> None:
         """Add the whole map from the top to the bottom, unless `stop` is called; the caller gives a thread."""
-        boxes = list(self._of.boxes(PIECE))
-        try:
-            for number, box in enumerate(boxes, 1):
-                if self._stop.is_set():
-                    return
-                self.add([box])
-                self.share = number / len(boxes)
-        except Exception as error:
-            known = ordinary(error) or error
-            if not isinstance(known, TilepipeError):
-                raise
-            self.trouble = str(known)
-
-    def stop(self) -> None:
-        """Let `fill` end soon."""
-        self._stop.set()
+        self._each(list(self._of.boxes(PIECE)), lambda box: self.add([box]))
 
     def add(self, boxes: Iterable[Box]) -> None:
         """Read parts of the map that hold new values. Raises `TilepipeError` if they cannot be read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-class Pace:
+class Rate:
     """The number of units per second since the first count."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
