@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tilepipe.errors import ModelError
+from tilepipe.models.around import Around
 from tilepipe.models.model import Model
 
 BITS = 24
@@ -46,7 +47,7 @@ POSITIONS = {
 """Positions by the value of the setting `tta`."""
 
 
-class Average(nn.Module):
+class Average(Around):
     """Maps (B, bands, H, W) to the logarithm of mean probabilities, (B, classes, H, W), as logits.
 
     Height and width may differ: the network is then also called with both exchanged.
@@ -54,20 +55,8 @@ class Average(nn.Module):
 
     def __init__(self, network: nn.Module, tta: str) -> None:
         """Keep the network, which gives logits, and the positions, a key of `POSITIONS`."""
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.tta = tta  # every attribute becomes part of the network's identity
-        self.opaque = isinstance(network, torch.jit.ScriptModule) or bool(getattr(network, "opaque", False))
-
-    @property
-    def single(self) -> str:
-        """Kind of the network, in words, if its precision is fixed; else ''."""
-        return str(getattr(self.network, "single", ""))
-
-    @property
-    def stride(self) -> object:
-        """The network's own total stride, if it has one."""
-        return getattr(self.network, "stride", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logarithms of `probabilities` in the type of `x`; a softmax gives the probabilities back."""

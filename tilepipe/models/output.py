@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tilepipe.errors import ModelError
+from tilepipe.models.around import Around
 from tilepipe.models.calling_convention import CallingConvention, parts_of
 from tilepipe.models.card import ModelCard, Output
 
@@ -19,7 +20,7 @@ SURE = 100.0
 """Logit of the class that a label names; all other classes have 0, so that a softmax gives exactly 1 and 0."""
 
 
-class Scores(nn.Module):
+class Scores(Around):
     """Maps (B, bands, H, W) to logits (B, classes, H, W) by a network that returns something else."""
 
     convention = CallingConvention()
@@ -34,24 +35,12 @@ class Scores(nn.Module):
         convention: CallingConvention = convention,
     ) -> None:
         """Keep the network and how to read its output; `Form` explains `output` and `key`."""
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.classes = classes
         self.output = output
         self.key = key
         if convention != self.convention:  # every attribute becomes part of the network's identity
             self.convention = convention
-        self.opaque = isinstance(network, torch.jit.ScriptModule) or bool(getattr(network, "opaque", False))
-
-    @property
-    def single(self) -> str:
-        """Kind of the network, in words, if its precision is fixed; else ''."""
-        return str(getattr(self.network, "single", ""))
-
-    @property
-    def stride(self) -> object:
-        """The network's own total stride, if it has one."""
-        return getattr(self.network, "stride", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes, H, W). Raises `ModelError` for labels that the card does not name."""
