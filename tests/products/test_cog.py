@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from helpers.full_disk import check_full_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -210,35 +211,8 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
         write_cog(label_map_of(labels_like((5, 9)), LEGEND), tmp_path / "not there" / "a.tif")
 
 
-FULL_DISK = """
-import resource, signal, sys
-from pathlib import Path
-import numpy as np
-from tilepipe.errors import StorageError
-from tilepipe.products.cog import write_cog
-from tilepipe.products.label_map import Legend, label_map_of
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-legend = Legend("noise", tuple("abc"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)), 255)
-labels = label_map_of(np.random.default_rng(0).integers(0, 3, (1024, 1024), dtype=np.uint8), legend)
-for limit in map(int, sys.argv[2:]):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    try:
-        write_cog(labels, Path(sys.argv[1]) / "a.tif")
-    except StorageError as error:
-        print(limit, error)
-    else:
-        sys.exit(f"{limit} was not noticed")
-"""
-
-
 def test_a_full_disk_is_noticed_wherever_it_strikes(tmp_path: Path) -> None:
-    limits = ["0", "600", "20000", "100000", "200000", "250000"]
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path), *limits], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == len(limits)
-    assert not list(tmp_path.iterdir())
+    check_full_disk("tilepipe.products.cog:write_cog", tmp_path / "a.tif", [0, 600, 20_000, 100_000, 200_000, 250_000])
 
 
 def test_a_lost_transform_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

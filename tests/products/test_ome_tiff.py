@@ -12,6 +12,7 @@ import openslide
 import pytest
 import rasterio
 import tifffile
+from helpers.full_disk import check_full_disk
 from helpers.small_runs import CODES, IMAGE, segment
 from numpy.typing import NDArray
 from rasterio.crs import CRS
@@ -139,34 +140,8 @@ def test_other_files_are_not_taken_for_label_maps(tmp_path: Path) -> None:
         assert damaged == whole
 
 
-FULL_DISK = """
-import resource, signal, sys
-from pathlib import Path
-import numpy as np
-from tilepipe.errors import StorageError
-from tilepipe.products.ome_tiff import write_ome_tiff
-from tilepipe.products.label_map import Legend, label_map_of
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-legend = Legend("noise", tuple("abc"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)), 255)
-labels = label_map_of(np.random.default_rng(0).integers(0, 3, (1024, 1024), dtype=np.uint8), legend)
-for limit in map(int, sys.argv[2:]):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    try:
-        write_ome_tiff(labels, Path(sys.argv[1]) / "a.tif")
-    except StorageError as error:
-        print(limit, error)
-    else:
-        sys.exit(f"{limit} was not noticed")
-"""
-
-
 def test_a_full_disk_is_noticed_wherever_it_strikes(tmp_path: Path) -> None:
-    limits = ["0", "20000", "200000", "280000"]
-    command = [sys.executable, "-c", FULL_DISK, str(tmp_path), *limits]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == len(limits)
-    assert not list(tmp_path.iterdir())
+    check_full_disk("tilepipe.products.ome_tiff:write_ome_tiff", tmp_path / "a.tif", [0, 20_000, 200_000, 280_000])
 
 
 def test_what_is_read_back_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
