@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tilepipe.errors import ModelError
-from tilepipe.models.around import Around
 from tilepipe.models.model import Model
+from tilepipe.models.wrapper import Wrapper
 
 BITS = 24
 """Bits to which each probability is rounded. The sums are float64, which hold whole numbers of 53 bits exactly."""
@@ -47,7 +47,7 @@ POSITIONS = {
 """Positions by the value of the setting `tta`."""
 
 
-class Average(Around):
+class Average(Wrapper):
     """Maps (B, bands, H, W) to the logarithm of mean probabilities, (B, classes, H, W), as logits.
 
     Height and width may differ: the network is then also called with both exchanged.

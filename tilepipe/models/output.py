@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tilepipe.errors import ModelError
-from tilepipe.models.around import Around
 from tilepipe.models.calling_convention import CallingConvention, parts_of
 from tilepipe.models.card import ModelCard, Output
+from tilepipe.models.wrapper import Wrapper
 
 NAMES = ("out", "logits")
 """Names of the tensor that holds the scores, in torchvision and in transformers."""
@@ -20,7 +20,7 @@ SURE = 100.0
 """Logit of the class that a label names; all other classes have 0, so that a softmax gives exactly 1 and 0."""
 
 
-class Scores(Around):
+class Scores(Wrapper):
     """Maps (B, bands, H, W) to logits (B, classes, H, W) by a network that returns something else."""
 
     convention = CallingConvention()

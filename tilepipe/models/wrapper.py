@@ -1,4 +1,4 @@
-"""Around: a network that calls another network, and has its stride and its precision."""
+"""Wrapper: a network that calls another network, and has its stride and its precision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-class Around(nn.Module):
+class Wrapper(nn.Module):
     """The base of networks that change what goes into one network, or what comes out of it."""
 
     def __init__(self, network: nn.Module) -> None:
