@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from helpers.fakes import job_for, open_queue, run_labels
 from torch import nn
 
 from tilepipe.box import Box
-from tilepipe.errors import DeviceError, ModelError, UsageError
+from tilepipe.errors import DeviceError, ModelError, StorageError, UsageError
 from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.block_queue import BlockQueue
 from tilepipe.execution.executors import dask
@@ -89,6 +90,30 @@ def test_nothing_of_a_cluster_is_left_after_a_run(tmp_path: Path) -> None:
     left = [kind.__name__ for kind in kinds if issubclass(kind, Scheduler | DaskWorker | BlockWorker)]
     assert left == []
     assert [folder for folder in sys.path_importer_cache if "dask-scratch-space" in folder] == []
+
+
+class NotPickledError(Exception):
+    """An error that cannot be pickled, since it holds what belongs to this process."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+class Failing(BlockWorker):
+    """A worker whose error comes from an error that cannot be pickled."""
+
+    def run(self, block: Index, strips_from: Iterable[Record] = ()) -> Record:
+        try:
+            raise NotPickledError("nothing there")
+        except NotPickledError as error:
+            raise StorageError(f"strips are missing: {error}") from None
+
+
+def test_an_error_keeps_its_class_whatever_it_came_from(tmp_path: Path) -> None:
+    job = job_for(noise(100, 100), random_unet(), tmp_path, **CUT)
+    with pytest.raises(StorageError, match="strips are missing"):
+        dask.run(job, open_queue(job), make=Failing)
 
 
 def test_workers_listen_on_loopback_only(tmp_path: Path) -> None:

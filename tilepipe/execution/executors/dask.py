@@ -22,7 +22,7 @@ import dask
 import distributed.core
 from distributed import Client, Future, KilledWorker, LocalCluster, Worker, WorkerPlugin, wait
 
-from tilepipe.errors import DeviceError, UsageError
+from tilepipe.errors import DeviceError, TilepipeError, UsageError
 from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.block_queue import Queue, Work
 from tilepipe.execution.executors import scheduler_watch
@@ -130,6 +130,11 @@ def _run_block(key: str, block: Index, dependencies: tuple[Record, ...], code: s
         return _WORKERS[key].run(Index(*block), dependencies)
     except KeyboardInterrupt:
         return None
+    except TilepipeError as error:
+        # Dask sends an error together with the errors it came from. If one of these cannot be pickled, it would send a
+        # plain `Exception` in place of ours.
+        error.__context__ = error.__cause__ = None
+        raise
 
 
 def _refuse_other_code(client: Client) -> None:
