@@ -47,7 +47,7 @@ BANDS = option("--bands", metavar="LIST", help="Bands to read, by number or name
 PRODUCTS = (
     "Products to write: cog, ome-zarr, ome-tiff, geojson, vectors (GeoPackage), flatgeobuf, shapefile, geoparquet, "
     "csv (numbers), objects (CSV), objects-parquet, qupath (objects), png, overlay (picture over the image), "
-    "report (HTML), files (labels of each file of the image)."
+    "report (HTML), stac (STAC item), files (labels of each file of the image)."
 )
 
 SETTINGS = (

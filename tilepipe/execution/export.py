@@ -17,10 +17,10 @@ from tilepipe.execution.run_record import as_written, find_record
 from tilepipe.paths import labels_file, refuse_inputs
 from tilepipe.planning.certify import read_certificate
 from tilepipe.planning.settings import PolygonSettings, Request
-from tilepipe.products.formats import PRODUCTS, layer_path, output_paths, touched
+from tilepipe.products.formats import PRODUCTS, File, layer_path, output_paths, product_of, touched
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import open_label_file, open_map
-from tilepipe.products.material import Material
+from tilepipe.products.material import Asset, Material
 from tilepipe.sources.base import Georeference, Source
 from tilepipe.sources.georeference import apart, placed, where
 from tilepipe.sources.open import image_files, open_source
@@ -69,7 +69,7 @@ def export(
         # This is asked again under the lock, since another run may have put an output there meanwhile.
         replaces, work = refuse_existing(outputs), outputs.work / EXPORT
         material = Material.of({LABELS: finished, **_margin(labels)}, source, options=outputs.options)
-        material = replace(material, facts=facts_of(labels))
+        material = replace(material, facts=facts_of(labels), assets=_assets(labels, outputs))
         try:
             products = write_products(material, outputs, work, listener)
             put_in_place(work, {"products": products, "replaces": replaces})
@@ -113,6 +113,19 @@ def _margin(labels: Path) -> dict[str, LabelMap]:
     # A file of this name may lie there by chance, so the record of the run must know both files as they are now.
     found, beside = find_record(labels), layer_path(labels, "margin")
     return {"margin": open_map(beside)} if found and as_written(found[0], beside) else {}
+
+
+def _assets(labels: Path, outputs: Outputs) -> tuple[Asset, ...]:
+    """Return the labels and the other files of their run that are as they were written and are not written anew."""
+    found = find_record(labels)
+    named = {labels.absolute(): LABELS}
+    if found is not None:
+        record, folder = found[0], labels.absolute().parent
+        beside = {folder / name: content for name, content in record["contents"].items()}
+        named |= {path: content for path, content in beside.items() if as_written(record, path)}
+    new = {path.absolute() for path in outputs.paths.values()}
+    files = [File(product, path, content) for path, content in named.items() if (product := product_of(path))]
+    return tuple(file.asset for file in files if file.path not in new)
 
 
 def facts_of(labels: Path) -> JSON:

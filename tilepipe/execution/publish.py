@@ -16,6 +16,7 @@ import errno
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from tilepipe.errors import LockedError, TilepipeError, UsageError
@@ -152,6 +153,7 @@ def write_products(material: Material, outputs: Outputs, directory: Path, listen
     with storage_errors(fresh):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
+    material = replace(material, assets=(*material.assets, *(file.asset for file in outputs.files)))
     by_reading = sorted(outputs.files, key=lambda file: file.product not in LOSSLESS)
     # Products that read every label come first: their reading is the progress that is shown.
     for k, file in enumerate(by_reading):

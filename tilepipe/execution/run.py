@@ -43,6 +43,7 @@ from tilepipe.planning.plan import FORMAT
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Material
 from tilepipe.products.vector_options import VectorOptions
+from tilepipe.sources.acquired import acquired_of
 from tilepipe.sources.base import Source
 from tilepipe.sources.mask import Tissue
 from tilepipe.sources.mosaic_files import is_pattern
@@ -156,6 +157,7 @@ def record_of(job: Job, order: RunOrder, queue: BlockQueue, full: Source) -> Run
         "choice": {**getattr(full, "selected", {}), **reopening(full)},
         "settings": order.settings,
         "command": command_of(source, model, order.settings, order.outputs.paths),
+        "acquired": acquired_of(full),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "published": False,
     }

@@ -58,6 +58,8 @@ class RunRecord(TypedDict, total=False):
     """Settings as the user gave them, without products."""
     command: str
     """Command that makes the run again; '' if no command line can name its image and model."""
+    acquired: str
+    """Time when the image was taken (ISO 8601), or the first and the last time with '/' between; '' if unknown."""
     ended: str
     """Time when all blocks were computed, in UTC (ISO 8601)."""
     numbers: JSON

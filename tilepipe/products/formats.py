@@ -11,7 +11,7 @@ from tilepipe.errors import UsageError
 from tilepipe.products.cog import read_cog, write_cog
 from tilepipe.products.csv_file import parse_csv, write_numbers
 from tilepipe.products.label_map import LABELS, LabelMap
-from tilepipe.products.material import Write, of_map
+from tilepipe.products.material import Asset, Write, of_map
 from tilepipe.products.object_table import parse_parquet, write_objects_csv, write_objects_parquet
 from tilepipe.products.ome_tiff import read_ome_tiff, write_ome_tiff
 from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr_of
@@ -21,6 +21,7 @@ from tilepipe.products.qgis_style import STYLE, style_path
 from tilepipe.products.quicklook import parse_png, write_overlay, write_png
 from tilepipe.products.qupath import write_qupath
 from tilepipe.products.report.report import parse_report, write_report
+from tilepipe.products.stac import STAC, parse_stac, write_stac
 from tilepipe.products.vector_files import count_features, write_vectors_of
 from tilepipe.products.vector_options import OBJECTS, QUPATH, TABLES
 from tilepipe.text import json_of
@@ -48,6 +49,10 @@ class Product:
     """Packages of the extra `vectors` that writing the product needs."""
     others: tuple[str, ...] = ()
     """Other suffixes that users give to files of the format."""
+    media: str = ""
+    """Media type of the format."""
+    role: str = "data"
+    """What files of the format are for, in the words of STAC."""
 
     def suffix_of(self, path: Path) -> str | None:
         """Return the suffix of this format that a path has, in lower case; None if it has none of them."""
@@ -70,25 +75,51 @@ def _parse_json(path: Path) -> object:
     return json_of(path.read_bytes())
 
 
+CSV, GEOJSON, PARQUET = "text/csv", "application/geo+json", "application/vnd.apache.parquet"
 # `product_of` takes the first suffix that fits, so a longer ending stands before the shorter one that it ends in.
 PRODUCTS = {
-    "cog": Product(".tif", of_map(write_cog), _all_of(read_cog), styled=True, others=(".tiff",)),
-    "ome-zarr": Product(".ome.zarr", write_ome_zarr_of, _all_of(read_ome_zarr), folder=True),
-    "ome-tiff": Product(".ome.tif", of_map(write_ome_tiff), _all_of(read_ome_tiff), others=(".ome.tiff",)),
-    "objects": Product(".objects.csv", write_objects_csv, parse_csv),
-    "objects-parquet": Product(".objects.parquet", write_objects_parquet, parse_parquet, needs=("pyarrow",)),
-    QUPATH: Product(".qupath.geojson", write_qupath, _parse_json, needs=("shapely",)),
-    "geojson": Product(".geojson", write_geojson_of, _parse_json),
-    "vectors": Product(".gpkg", write_vectors_of, count_features, needs=("pyogrio", "pyarrow")),
-    "flatgeobuf": Product(".fgb", write_vectors_of, count_features, styled=True, needs=("pyogrio", "pyarrow")),
-    "shapefile": Product(".shp.zip", write_vectors_of, count_features, styled=True, needs=("pyogrio", "pyarrow")),
-    "geoparquet": Product(".parquet", write_vectors_of, count_features, styled=True, needs=("pyarrow",)),
-    "csv": Product(".csv", write_numbers, parse_csv),
-    "files": Product(".files", write_files, read_files, folder=True, inside=INDEX, needs_image=True),
-    "overlay": Product(".overlay.png", write_overlay, parse_png, needs_image=True),
-    "png": Product(".png", write_png, parse_png),
-    "report": Product(".html", write_report, parse_report),
-}
+    "cog": Product(
+        ".tif", of_map(write_cog), _all_of(read_cog), styled=True, others=(".tiff",),
+        media="image/tiff; application=geotiff; profile=cloud-optimized",
+    ),
+    "ome-zarr": Product(
+        ".ome.zarr", write_ome_zarr_of, _all_of(read_ome_zarr), folder=True, media="application/vnd.zarr; version=3",
+    ),
+    "ome-tiff": Product(
+        ".ome.tif", of_map(write_ome_tiff), _all_of(read_ome_tiff), others=(".ome.tiff",), media="image/tiff",
+    ),
+    "objects": Product(".objects.csv", write_objects_csv, parse_csv, media=CSV),
+    "objects-parquet": Product(
+        ".objects.parquet", write_objects_parquet, parse_parquet, needs=("pyarrow",), media=PARQUET,
+    ),
+    QUPATH: Product(".qupath.geojson", write_qupath, _parse_json, needs=("shapely",), media=GEOJSON),
+    "geojson": Product(".geojson", write_geojson_of, _parse_json, media=GEOJSON),
+    "vectors": Product(
+        ".gpkg", write_vectors_of, count_features, needs=("pyogrio", "pyarrow"),
+        media="application/geopackage+sqlite3",
+    ),
+    "flatgeobuf": Product(
+        ".fgb", write_vectors_of, count_features, styled=True, needs=("pyogrio", "pyarrow"),
+        media="application/vnd.flatgeobuf",
+    ),
+    "shapefile": Product(
+        ".shp.zip", write_vectors_of, count_features, styled=True, needs=("pyogrio", "pyarrow"),
+        media="application/zip",
+    ),
+    "geoparquet": Product(
+        ".parquet", write_vectors_of, count_features, styled=True, needs=("pyarrow",), media=PARQUET,
+    ),
+    "csv": Product(".csv", write_numbers, parse_csv, media=CSV),
+    "files": Product(
+        ".files", write_files, read_files, folder=True, inside=INDEX, needs_image=True, media="inode/directory",
+    ),
+    "overlay": Product(
+        ".overlay.png", write_overlay, parse_png, needs_image=True, media="image/png", role="overview",
+    ),
+    "png": Product(".png", write_png, parse_png, media="image/png", role="overview"),
+    "report": Product(".html", write_report, parse_report, media="text/html", role="metadata"),
+    STAC: Product(".item.json", write_stac, parse_stac, media=GEOJSON, role="metadata"),
+}  # fmt: skip
 LOSSLESS = {"cog", "ome-tiff", "ome-zarr"}
 """Products that hold every label and can be opened again."""
 OTHER_FORMATS = tuple(
@@ -118,6 +149,13 @@ class File:
     def style(self) -> Path | None:
         """Path of the style for QGIS; None if the file has no style."""
         return style_path(self.path) if self.content == LABELS and PRODUCTS[self.product].styled else None
+
+    @property
+    def asset(self) -> Asset:
+        """The file as other products name it."""
+        product = PRODUCTS[self.product]
+        role = (product.role,) if self.content == LABELS else (product.role, "uncertainty")
+        return Asset(self.product, self.path, self.content, product.media, role)
 
 
 def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:

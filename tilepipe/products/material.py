@@ -15,6 +15,22 @@ from tilepipe.text import JSON
 
 
 @dataclass(frozen=True)
+class Asset:
+    """A file that a product can name: it is written together with that product, or stands beside it."""
+
+    product: str
+    """Format of the file, as `--of` calls it."""
+    path: Path
+    """Final path of the file."""
+    content: str
+    """'labels', or the name of an uncertainty layer."""
+    media: str
+    """Media type of the format."""
+    roles: tuple[str, ...]
+    """What the file is for, in the words of STAC."""
+
+
+@dataclass(frozen=True)
 class Material:
     """Finished maps on one grid, and the image that they were made from."""
 
@@ -32,6 +48,8 @@ class Material:
     """Sentences that writers have to say."""
     facts: JSON = field(default_factory=dict)
     """Facts about the run as JSON types, as they stand in run.json; empty if the run is not known."""
+    assets: tuple[Asset, ...] = ()
+    """Files of the run, and those that are written now."""
 
     @property
     def map(self) -> LabelMap:

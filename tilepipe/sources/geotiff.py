@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
+from tilepipe.sources.acquired import raster_time
 from tilepipe.sources.bands import UNDEFINED, Band
 from tilepipe.sources.base import Georeference, Resolution, Source, all_finite, read_reflected
 from tilepipe.sources.beside import check_beside, check_links, side_files
@@ -93,6 +94,8 @@ class GeoTiffSource:
             self.resolution = given_resolution(resolution, "m") or ground_resolution(self.georeference, *self.shape[1:])
             if self.resolution is None and self.georeference is None:
                 self.resolution = printed_resolution(dataset.tags())
+            self.acquired = raster_time(self._stamp.path, dataset.tags(ns="IMAGERY"))
+            """When the image was taken; see `acquired_of`."""
 
     def _choose(self, scene: int | None) -> None:
         """Choose one image of a file that holds several."""
@@ -191,7 +194,7 @@ class GeoTiffSource:
             return self
         other = copy(self)
         other.name = other._target = known.path
-        other._stamp, other._files, other.georeference = known, [known.path], None
+        other._stamp, other._files, other.georeference, other.acquired = known, [known.path], None, ""
         return other
 
     @property

@@ -37,6 +37,8 @@ class SlideSource:
         self.name = self.file.name
         self.levels = self.file.levels
         self.bounds = self.file.bounds
+        self.acquired = self.file.acquired
+        """When the slide was scanned; see `acquired_of`."""
         self.resolution = given_resolution(mpp, "um") or self.file.resolution
         check_size(self.name, self.shape)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
+from tilepipe.sources.acquired import slide_time
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.checks import LARGE_PIECE_BYTES, READERS, SPARE_BYTES, decoding_alone
 from tilepipe.sources.companions import check_companions, slide_files
@@ -80,6 +81,7 @@ class SlideFile:
         self.downsamples = tuple(float(value) for value in slide.level_downsamples)
         self.vendor = str(properties.get("openslide.vendor", "unknown"))
         self.resolution = micrometres(properties)
+        self.acquired = slide_time(properties)
         self.bounds = slide_bounds(properties, *self.levels[0])
         sides = [
             [int(properties.get(f"openslide.level[{k}].tile-{side}", 0)) for side in ("height", "width")]

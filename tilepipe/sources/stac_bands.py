@@ -1,4 +1,4 @@
-"""STAC bands: reads the names of an image's bands from a STAC item beside the image."""
+"""STAC bands: reads the STAC item beside an image, and the names of the image's bands in it."""
 
 from __future__ import annotations
 
@@ -22,24 +22,35 @@ def stac_bands(path: str, count: int) -> list[tuple[str, str]]:
     An item is `in.json` or `in.stac.json` beside `in.tif`, and one of its assets names this file. The bands stand in
     `bands` (STAC 1.1) or `eo:bands` (the extension `eo`). No file that the item names is opened.
     """
-    stem = os.path.splitext(path)[0]
-    for item in (Path(stem + end) for end in ENDS):
-        # A JSON file beside an image may be anything; what is no item is passed over.
-        with suppress(OSError, ValueError, TypeError, AttributeError):
-            if item.is_file() and not item.is_symlink() and item.stat().st_size <= LARGEST:
-                for bands in _listed(json_of(item.read_bytes()), Path(path).name):
-                    if len(bands) == count:
-                        return [_names(band) for band in bands]
+    for item in items_beside(path):
+        with suppress(KeyError, TypeError, AttributeError):
+            for bands in _listed(item, Path(path).name):
+                if len(bands) == count:
+                    return [_names(band) for band in bands]
     return []
+
+
+def items_beside(path: str) -> Iterator[JSON]:
+    """Yield the STAC items that lie beside an image and have its file as an asset."""
+    stem, name = os.path.splitext(path)[0], Path(path).name
+    for file in (Path(stem + end) for end in ENDS):
+        # A JSON file beside an image may be anything; what is no item is passed over.
+        with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
+            if file.is_file() and not file.is_symlink() and file.stat().st_size <= LARGEST:
+                item = json_of(file.read_bytes())
+                if "stac_version" in item and _assets(item, name):
+                    yield item
+
+
+def _assets(item: JSON, name: str) -> list[JSON]:
+    """Return the assets of an item that are the file `name`."""
+    # The address of an asset often is that of a server, so only the name of the file is compared.
+    return [asset for asset in item.get("assets", {}).values() if urlsplit(asset["href"]).path.split("/")[-1] == name]
 
 
 def _listed(item: JSON, name: str) -> Iterator[list[JSON]]:
     """Yield the lists of bands of the asset that is the file `name`; the lists of the whole item come last."""
-    if "stac_version" not in item:
-        return
-    # The address of an asset often is that of a server, so only the name of the file is compared.
-    assets = [asset for asset in item.get("assets", {}).values() if urlsplit(asset["href"]).path.split("/")[-1] == name]
-    for fields in (*assets, *([item["properties"]] if assets else ())):
+    for fields in (*_assets(item, name), item["properties"]):
         for key in ("bands", "eo:bands"):
             if isinstance(fields.get(key), list):
                 yield fields[key]
