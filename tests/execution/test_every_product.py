@@ -28,7 +28,7 @@ SOMEBODY = b"what somebody else needs"
 
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = segment(tmp_path_factory.mktemp("labels") / "labels.tif", IMAGE).paths[0]
+    path: Path = segment(tmp_path_factory.mktemp("labels") / "labels.tif", IMAGE, of="cog,probabilities").paths[0]
     return path
 
 

@@ -47,7 +47,7 @@ def open_queue(job: Job, listener: Any = silent) -> BlockQueue:
     assert job.directory is not None
     plan = job.plan
     zone = plan.grid.y.zone, plan.grid.x.zone
-    store = Store.create(job.directory, Layout(plan.predicted, zone, plan.label_dtype, plan.nodata), plan.layers)
+    store = Store.create(job.directory, Layout(plan.predicted, zone, plan.label_dtype, plan.nodata), plan.kept)
     return BlockQueue(plan, Ledger(job.directory / "ledger.jsonl"), store, listener)
 
 

@@ -45,9 +45,9 @@ ALLOW = expert(
 BANDS = option("--bands", metavar="LIST", help="Bands to read, by number or name: 4,3,2 or R,G,B.")
 
 PRODUCTS = (
-    "Products to write: cog, ome-zarr, ome-tiff, geojson, vectors (GeoPackage), flatgeobuf, shapefile, geoparquet, "
-    "csv (numbers), objects (CSV), objects-parquet, qupath (objects), png, overlay (picture over the image), "
-    "report (HTML), stac (STAC item), files (labels of each file of the image)."
+    "Products to write: cog, ome-zarr, ome-tiff, probabilities (a band per class), geojson, vectors (GeoPackage), "
+    "flatgeobuf, shapefile, geoparquet, csv (numbers), objects (CSV), objects-parquet, qupath (objects), png, "
+    "overlay (picture over the image), report (HTML), stac (STAC item), files (labels of each file of the image)."
 )
 
 SETTINGS = (

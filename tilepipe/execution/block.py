@@ -91,9 +91,9 @@ class BlockWorker:
         return Record(block, sha256, tally.tiles, tuple(tally.failed), seconds, layers, strips)
 
     def _write_layers(self, zone: Box, canvas: Canvas, labelled: NDArray[np.bool_]) -> tuple[str, ...]:
-        """Write the plan's layers, with nodata at the same pixels as the labels; return their sha256."""
+        """Write what the plan keeps beside labels, with nodata where they have it; return the sha256 of each array."""
         assert self.store is not None
-        layers = self.job.plan.layers
+        layers = self.job.plan.kept
         found = ((name, np.where(labelled, canvas.layer(name, zone), np.uint8(VOID))) for name in layers)
         return tuple(self.store.array(name).write(codes, zone) for name, codes in found)
 
@@ -209,8 +209,8 @@ def _canvas(plan: Plan, area: Box) -> Canvas:
     if grid.blended:
         return BlendCanvas(grid, area, plan.tiling.window, classes=plan.classes, dtype=dtype, layers=plan.layers)
     return (
-        CropLayerCanvas(grid, area, dtype, plan.nodata, plan.layers)
-        if plan.layers
+        CropLayerCanvas(grid, area, dtype, plan.nodata, plan.kept)
+        if plan.kept
         else CropCanvas(grid, area, dtype, plan.nodata)
     )
 

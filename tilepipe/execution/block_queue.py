@@ -137,10 +137,10 @@ class BlockQueue:
             self.say(text)
 
     def _as_written(self, record: Record) -> bool:
-        if not self._known(record.block) or len(record.layers) != len(self.plan.layers):
+        if not self._known(record.block) or len(record.layers) != len(self.plan.kept):
             return False
         try:
-            for name, sha256 in zip((LABELS, *self.plan.layers), record.hashes, strict=True):
+            for name, sha256 in zip((LABELS, *self.plan.kept), record.hashes, strict=True):
                 self.store.array(name).checked(sha256, self._grid.zone(record.block))
         except StorageError:
             return False
@@ -168,7 +168,7 @@ class Checked:
 
     def __init__(self, queue: BlockQueue, name: str = LABELS) -> None:
         """Open the labels (`LABELS`), or the uncertainty layer called `name`."""
-        self._number = (LABELS, *queue.plan.layers).index(name)
+        self._number = (LABELS, *queue.plan.kept).index(name)
         self._done, self._grid = queue.ledger.done, queue.plan.grid
         self._array = queue.store.array(name)
         self._seen: dict[int, int] = {}

@@ -17,15 +17,25 @@ from tilepipe.execution.run_record import as_written, find_record
 from tilepipe.paths import labels_file, refuse_inputs
 from tilepipe.planning.certify import read_certificate
 from tilepipe.planning.settings import PolygonSettings, Request
-from tilepipe.products.formats import PRODUCTS, File, layer_path, output_paths, product_of, touched
+from tilepipe.products.formats import (
+    OF_PROBABILITIES,
+    PRODUCTS,
+    File,
+    layer_path,
+    output_paths,
+    product_of,
+    touched,
+)
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import open_label_file, open_map
 from tilepipe.products.material import Asset, Material
+from tilepipe.products.probabilities import read_probabilities
 from tilepipe.sources.base import Georeference, Source
 from tilepipe.sources.georeference import apart, placed, where
 from tilepipe.sources.open import image_files, open_source
 from tilepipe.storage import locked
 from tilepipe.text import JSON, comma_list, setting
+from tilepipe.tiling.uncertainty import PROBABILITIES, probability_names
 
 EXPORT = "export"
 """Name of an export's folder in a work directory. A folder that a killed process has left is useless."""
@@ -68,7 +78,12 @@ def export(
     with locked(*outputs.locks):
         # This is asked again under the lock, since another run may have put an output there meanwhile.
         replaces, work = refuse_existing(outputs), outputs.work / EXPORT
-        material = Material.of({LABELS: finished, **_margin(labels)}, source, options=outputs.options)
+        maps = {
+            LABELS: finished,
+            **_margin(labels),
+            **(_probabilities(labels) if OF_PROBABILITIES & paths.keys() else {}),
+        }
+        material = Material.of(maps, source, options=outputs.options)
         material = replace(material, facts=facts_of(labels), assets=_assets(labels, outputs))
         try:
             products = write_products(material, outputs, work, listener)
@@ -126,6 +141,15 @@ def _assets(labels: Path, outputs: Outputs) -> tuple[Asset, ...]:
     new = {path.absolute() for path in outputs.paths.values()}
     files = [File(product, path, content) for path, content in named.items() if (product := product_of(path))]
     return tuple(file.asset for file in files if file.path not in new)
+
+
+def _probabilities(labels: Path) -> dict[str, LabelMap]:
+    """Return the probabilities that the run of these same labels has written beside them, by their names."""
+    record = (find_record(labels) or ({},))[0]
+    named = [labels.with_name(name) for name, what in record.get("contents", {}).items() if what == PROBABILITIES]
+    path = next((path for path in named if as_written(record, path)), None)
+    planes = read_probabilities(path) if path else ()
+    return dict(zip(probability_names(len(planes)), planes, strict=True))
 
 
 def facts_of(labels: Path) -> JSON:

@@ -118,6 +118,9 @@ def _as_given(request: Request) -> JSON:
     """Return the settings that a user gave in one form, as JSON: defaults are left out, files are content."""
     # The request has the layers in one form: 'margin,entropy' and a list of both names ask for the same.
     asked = {**request.given, "layers": request.layers}
+    # Products change no label, but a run without probabilities has none that a later command could write.
+    if request.probabilities:
+        asked["probabilities"] = True
     given = {name: _plain(value) for name, value in asked.items() if name not in LEFT_OUT}
     # The default of `layers` is an empty list, which no other setting can be.
     return {name: value for name, value in given.items() if value != DEFAULTS.get(name, [])}

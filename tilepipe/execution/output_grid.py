@@ -14,12 +14,12 @@ from tilepipe.models.card import ModelCard
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.resolution import nearest_pixel
 from tilepipe.planning.wanted import Wanted
-from tilepipe.products.label_map import LabelMap, Legend, Measure
+from tilepipe.products.label_map import LabelMap, Legend, Measure, probability_legend
 from tilepipe.sources.base import Georeference, Resolution, Source
 from tilepipe.sources.georeference import moved_rpcs
 from tilepipe.sources.world_grid import inner_of, without_canvas
 from tilepipe.sources.wrapped import frame_of
-from tilepipe.tiling.uncertainty import LAYERS, STEPS, VOID
+from tilepipe.tiling.uncertainty import LAYERS, PROBABILITIES, STEPS, VOID
 
 Read = Callable[[Box], Labels]
 
@@ -67,8 +67,15 @@ def label_map(
 def layer_map(
     name: str, plan: Plan, card: ModelCard, source: Source, read: Read, wanted: Wanted | None = None
 ) -> LabelMap:
-    """Return an uncertainty layer on the grid of `label_map`; `read` returns codes of a box of the prediction grid."""
-    legend = Legend(name, (), (), VOID, Measure(1 / STEPS, LAYERS[name]))
+    """Return an uncertainty layer, or the probability of a class, on the grid of `label_map`.
+
+    `read` returns codes of a box of the prediction grid.
+    """
+    if name.startswith(PROBABILITIES):
+        k = int(name.rpartition("/")[2])
+        legend = probability_legend(card.classes[k])
+    else:
+        legend = Legend(name, (), (), VOID, Measure(1 / STEPS, LAYERS[name]))
     return replace(label_map(plan, card, source, read, wanted, VOID), dtype=np.dtype("uint8"), legend=legend)
 
 

@@ -9,7 +9,16 @@ from tilepipe.errors import UsageError
 from tilepipe.execution.run_record import RunRecord
 from tilepipe.paths import files_in, lock_of, refuse_inputs, work_directory
 from tilepipe.planning.settings import Request
-from tilepipe.products.formats import LOSSLESS, PRODUCTS, File, files_of, output_paths, touched
+from tilepipe.products.formats import (
+    LOSSLESS,
+    OME_PROBABILITIES,
+    PRODUCTS,
+    File,
+    files_of,
+    output_paths,
+    product_of,
+    touched,
+)
 from tilepipe.products.vector_options import DRAWN, PLAIN, VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.sources.mosaic_files import would_be_part
@@ -17,6 +26,7 @@ from tilepipe.sources.open import image_files, place_of
 from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.wrapped import unwrapped
 from tilepipe.text import setting
+from tilepipe.tiling.uncertainty import PROBABILITIES
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,10 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
     if not products and not output_paths(path, []):
         # A slide has no place on the earth, which a COG is for. napari opens the OME-Zarr, and QuPath imports the
         # GeoJSON.
-        products = ["ome-zarr", "geojson"] if isinstance(unwrapped(image), SlideSource) else ["cog"]
+        products = ["ome-zarr", "geojson"] if _is_slide(image) else ["cog"]
+    if PROBABILITIES in products and not LOSSLESS & {*products, product_of(path)} and _is_slide(image):
+        # Labels of a slide are an OME-Zarr if nobody chooses, so its probabilities are one too.
+        products = [OME_PROBABILITIES if name == PROBABILITIES else name for name in products]
     outputs = Outputs(output_paths(path, products), request.overwrite, request.layers, request.polygons)
     request.polygons.refuse_unused(outputs.paths)
     if "files" in outputs.paths and request.resolution != "full":
@@ -82,6 +95,10 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
                 "choose an output in another folder, or one that ends in .labels.tif"
             )
     return outputs
+
+
+def _is_slide(image: Source) -> bool:
+    return isinstance(unwrapped(image), SlideSource)
 
 
 def _beside(image: Source) -> Path:

@@ -56,7 +56,7 @@ def maps_of(job: Job, full: Source, reader: Callable[[str], Read]) -> dict[str, 
     """Return the labels and the layers by name, on the output grid; `reader` returns the function that reads one of
     them."""
     plan, card, wanted = job.plan, job.model.card, job.wanted
-    layers = {name: layer_map(name, plan, card, full, reader(name), wanted) for name in plan.layers}
+    layers = {name: layer_map(name, plan, card, full, reader(name), wanted) for name in plan.kept}
     maps = {LABELS: label_map(plan, card, full, reader(LABELS), wanted), **layers}
     # A pixel size that the user gives holds for the products too, since the file says none or a wrong one.
     stated = output_resolution(plan, job.stated) if job.stated else None
@@ -99,7 +99,7 @@ def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, 
         forget_ends(directory)
         (directory / RECORD).unlink(missing_ok=True)
     chunk = plan.grid.y.zone, plan.grid.x.zone
-    store = Store.create(directory, Layout(plan.predicted, chunk, plan.label_dtype, plan.nodata), plan.layers)
+    store = Store.create(directory, Layout(plan.predicted, chunk, plan.label_dtype, plan.nodata), plan.kept)
     write_plan(directory, plan, order.key)
     # The folder must be absolute, since a worker has its own working folder.
     job = replace(job, directory=directory.absolute())

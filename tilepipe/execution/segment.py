@@ -37,10 +37,12 @@ from tilepipe.products.formats import LOSSLESS, product_of
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import Labels, Layer, open_map
 from tilepipe.products.numbers import Numbers
+from tilepipe.products.probabilities import read_probabilities
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.geotiff_gdal import rows_forgotten
 from tilepipe.storage import locked, write_json
+from tilepipe.tiling.uncertainty import PROBABILITIES
 
 if TYPE_CHECKING:
     import xarray
@@ -65,6 +67,9 @@ class Result:
     """The certificate: what is known about seams, in plain sentences in `certificate.sentences`."""
     record: RunRecord = field(repr=False)
     """The content of run.json."""
+    probabilities: tuple[Layer, ...] = ()
+    """Probability of each class, in the order of the classes, if a product of probabilities was asked for: uint8 pixels
+    times `scale` are values from 0 to 1, 255 is nodata. Pixels are read when they are asked for."""
 
     @property
     def failed(self) -> list[str]:
@@ -138,6 +143,7 @@ def segment(
     request, tell = Request.of(settings), listener or silent
     model, image = opened(source, model, request)
     outputs = outputs_of(image, model.name, output, request)
+    request = request.writing(outputs.paths)
     finish_others(outputs)
     order = _order(image, model, request, outputs, tell)
     directory = order.directory
@@ -170,9 +176,11 @@ def segment(
         tell(Event("done", message=message, data=dict(record)))
     maps = _maps(job, image, order)
     layers = {name: Layer(maps[name]) for name in job.plan.layers}
+    beside = next((file.path for file in outputs.files if file.content == PROBABILITIES), None)
     return Result(
-        tuple(file.path for file in outputs.files), Labels(maps[LABELS]), layers, job.plan, certificate, record
-    )
+        tuple(file.path for file in outputs.files), Labels(maps[LABELS]), layers, job.plan, certificate, record,
+        tuple(map(Layer, read_probabilities(beside))) if beside else (),
+    )  # fmt: skip
 
 
 def _make(job: Job, image: Source, order: run_order.RunOrder, replaces: dict[str, FileState], tell: Listener) -> None:
@@ -205,6 +213,7 @@ def dry_run(
     request = Request.of(settings)
     model, image = opened(source, model, request)
     outputs = outputs_of(image, model.name, output, request)
+    request = request.writing(outputs.paths)
     return with_machine(make_plan(image, model, request)[0], model, outputs.work.parent)
 
 

@@ -20,6 +20,7 @@ from tilepipe.sources.base import Source
 from tilepipe.tiling.grid import Grid
 from tilepipe.tiling.statistics_grid import Statistics
 from tilepipe.tiling.tiling import Tiling
+from tilepipe.tiling.uncertainty import PROBABILITIES
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
@@ -40,6 +41,8 @@ DECODERS = 32 * MiB
 EXPORT = 224 * MiB
 """Bytes for writing products: GDAL's cache, bands of rows, and compression."""
 
+PLANE = 2 * MiB
+"""Further bytes for writing each band of probabilities: blocks of all bands are compressed together."""
 HEAPS = 64 * MiB
 """Bytes that the heaps of threads keep after maps of statistics were made and freed piece by piece."""
 FEW = 10_000
@@ -116,7 +119,7 @@ class Load:
     needs: Needs
     """Bytes that the model needs."""
     layers: tuple[str, ...] = ()
-    """Names of the uncertainty layers."""
+    """Names of the uncertainty layers and of the probabilities that are kept."""
     region: Box | None = None
     """Part of the full-resolution grid whose blocks are counted. If None, the blocks are taken to be few."""
 
@@ -142,7 +145,7 @@ class Load:
             model=each * (needs.heaps + 2 * needs.weights + needs.tile * batch * pixels + results),
             tiles=each * self._reading(pixels, 4),
             blocks=block * compute.in_flight,
-            export=EXPORT,
+            export=EXPORT + PLANE * sum(name.startswith(PROBABILITIES) for name in self.layers),
             image=getattr(self.source, "held_bytes", 0) * (compute.workers + 1),
             statistics=each * self._patches() if needs.patches else 0,
             ledger=max(0, self._blocks(grid) - FEW) * (LINE + STRIPS * grid.blended + LAYER * len(self.layers)),

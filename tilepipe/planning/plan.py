@@ -17,6 +17,7 @@ from tilepipe.text import JSON, json_of
 from tilepipe.tiling.grid import Grid, Index
 from tilepipe.tiling.statistics_grid import Statistics, nodes_of
 from tilepipe.tiling.tiling import SMALL, Tiling
+from tilepipe.tiling.uncertainty import PROBABILITIES, probability_names
 
 FORMAT = 2
 """Version of the plan and of the work directory."""
@@ -48,6 +49,8 @@ class Plan(Layout):
     """Reach of the model on each side (pixels), and how it became known."""
     layers: tuple[str, ...] = ()
     """Uncertainty layers that are kept beside the labels: margin, entropy, disagreement."""
+    probabilities: bool = False
+    """Whether the probability of each class is kept beside the labels."""
     statistics: Statistics | None = None
     """Source of the statistics of the model's global operations. None if it has no such operation,
     or if each tile uses its own statistics."""
@@ -66,6 +69,11 @@ class Plan(Layout):
     # The rows hold what the machine has free at the moment, so they do not make two plans differ.
     fit_table: tuple[FitRow, ...] = field(default=(), compare=False)
     """The fit table: how image, model and machine fit, one row per question."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of all that is kept beside the labels: layers, and the probability of each class."""
+        return (*self.layers, *(probability_names(self.classes) if self.probabilities else ()))
 
     @property
     def exact(self) -> bool:
@@ -190,7 +198,7 @@ class Plan(Layout):
             # A strip holds int64 sums of each class: the blend adds integers of 48 bits (see
             # docs/decisions/exact-integers.md).
             strips = 8 * (self.classes + ("disagreement" in self.layers)) * one * alive
-        size += len(self.layers)
+        size += len(self.kept)
         statistics = self.compute.itemsize * self.nodes.area * sum(self.statistics.values) if self.statistics else 0
         return self.predicted_region.area * size + 3 * self.output_region.area * size, strips + statistics
 
@@ -206,6 +214,9 @@ class Plan(Layout):
         for name in ("source", "model", "memory", "reach", "why", "left", "holes", "fit_table", "tta"):
             del settings[name]
         del settings["compute"]["workers"]
+        # This field came later. A run that keeps no probabilities has the key that it had before.
+        if not self.probabilities:
+            del settings["probabilities"]
         # The order of fields in a class must not change the key, so the names are sorted.
         text = json.dumps({"format": FORMAT, "image": image, "weights": weights, **settings}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -281,12 +292,16 @@ class Plan(Layout):
             **({"size": self.why} if self.why else {}),
             "work": self.cost,
             "device": f"{how.device}, {how.precision}, batches of {how.batch}, {how.workers or 'no'} worker processes",
-            **({"layers": ", ".join(self.layers)} if self.layers else {}),
+            **({"layers": ", ".join(self._beside)} if self._beside else {}),
             "memory": f"at most {format_bytes(self.memory.total)}",
             "disk": f"at most {format_bytes(self.disk())}",
         }
         lines = [f"{name:8}{text}" for name, text in rows.items()]
         return "\n".join([*lines, *(f"{'fit':8}{row.name:12}{row.state:9}{row.text}" for row in self.fit_table)])
+
+    @property
+    def _beside(self) -> tuple[str, ...]:
+        return (*self.layers, PROBABILITIES) if self.probabilities else self.layers
 
     def _about_statistics(self) -> dict[str, str]:
         """Return rows of the table: global operations, the source of their statistics, and the cost of these."""

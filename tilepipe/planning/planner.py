@@ -35,7 +35,10 @@ from tilepipe.sources.open import open_source, place_of
 from tilepipe.sources.world_grid import Anchored, without_canvas
 from tilepipe.text import setting
 from tilepipe.tiling.tiling import Tiling
-from tilepipe.tiling.uncertainty import check_blended
+from tilepipe.tiling.uncertainty import check_blended, probability_names
+
+MOST_CLASSES = 255
+"""Largest number of classes whose probabilities are kept."""
 
 Image: TypeAlias = "str | Path | Sequence[str | Path] | Source | Plain | Arrayed"
 """What may stand for an image: a path, a list of paths, a source, or a numpy, dask, torch, zarr or xarray array."""
@@ -113,7 +116,7 @@ def make_plan(
     asked, area = resolve_region(image, card, request, grids)
     data, compute, tolerance = image_data(image, asked.mask), request.compute(model), 0.0
     needs = needs_of(model, compute.dtype, statistics, grids.predicted, card.stride)
-    load = Load(image, card, grids.predicted, compute, needs, request.layers)
+    load = Load(image, card, grids.predicted, compute, needs, _kept(card, request))
     if statistics:  # Fixed statistics are put in only for tiles whose context is cut off.
         request = replace(request, window_shape="crop")
     tiling, why = choose_tiling(model, card, request, load)
@@ -129,10 +132,25 @@ def make_plan(
         **vars(layout), source=image.name, model=card.name, bands=image.shape[0], dtype=str(image.dtype),
         compute=compute, classes=len(card.classes), label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
         reach=replace(reach, tolerance=tolerance), layers=_layers(card, request.layers, tiling), statistics=statistics,
-        tta=request.tta, picked=picked.bands, valid_band=picked.valid, why=why, left=Wanted(data, layout, area).left(),
+        probabilities=request.probabilities, tta=request.tta, picked=picked.bands, valid_band=picked.valid, why=why,
+        left=Wanted(data, layout, area).left(),
         holes=not getattr(data, "complete", False), fit_table=(*fit, *world_row(image, tiling), *asked.notes),
     )  # fmt: skip
     return plan, area
+
+
+def _kept(card: ModelCard, request: Request) -> tuple[str, ...]:
+    """Return the names of what is kept beside the labels. Raises `UsageError` if the model lacks probabilities."""
+    if not request.probabilities:
+        return request.layers
+    if card.output == "labels":
+        raise UsageError(f"model {card.name} gives labels and no probabilities; leave probabilities out")
+    if len(card.classes) > MOST_CLASSES:
+        raise UsageError(
+            f"model {card.name} has {len(card.classes)} classes, and probabilities are kept of at most {MOST_CLASSES}; "
+            "leave probabilities out, or ask for `layers` margin and entropy, which are one band each"
+        )
+    return (*request.layers, *probability_names(len(card.classes)))
 
 
 def _layers(card: ModelCard, layers: tuple[str, ...], tiling: Tiling) -> tuple[str, ...]:
@@ -163,7 +181,7 @@ def resumed(plan: Plan, image: Source, model: Model, request: Request) -> Plan:
         return plan
     compute = replace(plan.compute, workers=request.workers)
     needs = needs_of(model, compute.dtype, plan.statistics, plan.predicted, plan.tiling.stride)
-    memory = Load(image, model.card, plan.predicted, compute, needs, plan.layers, plan.region).promise(plan.tiling)
+    memory = Load(image, model.card, plan.predicted, compute, needs, plan.kept, plan.region).promise(plan.tiling)
     if request.memory is not None and memory.total > request.memory:
         raise UsageError(
             f"memory {format_bytes(request.memory)} cannot be kept by the run that was interrupted with "

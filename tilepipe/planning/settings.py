@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -11,6 +11,7 @@ from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.inference.device import Compute, resolve_device, resolve_precision, usual_batch
 from tilepipe.planning.check_settings import KINDS, checked
+from tilepipe.products.formats import OF_PROBABILITIES
 from tilepipe.products.vector_options import PLAIN, VectorOptions
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ class Choices(TypedDict, total=False):
     """Folders in which a list of files may name files; by default only those in the folder of the list are opened."""
 
     of: str | Sequence[str]
-    """Products: 'cog', 'ome-zarr', 'ome-tiff', 'geojson', 'vectors' (GeoPackage), 'flatgeobuf', 'shapefile',
-    'geoparquet', 'csv' (numbers), 'objects' (CSV), 'objects-parquet', 'qupath' (objects for QuPath), 'png' (picture),
-    'overlay' (picture over the image), 'report' (HTML page), 'stac' (STAC item), 'files' (labels of each file of the
-    image); a list, or one text with commas between them."""
+    """Products: 'cog', 'ome-zarr', 'ome-tiff', 'probabilities' (a band per class), 'geojson', 'vectors' (GeoPackage),
+    'flatgeobuf', 'shapefile', 'geoparquet', 'csv' (numbers), 'objects' (CSV), 'objects-parquet', 'qupath' (objects for
+    QuPath), 'png' (picture), 'overlay' (picture over the image), 'report' (HTML page), 'stac' (STAC item), 'files'
+    (labels of each file of the image); a list, or one text with commas between them."""
     bounds: tuple[float, float, float, float]
     """Region as (left, bottom, right, top) in map coordinates of `bounds_crs`."""
     bounds_crs: str
@@ -182,6 +183,8 @@ class Request:
     overwrite: bool = False
     record: bool = True
     layers: tuple[str, ...] = ()
+    probabilities: bool = False
+    """Whether the probability of each class is kept, because a product holds it."""
     region: Box | str | None = None
     polygons: VectorOptions = PLAIN
     """The settings of `PolygonSettings`."""
@@ -199,7 +202,12 @@ class Request:
             raise UsageError(f"{named} are both given; name the part of the image in one way")
         meant = {name: KINDS[name].meant(value) for name, value in given.items()}
         drawn = VectorOptions(**{name: meant.pop(name) for name in VectorOptions.names() if name in meant})
-        return cls(products=meant.pop("of", ()), polygons=drawn, **meant, given=given)
+        products = meant.pop("of", ())
+        return cls(products=products, polygons=drawn, **meant, given=given).writing(products)
+
+    def writing(self, products: Iterable[str]) -> Request:
+        """Return the request with what these products need besides labels."""
+        return replace(self, probabilities=not OF_PROBABILITIES.isdisjoint(products))
 
     def compute(self, model: Model) -> Compute:
         """Return the device, precision and batch of a model on this machine. Raises `DeviceError`, `UsageError`,

@@ -10,7 +10,7 @@ Block-aligned tiled GeoTIFFs are written first, one per level, then GDAL's COG d
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from tilepipe.errors import InputError, StorageError
 from tilepipe.products.cog_tags import side_file
 from tilepipe.products.label_map import LabelMap
 from tilepipe.products.qgis_style import write_style
-from tilepipe.products.staging import UNREADABLE, labels_from, reason, staged
+from tilepipe.products.staging import UNREADABLE, facts_of_labels, labels_from, reason, staged
 from tilepipe.products.tiff_levels import (
     GDAL_ERRORS,
     TAG,
@@ -40,7 +40,7 @@ from tilepipe.products.tiff_levels import (
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.georeference import georeference_of
 from tilepipe.sources.lossy import is_lossy
-from tilepipe.text import json_of
+from tilepipe.text import JSON, json_of
 
 MEMORY = 128 * 2**20
 """Most memory that `write_cog` needs beyond the label map itself, in bytes, `CACHE` included. We measured 87 MB for
@@ -62,13 +62,19 @@ def write_cog(labels: LabelMap, path: Path) -> None:
     less than `MEMORY` bytes of memory. Raises `StorageError` if the disk is full or the position cannot be kept; `path`
     does not come to exist then. Raises `UsageError` if `path` exists already.
     """
+    write_bands((labels,), path, facts_of_labels(labels))
+
+
+def write_bands(maps: Sequence[LabelMap], path: Path, facts: JSON) -> None:
+    """Write maps on one grid as the bands of a COG, as `write_cog` does; `facts` go into its tag."""
+    labels = maps[0]
     with staged(path, *GDAL_ERRORS) as part, gdal_for_products():
         scratch = part.with_name("levels")
-        levels = write_levels(labels, scratch)
+        levels = write_levels(maps, scratch, facts)
         rasterio.shutil.copy(_pyramid(levels), part, driver="COG", strict=True, **COG_OPTIONS)
         # `staged` moves everything that lies in its folder beside the product, so nothing else may be left there.
         shutil.rmtree(scratch)
-        if text := side_file(labels, _unkept(labels, part), levels.counts):
+        if text := side_file(labels.legend, _unkept(labels, part), levels.counts[0]):
             part.with_name(f"{part.name}.aux.xml").write_text(text, encoding="utf-8")
         if labels.legend.measure is None:
             write_style(labels, part)
@@ -77,6 +83,11 @@ def write_cog(labels: LabelMap, path: Path) -> None:
 
 def read_cog(path: Path) -> LabelMap:
     """Open a COG written by `write_cog` as a LabelMap. Raises `InputError` if the file is no such COG."""
+    return open_cog(path)[0]
+
+
+def open_cog(path: Path) -> tuple[LabelMap, JSON]:
+    """Return the first band of a COG written by `write_bands`, and the facts in its tag. Raises `InputError`."""
     try:
         with gdal_for_products(), rasterio.open(path, driver="GTiff") as file:
             said = json_of(file.tags().get(TAG, "null"))
@@ -88,7 +99,7 @@ def read_cog(path: Path) -> LabelMap:
                     "give the labels as they were before"
                 )
             shape, place, block = (file.height, file.width), georeference_of(file), (TIFF_BLOCK * 2, TIFF_BLOCK * 2)
-            return labels_from(said, shape, file.dtypes[0], partial(read_box, str(path)), block, place)
+            return labels_from(said, shape, file.dtypes[0], partial(read_box, str(path)), block, place), said
     except (*GDAL_ERRORS, *UNREADABLE) as error:
         raise InputError(
             f"{path} cannot be opened as a label map: {reason(error)}; give the GeoTIFF or OME-Zarr of a run, "
@@ -118,12 +129,16 @@ def _pyramid(levels: Levels) -> Path:
     flat, *coarser = levels.paths
     pyramid = flat.with_name("pyramid.vrt")
     rasterio.shutil.copy(flat, pyramid, driver="VRT")
-    overviews = "".join(
-        f"<Overview><SourceFilename relativeToVRT='1'>{path.name}</SourceFilename></Overview>" for path in coarser
-    )
+    end = "</VRTRasterBand>"
     # rasterio cannot name the overviews of a VRT, so they are put into its text.
-    text = pyramid.read_text(encoding="utf-8").replace("</VRTRasterBand>", f"{overviews}</VRTRasterBand>")
-    pyramid.write_text(text, encoding="utf-8")
+    *bands, rest = pyramid.read_text(encoding="utf-8").split(end)
+    for band, text in enumerate(bands, start=1):
+        bands[band - 1] = text + "".join(
+            f"<Overview><SourceFilename relativeToVRT='1'>{path.name}</SourceFilename>"
+            f"<SourceBand>{band}</SourceBand></Overview>"
+            for path in coarser
+        )
+    pyramid.write_text(end.join([*bands, rest]), encoding="utf-8")
     return pyramid
 
 

@@ -7,13 +7,14 @@ and rasterio show it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 import numpy as np
 from rasterio.io import DatasetWriter
 
 from tilepipe.arrays import Labels
-from tilepipe.products.label_map import LabelMap, Legend
+from tilepipe.products.label_map import Legend
 from tilepipe.text import clean, clean_line
 
 
@@ -40,26 +41,28 @@ class Counts:
         return {f"STATISTICS_{name}": str(figure) for name, figure in figures.items()}
 
 
-def mark(file: DatasetWriter, legend: Legend, counts: Counts) -> None:
-    """Write `legend` and the statistics of `counts`, the counts of its pixels, into an open one-band rasterio file."""
-    file.set_band_description(1, clean_line(legend.name))
-    if legend.measure is None:
-        colors = {value: (*color, 255) for value, color in enumerate(legend.palette)}
-        file.write_colormap(1, {**colors, legend.nodata: (0, 0, 0, 0)})
-        file.update_tags(1, **{f"CLASS_{value}": clean_line(name) for value, name in enumerate(legend.classes)})
-    else:
+def mark(file: DatasetWriter, legends: Sequence[Legend], counts: Sequence[Counts]) -> None:
+    """Write the legend of each band, and statistics of the counts of its pixels, into an open rasterio file."""
+    for band, (legend, count) in enumerate(zip(legends, counts, strict=True), start=1):
+        file.set_band_description(band, clean_line(legend.name))
+        if legend.measure is None:
+            colors = {value: (*color, 255) for value, color in enumerate(legend.palette)}
+            file.write_colormap(band, {**colors, legend.nodata: (0, 0, 0, 0)})
+            file.update_tags(band, **{f"CLASS_{value}": clean_line(name) for value, name in enumerate(legend.classes)})
+        else:
+            file.update_tags(band, MEANING=clean_line(legend.measure.meaning), **count.statistics(legend.nodata))
+    if measures := [legend.measure for legend in legends if legend.measure]:
+        file.scales, file.offsets = [measure.step for measure in measures], [0.0] * len(measures)
         # '1' is how the CF conventions write that a number has no unit.
-        file.scales, file.offsets, file.units = (legend.measure.step,), (0.0,), ("1",)
-        file.update_tags(1, MEANING=legend.measure.meaning, **counts.statistics(legend.nodata))
+        file.units = ["1"] * len(measures)
 
 
-def side_file(labels: LabelMap, system: str, counts: Counts) -> str:
+def side_file(legend: Legend, system: str, counts: Counts) -> str:
     """Return the text of GDAL's side file: class names, and a raster attribute table of names, colours and counts.
 
     The text also holds the coordinate reference system `system` (WKT) if it is given. It is empty if there is nothing
     to say.
     """
-    legend = labels.legend
     srs = f"<SRS>{escape(clean(system))}</SRS>" if system else ""
     band = "" if legend.measure else f'<PAMRasterBand band="1">{_classes(legend, counts)}</PAMRasterBand>'
     return f"<PAMDataset>{srs}{band}</PAMDataset>\n" if srs or band else ""

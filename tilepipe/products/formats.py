@@ -17,6 +17,7 @@ from tilepipe.products.ome_tiff import read_ome_tiff, write_ome_tiff
 from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr_of
 from tilepipe.products.per_file import INDEX, read_files, write_files
 from tilepipe.products.polygons import write_geojson_of
+from tilepipe.products.probabilities import parse_probabilities, write_probabilities, write_probabilities_zarr
 from tilepipe.products.qgis_style import STYLE, style_path
 from tilepipe.products.quicklook import parse_png, write_overlay, write_png
 from tilepipe.products.qupath import write_qupath
@@ -25,6 +26,7 @@ from tilepipe.products.stac import STAC, parse_stac, write_stac
 from tilepipe.products.vector_files import count_features, write_vectors_of
 from tilepipe.products.vector_options import OBJECTS, QUPATH, TABLES
 from tilepipe.text import json_of
+from tilepipe.tiling.uncertainty import PROBABILITIES
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def _parse_json(path: Path) -> object:
     return json_of(path.read_bytes())
 
 
+OME_PROBABILITIES = "probabilities-ome-zarr"
 CSV, GEOJSON, PARQUET = "text/csv", "application/geo+json", "application/vnd.apache.parquet"
 # `product_of` takes the first suffix that fits, so a longer ending stands before the shorter one that it ends in.
 PRODUCTS = {
@@ -87,6 +90,14 @@ PRODUCTS = {
     ),
     "ome-tiff": Product(
         ".ome.tif", of_map(write_ome_tiff), _all_of(read_ome_tiff), others=(".ome.tiff",), media="image/tiff",
+    ),
+    PROBABILITIES: Product(
+        ".probabilities.tif", write_probabilities, parse_probabilities,
+        media="image/tiff; application=geotiff; profile=cloud-optimized",
+    ),
+    OME_PROBABILITIES: Product(
+        ".probabilities.ome.zarr", write_probabilities_zarr, parse_probabilities, folder=True,
+        media="application/vnd.zarr; version=3",
     ),
     "objects": Product(".objects.csv", write_objects_csv, parse_csv, media=CSV),
     "objects-parquet": Product(
@@ -120,6 +131,9 @@ PRODUCTS = {
     "report": Product(".html", write_report, parse_report, media="text/html", role="metadata"),
     STAC: Product(".item.json", write_stac, parse_stac, media=GEOJSON, role="metadata"),
 }  # fmt: skip
+OF_PROBABILITIES = frozenset({PROBABILITIES, OME_PROBABILITIES})
+"""Products of the probabilities of all classes, which a run keeps only if it is asked for one of them."""
+OME = {"ome-tiff", "ome-zarr"}
 LOSSLESS = {"cog", "ome-tiff", "ome-zarr"}
 """Products that hold every label and can be opened again."""
 OTHER_FORMATS = tuple(
@@ -143,7 +157,7 @@ class File:
     path: Path
     """Final path of the file."""
     content: str = LABELS
-    """'labels', or the name of an uncertainty layer."""
+    """'labels', 'probabilities', or the name of an uncertainty layer."""
 
     @property
     def style(self) -> Path | None:
@@ -154,7 +168,7 @@ class File:
     def asset(self) -> Asset:
         """The file as other products name it."""
         product = PRODUCTS[self.product]
-        role = (product.role,) if self.content == LABELS else (product.role, "uncertainty")
+        role = (product.role,) if self.content in (LABELS, PROBABILITIES) else (product.role, "uncertainty")
         return Asset(self.product, self.path, self.content, product.media, role)
 
 
@@ -173,7 +187,10 @@ def files_of(paths: dict[str, Path], layers: Sequence[str] = ()) -> list[File]:
         for product, path in paths.items()
         if product in LOSSLESS
     ]
-    return [*(File(product, path) for product, path in paths.items()), *beside]
+    return [
+        *(File(name, path, PROBABILITIES if name in OF_PROBABILITIES else LABELS) for name, path in paths.items()),
+        *beside,
+    ]
 
 
 def layer_path(path: Path, layer: str) -> Path:
@@ -214,9 +231,9 @@ def missing_packages(product: str) -> list[str]:
 def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
     """Return the final path of each product `of`; `output` is a file of one of them, or a path without suffix.
 
-    'vectors' stands for the table of polygons that the output's ending names, else for a GeoPackage. Raises
-    `UsageError` for a product that is not known, for an output that is none of the products, and for an output with the
-    ending of a format that is not written.
+    'vectors' stands for the table of polygons that the output's ending names, else for a GeoPackage; 'probabilities'
+    for an OME-Zarr beside labels in an OME format, else for a COG. Raises `UsageError` for a product that is not known,
+    for an output that is none of the products, and for an output with the ending of a format that is not written.
     """
     refuse_unknown(of)
     _refuse_ending(output, known=bool(of))
@@ -224,6 +241,8 @@ def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
     if main in TABLES:
         refuse_unknown([main])
         of = list(dict.fromkeys(main if name == "vectors" else name for name in of))
+    if PROBABILITIES in of and (main == OME_PROBABILITIES or ("cog" not in {*of, main} and OME & {*of, main})):
+        of = list(dict.fromkeys(OME_PROBABILITIES if name == PROBABILITIES else name for name in of))
     if TABLES & {*of, main} and (found := [mark for mark in ";?!" if mark in str(output)]):
         raise UsageError(
             f"{output}: the library that writes polygons takes {found[0]} in a path for a part of an address; give "

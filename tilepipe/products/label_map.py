@@ -10,6 +10,7 @@ from typing import Any
 from tilepipe.arrays import DType, Labels
 from tilepipe.box import Box
 from tilepipe.sources.base import Georeference, Resolution
+from tilepipe.tiling.uncertainty import STEPS, VOID
 
 CLEAR = ("background", "other")
 """Names of a class 0 that hides nothing of the image."""
@@ -57,6 +58,11 @@ def background_of(classes: Sequence[str]) -> int | None:
     """Return the value of the class that is no object: 0 if class 0 is called 'background'; else None."""
     # Only the name tells: in many models class 0 is an object like the others.
     return 0 if classes and classes[0].lower() == "background" else None
+
+
+def probability_legend(name: str) -> Legend:
+    """Return the legend of the probability of the class `name`."""
+    return Legend(name, (), (), VOID, Measure(1 / STEPS, f"probability of class {name}"))
 
 
 @dataclass(frozen=True)

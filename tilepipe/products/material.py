@@ -12,6 +12,7 @@ from tilepipe.products.tally import Tally
 from tilepipe.products.vector_options import PLAIN, VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.text import JSON
+from tilepipe.tiling.uncertainty import PROBABILITIES
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Material:
     """Finished maps on one grid, and the image that they were made from."""
 
     maps: Mapping[str, LabelMap]
-    """Labels, under the name `LABELS`, and uncertainty layers, under their own names."""
+    """Labels, under the name `LABELS`, uncertainty layers, under their own names, and the probability of each class,
+    under `probability_names`."""
     tally: Tally
     """Tally that counts the labels as they are read."""
     image: Source | None = None
@@ -55,6 +57,11 @@ class Material:
     def map(self) -> LabelMap:
         """Map that a product shows."""
         return self.maps[self.content]
+
+    @property
+    def probabilities(self) -> tuple[LabelMap, ...]:
+        """Probability of each class, in their order; empty if they were not kept."""
+        return tuple(found for name, found in self.maps.items() if name.startswith(PROBABILITIES))
 
     @classmethod
     def of(

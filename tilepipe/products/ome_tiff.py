@@ -24,7 +24,15 @@ from tilepipe.arrays import Labels
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError
 from tilepipe.products.label_map import LabelMap, Legend
-from tilepipe.products.staging import UNREADABLE, labels_from, place_from, placed_facts, reason, staged
+from tilepipe.products.staging import (
+    UNREADABLE,
+    facts_of_labels,
+    labels_from,
+    place_from,
+    placed_facts,
+    reason,
+    staged,
+)
 from tilepipe.products.tiff_levels import (
     GDAL_ERRORS,
     THREADS,
@@ -60,7 +68,7 @@ def write_ome_tiff(labels: LabelMap, path: Path) -> None:
     `StorageError` if the disk is full; `path` does not come to exist then.
     """
     with staged(path, *GDAL_ERRORS, tifffile.TiffFileError) as part, gdal_for_products():
-        levels = write_levels(labels, part.with_name("levels"))
+        levels = write_levels((labels,), part.with_name("levels"), facts_of_labels(labels))
         _write(labels, levels, part)
         shutil.rmtree(part.with_name("levels"))
         compare(labels, part, levels.sums)

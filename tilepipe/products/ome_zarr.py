@@ -74,9 +74,9 @@ def write_ome_zarr(labels: LabelMap, path: Path, image: Source | None = None) ->
             known: Any = root.attrs["ome"]
             shown = {**known, "omero": write_image_levels(labels, image, root, shapes)}
             root.attrs["ome"] = shown
-        finer = _write_full(labels, _create(group, 0, shapes[0], labels))
+        finer = _write_full(labels, create_level(group, 0, shapes[0], labels))
         for level, shape in enumerate(shapes[1:], start=1):
-            finer = _write_halved(finer, _create(group, level, shape, labels), labels.legend)
+            finer = _write_halved(finer, create_level(group, level, shape, labels), labels.legend)
 
 
 def _label_group(labels: LabelMap, path: Path, levels: int, *, with_image: bool) -> zarr.Group:
@@ -85,22 +85,22 @@ def _label_group(labels: LabelMap, path: Path, levels: int, *, with_image: bool)
 
     # The name becomes a folder; Zarr recommends these characters for the names of nodes.
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", labels.legend.name).strip("._") or "labels"
-    shown = _image(labels, levels) if with_image else _image(labels, levels, f"labels/{name}/")
-    shown = _of_bands(shown) if with_image else {**shown, "omero": {"channels": [_shades(labels)]}}
+    shown = image_of_levels(labels, levels) if with_image else image_of_levels(labels, levels, f"labels/{name}/")
+    shown = of_bands(shown) if with_image else {**shown, "omero": {"channels": [_shades(labels)]}}
     root = zarr.create_group(path, attributes={"ome": shown})
     listing = root.create_group("labels", attributes={"ome": {"version": "0.5", "labels": [name]}})
     said = {"ome": _label_image(labels, levels), "tilepipe": placed_facts(labels)}
     return listing.create_group(name, attributes=said)
 
 
-def _of_bands(image: JSON) -> JSON:
+def of_bands(image: JSON, name: str = "image") -> JSON:
     """Return the attributes of an image (y, x) as those of an image with bands (c, y, x), made by averages."""
     (pyramid,) = image["multiscales"]
     for level in pyramid["datasets"]:
         scale, moved = level["coordinateTransformations"]
         scale["scale"], moved["translation"] = [1.0, *scale["scale"]], [0.0, *moved["translation"]]
     axes = [{"name": "c", "type": "channel"}, *pyramid["axes"]]
-    return {**image, "multiscales": [{**pyramid, "name": "image", "axes": axes, "type": "average"}]}
+    return {**image, "multiscales": [{**pyramid, "name": name, "axes": axes, "type": "average"}]}
 
 
 def _shades(labels: LabelMap) -> JSON:
@@ -112,7 +112,7 @@ def _shades(labels: LabelMap) -> JSON:
 def _layer_group(layer: LabelMap, path: Path, levels: int) -> zarr.Group:
     import zarr
 
-    shown = {**_image(layer, levels), "omero": {"channels": [_shades(layer)]}}
+    shown = {**image_of_levels(layer, levels), "omero": {"channels": [_shades(layer)]}}
     return zarr.create_group(path, attributes={"ome": shown, "tilepipe": placed_facts(layer)})
 
 
@@ -158,15 +158,17 @@ def _group(path: Path) -> zarr.Group:
     return group
 
 
-def _create(group: zarr.Group, level: int, shape: tuple[int, int], labels: LabelMap) -> AnyArray:
+def create_level(group: zarr.Group, level: int, shape: tuple[int, ...], labels: LabelMap) -> AnyArray:
+    """Make the array of a level, of shape (height, width) or (bands, height, width), with the type of the labels."""
+    # Bands come first if there are any; each has chunks of its own.
     return group.create_array(
         str(level),
         shape=shape,
         dtype=labels.dtype,
-        chunks=(CHUNK, CHUNK),
+        chunks=(1, CHUNK, CHUNK)[-len(shape) :],
         compressors=[{"name": "zstd", "configuration": {"level": 3}}],
         fill_value=labels.legend.nodata,
-        dimension_names=("y", "x"),
+        dimension_names=("c", "y", "x")[-len(shape) :],
     )
 
 
@@ -185,8 +187,8 @@ def _write_halved(finer: AnyArray, coarser: AnyArray, legend: Legend) -> AnyArra
     return coarser
 
 
-def _image(labels: LabelMap, levels: int, folder: str = "") -> JSON:
-    """Return the `ome` attributes of an image with its levels at `<folder>0`, `<folder>1` ..."""
+def image_of_levels(labels: LabelMap, levels: int, folder: str = "") -> JSON:
+    """Return the `ome` attributes of an image (y, x) with its levels at `<folder>0`, `<folder>1` ..."""
     unit = {"unit": UNITS[labels.resolution.unit]} if labels.resolution else {}
     axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
     datasets = [
@@ -227,7 +229,7 @@ def _label_image(labels: LabelMap, levels: int) -> JSON:
         # This is the root of the folder, whose levels are those of the labels.
         "source": {"image": "../../"},
     }
-    return {**_image(labels, levels), "image-label": said}
+    return {**image_of_levels(labels, levels), "image-label": said}
 
 
 def _read(array: AnyArray, box: Box) -> Labels:

@@ -26,6 +26,7 @@ from tilepipe.products.placing import is_placed
 from tilepipe.products.staging import staged
 from tilepipe.sources.acquired import acquired_of
 from tilepipe.text import JSON, json_of
+from tilepipe.tiling.uncertainty import PROBABILITIES, STEPS, VOID
 
 STAC = "stac"
 VERSION = "1.1.0"
@@ -188,13 +189,19 @@ def _assets(material: Material, folder: Path) -> Iterator[tuple[str, JSON]]:
         }
         if model and "data" in asset.roles:
             fields |= {"mlm:name": model, "processing:level": "L4"}
-        if asset.product in RASTERS:
+        if asset.product in RASTERS or asset.content == PROBABILITIES:
             fields |= _grid(labels) | _band(asset, material, numbers)
-        yield (asset.product if asset.content == LABELS else f"{asset.content}-{asset.product}"), fields
+        own = asset.content in (LABELS, PROBABILITIES)
+        yield (asset.product if own else f"{asset.content}-{asset.product}"), fields
 
 
 def _band(asset: Asset, material: Material, numbers: Numbers) -> JSON:
-    """Return what the one band of a raster holds: its type, its nodata value, its classes or its meaning."""
+    """Return what the bands of a raster hold: their type, their nodata value, their classes or their meaning."""
+    if asset.content == PROBABILITIES and (planes := material.probabilities):
+        step = 1 / STEPS
+        bands = [{"name": plane.legend.name} for plane in planes]
+        said = f"probability of each class; a value times {step!r}"
+        return {"data_type": planes[0].dtype.name, "nodata": VOID, "bands": bands, "description": said}
     shown = material.maps.get(asset.content)
     if shown is None:
         return {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from tilepipe.errors import InputError, StorageError
 from tilepipe.products.cog_tags import Counts, mark
 from tilepipe.products.label_map import LabelMap
 from tilepipe.products.pyramid import halved, halvings
-from tilepipe.products.staging import facts_of_labels, reason
+from tilepipe.products.staging import reason
 from tilepipe.sources.base import Georeference
 from tilepipe.text import JSON
 
@@ -55,9 +55,9 @@ class Levels:
     paths: list[Path]
     """GeoTIFF of each level, full resolution first."""
     sums: list[int]
-    """Checksum of the pixels of each box of `boxes_of`."""
-    counts: Counts
-    """How many pixels have each value."""
+    """Checksum of the pixels of each box of `boxes_of`, and there of each band."""
+    counts: tuple[Counts, ...]
+    """How many pixels of each band have each value."""
 
 
 @contextmanager
@@ -68,25 +68,28 @@ def gdal_for_products() -> Iterator[None]:
         yield
 
 
-def write_levels(labels: LabelMap, folder: Path) -> Levels:
-    """Write a label map and its halved levels as GeoTIFFs 0.tif, 1.tif, ... into the new folder `folder`."""
+def write_levels(maps: Sequence[LabelMap], folder: Path, facts: JSON) -> Levels:
+    """Write maps on one grid and their halved levels as GeoTIFFs 0.tif, 1.tif, ... into the new folder `folder`.
+
+    Each map is a band, and `facts` go into the tag `TAG`.
+    """
     folder.mkdir()
-    paths = [folder / "0.tif"]
-    sums, counts = _write_flat(labels, paths[0])
+    paths, first = [folder / "0.tif"], maps[0]
+    sums, counts = _write_flat(maps, paths[0], facts)
     # The overviews of a map one pixel wide would be as wide as itself, which validators refuse.
-    shapes = halvings(labels.shape, TIFF_BLOCK) if labels.shape[1] > 1 else [labels.shape]
-    plain = replace(labels, georeference=None)
+    shapes = halvings(first.shape, TIFF_BLOCK) if first.shape[1] > 1 else [first.shape]
+    plain = replace(first, georeference=None)
     for level, shape in enumerate(shapes[1:], start=1):
         paths.append(folder / f"{level}.tif")
-        _write_halved(paths[-2], paths[-1], replace(plain, shape=shape))
+        _write_halved(paths[-2], paths[-1], replace(plain, shape=shape), len(maps))
     return Levels(paths, sums, counts)
 
 
-def read_box(path: str, box: Box, **of: int) -> Labels:
+def read_box(path: str, box: Box, band: int = 1, **of: int) -> Labels:
     """Read a box with a handle of its own: GDAL handles must not be shared between threads. `of` picks an overview."""
     try:
         with gdal_for_products(), rasterio.open(path, driver="GTiff", **of) as file:
-            labels: Labels = file.read(1, window=as_gdal(box))
+            labels: Labels = file.read(band, window=as_gdal(box))
             return labels
     except GDAL_ERRORS as error:
         raise InputError(f"{path} cannot be read: {reason(error)}") from error
@@ -104,36 +107,41 @@ def boxes_of(labels: LabelMap) -> Iterator[Box]:
     yield from labels.boxes(min(side, 8 * TIFF_BLOCK))
 
 
-def _write_flat(labels: LabelMap, path: Path) -> tuple[list[int], Counts]:
+def _write_flat(maps: Sequence[LabelMap], path: Path, facts: JSON) -> tuple[list[int], tuple[Counts, ...]]:
     """Write each block of the intermediate GeoTIFF once; return a checksum for each box of `boxes_of`, and counts."""
-    counts, sums = Counts(labels.legend.nodata), []
-    with rasterio.open(path, "w", **_profile(labels)) as file:
-        place = labels.georeference
+    first = maps[0]
+    counts, sums = tuple(Counts(one.legend.nodata) for one in maps), []
+    with rasterio.open(path, "w", **_profile(first, len(maps))) as file:
+        place = first.georeference
         if place and place.gcps and place.transform is None:
             file.gcps = [GroundControlPoint(*point) for point in place.gcps], crs_of(place)
         if place and place.rpcs:
             file.update_tags(ns="RPC", **dict(place.rpcs))
-        file.update_tags(**{TAG: json.dumps(facts_of_labels(labels))})
-        for box in boxes_of(labels):
-            pixels = np.ascontiguousarray(labels.read(box))
-            # A checksum is enough here: damage is to be found, not forgery.
-            sums.append(zlib.crc32(pixels.data))
-            counts.add(pixels)
-            file.write(pixels, 1, window=as_gdal(box))
-        mark(file, labels.legend, counts)
+        file.update_tags(**{TAG: json.dumps(facts)})
+        for box in boxes_of(first):
+            for band, (one, count) in enumerate(zip(maps, counts, strict=True), start=1):
+                pixels = np.ascontiguousarray(one.read(box))
+                # A checksum is enough here: damage is to be found, not forgery.
+                sums.append(zlib.crc32(pixels.data))
+                count.add(pixels)
+                file.write(pixels, band, window=as_gdal(box))
+        mark(file, [one.legend for one in maps], counts)
     return sums, counts
 
 
-def _profile(labels: LabelMap) -> JSON:
+def _profile(labels: LabelMap, bands: int) -> JSON:
     """Return a new profile: a source's profile would bring its own photometric, nodata and block sizes."""
     height, width = labels.shape
     place = labels.georeference or Georeference()
     profile = {
-        **{"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": labels.dtype.name},
+        **{"driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": labels.dtype.name},
         **{"nodata": labels.legend.nodata, "tiled": True, "blockxsize": TIFF_BLOCK, "blockysize": TIFF_BLOCK},
         # This file is thrown away, so speed counts more than size, and blocks of nodata alone take no room.
         **{"compress": "DEFLATE", "zlevel": 1, "sparse_ok": True, "bigtiff": "IF_SAFER", "num_threads": THREADS},
     }
+    if bands > 1:
+        # GDAL would take three bands for red, green and blue. Bands are written and read one after the other.
+        profile |= {"photometric": "MINISBLACK", "alpha": "NO", "interleave": "band"}
     if place.transform is not None:
         profile["transform"] = Affine(*place.transform)
     # With control points the reference system is theirs and is set together with them.
@@ -142,13 +150,15 @@ def _profile(labels: LabelMap) -> JSON:
     return profile
 
 
-def _write_halved(finer: Path, coarser: Path, labels: LabelMap) -> None:
-    with rasterio.open(finer) as source, rasterio.open(coarser, "w", **_profile(labels)) as file:
+def _write_halved(finer: Path, coarser: Path, labels: LabelMap, bands: int) -> None:
+    with rasterio.open(finer) as source, rasterio.open(coarser, "w", **_profile(labels, bands)) as file:
         whole = Box.of_shape(source.height, source.width)
         for box in labels.boxes(2 * TIFF_BLOCK):
             covers = Box(2 * box.y0, 2 * box.x0, 2 * box.y1, 2 * box.x1) & whole
             assert covers is not None
-            file.write(halved(source.read(1, window=as_gdal(covers)), labels.legend), 1, window=as_gdal(box))
+            for band in range(1, bands + 1):
+                pixels = halved(source.read(band, window=as_gdal(covers)), labels.legend)
+                file.write(pixels, band, window=as_gdal(box))
 
 
 def crs_of(place: Georeference) -> CRS | None:
@@ -159,6 +169,7 @@ def crs_of(place: Georeference) -> CRS | None:
 def compare(labels: LabelMap, path: Path, sums: list[int]) -> None:
     """Raise `StorageError` unless the file holds the pixels with these checksums: libraries do not always report it."""
     with rasterio.open(path, driver="GTiff") as file:
-        for box, wrote in zip(boxes_of(labels), sums, strict=True):
-            if zlib.crc32(np.ascontiguousarray(file.read(1, window=as_gdal(box))).data) != wrote:
+        places = [(box, band) for box in boxes_of(labels) for band in file.indexes]
+        for (box, band), wrote in zip(places, sums, strict=True):
+            if zlib.crc32(np.ascontiguousarray(file.read(band, window=as_gdal(box))).data) != wrote:
                 raise StorageError(f"{path.name}: the file read back differs in {box}; the disk may be full or broken")

@@ -35,6 +35,8 @@ LAYERS = {
     "disagreement": "standard deviation of the blended tiles' probabilities about their blend; 0 where tiles agree",
 }
 """Meaning of each layer, in the order in which layers are kept."""
+PROBABILITIES = "probabilities"
+"""Name of the probabilities of all classes; `probability_names` are the names of their planes."""
 STEPS = 254
 """Code of the value 1."""
 VOID = 255
@@ -64,6 +66,11 @@ def layer_names(wanted: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in LAYERS if name in names)
 
 
+def probability_names(classes: int) -> tuple[str, ...]:
+    """Return the names of the planes that hold the probability of each class."""
+    return tuple(f"{PROBABILITIES}/{k}" for k in range(classes))
+
+
 def check_blended(names: tuple[str, ...], window: str, overlap: int) -> tuple[str, ...]:
     """Return the names. Raises `UsageError` for the layer 'disagreement' if tiles are not blended."""
     if "disagreement" in names and (window == "crop" or not overlap):
@@ -83,7 +90,7 @@ def squares(probabilities: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def codes(name: str, planes: Planes, bits: int, spread: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
-    """Return the codes of layer `name`, (height, width) uint8.
+    """Return the codes of layer `name`, or of one of `probability_names`, (height, width) uint8.
 
     `planes` is (classes, height, width): probabilities in units of 2**-bits, 24 for one tile and 48 for weighted sums.
     `spread`, (height, width), is the weighted sum of `squares`, which 'disagreement' needs; None for one tile.
@@ -95,9 +102,17 @@ def codes(name: str, planes: Planes, bits: int, spread: NDArray[np.int64] | None
             found[rows] = _margin(planes[:, rows], bits)
         elif name == "entropy":
             found[rows] = _entropy(planes[:, rows], bits)
+        elif name.startswith(PROBABILITIES):
+            found[rows] = _coded(planes[int(name.rpartition("/")[2]), rows], bits)
         elif spread is not None:
             found[rows] = _disagreement(planes[:, rows], spread[rows])
     return found
+
+
+def _coded(values: Planes, bits: int) -> NDArray[np.int64]:
+    """Return values / 2**bits in steps of 1 / 254, rounded to nearest."""
+    # The sums of failed tiles are far below 0; their pixels become nodata.
+    return np.clip(_rounded(values.astype(np.int64) * STEPS, bits), 0, STEPS)
 
 
 def _margin(planes: Planes, bits: int) -> NDArray[np.int64]:

@@ -25,9 +25,10 @@ from tilepipe.planning.certify import certificate_of, read_certificate
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.planner import Image
 from tilepipe.planning.region import area_of
-from tilepipe.products.formats import LOSSLESS, product_of
+from tilepipe.products.formats import LOSSLESS, OF_PROBABILITIES, product_of
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import open_map
+from tilepipe.products.probabilities import read_probabilities
 from tilepipe.sources.bands import Picked, with_picked
 from tilepipe.sources.content import identity_of
 from tilepipe.sources.mosaic_files import is_pattern
@@ -63,17 +64,21 @@ class Run:
         return self.kept(LABELS)
 
     def kept(self, content: str) -> LabelMap:
-        """Return the labels (`LABELS`) or a layer from the first product. Raises `InputError` if none is left."""
-        files = self.files(content)
+        """Return the labels (`LABELS`), a layer or the probability of a class, from the first product.
+
+        Raises `InputError` if none is left.
+        """
+        kind, _, plane = content.partition("/")
+        files = self.files(kind)
         if not files:
-            raise InputError(f"{self.directory}: no product of this run is left that holds all of its {content}")
-        return open_map(files[0])
+            raise InputError(f"{self.directory}: no product of this run is left that holds all of its {kind}")
+        return read_probabilities(files[0])[int(plane)] if plane else open_map(files[0])
 
     def files(self, content: str) -> list[Path]:
-        """Return the products that hold all labels (`LABELS`) or a layer, and are still there."""
+        """Return the products that hold all labels (`LABELS`), a layer or probabilities, and are still there."""
         folder = self.directory.parent.parent
         paths = [folder / name for name, what in self.record["contents"].items() if what == content]
-        return [path for path in paths if path.exists() and product_of(path) in LOSSLESS]
+        return [path for path in paths if path.exists() and product_of(path) in LOSSLESS | OF_PROBABILITIES]
 
 
 def find_run(path: Path) -> Run | None:

@@ -50,7 +50,7 @@ def check_stored(run: Run) -> Stored:
     if store is None and plan.output != plan.predicted:
         return Stored("not compared: the product is on another grid than the blocks of the ledger")
     wrong: dict[str, set[Index]] = {}
-    for k, name in enumerate((LABELS, *plan.layers)):
+    for k, name in enumerate((LABELS, *plan.kept)):
         if store is not None or run.files(name):
             read = _reader(run, store, name)
             sha256 = {block: record.hashes[k] for block, record in last.items()}
