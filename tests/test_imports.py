@@ -54,9 +54,9 @@ DOORS = {
     "psutil": ["cli/memory_use.py"],
     "matplotlib": ["training/*.py"],
     "jinja2": ["products/report/page.py"],
-    "pyogrio": ["products/vector_files.py"],
-    "pyarrow": ["products/vector*.py", "products/object_table.py", "sources/stac_index.py"],
-    "shapely": ["products/arcs.py", "products/right_angles.py"],
+    "pyogrio": ["products/vector_files.py", "sources/geo_vectors.py"],
+    "pyarrow": ["products/vector*.py", "products/object_table.py", "sources/stac_index.py", "sources/geo_vectors.py"],
+    "shapely": ["products/arcs.py", "products/right_angles.py", "sources/geo_vectors.py"],
     "tornado": ["view/server.py"],
 }
 

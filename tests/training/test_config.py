@@ -72,9 +72,11 @@ def test_a_missing_file_and_other_bytes(tmp_path: Path) -> None:
 def test_the_data_folder_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "c.yaml", SMALLEST | {"train": [{"image": "${TILEPIPE_DATA}/a.tif", "label": "${HOME}"}]})
     monkeypatch.delenv("TILEPIPE_DATA", raising=False)
-    assert TrainConfig.load(path).train[0].image == "../shared/data/a.tif"
+    assert TrainConfig.load(path).train[0].image == "../../shared/data/a.tif"
     monkeypatch.setenv("TILEPIPE_DATA", "/data")
     assert TrainConfig.load(path).train[0].image == "/data/a.tif"
+    monkeypatch.setenv("TILEPIPE_DATA", "data")  # a shell's paths start from the working directory
+    assert TrainConfig.load(path).train[0].image == str(Path("data/a.tif").absolute())
     assert TrainConfig.load(path).train[0].label == "${HOME}"  # nothing else of the environment gets in
 
 

@@ -146,7 +146,8 @@ def test_colours_are_mapped_or_asked_for(entry: Any, configure: Configure) -> No
     rgb = np.stack([LABEL * 255, LABEL * 0, (1 - LABEL) * 200]).astype(np.uint8)
     np.testing.assert_array_equal(classes(configure(train=[entry(rgb)], colors=["#0000c8", "#FF0000"])), LABEL)
     with pytest.raises(
-        InputError, match=r"its labels are colours \(among them #0000c8, #ff0000\); say which .* colors:"
+        InputError,
+        match=r"colours \(among them #0000c8, #ff0000\); say which .* colors: \{a: '#rrggbb', b: '#rrggbb'\}",
     ):
         classes(configure(train=[entry(rgb)]))
     with pytest.raises(InputError, match=r"holds the colour #ff0000, which is none of colors #0000c8, #00ff00"):
@@ -154,6 +155,32 @@ def test_colours_are_mapped_or_asked_for(entry: Any, configure: Configure) -> No
     for colors in (["#0000c8"], ["red", "#00ff00"]):
         with pytest.raises(UsageError, match="colors"):
             configure(train=[entry()], colors=colors)
+
+
+@pytest.mark.parametrize("name", ["l.tif", "l.png"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_mask_in_colours_is_read_by_a_map(entry: Any, configure: Configure, name: str, alpha: bool) -> None:
+    """Several colours of one class, a colour that nobody labelled, and the alpha band that drawing programs write."""
+    rgb = np.stack([LABEL * 255, LABEL * 0, (1 - LABEL) * 200, *([LABEL * 0 + 255] if alpha else [])]).astype(np.uint8)
+    rgb[:3, :4], rgb[:3, 4:8] = np.array([[[10]], [[20]], [[30]]]), 255
+    masks = [entry(rgb, name=name)]
+    wanted = LABEL.astype(int)
+    wanted[:4], wanted[4:8] = 1, -1
+    maps: list[dict[str, Any]] = [
+        {"colors": {"b": "#ff0000", "a": "#0000C8"}, "other": "b", "ignore": ["#ffffff"]},
+        {"values": {"#0000c8": "a", "#ff0000": "b", "#0a141e": 1}, "ignore": ["#FFFFFF"]},
+    ]
+    for settings in maps:
+        np.testing.assert_array_equal(classes(configure(train=masks, **settings)), wanted)
+    words = r"the colour #ffffff, which is none of values #0000c8, #ff0000, #0a141e; .* ignore: \['#ffffff'\]"
+    with pytest.raises(InputError, match=words):
+        classes(configure(train=masks, values=maps[1]["values"]))
+    for colors, words in (
+        ({"a": "#000000"}, "'b' has no colour"),
+        ({"a": "#000000", "c": "#ffffff"}, "'b' has|'c' is"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            configure(train=masks, colors=colors)
 
 
 ESRI = CRS.from_epsg(32645).to_wkt(version="WKT1_ESRI")

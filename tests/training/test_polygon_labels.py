@@ -16,10 +16,10 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.execution.segment import segment
 from tilepipe.models.formats.directory import load_model
+from tilepipe.sources.geo_labels import ClassRules, polygons
 from tilepipe.training import sampling
-from tilepipe.training.config import Scenes, TrainConfig
+from tilepipe.training.config import TrainConfig
 from tilepipe.training.loop import fit
-from tilepipe.training.polygon_labels import polygons
 from tilepipe.training.sampling import Sampler, survey
 from tilepipe.training.scenes import Scene, open_scenes
 
@@ -88,14 +88,14 @@ def test_only_the_area_is_labelled(write: Write, configure: Configure, tmp_path:
     with pytest.raises(InputError, match=r"holds no polygon of class 'Regio'"):
         only(configure(train=[{**entry, "area": "Regio"}]))
     raster = write("l.png", IMAGE[0] // 128)
-    with pytest.raises(InputError, match="a raster, which has no attribute and no area"):
+    with pytest.raises(InputError, match="a raster, which has no attribute, no area and no layer"):
         only(configure(train=[{**entry, "label": str(raster)}]))
 
 
 def test_other_vector_files_say_how_to_make_geojson(write: Write, configure: Configure, tmp_path: Path) -> None:
-    (tmp_path / "p.gpkg").touch()
-    with pytest.raises(InputError, match=r"ogr2ogr -t_srs OGC:CRS84 \S*p\.geojson \S*p\.gpkg"):
-        only(configure(train=[{"image": str(write("i.png", IMAGE)), "label": "p.gpkg"}]))
+    (tmp_path / "p.kml").touch()
+    with pytest.raises(InputError, match=r"ogr2ogr -t_srs OGC:CRS84 \S*p\.geojson \S*p\.kml"):
+        only(configure(train=[{"image": str(write("i.png", IMAGE)), "label": "p.kml"}]))
 
 
 @pytest.mark.parametrize(("factor", "up"), [(2, False), (3, False), (3, True)])
@@ -136,15 +136,18 @@ def test_a_large_slide_is_not_read_whole(
     path = written(tmp_path / "p.geojson", *features, qupath(69_900, 89_900, 10_000, "Region*"))
     if area is None:
         path = written(path, *features)
-    entry = Scenes(image="large", label=str(path), area=area)
-    labels = polygons(path, source, entry, ("a", "b"))
+    labels = polygons(path, source, ClassRules(("a", "b"), area=area))
     whole = Box(0, 0, 100_000, 100_000)
     found = survey([Scene("large", source, whole, whole, labels)], 2)
     assert len(found.places) <= 70
     assert found.counts.sum(0)[1] >= 20 * 20 * 20 / 2  # each object is seen, at least in part
     assert area is None or (found.places[:, 1:] >= 69_900 - 64).all()
     assert source.pixels <= 70 * 64 * 64
-    sampler = Sampler([Scene("large", source, whole, whole, labels)], found, configure(train=[entry], crop=64, batch=4))
+    sampler = Sampler(
+        [Scene("large", source, whole, whole, labels)],
+        found,
+        configure(train=[{"image": "large", "label": str(path)}], crop=64, batch=4),
+    )
     images, classes = sampler.batch(0)
     assert images.shape == (4, 3, 64, 64)
     assert (classes >= 0).any()

@@ -19,8 +19,8 @@ from tilepipe.planning.resolution import Grids
 from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.geo_mask import Area
-from tilepipe.sources.geojson import read_geojson
-from tilepipe.sources.geojson_place import LON_LAT, frame, on_canvas
+from tilepipe.sources.geojson import LON_LAT, read_geojson
+from tilepipe.sources.geojson_place import frame, on_canvas
 from tilepipe.sources.georeference import box_of_bounds
 from tilepipe.sources.mask import Mask, Masked, tissue
 from tilepipe.sources.resample import Resampled

@@ -11,7 +11,7 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from tilepipe.text import JSON, missing
 
 Geometry = JSON
 Ring = list[list[float]]
+LON_LAT = "OGC:CRS84"
+"""CRS of GeoJSON that names no other (RFC 7946)."""
 NO_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 OTHER_FORMATS = (".gpkg", ".shp", ".fgb", ".kml", ".kmz", ".gml", ".gdb", ".topojson", ".parquet", ".zip", ".dxf")
 MAGIC = {
@@ -53,7 +55,7 @@ class Feature:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """The content of a GeoJSON file."""
+    """The polygons of a file."""
 
     path: str
     """Path of the file."""
@@ -63,6 +65,11 @@ class Features:
     """Features with an area, in the order of the file."""
     skipped: str
     """Sentence about the geometries that were left out; '' if none was."""
+    geojson: bool = True
+    """Whether the file is GeoJSON: it is in longitude and latitude if it names no CRS, and on a slide in QuPath's
+    frame."""
+    pixels: bool = False
+    """Whether coordinates are pixels of the image, even if the image has a position."""
 
 
 def read_geojson(path: str | Path) -> Features:
@@ -70,9 +77,19 @@ def read_geojson(path: str | Path) -> Features:
     name = str(path)
     document = _document(Path(path))
     stated = _stated_crs(name, document) if isinstance(document, dict) else None
+    return features_of(name, _features(name, document), stated)
+
+
+def features_of(
+    name: str, items: Iterable[tuple[object, Mapping[str, object]]], crs: str | None, **kind: bool
+) -> Features:
+    """Return the polygons among pairs (geometry as GeoJSON, properties); `kind` are fields of `Features`.
+
+    Raises `InputError` that names the wrong feature.
+    """
     left_out: Counter[str] = Counter()
     polygons = []
-    for number, (geometry, properties) in enumerate(_features(name, document), 1):
+    for number, (geometry, properties) in enumerate(items, 1):
         parts = list(_polygons(f"{name}: feature {number}", geometry, left_out))
         if parts:
             whole = {"type": "Polygon", "coordinates": parts[0]}
@@ -83,7 +100,7 @@ def read_geojson(path: str | Path) -> Features:
     if kinds and not polygons:
         raise InputError(f"{name} holds {kinds} and no polygon; what is asked for are areas, so draw polygons")
     said = f"{name}: {kinds} skipped, as only polygons are areas" if kinds else ""
-    return Features(name, stated, tuple(polygons), said)
+    return Features(name, crs, tuple(polygons), said, **kind)
 
 
 def _document(path: Path) -> object:

@@ -1,8 +1,9 @@
-"""Places the polygons of a GeoJSON file on an image: finds their CRS, and carries them to the image's own grid."""
+"""Places the polygons of a file on an image: finds their CRS, and carries them to the image's own grid."""
 
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,9 @@ from rasterio.warp import transform_geom
 
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Source
-from tilepipe.sources.geojson import Feature, Features, Geometry
+from tilepipe.sources.geojson import LON_LAT, Feature, Features, Geometry
 from tilepipe.sources.wrapped import frame_of
 from tilepipe.text import JSON
-
-LON_LAT = "OGC:CRS84"
-"""CRS of GeoJSON that names no other (RFC 7946)."""
 
 
 def frame(features: Features, known: Georeference | None, image: str) -> str | None:
@@ -28,13 +26,23 @@ def frame(features: Features, known: Georeference | None, image: str) -> str | N
     longitude and latitude, though the file says that they are; a file that names no CRS says so.
     """
     own = known.crs if known else None
+    if features.pixels:
+        return None
     if own is None:
         if features.crs is None:
             return None
+        remedy = "delete the crs member of the file" if features.geojson else "write the file without a CRS"
         raise InputError(
             f"{features.path} is in {features.crs[:60]}, and {image} has no CRS, so its polygons cannot be placed. "
-            "Give the image one: gdal_edit.py -a_srs EPSG:CODE image.tif; or delete the crs member of the file, if "
-            "its numbers are the image's own"
+            f"Give the image one: gdal_edit.py -a_srs EPSG:CODE image.tif; or {remedy}, if its numbers are the image's "
+            "own"
+        )
+    if features.crs is None and not features.geojson:
+        ending = Path(features.path).suffix
+        hint = " (a Shapefile names it in the .prj file beside it)" if ending.lower() == ".shp" else ""
+        raise InputError(
+            f"{features.path} names no CRS{hint}, so its polygons cannot be placed on {image}. "
+            f"{_with_crs(features, own)}"
         )
     stated = features.crs or LON_LAT
     if CRS.from_user_input(stated).is_geographic:
@@ -58,7 +66,7 @@ def placed(features: Features, image: Source) -> list[Geometry]:
 
 def on_canvas(features: Features, image: Source) -> list[Geometry]:
     """Return polygons as they are written; on a slide with bounds, move them from QuPath's frame to its pixels."""
-    y, x = frame_of(image)
+    y, x = frame_of(image) if features.geojson else (0, 0)
     geometries = [feature.geometry for feature in features.polygons]
     return [_moved(geometry, x, y) for geometry in geometries] if x or y else geometries
 
@@ -84,17 +92,18 @@ def _check_degrees(features: Features, feature: Feature, own: str) -> None:
     x, y = points[far][0]
     why = f"the file says {features.crs}" if features.crs else "the file names no crs, which means longitude, latitude"
     swapped = np.abs(points[:, 1]).max() <= 360 and np.abs(points[:, 0]).max() <= 90
-    remedy = "They seem to be swapped: GeoJSON has longitude first" if swapped else _with_crs(features.path, own)
+    remedy = "They seem to be swapped: GeoJSON has longitude first" if swapped else _with_crs(features, own)
     raise InputError(
         f"{features.path}: feature {feature.number} holds x {x:.9g}, y {y:.9g}, which are no longitude and latitude, "
         f"and {why}. {remedy}"
     )
 
 
-def _with_crs(path: str, own: str) -> str:
+def _with_crs(features: Features, own: str) -> str:
     code = CRS.from_wkt(own).to_authority()
     name = ":".join(code) if code else "EPSG:CODE"
-    return f"If they are in the image's CRS: ogr2ogr -a_srs {name} with_crs.geojson {shlex.quote(path)}"
+    made = "with_crs.geojson" if features.geojson else f"with_crs{Path(features.path).suffix}"
+    return f"If they are in the image's CRS: ogr2ogr -a_srs {name} {made} {shlex.quote(features.path)}"
 
 
 def _carried(path: str, feature: Feature, stated: str, own: str) -> Geometry:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from tilepipe.errors import UsageError
 from tilepipe.models.nets.arch import unknown
@@ -19,7 +19,8 @@ from tilepipe.text import JSON, kind_of, read_yaml, wrong_value
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LossName = Literal["cross_entropy", "dice", "focal", "lovasz", "boundary"]
-DATA_VARIABLE, DATA_DEFAULT = "TILEPIPE_DATA", "../shared/data"
+COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+DATA_VARIABLE, DATA_DEFAULT = "TILEPIPE_DATA", "../../shared/data"
 
 
 class Strict(BaseModel):
@@ -35,8 +36,8 @@ class Scenes(Strict):
     image: str
     """Path of a GeoTIFF, slide, PNG or Zarr image."""
     label: str
-    """Path of the image's label raster on the same pixels, or of GeoJSON polygons. A path without a folder is beside
-    the image."""
+    """Path of the image's labels: a raster on the same pixels, polygons, or COCO JSON. A path without a folder is
+    beside the image, or else in the configuration's folder."""
     rows: tuple[int, int] | None = None
     """Full-resolution rows that are used, [first, after last); None uses all."""
     columns: tuple[int, int] | None = None
@@ -50,10 +51,12 @@ class Scenes(Strict):
     t: int | None = Field(default=None, ge=0)
     """Plane along t, counted from 0."""
     attribute: str | None = None
-    """Property of a GeoJSON feature that holds the class name. By default it is QuPath's `classification`, or
-    `class_name`; a polygon that has neither is of class 1."""
+    """Attribute of polygons that holds the class: its name, or a number as in `values`. By default it is QuPath's
+    `classification`, or `class_name`; a polygon that has neither is of class 1."""
+    layer: str | None = None
+    """Layer of a GeoPackage or another vector file; it must be given if several layers hold polygons."""
     area: str | None = None
-    """Class of the GeoJSON polygons that bound the labelled area, such as QuPath's 'Region*'; pixels outside are
+    """Class of the polygons that bound the labelled area, such as QuPath's 'Region*'; pixels outside are
     ignored. Without it every pixel outside a polygon is of class 0."""
 
 
@@ -75,7 +78,13 @@ class Augment(Strict):
 
 
 class TrainConfig(Strict):
-    """The configuration of a training run: everything that decides it."""
+    """The configuration of a training run: everything that decides it.
+
+    Relative paths start from the folder of the YAML file, or from the working directory if there is no file.
+    """
+
+    # The settings keep paths as they were written, so a folder that is moved holds the same settings.
+    _folder: Path = PrivateAttr(default=Path())
 
     name: str
     """Short name of the model."""
@@ -91,15 +100,17 @@ class TrainConfig(Strict):
     absent: tuple[str, ...] = ()
     """Classes that are known to have no labelled pixel in `train`; any other such class is refused."""
     colors: tuple[str, ...] = ()
-    """Colour '#rrggbb' of each class; label rasters with three bands are read by these colours too."""
+    """Colour '#rrggbb' of each class, as a list, or by class name. Label rasters with three bands are read by these
+    colours too, unless `values` names colours."""
     values: dict[int, int] | None = None
-    """Class of each value in the label rasters; None if the values are classes already. A value that is named here is a
-    label, even if the raster calls it nodata."""
+    """Class of each value in the labels: of a label raster, of the attribute of polygons, or a colour '#rrggbb' of a
+    label raster with three bands. None if the values are classes already. A value that is named here is a label, even
+    if the raster calls it nodata."""
     other: int | None = None
     """Class of all values that `values` does not name; None refuses them."""
     ignore: tuple[int, ...] = ()
-    """Values in the label rasters that are neither trained on nor scored. The raster's nodata value is treated the
-    same."""
+    """Values in the labels, also colours '#rrggbb', that are neither trained on nor scored. A raster's nodata value is
+    treated the same."""
     resolution: float | None = Field(default=None, gt=0)
     """Pixel size to train at, in `unit`; None uses the pixel size of each image."""
     unit: Literal["m", "um"] = "m"
@@ -189,6 +200,32 @@ class TrainConfig(Strict):
             raise ValueError("class names must differ")
         return classes
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        """Bring colours by class name into the order of the classes, and take names of classes in `values`."""
+        names = given.get("classes")
+        if not isinstance(names, list | tuple):
+            return given
+        changed = dict(given)
+        if isinstance(colors := given.get("colors"), dict):
+            if unfit := sorted({*map(str, colors)} ^ {*map(str, names)}):
+                which = "has no colour" if unfit[0] in names else f"is none of {', '.join(map(str, names))}"
+                raise ValueError(f"colors: {unfit[0]!r} {which}; name the colour of each class")
+            changed["colors"] = tuple(colors[name] for name in names)
+        number = {name: k for k, name in enumerate(names) if isinstance(name, str)}
+        if isinstance(values := given.get("values"), dict):
+            # A colour is taken as the number that it writes, as masks of three bands are read.
+            changed["values"] = {colour_number(value): _known(number, label) for value, label in values.items()}
+        if "other" in given:
+            changed["other"] = _known(number, given["other"])
+        return changed
+
+    @field_validator("ignore", mode="before")
+    @classmethod
+    def _ignored_colours(cls, given: object) -> object:
+        return tuple(map(colour_number, given)) if isinstance(given, list | tuple) else given
+
     @field_validator("bands", mode="before")
     @classmethod
     def _one_text(cls, bands: object) -> object:
@@ -212,7 +249,7 @@ class TrainConfig(Strict):
         count = len(self.classes)
         if self.colors and len(self.colors) != count:
             raise ValueError(f"colors has {len(self.colors)} values for {count} classes")
-        if wrong := [color for color in self.colors if not re.fullmatch(r"#[0-9a-fA-F]{6}", color)]:
+        if wrong := [color for color in self.colors if not COLOUR.fullmatch(color)]:
             raise ValueError(f"{wrong[0]!r} in colors is no colour; write it like '#1f77b4'")
         if strangers := set(self.absent) - set(self.classes):
             raise ValueError(f"absent names {min(strangers)!r}, which is none of {', '.join(self.classes)}")
@@ -231,8 +268,10 @@ class TrainConfig(Strict):
 
     @classmethod
     def load(cls, path: str | Path) -> TrainConfig:
-        """Read a YAML file; `${TILEPIPE_DATA}` in it is the environment's value or ../shared/data. Raises
-        `UsageError`."""
+        """Read a YAML file; relative paths in it start from its folder.
+
+        `${TILEPIPE_DATA}` in it is the environment's value, or ../../shared/data. Raises `UsageError`.
+        """
         refuse_special(path, UsageError)
         try:
             values = read_yaml(path, expanded)
@@ -243,14 +282,62 @@ class TrainConfig(Strict):
         if (other := kind_of(values)) not in ("train", ""):
             raise UsageError(f"{path} is no training but a file for another command; give: tilepipe {other} {path}")
         try:
-            return cls(**values)
+            return cls(**values).within(Path(path).parent)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
 
+    def within(self, folder: Path) -> TrainConfig:
+        """Return the same configuration with paths that start from `folder`."""
+        copy = self.model_copy()
+        copy._folder = folder
+        return copy
+
+    def path(self, text: str) -> Path:
+        """Return the place that a path in the configuration names."""
+        return self._folder / text
+
+    def there(self, text: str) -> str:
+        """Return the path of a file or folder that is named, or `text` itself if it names no file: a bundled model, or
+        weights to download.
+
+        Raises `UsageError` if the path exists in the working directory only.
+        """
+        if self.path(text).exists():
+            return str(self.path(text))
+        # A plain word is the name of a bundled model, whatever the working directory holds.
+        if set("/\\.") & set(text) and (said := self.only_here(text)):
+            raise UsageError(said)
+        return text
+
+    def only_here(self, text: str) -> str:
+        """Return a sentence with both places if a path exists in the working directory, and not where it is looked
+        for; else ''."""
+        pattern, path = Path(text), self.path(text)
+        here = next(pattern.parent.glob(pattern.name), None) if pattern.name else None
+        if here is None or path.exists() or any(path.parent.glob(path.name)):
+            return ""
+        wanted = os.path.relpath(os.path.abspath(pattern), os.path.abspath(self._folder))
+        return (
+            f"{text} is not in {self._folder.absolute()}, where the paths of this configuration start, but in the "
+            f"working directory {Path().absolute()}; write {wanted}, or move the file"
+        )
+
+
+def colour_number(value: object) -> object:
+    """Return the number of a colour '#rrggbb'; any other value as it is."""
+    return int(value[1:], 16) if isinstance(value, str) and COLOUR.fullmatch(value) else value
+
+
+def _known(number: dict[str, int], label: object) -> object:
+    """Return the number of a class that is named, in `number` by name; anything else as it is."""
+    return number.get(label, label) if isinstance(label, str) else label
+
 
 def expanded(text: str) -> str:
-    """Return `text` with `${TILEPIPE_DATA}` replaced by the environment's value or ../shared/data."""
-    known = {DATA_VARIABLE: os.environ.get(DATA_VARIABLE, DATA_DEFAULT)}
+    """Return `text` with `${TILEPIPE_DATA}` replaced by the environment's value or ../../shared/data."""
+    value = os.environ.get(DATA_VARIABLE)
+    # A variable is set in a shell, whose relative paths start from the working directory.
+    known = {DATA_VARIABLE: DATA_DEFAULT if value is None else os.path.abspath(value)}
     return re.sub(r"\$\{(\w+)\}", lambda found: known.get(found[1], found[0]), text)
 
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from tilepipe.errors import InputError, TilepipeError
 from tilepipe.sources.base import Source
+from tilepipe.sources.geo_labels import Layer, Polygons
 from tilepipe.sources.geojson import Features
 from tilepipe.sources.geojson_place import placed, points_of
 from tilepipe.sources.georeference import where
 from tilepipe.training.config import TrainConfig
-from tilepipe.training.polygon_labels import Layer, Polygons
 from tilepipe.training.raster_labels import Raster
 from tilepipe.training.scenes import IGNORE, Scene
 from tilepipe.training.validation import blocks, truth
@@ -96,7 +96,8 @@ def _both(scene: Scene, labels: Polygons) -> str:
     points = np.concatenate([points_of(shape) for shape, _ in labels.objects.shapes + _area(labels).shapes])
     (x0, y0), (x1, y1) = points.min(0), points.max(0)
     height, width = scene.whole.shape[1:]
-    image = where(scene.whole.georeference, height, width) or f"x 0 to {width}, y 0 to {height} (pixels)"
+    image = "" if labels.file.pixels else where(scene.whole.georeference, height, width)
+    image = image or f"x 0 to {width}, y 0 to {height} (pixels)"
     return f"they cover x {x0:.9g} to {x1:.9g}, y {y0:.9g} to {y1:.9g}, the image {image}"
 
 

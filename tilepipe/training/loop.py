@@ -76,7 +76,7 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
         ('other', 'forest')
     """
     config = config if isinstance(config, TrainConfig) else TrainConfig.load(config)
-    output = Path(config.output)
+    output = config.path(config.output)
     # A finished training is recognised by the settings as they were given, before the start model completes them.
     asked, folder = config, output.with_name(f".{output.name}.training")
     if output.exists():

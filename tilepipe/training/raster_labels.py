@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Source
+from tilepipe.sources.geo_labels import IGNORE
 from tilepipe.sources.georeference import apart, where
 from tilepipe.sources.label_values import nodata_class, whole_numbers
 from tilepipe.sources.open import of_labels, open_source
 from tilepipe.training.config import TrainConfig
-from tilepipe.training.polygon_labels import IGNORE
 
 # -1 is IGNORE already.
 UNKNOWN = -2
@@ -37,7 +37,7 @@ class Raster:
         classes = np.full(values.shape, UNKNOWN if self.config.other is None else self.config.other, np.int64)
         for value, of_class in known.items():
             classes[values == value] = of_class
-        ignored = np.isin(values, self.config.ignore) if self.source.shape[0] == 1 else np.zeros(box.shape, bool)
+        ignored = np.isin(values, self.config.ignore)
         if (valid := self.source.valid(box)) is not None:
             # A value that `values` names is a label, even if the raster calls it nodata.
             ignored |= ~valid & ~self._named(values)
@@ -50,9 +50,10 @@ class Raster:
         if self.source.shape[0] == 1:
             known = self.config.values or {k: k for k in range(len(self.config.classes))}
             return whole_numbers(self.source, box), dict(known)
-        red, green, blue = self.source.read(box).astype(np.int64)
+        red, green, blue = self.source.read(box)[:3].astype(np.int64)
         # A colour is one number, as '#rrggbb' writes it.
-        return red << 16 | green << 8 | blue, {int(c[1:], 16): k for k, c in enumerate(self.config.colors)}
+        by_class = {int(c[1:], 16): k for k, c in enumerate(self.config.colors)}
+        return red << 16 | green << 8 | blue, dict(self.config.values or by_class)
 
     def _named(self, values: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return a bool array: True if a pixel's value is nodata and `values` names it, so that it is a label all the
@@ -64,7 +65,13 @@ class Raster:
 
     def _says(self, value: int, values: NDArray[np.int64]) -> str:
         if self.source.shape[0] > 1:
-            return f"the colour #{value:06x}, which is none of colors {', '.join(self.config.colors)}"
+            named, known = "colors", ", ".join(self.config.colors)
+            if self.config.values:
+                named, known = "values", ", ".join(f"#{k:06x}" for k in self.config.values)
+            return (
+                f"the colour #{value:06x}, which is none of {named} {known}; if it is a class, write values: "
+                f"{{'#{value:06x}': CLASS, ...}}; if nobody labelled it, ignore: ['#{value:06x}']"
+            )
         found = [int(v) for v in np.unique(values)[:8]]
         if len(found) == len(self.config.classes) and not self.config.values:
             pairs = ", ".join(f"{v}: {k}" for k, v in enumerate(found))
@@ -96,13 +103,14 @@ def raster(path: Path, image: Source, config: TrainConfig) -> Raster:
 def _check_colours(source: Source, config: TrainConfig) -> None:
     if source.shape[0] != 3:
         return
-    if source.dtype != np.uint8 or len(config.colors) != len(config.classes):
+    if source.dtype != np.uint8 or not (config.values or len(config.colors) == len(config.classes)):
         box = Box.of_shape(*(min(side, 1024) for side in source.shape[1:]))
         found = np.unique(source.read(box).reshape(3, -1), axis=1).T[:6]
         seen = ", ".join("#" + "".join(f"{int(v) & 255:02x}" for v in color) for color in found)
+        wanted = ", ".join(f"{name}: '#rrggbb'" for name in config.classes)
         raise InputError(
             f"{source.name} has 3 bands of {source.dtype}, so its labels are colours (among them {seen}); say which "
-            "colour is which class with colors: ['#rrggbb', ...], one for each class, in uint8"
+            f"colour is which class, in uint8, with colors: {{{wanted}}}"
         )
 
 

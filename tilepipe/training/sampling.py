@@ -13,9 +13,9 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
+from tilepipe.sources.geo_labels import IGNORE, Polygons
 from tilepipe.text import JSON
 from tilepipe.training.config import TrainConfig
-from tilepipe.training.polygon_labels import IGNORE, Polygons
 from tilepipe.training.scenes import Scene
 
 CELL = 64

@@ -24,16 +24,17 @@ from tilepipe.sources.array import ArraySource
 from tilepipe.sources.band_choice import Reader, choose_bands
 from tilepipe.sources.bands import with_picked
 from tilepipe.sources.base import Source
+from tilepipe.sources.geo_labels import IGNORE as IGNORE  # noqa: PLC0414 - others take it from here
+from tilepipe.sources.geo_labels import ClassRules, polygons
+from tilepipe.sources.geo_vectors import is_vector, vector_files
 from tilepipe.sources.geojson import OTHER_FORMATS
 from tilepipe.sources.handles import content_sha256, stamp
 from tilepipe.sources.open import CHOICE, open_source
 from tilepipe.sources.resample import Resampled, at_resolution
 from tilepipe.sources.sample import fill_value, sample_of
-from tilepipe.text import JSON
+from tilepipe.text import JSON, missing
 from tilepipe.training.config import Scenes, TrainConfig
 from tilepipe.training.part import Part
-from tilepipe.training.polygon_labels import IGNORE as IGNORE  # noqa: PLC0414 - others take it from here
-from tilepipe.training.polygon_labels import VECTORS, polygons
 from tilepipe.training.raster_labels import raster
 
 HELD_VALUES = 64 << 20
@@ -124,22 +125,25 @@ def read_nearest(read: ReadLabels, box: Box, scale: tuple[float, float]) -> NDAr
 
 def open_scenes(entries: tuple[Scenes, ...], config: TrainConfig) -> list[Scene]:
     """Open all scenes of a configuration, in the order of their names. Raises `InputError`, `UsageError`."""
-    return [_open(entry, image, label, config) for entry in entries for image, label in pairs(entry)]
+    return [_open(entry, image, label, config) for entry in entries for image, label in pairs(entry, config)]
 
 
-def pairs(entry: Scenes) -> list[tuple[Path, Path]]:
+def pairs(entry: Scenes, config: TrainConfig) -> list[tuple[Path, Path]]:
     """Return the (image, label) files that an entry names. Raises `InputError` if a file does not exist."""
-    pattern = Path(entry.image)
+    pattern = config.path(entry.image)
     # Crops are drawn by the number of a scene, so the order must not depend on how a system lists a folder.
     images = sorted(pattern.parent.glob(pattern.name)) if set("*?") & set(pattern.name) else [pattern]
-    found = [(image, _label_path(entry.label, image)) for image in images]
+    found = [(image, _label_path(entry.label, image, config)) for image in images]
     labels = {label for _, label in found}  # a label raster may match the pattern too
     found = [(image, label) for image, label in found if image not in labels]
-    missing = next((path for pair in found for path in pair if not path.exists()), None)
-    if missing or not found:
+    named = (((i, entry.image), (k, entry.label.replace("{stem}", i.stem))) for i, k in found)
+    lost, text = next((one for pair in named for one in pair if not one[0].exists()), (None, entry.image))
+    if lost or not found:
+        where = f"paths start from the configuration's folder, {config.path('').absolute()}"
         raise InputError(
-            f"{missing or entry.image} does not exist; paths in a training configuration start from the working "
-            "directory, and TILEPIPE_DATA names the folder of the data"
+            config.only_here(text)
+            or f"{missing(lost) if lost else f'no image matches {pattern}'}; {where}, and TILEPIPE_DATA names the "
+            "folder of the data"
         )
     return found
 
@@ -147,13 +151,17 @@ def pairs(entry: Scenes) -> list[tuple[Path, Path]]:
 def files_read(config: TrainConfig) -> list[Path]:
     """Return all files and folders that a training reads, including those of its start model. Raises `InputError`."""
     entries = (*config.train, *config.validation, *config.score)
-    named = [Path(name) for name in (config.start, config.encoder_weights) if name and Path(name).exists()]
-    return [*(path for entry in entries for pair in pairs(entry) for path in pair), *named]
+    named = [
+        config.path(name) for name in (config.start, config.encoder_weights) if name and config.path(name).exists()
+    ]
+    return [*(path for entry in entries for pair in pairs(entry, config) for path in pair), *named]
 
 
-def _label_path(label: str, image: Path) -> Path:
-    path = Path(label.replace("{stem}", image.stem))
-    return image.with_name(path.name) if path.parent == Path(".") else path
+def _label_path(label: str, image: Path, config: TrainConfig) -> Path:
+    text = label.replace("{stem}", image.stem)
+    path, beside = config.path(text), image.with_name(Path(text).name)
+    with_folder = Path(text).parent != Path(".") or text.startswith("./")
+    return path if with_folder or (path.exists() and not beside.exists()) else beside
 
 
 def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene:
@@ -181,11 +189,14 @@ def _fill(image: Source, config: TrainConfig) -> Iterator[str]:
 
 def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tuple[ReadLabels, Callable[[], object]]:
     """Return the labels of an image, and a function that returns what decides them."""
-    if path.suffix.lower() in (*VECTORS, *OTHER_FORMATS):
-        return polygons(path, image, entry, config.classes), partial(_content_of_file, path)
-    if entry.attribute or entry.area:
+    if is_vector(path) or path.suffix.lower() in OTHER_FORMATS:
+        rules = ClassRules(
+            config.classes, entry.attribute, entry.area, entry.layer, config.values, config.other, config.ignore
+        )
+        return polygons(path, image, rules), partial(_content_of, path)
+    if entry.attribute or entry.area or entry.layer:
         raise InputError(
-            f"{path} is read as a raster, which has no attribute and no area; give GeoJSON or leave them out"
+            f"{path} is read as a raster, which has no attribute, no area and no layer; give polygons or leave them out"
         )
     found = raster(path, image, config)
     if found.source.shape[1:] == image.shape[1:]:
@@ -194,8 +205,8 @@ def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tu
     return (lambda box: read_nearest(found, box, scale)), found.source.identity
 
 
-def _content_of_file(path: Path) -> str:
-    return content_sha256(stamp(path))
+def _content_of(path: Path) -> list[str]:
+    return [content_sha256(stamp(file)) for file in vector_files(path)]
 
 
 def _image(path: Path, entry: Scenes, config: TrainConfig) -> Source:

@@ -43,10 +43,10 @@ class Origin:
                 raise ModelError(
                     f"encoder_weights are for {', '.join(BLOCKS)}; give arch such an encoder, not {encoder!r}"
                 )
-            return cls(encoder=pretrained(config.encoder_weights, encoder))
+            return cls(encoder=pretrained(config.there(config.encoder_weights), encoder))
         if config.start is None:
             return cls()
-        model = load_model(config.start)
+        model = load_model(config.there(config.start))
         if bare(model.module) is not model.module:
             raise ModelError(
                 f"start {config.start}: its card has channels, layout, pad or threshold, which training does not take "

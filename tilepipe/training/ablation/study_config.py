@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from tilepipe.errors import UsageError
 from tilepipe.models.nets.zoo import build
@@ -36,6 +36,8 @@ class Run:
 class CompareConfig(Strict):
     """The settings of a comparison, from YAML. `common` and each set take the settings of a training configuration."""
 
+    _folder: Path = PrivateAttr(default=Path())
+
     name: str
     common: Settings = Field(default_factory=dict)
     """Training settings that all runs share."""
@@ -60,7 +62,7 @@ class CompareConfig(Strict):
 
     @classmethod
     def load(cls, path: str | Path) -> CompareConfig:
-        """Read a YAML file. Raises `UsageError`."""
+        """Read a YAML file; relative paths in it start from its folder. Raises `UsageError`."""
         try:
             values = read_yaml(path)
         except ValueError as error:
@@ -69,7 +71,9 @@ class CompareConfig(Strict):
             raise UsageError(f"{path} holds no comparison; it should start with 'name: ...'")
         if (other := kind_of(values)) not in ("compare", ""):
             raise UsageError(f"{path} is no comparison but a file for another command; give: tilepipe {other} {path}")
-        return cls(**values)
+        config = cls(**values)
+        config._folder = Path(path).parent
+        return config
 
     @property
     def runs(self) -> list[Run]:
@@ -85,7 +89,7 @@ class CompareConfig(Strict):
         """Return the training configuration of a run. Raises `UsageError` if a setting is wrong."""
         try:
             fields = {"name": self.name, "output": f"{self.name}.model", **self.settings(run)}
-            return TrainConfig(**{key: _filled(value) for key, value in fields.items()})
+            return TrainConfig(**{key: _filled(value) for key, value in fields.items()}).within(self._folder)
         except UsageError as error:
             raise UsageError(f"{run}: {error}") from None
 
