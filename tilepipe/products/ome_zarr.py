@@ -6,7 +6,8 @@
     <path>/labels/<name>/0, 1, 2 ...    full resolution, then halved until a level fits one chunk
 
 The position on the earth (CRS, transform, control points) lies beside the names of classes in the attributes' key
-`tilepipe`: OME-Zarr has no words for it.
+`tilepipe`: OME-Zarr has no words for it. Where the transform is affine, groups and levels also have the attributes of
+GeoZarr (see `geozarr`).
 
 An uncertainty layer is an image of its own: its levels lie at <path>/0, 1, 2 ... and are averages.
 
@@ -18,7 +19,7 @@ of readers take this, and no pixel is stored twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ import numpy as np
 from tilepipe.arrays import Labels
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
+from tilepipe.products.geozarr import array_attributes, group_attributes
 from tilepipe.products.label_map import LABELS, LabelMap, Legend
 from tilepipe.products.material import Material
 from tilepipe.products.ome_zarr_image import CHUNK, channel, write_image_levels
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 MEMORY = 96 * 2**20
 """Most memory in bytes that `write_ome_zarr` needs beyond the label map itself."""
+Shapes = Sequence[tuple[int, int]]
+"""Shapes (height, width) of the levels."""
 UNITS = {"um": "micrometer", "m": "meter"}
 
 
@@ -66,9 +70,9 @@ def write_ome_zarr(labels: LabelMap, path: Path, image: Source | None = None) ->
     with staged(path) as part:
         shapes = halvings(labels.shape, CHUNK)
         if labels.legend.measure:
-            group = _layer_group(labels, part, len(shapes))
+            group = _layer_group(labels, part, shapes)
         else:
-            group = _label_group(labels, part, len(shapes), with_image=image is not None)
+            group = _label_group(labels, part, shapes, with_image=image is not None)
         if image is not None:
             root = zarr.open_group(part, mode="r+", zarr_format=3)
             known: Any = root.attrs["ome"]
@@ -79,17 +83,19 @@ def write_ome_zarr(labels: LabelMap, path: Path, image: Source | None = None) ->
             finer = _write_halved(finer, create_level(group, level, shape, labels), labels.legend)
 
 
-def _label_group(labels: LabelMap, path: Path, levels: int, *, with_image: bool) -> zarr.Group:
+def _label_group(labels: LabelMap, path: Path, shapes: Shapes, *, with_image: bool) -> zarr.Group:
     """Return the group of the label levels, which lies below an image of as many levels."""
     import zarr
 
     # The name becomes a folder; Zarr recommends these characters for the names of nodes.
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", labels.legend.name).strip("._") or "labels"
-    shown = image_of_levels(labels, levels) if with_image else image_of_levels(labels, levels, f"labels/{name}/")
+    folder, levels = "" if with_image else f"labels/{name}/", len(shapes)
+    shown = image_of_levels(labels, levels, folder)
     shown = of_bands(shown) if with_image else {**shown, "omero": {"channels": [_shades(labels)]}}
-    root = zarr.create_group(path, attributes={"ome": shown})
+    root = zarr.create_group(path, attributes={"ome": shown, **group_attributes(labels, shapes, folder)})
     listing = root.create_group("labels", attributes={"ome": {"version": "0.5", "labels": [name]}})
-    said = {"ome": _label_image(labels, levels), "tilepipe": placed_facts(labels)}
+    place = group_attributes(labels, shapes)
+    said = {"ome": _label_image(labels, levels), "tilepipe": placed_facts(labels), **place}
     return listing.create_group(name, attributes=said)
 
 
@@ -109,11 +115,12 @@ def _shades(labels: LabelMap) -> JSON:
     return channel(labels.legend.name, "FFFFFF", 0.0, float(max(last, 1)))
 
 
-def _layer_group(layer: LabelMap, path: Path, levels: int) -> zarr.Group:
+def _layer_group(layer: LabelMap, path: Path, shapes: Shapes) -> zarr.Group:
     import zarr
 
-    shown = {**image_of_levels(layer, levels), "omero": {"channels": [_shades(layer)]}}
-    return zarr.create_group(path, attributes={"ome": shown, "tilepipe": placed_facts(layer)})
+    shown = {**image_of_levels(layer, len(shapes)), "omero": {"channels": [_shades(layer)]}}
+    place = group_attributes(layer, shapes)
+    return zarr.create_group(path, attributes={"ome": shown, "tilepipe": placed_facts(layer), **place})
 
 
 def read_ome_zarr(path: Path) -> LabelMap:
@@ -169,6 +176,7 @@ def create_level(group: zarr.Group, level: int, shape: tuple[int, ...], labels: 
         compressors=[{"name": "zstd", "configuration": {"level": 3}}],
         fill_value=labels.legend.nodata,
         dimension_names=("c", "y", "x")[-len(shape) :],
+        attributes=array_attributes(labels, level, (shape[-2], shape[-1])),
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from tilepipe.arrays import Labels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
+from tilepipe.products.geozarr import group_attributes
 from tilepipe.products.label_map import LabelMap, Legend
 from tilepipe.products.ome_zarr import create_level, image_of_levels, of_bands
 from tilepipe.products.ome_zarr_image import CHUNK, channel
@@ -46,7 +47,8 @@ def write_ome_zarr_bands(
             for one, color in zip(maps, colors, strict=True)
         ]
         shown["omero"] = {"channels": channels}
-        group = zarr.create_group(part, attributes={"ome": shown, "tilepipe": {**placed_facts(first), **facts}})
+        said = {"ome": shown, "tilepipe": {**placed_facts(first), **facts}, **group_attributes(first, shapes)}
+        group = zarr.create_group(part, attributes=said)
         levels = [create_level(group, level, (len(maps), *shape), first) for level, shape in enumerate(shapes)]
         for k, one in enumerate(maps):
             for box in one.boxes(CHUNK):

@@ -15,6 +15,7 @@ import numpy as np
 
 from tilepipe.arrays import Array
 from tilepipe.box import Box
+from tilepipe.products.geozarr import array_attributes
 from tilepipe.products.label_map import LabelMap
 from tilepipe.sources.base import Source
 from tilepipe.text import JSON, clean_line
@@ -35,6 +36,8 @@ def write_image_levels(labels: LabelMap, image: Source, root: zarr.Group, shapes
     `shapes` are the (height, width) of the levels. One chunk of the image is in memory at a time.
     """
     arrays = [_create(root, level, image, shape) for level, shape in enumerate(shapes)]
+    for level, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
+        array.update_attributes(array_attributes(labels, level, shape))
     for box in labels.boxes(CHUNK):
         arrays[0][:, box.y0 : box.y1, box.x0 : box.x1] = on_grid(image, labels, box)
     for finer, coarser in pairwise(arrays):

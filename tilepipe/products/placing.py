@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 
@@ -18,13 +19,26 @@ from tilepipe.products.label_map import LabelMap
 from tilepipe.products.outline import Floats
 from tilepipe.products.tiff_levels import GDAL_ERRORS
 from tilepipe.sources.base import Georeference
+from tilepipe.text import JSON
 
 STEP = 128
 """Distance in pixels between the corners that an edge gets before it is carried to another reference system: a line
 that is straight in one system is a curve in the other."""
+CODE = re.compile(r"[A-Z]+:[0-9]+")
+"""Form of a code that GeoZarr allows."""
 WGS84 = CRS.from_epsg(4326)
 Place = Callable[[Floats], Floats]
 """Function from pixel corners (N, 2) as (x, y), counted from the map's top left corner, to coordinates (N, 2)."""
+
+
+def crs_fields(wkt: str) -> JSON:
+    """Return a reference system as STAC and GeoZarr have it: `proj:code` such as EPSG:32645, else `proj:wkt2`."""
+    crs = CRS.from_wkt(wkt)
+    authority = crs.to_authority()
+    # GDAL also names an authority for a system that is only similar.
+    if authority and CODE.fullmatch(code := ":".join(authority)) and CRS.from_authority(*authority) == crs:
+        return {"proj:code": code}
+    return {"proj:wkt2": crs.to_wkt(version="WKT2_2019")}
 
 
 def is_placed(labels: LabelMap) -> bool:

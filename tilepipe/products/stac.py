@@ -16,13 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
-from rasterio.crs import CRS
-
 from tilepipe.products.footprint import bounds_of, footprint_of, native_outline
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Asset, Material
 from tilepipe.products.numbers import Numbers
-from tilepipe.products.placing import is_placed
+from tilepipe.products.placing import crs_fields, is_placed
 from tilepipe.products.staging import staged
 from tilepipe.sources.acquired import acquired_of
 from tilepipe.text import JSON, json_of
@@ -105,12 +103,7 @@ def _projection(labels: LabelMap) -> JSON:
     known = labels.georeference
     if known is None or known.crs is None:
         return {"proj:code": None}
-    crs = CRS.from_wkt(known.crs)
-    authority = crs.to_authority()
-    # GDAL also names an authority for a system that is only similar.
-    if authority and CRS.from_authority(*authority) == crs:
-        return {"proj:code": ":".join(authority)}
-    return {"proj:code": None, "proj:wkt2": crs.to_wkt(version="WKT2_2019")}
+    return {"proj:code": None, **crs_fields(known.crs)}
 
 
 def _grid(labels: LabelMap) -> JSON:
