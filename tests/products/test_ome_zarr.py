@@ -20,13 +20,16 @@ from ome_zarr_models.v05.image_label import ImageLabel
 from ome_zarr_models.v05.labels import Labels
 from rasterio.crs import CRS
 
+import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.execution.export import export
+from tilepipe.planning.memory import format_bytes
 from tilepipe.products.label_map import LabelMap, Legend, Measure, label_map_of
 from tilepipe.products.ome_zarr import CHUNK, MEMORY, read_ome_zarr, write_ome_zarr
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Georeference, Resolution
+from tilepipe.testing import constant_model
 
 LEGEND = Legend("nuclei / H&E", ("background", "tumour", "stroma"), ((9, 9, 9), (213, 94, 0), (0, 158, 115)), 255)
 
@@ -252,6 +255,24 @@ def test_the_image_lies_beside_its_labels(tmp_path: Path, dtype: str, scale: flo
     assert [one["color"] for one in channels] == ["FF0000", "00FF00", "0000FF"]
     assert all(one["window"]["end"] > one["window"]["start"] >= 0 for one in channels)
     assert np.asarray(read_ome_zarr(tmp_path / "a.zarr").read(Box(0, 0, 3, 4))).tolist() == [[1] * 4] * 3
+
+
+@pytest.mark.parametrize(("dtype", "bands"), [("uint8", 3), ("float32", 2)])
+def test_the_plan_counts_the_image_beside_the_labels(dtype: str, bands: int, tmp_path: Path) -> None:
+    """Noise hardly compresses, so the folder is nearly as large as the plan says; nothing else of the plan changes."""
+    pixels = np.random.default_rng(0).integers(0, 255, (bands, 2100, 1500)).astype(dtype)
+    pixels += np.random.default_rng(1).random(pixels.shape).astype(dtype)
+    image, model = ArraySource(pixels), constant_model(0.25, 0.75, bands=bands, halo=0)
+    asked: dict[str, Any] = {"tile": 512, "of": "ome-zarr"}
+    without, beside = (tp.plan(image, model, **asked, with_image=chosen) for chosen in (False, True))
+    assert beside == without
+    assert beside.key({}, "") == without.key({}, "")
+    assert beside.disk() - without.disk() == pytest.approx(pixels.nbytes * 4 / 3, rel=0.01)
+    row = next(row for row in beside.fit_table if row.name == "disk")
+    assert f"at most {format_bytes(beside.disk())}" in row.text + str(beside)
+    tp.segment(image, model, tmp_path / "a.ome.zarr", **asked, with_image=True, listener=lambda _: None)
+    taken = sum(file.stat().st_size for file in (tmp_path / "a.ome.zarr").rglob("*") if file.is_file())
+    assert 0.6 * pixels.nbytes < taken < beside.disk()
 
 
 def test_a_run_and_an_export_with_the_image(tmp_path: Path) -> None:

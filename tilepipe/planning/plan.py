@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
+
+import numpy as np
 
 from tilepipe.box import Box, Sides
 from tilepipe.errors import TilepipeError
@@ -66,6 +69,8 @@ class Plan(Layout):
     """Tiles and blocks that polygons or a tissue mask leave to compute; None if neither is given."""
     holes: bool = False
     """Whether pixels without image data may make the work less. Only reading the image shows how much less."""
+    with_image: bool = field(default=False, compare=False)
+    """Whether an OME-Zarr holds the image beside its labels, which takes room on the disk."""
     # The rows hold what the machine has free at the moment, so they do not make two plans differ.
     fit_table: tuple[FitRow, ...] = field(default=(), compare=False)
     """The fit table: how image, model and machine fit, one row per question."""
@@ -189,7 +194,7 @@ class Plan(Layout):
         return labels // compression + sums
 
     def _disk(self) -> tuple[int, int]:
-        """Return the bytes of labels and layers, and those of sums and statistics, which hardly compress."""
+        """Return the bytes of labels, layers and image, and those of sums and statistics, which hardly compress."""
         size = 1 if self.label_dtype == "uint8" else 2
         y, x, strips = self.grid.y, self.grid.x, 0
         if self.grid.blended:  # Strips are kept for one row of blocks and for the blocks in work.
@@ -200,7 +205,10 @@ class Plan(Layout):
             strips = 8 * (self.classes + ("disagreement" in self.layers)) * one * alive
         size += len(self.kept)
         statistics = self.compute.itemsize * self.nodes.area * sum(self.statistics.values) if self.statistics else 0
-        return self.predicted_region.area * size + 3 * self.output_region.area * size, strips + statistics
+        # An image lies there with all its levels, each a quarter of the one before.
+        image = self.bands * np.dtype(self.dtype).itemsize * 4 / 3 * self.output_region.area if self.with_image else 0
+        pixels = self.predicted_region.area * size + 3 * self.output_region.area * size
+        return pixels + math.ceil(image), strips + statistics
 
     def key(self, image: JSON, weights: str) -> str:
         """Return the run key: a hash of the image's identity, the weights' sha256 and what decides a label or layer.
@@ -211,7 +219,7 @@ class Plan(Layout):
         # Everything counts that is not named here, so a new field changes the key until somebody decides that it does
         # not.
         settings = self.to_dict()
-        for name in ("source", "model", "memory", "reach", "why", "left", "holes", "fit_table", "tta"):
+        for name in ("source", "model", "memory", "reach", "why", "left", "holes", "with_image", "fit_table", "tta"):
             del settings[name]
         del settings["compute"]["workers"]
         # This field came later. A run that keeps no probabilities has the key that it had before.

@@ -133,7 +133,7 @@ def make_plan(
         compute=compute, classes=len(card.classes), label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
         reach=replace(reach, tolerance=tolerance), layers=_layers(card, request.layers, tiling), statistics=statistics,
         probabilities=request.probabilities, tta=request.tta, picked=picked.bands, valid_band=picked.valid, why=why,
-        left=Wanted(data, layout, area).left(),
+        left=Wanted(data, layout, area).left(), with_image=request.polygons.with_image,
         holes=not getattr(data, "complete", False), fit_table=(*fit, *world_row(image, tiling), *asked.notes),
     )  # fmt: skip
     return plan, area
@@ -176,7 +176,7 @@ def resumed(plan: Plan, image: Source, model: Model, request: Request) -> Plan:
             "name another one with `device`, which begins anew"
         ) from None
     # The key identifies image and model by content, since they may have been moved or renamed.
-    plan = replace(plan, source=image.name, model=model.card.name)
+    plan = replace(plan, source=image.name, model=model.card.name, with_image=request.polygons.with_image)
     if request.workers == plan.compute.workers:
         return plan
     compute = replace(plan.compute, workers=request.workers)
