@@ -29,13 +29,13 @@ MODEL = constant_model(0.5, 0.5, bands=3, stride=2, halo=4)
 PLAN = plan_of(IMAGE, MODEL, tile=32, overlap=8, block=40)
 KEY = PLAN.key({"sha256": "a"}, "w")
 
-FREE = {"tta", "source", "model", "memory", "reach", "why", "left", "holes", "fit_table"}
+FREE = {"tta", "source", "model", "memory", "reach", "why", "left", "holes", "with_image", "fit_table"}
 """Fields that change no label. A new field must be sorted in here or change the key."""
 CHANGED: dict[str, Any] = {
     "bands": 4, "dtype": "uint16", "shape": (201, 300), "predicted": (100, 150), "output": (100, 150),
     "region": Box(0, 0, 200, 299), "mask": "none", "classes": 3, "label_dtype": "uint16", "nodata": 65535,
     "tiling": replace(PLAN.tiling, tile=48), "compute": replace(PLAN.compute, precision="bf16"),
-    "layers": ("margin",), "picked": (1, 2), "valid_band": 4,
+    "layers": ("margin",), "probabilities": True, "picked": (1, 2), "valid_band": 4,
     "statistics": Statistics("field", 32, (4,)),
 }  # fmt: skip
 
