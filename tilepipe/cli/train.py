@@ -5,17 +5,34 @@ from __future__ import annotations
 import click
 
 from tilepipe.cli import say
-from tilepipe.cli.help import Command
+from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import TALK, with_options
 from tilepipe.cli.progress_bar import progress
 
 
 @click.command(cls=Command)
 @click.argument("config", type=click.Path())
+@option("--dry-run", is_flag=True, help="Print the table of labels and stop before the first step.")
+@option("--preview", type=click.Path(), metavar="FILE.png", help="Write a picture of four crops with their labels.")
+@option("--overwrite", is_flag=True, help="Replace an existing picture.")
 @with_options(*TALK)
-def train(config: str, mode: str, quiet: bool) -> None:
-    """Train a model as the YAML file CONFIG says; prints the model directory."""
-    from tilepipe.training.loop import fit
+def train(config: str, dry_run: bool, preview: str | None, overwrite: bool, mode: str, quiet: bool) -> None:
+    """Train a model as the YAML file CONFIG says; prints the model directory.
 
+    Paths in CONFIG start from its folder.
+    """
+    if dry_run:
+        from tilepipe.training.dry_run import dry_run as checked
+
+        say.out(checked(config, preview, overwrite=overwrite))
+        return
+    from tilepipe.training.config import TrainConfig
+    from tilepipe.training.loop import fit
+    from tilepipe.training.summary import summary
+
+    settings = TrainConfig.load(config)
     with progress(mode, quiet) as listener:
-        say.out_line(fit(config, listener))
+        output = fit(settings, listener, preview=preview, overwrite=overwrite)
+    if not (quiet or mode in ("json", "none")):
+        say.err("\n".join(summary(output, settings)))
+    say.out_line(output)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -212,8 +213,7 @@ class ModelCard(BaseModel):
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """(red, green, blue) per class, 0 to 255."""
-        colors = self.colors or tuple(DEFAULT_COLORS[k % len(DEFAULT_COLORS)] for k in range(len(self.classes)))
-        return tuple((int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in colors)
+        return palette_of(self.colors, len(self.classes))
 
     def to_json(self) -> str:
         """Return the text of `model.json`."""
@@ -270,3 +270,9 @@ def _first_problem(name: str, error: ValidationError) -> str:
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         return f"{name}: field {did_you_mean(str(first['loc'][0]), ModelCard.model_fields)}"
     return f"{name}: {wrong_value(first)}"
+
+
+def palette_of(colors: Sequence[str], classes: int) -> tuple[tuple[int, int, int], ...]:
+    """Return (red, green, blue) of colours '#rrggbb', 0 to 255; without colours the default of each class."""
+    colors = colors or tuple(DEFAULT_COLORS[k % len(DEFAULT_COLORS)] for k in range(classes))
+    return tuple((int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in colors)

@@ -43,13 +43,20 @@ class ScaleBar:
         The bar is at most a fifth of the picture, or 80 pixels, long. If the size of a pixel is unknown, the length is
         in pixels of the image.
         """
-        size, longest = labels.resolution, max(width / 5, 80.0)
+        size = labels.resolution
         each = labels.shape[1] / width * (size.x if size else labels.scale[1])
+        return cls.at(each, size.unit if size else None, width)
+
+    @classmethod
+    def at(cls, each: float, unit: str | None, width: int) -> ScaleBar:
+        """Return the bar of a picture of `width` pixels, each `each` metres (m) or micrometres (um) wide, or `each`
+        pixels of the image (None)."""
+        longest = max(width / 5, 80.0)
         power = 10.0 ** math.floor(math.log10(longest * each))
         length = max(times * power for times in (1, 2, 5) if times * power <= longest * each)
-        units = UNITS[size.unit] if size else (("px", 1.0),)
-        name, unit = next((one for one in units if length >= one[1]), units[-1])
-        return cls(f"{length / unit:g} {name}", max(1, round(length / each)))
+        units = UNITS[unit] if unit else (("px", 1.0),)
+        name, one = next((known for known in units if length >= known[1]), units[-1])
+        return cls(f"{length / one:g} {name}", max(1, round(length / each)))
 
 
 def page_of(picture: Colours, legend: list[tuple[str, Colour]], bar: ScaleBar) -> Image.Image:

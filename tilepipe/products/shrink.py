@@ -89,7 +89,7 @@ def shrunk_image(source: Source, labels: LabelMap, shape: tuple[int, int]) -> ND
     (y0, y1), (x0, x1) = spans
     hull = Box(math.floor(y0), math.floor(x0), math.ceil(y1), math.ceil(x1))
     resampled = Resampled(source, *small)
-    colours = _rgb(*_readable(resampled, hull))
+    colours = rgb_of(*_readable(resampled, hull))
     part = (x0 - hull.x0, y0 - hull.y0, x1 - hull.x0, y1 - hull.y0)
     enlarged = shape[0] > hull.height
     # Enlarged pixels stay squares, as those of the labels beside them.
@@ -121,7 +121,8 @@ def _readable(source: Source, box: Box) -> tuple[Pixels, NDArray[np.bool_] | Non
         return pixels, there
 
 
-def _rgb(pixels: Pixels, valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+def rgb_of(pixels: Pixels, valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+    """Return pixels (bands, height, width) as colours (height, width, 3), as `shrunk_image` shows them."""
     pixels = pixels[[0, 1, 2] if len(pixels) >= 3 else [0, 0, 0]]
     there = np.ones(pixels.shape[1:], bool) if valid is None else valid
     if pixels.dtype.kind == "f":

@@ -9,7 +9,14 @@ from functools import cached_property
 
 from tilepipe.errors import UsageError
 from tilepipe.training.config import TrainConfig
-from tilepipe.training.label_checks import check_classes, check_kept_apart, check_polygons, check_positions
+from tilepipe.training.label_checks import (
+    check_classes,
+    check_polygons,
+    check_positions,
+    count_kept_apart,
+    without_truth,
+)
+from tilepipe.training.label_table import Part, about_crops, few_labels, label_table
 from tilepipe.training.pixel_size import common_pixel_size
 from tilepipe.training.sampling import Survey, seen_whole, survey
 from tilepipe.training.scenes import Scene, held, open_scenes
@@ -59,6 +66,11 @@ class Dataset:
         """Pixel size for the card, and the reason if the card states none; see `common_pixel_size`."""
         return common_pixel_size(self.opened, self.config)
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about what was chosen from the images to train on, and about the pixel size of the card."""
+        return [*(note for scene in self.opened for note in scene.notes), *filter(None, [self.pixel_size[1]])]
+
     def content(self, *, scored: bool = False) -> str:
         """Return a hash of the content of the images and labels that decide the weights; their paths do not count.
 
@@ -79,7 +91,9 @@ class Dataset:
         return other
 
     def check(self) -> list[str]:
-        """Open all scenes and read their labels; return one sentence for each thing that the user should know.
+        """Open all scenes and read their labels; return the lines that the user should see before the first step.
+
+        These are sentences about the labels, the table of labels, and warnings.
 
         Raises `UsageError` if validation shares pixels with training or scores, `InputError` if labels do not fit.
         """
@@ -95,10 +109,18 @@ class Dataset:
                         )
         config, found = self.config, self.found
         scenes = [*self.opened, *self.validated, *self.scored]
-        return [
+        whole = all(map(seen_whole, self.opened))
+        said = [
             *check_polygons(scenes),
             *check_positions(scenes),
-            *check_classes(found.counts.sum(0), config, all(map(seen_whole, self.opened))),
-            *check_kept_apart(self.validated, config, "validate"),
-            *check_kept_apart(self.scored, config, "score"),
+            *check_classes(found.counts.sum(0), config, whole),
         ]
+        parts = [Part("train", self.opened, found.counts.sum(0), found.examined, whole)]
+        for purpose, apart in (("validate", self.validated), ("score", self.scored)):
+            if apart:
+                counts = count_kept_apart(apart, config, purpose)
+                parts.append(Part(purpose, apart, counts, sum(scene.full.area for scene in apart)))
+                said += without_truth(counts, config.classes, purpose)
+        pixel, _ = self.pixel_size
+        warnings = [f"warning: {sentence}" for sentence in few_labels(parts, config)]
+        return [*said, *label_table(parts, config), *about_crops(parts[0], config, pixel), *warnings]

@@ -38,7 +38,7 @@ def check_polygons(scenes: Sequence[Scene]) -> list[str]:
         if not labels.file.polygons:
             said.append(f"{labels.file.path} holds no polygon; every pixel is of class 0")
             continue
-        on = [int(_touching(s, p).sum()) for s, p in pairs.values()]
+        on = [int(touching(s, p).sum()) for s, p in pairs.values()]
         if not any(on):
             raise _elsewhere(scene, labels)
         # A file that labels many images has polygons off each of them, so only for one image this is worth saying.
@@ -70,7 +70,7 @@ def _has_place(source: Source) -> bool:
     return source.georeference is not None and source.georeference.transform is not None
 
 
-def _touching(scene: Scene, labels: Polygons) -> NDArray[np.bool_]:
+def touching(scene: Scene, labels: Polygons) -> NDArray[np.bool_]:
     """Return for each polygon whether its bounds meet the image."""
     layers = [labels.objects, *([labels.area] if labels.area else [])]
     # Bounds are enough here: the question is whether the polygons lie elsewhere altogether.
@@ -129,11 +129,11 @@ def _lies_on(scene: Scene, file: Features) -> bool:
         shapes = [(geometry, 1) for geometry in placed(file, scene.whole)]
     except TilepipeError:  # with x and y exchanged the coordinates do not exist
         return False
-    return bool(_touching(scene, replace(labels, objects=Layer.of(shapes, labels.objects.to_map), area=None)).any())
+    return bool(touching(scene, replace(labels, objects=Layer.of(shapes, labels.objects.to_map), area=None)).any())
 
 
 def check_classes(counts: NDArray[np.int64], config: TrainConfig, whole: bool) -> list[str]:
-    """Return the table of labelled pixels to train on; `counts` is per class.
+    """Return sentences about classes without a labelled pixel to train on; `counts` is per class.
 
     Raises `InputError` if a class has no pixel and `absent` does not name it; the message says so if images were not
     read `whole`.
@@ -141,13 +141,12 @@ def check_classes(counts: NDArray[np.int64], config: TrainConfig, whole: bool) -
     table = table_of(counts, config.classes)
     empty = [name for name, count in zip(config.classes, counts, strict=True) if not count]
     empty = [name for name in empty if name not in config.absent]
-    said = [f"labelled pixels to train on: {table}"]
     if not empty:
-        return said
+        return []
     sentence = f"class {empty[0]!r} has no labelled pixel in the images to train on ({table})"
     # Of a large image only some cells are counted, so a rare class may have been missed.
     if not whole:
-        return [*said, f"{sentence}, as far as they were looked at"]
+        return [f"{sentence}, as far as they were looked at"]
     raise InputError(
         f"{sentence}{_reason(config, config.classes.index(empty[0]))}. Check the labels, leave the class out of "
         f"classes, or keep it without examples: absent: [{empty[0]}]"
@@ -165,24 +164,27 @@ def _reason(config: TrainConfig, label: int) -> str:
     return ""
 
 
-def check_kept_apart(scenes: Sequence[Scene], config: TrainConfig, purpose: str) -> list[str]:
-    """Return the table of labelled pixels of images to validate or score on, each read once.
+def count_kept_apart(scenes: Sequence[Scene], config: TrainConfig, purpose: str) -> NDArray[np.int64]:
+    """Return the number of labelled pixels of each class of images to validate or score on, each read once.
 
     Raises `InputError` if the images hold no labelled pixels.
     """
-    if not scenes:
-        return []
     # A mistake in these labels would be found only when they are scored, which is after hours of training.
     counts = np.zeros(len(config.classes), np.int64)
     for scene in scenes:
         for box in blocks(scene.full):
             labels = truth(scene, box)
             counts += np.bincount(labels[labels != IGNORE], minlength=len(counts))
-    if not counts.any():
+    if scenes and not counts.any():
         raise InputError(f"{scenes[0].name} and the other images to {purpose} on hold no labelled pixel")
-    said = f"labelled pixels to {purpose} on: {table_of(counts, config.classes)}"
-    empty = [name for name, count in zip(config.classes, counts, strict=True) if not count]
-    return [said + (f"; of {', '.join(empty)} there are none, so they have no IoU unless predicted" if empty else "")]
+    return counts
+
+
+def without_truth(counts: NDArray[np.int64], classes: Sequence[str], purpose: str) -> list[str]:
+    """Return a sentence about the classes that images to validate or score on have no pixel of."""
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+    said = f"to {purpose} on there are no labelled pixels of {', '.join(empty)}, so they have no IoU unless predicted"
+    return [said] if empty else []
 
 
 def table_of(counts: NDArray[np.int64], classes: Sequence[str]) -> str:

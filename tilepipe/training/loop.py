@@ -27,6 +27,7 @@ from tilepipe.training.dataset import Dataset
 from tilepipe.training.finished import check_finished, finished_file
 from tilepipe.training.log import log_files, write_log
 from tilepipe.training.losses import total_loss
+from tilepipe.training.preview import check_preview, write_preview
 from tilepipe.training.progress import Progress
 from tilepipe.training.record import judged, record
 from tilepipe.training.sampling import Sampler, class_weights
@@ -40,7 +41,13 @@ LOG_EVERY = 10
 
 
 @public
-def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
+def fit(
+    config: TrainConfig | str | Path,
+    listener: Listener = silent,
+    *,
+    preview: str | Path | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Train a model as a configuration says, and return its model directory.
 
     Checkpoints and the log lie in `.<output>.training` beside the output, and a training that was interrupted goes on
@@ -48,7 +55,9 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
 
     Args:
         config: A `TrainConfig`, or the path of a YAML file with its fields.
-        listener: Is called with each `Event`: the step, the loss, the time that is left.
+        listener: Is called with each `Event`: the table of labels, then the step, the loss, the time that is left.
+        preview: Path of a PNG of four crops with their labels, which is written before the first step.
+        overwrite: Whether an existing preview is replaced. A model is never replaced.
 
     Returns:
         The path of the model directory, which `load_model` and `segment` take.
@@ -88,13 +97,15 @@ def fit(config: TrainConfig | str | Path, listener: Listener = silent) -> Path:
     refuse_inputs([output, folder], files_read(config))
     origin = Origin.of(config)
     dataset = Dataset(origin.completed(config), origin)
+    config = dataset.config
+    if preview is not None:
+        check_preview(dataset, Path(preview), overwrite)
     for said in dataset.check():
         listener(Event("labels", message=said))
-    config = dataset.config
-    for note in (note for scene in dataset.opened for note in scene.notes):
+    for note in dataset.notes:
         listener(Event("images", message=note))
-    if said := dataset.pixel_size[1]:
-        listener(Event("images", message=said))
+    for said in write_preview(dataset, Path(preview)) if preview is not None else ():
+        listener(Event("labels", message=said))
     if said := missing():
         listener(Event("train", message=said))
     state = start(dataset.scenes, config, origin)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
+from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.geo_labels import IGNORE, Polygons
@@ -36,12 +37,14 @@ class Survey:
     """Mean of the labelled pixels, (bands,), in the image's units."""
     std: NDArray[np.float64]
     """Standard deviation of the labelled pixels, (bands,); 1 if it would be 0."""
+    examined: int = 0
+    """Number of pixels in the cells that were examined, labelled or not."""
 
 
 def survey(scenes: Sequence[Scene], classes: int) -> Survey:
     """Count the labels of all scenes. Raises `InputError` if bands or dtypes differ or nothing is labelled."""
     _check_alike(scenes)
-    places, counts = [], []
+    places, counts, examined = [], [], 0
     total = np.zeros((3, scenes[0].source.shape[0]))  # The rows hold pixels, sum, and sum of squares, per band.
     for k, scene in enumerate(scenes):
         height, width = scene.region.shape
@@ -49,6 +52,7 @@ def survey(scenes: Sequence[Scene], classes: int) -> Survey:
         read = scene.pixels([0.0] * len(total[0])).read
         for y, x in cells(scene):
             box = Box(y, x, min(y + CELL, height), min(x + CELL, width))
+            examined += box.area
             label = scene.label(box)
             if (label == IGNORE).all():
                 continue
@@ -62,7 +66,8 @@ def survey(scenes: Sequence[Scene], classes: int) -> Survey:
         raise InputError(f"{scenes[0].name} and the other training images hold no labelled pixel")
     mean = total[1] / total[0]
     std = np.sqrt(np.maximum(total[2] / total[0] - mean**2, 0))
-    return Survey(np.array(places), np.array(counts), rounded(mean), rounded(np.where(std > 0, std, 1.0)))
+    std = rounded(np.where(std > 0, std, 1.0))
+    return Survey(np.array(places), np.array(counts), rounded(mean), std, examined)
 
 
 def rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -176,21 +181,26 @@ class Sampler:
         spread = np.log(self._config.augment.scale)
         # The factor is even in its logarithm, so crops are shrunk as often as they are enlarged.
         side = round(self._config.crop * float(np.exp(random.uniform(-spread, spread))))
-        k, y, x = self._centre(random)
+        wanted = random.choice(self._classes) if random.random() < self._config.balance else None
+        k, y, x = self.centre(random, wanted)
         return k, square_around(y, x, side, self._scenes[k].region.shape)
 
-    def _crop(self, k: int, box: Box) -> tuple[Tensor, Tensor]:
-        """Return a crop as prediction would see it; a pixel without image data has no label."""
+    def read(self, k: int, box: Box) -> tuple[Pixels, NDArray[np.int64]]:
+        """Return the pixels of a box of scene `k` as prediction would see them, and its classes.
+
+        A pixel without image data has no label, which is -1.
+        """
         pixels, valid = self._pixels[k].read(box)
-        label = np.where(valid, self._scenes[k].label(box), IGNORE)
+        return pixels, np.where(valid, self._scenes[k].label(box), IGNORE)
+
+    def _crop(self, k: int, box: Box) -> tuple[Tensor, Tensor]:
+        pixels, label = self.read(k, box)
         return resized(torch.from_numpy(pixels.astype(np.float32)), torch.from_numpy(label), self._config.crop)
 
-    def _centre(self, random: np.random.Generator) -> tuple[int, int, int]:
-        """Return the number of a scene and one of its labelled pixels: of an evenly drawn class, or of any class."""
-        wanted, chances = None, self._by_area
-        if random.random() < self._config.balance:
-            wanted = random.choice(self._classes)
-            chances = self._by_class[:, wanted]
+    def centre(self, random: np.random.Generator, wanted: int | None) -> tuple[int, int, int]:
+        """Return the number of a scene and one of its labelled pixels, of class `wanted`, or of any class if it is
+        None."""
+        chances = self._by_area if wanted is None else self._by_class[:, wanted]
         k, y, x = self._places[random.choice(len(chances), p=chances)]
         label = self._scenes[k].label(Box(y, x, y + CELL, x + CELL))
         pixels = np.argwhere(label != IGNORE if wanted is None else label == wanted)
