@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.dicom_slide import write_dicom_slide
 from helpers.ordinary_user import ordinary_user
 from helpers.small_runs import CODES, StopError, segment, work
 
@@ -38,8 +39,17 @@ def product(request: pytest.FixtureRequest) -> str:
     return name
 
 
+def image_for(product: str, folder: Path) -> Any:
+    """The image of the labels; a segmentation in DICOM needs a slide in DICOM."""
+    if product != "dicom-seg":
+        return IMAGE
+    pytest.importorskip("highdicom")
+    slide = folder / "slide.dcm"
+    return slide if slide.exists() else write_dicom_slide(slide, np.repeat(BLOCKS[..., None], 3, axis=2))
+
+
 def written(labels: Path, folder: Path, product: str, **options: Any) -> Path:
-    image = IMAGE if PRODUCTS[product].needs_image else None
+    image = image_for(product, labels.parent) if PRODUCTS[product].needs_image else None
     return export(labels, folder / f"out{PRODUCTS[product].suffix}", of=product, image=image, **options)[0]
 
 
@@ -96,8 +106,11 @@ def test_what_is_there_is_replaced_only_when_asked(labels: Path, product: str, t
     PRODUCTS[product].parse(path)
 
 
-def test_a_run_replaces_what_is_there_only_when_asked(product: str, tmp_path: Path) -> None:
-    path = tmp_path / f"out{PRODUCTS[product].suffix}"
+def test_a_run_replaces_what_is_there_only_when_asked(
+    product: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path, image = tmp_path / f"out{PRODUCTS[product].suffix}", image_for(product, tmp_path_factory.mktemp("slide"))
+    bands = {"bands": "1"} if product == "dicom-seg" else {}
     if PRODUCTS[product].folder:
         segment(path, ArraySource(3 - CODES))
         before = content(path)
@@ -106,7 +119,7 @@ def test_a_run_replaces_what_is_there_only_when_asked(product: str, tmp_path: Pa
     else:
         path.write_bytes(before := SOMEBODY)
         with pytest.raises(UsageError, match="exists"):
-            segment(path, IMAGE)
+            segment(path, image, **bands)
         assert not work(path).exists()
         before = content(path)
     assert content(path) == before

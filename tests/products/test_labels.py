@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
-from tilepipe.products.formats import PRODUCTS
+from tilepipe.products.formats import OF_PROBABILITIES, PRODUCTS
 from tilepipe.products.label_map import LabelMap, Legend, label_map_of
 from tilepipe.products.labels import Labels, open_label_file, parses
 from tilepipe.products.material import Material
@@ -145,7 +145,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return a folder with each product alone in it, by the product's name."""
     image = ArraySource(np.random.default_rng(0).integers(0, 255, (3, *PIXELS.shape), dtype=np.uint8))
     material = Material.of({"labels": label_map_of(PIXELS, LEGEND, georeference=NORTH_UP)}, image)
-    folders = {name: tmp_path_factory.mktemp(name) for name in PRODUCTS if name != "files"}
+    # These products need more than labels and an image: files of a mosaic, probabilities, a slide in DICOM.
+    others = {"files", "dicom-seg", *OF_PROBABILITIES}
+    folders = {name: tmp_path_factory.mktemp(name) for name in PRODUCTS.keys() - others}
     for name, folder in folders.items():
         PRODUCTS[name].write(material, folder / f"a{PRODUCTS[name].suffix}")
     return folders

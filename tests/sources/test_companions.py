@@ -67,4 +67,8 @@ def test_what_else_lies_in_the_folder_is_not_the_slide(tmp_path: Path) -> None:
     one, two = dicom(tmp_path / "1.dcm", b"1.2.3\0"), dicom(tmp_path / "2.dcm", b"1.2.3")
     dicom(tmp_path / "other.dcm", b"1.2.4")
     (tmp_path / "no.dcm").write_bytes(b"x")
+    # A segmentation names the series of its slide before its own.
+    kind, name = b"\x02\x00\x02\x00UI", b"1.2.840.10008.5.1.4.1.1.66.4\0"
+    whole = dicom(tmp_path / "seg.dcm", b"1.2.3").read_bytes()
+    (tmp_path / "seg.dcm").write_bytes(whole[:132] + kind + len(name).to_bytes(2, "little") + name + whole[132:])
     assert slide_files(one, "dicom") == [one, two]

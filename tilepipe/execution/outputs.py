@@ -9,6 +9,7 @@ from tilepipe.errors import UsageError
 from tilepipe.execution.run_record import RunRecord
 from tilepipe.paths import files_in, lock_of, refuse_inputs, work_directory
 from tilepipe.planning.settings import Request
+from tilepipe.products.dicom_seg import DICOM_SEG, refuse_no_dicom_slide
 from tilepipe.products.formats import (
     LOSSLESS,
     OME_PROBABILITIES,
@@ -75,6 +76,8 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
         products = [OME_PROBABILITIES if name == PROBABILITIES else name for name in products]
     outputs = Outputs(output_paths(path, products), request.overwrite, request.layers, request.polygons)
     request.polygons.refuse_unused(outputs.paths)
+    if DICOM_SEG in outputs.paths:
+        refuse_no_dicom_slide(image)
     if "files" in outputs.paths and request.resolution != "full":
         raise UsageError(
             f"{setting(of='files')} cuts labels by the files of the image, so they need its pixels; leave `resolution` "

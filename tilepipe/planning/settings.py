@@ -36,8 +36,9 @@ class Choices(TypedDict, total=False):
     of: str | Sequence[str]
     """Products: 'cog', 'ome-zarr', 'ome-tiff', 'probabilities' (a band per class), 'geojson', 'vectors' (GeoPackage),
     'flatgeobuf', 'shapefile', 'geoparquet', 'csv' (numbers), 'objects' (CSV), 'objects-parquet', 'qupath' (objects for
-    QuPath), 'png' (picture), 'overlay' (picture over the image), 'report' (HTML page), 'stac' (STAC item), 'files'
-    (labels of each file of the image); a list, or one text with commas between them."""
+    QuPath), 'png' (picture), 'overlay' (picture over the image), 'report' (HTML page), 'stac' (STAC item), 'dicom-seg'
+    (segmentation of a DICOM slide), 'files' (labels of each file of the image); a list, or one text with commas
+    between them."""
     bounds: tuple[float, float, float, float]
     """Region as (left, bottom, right, top) in map coordinates of `bounds_crs`."""
     bounds_crs: str

@@ -10,6 +10,7 @@ from pathlib import Path
 from tilepipe.errors import UsageError
 from tilepipe.products.cog import read_cog, write_cog
 from tilepipe.products.csv_file import parse_csv, write_numbers
+from tilepipe.products.dicom_seg import DICOM_SEG, parse_dicom_seg, write_dicom_seg
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Asset, Write, of_map
 from tilepipe.products.object_table import parse_parquet, write_objects_csv, write_objects_parquet
@@ -48,7 +49,9 @@ class Product:
     styled: bool = False
     """Whether a style for QGIS is written beside files with labels."""
     needs: tuple[str, ...] = ()
-    """Packages of the extra `vectors` that writing the product needs."""
+    """Packages that writing the product needs."""
+    extra: str = "vectors"
+    """Extra that installs these packages."""
     others: tuple[str, ...] = ()
     """Other suffixes that users give to files of the format."""
     media: str = ""
@@ -129,6 +132,10 @@ PRODUCTS = {
     ),
     "png": Product(".png", write_png, parse_png, media="image/png", role="overview"),
     "report": Product(".html", write_report, parse_report, media="text/html", role="metadata"),
+    DICOM_SEG: Product(
+        ".seg.dcm", write_dicom_seg, parse_dicom_seg, needs_image=True, needs=("highdicom",), extra="dicom",
+        media="application/dicom",
+    ),
     STAC: Product(".item.json", write_stac, parse_stac, media=GEOJSON, role="metadata"),
 }  # fmt: skip
 OF_PROBABILITIES = frozenset({PROBABILITIES, OME_PROBABILITIES})
@@ -219,7 +226,8 @@ def refuse_unknown(of: Iterable[str]) -> None:
             raise UsageError(f"product {name!r} is not known; use {', '.join(PRODUCTS)}")
         for package in missing_packages(name):
             raise UsageError(
-                f"{name} is written with {package}, which is not installed; run: pip install 'tilepipe[vectors]'"
+                f"{name} is written with {package}, which is not installed; run: "
+                f"pip install 'tilepipe[{PRODUCTS[name].extra}]'"
             )
 
 
@@ -238,8 +246,9 @@ def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
     refuse_unknown(of)
     _refuse_ending(output, known=bool(of))
     main = product_of(output)
-    if main in TABLES:
+    if main is not None:
         refuse_unknown([main])
+    if main in TABLES:
         of = list(dict.fromkeys(main if name == "vectors" else name for name in of))
     if PROBABILITIES in of and (main == OME_PROBABILITIES or ("cog" not in {*of, main} and OME & {*of, main})):
         of = list(dict.fromkeys(OME_PROBABILITIES if name == PROBABILITIES else name for name in of))

@@ -15,6 +15,10 @@ INDEX_BYTES = 16 << 20
 """Largest part of an index of names that is looked through [bytes]."""
 SERIES = b"\x20\x00\x0e\x00UI"
 """Bytes that begin the SeriesInstanceUID (0020,000E) in explicit little endian, as whole-slide DICOM is written."""
+KIND = b"\x02\x00\x02\x00UI"
+"""Bytes that begin the class of a DICOM file (0002,0002)."""
+SLIDE = b"1.2.840.10008.5.1.4.1.1.77.1.6"
+"""Class of whole-slide images."""
 HEADER_BYTES = 1 << 20
 """Size of the start of a DICOM file in which its series is named [bytes]."""
 # Keys whose values name files: FILE_0 and INDEXFILE of MIRAX; ImageFile(1,0), MapFile and OptimisationFile of
@@ -70,13 +74,19 @@ def slide_files(path: Path, vendor: str) -> list[Path]:
 def dicom_series(path: Path) -> bytes | None:
     """Return the series that a DICOM file belongs to.
 
-    The result is b'' if the file names no series in a known way, and None if the file is no DICOM file.
+    The result is b'' if the file names no series in a known way, and None if the file is no DICOM file, or one that
+    says it is no slide: a segmentation, for instance, names the series of its slide before its own.
     """
     with path.open("rb") as file:
         # A DICOM file begins with 128 bytes of any content.
         start = file.read(HEADER_BYTES) if file.read(132)[128:] == b"DICM" else None
-    if start is None:
+    if start is None or _text_after(KIND, start) not in (SLIDE, b""):
         return None
-    at = start.find(SERIES)
+    return _text_after(SERIES, start)
+
+
+def _text_after(mark: bytes, start: bytes) -> bytes:
+    """Return the text of the first element that begins with `mark`; b'' if there is none."""
+    at = start.find(mark)
     size = int.from_bytes(start[at + 6 : at + 8], "little")
     return start[at + 8 : at + 8 + size].strip(b"\0 ") if at >= 0 else b""
