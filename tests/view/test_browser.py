@@ -16,6 +16,7 @@ from helpers.chromium import Page, chromium, needs_chromium
 from helpers.small_runs import CODES, IMAGE, StopError, segment, stop_at, work
 from helpers.viewers import enter, settle
 from PIL import Image
+from pyproj import Transformer
 from rasterio.crs import CRS
 
 from tilepipe.products.cog import write_cog
@@ -140,8 +141,10 @@ def test_position_and_class_under_the_pointer(folder: Path) -> None:
         assert abs(row - 320) <= 1
         wanted = f"{500_000 + 2 * (column + 0.5):.2f}, {5_000_000 - 2 * (row + 0.5):.2f}"
         assert page.evaluate("document.getElementById('position').textContent") == wanted
+        lon, lat = Transformer.from_crs(32633, 4326, always_xy=True).transform(*map(float, wanted.split(",")))
+        assert page.evaluate("document.getElementById('lonlat').textContent") == f"{lat:.6f}° N  {lon:.6f}° E"
         assert page.evaluate("document.getElementById('values').textContent") == "100 100 100"
-        assert page.evaluate("document.getElementById('class').textContent") == "red <b>truth: bluemargin 1.00"
+        assert page.evaluate("document.getElementById('class').textContent") == "red <b>truth: bluewrongmargin 1.00"
 
 
 def test_the_least_certain_place_is_jumped_to_and_coloured(folder: Path) -> None:
@@ -167,6 +170,20 @@ def test_truth_lies_right_of_a_line_that_can_be_moved(folder: Path) -> None:
         page.drag((x, y + 100), (20, y + 100))
         settle(page)
         assert near(colour(page, 900, 300), GREY)
+
+
+def test_errors_are_red_and_what_is_right_is_green(folder: Path) -> None:
+    with opened(folder / "image.tif", folder / "labels.tif", truth=folder / "truth.tif") as page:
+        press(page, "l")
+        assert near(colour(page, 300, 1200), GREY)
+        press(page, "e")
+        wrong, right = over(100, (255, 30, 30), 0.85), over(100, (31, 191, 90), 0.3)
+        places = {(300, 400): right, (300, 1200): wrong, (900, 400): wrong, (900, 1200): wrong, (1150, 1550): GREY}
+        assert all(near(colour(page, *place), wanted) for place, wanted in places.items())
+        press(page, "e")
+        assert near(colour(page, 300, 1200), GREY)
+    with opened(folder / "image.tif", folder / "labels.tif") as page:
+        assert page.evaluate("document.getElementById('show-errors').parentElement.hidden")
 
 
 def test_keys_move_and_zoom(folder: Path) -> None:

@@ -90,6 +90,21 @@ def to_crs(known: Georeference, rows: Sequence[float], columns: Sequence[float])
     return list(xs), list(ys)
 
 
+def to_lonlat(known: Georeference, row: float, column: float) -> tuple[float, float] | None:
+    """Return (longitude, latitude) of a pixel position on WGS 84; None if there is no CRS, or no such place."""
+    if known.crs is None:
+        return None
+    try:
+        xs, ys = to_crs(known, [row], [column])
+        lon, lat = transform_points(CRS.from_wkt(known.crs), WGS84, xs, ys)
+    except (CRSError, RasterioError, CPLE_BaseError):
+        return None  # a local or planetary CRS cannot be carried to the earth
+    if not (math.isfinite(lon[0]) and math.isfinite(lat[0])):
+        return None
+    # A grid may go on beyond the 180th meridian.
+    return (float(lon[0]) + 180) % 360 - 180, float(lat[0])
+
+
 def moved_rpcs(
     rpcs: tuple[tuple[str, str], ...], origin: tuple[float, float], scale: tuple[float, float]
 ) -> tuple[tuple[str, str], ...]:

@@ -11,8 +11,9 @@ from tilepipe.box import Box
 from tilepipe.errors import TilepipeError
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.sources.base import Source
-from tilepipe.sources.georeference import is_in_degrees, to_crs
+from tilepipe.sources.georeference import is_in_degrees, to_crs, to_lonlat
 from tilepipe.text import JSON, clean_line, crs_name
+from tilepipe.view.error_map import ERRORS, error_tile
 from tilepipe.view.image_tiles import ImageTiles
 from tilepipe.view.opened import TRUTH, Opened, finished
 from tilepipe.view.places import SQUARE, least_certain
@@ -84,6 +85,9 @@ class Shown:
 
     def tile(self, layer: str, level: int, row: int, column: int) -> bytes | None:
         """Return a tile of the image or of a map; None if there is none. Raises `TilepipeError` if it is not read."""
+        if layer == ERRORS:
+            maps = self.opened.tiles
+            return error_tile(maps[LABELS], maps[TRUTH], level, row, column) if TRUTH in maps else None
         if layer != "image":
             tiles = self.opened.tiles.get(layer)
             return tiles.tile(level, row, column) if tiles else None
@@ -101,7 +105,11 @@ class Shown:
         return found
 
     def at(self, y: int, x: int) -> JSON | None:
-        """Return what lies at an image pixel: its centre in the reference system, and values by layer; None outside."""
+        """Return what lies at an image pixel; None outside the image.
+
+        `map` is its centre in the reference system, `lonlat` in longitude and latitude, `um` in micrometres from the
+        corner of a slide; the others are values by layer.
+        """
         if not Box.of_shape(*self.image.shape[1:]).contains(Box(y, x, y + 1, x + 1)):
             return None
         place = self.image.georeference
@@ -109,6 +117,11 @@ class Shown:
         if place is not None and (place.transform is not None or len(place.gcps) >= 3):
             xs, ys = to_crs(place, [y + 0.5], [x + 0.5])
             found["map"] = [float(xs[0]), float(ys[0])]
+            if (lonlat := to_lonlat(place, y + 0.5, x + 0.5)) is not None:
+                found["lonlat"] = list(lonlat)
+        size = self.image.resolution
+        if size is not None and size.unit == "um":
+            found["um"] = [(x + 0.5) * size.x, (y + 0.5) * size.y]
         for name, tiles in self.opened.tiles.items():
             value, legend = tiles.at(y, x), tiles.map.legend
             measured = round(value * legend.measure.step, 3) if legend.measure else value

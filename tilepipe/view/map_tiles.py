@@ -39,16 +39,23 @@ class MapTiles:
         """Return the values of a tile and of one more pixel on each side, (SIDE, SIDE) little-endian; None if there is
         no such tile or it holds nodata alone.
 
+        Raises `InputError` if the map cannot be read.
+        """
+        values = self.values(level, row, column)
+        if values is None or (values == self.map.legend.nodata).all():
+            return None
+        return values.astype(values.dtype.newbyteorder("<")).tobytes()
+
+    def values(self, level: int, row: int, column: int) -> Labels | None:
+        """Return the values of a tile and of one more pixel on each side, (SIDE, SIDE); None if there is no such tile.
+
         A pixel takes the value under its centre. Raises `InputError` if the map cannot be read.
         """
         if self.screen.box(level, row, column) is None:
             return None
         rows, columns = (np.arange(k * TILE - 1, (k + 1) * TILE + 1) for k in (row, column))
         # Centres in full-resolution pixels: a half of the screen's pixel, which is no fraction but at level 0.
-        values = self.under((rows + 0.5) * 2.0**level, (columns + 0.5) * 2.0**level, 2.0**level)
-        if (values == self.map.legend.nodata).all():
-            return None
-        return values.astype(values.dtype.newbyteorder("<")).tobytes()
+        return self.under((rows + 0.5) * 2.0**level, (columns + 0.5) * 2.0**level, 2.0**level)
 
     def at(self, y: int, x: int) -> int:
         """Return the value at an image pixel, at full resolution; nodata outside the map."""

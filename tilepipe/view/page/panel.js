@@ -47,6 +47,7 @@ export function panel({about, map, layers, add, json, MapLayer, onTrouble}) {
 
   if (labels) add('labels', MapLayer, {wide: labels.wide, style: () => style('labels'), onValues: classes.seen});
   if (truth) add('truth', MapLayer, {wide: truth.wide, style: () => style('truth'), onValues: classes.seen});
+  if (truth) add('errors', MapLayer, {style: () => verdicts});
   if (uncertain.length) {
     for (const name of uncertain) $('layer').add(new Option(name, name));
     add('uncertainty', MapLayer, {source: uncertain[0], style: () => doubt(about.layers[$('layer').value])});
@@ -95,9 +96,10 @@ export function panel({about, map, layers, add, json, MapLayer, onTrouble}) {
     pane('image', $('show-image').checked);
     pane('uncertainty', $('show-uncertainty').checked);
     pane('truth', $('show-truth').checked);
+    pane('errors', $('show-errors').checked);
     moved();
   }
-  for (const id of ['show-image', 'show-uncertainty', 'show-truth']) $(id).onchange = shown;
+  for (const id of ['show-image', 'show-uncertainty', 'show-truth', 'show-errors']) $(id).onchange = shown;
   for (const id of ['show-labels', 'show-outlines']) $(id).onchange = redraw;
   $('opacity').oninput = redraw;
   shown();
@@ -106,7 +108,7 @@ export function panel({about, map, layers, add, json, MapLayer, onTrouble}) {
   let hidden = false;
   function peek() {
     hidden = !hidden;
-    for (const name of ['labels', 'truth', 'uncertainty']) {
+    for (const name of ['labels', 'truth', 'errors', 'uncertainty']) {
       if (map.getPane(name)) map.getPane(name).style.visibility = hidden ? 'hidden' : '';
     }
   }
@@ -119,12 +121,13 @@ export function panel({about, map, layers, add, json, MapLayer, onTrouble}) {
     moved,
     keys: {
       ' ': peek, i: click('show-image'), o: click('show-outlines'), u: click('show-uncertainty'),
-      t: click('show-truth'), l: click('show-labels'), n: () => uncertain.length && next(),
+      t: click('show-truth'), e: click('show-errors'), l: click('show-labels'), n: () => uncertain.length && next(),
       b: () => uncertain.length && previous(),
     },
     refresh(name) {
       if (name in layers) layers[name].refreshAll();
       else if (name === $('layer').value) layers.uncertainty?.refreshAll();
+      if (['labels', 'truth'].includes(name)) layers.errors?.refreshAll();
     },
     told(found) {
       const words = [];
@@ -132,11 +135,21 @@ export function panel({about, map, layers, add, json, MapLayer, onTrouble}) {
         if (name in about.maps) words.push([name, found[name]]);
       }
       $('class').replaceChildren(...words.map(([name, value]) => classes.word(name, value)));
+      if (truth && found.labels !== null && found.truth !== null) {
+        const verdict = document.createElement('span');
+        verdict.className = 'word';
+        verdict.textContent = found.labels === found.truth ? 'right' : 'wrong';
+        $('class').append(verdict);
+      }
       const certain = uncertain.filter((name) => found[name] !== null).map((name) => `${name} ${found[name].toFixed(2)}`);
       if (certain.length) $('class').append(certain.join('  '));
     },
   };
 }
+
+// Wrong pixels are red and right ones green, which keep apart by how dense they are as well.
+const verdicts = {fill: new Uint32Array(256), outline: null};
+[verdicts.fill[0], verdicts.fill[1]] = [ink('#1fbf5a', 0.3), ink('#ff1e1e', 0.85)];
 
 // Doubtful pixels are magenta, which few palettes have, and certain ones clear.
 function doubt({nodata, step}) {

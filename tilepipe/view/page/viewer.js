@@ -72,13 +72,17 @@ function told(found) {
   const places = about.degrees ? 6 : 2;
   $('position').textContent = found.map ? `${found.map[0].toFixed(places)}, ${found.map[1].toFixed(places)}` : '';
   $('position').title = about.crs ?? '';
+  const [lon, lat] = found.lonlat ?? [];
+  if (found.lonlat) $('lonlat').textContent = `${Math.abs(lat).toFixed(6)}° ${lat < 0 ? 'S' : 'N'}  ${Math.abs(lon).toFixed(6)}° ${lon < 0 ? 'W' : 'E'}`;
+  else $('lonlat').textContent = found.um ? `${found.um[0].toFixed(1)}, ${found.um[1].toFixed(1)} µm` : '';
+  $('lonlat').title = found.lonlat ? 'latitude and longitude (WGS 84)' : found.um ? 'from the upper left corner of the slide' : '';
   $('values').textContent = found.values.slice(0, 8).map(number).join(' ');
   controls.told(found);
 }
 function nothing() {
   wanted = null;
   asked++;
-  for (const id of ['pixel', 'position', 'values', 'class']) $(id).textContent = '';
+  for (const id of ['pixel', 'position', 'lonlat', 'values', 'class']) $(id).textContent = '';
 }
 map.on('mousemove', ({latlng}) => {
   const [y, x] = [Math.floor(latlng.lat), Math.floor(latlng.lng)];
