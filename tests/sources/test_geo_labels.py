@@ -180,7 +180,7 @@ def test_one_of_several_layers_is_named_or_asked_for(tmp_path: Path) -> None:
     pyogrio.raw.write(path, wkb, layer="trees", geometry_type="Point", **common)
     assert len(read_vectors(path).polygons) == 2, "points are no areas, so this layer is not meant"
     pyogrio.raw.write(path, np.array([shapely.to_wkb(SHAPES[0])], object), layer="b", geometry_type="Polygon", **common)
-    with pytest.raises(InputError, match=r"p\.gpkg has 2 layers of polygons \(p, b\); name one: layer: p"):
+    with pytest.raises(InputError, match=r"p\.gpkg has 2 layers of polygons \(p, b\); name one with `layer`"):
         read_vectors(path)
     assert len(read_vectors(path, "b").polygons) == 1
     with pytest.raises(InputError, match=r"has no layer 'c'; its layers are p, trees, b"):

@@ -29,13 +29,19 @@ def values(text: str) -> dict[int, int]:
 @option("--classes", type=comma_list, metavar="LIST", show_default="those of PREDICTION", help="Class names in order.")
 @option("--ignore", type=int, metavar="N", show_default="255", help="Value of TRUTH that is not scored.")
 @option("--values", type=values, metavar="LIST", help="Class of each value of TRUTH: VALUE:CLASS,...")
+@option("--attribute", metavar="NAME", help="Attribute of the polygons of TRUTH that holds the class.")
+@option("--layer", metavar="NAME", help="Layer of TRUTH, if a vector file has several.")
+@option("--area", metavar="CLASS", help="Class of the polygons of TRUTH that bound what is scored.")
 @option("--width", type=float, metavar="PX", show_default="2", help="Distance in pixels up to which outlines agree.")
 @option("--page", type=click.Path(), metavar="FILE.html", help="Write a page with pictures.")
 @option("--overwrite", is_flag=True, help="Replace an existing page.")
 @option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_options(*TALK)
 def evaluate(prediction: str, truth: str, mode: str, quiet: bool, as_json: bool, **options: Any) -> None:
-    """Score the label map PREDICTION against TRUTH, a label raster or picture on the same grid."""
+    """Score the label map PREDICTION against TRUTH: a label raster or picture on the same grid, or polygons.
+
+    Two folders are compared file by file, by name.
+    """
     from tilepipe.evaluation.accuracy.evaluate import evaluate as compare
 
     with progress(mode, quiet) as listener:

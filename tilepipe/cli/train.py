@@ -26,9 +26,9 @@ def train(config: str, dry_run: bool, preview: str | None, overwrite: bool, mode
 
         say.out(checked(config, preview, overwrite=overwrite))
         return
+    from tilepipe.cli.training_summary import summary
     from tilepipe.training.config import TrainConfig
     from tilepipe.training.loop import fit
-    from tilepipe.training.summary import summary
 
     settings = TrainConfig.load(config)
     with progress(mode, quiet) as listener:

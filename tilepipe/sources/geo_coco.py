@@ -15,8 +15,8 @@ from rasterio.features import shapes
 from rasterio.transform import Affine
 
 from tilepipe.errors import InputError
-from tilepipe.sources.base import Source
 from tilepipe.sources.geojson import Features, features_of
+from tilepipe.sources.geojson_place import Placed
 from tilepipe.text import JSON, json_of
 
 MOST_PIXELS = 1 << 28
@@ -36,7 +36,7 @@ def coco_of(path: Path) -> JSON | None:
     return document if is_coco else None
 
 
-def read_coco(path: Path, document: JSON, image: Source) -> Features:
+def read_coco(path: Path, document: JSON, image: Placed) -> Features:
     """Return the objects of one image; the property `class_name` is their category.
 
     Raises `InputError` if the file does not name the image or gives it another size, or if an object has no outline.
@@ -55,10 +55,14 @@ def read_coco(path: Path, document: JSON, image: Source) -> Features:
     return features_of(str(path), items, None, geojson=False, pixels=True)
 
 
-def _entry(path: Path, images: list[JSON], image: Source) -> object:
+def _entry(path: Path, images: list[JSON], image: Placed) -> object:
     """Return the id of the image whose file name is that of `image`."""
     name = Path(image.name).name
-    found = [one for one in images if PurePosixPath(str(one["file_name"]).replace("\\", "/")).name == name]
+    names = [PurePosixPath(str(one["file_name"]).replace("\\", "/")) for one in images]
+    found = [one for one, known in zip(images, names, strict=True) if known.name == name]
+    if not found:  # a label map is called after its image: a.png gives a.labels.tif
+        stem = Path(name).stem.removesuffix(".labels")
+        found = [one for one, known in zip(images, names, strict=True) if known.stem == stem]
     if len(found) != 1:
         listed = ", ".join(str(one["file_name"]) for one in images[:5])
         raise InputError(

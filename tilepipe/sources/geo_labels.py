@@ -13,11 +13,10 @@ from rasterio.transform import Affine
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
-from tilepipe.sources.base import Source
 from tilepipe.sources.geo_coco import coco_of, read_coco
 from tilepipe.sources.geo_vectors import read_vectors
 from tilepipe.sources.geojson import Features, Geometry
-from tilepipe.sources.geojson_place import placed, points_of
+from tilepipe.sources.geojson_place import Placed, placed, points_of
 
 IGNORE = -1
 IGNORED_NAME = "Ignore*"
@@ -111,8 +110,15 @@ class Polygons:
         classes = self.objects.burnt(box)
         return classes if inside is None else np.where(inside, classes, IGNORE)
 
+    def on_pixels(self, origin: tuple[int, int], scale: tuple[float, float]) -> Polygons:
+        """Return polygons in full-resolution pixels on a grid that begins at `origin` (y, x), and whose pixels are
+        `scale` (y, x) full ones."""
+        to_map = Affine.translation(origin[1], origin[0]) * Affine.scale(scale[1], scale[0])
+        area = None if self.area is None else Layer.of(self.area.shapes, to_map)
+        return Polygons(Layer.of(self.objects.shapes, to_map), area, self.file)
 
-def polygons(path: Path, image: Source, rules: ClassRules) -> Polygons:
+
+def polygons(path: Path, image: Placed, rules: ClassRules) -> Polygons:
     """Read the polygons in `path` that label `image`. Raises `InputError` if the file cannot be read, or names are
     missing."""
     document = coco_of(path)

@@ -99,9 +99,7 @@ def _layer(path: Path, layers: list[tuple[str, str | None]], asked: str | None) 
             raise InputError(f"{path} has no layer {asked!r}; its layers are {listed}")
         return asked
     if len(names) > 1:
-        raise InputError(
-            f"{path} has {len(names)} layers of polygons ({', '.join(names)}); name one: layer: {names[0]}"
-        )
+        raise InputError(f"{path} has {len(names)} layers of polygons ({', '.join(names)}); name one with `layer`")
     if not names:
         raise InputError(f"{path} has no layer of polygons; its layers are {listed or 'none'}")
     return names[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform_geom
 
 from tilepipe.errors import InputError
-from tilepipe.sources.base import Georeference, Source
+from tilepipe.sources.base import Georeference
 from tilepipe.sources.geojson import LON_LAT, Feature, Features, Geometry
 from tilepipe.sources.wrapped import frame_of
 from tilepipe.text import JSON
@@ -51,7 +52,23 @@ def frame(features: Features, known: Georeference | None, image: str) -> str | N
     return stated
 
 
-def placed(features: Features, image: Source) -> list[Geometry]:
+class Placed(Protocol):
+    """An image, or the grid of a label map, on which polygons are placed."""
+
+    @property
+    def name(self) -> str:
+        """Name in messages."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (bands, height, width) in pixels."""
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """Position on the earth."""
+
+
+def placed(features: Features, image: Placed) -> list[Geometry]:
     """Return the polygons in the coordinates of an image's transform, or in its pixels if it has no position.
 
     Polygons on a slide are in QuPath's frame, which begins at the corner of the slide's bounds. Raises `InputError`
@@ -64,7 +81,7 @@ def placed(features: Features, image: Source) -> list[Geometry]:
     return [_carried(features.path, feature, stated, known.crs) for feature in features.polygons]
 
 
-def on_canvas(features: Features, image: Source) -> list[Geometry]:
+def on_canvas(features: Features, image: Placed) -> list[Geometry]:
     """Return polygons as they are written; on a slide with bounds, move them from QuPath's frame to its pixels."""
     y, x = frame_of(image) if features.geojson else (0, 0)
     geometries = [feature.geometry for feature in features.polygons]

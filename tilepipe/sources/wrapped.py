@@ -100,7 +100,8 @@ def unwrapped(source: Source) -> Source:
     return source
 
 
-def frame_of(source: Source) -> tuple[int, int]:
+def frame_of(source: object) -> tuple[int, int]:
     """Return (y, x) of the full-resolution pixel from which QuPath counts; (0, 0) unless a slide has bounds."""
-    y, x = getattr(unwrapped(source), "frame", (0, 0))
+    source = unwrapped(source) if isinstance(source, Wrapped) else source
+    y, x = getattr(source, "frame", (0, 0))
     return int(y), int(x)

@@ -15,7 +15,7 @@ from skimage.measure import label
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.evaluation.accuracy import stream
-from tilepipe.evaluation.accuracy.page import write_page
+from tilepipe.evaluation.accuracy.page import comparison_map, write_page
 from tilepipe.evaluation.accuracy.stream import evaluate
 from tilepipe.evaluation.accuracy.terms import Terms
 from tilepipe.evaluation.metrics.boundary import boundary_of
@@ -118,10 +118,11 @@ def test_objects_come_after_iou_and_dice_and_the_background_has_none():
     prediction[2:8, 2:8] = 1  # one is found as it is
     prediction[12:18, 2:6] = 1  # one as two thirds of it, one not at all
     found = evaluate(Held(prediction), Held(truth), Terms(("background", "house")))
-    head, background, house, *lines = found.table().splitlines()
+    head, background, house, mean, *lines = found.table().splitlines()
     assert head.split()[:5] == ["class", "IoU", "Dice", "object", "F1"]
-    assert background.split()[3:5] == ["-", "-"]
-    assert house.split()[3:5] == ["0.8000", "0.6667"]
+    assert (background.split()[3], house.split()[3], mean.split()[3]) == ("-", "0.8000", "0.8000")
+    assert lines[2].split()[:2] == ["class", "PQ"]
+    assert [lines[k].split()[1] for k in (3, 4)] == ["-", "0.6667"]
     said = "objects (4-connected pixels of one class, IoU above 0.5): house 2 match of 2 predicted and 3 true"
     assert said in lines
     assert [row["object_f1"] for row in found.to_json()["classes"]] == [None, 0.8]
@@ -157,16 +158,40 @@ def test_the_page_is_self_contained_escaped_and_has_pictures(tmp_path):
     assert "&lt;script&gt;alert(1)" in text
     assert not re.search(r"(src|href)=\"(?!data:image/png)", text)
     pictures = [Image.open(BytesIO(base64.b64decode(d))) for d in re.findall(r"base64,([^\"]+)\"", text)]
-    assert [picture.size for picture in pictures] == [(270, 300), (270, 300), (256, 256), (256, 256)]
-    errors = np.asarray(pictures[0])
+    assert [picture.size for picture in pictures] == [(270, 300)] * 3 + [(256, 256)] * 2
+    first, errors = np.asarray(pictures[0]), np.asarray(pictures[1])
+    assert text.index("Dice</th>") < text.index("base64,") < text.index("All figures") < text.index("precision</th>")
     assert tuple(errors[50, 120]) == (200, 200, 200)  # not scored
     wrong = (prediction != truth) & (prediction != 255) & (truth != 9)
     np.testing.assert_array_equal((errors == (200, 0, 0)).all(-1), wrong)
-    outlines = np.asarray(pictures[1])
+    np.testing.assert_array_equal((first == (200, 0, 0)).all(-1), wrong)  # no class is called background
+    outlines = np.asarray(pictures[2])
     colors = {tuple(color) for color in outlines.reshape(-1, 3)}
     assert {(0, 130, 60), (0, 70, 200), (200, 200, 200)} <= colors
     with pytest.raises(StorageError, match="cannot write"):
         write_page(found, Held(prediction), Held(truth), tmp_path / "none" / "page.html")
+
+
+@pytest.mark.parametrize("band", [2**22, 70 * 8])
+def test_the_first_picture_shows_what_is_found_missed_and_invented(monkeypatch, band):
+    monkeypatch.setattr(stream, "_BAND_PIXELS", band)
+    monkeypatch.setattr(stream, "_OVERVIEW", 30)
+    rng = np.random.default_rng(0)
+    prediction, truth = rng.integers(0, 4, (2, 61, 70)).astype(np.uint8)
+    prediction[prediction == 3] = 255
+    truth[truth == 3] = 255
+    found = evaluate(Held(prediction), Held(truth), Terms(("background", "house", "road")))
+    cell = found.overview.cell
+    assert cell == 3
+    rows, columns = (np.minimum(np.arange(-(-n // cell)) * cell + cell // 2, n - 1) for n in truth.shape)
+    p, t = prediction[rows[:, None], columns], truth[rows[:, None], columns]
+    wanted = np.full((*p.shape, 3), 255)
+    wanted[(p == t) & (t > 0)] = 150, 205, 165
+    wanted[(p != t) & (p > 0) & (t > 0)] = 235, 145, 0
+    wanted[(p == 0) & (t > 0)] = 200, 0, 0
+    wanted[(p > 0) & (t == 0)] = 0, 70, 200
+    wanted[(p == 255) | (t == 255)] = 200
+    np.testing.assert_array_equal(comparison_map(found), wanted)
 
 
 def test_bad_input_is_refused():

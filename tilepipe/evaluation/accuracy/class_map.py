@@ -45,6 +45,12 @@ class RawMap:
     """Class names by label value; () if the map has none."""
     nodata: float | None = None
     """Value that the file declares as nodata, besides a mask."""
+    origin: tuple[int, int] = (0, 0)
+    """Position (y, x) of the map's corner in full-resolution pixels of its image, if tilepipe made the map."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Full-resolution pixels per pixel of the map, (y, x)."""
+    frame: tuple[int, int] = (0, 0)
+    """Point (y, x) in full-resolution pixels from which QuPath counts."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +100,15 @@ def open_raw(what: Map, without_label: set[int]) -> RawMap:
     if isinstance(what, LabelMap):
         legend, without = what.legend, frozenset(without_label | {what.legend.nodata})
         return RawMap(
-            path or legend.name, what.shape, what.read, _everywhere, without, what.georeference, legend.classes
-        )
+            path or legend.name, what.shape, what.read, _everywhere, without, what.georeference, legend.classes,
+            origin=what.origin, scale=what.scale, frame=what.frame,
+        )  # fmt: skip
     if isinstance(what, np.ndarray):
         return _of_array(what, frozenset(without_label))
     if what.shape[0] != 1:
         raise InputError(
             f"{what.name} has {what.shape[0]} bands of {what.dtype}; labels are one band of whole numbers: "
-            "gdal_translate -b 1 writes the first band, rasterio's or GDAL's rasterize burns polygons"
+            "gdal_translate -b 1 writes the first band"
         )
     source, shape = what, (what.shape[1], what.shape[2])
     without, nodata = frozenset(without_label), getattr(what, "nodata", None)

@@ -13,7 +13,7 @@ from tilepipe.evaluation.metrics.boundary import Boundary
 from tilepipe.evaluation.metrics.checkerboard import Checkerboard
 from tilepipe.evaluation.metrics.coarseness import Coarseness
 from tilepipe.evaluation.metrics.components import Components
-from tilepipe.evaluation.metrics.confusion import Confusion
+from tilepipe.evaluation.metrics.confusion import Confusion, mean_present
 from tilepipe.evaluation.metrics.objects import ObjectScores
 from tilepipe.evaluation.metrics.seams import SeamExcess
 from tilepipe.products.label_map import background_of
@@ -32,6 +32,9 @@ class Overview:
     """Number of scored pixels per cell, (rows, columns)."""
     spectra: tuple[tuple[int, NDArray[np.float64], NDArray[np.float64]], ...]
     """Spectra (stride, power of the prediction, power of the truth), with the zero frequency first."""
+    samples: NDArray[np.uint16]
+    """Labels in the middle of each cell, (2, rows, columns): of the prediction and of the truth. The number of classes
+    stands for no label."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Evaluation:
     # Two arrays have no single answer to whether they are equal, so this takes no part in comparisons.
     overview: Overview = field(repr=False, compare=False)
     """Data for the page."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what was compared, if it is not all of both maps."""
 
     @property
     def boundary(self) -> Boundary:
@@ -75,6 +80,7 @@ class Evaluation:
         figures = {
             "terms": asdict(self.terms),
             "shape": list(self.shape),
+            "notes": list(self.notes),
             "pixels": c.pixels,
             "unpredicted": c.unpredicted,
             "accuracy": c.accuracy,
@@ -157,38 +163,45 @@ class Evaluation:
             if k != background and found.predicted + found.true
         )
 
-    def rows(self) -> list[list[str]]:
-        """Return the table per class as text: a heading, then one row per class."""
-        width = f"{self.terms.width:g} px"
-        head = [
-            "class",
-            "IoU",
-            "Dice",
-            "object F1",
-            "PQ",
-            "precision",
-            "recall",
-            f"BF1 {width}",
-            f"BIoU {width}",
-            f"trimap {width}",
-            "share",
+    def first_rows(self) -> list[list[str]]:
+        """Return the table of what people ask first: a heading, one row per class, and the means."""
+        c, total = self.confusion, max(self.confusion.pixels, 1)
+        per_class = self._per_class()
+        body = [
+            [
+                row["name"],
+                *(_text(row[key]) for key in ("iou", "dice", "object_f1")),
+                f"{row['true_pixels'] / total:.1%}",
+            ]
+            for row in per_class
         ]
-        total = max(self.confusion.pixels, 1)
-        body = []
-        for row in self._per_class():
-            name, *figures, pixels, _ = row.values()
-            body.append([str(name), *map(_text, figures), f"{pixels / total:.1%}"])
-        return [head, *body]
+        f1 = mean_present(tuple(row["object_f1"] for row in per_class))
+        return [
+            ["class", "IoU", "Dice", "object F1", "share"],
+            *body,
+            ["mean", _text(c.mean_iou), _text(c.mean_dice), _text(f1), ""],
+        ]
+
+    def rows(self) -> list[list[str]]:
+        """Return the table of the other figures per class: a heading, then one row per class."""
+        width = f"{self.terms.width:g} px"
+        keys = ("object_pq", "precision", "recall", "boundary_f1", "boundary_iou", "trimap_iou")
+        head = ["class", "PQ", "precision", "recall", f"BF1 {width}", f"BIoU {width}", f"trimap {width}"]
+        return [head, *([row["name"], *(_text(row[key]) for key in keys)] for row in self._per_class())]
 
     def table(self) -> str:
-        """Return the figures as text to print."""
-        rows = self.rows()
-        wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join([row[0].ljust(wide[0]), *(cell.rjust(w) for cell, w in zip(row[1:], wide[1:], strict=True))])
-            for row in rows
-        ]
-        return "\n".join([*lines, "", *self.sentences()])
+        """Return the figures as text to print: first IoU, Dice and object F1, then the others."""
+        first = [*lines_of(self.first_rows()), *self.notes, self.sentences()[0]]
+        return "\n".join([*first, "", *lines_of(self.rows()), "", *self.sentences()[1:]])
+
+
+def lines_of(rows: list[list[str]]) -> list[str]:
+    """Return the rows of a table as lines of text: the first column on the left, the others on the right."""
+    wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(wide[0]), *(cell.rjust(w) for cell, w in zip(row[1:], wide[1:], strict=True))]).rstrip()
+        for row in rows
+    ]
 
 
 def _boundary(b: Boundary) -> JSON:

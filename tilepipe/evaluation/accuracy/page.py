@@ -13,16 +13,27 @@ from tilepipe.evaluation.accuracy.evaluation import Evaluation
 from tilepipe.evaluation.accuracy.stream import Readable, read_pair
 from tilepipe.evaluation.metrics.boundary import band, dilate
 from tilepipe.evaluation.metrics.pair import Pair
+from tilepipe.products.label_map import background_of
 from tilepipe.products.report.page import png_uri, render
 from tilepipe.storage import write_durably
 
 _SIDE = 512  # the side of the patch whose outlines are drawn (pixels)
-_GREY, _WHITE, _RED, _BLUE, _GREEN, _PINK = (
+_GREY, _WHITE, _RED, _BLUE, _GREEN, _PINK, _FOUND, _ORANGE = (
     np.array(color)
-    for color in ((200, 200, 200), (255, 255, 255), (200, 0, 0), (0, 70, 200), (0, 130, 60), (255, 215, 215))
+    for color in (
+        (200, 200, 200),
+        (255, 255, 255),
+        (200, 0, 0),
+        (0, 70, 200),
+        (0, 130, 60),
+        (255, 215, 215),
+        (150, 205, 165),
+        (235, 145, 0),
+    )
 )
 _STYLE = """
 main img { max-width: 100%; image-rendering: pixelated; }
+summary { cursor: pointer; margin: 1em 0; }
 .pair { display: flex; gap: 1em; flex-wrap: wrap; }
 """
 
@@ -56,6 +67,7 @@ def write_page(evaluation: Evaluation, prediction: Readable, truth: Readable, pa
     patch = worst_patch(evaluation)
     maps = read_pair(prediction, truth, evaluation.terms, patch)
     place = f"Rows {patch.y0} to {patch.y1}, columns {patch.x0} to {patch.x1}"
+    first = Figure(png_uri(comparison_map(evaluation)), _caption(evaluation))
     where = Figure(
         png_uri(error_map(evaluation)),
         f"Share of wrong pixels: white none, red all, grey not scored; one dot is {evaluation.overview.cell} px.",
@@ -71,12 +83,41 @@ def write_page(evaluation: Evaluation, prediction: Readable, truth: Readable, pa
         "evaluation.html",
         __package__,
         _STYLE,
+        first=evaluation.first_rows(),
+        picture=first,
+        notes=evaluation.notes,
         head=head,
         rows=rows,
         sentences=evaluation.sentences(),
         parts=[*parts, *_spectra(evaluation)],
     )
     write_durably(path, page)
+
+
+def comparison_map(evaluation: Evaluation) -> NDArray[np.uint8]:
+    """Return the kinds of agreement in the middle of each cell as colours, (rows, columns, 3); see the caption."""
+    (predicted, true), classes = evaluation.overview.samples, len(evaluation.terms.classes)
+    background = background_of(evaluation.terms.classes)
+    colours = np.full((*true.shape, 3), _WHITE)
+    colours[predicted != true] = _RED if background is None else _ORANGE
+    if background is not None:
+        colours[(predicted == true) & (true != background)] = _FOUND
+        colours[(predicted == background) & (true != background)] = _RED
+        colours[(predicted != background) & (true == background)] = _BLUE
+    colours[(predicted >= classes) | (true >= classes)] = _GREY
+    return colours.astype(np.uint8)
+
+
+def _caption(evaluation: Evaluation) -> str:
+    cell = evaluation.overview.cell
+    size = "Each pixel is shown." if cell == 1 else f"One dot is the pixel in the middle of {cell} x {cell}."
+    if background_of(evaluation.terms.classes) is None:
+        return f"White: right; red: wrong; grey: not scored. {size}"
+    mixed = "orange: taken for another class; " if len(evaluation.terms.classes) > 2 else ""
+    return (
+        f"Green: found; red: missed; blue: predicted where there is none; {mixed}white: background; grey: not scored. "
+        f"{size}"
+    )
 
 
 def error_map(evaluation: Evaluation) -> NDArray[np.uint8]:

@@ -51,6 +51,7 @@ class _Totals:
     changes: ChangeCounter
     wrong: NDArray[np.int64]
     scored: NDArray[np.int64]
+    samples: NDArray[np.uint16]
 
 
 def evaluate(prediction: Readable, truth: Readable, terms: Terms, listener: Listener = silent) -> Evaluation:
@@ -83,7 +84,7 @@ def evaluate(prediction: Readable, truth: Readable, terms: Terms, listener: List
         coarseness=coarseness(terms.feature_stride, sums.coarse, sums.confusion, by_width[1.0], by_width[COARSE_WIDTH]),
         checkerboards=tuple((p.checkerboard(), t.checkerboard()) for p, t in spectra),
         seams=seams,
-        overview=Overview(_cell(height, width), sums.wrong, sums.scored, powers),
+        overview=Overview(_cell(height, width), sums.wrong, sums.scored, powers, sums.samples),
     )
 
 
@@ -106,6 +107,7 @@ def _zero(terms: Terms, height: int, width: int) -> _Totals:
         changes=ChangeCounter(height, width, classes),
         wrong=np.zeros(cells, np.int64),
         scored=np.zeros(cells, np.int64),
+        samples=np.full((2, *cells), classes, np.uint16),
     )
 
 
@@ -131,6 +133,7 @@ def _add_band(sums: _Totals, prediction: Readable, truth: Readable, terms: Terms
     lines = maps.prediction[band.y0 - above - outer.y0 : band.y1 - outer.y0]
     sums.changes.add(lines, band.y0 - above)
     scored = inner.scored()
+    _add_samples(sums.samples, inner, band.y0, _cell(*prediction.shape))
     _add_cells(sums.scored, scored, band.y0, _cell(*prediction.shape))
     _add_cells(sums.wrong, scored & (inner.prediction != inner.truth), band.y0, _cell(*prediction.shape))
 
@@ -161,6 +164,18 @@ def _add_cells(cells: NDArray[np.int64], mask: NDArray[np.bool_], y0: int, cell:
     # Without a type numpy adds bools as a logical or.
     by_column = np.add.reduceat(mask, np.arange(0, mask.shape[1], cell), axis=1, dtype=np.int64)
     np.add.at(cells, (y0 + np.arange(mask.shape[0])) // cell, by_column)
+
+
+def _add_samples(samples: NDArray[np.uint16], maps: Pair, y0: int, cell: int) -> None:
+    """Take the label in the middle of each cell whose middle lies in a band that begins at row `y0`."""
+    columns = np.minimum(np.arange(samples.shape[2]) * cell + cell // 2, maps.truth.shape[1] - 1)
+    rows = np.arange(samples.shape[1]) * cell + cell // 2 - y0
+    # The last cell may be cut by the edge of the map; its middle is then the last row.
+    if y0 + maps.truth.shape[0] > (samples.shape[1] - 1) * cell:
+        rows[-1] = min(rows[-1], maps.truth.shape[0] - 1)
+    here = (rows >= 0) & (rows < maps.truth.shape[0])
+    for k, labels in enumerate((maps.prediction, maps.truth)):
+        samples[k, here] = labels[rows[here][:, None], columns[None]]
 
 
 def _spectra(prediction: Readable, truth: Readable, terms: Terms) -> list[tuple[Spectrum, Spectrum]]:
