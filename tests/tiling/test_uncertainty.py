@@ -22,7 +22,7 @@ from tilepipe.execution.job import Job
 from tilepipe.sources.array import ArraySource
 from tilepipe.testing import FakeSource, codes_model, noise, random_unet
 from tilepipe.tiling.grid import Index
-from tilepipe.tiling.uncertainty import LAYERS, STEPS, VOID, codes, squares
+from tilepipe.tiling.uncertainty import INFORMATION, LAYERS, STEPS, VOID, codes, squares
 from tilepipe.tiling.weights import weights
 
 HEIGHT, WIDTH = 150, 210
@@ -139,7 +139,7 @@ def test_layers_of_a_run_are_those_of_all_tiles_in_float64(truth: Any, image: Ar
     cut, found = truth[0], {name: values for name, values in truth[1].items() if name != "labels"}
     wanted = brute_force(job_for(image, random_unet(), **cut))
     valid = image.valid(WHOLE)
-    assert set(found) == set(LAYERS) - ({"disagreement"} if cut is CROP else set())
+    assert set(found) == set(LAYERS) - ({"disagreement"} if cut is CROP else set()) - {INFORMATION}
     for name, values in found.items():
         assert (values[~valid] == VOID).all()
         assert_codes(values[valid], wanted[name][valid], 0.05)

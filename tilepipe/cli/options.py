@@ -12,7 +12,14 @@ from tilepipe.cli.values import four_numbers, pixel_size, word_or
 from tilepipe.text import JSON, comma_list
 
 MODEL = option(
-    "-m", "--model", required=True, metavar="MODEL", help="Model directory or file, or the name of a bundled model."
+    "-m",
+    "--model",
+    required=True,
+    multiple=True,
+    callback=lambda _context, _option, models: models[0] if len(models) == 1 else list(models),
+    metavar="MODEL",
+    help="Model directory or file, or the name of a bundled model. Given several times, the models' probabilities are "
+    "averaged.",
 )
 
 PRECISIONS = click.Choice(["auto", "fp64", "fp32", "tf32", "bf16", "fp16"])
@@ -71,7 +78,8 @@ SETTINGS = (
         # The option may be given several times. If it is not given it must be None, so that `given` leaves it out.
         callback=lambda _context, _option, lists: tuple(chain(*lists)) or None,
         metavar="LIST",
-        help="Uncertainty to write: margin, entropy, disagreement.",
+        help="Uncertainty to write: margin, entropy, disagreement (of blended tiles), mutual-information (of several "
+        "models).",
     ),
     option("--device", metavar="DEVICE", show_default="auto", help="cpu, cuda or cuda:1."),
     option("--memory", metavar="SIZE", help="Stay within this memory, for instance 4GiB."),

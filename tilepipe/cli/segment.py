@@ -25,7 +25,7 @@ SHOWN = 10
 @option("-v", "--verbose", is_flag=True, help="Print the plan before the run, and all of the certificate after it.")
 @option("--overwrite", is_flag=True, help="Replace an existing output.")
 @option("--dry-run", is_flag=True, help="Print the plan and stop.")
-def segment(source: str, output: str | None, model: str, **options: Any) -> int:
+def segment(source: str, output: str | None, model: str | list[str], **options: Any) -> int:
     """Segment INPUT into a label map.
 
     Without OUTPUT it lies beside the image: in.tif gives in.labels.tif, a slide .labels.ome.zarr and .labels.geojson.
@@ -79,7 +79,7 @@ def say_notes(source: str, settings: JSON) -> None:
 @click.argument("source", metavar="INPUT")
 @with_options(MODEL, *SETTINGS)
 @option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan(source: str, model: str, as_json: bool, **options: Any) -> None:
+def plan(source: str, model: str | list[str], as_json: bool, **options: Any) -> None:
     """Print what segmenting INPUT would take: tiles, memory, disk. Runs nothing, writes nothing."""
     from tilepipe.planning.planner import plan as planned
 

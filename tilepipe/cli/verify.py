@@ -18,7 +18,14 @@ OTHERS = "A label map that another program made"
 @click.command(cls=Command)
 @click.argument("target", metavar="RUN|LABELS")
 @option("--image", metavar="FILE", help="The image of the run, if it was moved.")
-@option("-m", "--model", metavar="MODEL", help="The model of the run, if it was moved.")
+@option(
+    "-m",
+    "--model",
+    multiple=True,
+    callback=lambda _context, _option, models: list(models) or None,
+    metavar="MODEL",
+    help="The model of the run, if it was moved; each of them if it had several.",
+)
 @option("--mask", metavar="FILE", help="The GeoJSON file of the polygons of the run, if it was moved.")
 @option("--windows", type=click.IntRange(min=0), metavar="N", show_default="8", help="Places to compute again.")
 @option("--seed", type=int, metavar="N", show_default="0", help="Seed of the random places.")
@@ -38,7 +45,7 @@ OTHERS = "A label map that another program made"
 )
 @TRUST
 @with_options(*TALK)
-def verify(target: str, image: str | None, model: str | None, **options: Any) -> int:
+def verify(target: str, image: str | None, model: list[str] | None, **options: Any) -> int:
     """Check a finished run against its certificate, or any label map for lines where its tiles met.
 
     A run is named by any of its products or its work directory. Parts of it are computed again: on seams against one

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -26,7 +27,7 @@ from tilepipe.inference.statistics.capture import FixedStatistics
 from tilepipe.planning.plan import Plan
 from tilepipe.tiling.blend import SIDES, BlendCanvas, Canvas, CropCanvas, CropLayerCanvas, strip_boxes
 from tilepipe.tiling.grid import Index
-from tilepipe.tiling.uncertainty import VOID
+from tilepipe.tiling.uncertainty import INFORMATION, VOID
 
 
 @dataclass
@@ -106,7 +107,9 @@ class BlockWorker:
         plan, canvas = self.job.plan, _canvas(self.job.plan, area)
         predict = (
             # With crop windows only labels leave the device, a byte per pixel in place of a float per class.
-            self.predictor.probabilities if isinstance(canvas, BlendCanvas | CropLayerCanvas) else self.predictor.labels
+            partial(self.predictor.probabilities, informed=INFORMATION in plan.layers)
+            if isinstance(canvas, BlendCanvas | CropLayerCanvas)
+            else self.predictor.labels
         )
         # Tiles are batched over the whole block, and the predictor pads the last batch. If a model always sees one
         # batch shape, a tile gets the same bits whatever other tiles are in the batch.
@@ -209,7 +212,7 @@ def _canvas(plan: Plan, area: Box) -> Canvas:
     if grid.blended:
         return BlendCanvas(grid, area, plan.tiling.window, classes=plan.classes, dtype=dtype, layers=plan.layers)
     return (
-        CropLayerCanvas(grid, area, dtype, plan.nodata, plan.kept)
+        CropLayerCanvas(grid, area, plan.classes, dtype=dtype, nodata=plan.nodata, layers=plan.kept)
         if plan.kept
         else CropCanvas(grid, area, dtype, plan.nodata)
     )

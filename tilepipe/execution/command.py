@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tilepipe.box import Box
@@ -34,15 +34,16 @@ def kept_settings(given: Mapping[str, object]) -> JSON:
     return kept
 
 
-def command_of(source: str, model: str, settings: JSON, outputs: Mapping[str, Path]) -> str:
+def command_of(source: str, models: Sequence[str], settings: JSON, outputs: Mapping[str, Path]) -> str:
     """Return the command for a shell; '' if the image or the model came from Python's memory and has no name.
 
-    `outputs` are the paths of the products, by product.
+    Several `models` are averaged. `outputs` are the paths of the products, by product.
     """
-    if source == "array" or model == "python":
+    if source == "array" or "python" in models:
         return ""
     first = next(iter(outputs.values())).absolute()
-    words = ["tilepipe", "segment", source, str(first), "-m", model, "--of", ",".join(outputs)]
+    named = [word for model in models for word in ("-m", model)]
+    words = ["tilepipe", "segment", source, str(first), *named, "--of", ",".join(outputs)]
     return shlex.join([*words, *(word for name, value in settings.items() for word in _option(name, value))])
 
 

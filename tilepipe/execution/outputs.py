@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from tilepipe.errors import UsageError
@@ -64,7 +66,7 @@ class Outputs:
         return [lock_of(file.path) for file in self.files]
 
 
-def outputs_of(image: Source, model: str, output: str | Path | None, request: Request) -> Outputs:
+def outputs_of(image: Source, models: Iterable[str], output: str | Path | None, request: Request) -> Outputs:
     """Return the outputs of a run. Raises `UsageError` if an output cannot be written, or is also an input."""
     path, products = _beside(image) if output is None else Path(output), list(request.products)
     if not products and not output_paths(path, []):
@@ -89,7 +91,7 @@ def outputs_of(image: Source, model: str, output: str | Path | None, request: Re
             "cog, ome-zarr or ome-tiff to `of`"
         )
     named = [Path(name) for name in (request.mask, request.region) if isinstance(name, str) and Path(name).is_file()]
-    refuse_inputs(touched(outputs.files), [*image_files(image), *files_in(model), *named])
+    refuse_inputs(touched(outputs.files), [*image_files(image), *chain.from_iterable(map(files_in, models)), *named])
     place = place_of(image)
     for file in outputs.files:
         if place is not None and place.is_dir() and would_be_part(file.path, place):

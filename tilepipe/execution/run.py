@@ -138,11 +138,11 @@ def record_of(job: Job, order: RunOrder, queue: BlockQueue, full: Source) -> Run
     plan, records = job.plan, queue.ledger.done.values()
     certificate = certificate_of(plan, job.model, reproducibility_of(plan, job.model))
     write_certificate(certificate, order.directory)
-    source, model = _absolute(plan.source), _absolute(job.model.name)
+    source, models = _absolute(plan.source), [_absolute(name) for name in job.model.names]
     return {
         "format": FORMAT,
         "source": source,
-        "model": model,
+        "model": models if job.model.members else models[0],
         "blocks": len(records),
         "tiles": sum(record.tiles for record in records),
         "block_seconds": round(sum(record.seconds for record in records), 3),
@@ -156,7 +156,7 @@ def record_of(job: Job, order: RunOrder, queue: BlockQueue, full: Source) -> Run
         "polygons": order.outputs.options.to_dict(),
         "choice": {**getattr(full, "selected", {}), **reopening(full)},
         "settings": order.settings,
-        "command": command_of(source, model, order.settings, order.outputs.paths),
+        "command": command_of(source, models, order.settings, order.outputs.paths),
         "acquired": acquired_of(full),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "published": False,

@@ -22,8 +22,8 @@ class RunRecord(TypedDict, total=False):
     """Version of the labels: the constant `FORMAT` of plans."""
     source: str
     """Name or absolute path of the image."""
-    model: str
-    """Name or absolute path of the model."""
+    model: str | list[str]
+    """Name or absolute path of the model; a list if several were averaged."""
     choice: JSON
     """Options with which the image is opened again: which of several images, and which folders were allowed."""
     request: str

@@ -27,6 +27,7 @@ from tilepipe.execution.store import Store, drop_arrays
 from tilepipe.inference.profile.throughput import keep_throughput
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
+from tilepipe.models.unread import AnyModel
 from tilepipe.planning.certificate import Certificate
 from tilepipe.planning.fit_table import fit_events, refuse_full_disk, with_machine
 from tilepipe.planning.memory import format_bytes
@@ -99,7 +100,7 @@ class Result:
 @rows_forgotten()
 def segment(
     source: Image,
-    model: str | Path | Model,
+    model: AnyModel,
     output: str | Path | None = None,
     *,
     listener: Listener | None = None,
@@ -111,7 +112,7 @@ def segment(
 
     Args:
         source: The image: a path, a `Source`, or an array of shape (bands, height, width) or (height, width).
-        model: The name of a bundled model, the path of a model, or a `Model`.
+        model: The name of a bundled model, the path of a model, a `Model`, or a list of these, which are averaged.
         output: Path of the label map. If it is left out, the labels go beside the image as `<stem>.labels.tif`, for
             slides as `<stem>.labels.ome.zarr` and `<stem>.labels.geojson`.
         listener: Is called with each `Event` of the run: its stage, how much of it is done, and a message. If it is
@@ -142,7 +143,7 @@ def segment(
     # Open the image and the model, and decide where labels go.
     request, tell = Request.of(settings), listener or silent
     model, image = opened(source, model, request)
-    outputs = outputs_of(image, model.name, output, request)
+    outputs = outputs_of(image, model.names, output, request)
     request = request.writing(outputs.paths)
     finish_others(outputs)
     order = _order(image, model, request, outputs, tell)
@@ -206,13 +207,11 @@ def _make(job: Job, image: Source, order: run_order.RunOrder, replaces: dict[str
 
 @public
 @identities_held()
-def dry_run(
-    source: Image, model: str | Path | Model, output: str | Path | None = None, **settings: Unpack[Settings]
-) -> Plan:
+def dry_run(source: Image, model: AnyModel, output: str | Path | None = None, **settings: Unpack[Settings]) -> Plan:
     """Return the plan of `segment` with the same arguments, after checking the outputs. Nothing is written."""
     request = Request.of(settings)
     model, image = opened(source, model, request)
-    outputs = outputs_of(image, model.name, output, request)
+    outputs = outputs_of(image, model.names, output, request)
     request = request.writing(outputs.paths)
     return with_machine(make_plan(image, model, request)[0], model, outputs.work.parent)
 
@@ -221,7 +220,7 @@ def dry_run(
 @identities_held()
 def predict(
     source: Image,
-    model: str | Path | Model,
+    model: AnyModel,
     region: Box | tuple[int, int, int, int] | None = None,
     **choices: Unpack[Choices],
 ) -> NDArray[np.unsignedinteger]:
@@ -233,7 +232,7 @@ def predict(
 
     Args:
         source: The image: a path, a `Source`, or an array of shape (bands, height, width) or (height, width).
-        model: The name of a bundled model, the path of a model, or a `Model`.
+        model: The name of a bundled model, the path of a model, a `Model`, or a list of these, which are averaged.
         region: Full-resolution pixels, as a `Box` or its (y0, x0, y1, x1). All of the image if it is left out.
         **choices: See `Choices`. They have the names of the command line's options.
 

@@ -17,7 +17,7 @@ from tilepipe.arrays import Labels, Logits, Pixels
 from tilepipe.errors import DeviceError, ModelError, TilepipeError, ordinary
 from tilepipe.inference.device import Compute
 from tilepipe.inference.statistics.capture import Mode, Reached
-from tilepipe.models.average import Average
+from tilepipe.models.average import Mean
 from tilepipe.models.model import Model
 from tilepipe.models.output import misfit
 from tilepipe.models.precision import arithmetic, dtype_of, on_device
@@ -75,16 +75,19 @@ class Predictor:
         with self._logits(tiles, under) as logits:
             return logits.cpu().numpy()
 
-    def probabilities(self, tiles: Pixels, under: Mode | None = None) -> NDArray[np.int32]:
+    def probabilities(self, tiles: Pixels, under: Mode | None = None, *, informed: bool = False) -> NDArray[np.int32]:
         """Return softmax probabilities times 2**24, rounded, (n, classes, height, width) int32.
+
+        `informed` adds the mutual information of the answers of a `Mean`, times 2**24, as one more plane.
 
         The class with the largest logit gets 1 more, so a pixel that only one tile covers keeps the argmax of its
         logits.
         """
-        with self._scores(tiles, under) as scores:
-            found = scores if isinstance(self._module, Average) else scores.softmax(1)
+        classes = len(self.model.card.classes)
+        with self._scores(tiles, under, informed=informed) as scores:
+            found = scores if isinstance(self._module, Mean) else scores.softmax(1)
             scaled = found.mul(1 << PROBABILITY_BITS).round_().to(torch.int32)
-            top = _best(scores)[:, None]
+            top = _best(scores[:, :classes])[:, None]
             # Two classes that differ by less than a step of 2**-24 would tie after rounding.
             scaled.scatter_add_(1, top, torch.ones_like(top, dtype=torch.int32))
             return scaled.cpu().numpy()
@@ -94,10 +97,12 @@ class Predictor:
         with suppress(Reached), self._logits(tiles, under):
             pass
 
-    def _scores(self, tiles: Pixels, under: Mode | None) -> AbstractContextManager[torch.Tensor]:
-        """Return logits; of an `Average` its probabilities, whose order a logarithm in float32 would not keep."""
-        if isinstance(self._module, Average):
-            return self._called(self._module.probabilities, tiles, under)
+    def _scores(
+        self, tiles: Pixels, under: Mode | None, *, informed: bool = False
+    ) -> AbstractContextManager[torch.Tensor]:
+        """Return logits; of a `Mean` its probabilities, whose order a logarithm in float32 would not keep."""
+        if isinstance(self._module, Mean):
+            return self._called(self._module.informed if informed else self._module.probabilities, tiles, under)
         return self._logits(tiles, under)
 
     @contextmanager
@@ -156,6 +161,7 @@ class Predictor:
 
     def _check(self, logits: torch.Tensor, count: int) -> None:
         wanted = (self.input_shape[0], len(self.model.card.classes), *self.input_shape[2:])
+        logits = logits[:, : wanted[1]] if isinstance(self._module, Mean) else logits
         if tuple(logits.shape) != wanted:
             why = misfit(tuple(logits.shape), self.input_shape, wanted[1])
             raise ModelError(

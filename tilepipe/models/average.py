@@ -1,12 +1,16 @@
-"""Average: a network that is asked about a tile in several positions, and answers with the mean of the probabilities.
+"""Average: networks that are asked several times about a tile, and answer with the mean of the probabilities.
 
-The eight positions 'd4' are the four quarter turns of the tile and of its mirror image. Each answer is turned back, its
-probabilities are rounded once to 24 bits, and the sum is exact: it does not depend on the order of the positions. So a
-turned tile gets exactly the turned labels.
+`Average` asks one network about a tile in several positions. The eight positions 'd4' are the four quarter turns of the
+tile and of its mirror image; each answer is turned back. `joint.Joint` asks several networks.
+
+The probabilities of each answer are rounded once to 24 bits, and the sum is exact: it does not depend on the order of
+the answers. So a turned tile gets exactly the turned labels, and the order of networks does not matter.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -47,8 +51,61 @@ POSITIONS = {
 """Positions by the value of the setting `tta`."""
 
 
-class Average(Wrapper):
-    """Maps (B, bands, H, W) to the logarithm of mean probabilities, (B, classes, H, W), as logits.
+class Mean(nn.Module):
+    """Maps (B, bands, H, W) to the logarithm of mean probabilities, (B, classes, H, W), as logits."""
+
+    def answers(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the logits (B, classes, H, W) of each answer, one after the other."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logarithms of `probabilities` in the type of `x`; a softmax gives the probabilities back."""
+        # A probability of 0 has no logarithm.
+        return self.probabilities(x).clamp_min(torch.finfo(torch.float32).tiny).log().to(x.dtype)
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Return mean probabilities (B, classes, H, W) float64; equal sums give equal means."""
+        total, count = torch.zeros((), dtype=torch.float64, device=x.device), 0
+        for rounded in self._rounded(x):
+            total, count = total + rounded.double(), count + 1
+        return total / (count << BITS)
+
+    def informed(self, x: Tensor) -> Tensor:
+        """Return mean probabilities and, as one more channel, the mutual information, (B, classes + 1, H, W) float64.
+
+        The mutual information is the entropy of the mean minus the mean of the answers' entropies, over the logarithm
+        of the number of classes: 0 if all answers are the same, and never above 1.
+        """
+        total = torch.zeros((), dtype=torch.float64, device=x.device)
+        entropies, count = total, 0
+        for rounded in self._rounded(x):
+            total, count = total + rounded.double(), count + 1
+            # Entropies are rounded to whole numbers too, so that their sum does not depend on the order of answers.
+            entropies = entropies + _entropy(rounded / (1 << BITS)).double().mul(1 << BITS).round()
+        mean = total / (count << BITS)
+        information = (_entropy(mean) - entropies / (count << BITS)).clamp(0, 1)
+        return torch.cat((mean, information), 1)
+
+    def _rounded(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the probabilities of each answer, times 2**24 and rounded, in the type of `x`."""
+        for logits in self.answers(x):
+            if x.dtype == torch.float64 != logits.dtype:
+                raise ModelError(
+                    f"it gives {str(logits.dtype).removeprefix('torch.')} for float64 (fp64): part of it computes in "
+                    "another precision; use precision fp32"
+                )
+            # Half precision inside the network ends here: its logits are widened before anything is summed.
+            yield logits.to(x.dtype).softmax(1).mul(1 << BITS).round()
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    """Return the entropy over the channels, (B, 1, H, W), divided by that of an even choice between them."""
+    total: Tensor = torch.special.entr(probabilities).sum(1, keepdim=True)
+    return total / math.log(max(2, probabilities.shape[1]))
+
+
+class Average(Wrapper, Mean):
+    """Maps (B, bands, H, W) to the logarithm of mean probabilities over several positions of the tiles.
 
     Height and width may differ: the network is then also called with both exchanged.
     """
@@ -58,25 +115,10 @@ class Average(Wrapper):
         super().__init__(network)
         self.tta = tta  # every attribute becomes part of the network's identity
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logarithms of `probabilities` in the type of `x`; a softmax gives the probabilities back."""
-        # A probability of 0 has no logarithm.
-        return self.probabilities(x).clamp_min(torch.finfo(torch.float32).tiny).log().to(x.dtype)
-
-    def probabilities(self, x: Tensor) -> Tensor:
-        """Return mean probabilities (B, classes, H, W) float64; equal sums give equal means."""
-        positions = POSITIONS[self.tta]
-        total = torch.zeros((), dtype=torch.float64, device=x.device)
-        for position in positions:
-            logits = position.back(self.network(position.put(x)))
-            if x.dtype == torch.float64 != logits.dtype:
-                raise ModelError(
-                    f"it gives {str(logits.dtype).removeprefix('torch.')} for float64 (fp64): part of it computes in "
-                    "another precision; use precision fp32"
-                )
-            # Half precision inside the network ends here: its logits are widened before anything is summed.
-            total = total + logits.to(x.dtype).softmax(1).mul(1 << BITS).round().double()
-        return total / (len(positions) << BITS)
+    def answers(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the logits (B, classes, H, W) of each position, turned back."""
+        for position in POSITIONS[self.tta]:
+            yield position.back(self.network(position.put(x)))
 
 
 def averaged(model: Model, tta: str) -> Model:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from tilepipe.errors import ModelError
@@ -41,6 +41,8 @@ class Model:
     """Name in messages: the directory that the model was loaded from, or 'python'."""
     certificate: str | None = None
     """Text of certificate.json beside the network, which `probe.certificate_file` judges; None if there is none."""
+    members: tuple[Model, ...] = field(default=(), repr=False)
+    """Models whose probabilities this model averages (`joint.Ensemble`); empty for one network."""
 
     @classmethod
     def from_torch(
@@ -107,6 +109,20 @@ class Model:
         return cls(card, module.to("cpu", torch.float32).eval(), name)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the model's members, or its own name if it is one network."""
+        return tuple(member.name for member in self.members) or (self.name,)
+
+    @property
+    def answers_often(self) -> bool:
+        """Whether the model is the mean of several answers, of several networks or positions of a tile."""
+        if self.facts is not None:
+            return False
+        from tilepipe.models.average import Mean
+
+        return isinstance(self.module, Mean)
+
+    @property
     def parameters(self) -> int:
         """Number of trained values."""
         return sum(p.numel() for p in self.module.parameters())
@@ -116,14 +132,7 @@ class Model:
 
         The result has type `dtype`, by default float32. It is a copy, which a network may change in place.
         """
-        import torch
-
-        x = tiles.to(dtype or torch.float32, copy=True)
-        if self.card.mean:
-            x -= x.new_tensor(self.card.mean).view(1, -1, 1, 1)
-        if self.card.std:
-            x /= x.new_tensor(self.card.std).view(1, -1, 1, 1)
-        return x
+        return normalised(tiles, self.card.mean, self.card.std, dtype)
 
     def sha256(self) -> str:
         """Return the hash of weights, layers, their settings, and the card without words for people.
@@ -138,6 +147,23 @@ class Model:
     def card_sha256(self) -> str:
         """Return the hash of the card without words for people."""
         return hashlib.sha256(card_text(self.card).encode()).hexdigest()
+
+
+def normalised(
+    tiles: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype | None = None
+) -> Tensor:
+    """Return a copy (x - mean) / std of tiles (B, bands, H, W) as `dtype`, by default float32.
+
+    An empty mean stands for 0, an empty std for 1.
+    """
+    import torch
+
+    x = tiles.to(dtype or torch.float32, copy=True)
+    if mean:
+        x -= x.new_tensor(mean).view(1, -1, 1, 1)
+    if std:
+        x /= x.new_tensor(std).view(1, -1, 1, 1)
+    return x
 
 
 def refuse_one_class(card: ModelCard) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from tilepipe.errors import ModelError
+from tilepipe.errors import ModelError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.facts import CARD, CERTIFICATE, WEIGHTS, Facts, bundled, read_facts
 from tilepipe.models.model import Model
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+AnyModel: TypeAlias = "str | Path | Model | Sequence[str | Path | Model]"
+"""What may stand for a model: the name of a bundled model, a path, a `Model`, or a list of these, which are
+averaged."""
 
 
 def open_model(name_or_path: str | Path, *, trust_model: str | None = None) -> Model:
@@ -25,6 +31,23 @@ def open_model(name_or_path: str | Path, *, trust_model: str | None = None) -> M
     from tilepipe.models.formats.directory import load_model
 
     return load_model(name_or_path, trust_model=trust_model)
+
+
+def open_models(model: AnyModel, tta: str = "none", *, trust_model: str | None = None) -> Model:
+    """Return one model, or the ensemble of several; its probabilities are averaged over the positions `tta`.
+
+    Raises `ModelError` if a model is refused or several do not fit each other, and `UsageError` if none is given.
+    """
+    named = [model] if isinstance(model, str | Path | Model) else list(model)
+    if not named:
+        raise UsageError("no model is given; name one with `model`")
+    found = [one if isinstance(one, Model) else open_model(one, trust_model=trust_model) for one in named]
+    if tta == "none" and len(found) == 1:
+        return found[0]
+    # This import opens torch, which a plan with one bundled model does without.
+    from tilepipe.models.joint import ensemble
+
+    return ensemble(found, tta)
 
 
 class Unread(Model):

@@ -85,6 +85,8 @@ def _operations(model: Model, tta: str) -> tuple[Probe, tuple[int, ...]]:
     # This import opens torch, which a plan with a bundled model does without (tests/promises/test_light_imports.py).
     from tilepipe.models.probe.certificate_file import known_probe
 
+    if model.members:
+        raise ModelError("statistics are not fixed for the mean of several models")
     try:
         found = known_probe(model)
     except TilepipeError as problem:

@@ -20,7 +20,7 @@ from tilepipe.sources.base import Source
 from tilepipe.tiling.grid import Grid
 from tilepipe.tiling.statistics_grid import Statistics
 from tilepipe.tiling.tiling import Tiling
-from tilepipe.tiling.uncertainty import PROBABILITIES
+from tilepipe.tiling.uncertainty import INFORMATION, PROBABILITIES, further_planes
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
@@ -131,12 +131,14 @@ class Load:
         block = (8 + 3 * len(self.layers)) * zone
         results = 2 * batch * pixels * (2 + number * classes)
         if grid.blended:
-            planes = classes + ("disagreement" in self.layers)
+            planes = classes + further_planes(self.layers)
             block += 12 * planes * (grid.y.zone + grid.y.tile) * (grid.x.zone + grid.x.tile)
         if grid.blended or self.layers:
             results += batch * pixels * (12 + 2 * number) * classes
         if self.layers:  # The labels, squares and codes of one tile are made from int64 planes.
             results += 32 * pixels
+        if INFORMATION in self.layers:  # The answers' entropies are taken in float64, class by class.
+            results += batch * pixels * (24 * classes + 32)
         # Without worker processes this process computes. With them it only hands out blocks, but its libraries are
         # loaded too.
         each = max(compute.workers, 1)

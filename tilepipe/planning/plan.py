@@ -20,7 +20,7 @@ from tilepipe.text import JSON, json_of
 from tilepipe.tiling.grid import Grid, Index
 from tilepipe.tiling.statistics_grid import Statistics, nodes_of
 from tilepipe.tiling.tiling import SMALL, Tiling
-from tilepipe.tiling.uncertainty import PROBABILITIES, probability_names
+from tilepipe.tiling.uncertainty import PROBABILITIES, further_planes, probability_names
 
 FORMAT = 2
 """Version of the plan and of the work directory."""
@@ -51,7 +51,7 @@ class Plan(Layout):
     reach: Reach
     """Reach of the model on each side (pixels), and how it became known."""
     layers: tuple[str, ...] = ()
-    """Uncertainty layers that are kept beside the labels: margin, entropy, disagreement."""
+    """Uncertainty layers that are kept beside the labels: margin, entropy, disagreement, mutual-information."""
     probabilities: bool = False
     """Whether the probability of each class is kept beside the labels."""
     statistics: Statistics | None = None
@@ -202,7 +202,7 @@ class Plan(Layout):
             alive = self.predicted_region.width // x.zone + 3 + self.compute.in_flight
             # A strip holds int64 sums of each class: the blend adds integers of 48 bits (see
             # docs/decisions/exact-integers.md).
-            strips = 8 * (self.classes + ("disagreement" in self.layers)) * one * alive
+            strips = 8 * (self.classes + further_planes(self.layers)) * one * alive
         size += len(self.kept)
         statistics = self.compute.itemsize * self.nodes.area * sum(self.statistics.values) if self.statistics else 0
         # An image lies there with all its levels, each a quarter of the one before.

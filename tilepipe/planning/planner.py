@@ -13,7 +13,7 @@ from tilepipe.inference.device import resolve_device
 from tilepipe.models.card import ModelCard
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
-from tilepipe.models.unread import open_model
+from tilepipe.models.unread import AnyModel, open_models
 from tilepipe.planning.fit_table import with_machine
 from tilepipe.planning.global_statistics import fix_global_statistics
 from tilepipe.planning.image_fit import check_fit
@@ -35,7 +35,7 @@ from tilepipe.sources.open import open_source, place_of
 from tilepipe.sources.world_grid import Anchored, without_canvas
 from tilepipe.text import setting
 from tilepipe.tiling.tiling import Tiling
-from tilepipe.tiling.uncertainty import check_blended, probability_names
+from tilepipe.tiling.uncertainty import INFORMATION, check_blended, probability_names
 
 MOST_CLASSES = 255
 """Largest number of classes whose probabilities are kept."""
@@ -46,7 +46,7 @@ Image: TypeAlias = "str | Path | Sequence[str | Path] | Source | Plain | Arrayed
 
 @public
 @identities_held()
-def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings]) -> Plan:
+def plan(source: Image, model: AnyModel, **settings: Unpack[Settings]) -> Plan:
     """Return what `segment` would do: tiles, blocks, memory, disk, and what is known about seams.
 
     Nothing is labelled and nothing is written beside the image. If the model was not measured before, it is measured
@@ -54,7 +54,7 @@ def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings])
 
     Args:
         source: The image: a path, a `Source`, or an array of shape (bands, height, width) or (height, width).
-        model: The name of a bundled model, the path of a model, or a `Model`.
+        model: The name of a bundled model, the path of a model, a `Model`, or a list of these, which are averaged.
         **settings: See `Settings`. They have the names of the command line's options.
 
     Returns:
@@ -77,14 +77,9 @@ def plan(source: Image, model: str | Path | Model, **settings: Unpack[Settings])
     return with_machine(make_plan(image, model, request)[0], model, beside)
 
 
-def opened(source: Image, model: str | Path | Model, request: Request) -> tuple[Model, Source]:
+def opened(source: Image, model: AnyModel, request: Request) -> tuple[Model, Source]:
     """Return the model and the image at full resolution, with the bands that the model reads."""
-    model = model if isinstance(model, Model) else open_model(model, trust_model=request.trust_model)
-    if request.tta != "none":
-        # This import opens torch, which a plan with a bundled model does without.
-        from tilepipe.models.average import averaged
-
-        model = averaged(model, request.tta)
+    model = open_models(model, request.tta, trust_model=request.trust_model)
     image = open_source(source, scene=request.scene, z=request.z, t=request.t, allow=request.allow)
     image = with_model_bands(image, model.card, request)
     return model, image if request.grid == "image" else on_world_grid(image, request)
@@ -131,7 +126,7 @@ def make_plan(
     plan = Plan(
         **vars(layout), source=image.name, model=card.name, bands=image.shape[0], dtype=str(image.dtype),
         compute=compute, classes=len(card.classes), label_dtype=card.label_dtype, nodata=card.nodata, memory=memory,
-        reach=replace(reach, tolerance=tolerance), layers=_layers(card, request.layers, tiling), statistics=statistics,
+        reach=replace(reach, tolerance=tolerance), layers=_layers(model, request.layers, tiling), statistics=statistics,
         probabilities=request.probabilities, tta=request.tta, picked=picked.bands, valid_band=picked.valid, why=why,
         left=Wanted(data, layout, area).left(), with_image=request.polygons.with_image,
         holes=not getattr(data, "complete", False), fit_table=(*fit, *world_row(image, tiling), *asked.notes),
@@ -153,8 +148,14 @@ def _kept(card: ModelCard, request: Request) -> tuple[str, ...]:
     return (*request.layers, *probability_names(len(card.classes)))
 
 
-def _layers(card: ModelCard, layers: tuple[str, ...], tiling: Tiling) -> tuple[str, ...]:
+def _layers(model: Model, layers: tuple[str, ...], tiling: Tiling) -> tuple[str, ...]:
     """Return the layers asked for. Raises `UsageError` if the model, or this tiling, cannot give one of them."""
+    card = model.card
+    if INFORMATION in layers and not model.answers_often:
+        raise UsageError(
+            f"layer {INFORMATION} compares the answers of several models, or of one in several positions, and here is "
+            f"one answer; give a list of models as `model`, or {setting(tta='d4')}, or leave the layer out"
+        )
     if card.output == "labels" and layers:
         raise UsageError(
             f"model {card.name} gives labels and no probabilities, of which layers are made; leave `layers` out"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +66,8 @@ def measure_receptive_field(model: Model, listener: Listener = silent) -> Known:
     has state, depends on the other tiles of a batch, or gives NaN.
     """
     card = model.card
+    if model.members:
+        return _of_all(model, [measure_receptive_field(member, listener) for member in model.members])
     found = _probed(model, listener)
     if isinstance(found, str):
         return card, reach_of_card(card, found)
@@ -77,6 +81,20 @@ def measure_receptive_field(model: Model, listener: Listener = silent) -> Known:
     # Tiles have the same overlap on all sides, so the side with the largest reach decides.
     halo = max(found.halo) if found.halo else None
     return card.model_copy(update={"stride": stride, "halo": halo}), reach_of_probe(found)
+
+
+def _of_all(model: Model, known: Sequence[Known]) -> Known:
+    """Return card and reach of an ensemble: the largest reach on each side, and a stride that suits all members."""
+    stride, halos = math.lcm(*(card.stride for card, _ in known)), [card.halo for card, _ in known]
+    reaches = [reach.sides for _, reach in known]
+    halo = None if None in halos else -(-max(halo or 0 for halo in halos) // stride) * stride
+    card = model.card.model_copy(update={"stride": stride, "halo": halo})
+    # The reach of a mean is measured only if that of each member is.
+    unsure = [
+        f"{name}: {reach.known}" for name, (_, reach) in zip(model.names, known, strict=True) if not reach.measured
+    ]
+    sides = None if None in reaches else Sides(*map(max, zip(*filter(None, reaches), strict=True)))
+    return card, Reach(sides, unsure[0] if unsure else MEASURED)
 
 
 def _probed(model: Model, listener: Listener) -> Probe | str:

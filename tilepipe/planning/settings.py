@@ -101,7 +101,8 @@ class Choices(TypedDict, total=False):
     """Whether the run leaves its record beside the output, which `verify` and the same command again need;
     True by default."""
     layers: str | Sequence[str]
-    """Uncertainty layers to write beside the labels: 'margin', 'entropy', 'disagreement'."""
+    """Uncertainty layers to write beside the labels: 'margin', 'entropy', 'disagreement' (of blended tiles),
+    'mutual-information' (of several models or positions)."""
 
 
 class PolygonSettings(TypedDict, total=False):

@@ -154,7 +154,9 @@ def _links(facts: JSON, folder: Path) -> Iterator[JSON]:
 
 def _model(facts: JSON) -> str:
     """Return the name of the model that made the labels; '' if it is not known."""
-    return PurePath(str(facts.get("model", ""))).name.removesuffix(".model")
+    said = facts.get("model", "")
+    named = [said] if isinstance(said, str) else said
+    return " + ".join(PurePath(str(name)).name.removesuffix(".model") for name in named)
 
 
 def _file(path: str, folder: Path) -> JSON:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tilepipe.arrays import Array, DType, Labels
 from tilepipe.box import Box
 from tilepipe.tiling.grid import Grid, Index
-from tilepipe.tiling.uncertainty import PROBABILITY, VOID, Planes, codes, squares
+from tilepipe.tiling.uncertainty import INFORMATION, PROBABILITY, VOID, Planes, codes, further_planes, squares
 from tilepipe.tiling.weights import weights
 
 # All tiles together add at most 2**48 to the sum of a class, so one failure outweighs them. Two thousand failures at
@@ -77,21 +77,27 @@ class CropCanvas:
 class CropLayerCanvas(CropCanvas):
     """Labels and uncertainty layers over `area`; each pixel comes from the probabilities of the tile that keeps it."""
 
-    def __init__(self, grid: Grid, area: Box, dtype: str, nodata: int, layers: tuple[str, ...]) -> None:
+    def __init__(
+        self, grid: Grid, area: Box, classes: int, *, dtype: str, nodata: int, layers: tuple[str, ...]
+    ) -> None:
         """Start with nodata."""
         super().__init__(grid, area, dtype, nodata)
+        self.classes = classes
         self.codes = {name: np.full(area.shape, VOID, np.uint8) for name in layers}
 
     def add(self, tile: Index, values: NDArray[np.int32]) -> None:
-        """Keep labels and codes from a tile's probabilities times 2**24, (classes, tile height, tile width)."""
+        """Keep labels and codes from a tile's probabilities times 2**24, (classes, tile height, tile width).
+
+        The mutual information of the answers, if there is one, is the plane after the classes.
+        """
         part = self.grid.kept_box(tile) & self.area
         if part is None:
             return
         rows, columns = part.slices_in(self.grid.tile_box(tile))
         target, cut = part.slices_in(self.area), values[:, rows, columns]
-        self.values[target] = _argmax(cut, self.values.dtype)[0]
+        self.values[target] = _argmax(cut[: self.classes], self.values.dtype)[0]
         for name, found in self.codes.items():
-            found[target] = codes(name, cut, PROBABILITY)
+            found[target] = codes(name, cut if name == INFORMATION else cut[: self.classes], PROBABILITY)
 
     def layer(self, name: str, box: Box) -> NDArray[np.uint8]:
         """Return the codes of a layer at `box`."""
@@ -101,7 +107,8 @@ class CropLayerCanvas(CropCanvas):
 class BlendCanvas:
     """Weighted sums of probabilities over `area`, (classes, area.height, area.width) int64.
 
-    The layer 'disagreement' needs one plane more: the weighted sums of the tiles' squares.
+    The layer 'mutual-information' needs one plane more, which comes with the tiles, and 'disagreement' another one, the
+    last: the weighted sums of the tiles' squares.
     """
 
     def __init__(
@@ -113,10 +120,13 @@ class BlendCanvas:
         self.window = window
         self.classes = classes
         self.dtype, self.nodata = dtype, np.iinfo(dtype).max
-        self.values = np.zeros((classes + ("disagreement" in layers), *area.shape), np.int64)
+        self.values = np.zeros((classes + further_planes(layers), *area.shape), np.int64)
 
     def add(self, tile: Index, values: NDArray[np.int32]) -> None:
-        """Add a tile's probabilities times 2**24, (classes, tile height, tile width), weighted by its window."""
+        """Add a tile's probabilities times 2**24, (classes, tile height, tile width), weighted by its window.
+
+        The mutual information of the answers, if there is one, is the plane after the classes.
+        """
         box = self.grid.tile_box(tile)
         part = box & self.area
         if part is None:
@@ -129,8 +139,8 @@ class BlendCanvas:
         # tile.
         for k, probability in enumerate(values[:, rows, columns]):
             target[k] += probability * weight
-        if len(target) > self.classes:
-            target[-1] += squares(values[:, rows, columns]) * weight
+        if len(target) > len(values):
+            target[-1] += squares(values[: self.classes, rows, columns]) * weight
 
     def fail(self, tile: Index) -> None:
         """Mark the pixels that a tile weighs in on; they become nodata."""
@@ -152,8 +162,9 @@ class BlendCanvas:
     def layer(self, name: str, box: Box) -> NDArray[np.uint8]:
         """Return the codes of a layer at `box`."""
         sums = self.at(box)
+        planes = sums[: self.classes + (name == INFORMATION)]
         # The last plane holds squares only if 'disagreement' is asked for; no other layer looks at it.
-        return codes(name, sums[: self.classes], 2 * PROBABILITY, sums[-1])
+        return codes(name, planes, 2 * PROBABILITY, sums[-1])
 
 
 def _argmax(planes: Planes, dtype: str | DType) -> tuple[Labels, Planes]:

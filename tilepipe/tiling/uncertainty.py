@@ -8,10 +8,14 @@ tiles.
     entropy       -sum_k p_k log p_k / log K; 1 is a toss-up between all K classes
     disagreement  sqrt(sum_k sum_i w_i (p_ik - p_k)^2), p_k = sum_i w_i p_ik: the spread of the blended tiles i, by
                   their weights w_i, about their blend; 0 if they agree or only one covers a pixel, always below 1
+    mutual-information
+                  (H(p) - mean_m H(p_m)) / log K, p = mean_m p_m, H(p) = -sum_k p_k log p_k: how far the answers m that
+                  are averaged (of several models, in several positions) are apart; 0 if they agree
 
 Disagreement needs one plane of sums beside the sums of the classes: sum_i w_i sum_k p_ik^2. The squares of the blend
 are subtracted from it. Two tiles of the same weight that differ by d in the probability of one of two classes have a
-disagreement of d / sqrt(2).
+disagreement of d / sqrt(2). Mutual information is computed with the probabilities of a tile (Houlsby et al. 2011,
+arXiv:1112.5745, where it is called BALD) and comes as one plane more; where tiles blend, their weights blend it too.
 """
 
 from __future__ import annotations
@@ -29,10 +33,13 @@ from tilepipe.text import did_you_mean, setting
 Planes = NDArray[np.integer]
 """Planes (classes, height, width), int32 or int64."""
 
+INFORMATION = "mutual-information"
+"""Name of the layer that tells how far the answers of several models, or in several positions, are apart."""
 LAYERS = {
     "margin": "largest probability minus the second largest; 0 is a toss-up",
     "entropy": "entropy of the class probabilities over that of an even choice; 1 is a toss-up",
     "disagreement": "standard deviation of the blended tiles' probabilities about their blend; 0 where tiles agree",
+    INFORMATION: "mutual information of the averaged answers, over the entropy of an even choice; 0 where they agree",
 }
 """Meaning of each layer, in the order in which layers are kept."""
 PROBABILITIES = "probabilities"
@@ -71,6 +78,11 @@ def probability_names(classes: int) -> tuple[str, ...]:
     return tuple(f"{PROBABILITIES}/{k}" for k in range(classes))
 
 
+def further_planes(layers: Sequence[str]) -> int:
+    """Return how many planes of sums these layers need beside those of the classes, where tiles blend."""
+    return sum(name in layers for name in ("disagreement", INFORMATION))
+
+
 def check_blended(names: tuple[str, ...], window: str, overlap: int) -> tuple[str, ...]:
     """Return the names. Raises `UsageError` for the layer 'disagreement' if tiles are not blended."""
     if "disagreement" in names and (window == "crop" or not overlap):
@@ -92,7 +104,8 @@ def squares(probabilities: NDArray[np.int32]) -> NDArray[np.int64]:
 def codes(name: str, planes: Planes, bits: int, spread: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
     """Return the codes of layer `name`, or of one of `probability_names`, (height, width) uint8.
 
-    `planes` is (classes, height, width): probabilities in units of 2**-bits, 24 for one tile and 48 for weighted sums.
+    `planes` is (classes, height, width), with one plane more for 'mutual-information': probabilities in units of
+    2**-bits, 24 for one tile and 48 for weighted sums.
     `spread`, (height, width), is the weighted sum of `squares`, which 'disagreement' needs; None for one tile.
     """
     found = np.zeros(planes.shape[1:], np.uint8)
@@ -104,6 +117,8 @@ def codes(name: str, planes: Planes, bits: int, spread: NDArray[np.int64] | None
             found[rows] = _entropy(planes[:, rows], bits)
         elif name.startswith(PROBABILITIES):
             found[rows] = _coded(planes[int(name.rpartition("/")[2]), rows], bits)
+        elif name == INFORMATION:
+            found[rows] = _coded(planes[-1, rows], bits)
         elif spread is not None:
             found[rows] = _disagreement(planes[:, rows], spread[rows])
     return found

@@ -15,10 +15,9 @@ from tilepipe.execution.statistics.provider import StatisticsProvider
 from tilepipe.execution.statistics.whole_image import Constant, whole_so_far
 from tilepipe.execution.store import Store
 from tilepipe.inference.device import resolve_device
-from tilepipe.models.average import averaged
-from tilepipe.models.formats.directory import load_model
 from tilepipe.models.identity import identify
 from tilepipe.models.model import Model
+from tilepipe.models.unread import AnyModel, open_models
 from tilepipe.paths import work_directory
 from tilepipe.planning.certificate import Certificate
 from tilepipe.planning.certify import certificate_of, read_certificate
@@ -116,7 +115,7 @@ def _selected(run: Run, image: Image | None) -> JSON:
     return run.record.get("choice", {}) if image is None or isinstance(image, str | Path) else {}
 
 
-def reopen(run: Run, image: Image | None, model: Model | str | Path | None, settings: JSON) -> Job:
+def reopen(run: Run, image: Image | None, model: AnyModel | None, settings: JSON) -> Job:
     """Return the job of a run, with the image and the model that it was made from.
 
     `settings` may hold `device`, `mask` (the file of the run's polygons) and `trust_model`. Raises `UsageError` if
@@ -127,11 +126,12 @@ def reopen(run: Run, image: Image | None, model: Model | str | Path | None, sett
     full = with_picked(opened, Picked(run.plan.picked, run.plan.valid_band))
     if run.plan.shape != full.shape[1:] and full.georeference:  # the run was on a world grid, if it was of this image
         full = anchored(full, run.plan.tiling.tile, run.plan.tiling.tile - run.plan.tiling.overlap)
-    if not isinstance(model, Model):
-        named: str | Path = _named(model, run.record["model"], "python", "model")
-        model = load_model(named, trust_model=settings.get("trust_model"))
-    plan = run.plan
-    model = averaged(model, plan.tta)
+    plan, recorded = run.plan, run.record["model"]
+    if model is None:
+        model = [
+            _named(None, name, "python", "model") for name in ([recorded] if isinstance(recorded, str) else recorded)
+        ]
+    model = open_models(model, plan.tta, trust_model=settings.get("trust_model"))
     identity = identify(model, plan.compute.device, plan.compute.precision)
     if identity.trouble:
         raise ModelError(f"a run of {model.name} cannot be verified: {identity.trouble}")

@@ -31,7 +31,7 @@ from tilepipe.text import missing
 
 if TYPE_CHECKING:
     from tilepipe.execution.segment import Result
-    from tilepipe.models.model import Model
+    from tilepipe.models.unread import AnyModel
     from tilepipe.planning.planner import Image
 
 __all__ = ["Options", "Verification", "verify"]
@@ -67,7 +67,7 @@ class Options(TypedDict, total=False):
 def verify(
     run: str | Path | Result,
     image: Image | None = None,
-    model: str | Path | Model | None = None,
+    model: AnyModel | None = None,
     *,
     listener: Listener = silent,
     **options: Unpack[Options],
@@ -81,7 +81,7 @@ def verify(
             label map (COG, OME-Zarr, GeoTIFF, PNG of one band) is tested for lines where its tiles met, without image
             and model.
         image: The image, if it was given as an array or has moved.
-        model: The model, if it was given from Python or has moved.
+        model: The model, if it was given from Python or has moved; a list if the run had several.
         listener: Is called with each `Event`: what is checked now.
         **options: See `Options`.
 

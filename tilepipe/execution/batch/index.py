@@ -71,7 +71,7 @@ def write_index(batch: Batch, page: Path, listener: Listener = silent) -> None:
                 thumbnails[facts["name"]] = picture
                 legend = legend or found
     command = shlex.join(["tilepipe", "batch", "run", str(batch.path)])
-    facts = {"jobs": batch.path.name, "model": batch.jobs.model, "command": command, "images": images}
+    facts = {"jobs": batch.path.name, "model": " + ".join(batch.jobs.models), "command": command, "images": images}
     write_durably(page, index_of(facts, thumbnails, legend))
 
 

@@ -1,7 +1,7 @@
 """A jobs file: which images, one model, which settings, and where each output goes.
 
     images: [scenes/**/*.tif]              # paths or globs, relative to the file
-    model: forest                          # a bundled model or a model directory
+    model: forest                          # a bundled model or a model directory; [a, b]: their mean
     output: labels/{dir}/{stem}.labels.tif # {stem} and {name} of the image, {dir}: its folder below the glob's start
     of: [cog]                              # products; optional
     settings: {tile: 512}                  # those of `tilepipe segment`; optional
@@ -53,14 +53,20 @@ class Jobs(BaseModel):
 
     images: tuple[str, ...] = Field(min_length=1)
     """Paths or globs, relative to the jobs file; `**` goes through folders."""
-    model: str
-    """A bundled model or a model directory; a path is relative to the jobs file."""
+    model: str | tuple[str, ...]
+    """A bundled model or a model directory; a path is relative to the jobs file. Of a list, the probabilities are
+    averaged."""
     output: str = "{dir}/{stem}.labels.tif"
     """Template of the output path, relative to the jobs file."""
     of: tuple[str, ...] = ()
     """Products; if empty, the output's name says the product."""
     settings: JSON = Field(default_factory=dict)
     """Settings of `tilepipe.segment`."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of all models."""
+        return (self.model,) if isinstance(self.model, str) else self.model
 
     @property
     def polygons(self) -> VectorOptions:

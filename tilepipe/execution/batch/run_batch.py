@@ -38,6 +38,7 @@ from tilepipe.execution.report import REPORT
 from tilepipe.execution.segment import segment
 from tilepipe.models.formats.directory import load_model
 from tilepipe.models.identity import identities_held
+from tilepipe.models.unread import open_models
 from tilepipe.planning.planner import opened, plan
 from tilepipe.planning.receptive_field import measure_receptive_field
 from tilepipe.planning.settings import Request, Settings
@@ -81,9 +82,11 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
     path = Path(path).resolve()
     jobs = _checked(path)
     # A jobs file is written by hand and run from anywhere, so its paths start at the file.
-    near = path.parent / jobs.model
+    near = [path.parent / name for name in jobs.models]
+    named = [str(file) if file.exists() else name for file, name in zip(near, jobs.models, strict=True)]
     trust = {"trust_model": jobs.settings["trust_model"]} if "trust_model" in jobs.settings else {}
-    model = load_model(str(near) if near.exists() else jobs.model, **trust)
+    models = [load_model(name, **trust) for name in named]
+    model = models[0] if len(models) == 1 else open_models(models)
     measure_receptive_field(model, listener)  # a model that no image can use stops the batch, not every image
     folder = output_folder(jobs, path.parent)
     if dry_run:

@@ -88,7 +88,7 @@ def setting_rows(facts: JSON) -> Iterator[Row]:
     if not plan:
         return
     cut, how = plan["tiling"], plan["compute"]
-    yield Row("model", str(facts.get("model", plan["model"])))
+    yield Row("model", _listed(facts.get("model", plan["model"])))
     yield Row("tiles", f"{cut['tile']} px, overlap {cut['overlap']} px, {cut['window']} windows")
     yield Row("model's grid", f"{plan['predicted'][0]:,} x {plan['predicted'][1]:,} px")
     workers = f", {how['workers']} worker processes" if how["workers"] else ""
