@@ -28,7 +28,13 @@ from tilepipe.tiling.weights import weights
 HEIGHT, WIDTH = 150, 210
 WHOLE = Box.of_shape(HEIGHT, WIDTH)
 CROP: dict[str, Any] = {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96, "layers": "margin,entropy"}
-HANN: dict[str, Any] = {"tile": 64, "overlap": 32, "window_shape": "hann", "block": 96, "layers": tuple(LAYERS)}
+HANN: dict[str, Any] = {
+    "tile": 64,
+    "overlap": 32,
+    "window_shape": "hann",
+    "block": 96,
+    "layers": ("margin", "entropy", "disagreement"),
+}
 ONE = 1 << 24
 
 
