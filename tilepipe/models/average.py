@@ -54,6 +54,9 @@ POSITIONS = {
 class Mean(nn.Module):
     """Maps (B, bands, H, W) to the logarithm of mean probabilities, (B, classes, H, W), as logits."""
 
+    answers_often = True
+    """Says that the network is a mean, for those who must not import this module (`Model.answers_often`)."""
+
     def answers(self, x: Tensor) -> Iterator[Tensor]:
         """Yield the logits (B, classes, H, W) of each answer, one after the other."""
         raise NotImplementedError

@@ -116,11 +116,8 @@ class Model:
     @property
     def answers_often(self) -> bool:
         """Whether the model is the mean of several answers, of several networks or positions of a tile."""
-        if self.facts is not None:
-            return False
-        from tilepipe.models.average import Mean
-
-        return isinstance(self.module, Mean)
+        # The network of a model that was not read is a plain one, and must not be read for this.
+        return self.facts is None and bool(getattr(self.module, "answers_often", False))
 
     @property
     def parameters(self) -> int:
