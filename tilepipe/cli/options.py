@@ -18,8 +18,7 @@ MODEL = option(
     multiple=True,
     callback=lambda _context, _option, models: models[0] if len(models) == 1 else list(models),
     metavar="MODEL",
-    help="Model directory or file, or the name of a bundled model. Given several times, the models' probabilities are "
-    "averaged.",
+    help="Model directory, file or bundled model; the mean of several -m.",
 )
 
 PRECISIONS = click.Choice(["auto", "fp64", "fp32", "tf32", "bf16", "fp16"])
@@ -52,7 +51,7 @@ ALLOW = expert(
 BANDS = option("--bands", metavar="LIST", help="Bands to read, by number or name: 4,3,2 or R,G,B.")
 
 PRODUCTS = (
-    "Products to write: cog, ome-zarr, ome-tiff, probabilities (a band per class), geojson, vectors (GeoPackage), "
+    "Products to write: cog, ome-zarr, ome-tiff, probabilities, geojson, vectors (GeoPackage), "
     "flatgeobuf, shapefile, geoparquet, csv (numbers), objects (CSV), objects-parquet, qupath (objects), png, "
     "overlay (picture over the image), report (HTML), stac (STAC item), dicom-seg (of a DICOM slide), "
     "files (labels of each file of the image)."
@@ -78,8 +77,7 @@ SETTINGS = (
         # The option may be given several times. If it is not given it must be None, so that `given` leaves it out.
         callback=lambda _context, _option, lists: tuple(chain(*lists)) or None,
         metavar="LIST",
-        help="Uncertainty to write: margin, entropy, disagreement (of blended tiles), mutual-information (of several "
-        "models).",
+        help="Uncertainty to write: margin, entropy, disagreement, mutual-information.",
     ),
     option("--device", metavar="DEVICE", show_default="auto", help="cpu, cuda or cuda:1."),
     option("--memory", metavar="SIZE", help="Stay within this memory, for instance 4GiB."),
