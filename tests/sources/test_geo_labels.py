@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
 from tilepipe.box import Box
-from tilepipe.errors import InputError
+from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.geo_coco import unpacked
@@ -180,7 +181,7 @@ def test_one_of_several_layers_is_named_or_asked_for(tmp_path: Path) -> None:
     pyogrio.raw.write(path, wkb, layer="trees", geometry_type="Point", **common)
     assert len(read_vectors(path).polygons) == 2, "points are no areas, so this layer is not meant"
     pyogrio.raw.write(path, np.array([shapely.to_wkb(SHAPES[0])], object), layer="b", geometry_type="Polygon", **common)
-    with pytest.raises(InputError, match=r"p\.gpkg has 2 layers of polygons \(p, b\); name one with `layer`"):
+    with pytest.raises(InputError, match=r"p\.gpkg has 2 layers of polygons \(p, b\); give one: `layer='p'`"):
         read_vectors(path)
     assert len(read_vectors(path, "b").polygons) == 1
     with pytest.raises(InputError, match=r"has no layer 'c'; its layers are p, trees, b"):
@@ -213,6 +214,26 @@ def test_geoparquet_that_is_another_table_is_refused(tmp_path: Path) -> None:
     path = parquet(tmp_path / "arrow.parquet", SHAPES, None, {"kind": KINDS}, encoding="multipolygon")
     with pytest.raises(InputError, match="holds geometry as multipolygon; write it as WKB"):
         read_vectors(path)
+
+
+@pytest.mark.parametrize(("package", "ending"), [("pyogrio", ".gpkg"), ("shapely", ".fgb"), ("pyarrow", ".parquet")])
+def test_a_missing_package_is_named_with_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, ending: str
+) -> None:
+    path = table(tmp_path / f"p{ending}")
+    monkeypatch.setitem(sys.modules, package, None)
+    words = rf"is read with {package}, which is not installed; run: pip install 'tilepipe\[vectors\]'"
+    with pytest.raises(UsageError, match=words):
+        read_vectors(path)
+
+
+def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    path = table(tmp_path / "p.gpkg")
+    rules = ClassRules(CLASSES, "kind")
+    assert (polygons(path, place(), rules)(WHOLE) == burnt()).all()
+    path.unlink()
+    table(path, kind=["road", "house"])
+    assert (polygons(path, place(), rules)(WHOLE) == burnt((2, 1))).all()
 
 
 def test_a_shapefile_is_all_its_parts_and_a_zip_holds_one(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from rasterio.transform import Affine
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.geo_coco import coco_of, read_coco
-from tilepipe.sources.geo_vectors import read_vectors
+from tilepipe.sources.geo_vectors import read_vectors, vector_files
 from tilepipe.sources.geojson import Features, Geometry
 from tilepipe.sources.geojson_place import Placed, placed, points_of
+from tilepipe.sources.handles import Stamp, stamp
+from tilepipe.text import JSON
 
 IGNORE = -1
 IGNORED_NAME = "Ignore*"
@@ -121,8 +124,9 @@ class Polygons:
 def polygons(path: Path, image: Placed, rules: ClassRules) -> Polygons:
     """Read the polygons in `path` that label `image`. Raises `InputError` if the file cannot be read, or names are
     missing."""
-    document = coco_of(path)
-    found = read_vectors(path, rules.layer) if document is None else read_coco(path, document, image)
+    state = tuple(stamp(file) for file in vector_files(path))
+    document = _coco(path, state)
+    found = _vectors(path, rules.layer, state) if document is None else read_coco(path, document, image)
     known = image.georeference
     if known is not None and known.transform is None and not found.pixels:
         raise InputError(f"{image.name} has ground control points only; rasterise {path} yourself and give the raster")
@@ -143,6 +147,17 @@ def polygons(path: Path, image: Placed, rules: ClassRules) -> Polygons:
         )
     shapes = [(geometry, k) for (geometry, _), k in zip(objects, values, strict=True) if k is not None]
     return Polygons(Layer.of(shapes, to_map), Layer.of(areas, to_map) if areas else None, found)
+
+
+@lru_cache(maxsize=2)
+def _coco(path: Path, _state: tuple[Stamp, ...]) -> JSON | None:
+    """Return COCO JSON; one file may label a thousand images, and is read once as long as it does not change."""
+    return coco_of(path)
+
+
+@lru_cache(maxsize=2)
+def _vectors(path: Path, layer: str | None, _state: tuple[Stamp, ...]) -> Features:
+    return read_vectors(path, layer)
 
 
 def _names(found: Features, attribute: str | None) -> list[object]:

@@ -20,7 +20,7 @@ from rasterio.errors import CRSError
 from tilepipe.errors import InputError, UsageError
 from tilepipe.paths import refuse_special
 from tilepipe.sources.geojson import LON_LAT, Features, features_of, read_geojson
-from tilepipe.text import JSON, missing
+from tilepipe.text import JSON, missing, setting
 
 GEOJSON = (".geojson", ".json")
 PARQUET = (".parquet", ".geoparquet")
@@ -99,7 +99,9 @@ def _layer(path: Path, layers: list[tuple[str, str | None]], asked: str | None) 
             raise InputError(f"{path} has no layer {asked!r}; its layers are {listed}")
         return asked
     if len(names) > 1:
-        raise InputError(f"{path} has {len(names)} layers of polygons ({', '.join(names)}); name one with `layer`")
+        raise InputError(
+            f"{path} has {len(names)} layers of polygons ({', '.join(names)}); give one: {setting(layer=names[0])}"
+        )
     if not names:
         raise InputError(f"{path} has no layer of polygons; its layers are {listed or 'none'}")
     return names[0]
