@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 import warnings
 import zipfile
@@ -190,6 +191,20 @@ def test_one_of_several_layers_is_named_or_asked_for(tmp_path: Path) -> None:
         read_vectors(path, "trees")
     with pytest.raises(InputError, match="has no layers; leave out layer"):
         read_vectors(table(tmp_path / "p.parquet"), "p")
+
+
+def test_curves_are_straightened(tmp_path: Path) -> None:
+    """A circle as PostGIS and cadastral data have it: a CurvePolygon of one CircularString."""
+    points = [(300010, 2999990), (300015, 2999995), (300020, 2999990), (300015, 2999985), (300010, 2999990)]
+    arc = struct.pack("<BII", 1, 8, len(points)) + b"".join(struct.pack("<dd", *point) for point in points)
+    wkb = np.array([struct.pack("<BII", 1, 10, 1) + arc], object)
+    pyogrio.raw.write(
+        tmp_path / "c.gpkg", wkb, field_data=[], fields=[], crs="EPSG:32645", geometry_type="Unknown", driver="GPKG"
+    )
+    disc = rasterize([shapely.Point(300015, 2999990).buffer(5, 64)], (HEIGHT, WIDTH), transform=TRANSFORM)
+    found = polygons(tmp_path / "c.gpkg", place(), ClassRules(CLASSES))(WHOLE)
+    assert found.sum() > 300
+    assert (found != disc).sum() <= 4
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -83,9 +83,7 @@ def _of_gdal(path: Path, ending: str, layer: str | None) -> Features:
         facts, _, geometries, columns = pyogrio.raw.read(path, layer=name, force_2d=True, datetime_as_string=True)
         shapes = shapely.to_geojson(shapely.from_wkb(geometries))
     except (RuntimeError, ValueError, shapely.errors.ShapelyError) as error:
-        curved = "curve" in str(error).lower() or "unknown wkb type" in str(error).lower()
-        how = f"; straighten curves: ogr2ogr -nlt CONVERT_TO_LINEAR straight.gpkg {path}" if curved else ""
-        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}{how}") from None
+        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     table = dict(zip(facts["fields"], columns, strict=True))
     return features_of(str(path), _rows(shapes, table), facts["crs"], geojson=False)
 

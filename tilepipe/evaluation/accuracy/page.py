@@ -33,7 +33,6 @@ _GREY, _WHITE, _RED, _BLUE, _GREEN, _PINK, _FOUND, _ORANGE = (
 )
 _STYLE = """
 main img { max-width: 100%; image-rendering: pixelated; }
-summary { cursor: pointer; margin: 1em 0; }
 .pair { display: flex; gap: 1em; flex-wrap: wrap; }
 """
 
