@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from tilepipe.arrays import Labels, Pixels
+from tilepipe.arrays import Array, Labels, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.execution.filled_image import FilledImage
@@ -25,9 +25,12 @@ from tilepipe.execution.trials import Call, Found, Trials
 from tilepipe.inference.predictor import Predictor
 from tilepipe.inference.statistics.capture import FixedStatistics
 from tilepipe.planning.plan import Plan
-from tilepipe.tiling.blend import SIDES, BlendCanvas, Canvas, CropCanvas, CropLayerCanvas, strip_boxes
+from tilepipe.tiling.blend import SIDES, BlendCanvas, Canvas, CropCanvas, CropLayerCanvas, ScoreCanvas, strip_boxes
 from tilepipe.tiling.grid import Index
-from tilepipe.tiling.uncertainty import INFORMATION, VOID
+from tilepipe.tiling.uncertainty import INFORMATION, PROBABILITIES, VOID, probability_names
+
+LOGITS = "logits"
+"""Name of the scores of a network, which are no layer."""
 
 
 @dataclass
@@ -66,6 +69,23 @@ class BlockWorker:
         # border. Filled pixels there once changed labels 273 px inside a polygon.
         labels[~self.wanted(area)] = plan.nodata
         return labels, tally
+
+    def region_planes(self, returns: str) -> Array:
+        """Return scores ('logits'), codes of all probabilities, or of one layer, (planes, height, width), as `region`.
+
+        Pixels without a label are NaN in scores, and nodata in codes.
+        """
+        plan = self.job.plan
+        area = plan.predicted_region
+        hidden = ~self.wanted(area)
+        if returns == LOGITS:
+            scores = ScoreCanvas(plan.grid, area, plan.classes, plan.compute.dtype)
+            self._fill(scores, self.predictor.logits, plan.tiles(), Tally())
+            scores.scores[:, hidden] = np.nan
+            return scores.scores
+        canvas = self._gather(plan.tiles(), area, Tally())
+        names = probability_names(plan.classes) if returns == PROBABILITIES else (returns,)
+        return np.stack([np.where(hidden, np.uint8(VOID), canvas.layer(name, area)) for name in names])
 
     def run(self, block: Index, strips_from: Iterable[Record] = ()) -> Record:
         """Predict a block's tiles, write its labels and strips, and return the line for the ledger.
@@ -111,9 +131,15 @@ class BlockWorker:
             if isinstance(canvas, BlendCanvas | CropLayerCanvas)
             else self.predictor.labels
         )
+        self._fill(canvas, predict, tiles, tally)
+        return canvas
+
+    def _fill(self, canvas: Canvas, predict: Call, tiles: Iterable[Index], tally: Tally) -> None:
+        """Predict `tiles` and add what `predict` returns of each to the canvas."""
+        area, batch = canvas.area, self.job.plan.compute.batch
         # Tiles are batched over the whole block, and the predictor pads the last batch. If a model always sees one
         # batch shape, a tile gets the same bits whatever other tiles are in the batch.
-        for group in self._read_ahead(_batched(self._useful(tiles, area), plan.compute.batch)):
+        for group in self._read_ahead(_batched(self._useful(tiles, area), batch)):
             for tile, values in self._values(predict, group):
                 if isinstance(values, str):
                     canvas.fail(tile)
@@ -121,7 +147,6 @@ class BlockWorker:
                 else:
                     canvas.add(tile, values)
                     tally.tiles += 1
-        return canvas
 
     def _values(self, predict: Call, group: list[tuple[Index, Found]]) -> Iterator[tuple[Index, Found]]:
         """Yield the model's result for each tile of a group, or the reason why there is none."""

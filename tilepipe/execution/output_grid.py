@@ -25,7 +25,7 @@ Read = Callable[[Box], Labels]
 
 
 def label_map(
-    plan: Plan, card: ModelCard, source: Source, read: Read, wanted: Wanted | None = None, nodata: int | None = None
+    plan: Plan, card: ModelCard, source: Source, read: Read, wanted: Wanted | None = None, nodata: float | None = None
 ) -> LabelMap:
     """Return the plan's region of the output grid; `read` returns labels of a prediction box.
 

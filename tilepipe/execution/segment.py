@@ -14,6 +14,7 @@ from tilepipe.box import Box
 from tilepipe.errors import UsageError, public
 from tilepipe.events import Event, Listener, silent
 from tilepipe.execution import run, run_order
+from tilepipe.execution.block import LOGITS
 from tilepipe.execution.command import kept_settings
 from tilepipe.execution.elapsed import timed
 from tilepipe.execution.file_state import FileState
@@ -21,7 +22,7 @@ from tilepipe.execution.job import Job, kept_job, make_job
 from tilepipe.execution.keys import Keys, kept_plan
 from tilepipe.execution.outputs import Outputs, outputs_of
 from tilepipe.execution.publish import finish_others, put_in_place, write_products
-from tilepipe.execution.region_labels import region_labels
+from tilepipe.execution.region_labels import region_labels, region_planes
 from tilepipe.execution.run_record import RECORD, RunRecord, load_record
 from tilepipe.execution.store import Store, drop_arrays
 from tilepipe.inference.profile.throughput import keep_throughput
@@ -43,7 +44,8 @@ from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.geotiff_gdal import rows_forgotten
 from tilepipe.storage import locked, write_json
-from tilepipe.tiling.uncertainty import PROBABILITIES
+from tilepipe.text import setting
+from tilepipe.tiling.uncertainty import LAYERS, PROBABILITIES
 
 if TYPE_CHECKING:
     import xarray
@@ -222,9 +224,11 @@ def predict(
     source: Image,
     model: AnyModel,
     region: Box | tuple[int, int, int, int] | None = None,
+    *,
+    returns: str = LABELS,
     **choices: Unpack[Choices],
-) -> NDArray[np.unsignedinteger]:
-    """Return the labels of a region as an array in memory. Nothing is written.
+) -> NDArray[np.generic]:
+    """Return the labels of a region, or what else the same pass gives, as an array in memory. Nothing is written.
 
     The labels equal the same crop of the full run with the same settings, bit for bit on the same device. A warning is
     given if the image's pixels are more than twice as large as those of the model, or if `bounds` reach beyond the
@@ -234,11 +238,15 @@ def predict(
         source: The image: a path, a `Source`, or an array of shape (bands, height, width) or (height, width).
         model: The name of a bundled model, the path of a model, a `Model`, or a list of these, which are averaged.
         region: Full-resolution pixels, as a `Box` or its (y0, x0, y1, x1). All of the image if it is left out.
+        returns: What is returned: 'labels', 'probabilities', 'logits', or the name of a layer ('margin', 'entropy',
+            'disagreement', 'mutual-information').
         **choices: See `Choices`. They have the names of the command line's options.
 
     Returns:
-        Labels from 0, (height, width) uint8, or uint16 for more than 255 classes. Pixels without image data are 255 or
-        65535.
+        Labels from 0, (height, width) uint8, or uint16 for more than 255 classes; pixels without image data are 255 or
+        65535. Probabilities are (classes, height, width) uint8 and a layer is (height, width) uint8, as a run stores
+        them: the value over 254 is from 0 to 1, and 255 is nodata. Logits are (classes, height, width) float32
+        (float64 in fp64) of the tile that keeps a pixel, with NaN for nodata; no run stores them.
 
     Raises:
         UsageError: A setting is wrong, or the region has no pixels or lies outside the image.
@@ -253,12 +261,31 @@ def predict(
         ((64, 96), dtype('uint8'))
     """
     if choices.get("layers"):
-        raise UsageError("predict returns labels alone; use segment, with the same region, for layers")
+        raise UsageError("predict returns one array; name one layer as `returns`, or use segment for several")
+    kinds = (LABELS, PROBABILITIES, LOGITS, *LAYERS)
+    if returns not in kinds:
+        raise UsageError(f"`returns` {returns!r} cannot be used; give one of {', '.join(kinds)}")
     request = Request.of({**choices, "region": region})
+    layers = (returns,) if returns in LAYERS else ()
+    request = replace(request, layers=layers, probabilities=returns == PROBABILITIES)
     model, image = opened(source, model, request)
+    if returns == LOGITS and (model.answers_often or model.card.output == "labels"):
+        raise UsageError(f"{model.name} gives no logits: its answer is {_answer(model)}; ask for another array")
     job = make_job(image, model, request)
     _warn(job.plan, decorators=2)
-    return region_labels(job, image)
+    if returns == LABELS:
+        return region_labels(job, image)
+    if returns == LOGITS and job.plan.grid.blended:
+        raise UsageError(
+            "tiles are blended here, as probabilities, so a pixel has no logits of its own; ask for probabilities, or "
+            f"give {setting(window_shape='crop')}"
+        )
+    planes = region_planes(job, image, returns)
+    return planes[0] if layers else planes
+
+
+def _answer(model: Model) -> str:
+    return "finished labels" if model.card.output == "labels" else "a mean of probabilities"
 
 
 def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell: Listener) -> run_order.RunOrder:

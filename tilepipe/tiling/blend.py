@@ -34,6 +34,8 @@ SIDES = {"right": (0, 1), "below": (1, 0), "corner": (1, 1)}
 class Canvas(Protocol):
     """An area in which the results of tiles become labels."""
 
+    area: Box
+
     def add(self, tile: Index, values: Array) -> None:
         """Add a tile's result."""
 
@@ -102,6 +104,21 @@ class CropLayerCanvas(CropCanvas):
     def layer(self, name: str, box: Box) -> NDArray[np.uint8]:
         """Return the codes of a layer at `box`."""
         return np.asarray(self.codes[name][box.slices_in(self.area)])
+
+
+class ScoreCanvas(CropCanvas):
+    """Scores (classes, height, width) over `area`; each pixel is NaN until the tile that keeps it is added."""
+
+    def __init__(self, grid: Grid, area: Box, classes: int, dtype: str) -> None:
+        """Start with NaN."""
+        super().__init__(grid, area, "uint8", VOID)
+        self.scores = np.full((classes, *area.shape), np.nan, dtype)
+
+    def add(self, tile: Index, values: Array) -> None:
+        """Keep a tile's scores, (classes, tile height, tile width)."""
+        part = self.grid.kept_box(tile) & self.area
+        if part is not None:
+            self.scores[:, *part.slices_in(self.area)] = values[:, *part.slices_in(self.grid.tile_box(tile))]
 
 
 class BlendCanvas:
