@@ -267,7 +267,7 @@ def predict(
         raise UsageError(f"`returns` {returns!r} cannot be used; give one of {', '.join(kinds)}")
     request = Request.of({**choices, "region": region})
     layers = (returns,) if returns in LAYERS else ()
-    request = replace(request, layers=layers, probabilities=returns == PROBABILITIES)
+    request = replace(request, layers=layers, products=(PROBABILITIES,) if returns == PROBABILITIES else ())
     model, image = opened(source, model, request)
     if returns == LOGITS and (model.answers_often or model.card.output == "labels"):
         raise UsageError(f"{model.name} gives no logits: its answer is {_answer(model)}; ask for another array")

@@ -185,8 +185,6 @@ class Request:
     overwrite: bool = False
     record: bool = True
     layers: tuple[str, ...] = ()
-    probabilities: bool = False
-    """Whether the probability of each class is kept, because a product holds it."""
     region: Box | str | None = None
     polygons: VectorOptions = PLAIN
     """The settings of `PolygonSettings`."""
@@ -204,12 +202,16 @@ class Request:
             raise UsageError(f"{named} are both given; name the part of the image in one way")
         meant = {name: KINDS[name].meant(value) for name, value in given.items()}
         drawn = VectorOptions(**{name: meant.pop(name) for name in VectorOptions.names() if name in meant})
-        products = meant.pop("of", ())
-        return cls(products=products, polygons=drawn, **meant, given=given).writing(products)
+        return cls(products=meant.pop("of", ()), polygons=drawn, **meant, given=given)
 
     def writing(self, products: Iterable[str]) -> Request:
-        """Return the request with what these products need besides labels."""
-        return replace(self, probabilities=not OF_PROBABILITIES.isdisjoint(products))
+        """Return the request for these products, which the name of the output may have chosen."""
+        return replace(self, products=tuple(products))
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether the probability of each class is kept, because a product holds it."""
+        return not OF_PROBABILITIES.isdisjoint(self.products)
 
     def compute(self, model: Model) -> Compute:
         """Return the device, precision and batch of a model on this machine. Raises `DeviceError`, `UsageError`,
