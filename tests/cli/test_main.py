@@ -44,7 +44,7 @@ def test_every_error_has_its_code_and_one_message(error: BaseException, code: in
 
 
 def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def raise_it(config: str, listener: Any) -> Path:
+    def raise_it(config: str, listener: Any, **options: Any) -> Path:
         raise error
 
     monkeypatch.setattr("tilepipe.training.loop.fit", raise_it)
@@ -69,7 +69,7 @@ def test_sigterm_ends_with_143_and_the_old_handler_comes_back(
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
-    def wait(config: str, listener: Any) -> Path:
+    def wait(config: str, listener: Any, **options: Any) -> Path:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
         raise AssertionError("still here")

@@ -30,9 +30,8 @@ def train(config: str, dry_run: bool, preview: str | None, overwrite: bool, mode
     from tilepipe.training.config import TrainConfig
     from tilepipe.training.loop import fit
 
-    settings = TrainConfig.load(config)
     with progress(mode, quiet) as listener:
-        output = fit(settings, listener, preview=preview, overwrite=overwrite)
+        output = fit(config, listener, preview=preview, overwrite=overwrite)
     if not (quiet or mode in ("json", "none")):
-        say.err("\n".join(summary(output, settings)))
+        say.err("\n".join(summary(output, TrainConfig.load(config))))
     say.out_line(output)

@@ -101,7 +101,7 @@ def test_runs_are_measured_once_and_the_table_holds_them_all(saved: Save, tmp_pa
     path, events = saved(), list[Event]()
     found = compare(path, listener=events.append)
     assert found == tmp_path / "small" / "summary.md"
-    assert events[0].message.startswith("discs: labelled pixels to train on: a ")
+    assert events[0].message.startswith("discs: class  ")
     assert [event.message for event in events if event.stage != "labels"] == [
         *(f"discs, {name}, seed {seed}" for name in ("deconv", "nearest") for seed in (0, 1)),
         "summary",
