@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tilepipe.errors import UsageError
+from tilepipe.inference.banded.lookup import NotBandedError
+from tilepipe.inference.banded.network import banded
 from tilepipe.inference.device import Compute, resolve_device, resolve_precision, usual_batch
 from tilepipe.inference.predictor import Predictor
 from tilepipe.inference.profile.measure_reproducibility import Setting, known_reproducibility
@@ -50,6 +53,8 @@ class ModelCheck:
     """How exactly the device keeps promises about tiles of this model."""
     weights: str
     """Hash (sha256) of the network that was measured."""
+    not_banded: str
+    """Operation because of which a tile cannot be computed in bands of rows; '' if it can."""
 
     @property
     def halo(self) -> int | None:
@@ -71,6 +76,7 @@ class ModelCheck:
             "probe": asdict(self.probe),
             "checkerboard": [asdict(finding) for finding in self.findings],
             "level": asdict(self.level),
+            "bands": {"possible": not self.not_banded, "in_the_way": self.not_banded},
             "problems": list(self.problems),
             "notes": list(self.notes),
         }
@@ -90,6 +96,7 @@ class ModelCheck:
         ]
         lines += [finding.sentence for finding in self.findings]
         lines.append(f"arithmetic    {self.level.sentence}")
+        lines.append(f"in bands      {f'no: {self.not_banded}' if self.not_banded else 'yes: rows can be streamed'}")
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, *(f"wrong: {problem}" for problem in self.problems)])
 
@@ -121,7 +128,17 @@ def check_model(
         f"{problem}; correct the card, or let `tilepipe model check {name} --write` do it"
         for problem in contradictions(card, found)
     )
-    return ModelCheck(model.name, card, found, findings, problems, notes, level, weights)
+    in_the_way = "the layers of the file cannot be seen" if packed else _in_the_way(model, stride)
+    return ModelCheck(model.name, card, found, findings, problems, notes, level, weights, in_the_way)
+
+
+def _in_the_way(model: Model, stride: int) -> str:
+    """Return the operation because of which the network cannot be computed in bands of rows; '' if it can."""
+    try:
+        banded(model.module, model.card.bands, math.lcm(stride, _TRIAL))
+    except NotBandedError as problem:
+        return str(problem)
+    return ""
 
 
 def card_file(name: str) -> Path:
