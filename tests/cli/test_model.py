@@ -43,6 +43,7 @@ def test_a_card_that_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "halo          24 px" in out
     assert "global        none" in out
     assert "checkerboard  nothing found" in out
+    assert "in bands      yes" in out
     assert "wrong" not in out
 
 

@@ -29,6 +29,7 @@ OTHERS = "A label map that another program made"
 @option("--mask", metavar="FILE", help="The GeoJSON file of the polygons of the run, if it was moved.")
 @option("--windows", type=click.IntRange(min=0), metavar="N", show_default="8", help="Places to compute again.")
 @option("--seed", type=int, metavar="N", show_default="0", help="Seed of the random places.")
+@option("--whole", is_flag=True, help="Compare all labels with one pass over the whole image, in bands of rows.")
 @option("--picture", metavar="FILE.png", help="Draw where the places lie and what was found there.")
 @option("--device", metavar="DEVICE", show_default="that of the run", help="Device that computes: cpu, cuda or cuda:1.")
 @option("--json", "as_json", is_flag=True, help="Print JSON.")

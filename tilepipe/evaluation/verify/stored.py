@@ -125,17 +125,21 @@ class Keeper:
         self.store = run.stored()
         self.labels = None if self.store is not None else _opened(run)
 
-    def compare(self, box: Box, again: Labels) -> Flips:
+    def compare(self, box: Box, again: Labels, only: NDArray[np.bool_] | None = None) -> Flips:
         """Return how many labels in `box` differ from those computed `again`, (box.height, box.width).
 
-        Pixels of tiles that failed in the run are left out; what cannot be read differs.
+        Pixels of tiles that failed in the run are left out, and those that are False in `only`; what cannot be read
+        differs.
         """
         try:
             found, wanted = self._read(box, again)
+            counts = (
+                np.ones(found.shape, bool) if only is None else self._read(box, only.view(np.uint8))[1].astype(bool)
+            )
         except (StorageError, InputError):
             return Flips(again.size, again.size)
         # A tile that failed in the run has no labels on disk, which is listed and is no difference.
-        known = np.ones(found.shape, bool) if not self.run.record["failed"] else found != self.run.plan.nodata
+        known = counts if not self.run.record["failed"] else counts & (found != self.run.plan.nodata)
         return Flips(int(known.sum()), int(((found != wanted) & known).sum()))
 
     def _read(self, box: Box, again: Labels) -> tuple[Labels, Labels]:

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from tilepipe.evaluation.metrics.seams import Flips, SeamExcess
+from tilepipe.evaluation.verify.one_pass import OnePass
 from tilepipe.evaluation.verify.seam_patches import NONE, Difference, Patch
 from tilepipe.evaluation.verify.stored import Stored
 from tilepipe.planning.certificate import Certificate
@@ -31,6 +32,8 @@ class Verification:
     """Pixels computed again with the grid moved by half a core; None if this was not done."""
     again: Flips | None = None
     """Number of labels on disk that differ from labels computed again; None if none was computed again."""
+    one_pass: OnePass | None = None
+    """All labels on disk, compared with one pass over the whole image; None if this was not done."""
     comparable: bool = True
     """Whether labels computed again must be the same: device and torch are those of the run."""
     changed: tuple[str, ...] = ()
@@ -63,7 +66,7 @@ class Verification:
         if self.again is not None and not self.again.pixels:
             where = f"{len(self.windows)} places" if self.windows else "the places that were tried"
             return f"no label was compared with one computed again: {where} hold no image data with labels on disk"
-        if self.again is None and not (self.stored and self.stored.blocks):
+        if self.again is None and self.one_pass is None and not (self.stored and self.stored.blocks):
             return f"nothing was compared: give {setting(windows=8)} to compute labels again"
         return ""
 
@@ -79,6 +82,11 @@ class Verification:
             found.append(f"moving the grid changes probabilities by {self.shifted.worst:.1e}, and twice {allowed}")
         if self.again and self.again.different and self.comparable:
             found.append(f"{self.again.different} of {self.again.pixels} labels on disk are not those computed again")
+        if self.claims and self.one_pass and self.one_pass.beyond and self.comparable:
+            found.append(
+                f"{self.one_pass.beyond} of {self.one_pass.flips.pixels} labels on disk differ from one pass over the "
+                f"whole image, where the best two classes lie further apart than {2 * self.limit:.1e}"
+            )
         if self.stored and self.stored.wrong:
             where = f"{len(self.stored.wrong)} of {self.stored.blocks} blocks on disk"
             found.append(f"{where} are not those of the ledger: {', '.join(self.stored.parts)}")
@@ -110,6 +118,10 @@ class Verification:
             )
         if self.again and self.again.pixels and self.comparable:
             found.append(f"{self.again.pixels} labels on disk are those computed again")
+        if self.one_pass and self.one_pass.flips.pixels and self.claims and self.comparable:
+            differ = self.one_pass.flips.different
+            but = f" but for {differ} ties" if differ else ""
+            found.append(f"{self.one_pass.flips.pixels} labels on disk are those of one pass over the whole image{but}")
         if self.stored and self.stored.blocks:
             found.append(f"{self.stored.blocks} of {self.stored.blocks} blocks on disk are those of the ledger")
         if self.certificate is None and self.seams and self.seams.enough:
@@ -125,9 +137,10 @@ class Verification:
         if not self.claims:
             mode = self.certificate.mode
             found.append(f"seams are not judged, as the certificate claims nothing about them ({mode})")
-        elif not self.windows:
+        elif not self.windows and not self.one_pass:
             found.append("tiles were not compared with a pass without seams")
-        if not (self.again and self.again.pixels):
+        again = self.again or (self.one_pass and self.one_pass.flips)
+        if not (again and again.pixels):
             found.append("labels on disk were not compared with labels computed again")
         elif not self.comparable:
             found.append("labels computed again are not judged, as the device or torch is not that of the run")
@@ -165,6 +178,10 @@ class Verification:
             rows.append(
                 ("on disk", f"{self.again.different} of {self.again.pixels} labels differ when computed again{note}")
             )
+        if self.one_pass:
+            share, beyond = self.one_pass.flips, self.one_pass.beyond
+            differ = f"{share.different} of {share.pixels} labels ({share.share:.2%}) differ from one pass"
+            rows.append(("whole image", f"{differ} over the whole image, {beyond} of them by more than rounding"))
         if self.stored:
             right = self.stored.blocks - len(self.stored.wrong)
             known = f"{right} of {self.stored.blocks} blocks are those of the ledger ({self.stored.where})"
@@ -193,6 +210,7 @@ class Verification:
             "shifted": _figures(self.shifted) if self.shifted else None,
             "changed": list(self.changed),
             "again": asdict(self.again) | {"comparable": self.comparable} if self.again else None,
+            "one_pass": asdict(self.one_pass) if self.one_pass else None,
             "stored": asdict(self.stored) if self.stored else None,
             "seams": asdict(self.seams) | {"found": self.seams.found, "says": str(self.seams)} if self.seams else None,
         }

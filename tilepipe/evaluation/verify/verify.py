@@ -2,7 +2,8 @@
 
 finished_run.py finds the run of a path, its image and its model. recompute.py computes parts of it again: as tiles,
 on a moved grid, and by one centred pass. seam_patches.py compares patches on seams and block borders. stored.py
-compares what is on disk with the ledger and with labels computed again. comb.py tests any label map for lines.
+compares what is on disk with the ledger and with labels computed again. one_pass.py compares all labels with one pass
+over the whole image. comb.py tests any label map for lines.
 verification.py holds the figures and says what they mean, and picture.py draws where they were taken.
 """
 
@@ -17,6 +18,7 @@ from tilepipe.errors import InputError, StorageError, UsageError, public
 from tilepipe.evaluation.metrics.seams import Flips, SeamExcess
 from tilepipe.evaluation.verify.comb import comb_test, lines_of, open_lines
 from tilepipe.evaluation.verify.finished_run import Run, claim, find_run, provider_of_run, reopen
+from tilepipe.evaluation.verify.one_pass import one_pass
 from tilepipe.evaluation.verify.recompute import Passes
 from tilepipe.evaluation.verify.seam_patches import Patch, check_patch, noise_of, places, shifted
 from tilepipe.evaluation.verify.stored import Keeper, check_products, check_stored
@@ -61,6 +63,8 @@ class Options(TypedDict, total=False):
     """Total stride of its model in pixels, if it is known."""
     picture: str | Path
     """Path of a PNG to write. It shows the places of the patches and their differences."""
+    whole: bool
+    """Whether all labels are compared with one pass over the whole image, which is computed in bands of rows."""
 
 
 @public
@@ -74,7 +78,8 @@ def verify(
 ) -> Verification:
     """Check a finished run against its certificate: seams, the influence of the tile grid, and what is on disk.
 
-    What was measured is added to the run's `certificate.json`. Memory holds a few tiles and one block.
+    What was measured is added to the run's `certificate.json`. Memory holds a few tiles and one block; with `whole` it
+    holds a band of rows of the whole image too.
 
     Args:
         run: What `segment` returned, the path of one of its products, or its work directory. If `tile` is given, any
@@ -153,7 +158,7 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
     found = Verification(
         str(run.directory), claimed, changed=check_products(run), stored=check_stored(run), seams=_lines(run)
     )
-    if count < 1:
+    if count < 1 and not options.get("whole"):
         return found
     listener(Event("verify", message="measures the arithmetic of the device"))
     # A run may leave this out because it takes time; here the user has asked for it.
@@ -168,14 +173,18 @@ def _measure(run: Run, job: Job, options: Options, listener: Listener) -> Verifi
     try:
         patches, again = _patches(run, passes, count, seed, listener)
         limit = _limit(claimed, passes, patches)
-        listener(Event("verify", message="computes squares on a grid moved by half a core"))
-        gsf = shifted(passes, max(1, count // 4), seed)
+        found = replace(found, windows=patches, limit=limit, again=again if count else None)
+        if count:
+            listener(Event("verify", message="computes squares on a grid moved by half a core"))
+            found = replace(found, shifted=shifted(passes, max(1, count // 4), seed))
+        if options.get("whole"):
+            found = replace(found, one_pass=one_pass(passes, Keeper(run, job.wanted), limit, listener))
     finally:
         passes.close()
     # Another device or version may round otherwise, and then different labels prove nothing.
     same = versions_of(job.plan, job.model).items() >= _that_matter(run).items()
     same = same and job.plan.compute == run.plan.compute
-    return replace(found, certificate=claimed, windows=patches, limit=limit, shifted=gsf, again=again, comparable=same)
+    return replace(found, certificate=claimed, comparable=same)
 
 
 def _patches(

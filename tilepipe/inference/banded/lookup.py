@@ -70,7 +70,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 def _convolution(of: Operation) -> Make:
     stride, dilation = _pair(of["stride"]), _pair(of["dilation"])
-    weight: Tensor = of["weight"]
+    weight: Tensor = of["weight"].contiguous(memory_format=torch.channels_last)
     kernel = (weight.shape[2], weight.shape[3])
     if isinstance(of["padding"], str):
         extents = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
@@ -119,7 +119,7 @@ def _indices(of: Operation) -> Make:
 def _transposed(of: Operation) -> Make:
     stride, dilation, padding = _pair(of["stride"]), _pair(of["dilation"]), _pair(of["padding"])
     extra = _pair(of["output_padding"])
-    weight: Tensor = of["weight"]
+    weight: Tensor = of["weight"].contiguous(memory_format=torch.channels_last)
     reach = Reach(weight.shape[2], stride[0], padding[0], dilation[0])
     if reach.extent < reach.stride:
         raise NotBandedError("conv_transpose2d whose kernel is smaller than its stride")
