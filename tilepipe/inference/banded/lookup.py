@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
 from tilepipe.inference.banded.operation import Operation
-from tilepipe.inference.banded.rules import Bilinear, Each, Padding, Reach, Rule, Transposed, Window
+from tilepipe.inference.banded.rules import Bilinear, Each, Kernel, KernelRows, Padding, Rule, Transposed
 
 Make = Callable[[], Rule]
 """Makes the rule of an operation for one pass."""
@@ -84,8 +84,8 @@ def _convolution(of: Operation) -> Make:
     def call(x: Tensor) -> Tensor:
         return torch.conv2d(x, weight, of["bias"], stride, across, dilation, of["groups"])
 
-    reach = Reach(kernel[0], stride[0], padding[0], dilation[0])
-    return lambda: Window(call, reach)
+    reach = KernelRows(kernel[0], stride[0], padding[0], dilation[0])
+    return lambda: Kernel(call, reach)
 
 
 def _unpooling(of: Operation) -> Make:
@@ -105,22 +105,22 @@ def _unpooling(of: Operation) -> Make:
 def _indices(of: Operation) -> Make:
     kernel, stride = _pair(of["kernel_size"]), _pair(of["stride"] or of["kernel_size"])
     if kernel != stride or _pair(of["padding"]) != (0, 0) or _pair(of["dilation"]) != (1, 1) or of["ceil_mode"]:
-        raise NotBandedError("indices of a max_pool2d whose windows do not lie side by side")
+        raise NotBandedError("indices of a max_pool2d whose kernels do not lie side by side")
 
     def call(x: Tensor) -> Tensor:
         _, indices = F.max_pool2d(x, kernel, return_indices=True)
         base = torch.arange(indices.shape[2], device=x.device)[:, None] * (kernel[0] * x.shape[3])
-        # They count from the first row under their own window, so that they stay right in a piece of any height.
+        # They count from the first row under their own kernel, so that they stay right in a piece of any height.
         return indices - base
 
-    return lambda: Window(call, Reach(kernel[0], kernel[0]))
+    return lambda: Kernel(call, KernelRows(kernel[0], kernel[0]))
 
 
 def _transposed(of: Operation) -> Make:
     stride, dilation, padding = _pair(of["stride"]), _pair(of["dilation"]), _pair(of["padding"])
     extra = _pair(of["output_padding"])
     weight: Tensor = of["weight"].contiguous(memory_format=torch.channels_last)
-    reach = Reach(weight.shape[2], stride[0], padding[0], dilation[0])
+    reach = KernelRows(weight.shape[2], stride[0], padding[0], dilation[0])
     if reach.extent < reach.stride:
         raise NotBandedError("conv_transpose2d whose kernel is smaller than its stride")
 
@@ -140,8 +140,8 @@ def _max_pooling(of: Operation) -> Make:
     def call(x: Tensor) -> Tensor:
         return F.max_pool2d(x, kernel, stride, (0, padding[1]), dilation)
 
-    reach = Reach(kernel[0], stride[0], padding[0], dilation[0])
-    return lambda: Window(call, reach, float("-inf"))
+    reach = KernelRows(kernel[0], stride[0], padding[0], dilation[0])
+    return lambda: Kernel(call, reach, float("-inf"))
 
 
 def _mean_pooling(of: Operation) -> Make:
@@ -154,7 +154,7 @@ def _mean_pooling(of: Operation) -> Make:
         across = (0, padding[1])
         return F.avg_pool2d(x, kernel, stride, across, False, of["count_include_pad"], of["divisor_override"])
 
-    return lambda: Window(call, Reach(kernel[0], stride[0], padding[0]))
+    return lambda: Kernel(call, KernelRows(kernel[0], stride[0], padding[0]))
 
 
 def _resizing(of: Operation) -> Make:

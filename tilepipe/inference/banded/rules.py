@@ -70,8 +70,8 @@ class Each(Rule):
 
 
 @dataclass(frozen=True)
-class Reach:
-    """The input rows under output row o of a window: o * stride - padding + dilation * (0 .. kernel - 1)."""
+class KernelRows:
+    """The input rows that a kernel covers for output row o: o * stride - padding + dilation * (0 .. kernel - 1)."""
 
     kernel: int
     """Rows of the kernel."""
@@ -88,10 +88,10 @@ class Reach:
         return self.dilation * (self.kernel - 1) + 1
 
 
-class Window(Rule):
+class Kernel(Rule):
     """A convolution or a pooling. It keeps the input rows from the first one under its next output row on."""
 
-    def __init__(self, call: Call, reach: Reach, fill: float = 0.0) -> None:
+    def __init__(self, call: Call, reach: KernelRows, fill: float = 0.0) -> None:
         """Take an operation that pads columns only, and the value of the rows beyond the plane."""
         self.call, self.reach, self.fill = call, reach, fill
         self.waiting, self.next = Rows(), 0
@@ -115,7 +115,7 @@ class Window(Rule):
         return result
 
     def below(self, row: int) -> int:
-        """Return the first output row whose window begins at this row or below it."""
+        """Return the first output row whose kernel begins at this row or below it."""
         return max(0, -(-(row + self.reach.padding) // self.reach.stride))
 
     @property
@@ -127,7 +127,7 @@ class Window(Rule):
 class Transposed(Rule):
     """A transposed convolution: input row i adds to output rows i * stride - padding + dilation * (0 .. kernel - 1)."""
 
-    def __init__(self, call: Callable[[Tensor, int], Tensor], reach: Reach, extra: int) -> None:
+    def __init__(self, call: Callable[[Tensor, int], Tensor], reach: KernelRows, extra: int) -> None:
         """Take an operation (rows, output padding) that crops columns only, and the plane's own output padding."""
         self.call, self.reach, self.extra = call, reach, extra
         self.waiting, self.next = Rows(), 0
