@@ -8,7 +8,7 @@ from pathlib import Path
 from tilepipe.errors import ModelError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.facts import CARD
-from tilepipe.models.formats import load, smp
+from tilepipe.models.formats import load, smp, wsinfer
 from tilepipe.models.formats.onnx import SUFFIX as ONNX
 from tilepipe.models.formats.onnx_graph import card_of, read_graph
 from tilepipe.models.formats.tensors import read_tensors
@@ -68,6 +68,9 @@ def first_card(name: str | Path) -> FirstCard:
     target = path / CARD if path.is_dir() else load.card_path(path)
     if target.exists():
         raise _exists(target)
+    if path.is_dir() and wsinfer.is_folder(path):
+        card = wsinfer.card_of(path)
+        return FirstCard(target, card.model_dump(mode="json", exclude_unset=True), len(card.classes))
     if path.is_dir() and smp.is_pretrained(path):
         return FirstCard(target, *_of_pretrained(path))
     if file is not None and file.suffix.lower() == ONNX:

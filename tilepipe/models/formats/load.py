@@ -5,6 +5,7 @@
     onnx          ONNX, run by onnxruntime
     torchscript   TorchScript and .pt2 run code: only a file whose hash the user names is opened
     smp           folders of segmentation-models-pytorch are read
+    wsinfer       folders of WSInfer's zoo are read: TorchScript that gives one class per patch
 
 The card of `x.onnx` is `x.json` or `model.json` beside it; a model directory holds `model.json` and `weights.onnx`,
 `weights.ts` or `weights.pt2`.
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
+from tilepipe.models.formats import wsinfer
 from tilepipe.models.formats.onnx import SUFFIX as ONNX
 from tilepipe.models.formats.onnx import load_onnx
 from tilepipe.models.formats.opaque import Packaged, said_by
@@ -42,6 +44,8 @@ MAX_BYTES = 2 << 30
 def find(path: Path) -> Path | None:
     """Return the model file of another program at `path` or in the model directory `path`; None if there is none."""
     if path.is_dir():
+        if wsinfer.is_folder(path):  # its model.safetensors, if it has one, holds weights without a network
+            return path / wsinfer.WEIGHTS
         files = (path / f"{WEIGHTS}{suffix}" for suffix in SUFFIXES)
         return None if any((path / name).exists() for name in OURS) else next((f for f in files if f.exists()), None)
     # A .pt file may be TorchScript or a state dict; only its content tells.
@@ -64,11 +68,16 @@ def load(path: Path, name: str, *, trust_model: str | None = None, card: ModelCa
         return load_onnx(data, path, card, name)
     # Trust is asked for before a card: a card does not help a file that will not be opened.
     check_trust(path, data, trust_model)
+    if card is None and path.name == wsinfer.WEIGHTS and wsinfer.is_folder(path.parent):
+        card = wsinfer.card_of(path.parent)
     if card is None:
         raise ModelError(f"{path} has no card: write one as {card_path(path)} (bands, classes, mean, std, stride)")
-    kind, word = (Exported, "pt2") if path.suffix.lower() in EXPORTED else (TorchScript, "torchscript")
     refuse_one_class(card)
-    card = said_by(card, word)
+    kind, word = (Exported, "pt2") if path.suffix.lower() in EXPORTED else (TorchScript, "torchscript")
+    if word == "torchscript" and wsinfer.names(card):
+        kind = wsinfer.PatchClassifier
+    else:
+        card = said_by(card, word)
     module: Packaged = kind(data, path, card)
     return Model.owning(module, module.recognise(card), name)
 

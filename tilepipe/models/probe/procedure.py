@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import nn
 
+from tilepipe.box import Sides
 from tilepipe.cache import cache_directory
 from tilepipe.errors import ModelError, public
 from tilepipe.events import Event, Listener, silent
@@ -72,8 +73,19 @@ def _run(forward: object, bands: int, declared: int | None) -> Probe:
     subject = adopt(forward, bands, declared)
     findings = watch(subject)
     refuse_unsteady(subject, findings)
+    cell: int | None = getattr(subject.forward, "cell", None)
+    if cell is not None:
+        return _of_cells(subject, cell, began)
     fields = (_global if findings.global_ops else _local)(subject, findings, declared)
     return Probe(**fields, seconds=round(perf_counter() - began, 3))
+
+
+def _of_cells(subject: Subject, cell: int, began: float) -> Probe:
+    """Return the probe of a network that is called on each square of `cell` pixels alone, which needs no measuring."""
+    notes = (f"Each square of {cell} px is classified alone.",)
+    evidence = {"black_box": subject.black_box, "cell": cell}
+    seconds = round(perf_counter() - began, 3)
+    return Probe(subject.quantum, Sides(0, 0, 0, 0), notes=notes, evidence=evidence, seconds=seconds)
 
 
 def _local(subject: Subject, findings: Findings, declared: int | None) -> JSON:

@@ -100,7 +100,8 @@ def adopt(model: object, bands: int, declared: int | None) -> Subject:
         called = cast(Forward, model if module is None else module)
         subject = Subject(called, called, True, bands, 0)
     problem = ""
-    for base in QUANTA:
+    cell: int | None = getattr(module, "cell", None)
+    for base in QUANTA if cell is None else (cell,):
         quantum = math.lcm(base, declared or 1)
         if quantum * quantum * bands > LARGEST:
             raise ProbeError(f"inputs of {quantum} px and {bands} bands are too large to measure it with")
