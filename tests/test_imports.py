@@ -57,6 +57,7 @@ DOORS = {
     "pyogrio": ["products/vector_files.py", "sources/geo_vectors.py"],
     "pyarrow": ["products/vector*.py", "products/object_table.py", "sources/stac_index.py", "sources/geo_vectors.py"],
     "shapely": ["products/arcs.py", "products/right_angles.py", "sources/geo_vectors.py"],
+    "h5py": ["sources/geo_hdf.py"],
     "highdicom": ["products/dicom_seg.py"],
     "pydicom": ["products/dicom_seg.py"],
     "tornado": ["view/server.py"],

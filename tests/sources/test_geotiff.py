@@ -328,7 +328,7 @@ def test_images_of_one_bit_are_read_as_rasterio_reads_them(geotiff: Write, noise
         open_source(coloured)
 
 
-@pytest.mark.parametrize("dtype", ["int32", "uint32", "float64", "complex64"])
+@pytest.mark.parametrize("dtype", ["int32", "uint32", "float64"])
 def test_other_dtypes_are_refused_with_the_command_that_converts(geotiff: Write, dtype: str) -> None:
     with pytest.raises(InputError, match=f"{dtype} pixels.*gdal_translate -ot Float32"):
         GeoTiffSource(geotiff(np.zeros((1, 4, 4), dtype), **UTM))

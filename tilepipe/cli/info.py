@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,8 @@ def _image(path: str, options: JSON) -> JSON:
     from tilepipe.sources.bands import read_of
     from tilepipe.sources.open import open_source
 
+    if (known := _variables(path, options)) is not None:
+        return known
     source = open_source(path, **options)
     bands, height, width = source.shape
     where = source.georeference
@@ -123,6 +126,17 @@ def _image(path: str, options: JSON) -> JSON:
         "layout": _layout(source),
         "reader": source.identity().get("reader"),
     } | ({"notes": notes} if notes else {})
+
+
+def _variables(path: str, options: JSON) -> JSON | None:
+    """Return the variables of a netCDF or HDF5 file that holds several, if none is named; None for other images."""
+    from tilepipe.sources.geo_raster import variables_to_name
+
+    known = variables_to_name(path, options)
+    if known is None:
+        return None
+    words = ["tilepipe", "info", path, "--driver", str(options["driver"]), "--scene", next(iter(known))]
+    return {"image": path, "variables": known, "next": shlex.join(words)}
 
 
 def _layout(source: Source) -> str:

@@ -33,10 +33,19 @@ IMAGE, PART, TILES, MACHINE = "Image", "Part of the image", "Tiles and exactness
 
 SCENE = (
     expert(
-        IMAGE, "--scene", type=click.IntRange(min=0), metavar="N", help="Image of a file that holds several, from 0."
+        IMAGE,
+        "--scene",
+        metavar="N|NAME",
+        help="Image of a file that holds several, from 0, or the name of a variable (netCDF, HDF5).",
     ),
     expert(IMAGE, "--z", type=click.IntRange(min=0), metavar="N", help="Plane along z, from 0."),
     expert(IMAGE, "--t", type=click.IntRange(min=0), metavar="N", help="Plane along t, from 0."),
+    expert(
+        IMAGE,
+        "--driver",
+        metavar="NAME",
+        help="Driver of GDAL that reads the image: JP2OpenJPEG, HFA (IMG), netCDF, HDF5, ENVI or VRT.",
+    ),
 )
 
 ALLOW = expert(

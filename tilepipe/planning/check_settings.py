@@ -20,6 +20,7 @@ from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.products.formats import refuse_unknown
 from tilepipe.products.vector_options import ALL, target_name
+from tilepipe.sources.geo_drivers import driver_named
 from tilepipe.text import JSON, comma_list
 from tilepipe.tiling.uncertainty import layer_names
 from tilepipe.tiling.weights import PROFILES
@@ -187,7 +188,13 @@ def parse_bytes(text: str | int) -> int:
 
 
 KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("scene", "z", "t", "workers"), _count(0)),
+    **dict.fromkeys(("z", "t", "workers"), _count(0)),
+    "scene": Kind(
+        lambda value: _word(value) or (_number(value) and value >= 0 and value % 1 == 0),
+        "a whole number of at least 0, or the name of a variable",
+        lambda value: int(value) if not _word(value) or value.isdigit() else value,
+    ),
+    "driver": Kind(_word, "the name of a GDAL driver, in quotes", driver_named),
     **dict.fromkeys(("batch", "block"), _count(1)),
     "tile": _count(1, "auto"),
     "overlap": _count(0, "auto"),

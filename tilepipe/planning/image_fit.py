@@ -18,6 +18,7 @@ from tilepipe.planning.settings import Request
 from tilepipe.sources.bands import Picked, read_of
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.sample import SIDE, Sample, fill_value, sample_of
+from tilepipe.sources.wrapped import unwrapped
 from tilepipe.text import crs_name, setting
 
 WARNED, REFUSED = 2.0, 8.0
@@ -45,6 +46,7 @@ def check_fit(source: Source, card: ModelCard, request: Request, size: Resolutio
     sample = sample_of(source)
     return (
         *_bands(source, card),
+        *_scales(source),
         *(tuple(_of_brightness(source, card, sample)) or (FitRow("values", "ok", _values(source, sample)),)),
         *_pixel_size(source, card, request, size),
         _place(source),
@@ -71,6 +73,19 @@ def _values(source: Source, sample: Sample | None) -> str:
     if sample is None or not sample.pixels.size:
         return f"{source.dtype}"
     return f"{source.dtype}, {sample.pixels.min():.6g} to {sample.pixels.max():.6g} in a sample"
+
+
+def _scales(source: Source) -> Iterator[FitRow]:
+    """Yield a row for an image that states a scale or an offset of its values, which are not applied."""
+    stated = dict.fromkeys(pair for pair in getattr(unwrapped(source), "scales", ()) if pair != (1.0, 0.0))
+    if stated:
+        shown = ", ".join(f"{scale:.6g} * value + {offset:.6g}" for scale, offset in list(stated)[:4])
+        yield FitRow(
+            "values",
+            "note",
+            f"{source.name} states a scale of its values ({shown}), which is not applied: the model reads the values "
+            f"as they are stored. gdal_translate -unscale -ot Float32 writes the others",
+        )
 
 
 def _place(source: Source) -> FitRow:

@@ -80,7 +80,8 @@ def plan(source: Image, model: AnyModel, **settings: Unpack[Settings]) -> Plan:
 def opened(source: Image, model: AnyModel, request: Request) -> tuple[Model, Source]:
     """Return the model and the image at full resolution, with the bands that the model reads."""
     model = open_models(model, request.tta, trust_model=request.trust_model)
-    image = open_source(source, scene=request.scene, z=request.z, t=request.t, allow=request.allow)
+    asked = {"scene": request.scene, "z": request.z, "t": request.t, "driver": request.driver}
+    image = open_source(source, **asked, allow=request.allow)
     image = with_model_bands(image, model.card, request)
     return model, image if request.grid == "image" else on_world_grid(image, request)
 

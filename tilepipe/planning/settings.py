@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 class Choices(TypedDict, total=False):
     """The settings besides the region. They have the names of the command line's options, and each has a default."""
 
-    scene: int
-    """Image of a file that holds several, counted from 0; the largest by default."""
+    scene: int | str
+    """Image of a file that holds several, counted from 0, the largest by default; or the name of a variable (netCDF,
+    HDF5)."""
     z: int
     """Plane along z, counted from 0."""
     t: int
     """Plane along t, counted from 0."""
+    driver: str
+    """GDAL driver that reads the image: 'JP2OpenJPEG' (JPEG 2000), 'HFA' (Erdas Imagine), 'netCDF', 'HDF5', 'ENVI',
+    'VRT' or 'GTiff'. By default the content of the file decides among the formats that need no driver."""
     grid: str
     """Where tiles begin: 'image' (at its first pixel), or 'world' (at fixed places on the earth, so that labels of
     neighbouring images fit each other). 'world' needs `tile` and `overlap`."""
@@ -145,9 +149,10 @@ class Settings(Choices, PolygonSettings, total=False):
 class Request:
     """The settings of a run, checked once, each with its default. `Settings` says what each means."""
 
-    scene: int | None = None
+    scene: int | str | None = None
     z: int | None = None
     t: int | None = None
+    driver: str | None = None
     grid: str = "image"
     allow: tuple[str, ...] = ()
     products: tuple[str, ...] = ()

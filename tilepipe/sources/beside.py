@@ -48,6 +48,11 @@ def check_beside(path: str) -> None:
     Only plain files are opened, in the folder of the image or of the file that the image is a link to.
     """
     _check_tiff(path)
+    check_sides(path)
+
+
+def check_sides(path: str) -> None:
+    """Raise `InputError` if a file beside `path`, an image of any format, is no plain file or names files elsewhere."""
     folders = {os.path.realpath(os.path.dirname(path)), os.path.dirname(os.path.realpath(path))}
     for file in side_files(path):
         refuse_special(file)

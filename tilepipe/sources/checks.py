@@ -112,14 +112,16 @@ def pick(name: str, axis: str, wanted: int | None, planes: int) -> int:
     return wanted or 0
 
 
-def pick_scene(name: str, wanted: int | None, scenes: Sequence[tuple[str, int, int]]) -> tuple[int, tuple[str, ...]]:
+def pick_scene(
+    name: str, wanted: int | str | None, scenes: Sequence[tuple[str, int, int]]
+) -> tuple[int, tuple[str, ...]]:
     """Return which of a file's images (name, height, width) is read, counted from 0, and sentences about this choice.
 
     If nobody picks an image, the largest is read. There are no sentences if the file holds one image or `wanted` picks
     one. Raises `UsageError` if there is no such image.
     """
-    if wanted is not None and not 0 <= wanted < len(scenes):
-        raise UsageError(f"{name} has scene=0 to scene={len(scenes) - 1}; scene={wanted} was asked for")
+    if isinstance(wanted, str) or (wanted is not None and not 0 <= wanted < len(scenes)):
+        raise UsageError(f"{name} has scene=0 to scene={len(scenes) - 1}; scene={wanted!r} was asked for")
     if len(scenes) == 1 or wanted is not None:
         return wanted or 0, ()
     # Of images of one size the first is taken.

@@ -34,7 +34,7 @@ from tilepipe.sources.checks import (
 )
 from tilepipe.sources.georeference import georeference_of, ground_resolution
 from tilepipe.sources.geotiff_gdal import GDAL_CACHE_BYTES, gdal, mine, open_dataset
-from tilepipe.sources.geotiff_tags import is_one_bit, mask_kind, pick_bands, printed_resolution
+from tilepipe.sources.geotiff_tags import is_one_bit, mask_kind, pick_bands, printed_resolution, refuse_complex
 from tilepipe.sources.handles import Stamp, content_sha256, stamp, unchanged
 from tilepipe.sources.lossy import is_lossy
 from tilepipe.sources.stac_bands import stac_bands
@@ -70,7 +70,7 @@ class GeoTiffSource:
         resolution: Resolution | float | None = None,
         allow_driver: str = "GTiff",
         allow_palette: bool = False,
-        scene: int | None = None,
+        scene: int | str | None = None,
     ) -> None:
         self.name = str(path)
         self._stamp = stamp(path)
@@ -81,12 +81,9 @@ class GeoTiffSource:
         # By its offset, since GDAL gives no numbers to the levels in SubIFDs.
         page = "" if self.directory is None else f"GTIFF_DIR:off:{self.directory}:"
         self._target = page + self._stamp.path
-        if allow_driver == "GTiff":
-            # Before GDAL opens anything: a file beside the image may name overviews elsewhere, and GDAL would open
-            # them, over the network with the user's keys too.
-            check_beside(self._stamp.path)
+        self._check()
         self._choose(scene)
-        with gdal(self.name, "opened"), open_dataset(self._target, allow_driver, self.overview) as dataset:
+        with gdal(self.name, "opened"), open_dataset(self._target, self._driver, self.overview) as dataset:
             check_links(self.name, dataset)
             self._describe(dataset, bands, allow_palette)
             self.lossy = is_lossy(dataset, self._stamp.path)
@@ -97,9 +94,16 @@ class GeoTiffSource:
             self.acquired = raster_time(self._stamp.path, dataset.tags(ns="IMAGERY"))
             """When the image was taken; see `acquired_of`."""
 
-    def _choose(self, scene: int | None) -> None:
+    def _check(self) -> None:
+        """Refuse a file that names files elsewhere, before GDAL opens anything."""
+        if self._driver == "GTiff":
+            # A file beside the image may name overviews elsewhere, and GDAL would open them, over the network with the
+            # user's keys too.
+            check_beside(self._stamp.path)
+
+    def _choose(self, scene: int | str | None) -> None:
         """Choose one image of a file that holds several."""
-        self.selected: dict[str, int] = {}
+        self.selected: dict[str, int | str] = {}
         self.notes: tuple[str, ...] = ()
         if self.directory is not None or self._driver != "GTiff":
             return
@@ -126,6 +130,9 @@ class GeoTiffSource:
                 f"{self.name} has a colour palette: its pixels are numbers of colours, not colours. "
                 "Convert it: gdal_translate -expand rgb in.tif out.tif"
             )
+        self.scales = tuple((dataset.scales[band - 1], dataset.offsets[band - 1]) for band in self._bands)
+        """Scale and offset of each band that is read, as the file states them; they are not applied."""
+        refuse_complex(self.name, dataset.dtypes)
         remedy = "Convert it: gdal_translate -ot Float32 in.tif out.tif, or rio convert --dtype float32 in.tif out.tif"
         labels = allow_palette and np.dtype(dataset.dtypes[0]).kind in "uif"  # labels are class numbers, of any type
         found = np.dtype(dataset.dtypes[0]) if labels else check_dtype(self.name, dataset.dtypes[0], remedy)
@@ -160,10 +167,7 @@ class GeoTiffSource:
         # Interleaved pixels hold all bands, so one block decodes them all.
         together = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
         blocks = -(-whole_height // height) * -(-whole_width // width) * (dataset.count // together)
-        stored = 0  # GDAL may show one huge compressed strip as rows, and still load it whole
-        if dataset.compression is not None:
-            stored = int(dataset.get_tag_item("BLOCK_SIZE_0_0", "TIFF", 1) or 0)
-        block_bytes = height * width * together * self.dtype.itemsize
+        block_bytes, stored = self._piece(dataset, height * width * together * self.dtype.itemsize)
         check_size(self.name, (int(dataset.count), whole_height, whole_width), max(stored, block_bytes), blocks)
         self.striped = width >= whole_width
         self._band_rows = 0
@@ -175,6 +179,12 @@ class GeoTiffSource:
             self._band_rows = band_rows(whole_height, row_bytes, height)
             bands = -(-whole_height // self._band_rows)
             self.cache_bytes += max(ROW_CACHE_BYTES, min(2, bands) * self._band_rows * row_bytes)
+
+    def _piece(self, dataset: DatasetReader, block_bytes: int) -> tuple[int, int]:
+        """Return the size of a stored piece, decoded and as it is stored [bytes]; `block_bytes` is that of a block."""
+        # GDAL may show one huge compressed strip as rows, and still load it whole.
+        compressed = dataset.compression is not None
+        return block_bytes, int(dataset.get_tag_item("BLOCK_SIZE_0_0", "TIFF", 1) or 0) if compressed else 0
 
     @property
     def numbers(self) -> tuple[int, ...]:

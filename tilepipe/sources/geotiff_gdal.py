@@ -25,6 +25,7 @@ GDAL_CACHE_BYTES = 64 << 20
 
 OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",  # look for sidecars by name, do not list folders
+    "GDAL_NUM_THREADS": "1",  # decoders of JPEG 2000 would start threads for each reader
     # A virtual raster may hold Python code, which GDAL would run.
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",  # no request is ever sent, whatever a file names

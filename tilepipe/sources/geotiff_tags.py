@@ -9,6 +9,7 @@ import numpy as np
 from rasterio import DatasetReader
 from rasterio.enums import ColorInterp, MaskFlags
 
+from tilepipe.errors import InputError
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.checks import pick_bands as named_bands
 
@@ -51,6 +52,15 @@ def pick_bands(name: str, dataset: DatasetReader, bands: Sequence[int] | None) -
         # A file may hold alpha alone, and an image needs a band.
         return found or list(dataset.indexes)
     return list(named_bands(name, bands, dataset.count))
+
+
+def refuse_complex(name: str, dtypes: Sequence[str]) -> None:
+    """Raise `InputError` if pixels are complex numbers, as those of radar images, with what to type."""
+    if kind := next((kind for kind in dtypes if "complex" in kind), None):
+        raise InputError(
+            f"{name} holds complex pixels ({kind}), as radar images do, and real numbers are read. Write their "
+            f"amplitude: gdal_translate DERIVED_SUBDATASET:AMPLITUDE:{name} out.tif, or their INTENSITY or LOGAMPLITUDE"
+        )
 
 
 def is_one_bit(dataset: DatasetReader) -> bool:

@@ -69,7 +69,7 @@ class Mosaic:
         self.name, self.place, self.parts, self.file_bands = made.name, made.place, made.laid.parts, made.bands
         self.dtype, self.georeference = made.kinds[0].dtype, made.georeference
         self.resolution = given_resolution(resolution, "m") or ground_resolution(made.georeference, *made.laid.shape)
-        self.selected: dict[str, int] = {}
+        self.selected: dict[str, int | str] = {}
         self.allowed: tuple[str, ...] = ()
         self.lossy = any(kind.lossy for kind in made.kinds)
         self._made, self._kinds = made, made.kinds

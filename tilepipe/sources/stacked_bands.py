@@ -108,7 +108,7 @@ class Stacked:
         self._sources: dict[int, Source] = {k: self._fitted(source) for k, source in own.items()}
         self._own = own
         self.shape = (len(picks), *self._finest.shape[1:])
-        self.selected: dict[str, int] = {}
+        self.selected: dict[str, int | str] = {}
         self.allowed: tuple[str, ...] = ()
         self.lossy = any(source.lossy for source in own.values())
         self.notes = tuple(self._said())

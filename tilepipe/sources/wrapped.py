@@ -62,7 +62,7 @@ class Wrapped:
         return tuple(getattr(self.source, "notes", ()))
 
     @property
-    def selected(self) -> dict[str, int]:
+    def selected(self) -> dict[str, int | str]:
         """Scene, z and t that were picked, if the file holds several."""
         return dict(getattr(self.source, "selected", {}))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
@@ -44,8 +44,11 @@ class Scenes(Strict):
     """Full-resolution columns that are used, [first, after last); None uses all."""
     resolution: float | None = Field(default=None, gt=0)
     """Pixel size of the image in the configuration's `unit`, if the image does not say it."""
-    scene: int | None = Field(default=None, ge=0)
-    """Index of the image in a file that holds several, counted from 0; the largest image by default."""
+    scene: Annotated[int, Field(ge=0)] | str | None = None
+    """Index of the image in a file that holds several, counted from 0, the largest image by default; or the name of a
+    variable (netCDF, HDF5)."""
+    driver: str | None = None
+    """GDAL driver that reads the image, as the setting `driver` of `tilepipe segment`."""
     z: int | None = Field(default=None, ge=0)
     """Plane along z, counted from 0; it must be given if there are several."""
     t: int | None = Field(default=None, ge=0)

@@ -61,7 +61,7 @@ class Scene:
     """Function that returns what decides the labels, by content; JSON types only."""
     notes: tuple[str, ...] = ()
     """Sentences about what was chosen from a file that holds several images."""
-    selected: Mapping[str, int] = field(default_factory=dict)
+    selected: Mapping[str, int | str] = field(default_factory=dict)
     """Image and plane that were chosen from a file that holds several: scene, z, t."""
 
     @property
@@ -212,7 +212,7 @@ def _content_of(path: Path) -> list[str]:
 def _image(path: Path, entry: Scenes, config: TrainConfig) -> Source:
     """Open an image with the bands that are trained on. The rule is the same as for prediction, with no model yet."""
     unit = "mpp" if config.unit == "um" else "resolution"
-    asked = {unit: entry.resolution, "scene": entry.scene, "z": entry.z, "t": entry.t}
+    asked = {unit: entry.resolution, "scene": entry.scene, "z": entry.z, "t": entry.t, "driver": entry.driver}
     opened = open_source(path, **{name: value for name, value in asked.items() if value is not None})
     picked = choose_bands(opened, Reader(), config.bands, masked=config.mask != "none")
     return image_data(with_picked(opened, picked), config.mask)
