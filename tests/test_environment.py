@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"torch": "pytorch", "dask": "dask-core", "matplotlib": "matplotlib-base", "openslide-bin": "openslide"}
-EXTRAS = ("dev", "dicom", "docs", "report", "vectors", "view", "xarray")
+EXTRAS = ("dev", "dicom", "docs", "hdf5", "report", "vectors", "view", "xarray")
 IMPORT_NAMES = {
     "pil": "pillow",
     "yaml": "pyyaml",
