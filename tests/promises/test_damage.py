@@ -35,7 +35,7 @@ def segment(folder: Path, kind: str, listener: Any = lambda event: None) -> Any:
 
 
 def flip(file: Path, rng: random.Random) -> None:
-    content = bytearray(file.read_bytes())
+    content = bytearray(file.read_bytes() or b"\0")  # an empty file gets a byte
     content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     file.write_bytes(content)
 
@@ -52,7 +52,7 @@ def digit(file: Path, rng: random.Random) -> None:
 
 
 def cut(file: Path, rng: random.Random) -> None:
-    file.write_bytes(file.read_bytes()[: rng.randrange(file.stat().st_size)])
+    file.write_bytes(file.read_bytes()[: rng.randrange(max(1, file.stat().st_size))])
 
 
 def remove(file: Path, rng: random.Random) -> None:

@@ -115,7 +115,7 @@ def measured(model: tp.Model, pairs: list[Pair], chosen: Any) -> Figures:
     for image, truth in pairs:
         labels = tp.predict(image, model, **chosen)
         total += confusion_matrix(labels, truth.astype(np.int64), 2, ignore=-1, nodata=None)
-        passes = Passes(make_job(image, model, Request.of(chosen)))
+        passes = Passes(make_job(tp.open_source(image), model, Request.of(chosen)))
         found = shifted(passes, 4, 0)
         passes.close()
         assert found is not None

@@ -53,7 +53,7 @@ def images(kind: str) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]
         whole = [tp.open_source(path).read(tp.Box(0, 0, 512, 512)) for path in files[:10]]
         return whole[:2], [image[:, 64 : 64 + SIDE, 64 : 64 + SIDE] for image in whole[2:]]
     if kind == "nuclei":
-        files = sorted(path for path in (DATA / "nuclei_monuseg").glob("*/*.png") if "mask" not in path.name)
+        files = sorted(path for path in (DATA / "nuclei_monuseg").glob("*/*.png") if "_" not in path.name)
         halves = [Resampled(tp.open_source(path), 500, 500) for path in files]
         whole = [half.read(tp.Box(0, 0, 500, 500)) for half in halves]
         return whole[:2], [image[:, 64 : 64 + SIDE, 64 : 64 + SIDE] for image in whole[2:]]
