@@ -6,7 +6,7 @@ import pytest
 
 from tilepipe.cache import cache_directory, keep, recall
 from tilepipe.errors import StorageError
-from tilepipe.storage import write_new
+from tilepipe.storage import read_json, write_json, write_new
 
 
 def test_directory_is_what_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,3 +58,11 @@ def test_a_new_file_never_replaces_one(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         write_new(tmp_path / "none" / "a", "one")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_copy_of_another_file_is_damage(tmp_path: Path) -> None:
+    write_json(tmp_path / "plan.json", {"tile": 512})
+    assert read_json(tmp_path / "plan.json") == {"tile": 512}
+    (tmp_path / "run.json").write_bytes((tmp_path / "plan.json").read_bytes())
+    with pytest.raises(StorageError, match="is not what tilepipe wrote there"):
+        read_json(tmp_path / "run.json")

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
     from tilepipe.models.probe.procedure import probe
     from tilepipe.planning.planner import plan
+    from tilepipe.planning.settings import Settings
     from tilepipe.products.labels import open_labels
     from tilepipe.sources.base import Source
     from tilepipe.sources.open import open_source
@@ -52,6 +53,7 @@ _HOMES = {
     "Box": "box",
     "Model": "models.model",
     "ModelCard": "models.card",
+    "Settings": "planning.settings",
     "Source": "sources.base",
     "TilepipeError": "errors",
     "evaluate": "evaluation.accuracy.evaluate",
@@ -71,6 +73,7 @@ __all__ = [
     "Box",
     "Model",
     "ModelCard",
+    "Settings",
     "Source",
     "TilepipeError",
     "evaluate",

@@ -23,6 +23,8 @@ from typing import IO
 from tilepipe.errors import LockedError, StorageError, system_sentence
 from tilepipe.text import JSON
 
+NAME = "file"
+"""Field of a JSON file that holds its own name."""
 CHECK = "check"
 """Field of a JSON object that holds the checksum of the other fields."""
 # 64 bits are enough to see damage. They do not protect against somebody who changes a file on purpose, and need not.
@@ -53,7 +55,8 @@ def _checksum(fields: Mapping[str, object]) -> str:
 
 def write_json(path: Path, fields: Mapping[str, object]) -> None:
     """Write JSON fields with their checksum, durably, whole or not at all. Raises `StorageError`."""
-    write_durably(path, json.dumps(sealed(fields), indent=1) + "\n")
+    # The file's own name is sealed with them: a copy of another file, whole as it is, must not pass for this one.
+    write_durably(path, json.dumps(sealed({**fields, NAME: path.name}), indent=1) + "\n")
 
 
 def read_json(path: Path) -> JSON:
@@ -62,7 +65,7 @@ def read_json(path: Path) -> JSON:
         found = unsealed(path.read_bytes())
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}") from None
-    if found is None:
+    if found is None or found.pop(NAME, path.name) != path.name:
         raise StorageError(f"{path} is damaged: it is not what tilepipe wrote there")
     return found
 

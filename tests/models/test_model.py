@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.models.nets.zoo import build
+from tilepipe.models.unread import open_models
 
 ARCH = {"name": "unet", "width": 2, "depth": 2}
 
@@ -111,3 +113,16 @@ def test_an_unknown_field_of_a_card_names_the_nearest(fields: dict[str, object],
         tp.ModelCard(bands=3, **fields)
     with pytest.raises(ModelError, match=re.escape(words)):
         ModelCard.from_json(json.dumps({"bands": 3, **fields}), "m.json")
+
+
+@pytest.mark.parametrize("thing", [nn.Conv2d(3, 2, 1), 5, {"bands": 3}])
+def test_what_is_no_model_is_refused_with_what_to_type(thing: Any) -> None:
+    with pytest.raises(ModelError, match=r"is no model; give a name, a path or a tp.Model.*from_torch"):
+        open_models(thing)
+
+
+def test_a_card_may_be_a_dict() -> None:
+    model = Model.from_torch(nn.Conv2d(3, 2, 1), {"bands": 3, "classes": ["a", "b"]})
+    assert model.card == ModelCard(bands=3, classes=("a", "b"))
+    with pytest.raises(ModelError, match="did you mean 'bands'"):
+        Model.from_torch(nn.Conv2d(3, 2, 1), {"bnds": 3, "classes": ["a", "b"]})

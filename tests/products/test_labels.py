@@ -184,3 +184,20 @@ def test_a_damaged_product_is_never_an_error(written: dict[str, Path], data: st.
 def test_what_libraries_say_of_damage_in_ways_of_their_own(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert not parses(tmp_path / name)
+
+
+def test_numpy_takes_labels_as_an_array_and_comparisons_are_lazy() -> None:
+    labels, boxes = counted()
+    lazy = labels == 1
+    assert type(lazy).__module__.startswith("dask.")
+    assert not boxes
+    assert np.array_equal(np.asarray(lazy), PIXELS == 1)
+    assert np.array_equal(np.asarray(labels != 1), PIXELS != 1)
+    assert np.array_equal(np.asarray(labels % 2 + 1), PIXELS % 2 + 1)
+    assert np.array_equal(labels[PIXELS == 2], PIXELS[PIXELS == 2])
+    assert np.sum(labels) == PIXELS.sum()
+    assert np.array_equal(np.unique(labels), [0, 1, 2, 255])
+    assert len({labels, labels}) == 1
+    with pytest.raises(AttributeError, match=r"lie on disk and have no sum: read them first"):
+        labels.sum()  # type: ignore[operator]
+    assert repr(labels) == "<Labels cover: 70 x 90 px uint8, classes background, built up, wood>"

@@ -30,11 +30,13 @@ from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.unread import AnyModel
 from tilepipe.planning.certificate import Certificate
+from tilepipe.planning.check_settings import KINDS
 from tilepipe.planning.fit_table import fit_events, refuse_full_disk, with_machine
 from tilepipe.planning.memory import format_bytes
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.planner import Image, make_plan, opened
 from tilepipe.planning.settings import Choices, Request, Settings
+from tilepipe.planning.signature import with_settings
 from tilepipe.products.formats import LOSSLESS, product_of
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import Labels, Layer, open_map
@@ -54,7 +56,7 @@ SAID = 1 << 30
 """Size of a dask array from which on the user is told that identifying it takes time (bytes)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """The result of a run: products, labels, plan and certificate."""
 
@@ -73,6 +75,12 @@ class Result:
     probabilities: tuple[Layer, ...] = ()
     """Probability of each class, in the order of the classes, if a product of probabilities was asked for: uint8 pixels
     times `scale` are values from 0 to 1, 255 is nodata. Pixels are read when they are asked for."""
+
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        failed = f", {len(self.failed)} tiles failed" if self.failed else ""
+        names = ", ".join(path.name for path in self.paths)
+        return f"<Result {names}: {height} x {width} px, {self.certificate.mode}{failed}>"
 
     @property
     def failed(self) -> list[str]:
@@ -97,6 +105,7 @@ class Result:
         return self.labels.to_xarray()
 
 
+@with_settings(Settings)
 @public
 @identities_held()
 @rows_forgotten()
@@ -218,6 +227,7 @@ def dry_run(source: Image, model: AnyModel, output: str | Path | None = None, **
     return with_machine(make_plan(image, model, request)[0], model, outputs.work.parent)
 
 
+@with_settings(Choices)
 @public
 @identities_held()
 def predict(
@@ -262,6 +272,12 @@ def predict(
     """
     if choices.get("layers"):
         raise UsageError("predict returns one array; name one layer as `returns`, or use segment for several")
+    useless = [name for name in choices if name in KINDS and name not in Choices.__annotations__]
+    if useless:
+        raise UsageError(
+            f"predict writes nothing and computes in this process, so it has no use for {useless[0]!r}; leave it out, "
+            "or use segment"
+        )
     kinds = (LABELS, PROBABILITIES, LOGITS, *LAYERS)
     if returns not in kinds:
         raise UsageError(f"`returns` {returns!r} cannot be used; give one of {', '.join(kinds)}")

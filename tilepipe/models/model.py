@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard, Output
@@ -48,7 +49,7 @@ class Model:
     def from_torch(
         cls,
         module: nn.Module,
-        card: ModelCard,
+        card: ModelCard | Mapping[str, Any],
         name: str = "python",
         *,
         output: Output | None = None,
@@ -61,7 +62,8 @@ class Model:
 
         Args:
             module: Maps (B, bands, H, W) float32 to (B, classes, H, W) of the same height and width.
-            card: What the module expects. `mean` and `std` of the card scale the pixels first.
+            card: What the module expects, or a dict of the card's fields. `mean` and `std` of the card scale the pixels
+                first.
             name: What messages call the model.
             output: What the module gives: 'logits', 'probabilities' or 'labels'. If it is left out here and in the
                 card, one made-up tile shows it.
@@ -79,6 +81,7 @@ class Model:
 
         if not isinstance(module, nn.Module):
             raise ModelError(f"a {type(module).__name__} is not a torch.nn.Module; wrap a function in a module first")
+        card = card if isinstance(card, ModelCard) else ModelCard(**card)
         if output is not None or key is not None:
             said = {"output": output or card.output, "key": card.key if key is None else key}
             card = ModelCard(**{**card.model_dump(exclude_unset=True), **said})

@@ -38,16 +38,27 @@ def open_models(model: AnyModel, tta: str = "none", *, trust_model: str | None =
 
     Raises `ModelError` if a model is refused or several do not fit each other, and `UsageError` if none is given.
     """
-    named = [model] if isinstance(model, str | Path | Model) else list(model)
+    named = list(model) if isinstance(model, list | tuple) else [model]
     if not named:
         raise UsageError("no model is given; name one with `model`")
-    found = [one if isinstance(one, Model) else open_model(one, trust_model=trust_model) for one in named]
+    found = [_opened(one, trust_model) for one in named]
     if tta == "none" and len(found) == 1:
         return found[0]
     # This import opens torch, which a plan with one bundled model does without.
     from tilepipe.models.joint import ensemble
 
     return ensemble(found, tta)
+
+
+def _opened(model: object, trust_model: str | None) -> Model:
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, str | Path):
+        return open_model(model, trust_model=trust_model)
+    raise ModelError(
+        f"a {type(model).__name__} is no model; give a name, a path or a tp.Model. A torch module becomes a model by "
+        "tp.Model.from_torch(module, tp.ModelCard(bands=3, classes=['background', 'building']))"
+    )
 
 
 class Unread(Model):

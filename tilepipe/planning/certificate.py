@@ -21,7 +21,7 @@ PAGE = "docs/seams.md"
 Mode = Literal["EXACT", "TOLERANCE", "FIELD", "BLEND", "UNCERTIFIED"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """The certificate of a run. With EXACT and FIELD labels do not depend on the tiling; TOLERANCE bounds how much they
     do."""
@@ -78,6 +78,9 @@ class Certificate:
                 self.reach,
             )
             assert not any(length % self.stride for length in (self.tile, *self.halo)), self.stride
+
+    def __repr__(self) -> str:
+        return f"<Certificate {self.mode}: {self.plain}>"
 
     @property
     def cost(self) -> float:

@@ -53,7 +53,7 @@ def checked(settings: Mapping[str, object]) -> JSON:
     for name in settings:
         if name not in KINDS:
             raise UsageError(f"setting {name!r} is not known; use {', '.join(sorted(KINDS))}")
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = {name: _by_name(value) for name, value in settings.items() if value is not None}
     for name, value in given.items():
         if not KINDS[name].fits(value):
             said = repr(value)
@@ -61,6 +61,17 @@ def checked(settings: Mapping[str, object]) -> JSON:
             said = said if len(said) < 80 else said[:80] + "..."
             raise UsageError(f"`{name}` {said} cannot be used; give {KINDS[name].what}")
     return {name: _plain(value) for name, value in given.items()}
+
+
+def _by_name(value: object) -> object:
+    """Return the name of a torch device, and the address of a Dask client's scheduler; else the value itself."""
+    # Neither package is imported to ask: who has such an object has imported it.
+    kind = f"{type(value).__module__}.{type(value).__name__}"
+    if kind == "torch.device":
+        return str(value)
+    if kind == "distributed.client.Client":
+        return value.scheduler.address  # type: ignore[attr-defined]
+    return value
 
 
 def _plain(value: object) -> object:

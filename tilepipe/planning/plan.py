@@ -26,7 +26,7 @@ FORMAT = 2
 """Version of the plan and of the work directory."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan(Layout):
     """Everything that is decided before a run: grids, tiles, blocks, device and memory. Sizes are in pixels."""
 
@@ -281,6 +281,11 @@ class Plan(Layout):
                 f"of {2 * self.tiling.halo} would be exact and costs too much for tiles of {self.tiling.tile}"
             )
         return f"not certified: an overlap of {2 * self.tiling.halo} with crop windows would be exact"
+
+    def __repr__(self) -> str:
+        height, width = self.grid.tile_shape
+        tiles = f"{self.tile_count} tiles of {height} x {width} px"
+        return f"<Plan {self.model} on {self.source}: {tiles}, memory at most {format_bytes(self.memory.total)}>"
 
     def __str__(self) -> str:
         grid, box, cut, how = self.grid, self.region, self.tiling, self.compute

@@ -25,6 +25,7 @@ from tilepipe.planning.reduced_halo import reduced_halo
 from tilepipe.planning.region import image_data, on_prediction_grid, resolve_region
 from tilepipe.planning.resolution import grids_of, on_world_grid, refuse_off_world, with_model_bands, world_row
 from tilepipe.planning.settings import Request, Settings
+from tilepipe.planning.signature import with_settings
 from tilepipe.planning.tile_size import choose_tiling, fit_memory
 from tilepipe.planning.wanted import Wanted
 from tilepipe.sources.bands import Picked
@@ -44,6 +45,7 @@ Image: TypeAlias = "str | Path | Sequence[str | Path] | Source | Plain | Arrayed
 """What may stand for an image: a path, a list of paths, a source, or a numpy, dask, torch, zarr or xarray array."""
 
 
+@with_settings(Settings)
 @public
 @identities_held()
 def plan(source: Image, model: AnyModel, **settings: Unpack[Settings]) -> Plan:

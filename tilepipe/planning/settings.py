@@ -15,11 +15,14 @@ from tilepipe.products.formats import OF_PROBABILITIES
 from tilepipe.products.vector_options import PLAIN, VectorOptions
 
 if TYPE_CHECKING:
+    import torch
+    from distributed import Client
+
     from tilepipe.models.model import Model
 
 
 class Choices(TypedDict, total=False):
-    """The settings besides the region. They have the names of the command line's options, and each has a default."""
+    """The settings that decide labels, besides the region. They have the names of the command line's options."""
 
     scene: int | str
     """Image of a file that holds several, counted from 0, the largest by default; or the name of a variable (netCDF,
@@ -37,12 +40,6 @@ class Choices(TypedDict, total=False):
     allow: str | Path | Sequence[str | Path]
     """Folders in which a list of files may name files; by default only those in the folder of the list are opened."""
 
-    of: str | Sequence[str]
-    """Products: 'cog', 'ome-zarr', 'ome-tiff', 'probabilities' (a band per class), 'geojson', 'vectors' (GeoPackage),
-    'flatgeobuf', 'shapefile', 'geoparquet', 'csv' (numbers), 'objects' (CSV), 'objects-parquet', 'qupath' (objects for
-    QuPath), 'png' (picture), 'overlay' (picture over the image), 'report' (HTML page), 'stac' (STAC item), 'dicom-seg'
-    (segmentation of a DICOM slide), 'files' (labels of each file of the image); a list, or one text with commas
-    between them."""
     bounds: tuple[float, float, float, float]
     """Region as (left, bottom, right, top) in map coordinates of `bounds_crs`."""
     bounds_crs: str
@@ -77,8 +74,8 @@ class Choices(TypedDict, total=False):
     mask: str | Path
     """Pixels that are image data: 'auto' (what the file declares), 'none' (every pixel), 'value:255' (all but those
     of this value). Or pixels that get a label: 'tissue', or the path of a GeoJSON file of polygons."""
-    device: str
-    """Device: 'auto', 'cpu', 'cuda' or 'cuda:0'."""
+    device: str | torch.device
+    """Device: 'auto', 'cpu', 'cuda' or 'cuda:0', or a `torch.device`."""
     precision: str
     """Precision: 'auto' (fp32), 'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'."""
     batch: int
@@ -87,12 +84,23 @@ class Choices(TypedDict, total=False):
     """Wanted side of a block in pixels of the prediction grid."""
     memory: str | int
     """Largest memory of the run (bytes), or a number with a unit: '4GiB'."""
-    workers: int
-    """Number of worker processes; 0 computes in this process."""
-    scheduler: str
-    """Address of a running Dask scheduler."""
     trust_model: str
     """'sha256:' and the hash of a model file that can run code; exactly this file is loaded."""
+
+
+class RunSettings(TypedDict, total=False):
+    """The settings of what a run writes, and with what it computes; a region in memory has no use for them."""
+
+    of: str | Sequence[str]
+    """Products: 'cog', 'ome-zarr', 'ome-tiff', 'probabilities' (a band per class), 'geojson', 'vectors' (GeoPackage),
+    'flatgeobuf', 'shapefile', 'geoparquet', 'csv' (numbers), 'objects' (CSV), 'objects-parquet', 'qupath' (objects for
+    QuPath), 'png' (picture), 'overlay' (picture over the image), 'report' (HTML page), 'stac' (STAC item), 'dicom-seg'
+    (segmentation of a DICOM slide), 'files' (labels of each file of the image); a list, or one text with commas
+    between them."""
+    workers: int
+    """Number of worker processes; 0 computes in this process."""
+    scheduler: str | Client
+    """Address of a running Dask scheduler, or a `distributed.Client` of it."""
     on_tile_error: str
     """What happens if a tile cannot be read or predicted: 'nodata' leaves its pixels without a label and lists it,
     'fail' ends the run."""
@@ -138,8 +146,15 @@ class PolygonSettings(TypedDict, total=False):
     """Whether an OME-Zarr holds the image beside its labels, for viewers; it takes the room of the image."""
 
 
-class Settings(Choices, PolygonSettings, total=False):
-    """All settings of a run: the settings of `Choices` and `PolygonSettings`, and the region."""
+class Settings(Choices, RunSettings, PolygonSettings, total=False):
+    """All settings of a run: `Choices`, `RunSettings` and `PolygonSettings`, and the region.
+
+    Example:
+        >>> import tilepipe as tp
+        >>> settings: tp.Settings = {"tile": 256, "window_shape": "crop"}
+        >>> tp.plan("pipelines/sample/Amazon_24_20.tif", "forest", **settings).tile_count
+        9
+    """
 
     region: Box | tuple[int, int, int, int] | str | Path
     """Region in full-resolution pixels: a `Box`, its (y0, x0, y1, x1), or the path of a GeoJSON file of polygons."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
 from tilepipe.arrays import Array, DType
@@ -55,9 +56,14 @@ def open_map(path: str | Path) -> LabelMap:
     return read_ome_tiff(path) if has_labels(path) else read_cog(path)
 
 
-@dataclass(frozen=True)
-class Lazy:
-    """A finished map on the output grid. `lazy[y0:y1, x0:x1]` reads just these pixels, as numpy does."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Lazy(NDArrayOperatorsMixin):
+    """A finished map on the output grid. `lazy[y0:y1, x0:x1]` reads just these pixels, as numpy does.
+
+    Arithmetic and comparisons give lazy dask arrays: `(lazy == 1).sum().compute()`.
+    """
+
+    __hash__ = object.__hash__
 
     map: LabelMap
     """The label map that pixels are read from."""
@@ -92,7 +98,33 @@ class Lazy:
         """Transform of pixel corners (a, b, c, d, e, f) or None: x = a*column + b*row + c, y = d*column + e*row + f."""
         return self.map.georeference.transform if self.map.georeference else None
 
+    def __repr__(self) -> str:
+        height, width = self.shape
+        return f"<{type(self).__name__} {self.legend.name}: {height} x {width} px {self.dtype}, {self._values()}>"
+
+    def _values(self) -> str:
+        """Return in words what the values stand for."""
+        return f"nodata {self.legend.nodata}"
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **options: object) -> object:
+        # The pixels lie on disk, so what numpy would compute at once is computed when it is asked for. A sum over all
+        # of them, which is a method of `add`, is asked for now.
+        called = method == "__call__"
+        arrays = [(one.dask if called else one[:]) if isinstance(one, Lazy) else one for one in inputs]
+        return getattr(ufunc, method)(*arrays, **options)
+
+    def __getattr__(self, name: str) -> object:
+        if not name.startswith("_") and hasattr(np.ndarray, name):
+            raise AttributeError(
+                f"pixels of {type(self).__name__} lie on disk and have no {name}: read them first, as in "
+                "labels[:100, :100], or take labels.dask, which computes block by block"
+            )
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
     def __getitem__(self, key: Index | tuple[Index, ...]) -> Array:
+        if isinstance(key, np.ndarray) and key.dtype == bool and key.shape == self.shape:
+            chosen: Array = self[:][key]
+            return chosen
         rows, columns = (*key, slice(None), slice(None))[:2] if isinstance(key, tuple) else (key, slice(None))
         # numpy itself says what an index means, so negative ones, steps and lists work as in an array.
         y, x = np.arange(self.shape[0])[rows], np.arange(self.shape[1])[columns]
@@ -168,9 +200,12 @@ class Lazy:
         return {**said, "GeoTransform": " ".join(map(repr, (c, a, b, f, d, e)))}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Labels(Lazy):
     """A finished label map. `labels[y0:y1, x0:x1]` reads just these pixels, as numpy does."""
+
+    def _values(self) -> str:
+        return f"classes {', '.join(self.classes)}"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -203,9 +238,12 @@ class Labels(Lazy):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Layer(Lazy):
     """An uncertainty layer of a run: uint8 pixels times `scale` are values from 0 to 1; 255 is nodata."""
+
+    def _values(self) -> str:
+        return f"times {self.scale:.3g}"
 
     @property
     def scale(self) -> float:

@@ -22,6 +22,7 @@ from distributed import Worker as DaskWorker
 from helpers.fakes import job_for, open_queue, run_labels
 from torch import nn
 
+import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import DeviceError, ModelError, StorageError, UsageError
 from tilepipe.execution.block import BlockWorker
@@ -229,6 +230,19 @@ def test_a_running_scheduler_by_address(tmp_path: Path) -> None:
 
         found = run_labels(image, model, tmp_path / "remote", on_it, **CUT)  # type: ignore[arg-type]
     assert (found == expected).all()
+
+
+def test_a_client_may_stand_for_its_scheduler(tmp_path: Path) -> None:
+    """A scheduler of this process and its client, as a notebook has them."""
+    image, model, cut = noise(200, 300).read(Box(0, 0, 200, 300)), random_unet(), {**CUT, "window_shape": "crop"}
+    expected = np.asarray(tp.segment(image, model, tmp_path / "alone.tif", **cut).labels)  # type: ignore[arg-type]
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        found = tp.segment(image, model, tmp_path / "on_it.tif", scheduler=client, **cut)  # type: ignore[arg-type]
+        assert np.array_equal(np.asarray(found.labels), expected)
+        assert client.submit(int, 5).result() == 5
 
 
 @pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "10.0.0.1:8786"])

@@ -37,7 +37,7 @@ class Overview:
     stands for no label."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """The figures of one comparison.
 
@@ -68,6 +68,14 @@ class Evaluation:
     """Data for the page."""
     notes: tuple[str, ...] = ()
     """Sentences about what was compared, if it is not all of both maps."""
+
+    def __repr__(self) -> str:
+        scores = zip(self.terms.classes, self.confusion.iou, strict=True)
+        return f"<Evaluation of {self.confusion.pixels} px: IoU {', '.join(f'{n} {_text(iou)}' for n, iou in scores)}>"
+
+    def __str__(self) -> str:
+        """Return the table."""
+        return self.table()
 
     @property
     def boundary(self) -> Boundary:

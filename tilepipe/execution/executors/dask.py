@@ -258,5 +258,6 @@ def _forget_cluster() -> None:
 def _refuse_open_network(scheduler: str) -> None:
     """Refuse a scheduler that others on the network can reach: Dask runs any code it is sent."""
     parts = urlsplit(scheduler if "://" in scheduler else f"tcp://{scheduler}")
-    if parts.scheme != "tls" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+    # An address within this process is that of a client which the caller has made.
+    if parts.scheme not in ("tls", "inproc") and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
         raise UsageError(f"scheduler {scheduler} is neither on this machine nor encrypted; use a tls:// address")
