@@ -39,3 +39,7 @@ def after_napoleon(_app: Any, what: str, name: str, _obj: Any, _options: Any, li
     """Put the text of an attribute back."""
     if what in ("attribute", "property"):
         lines[:] = ATTRIBUTES.pop(name)
+
+
+# `planning/signature.py` adds this section to functions that take settings.
+napoleon_custom_sections = [("Settings", "params_style")]

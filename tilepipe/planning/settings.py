@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
@@ -15,10 +15,23 @@ from tilepipe.products.formats import OF_PROBABILITIES
 from tilepipe.products.vector_options import PLAIN, VectorOptions
 
 if TYPE_CHECKING:
-    import torch
-    from distributed import Client
-
     from tilepipe.models.model import Model
+
+
+class TorchDevice(Protocol):
+    """A `torch.device`."""
+
+    @property
+    def type(self) -> str:
+        """Kind of the device: 'cpu' or 'cuda'."""
+
+
+class DaskClient(Protocol):
+    """A `distributed.Client`."""
+
+    @property
+    def scheduler(self) -> Any:
+        """The scheduler that it is connected to."""
 
 
 class Choices(TypedDict, total=False):
@@ -74,7 +87,7 @@ class Choices(TypedDict, total=False):
     mask: str | Path
     """Pixels that are image data: 'auto' (what the file declares), 'none' (every pixel), 'value:255' (all but those
     of this value). Or pixels that get a label: 'tissue', or the path of a GeoJSON file of polygons."""
-    device: str | torch.device
+    device: str | TorchDevice
     """Device: 'auto', 'cpu', 'cuda' or 'cuda:0', or a `torch.device`."""
     precision: str
     """Precision: 'auto' (fp32), 'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'."""
@@ -99,7 +112,7 @@ class RunSettings(TypedDict, total=False):
     between them."""
     workers: int
     """Number of worker processes; 0 computes in this process."""
-    scheduler: str | Client
+    scheduler: str | DaskClient
     """Address of a running Dask scheduler, or a `distributed.Client` of it."""
     on_tile_error: str
     """What happens if a tile cannot be read or predicted: 'nodata' leaves its pixels without a label and lists it,
