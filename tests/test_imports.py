@@ -47,7 +47,7 @@ DOORS = {
         "sources/zarr*.py",
         "products/ome_zarr*.py",
     ],
-    "dask": ["execution/executors/*.py", "execution/segment.py", "products/labels.py", "sources/*.py"],
+    "dask": ["execution/executors/*.py", "execution/segment.py", "products/lazy.py", "sources/*.py"],
     "distributed": ["execution/executors/*.py"],
     "click": ["cli/*.py"],
     "rich": ["cli/*.py"],
