@@ -198,7 +198,7 @@ def test_the_run_key_tells_cards_apart_and_a_preset_is_its_numbers() -> None:
         ({"mean": "imagenette"}, "mean needs a list, like [a, b]; it is 'imagenette'"),
         ({"scale": 0}, "scale: Input should be greater than or equal to 0.000001"),
         ({"threshold": 1}, "threshold: Input should be less than 1"),
-        ({"threshold": 0.5, "classes": ["a", "b", "c"]}, "the card has 3 classes and output logits"),
+        ({"threshold": 0.5, "classes": ["a"]}, "the card has 1 class and output logits"),
         ({"threshold": 0.5, "output": "labels"}, "the card has 2 classes and output labels"),
         ({"pad": -1}, "pad: Input should be greater than or equal to 0"),
     ],

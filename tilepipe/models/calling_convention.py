@@ -29,7 +29,7 @@ class CallingConvention(NamedTuple):
     pad: int = 0
     """Width of the zeros around a tile, in pixels."""
     threshold: float | None = None
-    """Probability above which a pixel is of the second class; None stands for 0.5."""
+    """Probability above which a pixel is of the second of two classes, and below which it is of the first of more."""
 
     @classmethod
     def of(cls, card: ModelCard) -> Self:
@@ -51,9 +51,17 @@ class CallingConvention(NamedTuple):
         return {k: self._placed(y, x) if isinstance(y, Tensor) else y for k, y in parts_of(returned).items()}
 
     def decided(self, logits: Tensor) -> Tensor:
-        """Return logits (B, 2, H, W) whose larger one is the second if its probability is above the threshold."""
+        """Return logits (B, classes, H, W) whose largest one is that of the class which the threshold decides for.
+
+        The second of two classes needs a probability above it. Of more classes the largest needs as much, or the first
+        is taken.
+        """
         if self.threshold is None:
             return logits
+        if logits.shape[1] > 2:
+            best = logits.amax(1, keepdim=True)
+            unsure = logits.softmax(1).amax(1, keepdim=True) < self.threshold
+            return torch.cat((torch.where(unsure, best + 1, logits[:, :1]), logits[:, 1:]), 1)
         # The softmax of two logits is above t exactly if their difference is above log(t / (1 - t)).
         limit = math.log(self.threshold / (1 - self.threshold))
         return torch.cat((logits[:, :1], logits[:, 1:] - limit), 1)

@@ -89,7 +89,8 @@ class ModelCard(BaseModel):
     """Number of pixels of value 0 (after scaling) that a tile gets on each side for the network. An output that is
     larger than the tile is cut evenly on all sides."""
     threshold: float | None = Field(default=None, gt=0, lt=1)
-    """Probability above which a pixel is of the second of two classes; None stands for 0.5."""
+    """Probability above which a pixel is of the second of two classes; None stands for 0.5. Of more classes, a pixel
+    is of the first if no class has this probability; None asks for none."""
     dtype: Literal["uint8", "uint16", "int16", "float32"] | None = None
     """Pixel type that the model was trained on; an image of another type is refused. None takes any type."""
     resolution: float | None = Field(default=None, ge=FINEST, le=COARSEST, allow_inf_nan=False)
@@ -190,10 +191,10 @@ class ModelCard(BaseModel):
             raise ValueError(f"{len(self.classes)} classes, at most 65535 fit a uint16 label map")
         if self.channels == "BGR" and self.bands != 3:
             raise ValueError(f"channels: BGR is of three bands, and the card says bands {self.bands}")
-        if self.threshold is not None and (len(self.classes) != 2 or self.output == "labels"):
+        if self.threshold is not None and (len(self.classes) < 2 or self.output == "labels"):
             raise ValueError(
-                f"threshold is of the second of two classes in logits or probabilities; the card has "
-                f"{len(self.classes)} classes and output {self.output or 'logits'}"
+                f"threshold is of two or more classes in logits or probabilities; the card has {len(self.classes)} "
+                f"{'class' if len(self.classes) == 1 else 'classes'} and output {self.output or 'logits'}"
             )
         if self.halo is not None and self.halo % self.stride:
             raise ValueError(f"halo {self.halo} is not a multiple of stride {self.stride}")

@@ -10,7 +10,8 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.facts import CARD
 from tilepipe.models.formats import load, smp, wsinfer
 from tilepipe.models.formats.onnx import SUFFIX as ONNX
-from tilepipe.models.formats.onnx_graph import card_of, read_graph
+from tilepipe.models.formats.onnx_card import card_of, has_card
+from tilepipe.models.formats.onnx_graph import read_graph
 from tilepipe.models.formats.tensors import read_tensors
 from tilepipe.models.formats.torchscript import STATE
 from tilepipe.storage import write_new
@@ -86,7 +87,7 @@ def first_card(name: str | Path) -> FirstCard:
 
 def _of_onnx(path: Path, target: Path) -> tuple[JSON, int | None]:
     graph = read_graph(path.read_bytes(), path)
-    if graph.metadata.get("class_names", graph.metadata.get("names")) is not None:
+    if has_card(graph):
         return card_of(graph, path, target).model_dump(mode="json", exclude_unset=True), graph.channels
     # A card names one side of a tile.
     square = graph.height if graph.height == graph.width else None

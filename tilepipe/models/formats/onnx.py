@@ -14,7 +14,8 @@ from tilepipe.arrays import Pixels
 from tilepipe.errors import DeviceError, ModelError
 from tilepipe.models.calling_convention import CallingConvention
 from tilepipe.models.card import ModelCard
-from tilepipe.models.formats.onnx_graph import Graph, card_of, read_graph
+from tilepipe.models.formats.onnx_card import card_of
+from tilepipe.models.formats.onnx_graph import Graph, read_graph
 from tilepipe.models.formats.opaque import Forward, Packaged, missing_extra, said_by
 from tilepipe.models.model import Model, refuse_one_class
 from tilepipe.text import setting

@@ -1,4 +1,4 @@
-"""ONNX files are read as data: this module refuses unsafe files, reads input and output, and the card of Deepness.
+"""ONNX files are read as data: this module refuses unsafe files and reads input, output and metadata.
 
 Only single files of standard operators are read: paths of tensors in other files have often led outside the folder
 (CVE-2022-25882, CVE-2024-27318, CVE-2026-27489, CVE-2026-34446, CVE-2026-34447).
@@ -6,19 +6,16 @@ Only single files of standard operators are read: paths of tensors in other file
 
 from __future__ import annotations
 
-import ast
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.formats.onnx_limits import refuse_endless, refuse_huge
 from tilepipe.models.formats.opaque import first_line, missing_extra
 from tilepipe.models.output import NAMES
-from tilepipe.text import json_of
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -27,8 +24,8 @@ if TYPE_CHECKING:
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _FLOATS = {1: "float32", 10: "float16", 11: "float64"}  # TensorProto.DataType
 _WHOLE = {2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool"}
+_SHARES = ("Softmax", "Sigmoid", "HardSigmoid")
 _PASS_ON = ("Identity", "Cast", "Transpose", "Clip", "Squeeze", "Unsqueeze", "Reshape", "Resize", "Slice", "Upsample")
-_CARD_HELP = "write one as {} (bands, classes, mean, std, stride)"
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,8 @@ class Graph:
     """Whether channels are the last axis (NHWC): of the input, and of the output."""
     shares: bool
     """Whether the last operator is a softmax or sigmoid, so that the output holds probabilities."""
+    softmax: bool
+    """Whether it is a softmax, so that the probabilities of all classes sum to 1."""
     metadata: Mapping[str, str]
     """Metadata of the file, by key."""
 
@@ -89,53 +88,9 @@ def read_graph(data: bytes, path: Path, card: ModelCard | None = None) -> Graph:
     refuse_huge(model, path, bands or (card.bands if card else None), last=last[0])
     words = {entry.key: entry.value for entry in model.metadata_props}
     channels = None if len(wanted) == 3 else wanted[3 if last[1] else 1]
-    return Graph(bands, height, width, channels, output.name, last, _is_shares(model.graph, output.name), words)
-
-
-def card_of(graph: Graph, path: Path, wanted: Path) -> ModelCard:
-    """Return the card that a file's metadata make; the keys are those of the QGIS plugin Deepness.
-
-    Deepness divides pixels from 0 to 255 by 255, names classes by number, and gives the resolution in centimetres
-    (https://qgis-plugin-deepness.readthedocs.io, creators). Raises `ModelError` if there is no class name.
-    """
-    said = {key: _value(text) for key, text in graph.metadata.items()}
-    kind = str(said.get("model_type", "segmentor")).lower()
-    if kind != "segmentor":
-        raise ModelError(f"{path} says that it is a {kind}; tilepipe reads models that give a class per pixel")
-    names = said.get("class_names", said.get("names"))
-    if names is None or graph.bands is None:
-        raise ModelError(f"{path} has no card: {_CARD_HELP.format(wanted)}")
-    tile = graph.height or said.get("tiles_size", said.get("tile_size"))
-    try:
-        by_number = {int(key): str(name) for key, name in names.items()}
-        classes = tuple(by_number[k] for k in range(len(by_number)))
-        mean, std = (_scaled(said.get(f"standardization_{word}"), graph.bands) for word in ("mean", "std"))
-        resolution = float(said["resolution"]) / 100 if said.get("resolution") else None
-        tile = int(tile) if tile else None
-    except (TypeError, ValueError, AttributeError, KeyError):
-        raise ModelError(f"{path}: its own words cannot be read; {_CARD_HELP.format(wanted)}") from None
-    return ModelCard(
-        name=path.stem, bands=graph.bands, classes=classes, mean=mean or (), std=std or (255.0,) * graph.bands,
-        # The metadata name no stride. 32 is that of five halvings; a fixed tile must be a multiple of it.
-        dtype="uint8", resolution=resolution, tile=tile, stride=math.gcd(32, tile or 32),
-    )  # fmt: skip
-
-
-def _scaled(values: Any, bands: int) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    listed = values if isinstance(values, list | tuple) else [values] * bands
-    return tuple(255 * float(value) for value in listed)
-
-
-def _value(text: str) -> Any:
-    # Some exporters write Python's notation, like {0: 'road'}, which is no JSON.
-    for parse in (json_of, ast.literal_eval):
-        try:
-            return parse(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            continue
-    return text
+    end = _end(model.graph, output.name)
+    shares, softmax = end in _SHARES, end == "Softmax"
+    return Graph(bands, height, width, channels, output.name, last, shares, softmax, words)
 
 
 def _refuse_outside(model: ModelProto, path: Path) -> None:
@@ -202,9 +157,10 @@ def _shape(value: ValueInfoProto, path: Path, what: str) -> list[int | None]:
     return dims
 
 
-def _is_shares(graph: GraphProto, name: str) -> bool:
+def _end(graph: GraphProto, name: str) -> str:
+    """Return the last operator before the output `name` that computes something; '' if there is none."""
     made_by = {out: node for node in graph.node for out in node.output}
     node = made_by.get(name)
     while node is not None and node.op_type in _PASS_ON:
         node = made_by.get(node.input[0])
-    return node is not None and node.op_type in ("Softmax", "Sigmoid", "HardSigmoid")
+    return "" if node is None else str(node.op_type)
