@@ -66,6 +66,8 @@ def zeros(file: Path, rng: random.Random) -> None:
 def lines(file: Path, rng: random.Random) -> None:
     """Lines removed, doubled and in another order."""
     found = file.read_bytes().splitlines(keepends=True)
+    if not found:
+        return flip(file, rng)
     file.write_bytes(b"".join(rng.choices(found, k=rng.randrange(1, 2 * len(found)))))
 
 
