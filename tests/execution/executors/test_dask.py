@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 from distributed import Client, LocalCluster, Scheduler
 from distributed import Worker as DaskWorker
 from helpers.fakes import job_for, open_queue, run_labels
@@ -221,14 +222,19 @@ def test_a_running_scheduler_by_address(tmp_path: Path) -> None:
     expected = run_labels(image, model, tmp_path / "serial", **CUT)  # type: ignore[arg-type]
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster),
+        Client(cluster) as client,
     ):
         address = cluster.scheduler_address
 
         def on_it(job: Any, queue: Any) -> None:
             dask.run(job, queue, address)
 
+        def left(dask_worker: Any) -> tuple[int, int, list[str]]:
+            return len(dask._WORKERS), torch.get_num_threads(), sorted(dask_worker.plugins)
+
+        before = client.run(left)
         found = run_labels(image, model, tmp_path / "remote", on_it, **CUT)  # type: ignore[arg-type]
+        assert client.run(left) == before  # a guest leaves the workers as they were
     assert (found == expected).all()
 
 

@@ -14,7 +14,7 @@ import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -31,7 +31,7 @@ from tilepipe.execution.executors.front import Front
 from tilepipe.execution.executors.spawned import deaf_to_ctrl_c, main_hidden, own_environment
 from tilepipe.execution.job import Job
 from tilepipe.execution.ledger import Record
-from tilepipe.inference.predictor import use_threads
+from tilepipe.inference.predictor import threads, use_threads
 from tilepipe.sources.geotiff_gdal import rows_forgotten
 from tilepipe.supervisor import own_process
 from tilepipe.tiling.grid import Index
@@ -54,6 +54,7 @@ class _JobPlugin(WorkerPlugin):
         """Keep what a process needs; `own` says that tilepipe has started the processes and may end them."""
         self.name = f"tilepipe-{key}"
         self.key, self.make, self.threads, self.own = key, make, threads, own
+        self.before = threads
 
     async def setup(self, worker: Worker) -> None:
         # Libraries and the model take long to load, and the worker must answer meanwhile.
@@ -62,12 +63,14 @@ class _JobPlugin(WorkerPlugin):
     def _set_up(self) -> None:
         if self.own:
             own_process()
+        self.before = threads()
         use_threads(self.threads)
         _WORKERS[self.key] = self.make()
 
     def teardown(self, worker: Worker) -> None:
         with rows_forgotten():
             _drop_worker(self.key)
+        use_threads(self.before)
 
 
 def run(
@@ -191,14 +194,26 @@ def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work])
             if job.plan.compute.workers or scheduler:
                 _refuse_other_code(client)
                 # torch would start a thread for each core in each worker process.
-                threads = max(1, (os.cpu_count() or 1) // max(1, job.plan.compute.workers))
+                each = max(1, (os.cpu_count() or 1) // max(1, job.plan.compute.workers))
+                plugin = _JobPlugin(key, make, each, own=scheduler is None)
                 with scheduler_watch.starting(client):
-                    client.register_plugin(_JobPlugin(key, make, threads, own=scheduler is None))
+                    client.register_plugin(plugin)
             else:
                 _WORKERS[key] = make()
-            yield client
+            try:
+                yield client
+            finally:
+                if scheduler is not None:
+                    _leave(client, plugin)
     finally:
         _drop_worker(key)
+
+
+def _leave(client: Client, plugin: _JobPlugin) -> None:
+    """Take the job off the workers of a scheduler that goes on without this run."""
+    # A scheduler that is gone has no workers to clean, and the run has an error of its own.
+    with suppress(*scheduler_watch.ENDED, OSError, TimeoutError):
+        client.unregister_worker_plugin(plugin.name)
 
 
 @contextmanager
