@@ -41,6 +41,7 @@ DOORS = {
     "onnx": ["models/formats/onnx_*.py"],
     "onnxruntime": ["models/formats/onnx.py"],
     "segmentation_models_pytorch": ["models/formats/smp.py"],
+    "huggingface_hub": ["models/formats/hub.py"],
     "timm": ["models/formats/pretrained.py"],
     "zarr": [
         "execution/durable_array.py",

@@ -9,7 +9,7 @@ from torch import nn
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.facts import CARD
-from tilepipe.models.formats import load, smp
+from tilepipe.models.formats import hub, load, smp
 from tilepipe.models.formats.directory import load_model, network, save_model, write_directory
 from tilepipe.models.formats.opaque import Packaged
 from tilepipe.models.formats.tensors import read_state_dict
@@ -31,12 +31,13 @@ def convert(
 ) -> Path:
     """Write the model in `source` as the model directory `output` and return its path.
 
-    `source` is a state dict (then the card or `arch` names the network), an ONNX, TorchScript or .pt2 file, or a model
-    directory. `card` is a file like model.json, by default the one beside the source. `arch` replaces the card's arch.
+    `source` is a state dict (then the card or `arch` names the network), an ONNX, TorchScript or .pt2 file, a model
+    directory, or a model on the Hugging Face hub. `card` is a file like model.json, by default the one beside the
+    source. `arch` replaces the card's arch.
     A total stride of 1, the default, is replaced by the network's. The network is measured for its certificate.
     Raises `ModelError` if the source is no model, `UsageError` if `output` exists, `StorageError` if writing fails.
     """
-    path = Path(source)
+    path = hub.fetched(str(source)) if hub.names(str(source)) else Path(source)
     given = _card(path, card, arch)
     packed = load.find(path)
     if packed is not None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tilepipe.errors import ModelError, StorageError, UsageError, public
 from tilepipe.models.card import ModelCard
 from tilepipe.models.facts import CARD, CERTIFICATE, WEIGHTS, bundled, bundled_models
-from tilepipe.models.formats import load, smp
+from tilepipe.models.formats import hub, load, smp
 from tilepipe.models.formats.tensors import MAX_WEIGHTS_BYTES, check_size, read_safetensors
 from tilepipe.models.model import Model
 from tilepipe.models.nets.zoo import build
@@ -40,7 +40,8 @@ def load_model(name_or_path: str | Path, *, trust_model: str | None = None) -> M
 
     Args:
         name_or_path: The name of a bundled model, a model directory, a `save_pretrained` folder of
-            segmentation-models-pytorch, or an ONNX, TorchScript or .pt2 file.
+            segmentation-models-pytorch, a folder of WSInfer, an ONNX, TorchScript or .pt2 file, or
+            'hf:owner/name@revision' on the Hugging Face hub.
         trust_model: 'sha256:' and the hash of the file. It is needed for TorchScript and .pt2, which run code.
 
     Returns:
@@ -140,6 +141,14 @@ def _publish(fresh: Path, final: Path) -> None:
 def _locate(name: str) -> Path:
     if (folder := bundled(name)) is not None:
         return folder
+    if hub.names(name):
+        path = hub.fetched(name)
+        if not (path / CARD).exists():
+            raise ModelError(
+                f"{name} has no {CARD}, so its classes and scaling are not known; write a card (bands, classes, mean, "
+                f"std, resolution) and run: tilepipe model convert {name} OUT.model --card card.json"
+            )
+        return path
     path = Path(name)
     if path.is_dir() or load.find(path) is not None:
         return path

@@ -123,10 +123,14 @@ def said_by(card: ModelCard, name: str) -> ModelCard:
 
 
 def missing_extra(package: str, extra: str, error: ImportError) -> ModelError:
-    """Return the error for a package that is not installed; the error names the line that installs it."""
-    absent = getattr(error, "name", None) or ""
-    reason = "is not installed" if absent.replace("_", "-") == package else f"cannot be used ({error})"
-    return ModelError(f"{package} {reason}; run: pip install 'tilepipe[{extra}]'")
+    """Return the error for a package that is not installed; the error names what is missing and how to install it."""
+    absent = (getattr(error, "name", None) or "").partition(".")[0].replace("_", "-")
+    if absent and absent != package and isinstance(error, ModuleNotFoundError):
+        # The package is there, and another one that it needs is not.
+        what = f"{package} needs {absent}, which is not installed"
+    else:
+        what = f"{package} {'is not installed' if absent == package else f'cannot be used ({error})'}"
+    return ModelError(f"{what}; run: pip install 'tilepipe[{extra}]'")
 
 
 def first_line(error: BaseException) -> str:
