@@ -110,6 +110,9 @@ def _pixel_size(source: Source, card: ModelCard, request: Request, size: Resolut
     if size is None:
         return (FitRow("pixel size", "ok", f"not known, and model {card.name} takes any"),)
     works = f"{card.resolution:g} {card.unit}/px" if card.resolution else "any"
+    if getattr(unwrapped(source), "printed", False) and not request.pixel_size:
+        said = f"{size}, from the resolution tags of the TIFF; model {card.name} works at {works}"
+        return (FitRow("pixel size", "note", f"{said}; `pixel_size` corrects it"),)
     return (FitRow("pixel size", "ok", f"{size}; model {card.name} works at {works}"),)
 
 

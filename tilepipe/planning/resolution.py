@@ -17,9 +17,12 @@ from tilepipe.sources.bands import with_picked
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.resample import fitting_shape
 from tilepipe.sources.world_grid import Anchored, anchored, fits_said
+from tilepipe.sources.wrapped import unwrapped
 from tilepipe.text import setting
 from tilepipe.tiling.tiling import Tiling
 
+USUAL_SIZES = {"40": 0.25, "20": 0.5, "10": 1.0}
+"""Usual size of a slide's pixels [micrometres], by the power of the objective."""
 Indices = TypeVar("Indices", int, NDArray[np.int64])
 """The index of one pixel along an axis, or of many."""
 
@@ -134,7 +137,7 @@ def _resolution_of(source: Source, card: ModelCard, pixel_size: float | None) ->
             return Resolution(card.resolution, card.resolution, card.unit)
         raise InputError(
             f"{source.name} does not say its pixel size and model {card.name} works at {card.resolution:g} "
-            f"{card.unit}/px; give the image's with `pixel_size`, in {card.unit}"
+            f"{card.unit}/px; give the image's with `pixel_size`, in {card.unit}{_usual(source, card)}"
         )
     if source.resolution.unit != card.unit:
         raise InputError(
@@ -142,6 +145,18 @@ def _resolution_of(source: Source, card: ModelCard, pixel_size: float | None) ->
             "it was trained on another kind of image"
         )
     return source.resolution
+
+
+def _usual(source: Source, card: ModelCard) -> str:
+    """Return which pixel sizes a slide is likely to have, with what to type; '' for rasters."""
+    if card.unit != "um":
+        return ""
+    power = str(getattr(unwrapped(source), "objective", ""))
+    if power in USUAL_SIZES:
+        said = f"it was scanned at {power}x, where pixels usually have {USUAL_SIZES[power]:g} um"
+        return f". The slide says that {said}: {setting(pixel_size=USUAL_SIZES[power])}, if your scanner has them"
+    sizes = " and ".join(f"{setting(pixel_size=size)} at {power}x" for power, size in USUAL_SIZES.items())
+    return f". At which magnification was it scanned? Usual are {sizes}"
 
 
 def nearest_pixel(index: Indices, size: int, of: int) -> Indices:

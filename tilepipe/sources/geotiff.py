@@ -61,6 +61,8 @@ class GeoTiffSource:
     """Byte offset of the one page that is read; None if the file is opened as a whole."""
     overview: int | None = None
     """Number of the overview that is read, from 0; None if the image itself is read."""
+    printed = False
+    """Whether the pixel size comes from the resolution tags, which many programs fill for a printer."""
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class GeoTiffSource:
             self.resolution = given_resolution(resolution, "m") or ground_resolution(self.georeference, *self.shape[1:])
             if self.resolution is None and self.georeference is None:
                 self.resolution = printed_resolution(dataset.tags())
+                self.printed = self.resolution is not None
             self.acquired = raster_time(self._stamp.path, dataset.tags(ns="IMAGERY"))
             """When the image was taken; see `acquired_of`."""
 

@@ -13,6 +13,7 @@ from tilepipe.paths import output_of_run, refuse_special
 from tilepipe.sources.base import Source
 from tilepipe.sources.beside import TIFF_MAGIC
 from tilepipe.sources.chunks import is_zarr
+from tilepipe.sources.dicom_folder import holds_dicom, open_dicom_folder
 from tilepipe.sources.geo_drivers import DRIVERS, JPEG_2000, driver_named, refuse_unasked
 from tilepipe.sources.geo_raster import RasterSource
 from tilepipe.sources.geotiff import GeoTiffSource
@@ -22,7 +23,7 @@ from tilepipe.sources.open_mosaic import open_mosaic, open_vrt, opener_of
 from tilepipe.sources.png_jpeg import MAGIC as PICTURE_MAGIC
 from tilepipe.sources.png_jpeg import PictureSource
 from tilepipe.sources.slide import SlideSource
-from tilepipe.sources.slide_file import slide_format
+from tilepipe.sources.slide_file import CZI, OF_CZI, slide_format
 from tilepipe.text import missing, setting
 
 
@@ -74,6 +75,8 @@ def kind_of_path(name: str, path: Path) -> Callable[..., Source]:
         return _tiff_kind(path)
     if slide_format(path):  # before pictures: a MIRAX file begins like a JPEG
         return SlideSource
+    if start.startswith(CZI):
+        raise InputError(f"{name} is a Zeiss CZI that cannot be opened{OF_CZI}")
     if start.startswith(PICTURE_MAGIC):
         return PictureSource
     if several := opener_of(path, start):
@@ -98,7 +101,11 @@ def _folder_kind(name: str, path: Path) -> Callable[..., Source]:
         raise InputError(f"{name} is a model and no image; give: tilepipe segment IMAGE -m {name}")
     if holds_parts(path):
         return open_mosaic
-    raise InputError(f"{name} is a folder and no Zarr image; name a file in it, for DICOM any file of the slide")
+    if holds_dicom(path):
+        return open_dicom_folder
+    raise InputError(
+        f"{name} is a folder and no Zarr image, and holds neither GeoTIFFs nor a slide in DICOM; name a file in it"
+    )
 
 
 NO_IMAGES = {

@@ -12,6 +12,7 @@ from tilepipe.sources.array import ArraySource
 from tilepipe.sources.bands import bands_of, numbers_of, with_bands
 from tilepipe.sources.base import Source
 from tilepipe.sources.checks import given_resolution
+from tilepipe.sources.dicom_folder import open_dicom_folder
 from tilepipe.sources.foreign import Arrayed, is_array, no_image
 from tilepipe.sources.geo_drivers import JPEG_2000
 from tilepipe.sources.geo_raster import RasterSource
@@ -32,7 +33,12 @@ CHOICE = ("scene", "z", "t")
 """Options that pick one image of a file that holds several."""
 ONE_OF = (*CHOICE, "driver")
 """Options that say how a file is read; most kinds of image do not know them."""
-READS: dict[object, str] = {open_mosaic: "Mosaic", open_vrt: "VRT", open_index: "Mosaic"}
+READS: dict[object, str] = {
+    open_mosaic: "Mosaic",
+    open_vrt: "VRT",
+    open_index: "Mosaic",
+    open_dicom_folder: "SlideSource",
+}
 """Name in messages of what opens an image, if it is no class."""
 
 
@@ -97,9 +103,9 @@ def open_source(
         options["scene"] = _number(what, options["scene"])
     if kind not in (GeoTiffSource, PictureSource, RasterSource):
         options.pop("allow_palette", None)  # other kinds of image have no palettes
-    if kind not in READS:
+    if kind not in (open_mosaic, open_vrt, open_index):
         options.pop("allow", None)  # other kinds of image name no files
-    if "mpp" in options and kind not in (SlideSource, TiffSource):
+    if "mpp" in options and kind not in (SlideSource, TiffSource, open_dicom_folder):
         options["resolution"] = given_resolution(options.pop("mpp"), "um")
     named = options.pop("bands") if _by_name(options.get("bands")) else None
     try:

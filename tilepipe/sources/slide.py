@@ -35,6 +35,11 @@ class SlideSource:
     def __init__(self, path: str | Path, *, mpp: float | tuple[float, float] | Resolution | None = None) -> None:
         self.file = SlideFile(path)
         self.name = self.file.name
+        self.place = Path(path)
+        """Path that stands for the slide: its file, or the folder of its DICOM files."""
+        self.notes: tuple[str, ...] = ()
+        """Sentences about the choice of the slide, if its folder holds several."""
+        self.selected: dict[str, int | str] = {}
         self.levels = self.file.levels
         self.bounds = self.file.bounds
         self.acquired = self.file.acquired
@@ -51,6 +56,11 @@ class SlideSource:
     def dtype(self) -> DType:
         """Type of the pixels: uint8."""
         return np.dtype(np.uint8)
+
+    @property
+    def objective(self) -> str:
+        """Power of the objective as the slide states it, such as '40'; '' if it states none."""
+        return self.file.objective
 
     @property
     def frame(self) -> tuple[int, int]:

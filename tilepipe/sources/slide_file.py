@@ -38,6 +38,14 @@ PIECE_PIXELS = 4 << 20
 Painted = tuple[NDArray[np.uint8], NDArray[np.bool_] | None]
 """Colours (3, y, x), and a mask (y, x), True where alpha is above 0; the mask is None if all of it is True."""
 
+CZI = b"ZISRAWFILE"
+"""First bytes of a Zeiss CZI."""
+OF_CZI = (
+    f" here: OpenSlide {openslide.__library_version__} reads some CZI of bright field only. Write it as OME-TIFF: "
+    "bfconvert in.czi out.ome.tif, or export it in QuPath or ZEN"
+)
+"""What to do with a CZI that OpenSlide cannot open, as the end of a sentence."""
+
 _handles: Handles[openslide.OpenSlide] = Handles(lambda slide: slide.close())
 
 
@@ -73,7 +81,7 @@ class SlideFile:
             with openslide.OpenSlide(self.stamp.path) as slide:
                 self._describe(slide)
         except openslide.OpenSlideError as error:
-            raise InputError(f"{self.name} cannot be opened as a slide: {error}") from error
+            raise InputError(f"{self.name} cannot be opened as a slide{_remedy(self.stamp.path)}: {error}") from error
 
     def _describe(self, slide: openslide.OpenSlide) -> None:
         properties = slide.properties
@@ -81,6 +89,7 @@ class SlideFile:
         self.downsamples = tuple(float(value) for value in slide.level_downsamples)
         self.vendor = str(properties.get("openslide.vendor", "unknown"))
         self.resolution = micrometres(properties)
+        self.objective = str(properties.get("openslide.objective-power", ""))
         self.acquired = slide_time(properties)
         self.bounds = slide_bounds(properties, *self.levels[0])
         sides = [
@@ -158,6 +167,12 @@ class SlideFile:
         # All slides and threads share one cache: if each handle had its own, memory would exceed the promised limit.
         slide.set_cache(_tile_cache(os.getpid()))
         return slide
+
+
+def _remedy(path: str) -> str:
+    """Return what to do with a slide of a format that OpenSlide reads in part only; '' for others."""
+    with open(path, "rb") as file:
+        return OF_CZI if file.read(len(CZI)) == CZI else ""
 
 
 def micrometres(properties: Mapping[str, str]) -> Resolution | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilepipe.execution.batch.jobs_file import BatchItem, Jobs, expand, output_folder
+from tilepipe.execution.batch.pixel_sizes import is_table, read_table, refuse_unused, size_of
 from tilepipe.execution.batch.record import DONE, Entry, read_entries
 from tilepipe.execution.file_state import is_same
 from tilepipe.products.labels import parses
@@ -44,10 +45,11 @@ class Batch:
         """Path of the CSV file with the numbers of all images."""
         return self.folder / f"{self.path.stem}.numbers.csv"
 
-    @property
-    def settings(self) -> JSON:
-        """Keyword arguments of `tilepipe.segment`; paths in them are relative to the jobs file."""
+    def settings_of(self, item: BatchItem) -> JSON:
+        """Return keyword arguments of `tilepipe.segment` for an image; paths in them start from the jobs file."""
         settings = dict(self.jobs.settings)
+        if is_table(settings.get("pixel_size")):
+            settings["pixel_size"] = size_of(self._pixel_sizes(), item.image, self.path.parent)
         for name in ("mask", "region"):
             # A word such as 'tissue' is no path, so only a file that exists is taken for one.
             if (file := self.path.parent / str(settings.get(name, ""))).is_file():
@@ -62,7 +64,13 @@ class Batch:
     def images(self) -> list[BatchItem]:
         """Return the images to process, checked for collisions. Raises `UsageError`."""
         products = frozenset(self.folder / name for entry in self.known.values() for name in entry.files)
-        return expand(self.jobs, self.path.parent, products)
+        found = expand(self.jobs, self.path.parent, products)
+        refuse_unused(self._pixel_sizes(), [item.image for item in found], self.path.parent)
+        return found
+
+    def _pixel_sizes(self) -> dict[str, float]:
+        stated = self.jobs.settings.get("pixel_size")
+        return read_table(stated, self.path.parent) if is_table(stated) else {}
 
     def below(self, path: str | Path) -> str:
         """Return a path in the form that the record has."""

@@ -22,10 +22,12 @@ from string import Formatter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tilepipe.errors import UsageError
+from tilepipe.execution.batch.pixel_sizes import is_table
 from tilepipe.paths import refuse_special
 from tilepipe.planning.settings import Request, Settings
 from tilepipe.products.formats import files_of, output_paths
 from tilepipe.products.vector_options import VectorOptions
+from tilepipe.sources.dicom_folder import one_image_each
 from tilepipe.text import JSON, comma_list, did_you_mean, kind_of, read_yaml, wrong_value
 from tilepipe.tiling.uncertainty import layer_names
 
@@ -87,6 +89,9 @@ class Jobs(BaseModel):
     @classmethod
     def _of_the_right_kind(cls, settings: JSON) -> JSON:
         known = {name: value for name, value in settings.items() if name in Settings.__annotations__}
+        # A size for each image is no setting of one run; the batch reads the table when it begins.
+        if is_table(known.get("pixel_size")):
+            del known["pixel_size"]
         # The batch itself reports unknown settings.
         unknown = {name: value for name, value in settings.items() if name not in known}
         return {**unknown, **Request.of(known).given}
@@ -179,7 +184,7 @@ def _split(template: str) -> tuple[str, str]:
 
 def _matches(base: Path, pattern: str) -> tuple[Path, list[Path]]:
     """Return (the folder before the pattern's wildcards, the matching paths); paths are absolute, hidden files left
-    out."""
+    out, and all DICOM files of a slide are one image."""
     literal = (base / pattern).parent.resolve() / Path(pattern).name
     if literal.exists():  # brackets are common in names: 'scene [1].tif' is first that file, then a pattern
         return literal.parent, [literal]
@@ -188,11 +193,14 @@ def _matches(base: Path, pattern: str) -> tuple[Path, list[Path]]:
     if not wild:
         return literal.parent, [literal]
     start = (base / Path(*parts[: wild[0]])).resolve()
-    return start, [start / name for name in glob.glob(str(Path(*parts[wild[0] :])), root_dir=start, recursive=True)]
+    found = glob.glob(str(Path(*parts[wild[0] :])), root_dir=start, recursive=True)
+    return start, one_image_each([start / name for name in sorted(found)])
 
 
 def _job(jobs: Jobs, base: Path, image: Path, start: Path) -> BatchItem:
-    below = "/".join(safe_name(part) for part in image.parent.relative_to(start).parts) or "."
+    # The folder of a DICOM slide may be the one that the pattern starts in.
+    inside = image.parent.relative_to(start).parts if image.parent.is_relative_to(start) else ()
+    below = "/".join(safe_name(part) for part in inside) or "."
     names = {"dir": below, "stem": safe_name(image.stem), "name": safe_name(image.name)}
     folder = output_folder(jobs, base)
     # Links are followed here, so an output cannot leave the folder through a link either.

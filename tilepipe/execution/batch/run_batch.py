@@ -205,7 +205,7 @@ def _tried_by_this_command(known: Entry) -> bool:
 
 def _opened(batch: Batch, job: BatchItem, model: Model) -> tuple[Source, JSON]:
     """Return an image with the bands that are read, and the remaining settings."""
-    settings = batch.settings
+    settings = batch.settings_of(job)
     _, source = opened(job.image, model, Request.of(settings))
     return source, {name: value for name, value in settings.items() if name != "bands"}
 
