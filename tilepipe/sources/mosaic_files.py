@@ -15,13 +15,15 @@ from tilepipe.paths import refuse_special
 from tilepipe.sources.bands import Band
 from tilepipe.text import missing, setting
 
-ENDINGS = (".tif", ".tiff")
+ENDINGS = (".tif", ".tiff", ".jp2")
 """Endings of the files of a folder that are taken for parts of a mosaic, in lower or upper case."""
 LIST = ".txt"
 """Ending of a list of paths, one a line."""
 LARGEST_LIST = 64 << 20
 """Largest size of a list [bytes]."""
 _WILD = re.compile(r"[*?\[]")
+_SAFE_BAND = re.compile(r"_(B\d[0-9A])(?:_(\d+)m)?\.jp2$")
+"""End of the name of a band's file in a Sentinel-2 product: the band, and its pixel size."""
 _PRODUCT = re.compile(r"\.labels\.", re.IGNORECASE)
 """Part of the names of files that tilepipe writes beside an image."""
 
@@ -56,7 +58,9 @@ def is_list_of_paths(what: object) -> TypeGuard[Sequence[str | Path]]:
 
 
 def holds_parts(folder: Path) -> bool:
-    """Return whether a folder holds files that are taken for parts of a mosaic."""
+    """Return whether a folder holds files that are taken for parts of a mosaic, or is a Sentinel-2 product."""
+    if bands_of_safe(folder):
+        return True
     with os.scandir(folder) as entries:
         return any(_is_part(entry.name) for entry in entries)
 
@@ -75,9 +79,27 @@ def files_of_mosaic(what: str | Path | Sequence[str | Path], allow: Sequence[str
     name, path = str(what), Path(what)
     if is_pattern(name):
         return _of_names(name, _folder_of(name), glob.glob(name, recursive=True))
+    if path.is_dir() and (bands := bands_of_safe(path)):
+        check_links(path / "manifest.safe", bands)
+        return Files(name, bands, path, "their names")
     if path.is_dir():
         return _of_names(name, path, (os.path.join(name, found) for found in os.listdir(path)))
     return _of_list(path, allow)
+
+
+def bands_of_safe(folder: Path) -> tuple[str, ...]:
+    """Return the files of the bands of a Sentinel-2 product (a folder in SAFE format), each band in its finest pixels.
+
+    The result is () for another folder.
+    """
+    finest: dict[tuple[Path, str], tuple[int, str]] = {}
+    for path in sorted(folder.glob("GRANULE/*/IMG_DATA/**/*.jp2")):
+        if found := _SAFE_BAND.search(path.name):
+            # The files of a band differ in the end of their names: _10m, _20m or _60m; there is no end in level 1C.
+            granule = path.relative_to(folder).parents[-3]
+            here = int(found[2] or 0), str(path)
+            finest[granule, found[1]] = min(here, finest.get((granule, found[1]), here))
+    return tuple(path for _, path in finest.values())
 
 
 def _folder_of(pattern: str) -> Path:
@@ -103,7 +125,7 @@ def _of_names(name: str, place: Path, names: Iterable[str]) -> Files:
     paths = tuple(path for path in found if path not in set(made))
     if not paths:
         raise InputError(
-            f"{name} names no TIFF file ({', '.join(ENDINGS)}) of an image; check the pattern, or name the folder"
+            f"{name} names no file ({', '.join(ENDINGS)}) of an image; check the pattern, or name the folder"
         )
     count = "1 file" if len(made) == 1 else f"{len(made)} files"
     notes = (f"{count} of {name} left out, with the name of labels: {made[0]}",) if made else ()

@@ -16,6 +16,8 @@ import tifffile
 
 from tilepipe.errors import InputError
 from tilepipe.sources.beside import side_names
+from tilepipe.sources.geo_drivers import JPEG_2000
+from tilepipe.sources.geo_raster import RasterSource
 from tilepipe.sources.georeference import Transform
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.handles import Stamp, stamp
@@ -79,7 +81,10 @@ class Kinds:
             yield Opened(known, kind, self._place(kind))
 
     def _opened(self, path: str) -> int:
-        source = GeoTiffSource(path)
+        with open(path, "rb") as file:
+            start = file.read(16)
+        jpeg2000 = start.startswith(JPEG_2000.magic)
+        source = RasterSource(path, driver=JPEG_2000.name) if jpeg2000 else GeoTiffSource(path)
         if source.selected:
             raise InputError(f"{path} holds several images, so it cannot be a part of one; give it alone")
         where = source.georeference
