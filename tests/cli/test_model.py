@@ -12,7 +12,9 @@ from helpers.onnx_files import pointwise, save, write_card
 from tilepipe.cli.main import main
 from tilepipe.errors import UsageError
 from tilepipe.evaluation.model_check import check_model, write_measured
+from tilepipe.models import listing
 from tilepipe.models.card import ModelCard
+from tilepipe.models.facts import BUNDLED, bundled_models
 from tilepipe.models.formats.convert import convert
 from tilepipe.models.formats.directory import load_model, save_model
 from tilepipe.models.model import Model
@@ -158,3 +160,35 @@ def test_writing_keeps_what_cannot_be_written(tmp_path: Path, monkeypatch: pytes
         write_measured(found)
     assert (path / "model.json").read_bytes() == before
     assert sorted(p.name for p in path.iterdir()) == ["certificate.json", "model.json", "weights.onnx"]
+
+
+def test_the_list_says_what_the_cards_say(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model", "list", "--json"]) == 0
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert list(listed) == bundled_models()
+    for name, one in listed.items():
+        card = json.loads((BUNDLED / f"{name}.model" / "model.json").read_text())
+        fields = ("description", "resolution", "unit", "bands", "dtype", "classes", "license")
+        assert {field: one[field] for field in fields} == {field: card[field] for field in fields}
+        assert one["iou"] == card["training"]["scores"]["model"]["iou"]
+        assert one["scored_on"] == card["training"]["scored_images"]
+    assert main(["model", "list"]) == 0
+    text = capsys.readouterr().out
+    assert "IoU other 0.838, forest 0.695" in text
+    assert "NON-COMMERCIAL" in text
+
+
+def test_a_model_without_a_record_of_training_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    make(tmp_path, "local")
+    monkeypatch.setattr(listing, "BUNDLED", tmp_path)
+    monkeypatch.setattr(listing, "bundled_models", lambda: ["local"])
+    text = str(listing.listed_models()[0])
+    assert "pixel size  any" in text
+    assert "scores      not known" in text
+
+
+@pytest.mark.parametrize("words", [["--help"], ["segment", "a.tif"], ["plan", "a.tif", "-m", "nomodel"]])
+def test_a_newcomer_finds_the_list(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(words)
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "tilepipe model list" in said

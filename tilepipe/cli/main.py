@@ -33,7 +33,11 @@ from tilepipe.cli.verify import verify
 from tilepipe.cli.view import view
 from tilepipe.errors import TilepipeError, ordinary
 
-EPILOG = """Exit codes: 0 complete, 1 bug, 2 usage, 3 finished with failed tiles or images, 4 input refused,
+EPILOG = """First steps: tilepipe model list shows the models that come with tilepipe; tilepipe segment IMAGE -m NAME
+uses one of them.
+
+
+Exit codes: 0 complete, 1 bug, 2 usage, 3 finished with failed tiles or images, 4 input refused,
 5 model refused, 6 disk or I/O, 7 device, 75 locked by another run, 130 and 143 stopped (the same command goes on).
 --debug, anywhere, adds the traceback of an error."""
 

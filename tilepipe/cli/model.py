@@ -1,4 +1,4 @@
-"""This module defines `tilepipe model` and its commands check, card and convert."""
+"""This module defines `tilepipe model` and its commands list, check, card and convert."""
 
 from __future__ import annotations
 
@@ -18,7 +18,20 @@ MODEL_REFUSED = 5
 
 @click.group()
 def model() -> None:
-    """What a model is, whether its card is right, and models of others."""
+    """List the models that come with tilepipe; show, check, convert one."""
+
+
+@model.command("list", cls=Command)
+@option("--json", "as_json", is_flag=True, help="Print JSON: a list with one object for each model.")
+def list_(as_json: bool) -> None:
+    """List the models that come with tilepipe, with what -m takes and how well each was measured to work."""
+    from tilepipe.models.listing import listed_models
+
+    found = listed_models()
+    if as_json:
+        say.out(json.dumps([one.to_json() for one in found], indent=1))
+        return
+    say.out("\n\n".join(map(str, found)))
 
 
 @model.command(cls=Command)

@@ -11,14 +11,27 @@ from tilepipe.cli.polygon_options import VECTORS
 from tilepipe.cli.values import four_numbers, pixel_size, word_or
 from tilepipe.text import JSON, comma_list
 
+
+class _ModelName(click.types.StringParamType):
+    """The name or path of a model; a command line without one is answered with where the names are."""
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return what follows click's sentence that the option is missing."""
+        from tilepipe.models.facts import bundled_models
+
+        names = ", ".join(bundled_models())
+        return f"Those that come with tilepipe are {names}; tilepipe model list describes them."
+
+
 MODEL = option(
     "-m",
     "--model",
+    type=_ModelName(),
     required=True,
     multiple=True,
     callback=lambda _context, _option, models: models[0] if len(models) == 1 else list(models),
     metavar="MODEL",
-    help="Model directory, file or bundled model; the mean of several -m.",
+    help="Model directory, file or name (tilepipe model list); the mean of several -m.",
 )
 
 PRECISIONS = click.Choice(["auto", "fp64", "fp32", "tf32", "bf16", "fp16"])

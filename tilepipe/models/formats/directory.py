@@ -161,7 +161,10 @@ def _locate(name: str) -> Path:
         raise ModelError(f"{name} is a file; a model is a directory with {CARD} and {WEIGHTS}, or an ONNX file")
     if not near:
         hint = f"{missing(name)}. " if path.suffix or len(path.parts) > 1 else ""
-    raise ModelError(f"there is no model {name!r}: {hint}bundled are {', '.join(names)}; or give a model directory")
+    raise ModelError(
+        f"there is no model {name!r}: {hint}bundled are {', '.join(names)} (described by: "
+        "tilepipe model list); or give a model directory"
+    )
 
 
 def _local(path: Path) -> str | None:
