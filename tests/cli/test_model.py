@@ -187,8 +187,8 @@ def test_a_model_without_a_record_of_training_is_listed(monkeypatch: pytest.Monk
     assert "scores      not known" in text
 
 
-@pytest.mark.parametrize("words", [["--help"], ["segment", "a.tif"], ["plan", "a.tif", "-m", "nomodel"]])
-def test_a_newcomer_finds_the_list(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [["--help"], ["segment", "a.tif"], ["model", "card", "nomodel"]])
+def test_a_newcomer_finds_the_list(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     main(words)
     said = " ".join("".join(capsys.readouterr()).split())
     assert "tilepipe model list" in said

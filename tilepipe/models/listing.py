@@ -60,13 +60,7 @@ class ListedModel:
 
 
 def listed_models() -> tuple[ListedModel, ...]:
-    """Return the models that come with tilepipe, by name.
-
-    Example:
-        >>> from tilepipe.models.listing import listed_models
-        >>> [(model.name, model.resolution, model.unit) for model in listed_models()]
-        [('buildings', 0.3, 'm'), ('forest', 10.0, 'm'), ('nuclei', 0.5, 'um')]
-    """
+    """Return the models that come with tilepipe, by name."""
     return tuple(_listed(name) for name in bundled_models())
 
 
