@@ -23,7 +23,7 @@ from tilepipe.events import Event
 from tilepipe.execution.block import BlockWorker
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
-from tilepipe.planning.region import RegionRequest, resolve_region
+from tilepipe.planning.region import RegionRequest, area_of, resolve_region
 from tilepipe.planning.resolution import grids_of
 from tilepipe.planning.settings import Request
 from tilepipe.sources.array import ArraySource
@@ -146,12 +146,14 @@ def test_a_tissue_mask_on_an_image_of_the_ground_is_said_with_what_it_keeps() ->
     card, um = ModelCard(bands=3, classes=["a", "b"], halo=8), Resolution(0.5, 0.5, "um")
     images = {"slide": ArraySource(pixels, resolution=um), "ground": ArraySource(pixels, georeference=WGS84)}
     said = {name: resolved(source, {"mask": "tissue"}, card)[0].notes for name, source in images.items()}
-    assert said["slide"] == ()
+    (row,) = said["slide"]
+    assert (row.name, row.state) == ("tissue", "ok")
+    assert row.text.startswith("51.2 % of the region is tissue on a bright background; with a margin of context 61.3 %")
     (note,) = said["ground"]
     assert note.state == "note"
-    assert "array lies on the ground: the mask keeps 60 % of the region" in note.text
+    assert "array lies on the ground: the mask keeps 61.3 % of the region" in note.text
     window = resolved(images["ground"], {"mask": "tissue", "window": (0, 0, 40, 60)}, card)[0]
-    assert "keeps 20 % of the region" in window.notes[0].text
+    assert "keeps 22.5 % of the region" in window.notes[0].text
     (note,) = resolved(images["slide"], {"mask": "tissue", "window": (40, 0, 40, 60)}, card)[0].notes
     assert "finds no background in array: it keeps 100 %" in note.text
 
@@ -265,6 +267,17 @@ def test_mask_by_a_value_of_many_digits() -> None:
 
 def key(plan: Any) -> str:
     return str(plan.key({}, "w"))
+
+
+def test_a_blank_slide_is_refused_in_a_sentence() -> None:
+    blank, card = ArraySource(np.full((3, 60, 80), 240, np.uint8)), ModelCard(bands=3, classes=["a", "b"], halo=8)
+    with pytest.raises(InputError, match="array is blank: 0 % of it stands out from the background as tissue"):
+        resolved(blank, {"mask": "tissue"}, card)
+
+
+def test_tissue_of_an_earlier_rule_is_not_taken_for_this_one() -> None:
+    with pytest.raises(InputError, match="by an earlier rule"):
+        area_of(image(), "tissue+8")
 
 
 def test_each_mask_has_a_key_of_its_own(tmp_path: Path) -> None:

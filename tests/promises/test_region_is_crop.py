@@ -33,7 +33,7 @@ from tilepipe.execution.region_labels import region_labels
 from tilepipe.models.model import Model
 from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Resolution
-from tilepipe.sources.mask import tissue
+from tilepipe.sources.tissue import tissue
 from tilepipe.testing import noise, random_unet
 
 HEIGHT, WIDTH = 110, 130
@@ -253,7 +253,7 @@ def test_tissue(images: dict[str, Path], name: str, tmp_path: Path) -> None:
     )  # fmt: skip
     image, model, chosen = given_of(name, path)
     whole = tp.predict(image, model, **chosen)
-    margin = float(tp.plan(image, model, **chosen, mask="tissue").mask.removeprefix("tissue+"))
+    margin = float(tp.plan(image, model, **chosen, mask="tissue").mask.removeprefix("tissue/2+"))
     asked = tissue(tp.open_source(path), margin)(WHOLE)
     assert 0.1 < asked.mean() < 0.9
     assert (tp.predict(image, model, **chosen, mask="tissue") == np.where(asked, whole, 255)).all()

@@ -1,10 +1,8 @@
-"""Masks: tissue on a real slide, small bitmaps and other grids against brute force."""
+"""Masks: small bitmaps and other grids against brute force, and values that hold no image data."""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
-from tilepipe.errors import InputError
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.borders import Cells
-from tilepipe.sources.mask import Bitmap, Masked, OnGrid, tissue
-from tilepipe.sources.open import open_source
+from tilepipe.sources.mask import Bitmap, Masked, OnGrid
 
-SLIDE = Path(__file__).parents[2] / "pipelines" / "sample" / "CMU-1-Small-Region.svs"
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
 
@@ -28,74 +23,6 @@ sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 def parts(draw: st.DrawFn, size: tuple[int, int]) -> Box:
     y0, x0 = draw(st.integers(0, size[0] - 1)), draw(st.integers(0, size[1] - 1))
     return Box(y0, x0, draw(st.integers(y0 + 1, size[0])), draw(st.integers(x0 + 1, size[1])))
-
-
-@cache
-def small_tissue(margin: float) -> Any:
-    """The tissue of the real slide, every eighth pixel."""
-    mask = tissue(open_source(SLIDE), margin)
-    return mask(Box(0, 0, *mask.shape))[::8, ::8]
-
-
-def test_tissue_on_a_real_slide() -> None:
-    """Pink and purple is in, glass is out."""
-    source = open_source(SLIDE)
-    _, height, width = source.shape
-    pixels = source.read(Box(0, 0, height, width))[:, ::8, ::8].astype(int)
-    stained = pixels.max(0) - pixels.min(0) > 60
-    glass = pixels.min(0) > 235
-    found = small_tissue(8)
-    assert stained.mean() > 0.05
-    assert found[stained].mean() > 0.995
-    assert found.mean() < 0.9
-    assert found[glass].mean() < 0.5
-
-
-def test_a_margin_grows_the_tissue_and_only_grows_it() -> None:
-    narrow, wide = small_tissue(8), small_tissue(160)
-    assert (wide | ~narrow).all()
-    assert wide.sum() > narrow.sum() * 1.05
-
-
-def test_the_margin_is_in_pixels_of_the_image() -> None:
-    pixels = np.full((3, 300, 300), 240, np.uint8)
-    pixels[:, 140:160, 140:160] = np.array([180, 60, 140], np.uint8)[:, None, None]
-    found = tissue(ArraySource(pixels), 30)(Box(0, 0, 300, 300))
-    assert found[150, 159 + 30]
-    assert found[140 - 30, 150]
-    assert not found[150, 159 + 33]
-    assert not found[140 - 33, 150]
-
-
-def test_a_large_image_is_looked_at_in_small() -> None:
-    pixels = np.full((3, 40, 5000), 240, np.uint8)
-    pixels[:, :, 2000:2400] = np.array([180, 60, 140], np.uint8)[:, None, None]
-    found = tissue(ArraySource(pixels), 100)(Box(20, 0, 21, 5000))[0]
-    inside = np.flatnonzero(found)
-    assert (np.diff(inside) == 1).all()
-    assert abs(inside[0] - 1900) <= 8
-    assert abs(inside[-1] - 2500) <= 8
-
-
-def test_faint_tissue_stays_in() -> None:
-    """Pale fat beside strong stain: Otsu's threshold alone would cut it off."""
-    pixels = np.full((3, 100, 100), 245, np.uint8)
-    pixels[:, 10:40, 10:90] = np.array([120, 20, 100], np.uint8)[:, None, None]
-    pixels[:, 60:90, 10:90] = np.array([240, 205, 225], np.uint8)[:, None, None]
-    found = tissue(ArraySource(pixels), 1)(Box(0, 0, 100, 100))
-    assert found[62:88, 12:88].all()
-    assert not found[48:52].any()
-
-
-def test_a_slide_of_one_colour_is_all_tissue() -> None:
-    """Where nothing stands out nothing is left out."""
-    assert tissue(ArraySource(np.full((3, 30, 30), 200, np.uint8)), 1)(Box(0, 0, 30, 30)).all()
-
-
-@pytest.mark.parametrize("array", [np.zeros((4, 20, 20), np.uint8), np.zeros((3, 20, 20), np.uint16)])
-def test_tissue_needs_rgb(array: Any) -> None:
-    with pytest.raises(InputError, match="a tissue mask needs 3 bands of uint8"):
-        tissue(ArraySource(array), 1)
 
 
 @settings(max_examples=80, deadline=None)

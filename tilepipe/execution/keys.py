@@ -22,6 +22,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError, TilepipeError
 from tilepipe.models.identity import identify
 from tilepipe.planning.plan import FORMAT, Plan
+from tilepipe.planning.region import TISSUE
 from tilepipe.planning.settings import Request
 from tilepipe.products.vector_options import VectorOptions
 from tilepipe.sources.base import Source
@@ -122,6 +123,9 @@ def _as_given(request: Request) -> JSON:
     if request.probabilities:
         asked["probabilities"] = True
     given = {name: _plain(value) for name, value in asked.items() if name not in LEFT_OUT}
+    # A run that was interrupted must not go on with tissue that is found by another rule.
+    if given.get("mask") == "tissue":
+        given["mask"] = TISSUE
     # The default of `layers` is an empty list, which no other setting can be.
     return {name: value for name, value in given.items() if value != DEFAULTS.get(name, [])}
 

@@ -45,9 +45,9 @@ from tilepipe.products.material import Material
 from tilepipe.products.vector_options import VectorOptions
 from tilepipe.sources.acquired import acquired_of
 from tilepipe.sources.base import Source
-from tilepipe.sources.mask import Tissue
 from tilepipe.sources.mosaic_files import is_pattern
 from tilepipe.sources.open import reopening
+from tilepipe.sources.tissue import Tissue
 from tilepipe.sources.world_grid import without_canvas
 from tilepipe.tiling.grid import Index
 

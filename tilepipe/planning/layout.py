@@ -34,8 +34,8 @@ class Layout:
     region: Box
     """Part of the full-resolution grid that is asked for."""
     mask: str
-    """Pixels that count as image data ('auto', 'none', 'value:255'), or image data that gets a label: 'tissue+64' (64
-    is the margin in pixels), or 'area:' followed by a sha256."""
+    """Pixels that count as image data ('auto', 'none', 'value:255'), or image data that gets a label: 'tissue/2+64' (64
+    is the margin in pixels, 2 the number of the rule), or 'area:' followed by a sha256."""
     tiling: Tiling
     """How the prediction grid is cut and put together."""
 

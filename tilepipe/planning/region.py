@@ -22,14 +22,15 @@ from tilepipe.sources.geo_mask import Area
 from tilepipe.sources.geojson import LON_LAT, read_geojson
 from tilepipe.sources.geojson_place import frame, on_canvas
 from tilepipe.sources.georeference import box_of_bounds
-from tilepipe.sources.mask import Mask, Masked, tissue
+from tilepipe.sources.mask import Mask, Masked
 from tilepipe.sources.resample import Resampled
+from tilepipe.sources.tissue import Tissue, tissue
 from tilepipe.sources.world_grid import inner_of
 from tilepipe.text import did_you_mean, setting
 
-VALUE, TISSUE, AREA = "value:", "tissue+", "area:"
+VALUE, TISSUE, AREA = "value:", "tissue/2+", "area:"
 """Beginnings of masks: the value of pixels without image data (value:255), or in a plan the margin of tissue (pixels)
-or the sha256 of polygons."""
+or the sha256 of polygons. The number is raised if another rule finds tissue, so that labels of kept runs never mix."""
 MASKS = ("auto", "none", "tissue", f"{VALUE}255")
 CONTEXT = 64
 """Width by which tissue is grown if the model's reach is unknown (pixels of the model's grid)."""
@@ -108,26 +109,37 @@ def _masked(source: Source, card: ModelCard, box: Box, mask: str, grids: Grids) 
         scale = card.resolution / own.y if card.resolution and own else 1.0
         named = f"{TISSUE}{scale * (card.halo or CONTEXT):g}"
         found = tissue(source, float(named.removeprefix(TISSUE)))
-        return RegionRequest(box, named, _of_tissue(source, found.share(box), own)), found
+        if not found.looked.tissue.any():
+            raise InputError(
+                f"{source.name} is blank: 0 % of it stands out from the background as tissue, so nothing would get a "
+                "label. Leave `mask` out to label all of it, or draw polygons and name their file as `mask`"
+            )
+        return RegionRequest(box, named, _of_tissue(source, found, box, own)), found
     if not Path(mask).suffix and not Path(mask).exists():
         raise UsageError(f"mask {did_you_mean(mask, MASKS)}, and there is no GeoJSON file of that name")
     return _inside(source, mask, box, cropped=False)
 
 
-def _of_tissue(source: Source, share: float, resolution: Resolution | None) -> tuple[FitRow, ...]:
-    """Return a row if a tissue mask is used on an image that is hardly a slide, or if the mask leaves all of it."""
-    known = source.georeference
+def _of_tissue(source: Source, found: Tissue, box: Box, resolution: Resolution | None) -> tuple[FitRow, ...]:
+    """Return what the mask keeps; a note if the image is hardly a slide, if all of it is kept, or if there is ink."""
+    known, kept = source.georeference, 100 * found.share(box)
     aerial = bool(known and (known.crs or known.gcps or known.rpcs)) or (resolution and resolution.unit == "m")
-    if not aerial and share < 1:
-        return ()
-    why = (
-        f"mask tissue looks for coloured tissue on a bright slide, and {source.name} lies on the ground: the mask"
-        if aerial
-        else f"mask tissue finds no background in {source.name}: it"
+    if found.looked.background == "none" or aerial:
+        why = (
+            f"mask tissue looks for tissue on the glass of a slide, and {source.name} lies on the ground: the mask"
+            if aerial
+            else f"mask tissue finds no background in {source.name}: it"
+        )
+        return (FitRow("tissue", "note", f"{why} keeps {kept:.3g} % of the region; see the labels, or leave it out"),)
+    share, ink = 100 * found.pixels(box) / box.area, 100 * found.ink(box) / box.area
+    said = (
+        f"{share:.3g} % of the region is tissue on a {found.looked.background} background; with a margin of context "
+        f"{kept:.3g} % get labels"
     )
-    return (
-        FitRow("tissue", "note", f"{why} keeps {100 * share:.3g} % of the region; see the labels, or leave it out"),
-    )
+    if not ink:
+        return (FitRow("tissue", "ok", said),)
+    said += f"; {ink:.2g} % of the region is taken for marker ink, which is no tissue; see the labels"
+    return (FitRow("tissue", "note", said),)
 
 
 def area_of(source: Source, mask: str, polygons: str | None = None) -> Mask | None:
@@ -135,6 +147,8 @@ def area_of(source: Source, mask: str, polygons: str | None = None) -> Mask | No
 
     Raises `UsageError` if the file is not given or cannot be read, `InputError` if the file holds other polygons.
     """
+    if mask.startswith("tissue+"):
+        raise InputError("the run found its tissue by an earlier rule, which this version lacks; run it again")
     if mask.startswith(TISSUE):
         return tissue(source, float(mask.removeprefix(TISSUE)))
     if not mask.startswith(AREA):

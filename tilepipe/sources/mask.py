@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-import scipy
-import skimage
 from numpy.typing import NDArray
 
 from tilepipe.arrays import Pixels
@@ -17,12 +15,8 @@ from tilepipe.sources.base import Source
 from tilepipe.sources.borders import Cells
 from tilepipe.sources.checks import usable
 from tilepipe.sources.content import identity_of
-from tilepipe.sources.resample import Resampled
 from tilepipe.sources.wrapped import Wrapped
 from tilepipe.text import JSON
-
-TISSUE_SIDE = 2048
-"""Longest side of the small image in which tissue is looked for [pixels]."""
 
 SMALLEST = 64 * 64
 """Number of pixels up to which a part whose validity cannot be read is not divided any more."""
@@ -163,47 +157,3 @@ class Bitmap:
         rows = slice(box.y0 * h // height, (box.y1 - 1) * h // height + 1)
         columns = slice(box.x0 * w // width, (box.x1 - 1) * w // width + 1)
         return float(self.small[rows, columns].mean())
-
-
-class Tissue(Bitmap):
-    """The area of tissue, grown by a margin."""
-
-    def __init__(self, found: NDArray[np.bool_], radius: int, height: int, width: int) -> None:
-        """Take `found` (h, w), True for tissue on a small image of the whole, and the margin `radius` in its pixels."""
-        super().__init__(_grown(found, radius) if radius else found, height, width)
-        self.found = found
-
-    def pixels(self, box: Box) -> float:
-        """Return how many pixels of `box` are tissue itself, without the margin."""
-        overlaps = []
-        for start, stop, small, size in zip(
-            (box.y0, box.x0), (box.y1, box.x1), self.found.shape, self.shape, strict=True
-        ):
-            edges = np.clip(np.arange(small + 1) * (size / small), start, stop)
-            overlaps.append(np.diff(edges))
-        return float(overlaps[0] @ self.found @ overlaps[1])
-
-
-def tissue(source: Source, margin: float) -> Tissue:
-    """Return the area of tissue on a bright slide: saturation above Otsu's threshold, grown by `margin` pixels.
-
-    The threshold is capped so that faint fat and pale stain stay in. Raises `InputError` if it is not RGB uint8.
-    """
-    bands, height, width = source.shape
-    if bands != 3 or source.dtype != np.uint8:
-        raise InputError(f"{source.name} has {bands} bands of {source.dtype}; a tissue mask needs 3 bands of uint8")
-    scale = min(1.0, TISSUE_SIDE / max(height, width))
-    h, w = max(1, round(height * scale)), max(1, round(width * scale))
-    small = Resampled(source, h, w).read(Box.of_shape(h, w))
-    saturation = skimage.color.rgb2hsv(small, channel_axis=0)[1]
-    # Nothing tells tissue from glass here, so no part is left out.
-    if saturation.min() == saturation.max():
-        return Tissue(np.ones((h, w), bool), 0, height, width)
-    found = saturation > min(skimage.filters.threshold_otsu(saturation), 0.12)
-    radius = max(1, round(margin * scale))
-    return Tissue(skimage.morphology.closing(found, skimage.morphology.disk(2)), radius, height, width)
-
-
-def _grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    # By distances, since the time of a dilation grows with the area of its disk.
-    return np.asarray(scipy.ndimage.distance_transform_edt(~mask) <= radius)

@@ -193,7 +193,7 @@ def test_a_run_inside_tissue_is_compared_inside_it(model: tp.Model, tmp_path: Pa
     image = np.full((3, 330, 400), 240, np.uint8)
     image[1, 90:240, 80:260] = 90  # a stain on glass
     result = tp.segment(image, model, tmp_path / "labels.tif", mask="tissue", **CUT)
-    assert result.plan.mask.startswith("tissue+")
+    assert result.plan.mask.startswith("tissue/2+")
     found = verify(result, image, model, windows=2)
     assert found.holds, found
     assert found.again is not None
