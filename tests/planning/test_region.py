@@ -155,6 +155,9 @@ def test_a_tissue_mask_on_an_image_of_the_ground_is_said_with_what_it_keeps() ->
     window = resolved(images["ground"], {"mask": "tissue", "window": (0, 0, 40, 60)}, card)[0]
     assert "keeps 22.5 % of the region" in window.notes[0].text
     (note,) = resolved(images["slide"], {"mask": "tissue", "window": (40, 0, 40, 60)}, card)[0].notes
+    assert note.text.startswith("100 % of the region is tissue on a bright background")
+    inside = ArraySource(pixels[:, :, 40:], resolution=um)
+    (note,) = resolved(inside, {"mask": "tissue"}, card)[0].notes
     assert "finds no background in array: it keeps 100 %" in note.text
 
 
