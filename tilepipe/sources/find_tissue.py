@@ -144,7 +144,7 @@ def _by_brightness(small: Pixels, there: Bits) -> Found:
         behind = -signal[there & (signal < 0)]
         sigma = 1.4826 * float(np.median(behind)) if len(behind) else 0.0
         top = float(np.percentile(signal[there], 99.9))
-        least = max(NOISE * sigma, FAINT * (np.iinfo(small.dtype).max if small.dtype == np.uint8 else top))
+        least = max(NOISE * sigma, FAINT * (255 if small.dtype == np.uint8 else top))
         if top <= least:
             continue
         # On a scale of logarithms faint tissue is not lost beside a few bright cells.
