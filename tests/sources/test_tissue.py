@@ -18,7 +18,7 @@ from tilepipe.box import Box
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.find_tissue import find_tissue
 from tilepipe.sources.open import open_source
-from tilepipe.sources.tissue import look, tissue
+from tilepipe.sources.tissue import on_thumbnail, tissue
 
 SLIDE = Path(__file__).parents[2] / "pipelines" / "sample" / "CMU-1-Small-Region.svs"
 DATA = Path(os.environ.get("TILEPIPE_DATA", "."))
@@ -82,23 +82,23 @@ def iou(found: Any, truth: Any) -> float:
 
 
 def test_a_real_slide_against_a_drawn_mask() -> None:
-    looked = look(open_source(SLIDE))
-    assert looked.background == "bright"
-    assert CMU.iou(looked.tissue) > 0.91
-    assert looked.ink.mean() < 1e-3
+    found = on_thumbnail(open_source(SLIDE))
+    assert found.background == "bright"
+    assert CMU.iou(found.tissue) > 0.91
+    assert found.ink.mean() < 1e-3
 
 
 @pytest.mark.skipif(not TCGA_SLIDE.exists(), reason="development data is not here")
 def test_unscanned_white_beside_the_glass() -> None:
-    looked = look(open_source(TCGA_SLIDE))
-    assert TCGA.iou(looked.tissue) > 0.95
-    assert looked.ink.mean() < 1e-3
+    found = on_thumbnail(open_source(TCGA_SLIDE))
+    assert TCGA.iou(found.tissue) > 0.95
+    assert found.ink.mean() < 1e-3
 
 
 def test_pale_stroma_beside_brown_stain() -> None:
-    looked = find_tissue(skimage.data.immunohistochemistry().transpose(2, 0, 1))
-    assert IHC.iou(looked.tissue) > 0.9
-    assert not looked.ink.any()
+    found = find_tissue(skimage.data.immunohistochemistry().transpose(2, 0, 1))
+    assert IHC.iou(found.tissue) > 0.9
+    assert not found.ink.any()
 
 
 @pytest.mark.skipif(not CROPS.exists(), reason="development data is not here")
@@ -107,8 +107,8 @@ def test_no_nucleus_of_a_crop_is_lost(name: str) -> None:
     path = CROPS / "val" / f"{name}.png"
     pixels = np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
     nuclei = np.asarray(Image.open(path.with_name(f"{name}_mask.png")).convert("L")) > 0
-    looked = find_tissue(pixels)
-    assert looked.tissue[nuclei].mean() > 0.99
+    found = find_tissue(pixels)
+    assert found.tissue[nuclei].mean() > 0.99
 
 
 @pytest.mark.parametrize("noise", [0, 2, 5])
@@ -128,19 +128,19 @@ def test_glass_that_darkens_to_its_corners_has_no_tissue() -> None:
 def test_drawn_tissue_of_any_stain_and_none(colour: tuple[int, int, int]) -> None:
     """Pink, two greys, haematoxylin, DAB, and pale fat."""
     pixels, truth, _ = slide(colour)
-    looked = find_tissue(pixels)
-    assert iou(looked.tissue, truth) > 0.95
-    assert not looked.ink.any()
+    found = find_tissue(pixels)
+    assert iou(found.tissue, truth) > 0.95
+    assert not found.ink.any()
 
 
 @pytest.mark.parametrize("stain", [PINK, GREY, (150, 100, 60)])
 def test_marker_ink_is_no_tissue(stain: tuple[int, int, int]) -> None:
     inks = {"blue": (35, 70, 165), "green": (20, 120, 75), "red": (195, 30, 40), "black": (25, 25, 28)}
     pixels, truth, ink = slide(stain, **inks)
-    looked = find_tissue(pixels)
-    assert iou(looked.tissue, truth) > 0.95
-    assert looked.ink[ink].mean() > 0.98
-    assert not looked.ink[truth].any()
+    found = find_tissue(pixels)
+    assert iou(found.tissue, truth) > 0.95
+    assert found.ink[ink].mean() > 0.98
+    assert not found.ink[truth].any()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -153,9 +153,9 @@ def test_a_dark_background(dtype: str, bands: int) -> None:
     light = skimage.filters.gaussian(truth * 18 + np.minimum(nuclei, 1) * 150, 1)
     pixels = np.stack([8 + light / (1 + k) + rng.normal(0, 1.5, truth.shape) for k in range(bands)])
     image = np.clip(pixels * unit, 0, None).astype(dtype)
-    looked = find_tissue(image)
-    assert looked.background == "dark"
-    assert iou(looked.tissue, truth) > 0.9
+    found = find_tissue(image)
+    assert found.background == "dark"
+    assert iou(found.tissue, truth) > 0.9
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -177,7 +177,7 @@ def test_what_is_no_image_data_is_no_tissue() -> None:
     valid = np.ones(truth.shape, bool)
     valid[:, :150] = False
     pixels[:, ~valid] = 0
-    assert iou(look(ArraySource(pixels, valid=valid)).tissue, truth & valid) > 0.95
+    assert iou(on_thumbnail(ArraySource(pixels, valid=valid)).tissue, truth & valid) > 0.95
     assert not find_tissue(pixels, np.zeros_like(valid)).tissue.any()
 
 

@@ -109,7 +109,7 @@ def _masked(source: Source, card: ModelCard, box: Box, mask: str, grids: Grids) 
         scale = card.resolution / own.y if card.resolution and own else 1.0
         named = f"{TISSUE}{scale * (card.halo or CONTEXT):g}"
         found = tissue(source, float(named.removeprefix(TISSUE)))
-        if not found.looked.tissue.any():
+        if not found.found.tissue.any():
             raise InputError(
                 f"{source.name} is blank: 0 % of it stands out from the background as tissue, so nothing would get a "
                 "label. Leave `mask` out to label all of it, or draw polygons and name their file as `mask`"
@@ -124,7 +124,7 @@ def _of_tissue(source: Source, found: Tissue, box: Box, resolution: Resolution |
     """Return what the mask keeps; a note if the image is hardly a slide, if all of it is kept, or if there is ink."""
     known, kept = source.georeference, 100 * found.share(box)
     aerial = bool(known and (known.crs or known.gcps or known.rpcs)) or (resolution and resolution.unit == "m")
-    if found.looked.background == "none" or aerial:
+    if found.found.background == "none" or aerial:
         why = (
             f"mask tissue looks for tissue on the glass of a slide, and {source.name} lies on the ground: the mask"
             if aerial
@@ -133,7 +133,7 @@ def _of_tissue(source: Source, found: Tissue, box: Box, resolution: Resolution |
         return (FitRow("tissue", "note", f"{why} keeps {kept:.3g} % of the region; see the labels, or leave it out"),)
     share, ink = 100 * found.pixels(box) / box.area, 100 * found.ink(box) / box.area
     said = (
-        f"{share:.3g} % of the region is tissue on a {found.looked.background} background; with a margin of context "
+        f"{share:.3g} % of the region is tissue on a {found.found.background} background; with a margin of context "
         f"{kept:.3g} % get labels"
     )
     if not ink:

@@ -13,24 +13,24 @@ from tilepipe.sources.mask import Bitmap
 from tilepipe.sources.resample import Resampled
 
 SIDE = 2048
-"""Longest side of the small image in which tissue is looked for [pixels]."""
+"""Longest side of the small image in which tissue is found [pixels]."""
 
 
 class Tissue(Bitmap):
     """The area of tissue, grown by a margin."""
 
-    def __init__(self, looked: Found, radius: int, height: int, width: int) -> None:
+    def __init__(self, found: Found, radius: int, height: int, width: int) -> None:
         """Take what was found on a small image of the whole, and the margin `radius` in its pixels."""
-        super().__init__(_grown(looked.tissue, radius) if radius else looked.tissue, height, width)
-        self.looked = looked
+        super().__init__(_grown(found.tissue, radius) if radius else found.tissue, height, width)
+        self.found = found
 
     def pixels(self, box: Box) -> float:
         """Return how many pixels of `box` are tissue itself, without the margin."""
-        return _within(self.looked.tissue, self.shape, box)
+        return _within(self.found.tissue, self.shape, box)
 
     def ink(self, box: Box) -> float:
         """Return how many pixels of `box` are marker ink."""
-        return _within(self.looked.ink, self.shape, box)
+        return _within(self.found.ink, self.shape, box)
 
 
 def tissue(source: Source, margin: float) -> Tissue:
@@ -39,12 +39,12 @@ def tissue(source: Source, margin: float) -> Tissue:
     Raises `InputError` if the image cannot be read.
     """
     _, height, width = source.shape
-    looked = look(source)
-    radius = max(1, round(margin * looked.tissue.shape[0] / height)) if looked.background != "none" else 0
-    return Tissue(looked, radius, height, width)
+    found = on_thumbnail(source)
+    radius = max(1, round(margin * found.tissue.shape[0] / height)) if found.background != "none" else 0
+    return Tissue(found, radius, height, width)
 
 
-def look(source: Source) -> Found:
+def on_thumbnail(source: Source) -> Found:
     """Return the tissue on a small image of the whole, whose longer side has at most `SIDE` pixels."""
     _, height, width = source.shape
     scale = min(1.0, SIDE / max(height, width))
