@@ -288,6 +288,7 @@ def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
 def test_run_json_says_what_was_done(tmp_path: Path) -> None:
     result = segment(tmp_path / "out.tif")
     record = json.loads(next(work(tmp_path / "out.tif").glob("*/run.json")).read_text())
+    assert record.pop("file") == "run.json"
     record.pop("check")
     assert record == result.record
     assert record["published"]

@@ -257,6 +257,6 @@ def test_layers_that_nothing_can_hold(raster: Path) -> None:
     model = codes_model(4)
     with pytest.raises(UsageError, match="cog, ome-tiff or ome-zarr; add one of them to `of`"):
         tp.segment(raster, model, raster.with_name("a.geojson"), layers="margin", **CUT)
-    with pytest.raises(UsageError, match="use segment, with the same region, for layers"):
+    with pytest.raises(UsageError, match="or use segment for several"):
         tp.predict(raster, model, layers=["margin"], **CUT)
     assert [path.name for path in raster.parent.iterdir()] == ["codes.tif"]

@@ -223,7 +223,7 @@ def test_a_window_that_shows_how_much_context_is_needed_may_be_the_bad_one(tmp_p
 def test_the_command_line_says_why_and_ends_with_3(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tilepipe.planning.planner.open_model", lambda *_args, **_options: model("raise"))
+    monkeypatch.setattr("tilepipe.models.unread.open_model", lambda *_args, **_options: model("raise"))
     words = ["segment", str(image), str(tmp_path / "o.tif"), "-m", "m", "-q", "--tile", "32", "--overlap", "0"]
     assert main([*words, "--window-shape", "crop"]) == 3
     assert "RuntimeError: boom" in capsys.readouterr().err

@@ -92,7 +92,8 @@ def test_numbers_of_numpy_are_numbers(name: str, given: Any, meant: Any) -> None
 @pytest.mark.parametrize("name", KINDS)
 def test_a_jobs_file_with_a_value_of_another_kind_is_refused_before_the_first_image(name: str, tmp_path: Path) -> None:
     jobs = tmp_path / "jobs.yaml"
-    jobs.write_text(f"images: a.tif\nmodel: forest\nsettings: {{{name}: {{a: 1}}}}\n")
+    value = "[1, 2, a]" if name == "pixel_size" else "{a: 1}"  # pixel sizes may be a table by image
+    jobs.write_text(f"images: a.tif\nmodel: forest\nsettings: {{{name}: {value}}}\n")
     with pytest.raises(UsageError, match=rf"jobs.yaml: `{name}` .* cannot be used; give "):
         read_jobs(jobs)
     jobs.write_text(f"images: a.tif\nmodel: forest\nsettings: {{{name}: null}}\n")

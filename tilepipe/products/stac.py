@@ -68,8 +68,9 @@ def item_of(material: Material, path: Path) -> JSON:
     acquired = str(facts.get("acquired", "")) or (acquired_of(material.image) if material.image else "")
     if not acquired:
         notes.append(
-            f"nothing says when the image was taken, so `datetime` is null and the item spans {EARLIEST} to {created}; "
-            "a STAC item beside the image that names its file and its `datetime` would say it"
+            f"nothing says when the image was taken, so its datetime is null, and the item spans {EARLIEST} to "
+            f"{created}; "
+            "a STAC item beside the image that names its file and its datetime would say it"
         )
     first, _, last = (acquired or f"{EARLIEST}/{created}").partition("/")
     when = {"datetime": None, "start_datetime": first, "end_datetime": last} if last else {"datetime": first}
