@@ -151,7 +151,7 @@ OTHER_PROGRAMS = {
     "--calc",
     "--type",
     "--outfile",
-}  # rio's, dask's and gdal_calc's
+}  # of others
 COMMAND = re.compile(r"tilepipe (model )?[a-z]+ [^;`]*-[a-z]")
 """A whole command in a message: its options are right for everybody."""
 
