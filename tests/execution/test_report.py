@@ -82,7 +82,7 @@ EXAMPLES: dict[str, Any] = {
     "simplify": 1.5, "smooth": True, "orthogonalize": True, "split": True, "neck": 0.5, "annotations": True,
     "with_image": True,
     "allow": ("/data/more files", "/data/b"), "tile_timeout": 30, "tta": "d4",
-    "grid": "world", "driver": "netCDF",
+    "grid": "world", "classes": ("Tumor", "Immune cells, few"), "driver": "netCDF",
 }  # fmt: skip
 
 

@@ -81,7 +81,7 @@ PRODUCTS = (
 
 SETTINGS = (
     option("--of", type=comma_list, metavar="LIST", help=PRODUCTS),
-    option("--region", metavar="FILE", help="Compute only inside these polygons (GeoJSON)."),
+    option("--region", metavar="FILE", help="Compute only inside the polygons of this vector file."),
     option("--bounds", type=four_numbers(float), metavar="'L B R T'", help="Compute only this box of map coordinates."),
     option("--window", type=four_numbers(int), metavar="COL,ROW,W,H", help="Compute only this box of pixels."),
     option(
@@ -89,7 +89,7 @@ SETTINGS = (
         metavar="MASK",
         show_default="auto",
         help="Image data: auto (as the file says), none (all), value:255 (other values). Or what gets a label: tissue, "
-        "or a GeoJSON file.",
+        "or a vector file.",
     ),
     BANDS,
     option(
@@ -119,6 +119,15 @@ SETTINGS = (
         is_flag=True,
         default=None,
         help="Accept pixels more than 8 times as large as those of the model.",
+    ),
+    expert(
+        PART,
+        "--class",
+        "classes",
+        multiple=True,
+        callback=lambda _context, _option, classes: classes or None,
+        metavar="NAME",
+        help="Of the polygons of --region or --mask, only those of this class, as QuPath names it; several --class.",
     ),
     expert(PART, "--bounds-crs", metavar="CRS", show_default="the image's", help="CRS of --bounds, like EPSG:4326."),
     expert(

@@ -54,6 +54,8 @@ def _option(name: str, value: object) -> list[str]:
         return ["--no-record"] if name == "record" else []
     if value is True:
         return [] if name == "record" else [long]
+    if name == "classes":
+        return [word for one in ([value] if isinstance(value, str) else value) for word in ("--class", one)]  # type: ignore[attr-defined]
     if name == FOLDERS:
         return [word for folder in value for word in (long, folder)]  # type: ignore[attr-defined]
     return [long, ",".join(map(str, value)) if isinstance(value, list) else str(value)]

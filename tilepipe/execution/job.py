@@ -62,7 +62,7 @@ def kept_job(image: Source, model: Model, request: Request, kept: Plan) -> Job:
     plan = resumed(kept, image, model, request)
     # The plan keeps a hash of the polygons and not their file, which one of these two settings names.
     polygons = request.region if isinstance(request.region, str) else request.mask
-    return _as_asked(job_of(plan, image, model, area_of(image, plan.mask, polygons)), request)
+    return _as_asked(job_of(plan, image, model, area_of(image, plan.mask, polygons, request.classes)), request)
 
 
 def _as_asked(job: Job, request: Request) -> Job:

@@ -149,6 +149,11 @@ def _products(value: str | Sequence[str]) -> tuple[str, ...]:
     return products
 
 
+def _names(value: str | Sequence[str]) -> tuple[str, ...]:
+    # A name of QuPath may hold a comma, so one text is one name.
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
 def _folders(value: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
     return (str(value),) if isinstance(value, str | Path) else tuple(map(str, value))
 
@@ -232,10 +237,10 @@ KINDS: dict[str, Kind] = {
         Kind(_is(bool, np.bool_), "true or false"),
     ),
     "memory": Kind(lambda value: _word(value) or (_whole(value) and value >= 0), "a size like 4GiB, or bytes", _memory),
-    "mask": Kind(_file, "auto, none, tissue, value:255 or the path of a GeoJSON file", str),
+    "mask": Kind(_file, "auto, none, tissue, value:255 or the path of a vector file", str),
     "region": Kind(
         _any_of(_is(str, Path, Box), _listed(_whole, 4)),
-        "the path of a GeoJSON file, a Box, or its four whole numbers: first row, first column, row and column after "
+        "the path of a vector file, a Box, or its four whole numbers: first row, first column, row and column after "
         "the last",
         lambda value: value if isinstance(value, Box) else str(value) if _file(value) else Box(*value),
     ),
@@ -251,6 +256,7 @@ KINDS: dict[str, Kind] = {
     "allow": Kind(_any_of(_file, _listed(_file)), "a folder, or a list of folders", _folders),
     "bounds_crs": Kind(_word, "a CRS in quotes, like 'EPSG:4326'"),
     "window": Kind(_listed(_whole, 4), "four whole numbers: column, row, width, height"),
+    "classes": Kind(_any_of(_word, _listed(_word)), "a class, or a list of classes", _names),
     "bands": Kind(_any_of(_word, _listed(_any_of(_number, _word))), "numbers from 1, or names"),
     "of": Kind(_any_of(_word, _listed(_word)), "a list of products, like ['cog', 'geojson']", _products),
     "layers": Kind(_any_of(_word, _listed(_word)), "a list of layers, like ['margin', 'entropy']", layer_names),

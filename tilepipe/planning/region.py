@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,7 +21,9 @@ from tilepipe.planning.resolution import Grids
 from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.geo_mask import Area
-from tilepipe.sources.geojson import LON_LAT, read_geojson
+from tilepipe.sources.geo_labels import names_of
+from tilepipe.sources.geo_vectors import read_vectors
+from tilepipe.sources.geojson import LON_LAT, Features
 from tilepipe.sources.geojson_place import frame, on_canvas
 from tilepipe.sources.georeference import box_of_bounds
 from tilepipe.sources.mask import Mask, Masked
@@ -60,7 +64,9 @@ def resolve_region(
     if isinstance(region, str):
         if request.mask != "auto":
             raise UsageError(f"the polygons of {region} say where to compute; leave out {setting(mask=request.mask)}")
-        return _inside(source, region, whole, cropped=True)
+        return _inside(source, region, whole, request.classes, cropped=True)
+    if request.classes and (request.mask in MASKS or request.mask.startswith(VALUE)):
+        raise UsageError("`classes` picks polygons of a file; name the file as `region` or `mask`, or leave it out")
     box = region.shift(whole.y0, whole.x0) if region else whole
     if request.bounds is not None:
         wanted = box_of_bounds(source, request.bounds, request.bounds_crs)
@@ -73,7 +79,7 @@ def resolve_region(
             f"region {_rows(box.shift(-whole.y0, -whole.x0))} is not inside {source.name}, which has "
             f"{whole.height} rows and {whole.width} columns"
         )
-    asked, area = _masked(source, card, box, request.mask, grids)
+    asked, area = _masked(source, card, box, request, grids)
     return replace(asked, notes=notes + asked.notes), area
 
 
@@ -95,7 +101,10 @@ def _rows(box: Box) -> str:
     return f"rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
 
 
-def _masked(source: Source, card: ModelCard, box: Box, mask: str, grids: Grids) -> tuple[RegionRequest, Mask | None]:
+def _masked(
+    source: Source, card: ModelCard, box: Box, request: Request, grids: Grids
+) -> tuple[RegionRequest, Mask | None]:
+    mask = request.mask
     if mask in ("auto", "none"):
         return RegionRequest(box, mask), None
     if mask.startswith(VALUE):
@@ -116,8 +125,8 @@ def _masked(source: Source, card: ModelCard, box: Box, mask: str, grids: Grids) 
             )
         return RegionRequest(box, named, _of_tissue(source, found, box, own)), found
     if not Path(mask).suffix and not Path(mask).exists():
-        raise UsageError(f"mask {did_you_mean(mask, MASKS)}, and there is no GeoJSON file of that name")
-    return _inside(source, mask, box, cropped=False)
+        raise UsageError(f"mask {did_you_mean(mask, MASKS)}, and there is no vector file of that name")
+    return _inside(source, mask, box, request.classes, cropped=False)
 
 
 def _of_tissue(source: Source, found: Tissue, box: Box, resolution: Resolution | None) -> tuple[FitRow, ...]:
@@ -142,8 +151,12 @@ def _of_tissue(source: Source, found: Tissue, box: Box, resolution: Resolution |
     return (FitRow("tissue", "note", said),)
 
 
-def area_of(source: Source, mask: str, polygons: str | None = None) -> Mask | None:
-    """Return the area that the mask of a plan names; `polygons` is the path of their file. None: all of it.
+def area_of(
+    source: Source, mask: str, polygons: str | None = None, classes: Sequence[str] = ()
+) -> Mask | None:
+    """Return the area that the mask of a plan names; None: all of it.
+
+    `polygons` is the path of the polygons' file, and `classes` are the classes of those that count.
 
     Raises `UsageError` if the file is not given or cannot be read, `InputError` if the file holds other polygons.
     """
@@ -155,17 +168,19 @@ def area_of(source: Source, mask: str, polygons: str | None = None) -> Mask | No
         return None
     if polygons is None:
         raise UsageError("the run computed inside polygons; name their file with `mask`")
-    area = _area(source, polygons)
+    area = _area(source, polygons, classes)
     # The plan holds only a hash of the polygons, and the file may have been edited since the run.
     if _digest(area) != mask:
         raise InputError(f"the polygons of {polygons} are not those of the run; name the same file")
     return area
 
 
-def _inside(source: Source, path: str, box: Box, *, cropped: bool) -> tuple[RegionRequest, Area]:
-    """Return the region of a GeoJSON file's polygons in `box`: `box` itself, or if `cropped` the box around the
+def _inside(
+    source: Source, path: str, box: Box, classes: Sequence[str], *, cropped: bool
+) -> tuple[RegionRequest, Area]:
+    """Return the region of a vector file's polygons in `box`: `box` itself, or if `cropped` the box around the
     polygons."""
-    area = _area(source, path)
+    area = _area(source, path, classes)
     around, notes = _cut(source, area.box, f"the polygons of {path} reach", "note")
     inside = around & box
     if inside is None:
@@ -175,10 +190,10 @@ def _inside(source: Source, path: str, box: Box, *, cropped: bool) -> tuple[Regi
     return RegionRequest(inside if cropped else box, _digest(area), notes), area
 
 
-def _area(source: Source, path: str) -> Area:
-    """Return the polygons of a GeoJSON file: in the file's CRS for rasters, in level-0 pixels for slides."""
+def _area(source: Source, path: str, classes: Sequence[str]) -> Area:
+    """Return the polygons of a vector file that are of one of the `classes`: in the file's CRS for rasters, in level-0 pixels for slides."""
     try:
-        found = read_geojson(path)
+        found = _of_classes(read_vectors(path), classes)
         stated = frame(found, source.georeference, source.name)
     except InputError as error:
         raise UsageError(str(error)) from None
@@ -186,6 +201,21 @@ def _area(source: Source, path: str) -> Area:
         raise UsageError(f"{path} holds no polygon; draw at least one around what is asked for")
     geometries = on_canvas(found, source) if stated is None else [feature.geometry for feature in found.polygons]
     return Area(source, geometries, stated or LON_LAT, found.skipped)
+
+
+def _of_classes(found: Features, classes: Sequence[str]) -> Features:
+    """Return the polygons of these classes, or all if no class is named. Raises `UsageError` for an unknown class."""
+    if not classes:
+        return found
+    names = [None if name is None else str(name) for name in names_of(found, None)]
+    there = Counter(name for name in names if name is not None)
+    listed = ", ".join(f"{name} ({count})" for name, count in sorted(there.items())) or "none"
+    if absent := [name for name in classes if name not in there]:
+        raise UsageError(f"{found.path} has no polygon of class {absent[0]!r}; its classes are {listed}")
+    kept = tuple(one for one, name in zip(found.polygons, names, strict=True) if name in classes)
+    left = len(found.polygons) - len(kept)
+    said = f"{found.path}: {len(kept)} polygons are of {', '.join(classes)}, and {left} others are left out"
+    return replace(found, polygons=kept, skipped="; ".join(filter(None, (said if left else "", found.skipped))))
 
 
 def _digest(area: Area) -> str:

@@ -86,7 +86,10 @@ class Choices(TypedDict, total=False):
     """Whether an image is run even if its pixels are more than 8 times as large as the model's."""
     mask: str | Path
     """Pixels that are image data: 'auto' (what the file declares), 'none' (every pixel), 'value:255' (all but those
-    of this value). Or pixels that get a label: 'tissue', or the path of a GeoJSON file of polygons."""
+    of this value). Or pixels that get a label: 'tissue', or the path of a vector file of polygons."""
+    classes: str | Sequence[str]
+    """Classes of the polygons of `region` or `mask` that count, such as 'Tumor' of QuPath's annotations; all polygons by
+    default."""
     device: str | TorchDevice
     """Device: 'auto', 'cpu', 'cuda' or 'cuda:0', or a `torch.device`."""
     precision: str
@@ -170,7 +173,7 @@ class Settings(Choices, RunSettings, PolygonSettings, total=False):
     """
 
     region: Box | tuple[int, int, int, int] | str | Path
-    """Region in full-resolution pixels: a `Box`, its (y0, x0, y1, x1), or the path of a GeoJSON file of polygons."""
+    """Region in full-resolution pixels: a `Box`, its (y0, x0, y1, x1), or the path of a vector file of polygons."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ class Request:
     pixel_size: float | None = None
     force_resolution: bool = False
     mask: str = "auto"
+    classes: tuple[str, ...] = ()
     device: str = "auto"
     precision: str = "auto"
     batch: int | None = None

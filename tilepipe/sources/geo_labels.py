@@ -132,7 +132,7 @@ def polygons(path: Path, image: Placed, rules: ClassRules) -> Polygons:
         raise InputError(f"{image.name} has ground control points only; rasterise {path} yourself and give the raster")
     on_map = known is not None and known.transform is not None and not found.pixels
     to_map = Affine(*known.transform) if known and known.transform and on_map else Affine.identity()
-    names = _names(found, rules.attribute)
+    names = names_of(found, rules.attribute)
     named = list(zip(placed(found, image), names, strict=True))
     areas = [(geometry, 1) for geometry, name in named if rules.area is not None and name == rules.area]
     if rules.area is not None and not areas:
@@ -160,7 +160,7 @@ def _vectors(path: Path, layer: str | None, _state: tuple[Stamp, ...]) -> Featur
     return read_vectors(path, layer)
 
 
-def _names(found: Features, attribute: str | None) -> list[object]:
+def names_of(found: Features, attribute: str | None) -> list[object]:
     """Return the class of each polygon as the file has it. Raises `InputError` if no polygon has the attribute."""
     columns = {name for feature in found.polygons for name in feature.properties}
     if attribute is not None and found.polygons and attribute not in columns:

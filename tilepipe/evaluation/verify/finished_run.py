@@ -141,7 +141,7 @@ def reopen(run: Run, image: Image | None, model: AnyModel | None, settings: JSON
             f"{full.name} or {model.name} is not what {run.directory} was made from; "
             "name the image and the model of the run as they were"
         )
-    area = area_of(full, plan.mask, settings.get("mask"))
+    area = area_of(full, plan.mask, settings.get("mask"), _classes(run.record))
     if settings.get("device"):
         plan = replace(plan, compute=replace(plan.compute, device=resolve_device(settings["device"])))
     else:
@@ -178,3 +178,9 @@ def _named(given: Given | None, recorded: str, nameless: str, what: str) -> Give
     if given is None and gone:
         raise InputError(f"{recorded}, the {what} of this run, is no longer there; name it with `{what}`")
     return recorded if given is None else given
+
+
+def _classes(record: RunRecord) -> list[str]:
+    """Return the classes of the polygons that a run computed inside; empty for all polygons."""
+    found = record.get("settings", {}).get("classes", [])
+    return [found] if isinstance(found, str) else list(found)
