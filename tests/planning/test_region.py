@@ -135,6 +135,84 @@ def test_outside_is_refused_with_both_extents(window: tuple[int, int, int, int])
         resolved(image(), {"window": window})
 
 
+def annotations(folder: Path) -> Path:
+    """Polygons as QuPath writes annotations: two classes, a derived class and one polygon without a class."""
+    squares = [[[x, 5], [x + 10, 5], [x + 10, 15], [x, 15], [x, 5]] for x in (0, 20, 40, 60)]
+    classes: list[Any] = [{"name": "Tumor"}, {"name": "Stroma"}, {"names": ["Tumor", "Positive"]}, None]
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [square]},
+            "properties": {"objectType": "annotation", **({"classification": name} if name else {})},
+        }
+        for square, name in zip(squares, classes, strict=True)
+    ]
+    path = folder / "annotations.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+@pytest.mark.parametrize("how", ["region", "mask"])
+def test_only_polygons_of_the_classes_named(how: str, tmp_path: Path) -> None:
+    path = annotations(tmp_path)
+    asked, area = resolved(image(), {how: path, "classes": "Tumor"})
+    whole = Box(0, 0, 60, 80)
+    assert asked.region == (Box(5, 0, 15, 10) if how == "region" else whole)
+    expected = np.zeros((60, 80), bool)
+    expected[5:15, 0:10] = True
+    assert (area(whole) == expected).all()
+    assert "1 of 4 polygons are of class Tumor" in asked.notes[0].text
+    expected[5:15, 40:50] = True
+    two = ["Tumor", "Tumor: Positive"]
+    both, area = resolved(image(), {how: path, "classes": two})
+    assert (area(whole) == expected).all()
+    assert area_of(image(), both.mask, str(path), two) is not None
+    with pytest.raises(InputError, match="not those of the run"):
+        area_of(image(), both.mask, str(path))
+    assert resolved(image(), {how: path})[1](whole).sum() == 400
+
+
+def test_a_class_that_no_polygon_has_is_refused_with_those_found(tmp_path: Path) -> None:
+    listed = r"no polygon of class 'tumor'; its classes are Stroma \(1\), Tumor \(1\), Tumor: Positive \(1\)"
+    with pytest.raises(UsageError, match=listed):
+        resolved(image(), {"region": annotations(tmp_path), "classes": "tumor"})
+    with pytest.raises(UsageError, match="its classes are none"):
+        resolved(image(), {"region": geojson(tmp_path, RING), "classes": "Tumor"})
+    for mask in ("tissue", "auto", "value:3"):
+        with pytest.raises(UsageError, match="`classes` picks polygons of a file"):
+            resolved(image(), {"mask": mask, "classes": "Tumor"})
+
+
+def write_layer(path: Path, layer: str, ring: list[list[float]], crs: str = "EPSG:32632") -> None:
+    """One polygon, given in longitude and latitude, as GIS programs write it in another reference system."""
+    pyogrio, shapely = pytest.importorskip("pyogrio"), pytest.importorskip("shapely")
+    shape = shapely.geometry.shape(transform_geom("EPSG:4326", crs, {"type": "Polygon", "coordinates": [ring]}))
+    pyogrio.raw.write(
+        path, np.array([shapely.to_wkb(shape)], object), [np.array(["house"], object)], ["class_name"],
+        layer=layer, geometry_type="Polygon", crs=crs,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".gpkg", ".shp", ".fgb"])
+def test_polygons_of_other_vector_files(ending: str, tmp_path: Path) -> None:
+    ring = [[7 + x * 1e-4, 50 - y * 1e-4] for x, y in RING]
+    path = tmp_path / f"area{ending}"
+    write_layer(path, "area", ring)
+    expected = resolved(image(WGS84), {"region": geojson(tmp_path, ring)})[1](Box(0, 0, 60, 80))
+    assert expected.sum() > 500
+    for settings in ({"region": path}, {"mask": path, "classes": "house"}):
+        found = resolved(image(WGS84), settings)[1](Box(0, 0, 60, 80))
+        assert (found == expected).mean() > 0.999
+
+
+def test_a_file_of_several_layers_is_refused_with_a_command(tmp_path: Path) -> None:
+    ring = [[7 + x * 1e-4, 50 - y * 1e-4] for x, y in RING]
+    for layer in ("houses", "fields"):
+        write_layer(tmp_path / "two.gpkg", layer, ring)
+    with pytest.raises(UsageError, match=r"2 layers of polygons \(houses, fields\).*ogr2ogr area.gpkg \S+ houses"):
+        resolved(image(WGS84), {"region": tmp_path / "two.gpkg"})
+
+
 def test_no_pixels_are_refused() -> None:
     with pytest.raises(UsageError, match="no pixels"):
         resolved(image(), {"window": (5, 5, 0, 3)})

@@ -27,6 +27,7 @@ from tilepipe.planning.settings import Request
 from tilepipe.products.vector_options import VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.sources.content import identity_of
+from tilepipe.sources.geo_vectors import vector_files
 from tilepipe.sources.open import image_files
 from tilepipe.storage import read_json, write_json
 from tilepipe.text import JSON
@@ -135,7 +136,8 @@ def _plain(value: object) -> object:
         return value.to_list()
     if isinstance(value, str | Path) and Path(value).is_file():
         # Files count by content: a polygon file that was edited under the same name asks for other labels.
-        return hashlib.sha256(Path(value).read_bytes()).hexdigest()
+        # The classes of a Shapefile's polygons stand in a file beside it.
+        return hashlib.sha256(b"".join(part.read_bytes() for part in vector_files(Path(value)))).hexdigest()
     if isinstance(value, str | Path):
         return str(value)
     # 512.0 from a jobs file and 512 from the command line are the same request.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +21,9 @@ from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.resolution import Grids
 from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Resolution, Source
-from tilepipe.sources.geo_mask import Area
 from tilepipe.sources.geo_labels import names_of
-from tilepipe.sources.geo_vectors import read_vectors
+from tilepipe.sources.geo_mask import Area
+from tilepipe.sources.geo_vectors import SeveralLayersError, read_vectors
 from tilepipe.sources.geojson import LON_LAT, Features
 from tilepipe.sources.geojson_place import frame, on_canvas
 from tilepipe.sources.georeference import box_of_bounds
@@ -151,9 +152,7 @@ def _of_tissue(source: Source, found: Tissue, box: Box, resolution: Resolution |
     return (FitRow("tissue", "note", said),)
 
 
-def area_of(
-    source: Source, mask: str, polygons: str | None = None, classes: Sequence[str] = ()
-) -> Mask | None:
+def area_of(source: Source, mask: str, polygons: str | None = None, classes: Sequence[str] = ()) -> Mask | None:
     """Return the area that the mask of a plan names; None: all of it.
 
     `polygons` is the path of the polygons' file, and `classes` are the classes of those that count.
@@ -191,10 +190,16 @@ def _inside(
 
 
 def _area(source: Source, path: str, classes: Sequence[str]) -> Area:
-    """Return the polygons of a vector file that are of one of the `classes`: in the file's CRS for rasters, in level-0 pixels for slides."""
+    """Return the polygons of a vector file that are of one of the `classes`, or all if no class is named.
+
+    They are in the file's CRS for rasters, in level-0 pixels for slides.
+    """
     try:
         found = _of_classes(read_vectors(path), classes)
         stated = frame(found, source.georeference, source.name)
+    except SeveralLayersError as error:
+        made = shlex.join(["ogr2ogr", "area.gpkg", path, error.first])
+        raise UsageError(f"{error.layers}; write the one that is meant to a file of its own: {made}") from None
     except InputError as error:
         raise UsageError(str(error)) from None
     if not found.polygons:
@@ -213,9 +218,8 @@ def _of_classes(found: Features, classes: Sequence[str]) -> Features:
     if absent := [name for name in classes if name not in there]:
         raise UsageError(f"{found.path} has no polygon of class {absent[0]!r}; its classes are {listed}")
     kept = tuple(one for one, name in zip(found.polygons, names, strict=True) if name in classes)
-    left = len(found.polygons) - len(kept)
-    said = f"{found.path}: {len(kept)} polygons are of {', '.join(classes)}, and {left} others are left out"
-    return replace(found, polygons=kept, skipped="; ".join(filter(None, (said if left else "", found.skipped))))
+    said = f"{found.path}: {len(kept)} of {len(found.polygons)} polygons are of class {' or '.join(classes)}"
+    return replace(found, polygons=kept, skipped="; ".join(filter(None, (said, found.skipped))))
 
 
 def _digest(area: Area) -> str:

@@ -88,8 +88,7 @@ class Choices(TypedDict, total=False):
     """Pixels that are image data: 'auto' (what the file declares), 'none' (every pixel), 'value:255' (all but those
     of this value). Or pixels that get a label: 'tissue', or the path of a vector file of polygons."""
     classes: str | Sequence[str]
-    """Classes of the polygons of `region` or `mask` that count, such as 'Tumor' of QuPath's annotations; all polygons by
-    default."""
+    """Classes of the polygons of `region` or `mask` that count, such as 'Tumor' in QuPath; all polygons by default."""
     device: str | TorchDevice
     """Device: 'auto', 'cpu', 'cuda' or 'cuda:0', or a `torch.device`."""
     precision: str

@@ -35,6 +35,15 @@ MOST_PARTS, MOST_BYTES = 64, 4 << 30
 """Largest number of files in a zipped Shapefile, and their largest size unpacked [bytes]."""
 
 
+class SeveralLayersError(InputError):
+    """A file has several layers of polygons, and none was named."""
+
+    def __init__(self, path: Path, names: list[str]) -> None:
+        """Take the names of the layers."""
+        self.first, self.layers = names[0], f"{path} has {len(names)} layers of polygons ({', '.join(names)})"
+        super().__init__(f"{self.layers}; give one: {setting(layer=names[0])}")
+
+
 def is_vector(path: Path) -> bool:
     """Return whether a path is that of a vector file, by its ending."""
     return ending_of(path) in (*GEOJSON, *PARQUET, *MAGIC)
@@ -97,9 +106,7 @@ def _layer(path: Path, layers: list[tuple[str, str | None]], asked: str | None) 
             raise InputError(f"{path} has no layer {asked!r}; its layers are {listed}")
         return asked
     if len(names) > 1:
-        raise InputError(
-            f"{path} has {len(names)} layers of polygons ({', '.join(names)}); give one: {setting(layer=names[0])}"
-        )
+        raise SeveralLayersError(path, names)
     if not names:
         raise InputError(f"{path} has no layer of polygons; its layers are {listed or 'none'}")
     return names[0]
