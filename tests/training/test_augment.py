@@ -6,7 +6,7 @@ import torch
 from skimage.color import rgb2hed
 
 from tilepipe.training.augment import augmented, color_jitter, stain_jitter
-from tilepipe.training.config import Augment
+from tilepipe.training.config_parts import Augment
 
 NOTHING = Augment(flips=False, rotate=False, scale=1, color=0, bands=0)
 STD = torch.tensor([3.0, 2.0, 1.0])

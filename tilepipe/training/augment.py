@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from tilepipe.training.config import Augment
+from tilepipe.training.config_parts import Augment
 
 # The rows are the optical densities of haematoxylin, eosin and residual in R, G, B (Ruifrok & Johnston 2001), of unit
 # length.

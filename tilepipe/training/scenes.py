@@ -33,7 +33,8 @@ from tilepipe.sources.open import CHOICE, open_source
 from tilepipe.sources.resample import Resampled, at_resolution
 from tilepipe.sources.sample import fill_value, sample_of
 from tilepipe.text import JSON, missing
-from tilepipe.training.config import Scenes, TrainConfig
+from tilepipe.training.config import TrainConfig
+from tilepipe.training.config_parts import Scenes
 from tilepipe.training.part import Part
 from tilepipe.training.raster_labels import raster
 

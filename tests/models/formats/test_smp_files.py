@@ -143,22 +143,18 @@ def test_wrong_tensors_are_sentences(saved: Path) -> None:
             load_model(saved)
 
 
-def test_without_the_package_it_says_how_to_get_it(saved: Path) -> None:
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("segmentation_models_pytorch", "segmentation-models-pytorch is not installed"),
+        ("torchvision", "segmentation-models-pytorch needs torchvision, which is not installed"),
+    ],
+)
+def test_what_is_missing_is_named(missing: str, said: str, saved: Path) -> None:
     code = (
-        "import sys; sys.modules['segmentation_models_pytorch'] = None\n"
+        f"import sys; sys.modules[{missing!r}] = None\n"
         "from tilepipe.models.formats.directory import load_model\nfrom tilepipe.errors import ModelError\n"
         f"try:\n    load_model({str(saved)!r})\nexcept ModelError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "segmentation-models-pytorch is not installed; run: pip install 'tilepipe[smp]'\n"
-
-
-def test_what_is_missing_is_named(saved: Path) -> None:
-    code = (
-        "import sys; sys.modules['torchvision'] = None\n"
-        "from tilepipe.models.formats.directory import load_model\nfrom tilepipe.errors import ModelError\n"
-        f"try:\n    load_model({str(saved)!r})\nexcept ModelError as error:\n    print(error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    wanted = "segmentation-models-pytorch needs torchvision, which is not installed; run: pip install 'tilepipe[smp]'\n"
-    assert done.stdout == wanted
+    assert done.stdout == f"{said}; run: pip install 'tilepipe[smp]'\n"

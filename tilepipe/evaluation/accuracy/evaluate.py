@@ -125,25 +125,9 @@ def _compared(prediction: Map, truth: Map, listener: Listener, asked: MapOptions
         raise UsageError(f"{second.name} holds no polygons; leave out `{drawing[0]}`")
     first, second, shared = common_part(first, second)
     _check_nodata(first, second, len(classes), asked)
-    # No class may have the number that stands for no label.
-    nodata = 255 if len(classes) <= 255 else 65535
     # Numbers in the attribute of polygons were brought to classes when the file was read.
-    said = class_table(None if drawn else asked.get("values"), second.without_label, nodata, len(classes))
-    maps = (
-        ClassMap(
-            first,
-            class_table(None, first.without_label, nodata, len(classes)),
-            nodata,
-            "name all classes with `classes`",
-        ),
-        ClassMap(
-            second,
-            said,
-            nodata,
-            "say of which class it is with `values`, or leave it out with `ignore`",
-            second.nodata in (asked.get("values") or {}),
-        ),
-    )
+    maps = _by_class(first, second, len(classes), None if drawn else asked.get("values"))
+    nodata = maps[0].nodata
     result = compare(*maps, Terms(classes, ignore=nodata, nodata=nodata, width=asked.get("width", 2.0)), listener)
     result = replace(result, notes=(shared,) if shared else ())
     if not drawn:
@@ -151,6 +135,21 @@ def _compared(prediction: Map, truth: Map, listener: Listener, asked: MapOptions
     if page is not None:
         write_page(result, *maps, page)
     return result
+
+
+def _by_class(
+    first: RawMap, second: RawMap, classes: int, values: Mapping[int, int] | None
+) -> tuple[ClassMap, ClassMap]:
+    """Return prediction and truth as numbers of classes; `values` gives the class of each value of the truth."""
+    # No class may have the number that stands for no label.
+    nodata = 255 if classes <= 255 else 65535
+    own = class_table(None, first.without_label, nodata, classes)
+    said = class_table(values, second.without_label, nodata, classes)
+    named = "say of which class it is with `values`, or leave it out with `ignore`"
+    return (
+        ClassMap(first, own, nodata, "name all classes with `classes`"),
+        ClassMap(second, said, nodata, named, second.nodata in (values or {})),
+    )
 
 
 def _rules(classes: tuple[str, ...], asked: MapOptions) -> ClassRules:

@@ -191,16 +191,17 @@ def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work])
     try:
         # The settings are restored at the end: the caller may use Dask for work of their own.
         with dask.config.set(quiet), _connected(job, scheduler) as client:
-            if job.plan.compute.workers or scheduler:
-                _refuse_other_code(client)
-                # torch would start a thread for each core in each worker process.
-                each = max(1, (os.cpu_count() or 1) // max(1, job.plan.compute.workers))
-                plugin = _JobPlugin(key, make, each, own=scheduler is None)
+            if not (job.plan.compute.workers or scheduler):
+                _WORKERS[key] = make()
+                yield client
+                return
+            _refuse_other_code(client)
+            # torch would start a thread for each core in each worker process.
+            each = max(1, (os.cpu_count() or 1) // max(1, job.plan.compute.workers))
+            plugin = _JobPlugin(key, make, each, own=scheduler is None)
+            try:
                 with scheduler_watch.starting(client):
                     client.register_plugin(plugin)
-            else:
-                _WORKERS[key] = make()
-            try:
                 yield client
             finally:
                 if scheduler is not None:
@@ -211,8 +212,9 @@ def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work])
 
 def _leave(client: Client, plugin: _JobPlugin) -> None:
     """Take the job off the workers of a scheduler that goes on without this run."""
-    # A scheduler that is gone has no workers to clean, and the run has an error of its own.
-    with suppress(*scheduler_watch.ENDED, OSError, TimeoutError):
+    # A scheduler that is gone has no workers to clean, and one that never took the plugin does not know it; the run
+    # has an error of its own then.
+    with suppress(*scheduler_watch.ENDED, OSError, TimeoutError, ValueError):
         client.unregister_worker_plugin(plugin.name)
 
 

@@ -19,9 +19,9 @@ SAME_ROW = {
     *("relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "hardtanh", "hardswish", "hardsigmoid", "leaky_relu", "elu"),
     *("selu", "celu", "softplus", "mish", "prelu", "neg", "exp", "log", "log1p", "abs", "sqrt", "rsqrt", "reciprocal"),
     *("clamp", "clamp_min", "clamp_max", "pow", "add", "sub", "rsub", "mul", "div", "maximum", "minimum", "where"),
-    *("batch_norm", "_native_batch_norm_legit_no_training", "_to_copy"),
+    *("batch_norm", "_native_batch_norm_legit_no_training", "_to_copy", "pixel_shuffle"),
 }
-"""Operations that make each value from the values at the same place."""
+"""Operations that make each row of their result, or several rows, from one row."""
 OVER_CHANNELS = ("softmax", "_softmax", "log_softmax", "_log_softmax", "cat", "mean", "sum", "amax", "slice", "select")
 """Operations that make each pixel from the values of the same pixel if their dimension is that of the channels."""
 CHANNELS = 1
@@ -99,7 +99,7 @@ def _unpooling(of: Operation) -> Make:
         flat = flat.scatter(2, (below + base).flatten(2), x.flatten(2))
         return flat.reshape(batch, channels, rows * height, columns * width)
 
-    return lambda: Each(call, 2, rows)
+    return lambda: Each(call, 2)
 
 
 def _indices(of: Operation) -> Make:
@@ -170,11 +170,7 @@ def _resizing(of: Operation) -> Make:
         corners = False if mode == "bilinear" else None
         return F.interpolate(x, scale_factor=scale, mode=mode, align_corners=corners)
 
-    return (lambda: Bilinear(call, factors[0])) if mode == "bilinear" else (lambda: Each(call, 1, factors[0]))
-
-
-def _shuffling(of: Operation) -> Make:
-    return lambda: Each(of.run, 1, of.after[2] // of.before[2])
+    return (lambda: Bilinear(call, factors[0])) if mode == "bilinear" else (lambda: Each(call, 1))
 
 
 def _padding(of: Operation) -> Make:
@@ -204,7 +200,6 @@ RULES: dict[str, Callable[[Operation], Make]] = {
     "upsample_nearest2d": _resizing,
     "_upsample_nearest_exact2d": _resizing,
     "upsample_bilinear2d": _resizing,
-    "pixel_shuffle": _shuffling,
     "pad": _padding,
     "constant_pad_nd": _padding,
 }

@@ -12,7 +12,6 @@ from torch.fx import GraphModule, Node
 
 from tilepipe.inference.banded.lookup import Make, NotBandedError, rule_of
 from tilepipe.inference.banded.operation import operation_of
-from tilepipe.inference.banded.rows import ROWS
 from tilepipe.inference.banded.rules import Rule
 
 SAME = ("clone", "alias", "detach", "contiguous", "dropout", "lift_fresh_copy")
@@ -51,8 +50,6 @@ class Pass:
     def __init__(self, network: BandedNetwork) -> None:
         self._network = network
         self._rules: list[Rule] = [step.make() for step in network.steps]
-        self._settled = {network.source: 0}
-        self._given: dict[str, int] = {}
 
     def feed(self, rows: Tensor, *, last: bool = False) -> Tensor | None:
         """Take the next rows (B, bands, n, W) and return the logits of all rows that are complete now, if any.
@@ -62,37 +59,10 @@ class Pass:
         network = self._network
         live: dict[str, Tensor | None] = {network.source: rows}
         for step, rule in zip(network.steps, self._rules, strict=True):
-            made = rule.push([live[name] for name in step.inputs], last)
-            if made is not None:
-                self._count(step, rule, made)
-            live[step.name] = made
+            live[step.name] = rule.push([live[name] for name in step.inputs], last)
             for name in step.spent:
                 del live[name]
         return live[network.result]
-
-    def _count(self, step: Step, rule: Rule, made: Tensor) -> None:
-        self._given[step.name] = self._given.get(step.name, 0) + made.shape[ROWS]
-        if step.name not in self._settled:
-            above = max(self._settled[name] for name in step.inputs)
-            # An operation's first rows come in a piece of another height than in a pass that began further up, and
-            # kernels may round by height. So only the rows after this piece count as the same.
-            self._settled[step.name] = max(rule.below(above), self._given[step.name])
-
-    @property
-    def settled(self) -> int | None:
-        """First row whose logits are those of a pass that began any number of bands above; None if not known yet."""
-        return self._settled.get(self._network.result)
-
-    @property
-    def given(self) -> int:
-        """Number of rows whose logits were returned."""
-        return self._given.get(self._network.result, 0)
-
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes of the rows that are kept for the next band."""
-        pieces = [piece for rule in self._rules for piece in rule.kept]
-        return sum({piece.untyped_storage().data_ptr(): piece.untyped_storage().nbytes() for piece in pieces}.values())
 
 
 def banded(module: nn.Module, bands: int, side: int) -> BandedNetwork:
@@ -112,7 +82,28 @@ def banded(module: nn.Module, bands: int, side: int) -> BandedNetwork:
         raise NotBandedError(f"torch.export fails: {' '.join(str(problem).split())[:200]}") from problem
     assert isinstance(graph, GraphModule)
     with torch.no_grad():
-        return _compiled(graph)
+        network = _compiled(graph)
+        _compare(network, module, tile)
+    return network
+
+
+def _compare(network: BandedNetwork, module: nn.Module, tile: Tensor) -> None:
+    """Raise `NotBandedError` if bands give something else than the module on a plane of another size than `tile`.
+
+    The graph keeps numbers that Python has computed from the size of its tile; the module computes them anew.
+    """
+    _, bands, height, width = tile.shape
+    drawn = torch.rand((1, bands, 2 * height, 2 * width), generator=torch.Generator().manual_seed(0))
+    plane, going = drawn.to(tile), network.begin()
+    try:
+        parts = [going.feed(rows, last=k == 3) for k, rows in enumerate(plane.chunk(4, 2))]
+        found = torch.cat([part for part in parts if part is not None], 2)
+        truth = module(plane)
+        same = found.shape == truth.shape and bool((found - truth).abs().max() <= 1e-3 * truth.abs().max())
+    except RuntimeError:  # shapes that do not fit
+        same = False
+    if not same:
+        raise NotBandedError("a value that depends on the size of the plane")
 
 
 def _compiled(graph: GraphModule) -> BandedNetwork:

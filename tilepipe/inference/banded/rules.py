@@ -30,15 +30,6 @@ class Rule(ABC):
         `last` says that no further rows will come, so that all rows that remain are given.
         """
 
-    @property
-    @abstractmethod
-    def kept(self) -> list[Tensor]:
-        """Rows that are kept for later."""
-
-    @abstractmethod
-    def below(self, row: int) -> int:
-        """Return the first output row that no input row above `row` adds to."""
-
 
 class Each(Rule):
     """An operation that makes each row from the same row of its inputs, such as an addition or an activation.
@@ -46,9 +37,9 @@ class Each(Rule):
     It may make several rows of one. With more than one input it keeps the rows by which one is ahead of another.
     """
 
-    def __init__(self, call: Call, inputs: int, factor: int = 1) -> None:
-        """Take the operation, its number of inputs, and the number of rows that it makes of one."""
-        self.call, self.waiting, self.factor = call, [Rows() for _ in range(inputs)], factor
+    def __init__(self, call: Call, inputs: int) -> None:
+        """Take the operation and its number of inputs."""
+        self.call, self.waiting = call, [Rows() for _ in range(inputs)]
 
     def push(self, arrived: list[Tensor | None], last: bool) -> Tensor | None:
         """Return the rows of which all inputs are there."""
@@ -58,15 +49,6 @@ class Each(Rule):
             rows.add(new)
         count = min(rows.end - rows.first for rows in self.waiting)
         return self.call(*(rows.take(count) for rows in self.waiting)) if count else None
-
-    def below(self, row: int) -> int:
-        """Return the rows made of this row."""
-        return row * self.factor
-
-    @property
-    def kept(self) -> list[Tensor]:
-        """Rows of the inputs that are ahead."""
-        return [piece for rows in self.waiting for piece in rows.pieces]
 
 
 @dataclass(frozen=True)
@@ -114,15 +96,6 @@ class Kernel(Rule):
         self.waiting.drop(max(0, min(stop * reach.stride - reach.padding, end)))
         return result
 
-    def below(self, row: int) -> int:
-        """Return the first output row whose kernel begins at this row or below it."""
-        return max(0, -(-(row + self.reach.padding) // self.reach.stride))
-
-    @property
-    def kept(self) -> list[Tensor]:
-        """Input rows that the next output rows need."""
-        return self.waiting.pieces
-
 
 class Transposed(Rule):
     """A transposed convolution: input row i adds to output rows i * stride - padding + dilation * (0 .. kernel - 1)."""
@@ -155,15 +128,6 @@ class Transposed(Rule):
         reach = self.reach
         return max(0, -((reach.extent - 1 - row - reach.padding) // reach.stride))
 
-    def below(self, row: int) -> int:
-        """Return the row after the last one that the input row above adds to."""
-        return max(0, (row - 1) * self.reach.stride - self.reach.padding + self.reach.extent) if row else 0
-
-    @property
-    def kept(self) -> list[Tensor]:
-        """Input rows that add to later output rows."""
-        return self.waiting.pieces
-
 
 class Bilinear(Rule):
     """Bilinear up-sampling by a whole factor, whose corners are not aligned."""
@@ -193,15 +157,6 @@ class Bilinear(Rule):
     def _above(self, row: int) -> int:
         """Return the input row at or above the middle of an output row."""
         return max(0, (2 * row + 1 - self.factor) // (2 * self.factor))
-
-    def below(self, row: int) -> int:
-        """Return the first output row at or below the middle of this row."""
-        return -(-(2 * self.factor * row + self.factor - 1) // 2) if row else 0
-
-    @property
-    def kept(self) -> list[Tensor]:
-        """The input row above the next output row."""
-        return self.waiting.pieces
 
 
 class Padding(Rule):
@@ -238,12 +193,3 @@ class Padding(Rule):
             return torch.cat([self.waiting.between(row, row + 1) for row in mirrored], ROWS)
         rows = self.waiting.between(nearest, nearest + 1).expand(-1, -1, len(mirrored), -1)
         return torch.full_like(rows, self.value) if self.mode == "constant" else rows
-
-    def below(self, row: int) -> int:
-        """Return the place of this row behind the rows before the plane."""
-        return row + self.before
-
-    @property
-    def kept(self) -> list[Tensor]:
-        """Rows that the end of the plane may mirror."""
-        return self.waiting.pieces

@@ -15,7 +15,8 @@ from pydantic import Field, PrivateAttr, ValidationError
 from tilepipe.errors import UsageError
 from tilepipe.models.nets.zoo import build
 from tilepipe.text import JSON, kind_of, read_yaml, wrong_value
-from tilepipe.training.config import Strict, TrainConfig, expanded
+from tilepipe.training.config import TrainConfig
+from tilepipe.training.config_parts import Strict, expanded
 from tilepipe.training.loop import LOG_EVERY
 
 Settings = Mapping[str, object]
