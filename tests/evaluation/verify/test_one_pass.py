@@ -85,3 +85,27 @@ def test_a_model_that_sees_the_whole_image_is_refused_by_name(tmp_path: Path) ->
     run = tp.segment(IMAGE, squeeze, tmp_path / "o.tif", tile=64, statistics="tile")
     with pytest.raises(tp.TilepipeError, match="cannot be computed in bands of rows"):
         verify(run, IMAGE, squeeze, windows=0, whole=True)
+
+
+class Choosy(torch.nn.Module):
+    """Fails on tiles that hold the value 200."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if bool((x == 200).any()):
+            raise ValueError("no 200, please")
+        scores: torch.Tensor = self.conv(x)
+        return scores
+
+
+def test_a_run_with_failed_tiles_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    image = np.zeros((3, 128, 128), np.uint8)
+    image[:, 100, 100] = 200
+    choosy = tp.Model.from_torch(Choosy(), tp.ModelCard(bands=3, classes=("a", "b"), halo=0))
+    run = tp.segment(image, choosy, tmp_path / "o.tif", tile=64, overlap=0, window_shape="crop")
+    assert len(run.failed) == 1
+    with pytest.raises(tp.TilepipeError, match="tiles of this run failed"):
+        verify(run, image, choosy, windows=0, whole=True)
