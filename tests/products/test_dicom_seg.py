@@ -90,6 +90,13 @@ def test_it_belongs_to_the_slide(slide: Path, tmp_path: Path) -> None:
     assert list(shared.PixelMeasuresSequence[0].PixelSpacing) == [0.0005, 0.00025]
 
 
+def test_the_models_of_an_ensemble_are_named(slide: Path, tmp_path: Path) -> None:
+    facts = {"model": ["/models/a.model", "/models/b.model"]}
+    found = written(labels_of((700, 600), CELLS)[1], tp.open_source(slide), tmp_path / "a.seg.dcm", **facts)
+    named = found.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName
+    assert named == "a + b"
+
+
 @pytest.mark.parametrize(("origin", "scale"), [((0, 0), (1.0, 1.0)), ((100, 40), (1.0, 1.0)), ((100, 40), (4.0, 2.0))])
 def test_a_region_and_larger_pixels_lie_where_they_are(
     origin: tuple[int, int], scale: tuple[float, float], slide: Path, tmp_path: Path

@@ -219,6 +219,14 @@ def test_image_and_model_are_named() -> None:
     assert found["assets"]["cog"]["mlm:name"] == "buildings"
 
 
+def test_each_model_of_an_ensemble_is_linked() -> None:
+    facts = {"source": "/data/in.tif", "model": ["/models/a.model", "forest", "/models/b.model"]}
+    found, _ = item(map_at(*PLACES["utm"]), File("cog", Path("/data/out/a.tif")), **facts)
+    assert [link.get("mlm:name") for link in found["links"]] == [None, "a", "b"]
+    assert found["assets"]["cog"]["mlm:name"] == "a + forest + b"
+    validated(found)
+
+
 def test_a_layer_says_what_its_values_mean() -> None:
     labels = map_at(*PLACES["utm"])
     margin = label_map_of(PIXELS, Legend("margin", (), (), 255, Measure(1 / 254, "how sure")))

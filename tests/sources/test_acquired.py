@@ -61,7 +61,8 @@ def test_an_item_beside_it_comes_first_if_it_names_the_file(tmp_path: Path) -> N
     assert acquired_of(open_source(image)) == "2019-12-31T23:00:00Z"
     beside(image, datetime=None, start_datetime="2020-01-01T00:00:00Z", end_datetime="2020-02-01T00:00:00Z")
     assert acquired_of(open_source(image)) == "2020-01-01T00:00:00Z/2020-02-01T00:00:00Z"
-    for broken in ({"datetime": 5}, {"datetime": "soon"}, {}):
+    beyond = "0001-01-01T00:00:00+05:00"  # in UTC a year that the calendar has not
+    for broken in ({"datetime": 5}, {"datetime": "soon"}, {"datetime": beyond}, {}):
         beside(image, **broken)
         assert acquired_of(open_source(image)) == "2013-04-01T10:01:02Z"
 
@@ -81,6 +82,7 @@ def test_the_sample_slide_says_it() -> None:
         ({"philips.DICOM_ACQUISITION_DATETIME": "20210102030405.000000"}, "2021-01-02T03:04:05Z"),
         ({"leica.creation-date": "2010-03-18T10:24:25.22Z"}, "2010-03-18T10:24:25Z"),
         ({"dicom.AcquisitionDateTime": "2021"}, ""),
+        ({"leica.creation-date": "9999-12-31T23:59:59-05:00"}, ""),
         ({"aperio.Date": "13/32/09", "aperio.Time": "1:2:3"}, ""),
         ({}, ""),
     ],

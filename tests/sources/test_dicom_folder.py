@@ -17,7 +17,7 @@ from tilepipe.cli.main import main
 from tilepipe.errors import InputError, UsageError
 from tilepipe.execution.batch.jobs_file import Jobs, expand
 from tilepipe.sources.open import image_files, open_source
-from tilepipe.testing import constant_model, write_slide
+from tilepipe.testing import constant_model, write_geotiff, write_slide
 
 pytest.importorskip("pydicom")
 RNG = np.random.default_rng(1)
@@ -71,6 +71,16 @@ def test_a_pattern_of_a_batch_takes_each_slide_once(tmp_path: Path) -> None:
     }
     inside = Jobs(images=("in/one/*.dcm",), model="m", output="out/{dir}/{stem}.labels.tif")
     assert [item.output.relative_to(tmp_path) for item in expand(inside, tmp_path)] == [Path("out/one.labels.tif")]
+
+
+def test_a_slide_beside_geotiffs_is_named_by_its_file(tmp_path: Path) -> None:
+    """A folder with GeoTIFFs is opened as a mosaic of these."""
+    file = write_series(tmp_path / "in")
+    write_geotiff(tmp_path / "in" / "map.tif", np.zeros((3, 40, 50), np.uint8))
+    jobs = Jobs(images=("in/*.dcm",), model="m", output="out/{stem}.labels.tif")
+    (found,) = expand(jobs, tmp_path)
+    assert found.image == file
+    assert tuple(open_source(found.image).shape) == (3, 150, 170)
 
 
 def test_a_folder_is_segmented_and_verified_by_its_name(tmp_path: Path) -> None:

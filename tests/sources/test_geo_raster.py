@@ -17,7 +17,7 @@ from scipy.io import netcdf_file
 import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.cli.main import main
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import InputError, TilepipeError, UsageError
 from tilepipe.sources import geo_drivers
 from tilepipe.sources.geo_raster import RasterSource, tiles_of_jpeg2000
 from tilepipe.sources.open import open_source
@@ -208,6 +208,26 @@ class TestHdf5:
             for scene, pixels in (("y", tile[None]), ("g/x", PIXELS)):
                 read = open_source(several, driver=driver, scene=scene).read(Box(0, 0, 70, 90))
                 np.testing.assert_array_equal(read, pixels[:, rows])
+
+    def test_a_variable_by_its_number_as_text(self, made: Callable[..., Path]) -> None:
+        """The command line knows texts only."""
+        several = made("several.h5", y=lambda file, key: file.create_dataset(key, data=PIXELS[0]))
+        for number, bands in (("0", 3), ("1", 1)):
+            assert open_source(several, driver="HDF5", scene=number).shape[0] == bands
+
+    def test_damage_is_refused_wherever_it_lies(self, made: Callable[..., Path], tmp_path: Path) -> None:
+        content, random = made("whole.h5").read_bytes(), np.random.default_rng(0)
+        refused = 0
+        for k in range(60):
+            damaged = bytearray(content)
+            for place in random.integers(0, 2048, 4):
+                damaged[place] = random.integers(0, 256)
+            (tmp_path / f"{k}.h5").write_bytes(damaged)
+            try:
+                open_source(tmp_path / f"{k}.h5", driver="HDF5")
+            except TilepipeError:
+                refused += 1
+        assert refused > 10
 
     @pytest.mark.parametrize("driver", ["HDF5", "netCDF"])
     @pytest.mark.parametrize("way", ["storage", "link", "virtual"])

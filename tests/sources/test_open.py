@@ -19,7 +19,7 @@ from tilepipe.sources.array import ArraySource
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.ome_tiff import TiffSource
-from tilepipe.sources.open import open_source
+from tilepipe.sources.open import open_source, reopening
 from tilepipe.sources.png_jpeg import PictureSource
 from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.zarr import ZarrSource
@@ -107,3 +107,15 @@ def test_remote_files_are_not_opened(name: str) -> None:
 def test_an_option_that_does_not_fit(geotiff: Write, noise: Any) -> None:
     with pytest.raises(UsageError, match=r"GeoTiffSource.*'z'"):
         open_source(geotiff(noise((1, 20, 30)), **UTM), z=3)
+
+
+def test_the_driver_of_a_geotiff_is_kept(tmp_path: Path) -> None:
+    """A pyramid of colours is a slide, unless the driver is named; what opens it again must name it too."""
+    pixels = np.random.default_rng(0).integers(0, 255, (512, 512, 3), dtype=np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for step in (1, 4):
+            file.write(pixels[::step, ::step], tile=(128, 128), photometric="rgb", subfiletype=int(step > 1))
+    assert reopening(open_source(tmp_path / "a.tif")) == {}
+    named = open_source(tmp_path / "a.tif", driver="GTiff")
+    assert reopening(named) == {"driver": "GTiff"}
+    assert open_source(named, driver="GTiff") is named

@@ -18,7 +18,7 @@ import numpy as np
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.products.label_map import LABELS, LabelMap
-from tilepipe.products.material import Material
+from tilepipe.products.material import Material, model_name, models_of
 from tilepipe.products.staging import staged
 from tilepipe.sources.base import Source
 from tilepipe.sources.slide import SlideSource
@@ -185,7 +185,7 @@ def _descriptions(labels: LabelMap, classes: list[int], facts: JSON) -> Iterator
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    model = Path(str(facts.get("model", ""))).name.removesuffix(".model") or labels.legend.name
+    model = model_name(models_of(facts)) or labels.legend.name
     weights = str(facts.get("versions", {}).get("weights", ""))[:16] or "unknown"
     how = hd.AlgorithmIdentificationSequence(model[:64], codes.DCM.ArtificialIntelligence, weights)
     for number, value in enumerate(classes, 1):

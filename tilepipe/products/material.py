@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.numbers import Numbers
@@ -96,3 +96,14 @@ def of_map(write: Callable[[LabelMap, Path], None]) -> Write:
         write(material.map, path)
 
     return write_material
+
+
+def models_of(facts: JSON) -> list[str]:
+    """Return the models that made the labels, by name or path as in run.json; [] if they are not known."""
+    said = facts.get("model") or []
+    return [said] if isinstance(said, str) else [str(name) for name in said]
+
+
+def model_name(models: Iterable[str]) -> str:
+    """Return the models in one text, without folders; '' if there is none."""
+    return " + ".join(PurePath(name).name.removesuffix(".model") for name in models)

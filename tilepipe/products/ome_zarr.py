@@ -6,7 +6,7 @@
     <path>/labels/<name>/0, 1, 2 ...    full resolution, then halved until a level fits one chunk
 
 The position on the earth (CRS, transform, control points) lies beside the names of classes in the attributes' key
-`tilepipe`: OME-Zarr has no words for it. Where the transform is affine, groups and levels also have the attributes of
+`tilepipe`: OME-Zarr has no words for it. If the transform is affine, groups and levels also have the attributes of
 GeoZarr (see `geozarr`).
 
 An uncertainty layer is an image of its own: its levels lie at <path>/0, 1, 2 ... and are averages.

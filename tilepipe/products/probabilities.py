@@ -2,7 +2,7 @@
 
 The codes are those of uncertainty layers: code / 254 is the probability, from 0 to 1, and 255 is nodata. So a pixel
 without image data is no pixel of probability 0, in every band and in every program that knows nodata, and no format
-needs a mask. All 254 steps are stored once more as scale and nodata where the format has words for them.
+needs a mask. If the format has words for scale and nodata, they are stored as well.
 """
 
 from __future__ import annotations

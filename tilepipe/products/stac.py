@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from tilepipe.products.footprint import bounds_of, footprint_of, native_outline
 from tilepipe.products.label_map import LABELS, LabelMap
-from tilepipe.products.material import Asset, Material
+from tilepipe.products.material import Asset, Material, model_name, models_of
 from tilepipe.products.numbers import Numbers
 from tilepipe.products.placing import crs_fields, is_placed
 from tilepipe.products.staging import staged
@@ -127,7 +127,8 @@ def _grid(labels: LabelMap) -> JSON:
 
 def _processing(facts: JSON) -> JSON:
     """Return the fields of the extension processing: model output (L4), how it was made, by which software."""
-    told = [f"Labels by the model {_model(facts)}." if _model(facts) else "", str(facts.get("plain", ""))]
+    model = model_name(models_of(facts))
+    told = [f"Labels by the model {model}." if model else "", str(facts.get("plain", ""))]
     lineage = " ".join(text for text in told if text)
     software = {str(name): str(version) for name, version in facts.get("versions", {}).items()}
     weights = software.pop("weights", "")
@@ -142,22 +143,21 @@ def _processing(facts: JSON) -> JSON:
 
 def _links(facts: JSON, folder: Path) -> Iterator[JSON]:
     """Yield links to the image, and to the model that made the labels of it."""
-    source, model = str(facts.get("source", "")), str(facts.get("model", ""))
+    source = str(facts.get("source", ""))
     if source and source != "array":
         yield {"rel": "derived_from", **_file(source, folder), "title": f"image {PurePath(source).name}"}
     # A model that comes with tilepipe has a name and no path; assets name it too.
-    if os.path.isabs(model):
+    for model in filter(os.path.isabs, models_of(facts)):
         card = Path(model) / "model.json"
         place = _file(str(card if card.exists() else model), folder)
         title = f"model {PurePath(model).name}"
-        yield {"rel": "derived_from", **place, "title": title, "mlm:name": _model(facts), "processing:level": "L4"}
-
-
-def _model(facts: JSON) -> str:
-    """Return the name of the model that made the labels; '' if it is not known."""
-    said = facts.get("model", "")
-    named = [said] if isinstance(said, str) else said
-    return " + ".join(PurePath(str(name)).name.removesuffix(".model") for name in named)
+        yield {
+            "rel": "derived_from",
+            **place,
+            "title": title,
+            "mlm:name": model_name([model]),
+            "processing:level": "L4",
+        }
 
 
 def _file(path: str, folder: Path) -> JSON:
@@ -173,7 +173,7 @@ def _href(path: Path, folder: Path) -> str:
 
 def _assets(material: Material, folder: Path) -> Iterator[tuple[str, JSON]]:
     """Yield the files by a key, except for the item itself; labels have the name of their format, layers their own."""
-    labels, numbers, model = material.maps[LABELS], material.numbers(), _model(material.facts)
+    labels, numbers, model = material.maps[LABELS], material.numbers(), model_name(models_of(material.facts))
     for asset in material.assets:
         if asset.product == STAC:
             continue

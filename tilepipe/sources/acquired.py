@@ -42,21 +42,21 @@ def raster_time(path: str, tags: Mapping[str, str]) -> str:
 
 def slide_time(properties: Mapping[str, str]) -> str:
     """Return when a slide was scanned, as `acquired_of` does; a time without a time zone is taken for UTC."""
-    return next((_utc(found) for found in _slide_times(properties)), "")
+    return next(_slide_times(properties), "")
 
 
-def _slide_times(properties: Mapping[str, str]) -> Iterator[datetime]:
+def _slide_times(properties: Mapping[str, str]) -> Iterator[str]:
     for key in DICOM_KEYS:
         with suppress(KeyError, ValueError):
-            yield _dicom_time(properties[key].strip())
+            yield _utc(_dicom_time(properties[key].strip()))
     with suppress(KeyError, ValueError):
-        yield datetime.fromisoformat(properties["leica.creation-date"])
+        yield _utc(datetime.fromisoformat(properties["leica.creation-date"]))
     with suppress(KeyError, ValueError):
         month, day, year = map(int, properties["aperio.Date"].split("/"))
         hour, minute, second = map(int, properties["aperio.Time"].split(":"))
         found = datetime(year + 2000 if year < 100 else year, month, day, hour, minute, second)
         zone = re.fullmatch(r"(?:GMT|UTC)([+-]\d\d):?(\d\d)", properties.get("aperio.Time Zone", "").strip())
-        yield found.replace(tzinfo=_zone(*zone.groups())) if zone else found
+        yield _utc(found.replace(tzinfo=_zone(*zone.groups())) if zone else found)
 
 
 def _dicom_time(text: str) -> datetime:
@@ -74,6 +74,12 @@ def _zone(hours: str, minutes: str) -> timezone:
 
 
 def _utc(time: datetime) -> str:
-    """Return a time in UTC, as STAC writes it; GDAL and STAC mean UTC if they name no time zone."""
-    known = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    """Return a time in UTC, as STAC writes it; GDAL and STAC mean UTC if they name no time zone.
+
+    Raises `ValueError` for a time at the end of the calendar that lies beyond it in UTC.
+    """
+    try:
+        known = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError(f"{time} lies beyond the calendar in UTC") from None
     return known.isoformat(timespec="seconds").replace("+00:00", "Z")

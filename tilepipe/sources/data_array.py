@@ -14,6 +14,7 @@ from tilepipe.errors import InputError
 from tilepipe.sources.bands import Band
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.foreign import Plain, Taken, axes_checked, plain
+from tilepipe.sources.geo_crs import known_crs
 from tilepipe.text import JSON
 
 if TYPE_CHECKING:
@@ -117,8 +118,12 @@ def _position(what: xarray.DataArray, name: str) -> tuple[Georeference | None, t
     notes: tuple[str, ...] = ()
     if crs is not None:
         try:
-            wkt = CRS.from_user_input(crs).to_wkt()
+            # The text comes from a file perhaps, and GDAL opens files and addresses that it names.
+            known = known_crs(crs) if isinstance(crs, str) else crs
+            wkt = CRS.from_user_input(known).to_wkt() if known else None
         except (CRSError, ValueError, TypeError):
+            pass
+        if wkt is None:
             notes = (f"{name} states the CRS {str(crs)[:60]!r}, which is not known; its labels have none",)
     stated = _stated(said)
     axes = [what.coords[dim].values for dim in what.dims[-2:] if dim in what.coords]

@@ -10,6 +10,7 @@ from tilepipe.paths import refuse_special
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.checks import pick_scene
 from tilepipe.sources.companions import dicom_series
+from tilepipe.sources.mosaic_files import holds_parts
 from tilepipe.sources.slide import SlideSource
 
 ENDINGS = (".dcm", ".dicom", "")
@@ -58,7 +59,7 @@ def open_dicom_folder(
 def one_image_each(images: Sequence[Path]) -> list[Path]:
     """Return the images that files found by a pattern are: one for all DICOM files of a slide, and each other file.
 
-    A slide is its folder, or the first file of its series if the folder holds several series.
+    A slide is its folder, or the first file of its series if the folder holds other images too.
     """
     kept: list[Path] = []
     folders: dict[Path, dict[bytes, list[Path]]] = {}
@@ -69,7 +70,9 @@ def one_image_each(images: Sequence[Path]) -> list[Path]:
         known = folders.setdefault(image.parent, {})
         if not known:
             known |= series_of(image.parent.iterdir())
-        slide = image.parent if len(known) == 1 else known[series][0]
+        # A folder that also holds GeoTIFFs would be opened as a mosaic of these.
+        alone = len(known) == 1 and not holds_parts(image.parent)
+        slide = image.parent if alone else known[series][0]
         if slide not in kept:
             kept.append(slide)
     return kept

@@ -21,6 +21,8 @@ from tilepipe.text import JSON, json_of
 
 MOST_PIXELS = 1 << 28
 """Largest mask that is unpacked (pixels)."""
+LONGEST = 60
+"""Largest number of bits of a run that is packed into text."""
 
 
 def coco_of(path: Path) -> JSON | None:
@@ -50,7 +52,7 @@ def read_coco(path: Path, document: JSON, image: Placed) -> Features:
             if one["image_id"] == number
             for outline in _outlines(path, one, image.shape[1:])
         ]
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
         raise InputError(f"{path} is damaged COCO JSON: {type(error).__name__} {error}") from None
     return features_of(str(path), items, None, geojson=False, pixels=True)
 
@@ -108,9 +110,18 @@ def unpacked(path: Path, counts: str | list[int], shape: tuple[int, int]) -> tup
     text. Raises `InputError` if they do not fill `shape` (height, width).
     """
     height, width = shape
-    lengths = np.array(_numbers(path, counts) if isinstance(counts, str) else counts, np.int64)
-    if height * width > MOST_PIXELS or (lengths < 0).any() or lengths.sum() != height * width:
-        raise InputError(f"{path}: a mask of {height} x {width} pixels has runs of {lengths.sum():,} pixels in sum")
+    if height * width > MOST_PIXELS:
+        raise InputError(
+            f"{path}: a mask of {height} x {width} pixels is not unpacked, as it has more than {MOST_PIXELS:,}; write "
+            "its outlines as polygons"
+        )
+    runs = _numbers(path, counts) if isinstance(counts, str) else counts
+    if wrong := [run for run in runs if not isinstance(run, int) or isinstance(run, bool) or run < 0]:
+        raise InputError(f"{path}: a mask has a run of {str(wrong[0])[:40]} pixels; runs are whole numbers from 0")
+    # Python's numbers do not overflow, so a sum that is right belongs to runs that fit.
+    if (total := sum(runs)) != height * width:
+        raise InputError(f"{path}: a mask of {height} x {width} pixels has runs of {total:,} pixels in sum")
+    lengths = np.array(runs, np.int64)
     columns = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(width, height)
     x, y = np.flatnonzero(columns.any(1)), np.flatnonzero(columns.any(0))
     if not len(x):
@@ -128,6 +139,8 @@ def _numbers(path: Path, text: str) -> list[int]:
             raise InputError(f"{path}: the mask {text[:20]!r} holds {character!r}, which no packed mask has")
         value |= (bits & 31) << shift
         shift += 5
+        if shift > LONGEST:
+            raise InputError(f"{path}: the mask {text[:20]!r} has a run of more than {LONGEST} bits")
         if bits & 32:
             continue
         if bits & 16:  # the sign

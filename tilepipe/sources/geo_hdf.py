@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tilepipe.errors import InputError
@@ -47,7 +48,9 @@ def variables_of(name: str, path: str) -> list[str]:
     return found
 
 
-def _opened(name: str, path: str) -> Any:
+@contextmanager
+def _opened(name: str, path: str) -> Iterator[Any]:
+    """Yield the open file. Raises `InputError` if it is damaged: h5py finds that out wherever it reads."""
     try:
         import h5py
     except ImportError:
@@ -56,9 +59,10 @@ def _opened(name: str, path: str) -> Any:
             "pip install 'tilepipe[hdf5]'"
         ) from None
     try:
-        return h5py.File(path, "r", locking=False)
-    except OSError as error:
-        raise InputError(f"{name} cannot be opened as HDF5: {error}. It may be truncated or damaged.") from error
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"{name} cannot be read as HDF5: {error}. It may be truncated or damaged.") from error
 
 
 def _links(file: Any) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Reads polygons with their attributes from vector files as GIS programs write them.
 
 GeoPackage, Shapefile (also zipped) and FlatGeobuf are read by GDAL through pyogrio, and GeoParquet by pyarrow. What a
-file is, is seen from its first bytes, so GDAL never guesses a driver.
+file is, is seen from its ending and its first bytes, which must agree.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rasterio.errors import CRSError
 
 from tilepipe.errors import InputError, UsageError
 from tilepipe.paths import refuse_special
+from tilepipe.sources.geo_crs import known_crs
 from tilepipe.sources.geojson import LON_LAT, Features, features_of, read_geojson
 from tilepipe.text import JSON, missing, setting
 
@@ -32,7 +33,7 @@ PARTS = (".shp", ".dbf", ".shx", ".prj", ".cpg")
 AREAS = ("Polygon", "Surface", "Unknown", "GeometryCollection", "Curve Polygon", "CurvePolygon")
 """Words in the geometry type of a layer that may hold areas."""
 MOST_PARTS, MOST_BYTES = 64, 4 << 30
-"""Largest number of files in a zipped Shapefile, and their largest size unpacked [bytes]."""
+"""Largest number of files in a zipped Shapefile, and the largest size of polygons unpacked [bytes]."""
 
 
 class SeveralLayersError(InputError):
@@ -90,11 +91,13 @@ def _of_gdal(path: Path, ending: str, layer: str | None) -> Features:
     try:
         name = _layer(path, [(str(name), kind) for name, kind in pyogrio.list_layers(path)], layer)
         facts, _, geometries, columns = pyogrio.raw.read(path, layer=name, force_2d=True, datetime_as_string=True)
+        if geometries is None:
+            raise InputError(f"{path}: layer {name} is a table without geometry, so it holds no polygon")
         shapes = shapely.to_geojson(shapely.from_wkb(geometries))
     except (RuntimeError, ValueError, shapely.errors.ShapelyError) as error:
         raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     table = dict(zip(facts["fields"], columns, strict=True))
-    return features_of(str(path), _rows(shapes, table), facts["crs"], geojson=False)
+    return features_of(str(path), _rows(shapes, table), _placed(facts["crs"]), geojson=False)
 
 
 def _layer(path: Path, layers: list[tuple[str, str | None]], asked: str | None) -> str:
@@ -132,7 +135,10 @@ def _of_parquet(path: Path) -> Features:
     from pyarrow import parquet
 
     try:
-        metadata = parquet.read_schema(path).metadata or {}
+        whole = parquet.read_metadata(path)
+        if sum(whole.row_group(k).total_byte_size for k in range(whole.num_row_groups)) > MOST_BYTES:
+            raise InputError(f"{path} holds more than 4 GiB; write the polygons that are meant to a file of their own")
+        metadata = whole.schema.to_arrow_schema().metadata or {}
         told = json.loads(metadata.get(b"geo", b"null"))
         if told is None:
             raise InputError(f"{path} is no GeoParquet: it has no metadata called geo; write it with geopandas or GDAL")
@@ -149,16 +155,31 @@ def _of_parquet(path: Path) -> Features:
     return features_of(str(path), _rows(shapes, others), _crs(path, column.get("crs", LON_LAT)), geojson=False)
 
 
-def _crs(path: Path, said: JSON | str | None) -> str | None:
-    """Return a CRS of GeoParquet, given as PROJJSON, as a name or WKT."""
-    if said is None or isinstance(said, str):
-        return said
-    if said.get("id", {}).get("authority") == "OGC" and said["id"].get("code") == "CRS84":
-        return LON_LAT
-    try:
-        return str(CRS.from_dict(said).to_wkt())
-    except (CRSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: its CRS is not known: {error}") from None
+def _crs(path: Path, said: object) -> str | None:
+    """Return a CRS of GeoParquet, given as PROJJSON or as a text, as a name or WKT; None if none is given."""
+    if said is None:
+        return None
+    if isinstance(said, str):
+        known = known_crs(said)
+    else:
+        named = said.get("id") if isinstance(said, dict) else None
+        if isinstance(named, dict) and (named.get("authority"), named.get("code")) == ("OGC", "CRS84"):
+            return LON_LAT
+        try:
+            known = CRS.from_dict(said).to_wkt() if isinstance(said, dict) else None
+        except (CRSError, ValueError, TypeError):
+            known = None
+    if known is None:
+        raise InputError(f"{path}: its CRS {str(said)[:80]!r} is not known; write it as PROJJSON, as geopandas does")
+    return known
+
+
+def _placed(crs: str | None) -> str | None:
+    """Return the CRS of a layer; None for one that places nothing on the earth, which stands for no CRS at all."""
+    if crs is None:
+        return None
+    found = CRS.from_user_input(crs)
+    return crs if found.is_geographic or found.is_projected else None
 
 
 def _rows(shapes: Any, columns: Mapping[str, Any]) -> Iterator[tuple[object, JSON]]:

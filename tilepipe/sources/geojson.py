@@ -8,7 +8,6 @@ sentence; a file that holds no area is refused.
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
 
 from tilepipe.errors import InputError
+from tilepipe.sources.geo_crs import known_crs
 from tilepipe.text import JSON, missing
 
 Geometry = JSON
@@ -36,9 +34,6 @@ MAGIC = {
     b"PK\x03\x04": "a ZIP",
 }
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
-CRS_NAME = re.compile(r"(?i)urn:(?:ogc|x-ogc):def:crs:[\w.:-]+|(?:EPSG|OGC|ESRI|IAU_\d+|IGNF):[\w.]+")
-CRS_URI = re.compile(r"(?i)https?://www\.opengis\.net/def/crs/(\w+)/[\w.]+/(\w+)")
-WKT = re.compile(r"(?i)\s*(?:PROJ|GEO|GEOG|GEOD|COMPD|COMPOUND|BOUND|LOCAL|ENG)[A-Z_]*\s*\[")
 
 
 @dataclass(frozen=True)
@@ -234,14 +229,8 @@ def _stated_crs(name: str, document: Mapping[str, object]) -> str | None:
             stated = f"EPSG:{properties['code']}"
     if stated is None or stated == "":
         return None
-    if isinstance(stated, str):
-        stated = CRS_URI.sub(r"\1:\2", stated.strip())
-        if CRS_NAME.fullmatch(stated) or WKT.match(stated):  # GDAL would open files and addresses
-            try:
-                CRS.from_user_input(stated)
-                return str(stated)
-            except (CRSError, ValueError):
-                pass
+    if isinstance(stated, str) and (known := known_crs(stated)):
+        return known
     raise InputError(
         f"{name}: its crs {json.dumps(stated)[:80]} is not known; write it like "
         '{"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}'

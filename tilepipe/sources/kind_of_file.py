@@ -111,7 +111,8 @@ def _folder_kind(name: str, path: Path) -> Callable[..., Source]:
 NO_IMAGES = {
     **dict.fromkeys((".yaml", ".yml"), "it is a file of settings, for tilepipe batch run, train or compare"),
     **dict.fromkeys(
-        (".geojson", ".json", ".gpkg", ".shp"), "it holds no pixels but shapes; `region` and `mask` take GeoJSON"
+        (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet"),
+        "it holds no pixels but shapes, which `region` and `mask` take",
     ),
     ".npy": "it is an array; from Python: tp.segment(numpy.load(file), model, output)",
     ".onnx": "it is a model; give it as `model`",
@@ -126,7 +127,7 @@ def _what_else(start: bytes, suffix: str) -> str:
     if not start:
         return "is empty and so not an image; copy or download the image again"
     said = NO_IMAGES.get(suffix, "gdal_translate in.xyz out.tif converts what GDAL can read")
-    return f"is not an image that is read: no TIFF, slide, Zarr, PNG or JPEG; {said}"
+    return f"is not an image that is read: no TIFF, slide, Zarr, PNG, JPEG or JPEG 2000; {said}"
 
 
 def _tiff_kind(path: Path) -> type:

@@ -14,7 +14,7 @@ from tilepipe.sources.base import Source
 from tilepipe.sources.checks import given_resolution
 from tilepipe.sources.dicom_folder import open_dicom_folder
 from tilepipe.sources.foreign import Arrayed, is_array, no_image
-from tilepipe.sources.geo_drivers import JPEG_2000
+from tilepipe.sources.geo_drivers import JPEG_2000, driver_named
 from tilepipe.sources.geo_raster import RasterSource
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.kind_of_file import kind_asked, kind_of_path
@@ -94,13 +94,15 @@ def open_source(
             raise no_image(what)
         return what
     kind: Any = ArraySource
+    # A pyramid of colours is a slide, unless its driver is named; opening it again needs the name too.
+    as_geotiff = options.get("driver") is not None and driver_named(options["driver"]) == "GTiff"
     if several or is_pattern(what):
         kind = open_mosaic
     elif isinstance(what, str | Path):
         kind = kind_asked(what, options) or kind_of_path(str(what), Path(what))
         options |= {"driver": JPEG_2000.name} if kind is RasterSource and "driver" not in options else {}
-    if isinstance(options.get("scene"), str) and kind is not RasterSource:
-        options["scene"] = _number(what, options["scene"])
+    if isinstance(scene := options.get("scene"), str) and (kind is not RasterSource or scene.strip().isdigit()):
+        options["scene"] = _number(what, scene)
     if kind not in (GeoTiffSource, PictureSource, RasterSource):
         options.pop("allow_palette", None)  # other kinds of image have no palettes
     if kind not in (open_mosaic, open_vrt, open_index):
@@ -118,6 +120,8 @@ def open_source(
             f"{READS.get(kind, kind.__name__)}, which reads {'arrays' if arrays else what}, does not take this option: "
             f"{error}"
         ) from error
+    if as_geotiff:
+        source.driver = "GTiff"  # type: ignore[attr-defined]
     return source if named is None else with_bands(source, numbers_of(source.name, named, bands_of(source)))
 
 

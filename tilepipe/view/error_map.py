@@ -16,8 +16,8 @@ RIGHT, WRONG, UNKNOWN = 0, 1, 255
 def error_tile(labels: MapTiles, truth: MapTiles, level: int, row: int, column: int) -> bytes | None:
     """Return the values of a tile of the error map, as `MapTiles.tile` does; None if all of it is unknown.
 
-    At full size every pixel is compared. Further out the smaller versions of both maps are, whose pixels have the
-    labels that most of their parts have.
+    At full size every pixel is compared. Further out the smaller versions of both maps are compared, whose pixels
+    have the labels that most of their parts have.
     """
     one, other = labels.values(level, row, column), truth.values(level, row, column)
     if one is None or other is None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from html import unescape
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.measure import label
 
+import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import InputError, StorageError, UsageError
 from tilepipe.evaluation.accuracy import stream
@@ -239,3 +241,8 @@ print(peak())
 def test_a_pair_of_20000_x_20000_stays_under_1_gib():
     done = subprocess.run([sys.executable, "-c", LARGE, "20000"], check=True, capture_output=True, text=True)
     assert int(done.stdout) < 1024**2
+
+
+def test_an_array_against_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder and the other map is none"):
+        tp.evaluate(np.zeros((2, 2), np.uint8), tmp_path, classes=["a", "b"])

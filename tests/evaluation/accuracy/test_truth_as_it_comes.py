@@ -216,7 +216,7 @@ def test_folders_are_paired_by_name(folders: tuple[Path, Path], capsys: pytest.C
 
 def test_folders_that_do_not_fit_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
     found, truth = folders
-    with pytest.raises(UsageError, match="one is a folder and the other is none"):
+    with pytest.raises(UsageError, match="is a folder and the other map is none"):
         tp.evaluate(found, truth / "c.tif")
     with pytest.raises(UsageError, match="a page shows one pair"):
         tp.evaluate(found, truth, page=tmp_path / "p.html")

@@ -85,7 +85,6 @@ def evaluate(
     if unknown := set(asked) - set(MapOptions.__annotations__):
         raise UsageError(f"setting {min(unknown)!r} is not known; use {', '.join(sorted(MapOptions.__annotations__))}")
     if is_folder(prediction) or is_folder(truth):
-        assert isinstance(prediction, str | Path)
         if asked.get("page"):
             raise UsageError("a page shows one pair of maps; leave out `page`, or name two files")
         found = pairs_of(prediction, truth)

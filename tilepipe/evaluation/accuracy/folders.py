@@ -37,16 +37,16 @@ def is_folder(what: object) -> bool:
     return output_of_run(what) is None and not any((Path(what) / name).exists() for name in ZARR)
 
 
-def pairs_of(prediction: str | Path, truth: object) -> Pairs:
+def pairs_of(prediction: object, truth: object) -> Pairs:
     """Return the pairs of two folders, whose files have the same name but for their endings.
 
     Raises `InputError` if there is no pair, or a name stands for two files of one folder, and `UsageError` if only one
     of them is a folder.
     """
-    if not (is_folder(prediction) and isinstance(truth, str | Path) and is_folder(truth)):
-        raise UsageError(
-            f"{prediction} and {truth}: one is a folder and the other is none; give two folders or two maps"
-        )
+    paths = [what for what in (prediction, truth) if isinstance(what, str | Path) and is_folder(what)]
+    if len(paths) < 2:
+        raise UsageError(f"{paths[0]} is a folder and the other map is none; give two folders or two maps")
+    prediction, truth = paths
     first = _named(Path(prediction), polygons=False)
     second = _named(Path(truth), polygons=True)
     both = sorted(first.keys() & second.keys())
