@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tilepipe.errors import InputError, TilepipeError, UsageError
+from tilepipe.text import setting
 
 _WORK = ".tilepipe"
 _KINDS = {
@@ -104,3 +105,11 @@ def _inode(path: Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
+
+
+def refuse_place(path: Path, *, overwrite: bool) -> None:
+    """Raise `UsageError` if a page or a picture cannot be written: it exists, or its folder does not."""
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists; use {setting(overwrite=True)} or another name")
+    if not path.parent.is_dir():
+        raise UsageError(f"folder {path.parent} does not exist; make it first")

@@ -12,7 +12,7 @@ import difflib
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -254,3 +254,12 @@ def read_yaml(path: str | Path, prepare: Callable[[str], str] = str) -> Any:
         return yaml_of(prepare(text))
     except ValueError as error:
         raise ValueError(f"{path} is not YAML: {error}") from None
+
+
+def table_lines(rows: Sequence[Sequence[str]], gap: str = "  ") -> list[str]:
+    """Return the rows of a table as lines of text: the first column on the left, the others on the right."""
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        gap.join([row[0].ljust(wide[0]), *(cell.rjust(w) for cell, w in zip(row[1:], wide[1:], strict=True))]).rstrip()
+        for row in rows
+    ]

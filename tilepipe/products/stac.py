@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
-from tilepipe.products.footprint import bounds_of, footprint_of, native_outline
+from tilepipe.products.footprint import bounds_of, footprint_of
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Asset, Material, model_name, models_of
 from tilepipe.products.numbers import Numbers
@@ -114,13 +114,12 @@ def _grid(labels: LabelMap) -> JSON:
     if known is None or known.transform is None:
         return grid
     a, b, c, d, e, f = known.transform
-    ring = native_outline(labels)
     height, width = labels.shape
     corners = [[a * x + b * y + c, d * x + e * y + f] for x, y in ((0, height), (width, height), (width, 0), (0, 0))]
     return {
         **grid,
         "proj:transform": [a, b, c, d, e, f],
-        "proj:bbox": [*ring.min(0).tolist(), *ring.max(0).tolist()],
+        "proj:bbox": [*map(min, zip(*corners, strict=True)), *map(max, zip(*corners, strict=True))],
         "proj:geometry": {"type": "Polygon", "coordinates": [[*corners, corners[0]]]},
     }
 

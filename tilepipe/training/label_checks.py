@@ -175,7 +175,7 @@ def count_kept_apart(scenes: Sequence[Scene], config: TrainConfig, purpose: str)
         for box in blocks(scene.full):
             labels = truth(scene, box)
             counts += np.bincount(labels[labels != IGNORE], minlength=len(counts))
-    if scenes and not counts.any():
+    if not counts.any():
         raise InputError(f"{scenes[0].name} and the other images to {purpose} on hold no labelled pixel")
     return counts
 

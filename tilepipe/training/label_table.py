@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.sources.geo_labels import Polygons
+from tilepipe.text import table_lines
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.label_checks import touching
 from tilepipe.training.scenes import Scene
@@ -44,13 +45,7 @@ def label_table(parts: Sequence[Part], config: TrainConfig) -> list[str]:
         rows.append([name, *(f"{int(p.counts[k]):,} px {s:6.1%}" for p, s in zip(parts, shares, strict=True))])
     rows.append(["labelled", *(_share(part) for part in parts)])
     rows.append(["pixels of", *(_size(part, config) for part in parts)])
-    wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "   ".join(
-            [row[0].ljust(wide[0]), *(cell.rjust(w) for cell, w in zip(row[1:], wide[1:], strict=True))]
-        ).rstrip()
-        for row in rows
-    ]
+    return table_lines(rows, "   ")
 
 
 def _share(part: Part) -> str:

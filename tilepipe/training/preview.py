@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tilepipe.errors import UsageError
 from tilepipe.models.card import palette_of
-from tilepipe.paths import refuse_inputs
+from tilepipe.paths import refuse_inputs, refuse_place
 from tilepipe.products.label_map import CLEAR
 from tilepipe.products.picture_page import Colour, ScaleBar, page_of
 from tilepipe.products.quicklook import GAP, edges, over
 from tilepipe.products.shrink import rgb_of
 from tilepipe.storage import write_durably
-from tilepipe.text import clean_line, setting
+from tilepipe.text import clean_line
 from tilepipe.training.dataset import Dataset
 from tilepipe.training.sampling import Sampler, square_around
 from tilepipe.training.scenes import IGNORE, files_read
@@ -34,10 +34,7 @@ def check_preview(dataset: Dataset, path: Path, overwrite: bool) -> None:
     """Raise `UsageError` if a picture cannot be written to `path`; nothing is read for it."""
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path} is no name of a picture; a preview is written as .png")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists; use {setting(overwrite=True)} or another name")
-    if not path.parent.is_dir():
-        raise UsageError(f"folder {path.parent} does not exist; make it first")
+    refuse_place(path, overwrite=overwrite)
     refuse_inputs([path], files_read(dataset.config))
 
 

@@ -18,7 +18,7 @@ from tilepipe.evaluation.accuracy.polygon_truth import polygon_truth
 from tilepipe.evaluation.accuracy.stream import evaluate as compare
 from tilepipe.evaluation.accuracy.terms import Terms
 from tilepipe.events import Event, Listener, silent
-from tilepipe.paths import labels_file, refuse_inputs
+from tilepipe.paths import labels_file, refuse_inputs, refuse_place
 from tilepipe.sources.geo_labels import ClassRules
 from tilepipe.sources.geo_vectors import is_vector
 from tilepipe.text import setting
@@ -104,7 +104,7 @@ def _compared(prediction: Map, truth: Map, listener: Listener, asked: MapOptions
     page = Path(asked["page"]) if asked.get("page") else None
     if page is not None:
         refuse_inputs([page], [Path(what) for what in (prediction, truth) if isinstance(what, str | Path)])
-        _check_page(page, bool(asked.get("overwrite")))
+        refuse_place(page, overwrite=bool(asked.get("overwrite")))
     if isinstance(prediction, Path) and is_vector(prediction):
         raise InputError(f"{prediction} holds polygons; give the label map that they were made of as the prediction")
     # None is an answer here (every value is scored), so only an option that is missing takes the default.
@@ -187,10 +187,3 @@ def _check_ignored(result: Evaluation, truth: RawMap, asked: MapOptions) -> None
         f"class; {left_out:,} pixels are left out, as 255 is not scored. If 255 is a class: "
         f"{setting(values={only: only, 255: int(only == 0)})}; if nobody labelled those pixels: {setting(ignore=255)}"
     )
-
-
-def _check_page(page: Path, overwrite: bool) -> None:
-    if page.exists() and not overwrite:
-        raise UsageError(f"{page} exists; use {setting(overwrite=True)} or another name")
-    if not page.parent.is_dir():
-        raise UsageError(f"folder {page.parent} does not exist; make it first")

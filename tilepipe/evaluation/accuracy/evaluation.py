@@ -17,7 +17,7 @@ from tilepipe.evaluation.metrics.confusion import Confusion, mean_present
 from tilepipe.evaluation.metrics.objects import ObjectScores
 from tilepipe.evaluation.metrics.seams import SeamExcess
 from tilepipe.products.label_map import background_of
-from tilepipe.text import JSON
+from tilepipe.text import JSON, table_lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         scores = zip(self.terms.classes, self.confusion.iou, strict=True)
-        return f"<Evaluation of {self.confusion.pixels} px: IoU {', '.join(f'{n} {_text(iou)}' for n, iou in scores)}>"
+        return f"<Evaluation of {self.confusion.pixels} px: IoU {', '.join(f'{n} {figure(iou)}' for n, iou in scores)}>"
 
     def __str__(self) -> str:
         """Return the table."""
@@ -107,7 +107,7 @@ class Evaluation:
             ],
             "seams": asdict(self.seams) | {"found": self.seams.found, "says": str(self.seams)} if self.seams else None,
         }
-        return {name: _plain(figure) for name, figure in figures.items()}
+        return {name: plain(figure) for name, figure in figures.items()}
 
     def _per_class(self) -> list[JSON]:
         c, b = self.confusion, self.boundary
@@ -138,13 +138,13 @@ class Evaluation:
         lines = [
             f"{c.pixels:,} pixels scored of {self.shape[0]} x {self.shape[1]}; {c.unpredicted:,} without prediction",
             f"true pixels of each class: {self._truth()}",
-            f"accuracy {_text(c.accuracy)}, mean IoU {_text(c.mean_iou)}, mean Dice {_text(c.mean_dice)}",
-            f"the commonest class everywhere: accuracy {_text(trivial.accuracy)}, mean IoU {_text(trivial.mean_iou)}",
+            f"accuracy {figure(c.accuracy)}, mean IoU {figure(c.mean_iou)}, mean Dice {figure(c.mean_dice)}",
+            f"the commonest class everywhere: accuracy {figure(trivial.accuracy)}, mean IoU {figure(trivial.mean_iou)}",
             f"objects (4-connected pixels of one class, IoU above 0.5): {self._objects() or 'none'}",
             f"components: {n.predicted:,} predicted, {n.true:,} true, ratio {n.ratio:.2f}; "
-            f"{_text(n.small_share)} of the predicted under {n.smallest} px",
+            f"{figure(n.small_share)} of the predicted under {n.smallest} px",
             f"variation of information: split {n.split:.3f}, merge {n.merge:.3f} bits",
-            f"coarseness at stride {k.stride}: ideal mean IoU {_text(k.ideal_iou)}, loss {k.loss:+.3f}; "
+            f"coarseness at stride {k.stride}: ideal mean IoU {figure(k.ideal_iou)}, loss {k.loss:+.3f}; "
             f"boundary F1 rises {k.f1_slope:.3f} per px from 1 to 8 px",
         ]
         for p, t in self.checkerboards:
@@ -178,7 +178,7 @@ class Evaluation:
         body = [
             [
                 row["name"],
-                *(_text(row[key]) for key in ("iou", "dice", "object_f1")),
+                *(figure(row[key]) for key in ("iou", "dice", "object_f1")),
                 f"{row['true_pixels'] / total:.1%}",
             ]
             for row in per_class
@@ -187,7 +187,7 @@ class Evaluation:
         return [
             ["class", "IoU", "Dice", "object F1", "share"],
             *body,
-            ["mean", _text(c.mean_iou), _text(c.mean_dice), _text(f1), ""],
+            ["mean", figure(c.mean_iou), figure(c.mean_dice), figure(f1), ""],
         ]
 
     def rows(self) -> list[list[str]]:
@@ -195,21 +195,12 @@ class Evaluation:
         width = f"{self.terms.width:g} px"
         keys = ("object_pq", "precision", "recall", "boundary_f1", "boundary_iou", "trimap_iou")
         head = ["class", "PQ", "precision", "recall", f"BF1 {width}", f"BIoU {width}", f"trimap {width}"]
-        return [head, *([row["name"], *(_text(row[key]) for key in keys)] for row in self._per_class())]
+        return [head, *([row["name"], *(figure(row[key]) for key in keys)] for row in self._per_class())]
 
     def table(self) -> str:
         """Return the figures as text to print: first IoU, Dice and object F1, then the others."""
-        first = [*lines_of(self.first_rows()), *self.notes, self.sentences()[0]]
-        return "\n".join([*first, "", *lines_of(self.rows()), "", *self.sentences()[1:]])
-
-
-def lines_of(rows: list[list[str]]) -> list[str]:
-    """Return the rows of a table as lines of text: the first column on the left, the others on the right."""
-    wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(wide[0]), *(cell.rjust(w) for cell, w in zip(row[1:], wide[1:], strict=True))]).rstrip()
-        for row in rows
-    ]
+        first = [*table_lines(self.first_rows()), *self.notes, self.sentences()[0]]
+        return "\n".join([*first, "", *table_lines(self.rows()), "", *self.sentences()[1:]])
 
 
 def _boundary(b: Boundary) -> JSON:
@@ -218,15 +209,16 @@ def _boundary(b: Boundary) -> JSON:
     return counts | means | {"f1": b.f1, "iou": b.iou, "trimap_iou": b.trimap.iou}
 
 
-def _text(value: float) -> str:
+def figure(value: float) -> str:
+    """Return a figure with four digits; '-' for nan."""
     return "-" if isnan(value) else f"{value:.4f}"
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Return `value` with tuples as lists and nan as None."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     # JSON has no nan.
     return None if isinstance(value, float) and isnan(value) else value

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tilepipe.errors import InputError
-from tilepipe.evaluation.accuracy.evaluation import Evaluation, Overview, lines_of
+from tilepipe.evaluation.accuracy.evaluation import Evaluation, Overview, figure, plain
 from tilepipe.evaluation.metrics.confusion import Confusion, mean_present
 from tilepipe.evaluation.metrics.objects import ObjectScores
 from tilepipe.products.label_map import background_of
-from tilepipe.text import JSON, clean_line
+from tilepipe.text import JSON, clean_line, table_lines
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ class Evaluations:
             "total": {
                 "pixels": c.pixels,
                 "unpredicted": c.unpredicted,
-                "accuracy": _plain(c.accuracy),
-                "mean_iou": _plain(c.mean_iou),
-                "mean_dice": _plain(c.mean_dice),
+                "accuracy": plain(c.accuracy),
+                "mean_iou": plain(c.mean_iou),
+                "mean_dice": plain(c.mean_dice),
                 "confusion": [list(row) for row in c.counts],
             },
-            "classes": [{key: _plain(value) if key != "name" else value for key, value in row.items()} for row in rows],
-            "mean": {"mean_iou": _plain(self._mean("mean_iou")), "mean_dice": _plain(self._mean("mean_dice"))},
+            "classes": [{key: plain(value) if key != "name" else value for key, value in row.items()} for row in rows],
+            "mean": {"mean_iou": plain(self._mean("mean_iou")), "mean_dice": plain(self._mean("mean_dice"))},
             "pairs": [{"name": name, **found.to_json()} for name, found in self.pairs],
         }
 
@@ -106,17 +106,17 @@ class Evaluations:
         figures = ("iou", "iou_mean", "dice", "dice_mean", "object_f1", "object_f1_mean")
         first = [
             ["class", "IoU", "mean of pairs", "Dice", "mean of pairs", "object F1", "mean of pairs"],
-            *([row["name"], *(_text(row[key]) for key in figures)] for row in self._rows()),
+            *([row["name"], *(figure(row[key]) for key in figures)] for row in self._rows()),
             [
                 "mean",
-                *(_text(one) for name in ("mean_iou", "mean_dice") for one in (getattr(c, name), self._mean(name))),
+                *(figure(one) for name in ("mean_iou", "mean_dice") for one in (getattr(c, name), self._mean(name))),
             ],
         ]
         first[-1] += ["", ""]  # objects of different classes have no common mean
         each = [
             [
-                clean_line(name), _text(found.confusion.mean_iou), _text(found.confusion.mean_dice),
-                *(_text(value) for value in found.confusion.iou), f"{found.confusion.pixels:,}",
+                clean_line(name), figure(found.confusion.mean_iou), figure(found.confusion.mean_dice),
+                *(figure(value) for value in found.confusion.iou), f"{found.confusion.pixels:,}",
             ]
             for name, found in self.pairs
         ]  # fmt: skip
@@ -126,12 +126,4 @@ class Evaluations:
             *(f"{name}: {note}" for name, found in self.pairs for note in found.notes),
             f"{len(self.pairs)} pairs, {c.pixels:,} pixels scored; {c.unpredicted:,} without prediction",
         ]
-        return "\n".join([*lines_of(first), *said, "", *lines_of([head, *each])])
-
-
-def _text(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.4f}"
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else value  # JSON has no nan
+        return "\n".join([*table_lines(first), *said, "", *table_lines([head, *each])])
