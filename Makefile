@@ -24,6 +24,8 @@ $(STAMP): pyproject.toml constraints.txt
 # The models of others are tested without torchvision, which has no build for torch on the CPU alone.
 	$(PIP) install --no-compile -c constraints.txt huggingface_hub tqdm
 	$(PIP) install --no-compile -c constraints.txt --no-deps timm segmentation-models-pytorch
+# Of eopf only the schemas of STAC's extensions are used, which lie in no other package.
+	$(PIP) install --no-compile -c constraints.txt --no-deps eopf
 	touch $@
 
 demo: $(STAMP)

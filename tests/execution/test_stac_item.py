@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from helpers.small_runs import CODES, segment
+from helpers.stac_schemas import HAS_SCHEMAS, refuse_wrong_extensions
 
 from tilepipe.cli.main import main
 from tilepipe.errors import UsageError
@@ -33,6 +34,8 @@ def image(tmp_path: Path) -> Path:
 def read(path: Path) -> dict[str, Any]:
     parse_stac(path)
     item: dict[str, Any] = json.loads(path.read_text())
+    if HAS_SCHEMAS:
+        refuse_wrong_extensions(item)
     return item
 
 

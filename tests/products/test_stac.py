@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
+from helpers.stac_schemas import HAS_SCHEMAS, needs_schemas, refuse_wrong_extensions
+from jsonschema import ValidationError
 from pyproj import Transformer
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -53,12 +55,14 @@ def item(labels: LabelMap, *files: File, **facts: Any) -> tuple[dict[str, Any], 
 
 
 def validated(found: dict[str, Any]) -> Any:
-    """The schema of STAC's core lies in the package pystac. Those of extensions do not, so pystac's classes read them,
-    and fields that an extension does not know are refused here."""
+    """The schema of STAC's core lies in the package pystac, those of extensions in eopf. The latter let fields pass
+    that an extension does not know, so these are refused here."""
     pystac = pytest.importorskip("pystac")
     from pystac.validation import validate_dict
 
     validate_dict(found, extensions=[])
+    if HAS_SCHEMAS:
+        refuse_wrong_extensions(found)
     known = {
         "proj": {"code", "wkt2", "projjson", "geometry", "bbox", "centroid", "shape", "transform"},
         "classification": {"classes", "bitfields"},
@@ -168,6 +172,25 @@ def test_pystac_reads_what_rasterio_and_numpy_say() -> None:
     assert asset.to_dict()["nodata"] == 255
     assert "classification:classes" not in read.assets["csv"].to_dict()
     assert read.properties["gsd"] == pytest.approx(ground_resolution(labels.georeference, 60, 90).x, rel=1e-3)  # type: ignore[union-attr]
+
+
+@needs_schemas
+@pytest.mark.parametrize(
+    ("asset", "field", "wrong"),
+    [
+        ("cog", "proj:shape", [60]),
+        ("cog", "proj:geometry", {"type": "Polygon", "coordinates": [[1, 2]]}),
+        ("cog", "classification:classes", [{"value": "0"}]),
+        (None, "processing:software", {"torch": 2}),
+        (None, "proj:code", 32645),
+    ],
+)
+def test_the_schemas_of_extensions_refuse_what_is_wrong(asset: str | None, field: str, wrong: Any) -> None:
+    found, _ = item(map_at(*PLACES["utm"]), File("cog", Path("/data/out/a.tif")))
+    refuse_wrong_extensions(found)
+    (found["assets"][asset] if asset else found["properties"])[field] = wrong
+    with pytest.raises(ValidationError):
+        refuse_wrong_extensions(found)
 
 
 def test_a_system_without_a_code_is_written_as_wkt2() -> None:
