@@ -37,7 +37,7 @@ const Tiles = L.GridLayer.extend({
     try {
       const content = await this.load(`/tiles/${this.options.source}/${canvas.place}`, canvas.abort.signal);
       canvas.content = content;
-      this.paint(canvas);
+      await this.paint(canvas);
       this.options.onRead?.();
     } catch (error) {
       if (error.name !== 'AbortError') this.options.onTrouble(error);
@@ -60,10 +60,10 @@ export const ImageLayer = Tiles.extend({
     return answer && new Uint8ClampedArray(await answer.arrayBuffer());
   },
   paint(canvas) {
-    const pen = canvas.getContext('2d', {willReadFrequently: true}), size = canvas.width;
-    if (canvas.content) pen.putImageData(new ImageData(canvas.content, size, size), 0, 0);
-    else pen.clearRect(0, 0, size, size);
+    const size = canvas.width;
+    const shown = show(canvas, canvas.content && new ImageData(canvas.content, size, size));
     canvas.content = null;  // the canvas keeps the pixels
+    return shown;
   },
 });
 
@@ -79,16 +79,20 @@ export const MapLayer = Tiles.extend({
     return values;
   },
   paint(canvas) {
-    const pen = canvas.getContext('2d', {willReadFrequently: true}), size = canvas.width;
-    if (!canvas.content) {
-      pen.clearRect(0, 0, size, size);
-      return;
-    }
-    const picture = pen.createImageData(size, size);
+    const size = canvas.width;
+    if (!canvas.content) return show(canvas, null);
+    const picture = new ImageData(size, size);
     drawn(new Uint32Array(picture.data.buffer), canvas.content, size, this.options.style());
-    pen.putImageData(picture, 0, 0);
+    return show(canvas, picture);
   },
 });
+
+// A canvas that only takes finished pictures: one that can be drawn on is copied anew whenever the map moves.
+async function show(canvas, picture) {
+  const turn = canvas.turn = (canvas.turn ?? 0) + 1;
+  const bitmap = picture && await createImageBitmap(picture);
+  if (turn === canvas.turn) canvas.getContext('bitmaprenderer').transferFromImageBitmap(bitmap);
+}
 
 function drawn(pixels, values, size, {fill, outline}) {
   const line = size + 2;
