@@ -34,7 +34,7 @@ def test_blocks_with_strips_equal_the_whole(
     whole = BlendCanvas(grid, Box.of_shape(height, width), shape, classes=3)
     tiles = {t: rng.integers(0, 1 << 24, (3, *grid.tile_shape), dtype=np.int32) for t in grid.tiles_over(whole.area)}
     for index, values in tiles.items():
-        whole.add(index, values)
+        whole.add(index, values, grid.tile_box(index))
     stitched = np.full((height, width), 255, np.uint8)
     strips: dict[tuple[Index, str], np.ndarray] = {}
     for block in grid.blocks_over(whole.area):
@@ -42,7 +42,7 @@ def test_blocks_with_strips_equal_the_whole(
         area = Box(region.y0, region.x0, min(region.y1 + tile, height), min(region.x1 + tile, width))
         own = BlendCanvas(grid, area, shape, classes=3)
         for index in grid.tiles_of(block):
-            own.add(index, tiles[index])
+            own.add(index, tiles[index], grid.tile_box(index))
         for side, (di, dj) in SIDES.items():
             near = Index(block.row - di, block.column - dj)
             if near in grid.earlier(block):
@@ -71,7 +71,7 @@ def _brute_force(grid: Grid, tiles: dict[Index, np.ndarray], shape: str) -> np.n
 def test_ties_go_to_the_lowest_class() -> None:
     grid = _one_tile(2)
     sums = BlendCanvas(grid, Box(0, 0, 2, 2), "hann", classes=3)
-    sums.add(Index(0, 0), np.full((3, 2, 2), 1 << 22, np.int32))
+    sums.add(Index(0, 0), np.full((3, 2, 2), 1 << 22, np.int32), sums.area)
     assert (sums.labels(sums.area) == 0).all()
 
 
@@ -96,7 +96,7 @@ def test_a_failed_tile_is_nodata_whatever_else_is_added(failures: int) -> None:
     for _ in range(failures):
         sums.fail(Index(0, 0))
     for tile in (Index(0, 0), Index(0, 1)):
-        sums.add(tile, np.full((2, 4, 4), 1 << 24, np.int32))
+        sums.add(tile, np.full((2, 4, 4), 1 << 24, np.int32), grid.tile_box(tile))
     assert (sums.labels(sums.area) == [[255] * 4 + [0] * 2] * 4).all()
 
 
@@ -105,7 +105,8 @@ def test_kept_pixels_come_from_their_tile_and_the_rest_is_nodata() -> None:
     grid = Grid(axis, axis)
     kept = CropCanvas(grid, Box(2, 2, 11, 11), "uint16", 65535)
     for row, column in ((0, 0), (1, 1)):
-        kept.add(Index(row, column), np.full((8, 8), row, np.uint16))
+        tile = Index(row, column)
+        kept.add(tile, np.full((8, 8), row, np.uint16), grid.tile_box(tile))
     labels = kept.labels(Box(3, 3, 9, 9))
     assert (labels[0, 0], labels[1, 1], labels[0, 1], labels[-1, -1]) == (0, 1, 65535, 65535)
     assert labels.dtype == np.uint16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tilepipe.arrays import Array, Labels, Pixels
 from tilepipe.box import Box
-from tilepipe.errors import InputError
+from tilepipe.errors import InputError, ModelError
+from tilepipe.execution.banded_tiles import BandedTiles
 from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.ledger import Record
@@ -22,15 +23,13 @@ from tilepipe.execution.model_watch import TILES, watch_of
 from tilepipe.execution.statistics.provider import StatisticsProvider, provider_of
 from tilepipe.execution.store import Store
 from tilepipe.execution.trials import Call, Found, Trials
-from tilepipe.inference.predictor import Predictor
+from tilepipe.inference.predictor import LOGITS, Predictor
 from tilepipe.inference.statistics.capture import FixedStatistics
 from tilepipe.planning.plan import Plan
+from tilepipe.products.label_map import LABELS
 from tilepipe.tiling.blend import SIDES, BlendCanvas, Canvas, CropCanvas, CropLayerCanvas, ScoreCanvas, strip_boxes
 from tilepipe.tiling.grid import Index
 from tilepipe.tiling.uncertainty import INFORMATION, PROBABILITIES, VOID, probability_names
-
-LOGITS = "logits"
-"""Name of the scores of a network, which are no layer."""
 
 
 @dataclass
@@ -58,6 +57,9 @@ class BlockWorker:
         # Decoding releases the interpreter's lock, so reading goes on while the model computes. The memory promise
         # counts what these threads hold (planning/memory.py): more of them would break it.
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
+        self._banded: BandedTiles | None = None
+        if plan.tiling.bands:
+            self._banded = BandedTiles(job, self.image, self._readers, watch_of(job, TILES))
 
     def region(self) -> tuple[Labels, Tally]:
         """Return the labels of the plan's region on the prediction grid, in memory."""
@@ -80,12 +82,23 @@ class BlockWorker:
         hidden = ~self.wanted(area)
         if returns == LOGITS:
             scores = ScoreCanvas(plan.grid, area, plan.classes, plan.compute.dtype)
-            self._fill(scores, self.predictor.logits, plan.tiles(), Tally())
+            self._fill(scores, LOGITS, plan.tiles(), Tally())
             scores.scores[:, hidden] = np.nan
             return scores.scores
         canvas = self._gather(plan.tiles(), area, Tally())
         names = probability_names(plan.classes) if returns == PROBABILITIES else (returns,)
         return np.stack([np.where(hidden, np.uint8(VOID), canvas.layer(name, area)) for name in names])
+
+    def probabilities(self, box: Box) -> Array:
+        """Return the probabilities times 2**24 of the tiles that keep a box's pixels, (classes, box.height, box.width).
+
+        Raises `InputError` or `ModelError` for a tile that fails.
+        """
+        scores, tally = ScoreCanvas(self.job.plan.grid, box, self.job.plan.classes, "float64"), Tally()
+        self._fill(scores, PROBABILITIES, self.job.plan.grid.tiles_over(box), tally)
+        if tally.failed:
+            raise ModelError(tally.failed[0])
+        return scores.scores
 
     def run(self, block: Index, strips_from: Iterable[Record] = ()) -> Record:
         """Predict a block's tiles, write its labels and strips, and return the line for the ledger.
@@ -124,28 +137,35 @@ class BlockWorker:
 
     def _gather(self, tiles: Iterable[Index], area: Box, tally: Tally) -> Canvas:
         """Predict `tiles` and collect their results over `area`; tiles without a wanted pixel are left out."""
-        plan, canvas = self.job.plan, _canvas(self.job.plan, area)
-        predict = (
-            # With crop windows only labels leave the device, a byte per pixel in place of a float per class.
-            partial(self.predictor.probabilities, informed=INFORMATION in plan.layers)
-            if isinstance(canvas, BlendCanvas | CropLayerCanvas)
-            else self.predictor.labels
-        )
-        self._fill(canvas, predict, tiles, tally)
+        canvas = _canvas(self.job.plan, area)
+        # With crop windows only labels leave the device, a byte per pixel in place of a float per class.
+        wanted = PROBABILITIES if isinstance(canvas, BlendCanvas | CropLayerCanvas) else LABELS
+        self._fill(canvas, wanted, tiles, tally)
         return canvas
 
-    def _fill(self, canvas: Canvas, predict: Call, tiles: Iterable[Index], tally: Tally) -> None:
-        """Predict `tiles` and add what `predict` returns of each to the canvas."""
-        area, batch = canvas.area, self.job.plan.compute.batch
+    def _fill(self, canvas: Canvas, wanted: str, tiles: Iterable[Index], tally: Tally) -> None:
+        """Predict `tiles` and add their labels, probabilities or logits to the canvas, as `wanted` says."""
+        asked = self._useful(tiles, canvas.area)
+        if self._banded is not None:
+            assert isinstance(canvas, CropCanvas)
+            done, failed = self._banded.fill(canvas, wanted, asked)
+            tally.tiles += done
+            tally.failed += failed
+            return
+        predict: Call = self.predictor.labels
+        if wanted == LOGITS:
+            predict = self.predictor.logits
+        elif wanted == PROBABILITIES:
+            predict = partial(self.predictor.probabilities, informed=INFORMATION in self.job.plan.layers)
         # Tiles are batched over the whole block, and the predictor pads the last batch. If a model always sees one
         # batch shape, a tile gets the same bits whatever other tiles are in the batch.
-        for group in self._read_ahead(_batched(self._useful(tiles, area), batch)):
+        for group in self._read_ahead(_batched((tile for tile, _ in asked), self.job.plan.compute.batch)):
             for tile, values in self._values(predict, group):
                 if isinstance(values, str):
                     canvas.fail(tile)
                     tally.failed.append(values)
                 else:
-                    canvas.add(tile, values)
+                    canvas.add(tile, values, self.job.plan.grid.tile_box(tile))
                     tally.tiles += 1
 
     def _values(self, predict: Call, group: list[tuple[Index, Found]]) -> Iterator[tuple[Index, Found]]:
@@ -156,14 +176,16 @@ class BlockWorker:
         found = self._trials.of(predict, [pixels for _, pixels in good], boxes, self.under)
         yield from zip((tile for tile, _ in good), found, strict=True)
 
-    def _useful(self, tiles: Iterable[Index], area: Box) -> Iterator[Index]:
+    def _useful(self, tiles: Iterable[Index], area: Box) -> Iterator[tuple[Index, Box]]:
+        """Yield the tiles that label a wanted pixel of `area`, with the rows from the first to the last such pixel."""
         wanted = self.wanted(area)
         for tile in tiles:
             # Only a part of the tile is marked: pixels for which the tile is context alone are labelled by its
             # neighbours.
             part = self.job.plan.grid.kept_box(tile) & area
             if part is not None and wanted[part.slices_in(area)].any():
-                yield tile
+                rows = np.flatnonzero(wanted[part.slices_in(area)].any(axis=1))
+                yield tile, replace(part, y0=part.y0 + int(rows[0]), y1=part.y0 + int(rows[-1]) + 1)
 
     def wanted(self, area: Box) -> NDArray[np.bool_]:
         """Return a bool array: True if a pixel of `area` is asked for and holds image data.

@@ -36,6 +36,10 @@ class FilledImage:
             pixels = np.where(valid, pixels, self._fill[:, None, None])
         return pixels, valid
 
+    def blank(self, box: Box) -> Pixels:
+        """Return what stands for the pixels of a box without image data: the model's mean, (bands, height, width)."""
+        return np.broadcast_to(self._fill[:, None, None], (len(self._fill), *box.shape))
+
     def seen(self, box: Box) -> NDArray[np.bool_]:
         """Return a bool array (height, width): True for image data in `box`, mirrored beyond the image."""
         return np.asarray(read_reflected(box, *self.source.shape[1:], self.valid))

@@ -8,9 +8,10 @@ import numpy as np
 
 from tilepipe.arrays import Array, Labels
 from tilepipe.box import Box
-from tilepipe.execution.block import LOGITS, BlockWorker
+from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.output_grid import label_map
+from tilepipe.inference.predictor import LOGITS
 from tilepipe.sources.base import Source
 from tilepipe.tiling.uncertainty import VOID
 

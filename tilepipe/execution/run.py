@@ -166,9 +166,8 @@ def record_of(job: Job, order: RunOrder, queue: BlockQueue, full: Source) -> Run
 def throughput_of(job: Job, record: RunRecord, seconds: float) -> Throughput:
     """Return the throughput of a run that one attempt has finished in `seconds`."""
     plan = job.plan
-    height, width = plan.grid.tile_shape
     statistics = round(plan.statistics_work * plan.predicted_region.area)
-    return Throughput(seconds, record["tiles"] * height * width + statistics)
+    return Throughput(seconds, record["tiles"] * plan.tile_pixels + statistics)
 
 
 def _absolute(name: str) -> str:

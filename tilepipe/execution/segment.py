@@ -14,7 +14,6 @@ from tilepipe.box import Box
 from tilepipe.errors import UsageError, public
 from tilepipe.events import Event, Listener, silent
 from tilepipe.execution import run, run_order
-from tilepipe.execution.block import LOGITS
 from tilepipe.execution.command import kept_settings
 from tilepipe.execution.elapsed import timed
 from tilepipe.execution.file_state import FileState
@@ -25,6 +24,7 @@ from tilepipe.execution.publish import finish_others, put_in_place, write_produc
 from tilepipe.execution.region_labels import region_labels, region_planes
 from tilepipe.execution.run_record import RECORD, RunRecord, load_record
 from tilepipe.execution.store import Store, drop_arrays
+from tilepipe.inference.predictor import LOGITS
 from tilepipe.inference.profile.throughput import keep_throughput
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model

@@ -75,7 +75,7 @@ class Trials:
 
     def _problem(self, box: Box, why: str, cause: Exception | None = None) -> str:
         """Return the reason why a tile gets no label; raise it if a failed tile stops the run."""
-        problem = f"{MODEL_FAILS}{_place(box, self._plan)}: {why}"
+        problem = f"{MODEL_FAILS}{place(box, self._plan)}: {why}"
         if self._stop:
             raise ModelError(problem) from cause
         return problem
@@ -107,7 +107,7 @@ class Trials:
         return True
 
 
-def _place(box: Box, plan: Plan) -> str:
+def place(box: Box, plan: Plan) -> str:
     """Return the position of a tile in the image, in full-resolution pixels."""
     (height, width), (tall, wide) = plan.shape, plan.predicted
     y0, y1 = box.y0 * height // tall, min(-(-box.y1 * height // tall), height)

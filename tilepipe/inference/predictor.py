@@ -22,6 +22,8 @@ from tilepipe.models.model import Model
 from tilepipe.models.output import misfit
 from tilepipe.models.precision import arithmetic, dtype_of, on_device
 
+LOGITS = "logits"
+"""Name of the scores of a network, which are no layer."""
 PROBABILITY_BITS = 24
 """Bits to which probabilities are rounded, so that sums of weighted probabilities are exact in int64."""
 
@@ -68,7 +70,7 @@ class Predictor:
         the device does.
         """
         with self._scores(tiles, under) as scores:
-            return _best(scores).cpu().numpy().astype(self.model.card.label_dtype)
+            return labels_of(scores, self.model.card.label_dtype)
 
     def logits(self, tiles: Pixels, under: Mode | None = None) -> Logits:
         """Return the model's logits, (n, classes, height, width) float32 (float64 in fp64), not rounded."""
@@ -86,11 +88,7 @@ class Predictor:
         classes = len(self.model.card.classes)
         with self._scores(tiles, under, informed=informed) as scores:
             found = scores if isinstance(self._module, Mean) else scores.softmax(1)
-            scaled = found.mul(1 << PROBABILITY_BITS).round_().to(torch.int32)
-            top = _best(scores[:, :classes])[:, None]
-            # Two classes that differ by less than a step of 2**-24 would tie after rounding.
-            scaled.scatter_add_(1, top, torch.ones_like(top, dtype=torch.int32))
-            return scaled.cpu().numpy()
+            return integers_of(found, scores[:, :classes])
 
     def observe(self, tiles: Pixels, under: Mode) -> None:
         """Run the model on tiles so that `under` can keep what it needs; the run stops when `under` has enough."""
@@ -179,6 +177,20 @@ class Predictor:
             raise ModelError(
                 f"{self.model.name} returned NaN or infinite logits; check its weights and the mean and std in its card"
             )
+
+
+def labels_of(scores: torch.Tensor, dtype: str) -> Labels:
+    """Return the class with the largest score, the lowest of equal ones, (n, height, width) of `dtype`."""
+    return _best(scores).cpu().numpy().astype(dtype)
+
+
+def integers_of(probabilities: torch.Tensor, scores: torch.Tensor) -> NDArray[np.int32]:
+    """Return probabilities times 2**24, rounded, as int32; the class with the largest score gets 1 more."""
+    scaled = probabilities.mul(1 << PROBABILITY_BITS).round_().to(torch.int32)
+    top = _best(scores)[:, None]
+    # Two classes that differ by less than a step of 2**-24 would tie after rounding.
+    scaled.scatter_add_(1, top, torch.ones_like(top, dtype=torch.int32))
+    return scaled.cpu().numpy()
 
 
 def _best(logits: torch.Tensor) -> torch.Tensor:

@@ -66,6 +66,8 @@ class Certificate:
     statistics: str = ""
     """Source of the statistics, used by FIELD only: 'field' for patches on a fixed grid, 'whole' for the whole
     image."""
+    bands: int = 0
+    """Rows of a band, if tiles are computed in bands; 0 if each tile is computed at once."""
 
     def __post_init__(self) -> None:
         """Check that the settings support the mode: an EXACT certificate with too small a halo cannot exist."""
@@ -121,7 +123,9 @@ class Certificate:
         return promise, f"{checked}; {work}.", *level
 
     def _promise(self) -> str:
-        how = f"tiles of {self.tile} px on multiples of {self.stride} px, {max(self.halo)} px of context"
+        tiles = f"columns of {self.tile} px, computed in bands of {self.bands} rows," if self.bands else ""
+        tiles = tiles or f"tiles of {self.tile} px"
+        how = f"{tiles} on multiples of {self.stride} px, {max(self.halo)} px of context"
         rounding = "" if self.level and self.level.exact else ROUNDING
         source = "are those of the whole image" if self.statistics == "whole" else "come from a grid fixed to the image"
         beyond = "less than the model sees" if self.reach and self.known == "measured" else self.known

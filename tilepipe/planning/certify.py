@@ -53,6 +53,7 @@ def certificate_of(plan: Plan, model: Model, level: Reproducibility | None = Non
         whole_work=round(plan.whole.work, 4),
         level=level,
         statistics=plan.statistics.kind if plan.statistics else "",
+        bands=cut.bands.height if cut.bands else 0,
     )
 
 

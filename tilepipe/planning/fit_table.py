@@ -62,11 +62,10 @@ def fit_events(plan: Plan, *, resumed: bool) -> Iterator[Event]:
 
 def _tiles(plan: Plan) -> Iterator[FitRow]:
     count = f"at most {plan.tile_count}" if plan.holes else str(plan.tile_count)
-    height, width = plan.grid.tile_shape
     rows, columns = plan.tile_ranges
     every = len(rows) * len(columns)
     left_out = f"; the mask leaves out {every - plan.left.tiles} of {every}" if plan.left else ""
-    yield FitRow("tiles", "ok", f"{count} of {height} x {width} px{left_out}")
+    yield FitRow("tiles", "ok", f"{count} of {plan.tile_text}{left_out}")
     if plan.costly:
         yield FitRow("work", "note", f"work: {plan.costly}")
     if plan.reach.tolerance:

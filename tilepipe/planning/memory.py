@@ -36,6 +36,8 @@ GROUP = Path("/sys/fs/cgroup")
 PROCESS = 520 * MiB
 """Bytes of a process that has imported tilepipe, torch, dask, zarr and rasterio, and of free memory kept by its
 heap."""
+EXPORTED = 144 * MiB
+"""Further bytes of a process that has exported a network to compute it in bands: torch imports much for that."""
 DECODERS = 32 * MiB
 """Bytes of decode buffers, besides the bytes that the source says it keeps."""
 EXPORT = 224 * MiB
@@ -102,6 +104,8 @@ class Needs(NamedTuple):
     """Number of pixels of a patch that statistics are taken from; 0 if no statistics are taken."""
     heaps: int = 0
     """Further bytes that heaps keep."""
+    band: int = 0
+    """Memory of a band and of the rows kept for the next one (bytes per pixel of its width); 0 without bands."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,11 @@ class Load:
         """Return the memory that a run with this tiling takes at most."""
         grid, needs, compute = tiling.grid(self.predicted), self.needs, self.compute
         batch, number, classes = compute.batch, compute.itemsize, len(self.card.classes)
-        pixels, zone = grid.y.tile * grid.x.tile, grid.y.zone * grid.x.zone
+        # What lies in memory at once is a tile, or a band of it.
+        rows = tiling.bands.height if tiling.bands else grid.y.tile
+        pixels, zone = rows * grid.x.tile, grid.y.zone * grid.x.zone
         block = (8 + 3 * len(self.layers)) * zone
+        passed = needs.band * grid.x.tile + EXPORTED if tiling.bands else needs.tile * batch * pixels
         results = 2 * batch * pixels * (2 + number * classes)
         if grid.blended:
             planes = classes + further_planes(self.layers)
@@ -144,7 +151,7 @@ class Load:
         each = max(compute.workers, 1)
         return Memory(
             processes=PROCESS * (compute.workers + 1),
-            model=each * (needs.heaps + 2 * needs.weights + needs.tile * batch * pixels + results),
+            model=each * (needs.heaps + 2 * needs.weights + passed + results),
             tiles=each * self._reading(pixels, 4),
             blocks=block * compute.in_flight,
             export=EXPORT + PLANE * sum(name.startswith(PROBABILITIES) for name in self.layers),

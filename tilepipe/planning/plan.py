@@ -19,7 +19,7 @@ from tilepipe.planning.receptive_field import Reach
 from tilepipe.text import JSON, json_of
 from tilepipe.tiling.grid import Grid, Index
 from tilepipe.tiling.statistics_grid import Statistics, nodes_of
-from tilepipe.tiling.tiling import SMALL, Tiling
+from tilepipe.tiling.tiling import SMALL, Bands, Tiling
 from tilepipe.tiling.uncertainty import PROBABILITIES, further_planes, probability_names
 
 FORMAT = 2
@@ -125,8 +125,15 @@ class Plan(Layout):
     @property
     def work(self) -> float:
         """Largest computing cost, as a multiple of one pass over the region."""
-        grid, tiles = self.grid, self.tile_count
-        return tiles * grid.y.tile * grid.x.tile / self.predicted_region.area + self.statistics_work
+        if self.tiling.bands and not self.left:
+            return self.tile_work
+        return self.tile_count * self.tile_pixels / self.predicted_region.area + self.statistics_work
+
+    @property
+    def tile_pixels(self) -> int:
+        """Number of pixels that the model sees for one tile; in bands a pass goes on from tile to tile."""
+        bands, (height, width) = self.tiling.bands, self.grid.tile_shape
+        return width * (min(bands.rows, height) if bands else height)
 
     @property
     def statistics_work(self) -> float:
@@ -146,7 +153,7 @@ class Plan(Layout):
         """Value of `work` for tiles of this size that overlap by half, as blended tiles usually do."""
         cut = self.tiling
         # Half of a tile is rounded down, since an overlap must be a multiple of the stride.
-        half = replace(cut, overlap=cut.tile // 2 // cut.stride * cut.stride, window="gaussian")
+        half = replace(cut, overlap=cut.tile // 2 // cut.stride * cut.stride, window="gaussian", bands=None)
         return replace(self, tiling=half).tile_work
 
     @property
@@ -222,9 +229,11 @@ class Plan(Layout):
         for name in ("source", "model", "memory", "reach", "why", "left", "holes", "with_image", "fit_table", "tta"):
             del settings[name]
         del settings["compute"]["workers"]
-        # This field came later. A run that keeps no probabilities has the key that it had before.
+        # These fields came later. A run without them has the key that it had before.
         if not self.probabilities:
             del settings["probabilities"]
+        if self.tiling.bands is None:
+            del settings["tiling"]["bands"]
         # The order of fields in a class must not change the key, so the names are sorted.
         text = json.dumps({"format": FORMAT, "image": image, "weights": weights, **settings}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -244,6 +253,8 @@ class Plan(Layout):
         try:
             values = json_of(text)
             values["region"] = Box(*values["region"])
+            if bands := values["tiling"].get("bands"):
+                values["tiling"]["bands"] = Bands(**bands)
             for name, kind in (("memory", Memory), ("tiling", Tiling), ("compute", Compute)):
                 values[name] = kind(**values[name])
             # JSON knows no classes and no tuples; only with them does a plan that was read equal the plan that was
@@ -282,9 +293,16 @@ class Plan(Layout):
             )
         return f"not certified: an overlap of {2 * self.tiling.halo} with crop windows would be exact"
 
+    @property
+    def tile_text(self) -> str:
+        """Size of the tiles, and how they are computed if that is in bands."""
+        (height, width), bands = self.grid.tile_shape, self.tiling.bands
+        if bands is None:
+            return f"{height} x {width} px"
+        return f"{min(bands.rows, height)} x {width} px, in bands of {bands.height} rows"
+
     def __repr__(self) -> str:
-        height, width = self.grid.tile_shape
-        tiles = f"{self.tile_count} tiles of {height} x {width} px"
+        tiles = f"{self.tile_count} tiles of {self.tile_text}"
         return f"<Plan {self.model} on {self.source}: {tiles}, memory at most {format_bytes(self.memory.total)}>"
 
     def __str__(self) -> str:
@@ -298,7 +316,7 @@ class Plan(Layout):
             "region": "all" if box == Box.of_shape(*self.shape) else region,
             "model": f"{self.model}: {self.classes} classes, on a grid of {size(*self.predicted)}",
             **({"average": "of the 8 turned and mirrored positions of each tile"} if self.tta == "d4" else {}),
-            "tiles": f"{tiles} of {size(*grid.tile_shape)}, overlap {cut.overlap}, {cut.window} windows",
+            "tiles": f"{tiles} of {self.tile_text}, overlap {cut.overlap}, {cut.window} windows",
             "seams": self.seams,
             **self._about_statistics(),
             "blocks": f"{blocks} of {size(grid.y.zone, grid.x.zone)}",

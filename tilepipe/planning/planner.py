@@ -14,6 +14,8 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.unread import AnyModel, open_models
+from tilepipe.planning.band_tiling import in_bands, work_of
+from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.fit_table import with_machine
 from tilepipe.planning.global_statistics import fix_global_statistics
 from tilepipe.planning.image_fit import check_fit
@@ -26,7 +28,7 @@ from tilepipe.planning.region import image_data, on_prediction_grid, resolve_reg
 from tilepipe.planning.resolution import grids_of, on_world_grid, refuse_off_world, with_model_bands, world_row
 from tilepipe.planning.settings import Request, Settings
 from tilepipe.planning.signature import with_settings
-from tilepipe.planning.tile_size import choose_tiling, fit_memory
+from tilepipe.planning.tile_size import choose_tiling, fit_memory, usual_tiling
 from tilepipe.planning.wanted import Wanted
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
@@ -117,10 +119,16 @@ def make_plan(
     load = Load(image, card, grids.predicted, compute, needs, _kept(card, request))
     if statistics:  # Fixed statistics are put in only for tiles whose context is cut off.
         request = replace(request, window_shape="crop")
-    tiling, why = choose_tiling(model, card, request, load)
-    if not statistics:
-        seen = on_prediction_grid(data, grids.predicted)
-        tiling, tolerance = reduced_halo(model, seen, request, tiling, compute)
+    banded = "" if statistics else in_bands(model, reach, request, usual_tiling(card, request), load)
+    if isinstance(banded, str):
+        tiling, why = choose_tiling(model, card, request, load)
+        if not statistics:
+            seen = on_prediction_grid(data, grids.predicted)
+            tiling, tolerance = reduced_halo(model, seen, request, tiling, compute)
+        fit += (FitRow("bands", "note", banded),) if banded else ()
+    else:
+        tiling, load = banded
+        why = f"in bands of {tiling.bands.height} rows: {work_of(tiling, load):.2f} x one pass" if tiling.bands else ""
     # Only the memory promise may depend on the region. The choices before it must not: then a region has the tiles of
     # the whole image, and so the same labels.
     tiling, memory = fit_memory(tiling, replace(load, region=asked.region), request.memory)

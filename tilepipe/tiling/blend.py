@@ -36,8 +36,8 @@ class Canvas(Protocol):
 
     area: Box
 
-    def add(self, tile: Index, values: Array) -> None:
-        """Add a tile's result."""
+    def add(self, tile: Index, values: Array, seen: Box) -> None:
+        """Add a tile's result at the pixels of `seen`: all that the tile sees, or a band of its rows."""
 
     def fail(self, tile: Index) -> None:
         """Mark a tile that could not be computed; its pixels become nodata."""
@@ -56,13 +56,23 @@ class CropCanvas:
         """Start with nodata."""
         self.grid = grid
         self.area = area
+        self.nodata = nodata
         self.values = np.full(area.shape, nodata, dtype)
 
-    def add(self, tile: Index, values: Array) -> None:
-        """Keep a tile's labels, (tile height, tile width)."""
+    def add(self, tile: Index, values: Array, seen: Box) -> None:
+        """Keep a tile's labels at `seen`, (seen.height, seen.width)."""
+        if (part := self._kept(tile, seen)) is not None:
+            self.values[part.slices_in(self.area)] = values[part.slices_in(seen)]
+
+    def _kept(self, tile: Index, seen: Box) -> Box | None:
+        """Return the pixels of `seen` that a tile decides here."""
         part = self.grid.kept_box(tile) & self.area
-        if part is not None:
-            self.values[part.slices_in(self.area)] = values[part.slices_in(self.grid.tile_box(tile))]
+        return part and part & seen
+
+    def void(self, box: Box, where: NDArray[np.bool_]) -> None:
+        """Make pixels of `box` nodata, `where` (box.height, box.width) is True."""
+        if (part := box & self.area) is not None:
+            self.values[part.slices_in(self.area)][where[part.slices_in(box)]] = self.nodata
 
     def fail(self, tile: Index) -> None:
         """Leave the pixels of a tile that could not be computed nodata."""
@@ -87,15 +97,14 @@ class CropLayerCanvas(CropCanvas):
         self.classes = classes
         self.codes = {name: np.full(area.shape, VOID, np.uint8) for name in layers}
 
-    def add(self, tile: Index, values: NDArray[np.int32]) -> None:
-        """Keep labels and codes from a tile's probabilities times 2**24, (classes, tile height, tile width).
+    def add(self, tile: Index, values: NDArray[np.int32], seen: Box) -> None:
+        """Keep labels and codes from a tile's probabilities times 2**24 at `seen`, (classes, seen.height, seen.width).
 
         The mutual information of the answers, if there is one, is the plane after the classes.
         """
-        part = self.grid.kept_box(tile) & self.area
-        if part is None:
+        if (part := self._kept(tile, seen)) is None:
             return
-        rows, columns = part.slices_in(self.grid.tile_box(tile))
+        rows, columns = part.slices_in(seen)
         target, cut = part.slices_in(self.area), values[:, rows, columns]
         self.values[target] = _argmax(cut[: self.classes], self.values.dtype)[0]
         for name, found in self.codes.items():
@@ -114,11 +123,15 @@ class ScoreCanvas(CropCanvas):
         super().__init__(grid, area, "uint8", VOID)
         self.scores = np.full((classes, *area.shape), np.nan, dtype)
 
-    def add(self, tile: Index, values: Array) -> None:
-        """Keep a tile's scores, (classes, tile height, tile width)."""
-        part = self.grid.kept_box(tile) & self.area
-        if part is not None:
-            self.scores[:, *part.slices_in(self.area)] = values[:, *part.slices_in(self.grid.tile_box(tile))]
+    def add(self, tile: Index, values: Array, seen: Box) -> None:
+        """Keep a tile's scores at `seen`, (classes, seen.height, seen.width)."""
+        if (part := self._kept(tile, seen)) is not None:
+            self.scores[:, *part.slices_in(self.area)] = values[:, *part.slices_in(seen)]
+
+    def void(self, box: Box, where: NDArray[np.bool_]) -> None:
+        """Make scores of pixels of `box` NaN, `where` (box.height, box.width) is True."""
+        if (part := box & self.area) is not None:
+            self.scores[:, *part.slices_in(self.area)][:, where[part.slices_in(box)]] = np.nan
 
 
 class BlendCanvas:
@@ -139,18 +152,17 @@ class BlendCanvas:
         self.dtype, self.nodata = dtype, np.iinfo(dtype).max
         self.values = np.zeros((classes + further_planes(layers), *area.shape), np.int64)
 
-    def add(self, tile: Index, values: NDArray[np.int32]) -> None:
-        """Add a tile's probabilities times 2**24, (classes, tile height, tile width), weighted by its window.
+    def add(self, tile: Index, values: NDArray[np.int32], seen: Box) -> None:
+        """Add a tile's probabilities times 2**24 at `seen`, (classes, seen.height, seen.width), weighted by its window.
 
         The mutual information of the answers, if there is one, is the plane after the classes.
         """
-        box = self.grid.tile_box(tile)
-        part = box & self.area
-        if part is None:
+        if (part := seen & self.area) is None:
             return
-        rows, columns = part.slices_in(box)
+        rows, columns = part.slices_in(self.grid.tile_box(tile))
         wy = weights(self.grid.y, tile.row, self.window)[rows, None]
         weight = wy * weights(self.grid.x, tile.column, self.window)[None, columns]
+        rows, columns = part.slices_in(seen)
         target = self.at(part)
         # The product is int64. Taken of all classes at once, it would be a second array as large as the sums of the
         # tile.

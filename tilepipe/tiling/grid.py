@@ -11,7 +11,8 @@ A tile with the same clamped origin as its neighbour is left out, and the neighb
 tiles see exactly the same pixels.
 
 A block owns a zone of Z x Z pixels, Z = K * step >= T, and the tiles whose anchor (crop: the first kept pixel; blended:
-the origin) lies in its zone. So a tile reaches at most into the zones to the right, below and at the corner.
+the origin) lies in its zone. So a tile reaches at most into the zones to the right, below and at the corner. Tiles that
+are computed in bands of rows are blocks by themselves: K = 1.
 """
 
 from __future__ import annotations
@@ -57,8 +58,10 @@ class Axis:
         # answers for the same pixels then.
         assert all(n % self.stride == 0 for n in (self.tile, self.step, self.lead)), self
         assert self.tile <= self.padded, self
-        assert self.count == 1 or self.tile >= self.step + 2 * self.lead, self
-        assert self.zone >= self.tile, self
+        # Two tiles have one edge of the image each, so each needs context on one side only.
+        assert self.count == 1 or self.tile >= self.step + min(self.count - 1, 2) * self.lead, self
+        # A blended tile must not reach beyond the next zone, and a zone without a tile of its own must not exist.
+        assert self.zone >= (self.step if self.crop and self.lead < self.step else self.tile), self
 
     @property
     def padded(self) -> int:

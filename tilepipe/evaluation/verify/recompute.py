@@ -67,6 +67,8 @@ class Passes:
         neighbours in a row or a column; nan if only one tile sees the pixel.
         """
         classes, gaps = self.job.plan.classes, np.full(box.shape, np.nan)
+        if self.job.plan.tiling.bands:  # a column gives only what it keeps
+            return self.worker.probabilities(box) / ONE, gaps
         kept = np.zeros((classes, *box.shape))
         sums = None
         if self.grid.blended:
@@ -74,7 +76,7 @@ class Passes:
         seen: dict[Index, _Part] = {}
         for tile, values in self._tiles(box):
             if sums is not None:
-                sums.add(tile, values)
+                sums.add(tile, values, self.grid.tile_box(tile))
             where = self.grid.tile_box(tile)
             part, mine = where & box, self.grid.kept_box(tile) & box
             assert part is not None

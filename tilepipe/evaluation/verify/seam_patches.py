@@ -96,7 +96,9 @@ def noise_of(passes: Passes, box: Box) -> float:
     Both passes have at least half a tile of context, so that a halo that is too small is not taken for rounding.
     """
     cut = passes.job.plan.tiling
-    stride, context = cut.stride, max(context_of(passes), cut.tile // 2 // cut.stride * cut.stride)
+    # A column is far wider than one pass may be.
+    ample = 0 if cut.bands else cut.tile // 2 // cut.stride * cut.stride
+    stride, context = cut.stride, max(context_of(passes), ample)
     wide, wider = passes.whole(box, context + stride), passes.whole(box, context + 3 * stride)
     return difference(wide, wider, passes.valid(box))[0].worst
 
@@ -141,7 +143,7 @@ def _borders(passes: Passes) -> tuple[list[int], list[int]]:
 
 
 def shifted(passes: Passes, count: int, seed: int) -> Difference | None:
-    """Compute `count` squares of one step again on a grid moved by half a core, and compare.
+    """Compute `count` squares of at most one step again on a grid moved by half a core, and compare.
 
     None if no square of the region is clear of the edge of the moved image.
     """
@@ -166,14 +168,19 @@ def shifted(passes: Passes, count: int, seed: int) -> Difference | None:
         ended=[box.shift(-dy, -dx) for box in passes.ended],
     )
     found = NONE
+    tall, wide = (min(axis.step, SQUARE) if plan.tiling.bands else axis.step for axis in (grid.y, grid.x))
     try:
         for _ in range(count):
-            y = random.randint(y0, max(y0, region.y1 - grid.y.step))
-            x = random.randint(x0, max(x0, region.x1 - grid.x.step))
-            box = Box(y, x, min(y + grid.y.step, region.y1), min(x + grid.x.step, region.x1))
+            y = random.randint(y0, max(y0, region.y1 - tall))
+            x = random.randint(x0, max(x0, region.x1 - wide))
+            box = Box(y, x, min(y + tall, region.y1), min(x + wide, region.x1))
             with passes.attempt():
                 there = other.tiled(box.shift(-dy, -dx))[0]
                 found += difference(passes.tiled(box)[0], there, passes.valid(box))[0]
     finally:
         other.close()
     return found
+
+
+SQUARE = 512
+"""Largest side of a square that is computed again in columns, which are far wider than tiles (pixels)."""

@@ -27,7 +27,7 @@ from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.block_queue import Queue, Work
 from tilepipe.execution.executors import scheduler_watch
 from tilepipe.execution.executors.code import code_here
-from tilepipe.execution.executors.front import Front
+from tilepipe.execution.executors.front import Front, Lanes
 from tilepipe.execution.executors.spawned import deaf_to_ctrl_c, main_hidden, own_environment
 from tilepipe.execution.job import Job
 from tilepipe.execution.ledger import Record
@@ -87,9 +87,9 @@ def run(
     address `scheduler`, else in `job.plan.compute.workers` processes (0: in threads of this process). An error of a
     block is raised here; finished blocks stay committed.
     """
-    front = Front(queue, order(queue.missing()))
+    missing = order(queue.missing())
     # A cluster takes time to start, and a run that is resumed may have nothing left to do.
-    if not front:
+    if not missing:
         return
     key = uuid.uuid4().hex
     with _client(job, key, scheduler, partial(make, job)) as client:
@@ -97,12 +97,20 @@ def run(
         # two, so that a worker has the next block ready while its last one is committed.
         in_flight = job.plan.compute.in_flight if scheduler is None else 2 * max(1, len(client.nthreads()))
         here, running = code_here(), dict[Task, Index]()
+        workers = sorted(client.nthreads())
+        # In bands a pass goes on from block to block, if the next block comes to the same worker.
+        follow = job.plan.tiling.bands is not None and len(workers) > 1
+        front = Lanes(missing, workers) if follow else Front(queue, missing)
         given_up = scheduler_watch.GivenUp(client, queue.say)
         while front or running:
             for block in front.take(in_flight - len(running)):
                 # With `pure=True` Dask may answer with the result of an equal task, but a block is computed for what it
                 # writes.
-                running[client.submit(_run_block, key, block, queue.dependencies(block), here, pure=False)] = block
+                task = client.submit(
+                    _run_block, key, block, queue.dependencies(block), here, pure=False,
+                    workers=front.worker_of(block), allow_other_workers=follow,
+                )  # fmt: skip
+                running[task] = block
             for future in _finished(client, list(running), given_up):
                 block = running.pop(future)
                 queue.commit(_result(future, block))

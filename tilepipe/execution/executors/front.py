@@ -1,4 +1,4 @@
-"""This module finds the blocks that can be worked on next; it examines each block a bounded number of times."""
+"""This module finds the blocks that can be worked on next, and the worker that is to take them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tilepipe.tiling.grid import Index
 class Front:
     """An ordered list of blocks that gives each block once, when it is ready; the first ready block always comes first.
 
-    The list is gone through once. A block that must wait is set aside, and is examined again only when a block that it
-    waits for is committed.
+    The list is gone through once, and each block is examined a bounded number of times. A block that must wait is set
+    aside, and is examined again only when a block that it waits for is committed.
     """
 
     def __init__(self, queue: Queue, blocks: Sequence[Index]) -> None:
@@ -35,6 +35,10 @@ class Front:
         """Return the first blocks that can be done now, at most `most`; they are not given again."""
         return list(islice(self._ready(), most))
 
+    def worker_of(self, block: Index) -> str | None:
+        """Return None: any worker can take a block."""
+        return None
+
     def committed(self, block: Index) -> None:
         """Release the blocks that have waited for `block` and are ready now. Call this after the queue has committed
         it."""
@@ -52,3 +56,44 @@ class Front:
                 yield block
             else:
                 self._waiting[block] = place
+
+
+class Lanes:
+    """A list of blocks in runs, one per worker, for blocks of which each goes on where the last one has ended.
+
+    A worker whose run is done takes the second half of the longest run that is left. No block waits for another.
+    """
+
+    def __init__(self, blocks: Sequence[Index], workers: Sequence[str]) -> None:
+        size = -(-len(blocks) // len(workers))
+        self._left = {worker: list(blocks[k * size : (k + 1) * size]) for k, worker in enumerate(workers)}
+        self._taken: dict[Index, str] = {}
+        """Blocks in work, with their workers."""
+
+    def __bool__(self) -> bool:
+        """Return whether blocks are left."""
+        return any(self._left.values())
+
+    def take(self, most: int) -> list[Index]:
+        """Return blocks that can be done now, at most `most`, for the workers with the least in work first."""
+        found: list[Index] = []
+        while self and len(found) < most:
+            busy = list(self._taken.values())
+            worker = min(self._left, key=busy.count)
+            if not self._left[worker]:
+                longest = max(self._left.values(), key=len)
+                half = len(longest) // 2
+                self._left[worker] = longest[half:]
+                del longest[half:]
+            block = self._left[worker].pop(0)
+            self._taken[block] = worker
+            found.append(block)
+        return found
+
+    def committed(self, block: Index) -> None:
+        """Note that a block is done."""
+        self._taken.pop(block)
+
+    def worker_of(self, block: Index) -> str | None:
+        """Return the address of the worker that a block in work is meant for."""
+        return self._taken[block]

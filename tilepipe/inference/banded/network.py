@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +15,19 @@ from torch.fx import GraphModule, Node
 
 from tilepipe.inference.banded.lookup import Make, NotBandedError, rule_of
 from tilepipe.inference.banded.operation import operation_of
+from tilepipe.inference.banded.rows import ROWS
 from tilepipe.inference.banded.rules import Rule
+from tilepipe.inference.device import Compute
+from tilepipe.models.identity import model_identity
+from tilepipe.models.model import Model
+from tilepipe.models.precision import on_device
 
 SAME = ("clone", "alias", "detach", "contiguous", "dropout", "lift_fresh_copy")
 """Operations that give what they are given."""
+SIDE = 64
+"""Least side of the tile whose graph is taken (pixels)."""
+MOST = 4
+"""Largest number of networks that a process keeps."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,8 @@ class Step:
     """Names of the results that it takes rows from."""
     make: Make
     """Makes its rule for one pass."""
+    share: float
+    """Rows of its result per row of the plane."""
     spent: tuple[str, ...]
     """Names of the results that nobody needs after this step."""
 
@@ -50,19 +64,83 @@ class Pass:
     def __init__(self, network: BandedNetwork) -> None:
         self._network = network
         self._rules: list[Rule] = [step.make() for step in network.steps]
+        self._band = 0
 
     def feed(self, rows: Tensor, *, last: bool = False) -> Tensor | None:
         """Take the next rows (B, bands, n, W) and return the logits of all rows that are complete now, if any.
 
         `last` says that the plane ends below these rows: then the logits of all other rows are returned.
         """
-        network = self._network
-        live: dict[str, Tensor | None] = {network.source: rows}
-        for step, rule in zip(network.steps, self._rules, strict=True):
-            live[step.name] = rule.push([live[name] for name in step.inputs], last)
-            for name in step.spent:
-                del live[name]
-        return live[network.result]
+        parts = list(self.parts(rows, last=last))
+        return torch.cat(parts, ROWS) if len(parts) > 1 else next(iter(parts), None)
+
+    def parts(self, rows: Tensor, *, last: bool = False) -> Iterator[Tensor]:
+        """Take the next rows as `feed` does, and yield the logits in parts; each part is computed when it is asked for.
+
+        At the end of a plane, rows that have waited become complete all at once. They go on through the network in
+        parts of about a band, so that the end takes no more memory than the bands before it.
+        """
+        network, live, left = self._network, dict[str, Tensor | None](), dict[str, Tensor]()
+        self._band = self._band or rows.shape[ROWS]
+        live[network.source], ended = rows, {network.source} if last else set[str]()
+        flushed = set[str]()
+        while True:
+            for step, rule in zip(network.steps, self._rules, strict=True):
+                made = None
+                if step.name not in flushed:
+                    over = all(name in ended for name in step.inputs)
+                    made = rule.push([live.get(name) for name in step.inputs], over)
+                    flushed.update({step.name} if over else ())
+                if last:
+                    made = self._cut(step, made, left)
+                    if step.name in flushed and step.name not in left:
+                        ended.add(step.name)
+                live[step.name] = made
+                for name in step.spent:
+                    live.pop(name, None)
+            found = live.pop(network.result, None)
+            if found is not None:
+                yield found
+            if not last or network.result in ended:
+                return
+            live.clear()
+
+    def _cut(self, step: Step, made: Tensor | None, left: dict[str, Tensor]) -> Tensor | None:
+        """Return as many rows of a step's result as a band has there; `left` keeps the others, by step."""
+        most = max(1, round(self._band * step.share))
+        waiting = left.pop(step.name, None)
+        if waiting is not None:
+            made = waiting if made is None else torch.cat([waiting, made], ROWS)
+        if made is not None and made.shape[ROWS] > most:
+            left[step.name] = made[:, :, most:]
+            made = made[:, :, :most]
+        return made
+
+
+_KEPT: OrderedDict[tuple[str, str, int], BandedNetwork | NotBandedError] = OrderedDict()
+"""Networks of this process, the last ones used; torch takes seconds to export one."""
+
+
+def banded_of(model: Model, stride: int, compute: Compute) -> BandedNetwork:
+    """Return the network of a model in bands, on a device in a precision; made once in a process.
+
+    Raises `NotBandedError` that names the operation in the way.
+    """
+    # The key has the weights in it, since a module may be trained further.
+    key = (model_identity(model, compute.device, compute.precision), compute.precision, stride)
+    if key not in _KEPT:
+        module = on_device(model.module, torch.device(compute.device), compute.precision)
+        try:
+            _KEPT[key] = banded(module, model.card.bands, math.lcm(stride, SIDE))
+        except NotBandedError as problem:
+            _KEPT[key] = problem
+    _KEPT.move_to_end(key)
+    while len(_KEPT) > MOST:
+        _KEPT.popitem(last=False)
+    found = _KEPT[key]
+    if isinstance(found, NotBandedError):
+        raise found
+    return found
 
 
 def banded(module: nn.Module, bands: int, side: int) -> BandedNetwork:
@@ -137,7 +215,7 @@ def _compiled(graph: GraphModule) -> BandedNetwork:
                     found.append((node, rows, rule_of(here)))
                 except NotBandedError as problem:
                     raise NotBandedError(f"{problem}{_place(node)}") from None
-    return BandedNetwork(_steps(found, result), source.name, result.name)
+    return BandedNetwork(_steps(found, result, _rows_of(source)), source.name, result.name)
 
 
 def _many(node: Node) -> bool:
@@ -145,13 +223,24 @@ def _many(node: Node) -> bool:
     return not isinstance(node.meta.get("val"), Tensor)
 
 
-def _steps(found: list[tuple[Node, list[Node], Make]], result: Node) -> tuple[Step, ...]:
-    last_use = {node: at for at, (_, rows, _) in enumerate(found) for node in rows}
+def _steps(found: list[tuple[Node, list[Node], Make]], result: Node, rows: int) -> tuple[Step, ...]:
+    last_use = {node: at for at, (_, inputs, _) in enumerate(found) for node in inputs}
     last_use.pop(result, None)
     return tuple(
-        Step(node.name, tuple(each.name for each in rows), make, tuple({n.name for n in rows if last_use.get(n) == at}))
-        for at, (node, rows, make) in enumerate(found)
+        Step(
+            node.name,
+            tuple(each.name for each in inputs),
+            make,
+            _rows_of(node) / rows,
+            tuple({n.name for n in inputs if last_use.get(n) == at}),
+        )
+        for at, (node, inputs, make) in enumerate(found)
     )
+
+
+def _rows_of(node: Node) -> int:
+    """Return the rows of a result in the plane that the graph was made with."""
+    return int(node.meta["val"].shape[ROWS])
 
 
 def _attribute(graph: GraphModule, path: str) -> object:

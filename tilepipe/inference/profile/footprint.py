@@ -30,7 +30,7 @@ KERNEL = 9
 _CONVOLUTIONS = {torch.ops.aten.convolution, torch.ops.aten.conv2d, torch.ops.aten.conv_transpose2d}
 
 
-class _LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Adds up the storages that are alive, and keeps the peak."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ def footprint(model: Model, tile: int = 256, values: int = 0, dtype: str = "floa
     try:
         # `to` changes a module in place, and on the meta device it drops the weights.
         network = copy.deepcopy(model.module).to("meta", number)
-        with torch.inference_mode(), _LiveBytes() as meter, _statistics(size, values, dtype):
+        with torch.inference_mode(), LiveBytes() as meter, _statistics(size, values, dtype):
             network(torch.empty(1, model.card.bands, size, size, device="meta", dtype=number))
         peak, columns = meter.peak / size**2, meter.columns / size**2 if wide else 0.0
     except Exception:  # whatever a foreign module does on shapes alone

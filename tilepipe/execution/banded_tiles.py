@@ -1,0 +1,129 @@
+"""This module computes the tiles of a plan in bands of rows, and collects their results on a canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tilepipe.arrays import Array, Pixels
+from tilepipe.box import Box
+from tilepipe.errors import InputError, ModelError
+from tilepipe.execution.filled_image import FilledImage
+from tilepipe.execution.job import FAIL, Job
+from tilepipe.execution.model_watch import ModelWatch
+from tilepipe.execution.trials import MODEL_FAILS, place
+from tilepipe.inference.banded.columns import Columns
+from tilepipe.inference.predictor import LOGITS, integers_of, labels_of
+from tilepipe.products.label_map import LABELS
+from tilepipe.tiling.blend import CropCanvas
+from tilepipe.tiling.grid import Index
+
+PIECE = 512
+"""Width of the pieces in which a band is read that cannot be read whole (pixels)."""
+
+
+class BandedTiles:
+    """The tiles of a job in one process. Threads can share it: one tile is computed at a time."""
+
+    def __init__(self, job: Job, image: FilledImage, readers: Executor, watch: ModelWatch) -> None:
+        """Bring the model to its device. `readers` decode the bands."""
+        plan = job.plan
+        assert plan.tiling.bands is not None
+        self.job, self.plan, self.image, self._readers, self._watch = job, plan, image, readers, watch
+        self.bands = plan.tiling.bands
+        self._columns = Columns(job.model, self.bands, plan.tiling.stride, plan.compute)
+        self._unread: dict[Box, str] = {}
+        """Pieces of bands that cannot be read, each with the reason."""
+
+    def fill(self, canvas: CropCanvas, wanted: str, asked: Iterable[tuple[Index, Box]]) -> tuple[int, list[str]]:
+        """Compute boxes of tiles, and give the canvas their labels, probabilities or logits, as `wanted` says.
+
+        Returns the number of tiles that got a label, and a reason for each place that got none because its pixels
+        cannot be read, or because the model gives no number there. Such places, and all pixels that see them, become
+        nodata; the rest of a tile is right.
+        """
+        done, failed = 0, list[str]()
+        for tile, over in asked:
+            if why := self._watch.suspects.given_up.get(self.plan.grid.tile_box(tile)):
+                failed.append(self._problem(over, why))
+                continue
+            void = self._compute(canvas, wanted, tile, over)
+            if void.any():
+                failed.append(self._problem(over, "it gives NaN or infinite logits"))
+            for part, reason in self._blind(over):
+                void[part.slices_in(over)] = True
+                failed.append(reason)
+            canvas.void(over, void)
+            done += not void.all()
+        return done, list(dict.fromkeys(failed))
+
+    def _compute(self, canvas: CropCanvas, wanted: str, tile: Index, over: Box) -> NDArray[np.bool_]:
+        """Compute the rows of `over`, and return where in it the model gives no number."""
+        seen, void = self.plan.grid.tile_box(tile), np.zeros(over.shape, bool)
+
+        def take(box: Box, logits: torch.Tensor) -> None:
+            canvas.add(tile, self._finished(logits, wanted), box)
+            # NaN and infinity show in the largest score of a pixel.
+            wrong = ~torch.isfinite(logits[0].amax(0)).cpu().numpy()
+            part = box & over
+            assert part is not None
+            void[part.slices_in(over)] = wrong[part.slices_in(box)]
+
+        rows = Box(over.y0, seen.x0, over.y1, seen.x1)
+        self._forget_above(rows.y0 - 2 * self.bands.lead)
+        self._columns.run(rows, self.plan.grid.y.padded, self._read, take, partial(self._watch.over, [seen]))
+        return void
+
+    def _finished(self, logits: torch.Tensor, wanted: str) -> Array:
+        """Return what the canvas collects of logits (1, classes, rows, columns)."""
+        if wanted == LABELS:
+            return np.asarray(labels_of(logits, self.plan.label_dtype)[0])
+        return np.asarray((logits.cpu().numpy() if wanted == LOGITS else integers_of(logits.softmax(1), logits))[0])
+
+    def _blind(self, over: Box) -> Iterator[tuple[Box, str]]:
+        """Yield the parts of a box whose pixels see a piece that could not be read, each with the reason."""
+        sides = self.plan.reach.sides
+        assert sides is not None
+        for piece, reason in list(self._unread.items()):
+            grown = Box(piece.y0 - sides.bottom, piece.x0 - sides.right, piece.y1 + sides.top, piece.x1 + sides.left)
+            if (part := grown & over) is not None:
+                yield part, reason
+
+    def _forget_above(self, row: int) -> None:
+        for piece in [piece for piece in list(self._unread) if piece.y1 <= row]:
+            self._unread.pop(piece, None)
+
+    def _problem(self, over: Box, why: str) -> str:
+        """Return the reason why pixels get no label; raise it if a failed tile stops the run."""
+        problem = f"{MODEL_FAILS}{place(over, self.plan)}: {why}"
+        if self.job.on_tile_error == FAIL:
+            raise ModelError(problem)
+        return problem
+
+    def _read(self, box: Box) -> Future[Pixels]:
+        return self._readers.submit(self._pixels, box)
+
+    def _pixels(self, box: Box) -> Pixels:
+        """Return the pixels of a band; a piece that cannot be read has the model's mean, and is kept in mind."""
+        try:
+            return self.image.read(box)[0]
+        except InputError:
+            if self.job.on_tile_error == FAIL:
+                raise
+        parts = []
+        # Pieces lie on multiples of their width, so that a place fails or not whatever the tiles are.
+        edges = [box.x0, *range(-(-(box.x0 + 1) // PIECE) * PIECE, box.x1, PIECE), box.x1]
+        for left, right in pairwise(edges):
+            piece = Box(box.y0, left, box.y1, right)
+            try:
+                parts.append(self.image.read(piece)[0])
+            except InputError as error:
+                self._unread[piece] = str(error)
+                parts.append(self.image.blank(piece))
+        return np.concatenate(parts, axis=2)
