@@ -15,7 +15,7 @@ import tilepipe as tp
 from tilepipe.errors import UsageError
 from tilepipe.inference.device import Compute
 from tilepipe.models.model import Model
-from tilepipe.planning import tile_size
+from tilepipe.planning import planner, tile_size
 from tilepipe.planning.check_settings import parse_bytes
 from tilepipe.planning.memory import Load, Needs
 from tilepipe.planning.plan import Plan
@@ -28,6 +28,12 @@ CPU = Compute("cpu", "fp32", 1, 0)
 LARGE = ArraySource(np.zeros((3, 3000, 4000), np.uint8))
 DEEP = random_unet(depth=3)
 """Halo 48, stride 8: 512 px tiles cost 1.5 passes."""
+
+
+@pytest.fixture(autouse=True)
+def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models here are those that cannot be computed in bands of rows (test_band_tiling.py)."""
+    monkeypatch.setattr(planner, "in_bands", lambda *_: "")
 
 
 def measure(monkeypatch: pytest.MonkeyPatch, slower: float = 1.0) -> list[tuple[int, ...]]:

@@ -59,6 +59,7 @@ class Predictor:
         self.device = torch.device(compute.device)
         self.precision = compute.precision
         self.dtype = dtype_of(compute.precision)
+        self._channels_last = True
         with self._in_one_sentence():
             self._module = on_device(model.module, self.device, self.precision)
 
@@ -123,7 +124,7 @@ class Predictor:
             with arithmetic(self.device, self.precision):
                 with under or nullcontext(), self._in_one_sentence():
                     x = self.model.normalise(torch.from_numpy(batch).to(self.device), self.dtype)
-                    scores = network(x)
+                    scores = self._run(network, x)
                 self._check(scores, count)
                 yield scores[:count]
         except torch.OutOfMemoryError:
@@ -134,6 +135,19 @@ class Predictor:
             if (trouble := ordinary(problem)) is not None:
                 raise trouble from problem
             raise
+
+    def _run(self, network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """Call a network on tiles whose memory has the order in which convolutions are fastest, if it takes them."""
+        if self._channels_last:
+            try:
+                return network(x.contiguous(memory_format=torch.channels_last))
+            except RuntimeError as problem:
+                # Some modules ask for the usual order, by a `view`. They fail on each tile, so that none is computed
+                # in another order than the others.
+                if "view" not in str(problem):
+                    raise
+                self._channels_last = False
+        return network(x)
 
     @contextmanager
     def _in_one_sentence(self) -> Iterator[None]:

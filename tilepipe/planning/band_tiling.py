@@ -23,7 +23,7 @@ KEPT = (4096, 3072, 2048, 1536, 1024, 768, 512)
 """Widths that a column keeps at most, the first that fits into memory (pixels). Wider ones save little."""
 SCATTERED = 1024
 """Largest such width with a tissue mask: wide columns see much glass between pieces of tissue (pixels)."""
-AREA, TALLEST = 1 << 17, 256
+AREA, TALLEST = 160 << 10, 256
 """Pixels and rows of a band, at most. Larger bands leave the processor's cache, and thin bands waste time where a
 network has subsampled them to a row (measured: docs/one_pass.md)."""
 ROWS = 1024
@@ -45,6 +45,7 @@ def in_bands(model: Model, reach: Reach, request: Request, usual: Tiling, load: 
     work = _in_tiles(usual, request, load)
     if (work - 1) * math.prod(load.predicted) < SAVED or load.compute.precision not in PRECISIONS:
         return ""
+    # This import opens torch, which a plan with a bundled model does without, if that can be.
     from tilepipe.inference.profile.bands import known_bands
 
     # A limit that nobody has set must not depend on the number of processes.
@@ -54,7 +55,7 @@ def in_bands(model: Model, reach: Reach, request: Request, usual: Tiling, load: 
         width = fitting_width(load.predicted[1], kept + 2 * halo, halo, stride)
         if not width:
             break
-        bands = _bands(width, halo, stride)
+        bands = bands_of(width, halo, stride)
         tiling = replace(usual, tile=width, overlap=2 * halo, window="crop", bands=bands)
         if work_of(tiling, load) > max(1.0, CLEARLY * work):
             break
@@ -69,7 +70,7 @@ def in_bands(model: Model, reach: Reach, request: Request, usual: Tiling, load: 
     return f"tiles are computed whole: bands of them take more than {format_bytes(room)} of memory, or more work"
 
 
-def _bands(width: int, halo: int, stride: int) -> Bands:
+def bands_of(width: int, halo: int, stride: int) -> Bands:
     """Return the bands of a column of this width."""
     height = max(1, min(TALLEST, AREA // width) // stride) * stride
     # The first band of a pass is cut in another way than those below it, and what it gives is kept by no tile.

@@ -22,7 +22,7 @@ from tilepipe.tiling.statistics_grid import Statistics, nodes_of
 from tilepipe.tiling.tiling import SMALL, Bands, Tiling
 from tilepipe.tiling.uncertainty import PROBABILITIES, further_planes, probability_names
 
-FORMAT = 2
+FORMAT = 3
 """Version of the plan and of the work directory."""
 
 

@@ -112,8 +112,8 @@ class Pass:
         if waiting is not None:
             made = waiting if made is None else torch.cat([waiting, made], ROWS)
         if made is not None and made.shape[ROWS] > most:
-            left[step.name] = made[:, :, most:]
-            made = made[:, :, :most]
+            # Copies, since a view of a few rows keeps all of them in memory.
+            left[step.name], made = made[:, :, most:].clone(), made[:, :, :most].clone()
         return made
 
 
