@@ -63,6 +63,10 @@ class BandedTiles:
             done += not void.all()
         return done, list(dict.fromkeys(failed))
 
+    def close(self) -> None:
+        """Stop the thread that computes."""
+        self._columns.close()
+
     def _compute(self, canvas: CropCanvas, wanted: str, tile: Index, over: Box) -> NDArray[np.bool_]:
         """Compute the rows of `over`, and return where in it the model gives no number."""
         seen, void = self.plan.grid.tile_box(tile), np.zeros(over.shape, bool)

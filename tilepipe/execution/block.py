@@ -132,8 +132,10 @@ class BlockWorker:
         return tuple(self.store.array(name).write(codes, zone) for name, codes in found)
 
     def close(self) -> None:
-        """Stop the reading threads."""
+        """Stop the threads."""
         self._readers.shutdown(cancel_futures=True)
+        if self._banded is not None:
+            self._banded.close()
 
     def _gather(self, tiles: Iterable[Index], area: Box, tally: Tally) -> Canvas:
         """Predict `tiles` and collect their results over `area`; tiles without a wanted pixel are left out."""

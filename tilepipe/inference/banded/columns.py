@@ -8,10 +8,9 @@ results have the same bits. A pass goes on where the last one of the same column
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from threading import Lock
 
 import torch
 from torch import Tensor
@@ -66,29 +65,37 @@ class Columns:
         except NotBandedError as problem:
             raise ModelError(f"{model.name} cannot be computed in bands of rows: {problem}") from None
         self._down: _Down | None = None
-        self._lock = Lock()
+        # One thread computes all passes. The C library keeps freed memory for the thread that has freed it, so a pass
+        # that went from thread to thread would take twice the memory.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="columns")
 
     def run(self, over: Box, height: int, read: Read, take: Take, watch: Watch = nullcontext) -> None:
         """Compute the logits of `over`, which spans the columns of a tile, and give them to `take` from top to bottom.
 
         `height` is that of the image, padded to the stride. Raises `DeviceError` and what `read` and `take` raise.
         """
-        with self._lock:
-            down, self._down = self._down, None  # an error leaves no pass that ends somewhere
-            span = (over.x0, over.x1)
-            if down is None or down.span != span or not 0 <= over.y0 - down.done <= self.bands.lead:
-                top = max(0, over.y0 // self.bands.height * self.bands.height - self.bands.lead)
-                down = _Down(span, self._network.begin(), top, top)
-            while down.done < over.y1:
-                if down.waiting is not None:
-                    self._hand_out(down, over, take)
-                    continue
-                with watch(), self._computing():
-                    down.waiting = next(down.coming, None)
-                if down.waiting is None:
-                    box, pixels = self._next(down, over.y1, height, read)
-                    down.coming = self._logits(down.going, pixels, last=box.y1 == height)
-            self._down = down
+        self._thread.submit(self._run, over, height, read, take, watch).result()
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._thread.shutdown()
+
+    def _run(self, over: Box, height: int, read: Read, take: Take, watch: Watch) -> None:
+        down, self._down = self._down, None  # an error leaves no pass that ends somewhere
+        span = (over.x0, over.x1)
+        if down is None or down.span != span or not 0 <= over.y0 - down.done <= self.bands.lead:
+            top = max(0, over.y0 // self.bands.height * self.bands.height - self.bands.lead)
+            down = _Down(span, self._network.begin(), top, top)
+        while down.done < over.y1:
+            if down.waiting is not None:
+                self._hand_out(down, over, take)
+                continue
+            with watch(), self._computing():
+                down.waiting = next(down.coming, None)
+            if down.waiting is None:
+                box, pixels = self._next(down, over.y1, height, read)
+                down.coming = self._logits(down.going, pixels, last=box.y1 == height)
+        self._down = down
 
     def _next(self, down: _Down, until: int, height: int, read: Read) -> tuple[Box, Pixels]:
         """Return the next band of a pass, and begin to read the band below it."""
