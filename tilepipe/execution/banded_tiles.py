@@ -8,19 +8,17 @@ from functools import partial
 from itertools import pairwise
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from tilepipe.arrays import Array, Pixels
+from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError, ModelError
 from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.model_watch import ModelWatch
 from tilepipe.execution.trials import MODEL_FAILS, place
-from tilepipe.inference.banded.columns import Columns
-from tilepipe.inference.predictor import LOGITS, integers_of, labels_of
-from tilepipe.products.label_map import LABELS
+from tilepipe.inference.banded.columns import Columns, Tensor
+from tilepipe.inference.predictor import finished, without_number
 from tilepipe.tiling.blend import CropCanvas
 from tilepipe.tiling.grid import Index
 
@@ -53,14 +51,14 @@ class BandedTiles:
             if why := self._watch.suspects.given_up.get(self.plan.grid.tile_box(tile)):
                 failed.append(self._problem(over, why))
                 continue
-            void = self._compute(canvas, wanted, tile, over)
-            if void.any():
+            nodata = self._compute(canvas, wanted, tile, over)
+            if nodata.any():
                 failed.append(self._problem(over, "it gives NaN or infinite logits"))
             for part, reason in self._blind(over):
-                void[part.slices_in(over)] = True
+                nodata[part.slices_in(over)] = True
                 failed.append(reason)
-            canvas.void(over, void)
-            done += not void.all()
+            canvas.make_nodata(over, nodata)
+            done += not nodata.all()
         return done, list(dict.fromkeys(failed))
 
     def close(self) -> None:
@@ -69,26 +67,20 @@ class BandedTiles:
 
     def _compute(self, canvas: CropCanvas, wanted: str, tile: Index, over: Box) -> NDArray[np.bool_]:
         """Compute the rows of `over`, and return where in it the model gives no number."""
-        seen, void = self.plan.grid.tile_box(tile), np.zeros(over.shape, bool)
+        seen, nodata = self.plan.grid.tile_box(tile), np.zeros(over.shape, bool)
 
-        def take(box: Box, logits: torch.Tensor) -> None:
-            canvas.add(tile, self._finished(logits, wanted), box)
+        def take(box: Box, logits: Tensor) -> None:
+            canvas.add(tile, finished(logits, wanted, self.plan.label_dtype), box)
             # NaN and infinity show in the largest score of a pixel.
-            wrong = ~torch.isfinite(logits[0].amax(0)).cpu().numpy()
+            wrong = without_number(logits)
             part = box & over
             assert part is not None
-            void[part.slices_in(over)] = wrong[part.slices_in(box)]
+            nodata[part.slices_in(over)] = wrong[part.slices_in(box)]
 
         rows = Box(over.y0, seen.x0, over.y1, seen.x1)
         self._forget_above(rows.y0 - 2 * self.bands.lead)
         self._columns.run(rows, self.plan.grid.y.padded, self._read, take, partial(self._watch.over, [seen]))
-        return void
-
-    def _finished(self, logits: torch.Tensor, wanted: str) -> Array:
-        """Return what the canvas collects of logits (1, classes, rows, columns)."""
-        if wanted == LABELS:
-            return np.asarray(labels_of(logits, self.plan.label_dtype)[0])
-        return np.asarray((logits.cpu().numpy() if wanted == LOGITS else integers_of(logits.softmax(1), logits))[0])
+        return nodata
 
     def _blind(self, over: Box) -> Iterator[tuple[Box, str]]:
         """Yield the parts of a box whose pixels see a piece that could not be read, each with the reason."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tilepipe.arrays import Labels, Logits, Pixels
+from tilepipe.arrays import Array, Labels, Logits, Pixels
 from tilepipe.errors import DeviceError, ModelError, TilepipeError, ordinary
 from tilepipe.inference.device import Compute
 from tilepipe.inference.statistics.capture import Mode, Reached
@@ -205,6 +205,18 @@ def integers_of(probabilities: torch.Tensor, scores: torch.Tensor) -> NDArray[np
     # Two classes that differ by less than a step of 2**-24 would tie after rounding.
     scaled.scatter_add_(1, top, torch.ones_like(top, dtype=torch.int32))
     return scaled.cpu().numpy()
+
+
+def finished(logits: torch.Tensor, wanted: str, dtype: str) -> Array:
+    """Return labels of `dtype`, probabilities times 2**24 or logits, as `wanted` says, of logits (1, classes, H, W)."""
+    if wanted == "labels":
+        return np.asarray(labels_of(logits, dtype)[0])
+    return np.asarray((logits.cpu().numpy() if wanted == LOGITS else integers_of(logits.softmax(1), logits))[0])
+
+
+def without_number(logits: torch.Tensor) -> NDArray[np.bool_]:
+    """Return True where the largest of logits (1, classes, H, W) is no finite number, (H, W)."""
+    return np.asarray(~torch.isfinite(logits[0].amax(0)).cpu().numpy())
 
 
 def _best(logits: torch.Tensor) -> torch.Tensor:

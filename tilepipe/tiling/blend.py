@@ -69,7 +69,7 @@ class CropCanvas:
         part = self.grid.kept_box(tile) & self.area
         return part and part & seen
 
-    def void(self, box: Box, where: NDArray[np.bool_]) -> None:
+    def make_nodata(self, box: Box, where: NDArray[np.bool_]) -> None:
         """Make pixels of `box` nodata, `where` (box.height, box.width) is True."""
         if (part := box & self.area) is not None:
             self.values[part.slices_in(self.area)][where[part.slices_in(box)]] = self.nodata
@@ -128,7 +128,7 @@ class ScoreCanvas(CropCanvas):
         if (part := self._kept(tile, seen)) is not None:
             self.scores[:, *part.slices_in(self.area)] = values[:, *part.slices_in(seen)]
 
-    def void(self, box: Box, where: NDArray[np.bool_]) -> None:
+    def make_nodata(self, box: Box, where: NDArray[np.bool_]) -> None:
         """Make scores of pixels of `box` NaN, `where` (box.height, box.width) is True."""
         if (part := box & self.area) is not None:
             self.scores[:, *part.slices_in(self.area)][:, where[part.slices_in(box)]] = np.nan
