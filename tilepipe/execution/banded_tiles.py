@@ -17,7 +17,7 @@ from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.model_watch import ModelWatch
 from tilepipe.execution.trials import MODEL_FAILS, place
-from tilepipe.inference.banded.columns import Columns, Tensor
+from tilepipe.inference.banded.columns import Columns, Logits
 from tilepipe.inference.predictor import finished, without_number
 from tilepipe.tiling.blend import CropCanvas
 from tilepipe.tiling.grid import Index
@@ -69,7 +69,7 @@ class BandedTiles:
         """Compute the rows of `over`, and return where in it the model gives no number."""
         seen, nodata = self.plan.grid.tile_box(tile), np.zeros(over.shape, bool)
 
-        def take(box: Box, logits: Tensor) -> None:
+        def take(box: Box, logits: Logits) -> None:
             canvas.add(tile, finished(logits, wanted, self.plan.label_dtype), box)
             # NaN and infinity show in the largest score of a pixel.
             wrong = without_number(logits)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,7 +28,9 @@ from tilepipe.tiling.tiling import Bands
 
 Read = Callable[[Box], Future[Pixels]]
 """Begins to read a box, (bands, height, width)."""
-Take = Callable[[Box, Tensor], None]
+Logits: TypeAlias = Tensor
+"""Logits on the device, (1, classes, rows, columns)."""
+Take = Callable[[Box, Logits], None]
 """Takes the logits (1, classes, box.height, box.width) of a box."""
 Watch = Callable[[], AbstractContextManager[None]]
 """Returns a context in which the model is called once."""
