@@ -307,7 +307,7 @@ def test_the_plan_counts_the_tiles_that_a_run_predicts(
     worker.close()
     assert job.plan.left is not None
     assert job.plan.tile_count == predicted
-    over = {job.plan.grid.block_of(tile) for tile in worker._useful(job.plan.tiles(), job.plan.predicted_region)}
+    over = {job.plan.grid.block_of(tile) for tile, _ in worker._useful(job.plan.tiles(), job.plan.predicted_region)}
     assert job.plan.left.blocks == len(over)
 
 
