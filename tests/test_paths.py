@@ -18,7 +18,8 @@ from tilepipe.cli.main import main
 from tilepipe.errors import InputError, UsageError
 from tilepipe.execution.export import export
 from tilepipe.paths import refuse_inputs, refuse_special
-from tilepipe.products.formats import layer_path, output_paths
+from tilepipe.products.formats import layer_path
+from tilepipe.products.naming import output_paths
 from tilepipe.testing import codes_model, constant_model
 
 MODEL = constant_model(0.2, 0.8, bands=3)

@@ -145,8 +145,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return a folder with each product alone in it, by the product's name."""
     image = ArraySource(np.random.default_rng(0).integers(0, 255, (3, *PIXELS.shape), dtype=np.uint8))
     material = Material.of({"labels": label_map_of(PIXELS, LEGEND, georeference=NORTH_UP)}, image)
-    # These products need more than labels and an image: files of a mosaic, probabilities, a slide in DICOM.
+    # These products need more than labels and an image: files of a mosaic, probabilities, a slide in DICOM, a run.
     others = {"files", "dicom-seg", *OF_PROBABILITIES}
+    others |= {name for name, product in PRODUCTS.items() if product.needs_run}
     folders = {name: tmp_path_factory.mktemp(name) for name in PRODUCTS.keys() - others}
     for name, folder in folders.items():
         PRODUCTS[name].write(material, folder / f"a{PRODUCTS[name].suffix}")

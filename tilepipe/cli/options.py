@@ -75,7 +75,8 @@ BANDS = option("--bands", metavar="LIST", help="Bands to read, by number or name
 PRODUCTS = (
     "Products to write: cog, ome-zarr, ome-tiff, probabilities, geojson, vectors (GeoPackage), "
     "flatgeobuf, shapefile, geoparquet, csv (numbers), objects (CSV), objects-parquet, qupath (objects), png, "
-    "overlay (picture over the image), report (HTML), stac (STAC item), dicom-seg (of a DICOM slide), "
+    "overlay (picture over the image), report (HTML), tissue (picture of the mask), tissue-geojson, stac (STAC item), "
+    "dicom-seg (of a DICOM slide), "
     "files (labels of each file of the image)."
 )
 

@@ -23,13 +23,13 @@ from tilepipe.products.formats import (
     PRODUCTS,
     File,
     layer_path,
-    output_paths,
     product_of,
     touched,
 )
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import open_label_file, open_map
 from tilepipe.products.material import Asset, Material
+from tilepipe.products.naming import output_paths
 from tilepipe.products.probabilities import read_probabilities
 from tilepipe.sources.base import Georeference, Source
 from tilepipe.sources.georeference import apart, placed, where
@@ -67,6 +67,10 @@ def export(
         raise UsageError(f"{output} has no known suffix; name the format with `of`: {', '.join(PRODUCTS)}")
     outputs = Outputs(paths, overwrite, options=Request.of(options).polygons)
     outputs.options.refuse_unused(paths)
+    if only := [name for name in paths if PRODUCTS[name].needs_run]:
+        raise UsageError(
+            f"{only[0]} shows what only a run knows, and no file of labels holds it; add it to `of` of its run"
+        )
     if image is None and (shown := [name for name in paths if PRODUCTS[name].needs_image]):
         raise UsageError(
             f"{shown[0]} is made with the image of the labels, which only you can name: give it as `image`"

@@ -18,10 +18,11 @@ from tilepipe.products.formats import (
     PRODUCTS,
     File,
     files_of,
-    output_paths,
     product_of,
     touched,
 )
+from tilepipe.products.naming import output_paths
+from tilepipe.products.tissue import OF_TISSUE, refuse_no_tissue
 from tilepipe.products.vector_options import DRAWN, PLAIN, VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.sources.mosaic_files import would_be_part
@@ -80,6 +81,8 @@ def outputs_of(image: Source, models: Iterable[str], output: str | Path | None, 
     request.polygons.refuse_unused(outputs.paths)
     if DICOM_SEG in outputs.paths:
         refuse_no_dicom_slide(image)
+    if OF_TISSUE & outputs.paths.keys():
+        refuse_no_tissue(image, request.mask)
     if "files" in outputs.paths and request.resolution != "full":
         raise UsageError(
             f"{setting(of='files')} cuts labels by the files of the image, so they need its pixels; leave `resolution` "

@@ -42,6 +42,7 @@ from tilepipe.planning.memory import give_back
 from tilepipe.planning.plan import FORMAT
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Material
+from tilepipe.products.tissue import tissue_map
 from tilepipe.products.vector_options import VectorOptions
 from tilepipe.sources.acquired import acquired_of
 from tilepipe.sources.base import Source
@@ -65,7 +66,11 @@ def maps_of(job: Job, full: Source, reader: Callable[[str], Read]) -> dict[str, 
 
 def stitch(job: Job, full: Source, queue: BlockQueue, options: VectorOptions) -> Material:
     """Return one map of the labels and one of each layer; each block read is compared with its ledger line."""
-    return Material.of(maps_of(job, full, partial(Checked, queue)), without_canvas(full), tissue_of(job, full), options)
+    maps, area = maps_of(job, full, partial(Checked, queue)), job.wanted.area
+    material = Material.of(maps, without_canvas(full), tissue_of(job, full), options)
+    if not isinstance(area, Tissue):
+        return material
+    return replace(material, tissue=tissue_map(area, job.plan.region, full, job.stated or full.resolution))
 
 
 def tissue_of(job: Job, full: Source) -> float | None:

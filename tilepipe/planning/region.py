@@ -133,7 +133,7 @@ def _masked(
 def _of_tissue(source: Source, found: Tissue, box: Box, resolution: Resolution | None) -> tuple[FitRow, ...]:
     """Return what the mask keeps; a note if the image is hardly a slide, if all of it is kept, or if there is ink."""
     known, kept = source.georeference, 100 * found.share(box)
-    aerial = bool(known and (known.crs or known.gcps or known.rpcs)) or (resolution and resolution.unit == "m")
+    aerial = bool(known and known.on_earth) or (resolution and resolution.unit == "m")
     if found.found.background == "none" or aerial:
         why = (
             f"mask tissue looks for tissue on the glass of a slide, and {source.name} lies on the ground: the mask"

@@ -109,9 +109,9 @@ class RunSettings(TypedDict, total=False):
     of: str | Sequence[str]
     """Products: 'cog', 'ome-zarr', 'ome-tiff', 'probabilities' (a band per class), 'geojson', 'vectors' (GeoPackage),
     'flatgeobuf', 'shapefile', 'geoparquet', 'csv' (numbers), 'objects' (CSV), 'objects-parquet', 'qupath' (objects for
-    QuPath), 'png' (picture), 'overlay' (picture over the image), 'report' (HTML page), 'stac' (STAC item), 'dicom-seg'
-    (segmentation of a DICOM slide), 'files' (labels of each file of the image); a list, or one text with commas
-    between them."""
+    QuPath), 'png' (picture), 'overlay' (picture over the image), 'report' (HTML page), 'tissue' (picture of the
+    mask 'tissue'), 'tissue-geojson' (its outlines), 'stac' (STAC item), 'dicom-seg' (segmentation of a DICOM slide),
+    'files' (labels of each file of the image); a list, or one text with commas between them."""
     workers: int
     """Number of worker processes; 0 computes in this process."""
     scheduler: str | DaskClient

@@ -24,6 +24,7 @@ from tilepipe.products.quicklook import parse_png, write_overlay, write_png
 from tilepipe.products.qupath import write_qupath
 from tilepipe.products.report.report import parse_report, write_report
 from tilepipe.products.stac import STAC, parse_stac, write_stac
+from tilepipe.products.tissue import TISSUE, TISSUE_GEOJSON, write_tissue, write_tissue_geojson
 from tilepipe.products.vector_files import count_features, write_vectors_of
 from tilepipe.products.vector_options import OBJECTS, QUPATH, TABLES
 from tilepipe.text import json_of
@@ -46,6 +47,8 @@ class Product:
     """Name of a file that is in the folder if it is the product, and no folder of somebody else."""
     needs_image: bool = False
     """Whether the product cannot be made of labels alone."""
+    needs_run: bool = False
+    """Whether only a run can write the product, since no file of labels holds what it shows."""
     styled: bool = False
     """Whether a style for QGIS is written beside files with labels."""
     needs: tuple[str, ...] = ()
@@ -130,6 +133,8 @@ PRODUCTS = {
     "overlay": Product(
         ".overlay.png", write_overlay, parse_png, needs_image=True, media="image/png", role="overview",
     ),
+    TISSUE: Product(".tissue.png", write_tissue, parse_png, needs_run=True, media="image/png", role="overview"),
+    TISSUE_GEOJSON: Product(".tissue.geojson", write_tissue_geojson, _parse_json, needs_run=True, media=GEOJSON),
     "png": Product(".png", write_png, parse_png, media="image/png", role="overview"),
     "report": Product(".html", write_report, parse_report, media="text/html", role="metadata"),
     DICOM_SEG: Product(
@@ -143,11 +148,6 @@ OF_PROBABILITIES = frozenset({PROBABILITIES, OME_PROBABILITIES})
 OME = {"ome-tiff", "ome-zarr"}
 LOSSLESS = {"cog", "ome-tiff", "ome-zarr"}
 """Products that hold every label and can be opened again."""
-OTHER_FORMATS = tuple(
-    "shp geoparquet kml gml json jpg jpeg jp2 j2k webp gif bmp vrt img nc h5 hdf npy npz "  # noqa: SIM905
-    "zarr zip pdf svg svs ndpi mrxs".split()
-)
-"""Endings of files in formats that are not written."""
 # While a GeoPackage is open, SQLite keeps changes in files with the last three endings.
 SIDECARS = (".aux.xml", "-wal", "-shm", "-journal")
 """Suffixes of files that belong to a product of the same name."""
@@ -234,50 +234,6 @@ def refuse_unknown(of: Iterable[str]) -> None:
 def missing_packages(product: str) -> list[str]:
     """Return the packages that writing a product needs and that are not installed."""
     return [package for package in PRODUCTS[product].needs if find_spec(package) is None]
-
-
-def output_paths(output: Path, of: list[str]) -> dict[str, Path]:
-    """Return the final path of each product `of`; `output` is a file of one of them, or a path without suffix.
-
-    'vectors' stands for the table of polygons that the output's ending names, else for a GeoPackage; 'probabilities'
-    for an OME-Zarr beside labels in an OME format, else for a COG. Raises `UsageError` for a product that is not known,
-    for an output that is none of the products, and for an output with the ending of a format that is not written.
-    """
-    refuse_unknown(of)
-    _refuse_ending(output, known=bool(of))
-    main = product_of(output)
-    if main is not None:
-        refuse_unknown([main])
-    if main in TABLES:
-        of = list(dict.fromkeys(main if name == "vectors" else name for name in of))
-    if PROBABILITIES in of and (main == OME_PROBABILITIES or ("cog" not in {*of, main} and OME & {*of, main})):
-        of = list(dict.fromkeys(OME_PROBABILITIES if name == PROBABILITIES else name for name in of))
-    if TABLES & {*of, main} and (found := [mark for mark in ";?!" if mark in str(output)]):
-        raise UsageError(
-            f"{output}: the library that writes polygons takes {found[0]} in a path for a part of an address; give "
-            "another name"
-        )
-    if main is None:
-        return {name: output.with_name(output.name + PRODUCTS[name].suffix) for name in of}
-    wanted = of or [main]
-    if main not in wanted:
-        raise UsageError(
-            f"{output} is a {main} file but {', '.join(wanted)} is asked for; name them in `of` or rename it"
-        )
-    stem = stem_of(output)
-    return {name: output if name == main else output.with_name(stem + PRODUCTS[name].suffix) for name in wanted}
-
-
-def _refuse_ending(output: Path, *, known: bool) -> None:
-    """Raise `UsageError` for a name that asks for another format; if products are `known`, the name may have dots."""
-    ending = output.suffix.lower().removeprefix(".")
-    # A name may hold dots (scene.2024.05), so what stands after the last one need not be an ending.
-    asks = ending in OTHER_FORMATS or not (known or ending in ("", "labels") or ending.isdigit())
-    if ending == "shp":
-        raise UsageError(f"{output} would be four files; name it {output}.zip, one file that QGIS and GDAL open")
-    if asks and product_of(output) is None:
-        endings = ", ".join(f"{product.suffix} ({name})" for name, product in PRODUCTS.items())
-        raise UsageError(f"{output} ends in .{ending}, which is not written; endings are {endings}")
 
 
 def touched(files: Sequence[File]) -> list[Path]:

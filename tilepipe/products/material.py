@@ -50,6 +50,8 @@ class Material:
     """Sentences that writers have to say."""
     facts: JSON = field(default_factory=dict)
     """Facts about the run as JSON types, as they stand in run.json; empty if the run is not known."""
+    tissue: LabelMap | None = None
+    """Tissue that a run with a tissue mask has found, see `tissue_map`; None without such a mask, and for an export."""
     assets: tuple[Asset, ...] = ()
     """Files of the run, and those that are written now."""
 

@@ -40,7 +40,7 @@ def write_png(material: Material, path: Path) -> None:
     """
     labels = material.map
     picture = on_paper(shrunk_colours(labels, picture_shape(labels, MOST, LEAST), frozenset()))
-    _save(page_of(picture, _legend(labels, material.numbers()), ScaleBar.of(labels, picture.shape[1])), path)
+    save_page(page_of(picture, _legend(labels, material.numbers()), ScaleBar.of(labels, picture.shape[1])), path)
 
 
 def write_overlay(material: Material, path: Path) -> None:
@@ -55,7 +55,7 @@ def write_overlay(material: Material, path: Path) -> None:
     clear = clear_classes(labels.legend)
     colours = shrunk_colours(labels, shape, clear)
     picture = over(shrunk_image(material.image, labels, shape), colours, edges(colours))
-    _save(page_of(picture, _legend(labels, material.numbers(), clear), ScaleBar.of(labels, shape[1])), path)
+    save_page(page_of(picture, _legend(labels, material.numbers(), clear), ScaleBar.of(labels, shape[1])), path)
 
 
 def write_beside(source: Source, labels: LabelMap, path: Path, size: int = 800) -> None:
@@ -67,7 +67,7 @@ def write_beside(source: Source, labels: LabelMap, path: Path, size: int = 800) 
     left, right = shrunk_image(source, labels, shape), on_paper(shrunk_colours(labels, shape, frozenset()))
     picture = np.concatenate([left, np.full((shape[0], GAP, 3), 255, np.uint8), right], axis=1)
     names = list(zip(legend.classes, legend.palette, strict=True))
-    _save(page_of(picture, names, ScaleBar.of(labels, shape[1])), path)
+    save_page(page_of(picture, names, ScaleBar.of(labels, shape[1])), path)
 
 
 def clear_classes(legend: Legend) -> frozenset[int]:
@@ -116,7 +116,8 @@ def _legend(labels: LabelMap, numbers: Numbers, clear: frozenset[int] = frozense
     ]
 
 
-def _save(page: Image.Image, path: Path) -> None:
+def save_page(page: Image.Image, path: Path) -> None:
+    """Write a page as a PNG at the new path `path`. Raises `StorageError` if the disk is full."""
     with staged(path) as part:
         page.save(part, "PNG", optimize=True)
 

@@ -48,6 +48,11 @@ class Georeference:
     rpcs: tuple[tuple[str, str], ...] = ()
     """Rational polynomial coefficients as GDAL's RPC metadata (name, value), sorted; () if there are none."""
 
+    @property
+    def on_earth(self) -> bool:
+        """Whether the file says where on the earth the image lies; a slide's transform alone does not."""
+        return bool(self.crs or self.gcps or self.rpcs)
+
 
 @runtime_checkable
 class Source(Protocol):

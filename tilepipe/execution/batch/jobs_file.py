@@ -25,7 +25,8 @@ from tilepipe.errors import UsageError
 from tilepipe.execution.batch.pixel_sizes import is_table
 from tilepipe.paths import refuse_special
 from tilepipe.planning.settings import Request, Settings
-from tilepipe.products.formats import files_of, output_paths
+from tilepipe.products.formats import files_of
+from tilepipe.products.naming import output_paths
 from tilepipe.products.vector_options import VectorOptions
 from tilepipe.sources.dicom_folder import one_image_each
 from tilepipe.text import JSON, comma_list, did_you_mean, kind_of, read_yaml, wrong_value
