@@ -21,14 +21,18 @@ const Tiles = L.GridLayer.extend({
       bounds: L.latLngBounds([0, 0], [height, width]),
       keepBuffer: 2, updateWhenZooming: false, updateInterval: 60,
     });
-    this.on('tileunload', (event) => event.tile.abort?.abort());
+    this.on('tileunload', ({tile}) => {
+      tile.gone = true;
+      tile.abort?.abort();
+    });
   },
   createTile(coords, done) {
     const canvas = document.createElement('canvas');
     canvas.width = canvas.height = this.options.about.size;
     canvas.place = `${-coords.z - shift}/${coords.y}/${coords.x}`;
     canvas.classList.toggle('near', coords.z === -shift);
-    this.refresh(canvas).finally(() => done(null, canvas));
+    // Another canvas may have its place by then, and Leaflet would take that one for loaded.
+    canvas.ready = this.refresh(canvas).finally(() => canvas.gone || done(null, canvas));
     return canvas;
   },
   async refresh(canvas) {
@@ -41,6 +45,31 @@ const Tiles = L.GridLayer.extend({
       this.options.onRead?.();
     } catch (error) {
       if (error.name !== 'AbortError') this.options.onTrouble(error);
+    }
+  },
+  // The places of tiles around the view that are not there, those nearest to the view's next centre first.
+  placesAround(count, way) {
+    const range = this._pxBoundsToTileRange(this._getTiledPixelBounds(this._map.getCenter()));
+    const next = range.getCenter().add(way.unscaleBy(this.getTileSize()));
+    const places = [];
+    for (let y = range.min.y - count; y <= range.max.y + count; y++) {
+      for (let x = range.min.x - count; x <= range.max.x + count; x++) {
+        places.push(Object.assign(L.point(x, y), {z: this._tileZoom}));
+      }
+    }
+    return places.sort((one, other) => one.distanceTo(next) - other.distanceTo(next));
+  },
+  loadAhead(place) {
+    if (place.z !== this._tileZoom || this._tiles[this._tileCoordsToKey(place)] || !this._isValidTile(place)) return null;
+    this._addTile(place, this._level.el);
+    const canvas = this._tiles[this._tileCoordsToKey(place)].el;
+    canvas.ahead = true;
+    return canvas.ready;
+  },
+  // Tiles that nobody has asked to see yet do not keep those waiting that the new view needs.
+  dropAhead() {
+    for (const [key, tile] of Object.entries(this._tiles ?? {})) {
+      if (tile.el.ahead && !tile.loaded) this._removeTile(key);
     }
   },
   canvases() {

@@ -2,6 +2,7 @@
 import {ImageLayer, MapLayer, shift} from '/tiles.js';
 import {panel} from '/panel.js';
 import {moveBar} from '/bar.js';
+import {loadAhead} from '/ahead.js';
 
 const $ = (id) => document.getElementById(id);
 const json = async (address) => {
@@ -143,5 +144,6 @@ async function watch() {
   if (state.working) setTimeout(watch, 1500);
 }
 watch();
+loadAhead(map, layers);
 window.viewer = {map, layers, about};  // for whoever tests the page
 document.body.dataset.ready = 'yes';
