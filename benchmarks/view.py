@@ -4,9 +4,9 @@
 
 makes a slide (a pyramid of JPEG tiles at 1, 1/4, 1/16 and 1/64 of its size, repeated from the sample slide) and labels
 at half its resolution, shows both with `tilepipe view` in headless Chromium at 1280 x 800 px, moves by a whole view
-again and again, and prints a Markdown table: the time from the move until every tile of the new view is drawn. The
-folder `--work` keeps slide and labels. `--picture FILE` makes the picture of the documentation instead. Chromium must
-be installed.
+again and again, and prints a Markdown table: the time from the move until every tile of the new view is drawn, for
+moves after a look of one second and for moves one right after the other. The folder `--work` keeps slide and labels.
+`--picture FILE` makes the picture of the documentation instead. Chromium must be installed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ from tilepipe.view.viewer import view
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from helpers.chromium import chromium  # noqa: E402
+from helpers.chromium import Page, chromium  # noqa: E402
 from helpers.viewers import enter  # noqa: E402
 
 SLIDE = ROOT / "pipelines" / "sample" / "CMU-1-Small-Region.svs"
@@ -46,6 +48,9 @@ MOVE = """(async () => {
   await Promise.all(loading.map((layer) => new Promise((done) => layer.once("load", done))));
   return performance.now() - start;
 })()"""
+ZOOMS = (0, -2, -4)
+LOOK = 1.0
+"""Time for which a view is looked at before the next move [s]."""
 PANS = ((900, 0), (900, 0), (0, 700), (-900, 0), (-900, 0), (0, 700), (900, 0), (900, 700))
 
 
@@ -102,21 +107,26 @@ def measure(side: int, work: Path) -> None:
         write_slide(slide, side)
     if not labels.exists():
         write_labels(labels, side)
-    print(
-        "| image pixels per pixel of the screen | image alone, median (ms) | worst | with labels, median (ms) | worst |"
-    )
-    print("|---|---|---|---|---|")
+    print("| moves | image pixels per pixel of the screen | image alone, median (ms) | worst | with labels | worst |")
+    print("|---|---|---|---|---|---|")
     found = {}
     for shown in ((), (labels,)):
         with view(slide, *shown, browser=False) as viewer, chromium(1280, 800) as page:
             enter(page, viewer.url)
-            for zoom in (0, -2, -4):
-                page.evaluate(f"void viewer.map.setView([{side // 3}, {side // 3}], {zoom}, {{animate: false}})")
+            for pause, zoom in product((LOOK, 0.0), ZOOMS):
+                # Each row begins elsewhere, so that no tile of it is kept from another row.
+                start = side // 3 if pause else side // 2
+                page.evaluate(f"void viewer.map.setView([{start}, {start}], {zoom}, {{animate: false}})")
                 page.evaluate(MOVE % (0, 0))
-                found[bool(shown), zoom] = [page.evaluate(MOVE % pan) for pan in PANS]
-    for zoom in (0, -2, -4):
-        cells = [f"{one:.0f}" for shown in (False, True) for one in _middle_and_worst(found[shown, zoom])]
-        print(f"| {2**-zoom} | {' | '.join(cells)} |")
+                found[bool(shown), pause, zoom] = [_moved(page, pan, pause) for pan in PANS]
+    for pause, zoom in product((LOOK, 0.0), ZOOMS):
+        cells = [f"{one:.0f}" for shown in (False, True) for one in _middle_and_worst(found[shown, pause, zoom])]
+        print(f"| {'after a look' if pause else 'at once'} | {2**-zoom} | {' | '.join(cells)} |")
+
+
+def _moved(page: Page, pan: tuple[int, int], pause: float) -> float:
+    time.sleep(pause)
+    return float(page.evaluate(MOVE % pan))
 
 
 def take_picture(path: Path, work: Path) -> None:

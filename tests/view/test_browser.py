@@ -200,6 +200,38 @@ def test_keys_move_and_zoom(folder: Path) -> None:
         page.wait_for(f"viewer.map.getZoom() === {whole}")
 
 
+LAYERS = "[viewer.layers.image, viewer.layers.labels]"
+READY = f"{LAYERS}.every((layer) => Object.values(layer._tiles).every((tile) => tile.loaded))"
+ALL = f"{LAYERS}.every((layer) => layer.canvases().length === 12) && {READY}"
+"""All of the image is loaded, which has 4 x 3 tiles and lies within two tiles of the view."""
+
+
+def test_the_next_view_is_loaded_while_this_one_is_looked_at(folder: Path) -> None:
+    with opened(folder / "image.tif", folder / "labels.tif", size=(640, 480)) as page:
+        page.evaluate("void viewer.map.setView([300, 300], 0, {animate: false})")
+        page.wait_for(ALL)
+        hidden = page.evaluate("viewer.layers.uncertainty.canvases().length")
+        assert hidden == 4, "what is not shown is not loaded ahead"
+        page.evaluate("void viewer.map.panBy([620, 430], {animate: false})")
+        assert page.evaluate(READY)
+        settle(page)
+        assert near(colour(page, 900, 1000), GREY)
+        assert near(colour(page, 900, 780), BLUE)
+
+
+def test_a_move_drops_what_nobody_has_asked_to_see_yet(folder: Path) -> None:
+    with opened(folder / "image.tif", folder / "labels.tif", size=(640, 480)) as page:
+        page.evaluate("void viewer.map.setView([300, 300], 0, {animate: false})")
+        settle(page)
+        # A tile that never comes stands for a slow one.
+        page.evaluate("void (viewer.layers.image.load = () => new Promise(() => {}))")
+        page.evaluate("void viewer.layers.image.loadAhead(Object.assign(L.point(2, 1), {z: 0}))")
+        assert not page.evaluate(READY)
+        page.evaluate("delete viewer.layers.image.load")
+        page.evaluate("void viewer.map.panBy([1, 0], {animate: false})")
+        page.wait_for(ALL)
+
+
 def test_finished_blocks_of_a_run_appear_while_the_page_is_open(tmp_path: Path) -> None:
     output = tmp_path / "labels.tif"
     with pytest.raises(StopError):

@@ -90,7 +90,8 @@ export const ImageLayer = Tiles.extend({
   },
   paint(canvas) {
     const size = canvas.width;
-    const shown = show(canvas, canvas.content && new ImageData(canvas.content, size, size));
+    // An image is opaque or clear, so its colours need not be multiplied.
+    const shown = show(canvas, canvas.content && new ImageData(canvas.content, size, size), {premultiplyAlpha: 'none'});
     canvas.content = null;  // the canvas keeps the pixels
     return shown;
   },
@@ -117,20 +118,24 @@ export const MapLayer = Tiles.extend({
 });
 
 // A canvas that only takes finished pictures: one that can be drawn on is copied anew whenever the map moves.
-async function show(canvas, picture) {
+async function show(canvas, picture, how = {}) {
   const turn = canvas.turn = (canvas.turn ?? 0) + 1;
-  const bitmap = picture && await createImageBitmap(picture);
+  const bitmap = picture && await createImageBitmap(picture, how);
   if (turn === canvas.turn) canvas.getContext('bitmaprenderer').transferFromImageBitmap(bitmap);
 }
 
 function drawn(pixels, values, size, {fill, outline}) {
   const line = size + 2;
-  for (let y = 0, to = 0; y < size; y++) {
-    for (let x = 0, from = (y + 1) * line + 1; x < size; x++, from++, to++) {
-      const value = values[from];
-      const edge = outline && outline[value] && (value !== values[from - 1] || value !== values[from + 1]
-        || value !== values[from - line] || value !== values[from + line]);
-      pixels[to] = edge ? outline[value] : fill[value];
+  // A class whose outline is not drawn has edges like its inside.
+  const rim = outline ? outline.map((colour, value) => colour || fill[value]) : fill;
+  for (let y = 0, to = 0, from = line + 1; y < size; y++, from += 2) {
+    let left = values[from - 1], value = values[from];
+    for (let x = 0; x < size; x++, from++, to++) {
+      const right = values[from + 1];
+      const inside = value === left && value === right && value === values[from - line] && value === values[from + line];
+      pixels[to] = (inside ? fill : rim)[value];
+      left = value;
+      value = right;
     }
   }
 }
