@@ -41,6 +41,8 @@ DOORS = {
     "onnx": ["models/formats/onnx_*.py"],
     "onnxruntime": ["models/formats/onnx.py"],
     "segmentation_models_pytorch": ["models/formats/smp.py"],
+    "bioimageio": ["models/formats/bioimageio_card.py"],
+    "monai": ["models/formats/monai.py"],
     "huggingface_hub": ["models/formats/hub.py"],
     "timm": ["models/formats/pretrained.py"],
     "zarr": [

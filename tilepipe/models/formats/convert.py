@@ -10,7 +10,10 @@ from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.facts import CARD
 from tilepipe.models.formats import hub, load, smp
-from tilepipe.models.formats.directory import load_model, network, save_model, write_directory
+from tilepipe.models.formats.bioimageio import load_package
+from tilepipe.models.formats.bioimageio_package import package_at
+from tilepipe.models.formats.built import network
+from tilepipe.models.formats.directory import load_model, save_model, write_directory
 from tilepipe.models.formats.opaque import Packaged
 from tilepipe.models.formats.tensors import read_state_dict
 from tilepipe.models.formats.torchscript import TORCHSCRIPT
@@ -31,16 +34,20 @@ def convert(
 ) -> Path:
     """Write the model in `source` as the model directory `output` and return its path.
 
-    `source` is a state dict (then the card or `arch` names the network), an ONNX, TorchScript or .pt2 file, a model
-    directory, or a model on the Hugging Face hub. `card` is a file like model.json, by default the one beside the
-    source. `arch` replaces the card's arch.
+    `source` is a state dict (then the card or `arch` names the network), an ONNX, TorchScript or .pt2 file, a
+    package of the BioImage Model Zoo, a model directory, or a model on the Hugging Face hub. `card` is a file like
+    model.json, by default the one beside the source. `arch` replaces the card's arch.
     A total stride of 1, the default, is replaced by the network's. The network is measured for its certificate.
     Raises `ModelError` if the source is no model, `UsageError` if `output` exists, `StorageError` if writing fails.
     """
     path = hub.fetched(str(source)) if hub.names(str(source)) else Path(source)
     given = _card(path, card, arch)
-    packed = load.find(path)
-    if packed is not None:
+    package = package_at(path)
+    packed = None if package else load.find(path)
+    if package is not None:
+        model = load_package(package, str(source), trust_model=trust_model, card=given)
+        packed = model.module.path if isinstance(model.module, Packaged) else None
+    elif packed is not None:
         model = load.load(packed, str(source), trust_model=trust_model, card=given)
     elif path.is_file():
         model = _of_state_dict(path, given)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,16 +16,18 @@ from uuid import uuid4
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from tilepipe.errors import ModelError, StorageError, UsageError, public
 from tilepipe.models.card import ModelCard
 from tilepipe.models.facts import CARD, CERTIFICATE, WEIGHTS, bundled, bundled_models
 from tilepipe.models.formats import hub, load, smp
+from tilepipe.models.formats.bioimageio import load_package
+from tilepipe.models.formats.bioimageio_package import package_at
+from tilepipe.models.formats.built import network
 from tilepipe.models.formats.tensors import MAX_WEIGHTS_BYTES, check_size, read_safetensors
 from tilepipe.models.model import Model
-from tilepipe.models.nets.zoo import build
-from tilepipe.models.output import bare, wrapped
+from tilepipe.models.output import bare
 from tilepipe.paths import refuse_special
 from tilepipe.storage import cannot_write, sync, sync_tree
 from tilepipe.text import alike, missing
@@ -40,8 +42,8 @@ def load_model(name_or_path: str | Path, *, trust_model: str | None = None) -> M
 
     Args:
         name_or_path: The name of a bundled model, a model directory, a `save_pretrained` folder of
-            segmentation-models-pytorch, a folder of WSInfer, an ONNX, TorchScript or .pt2 file, or
-            'hf:owner/name@revision' on the Hugging Face hub.
+            segmentation-models-pytorch, a folder of WSInfer, a package of the BioImage Model Zoo (folder or zip), an
+            ONNX, TorchScript or .pt2 file, or 'hf:owner/name@revision' on the Hugging Face hub.
         trust_model: 'sha256:' and the hash of the file. It is needed for TorchScript and .pt2, which run code.
 
     Returns:
@@ -58,6 +60,8 @@ def load_model(name_or_path: str | Path, *, trust_model: str | None = None) -> M
         (('other', 'forest'), 10.0, 'm')
     """
     directory = _locate(str(name_or_path))
+    if (package := package_at(directory)) is not None:
+        return load_package(package, str(name_or_path), trust_model=trust_model)
     other = load.find(directory)
     if other is not None:
         model = load.load(other, str(name_or_path), trust_model=trust_model)
@@ -67,17 +71,6 @@ def load_model(name_or_path: str | Path, *, trust_model: str | None = None) -> M
     check_size(weights, MAX_WEIGHTS_BYTES, _HOLDS)
     module = network(card, str(directory / CARD), lambda wanted: read_safetensors(weights, wanted))
     return replace(Model.owning(module, card, str(name_or_path)), certificate=_certificate(directory))
-
-
-def network(card: ModelCard, name: str, tensors: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> nn.Module:
-    """Return the network of a card, with the weights that `tensors` gives for its state dict. Raises `ModelError`."""
-    with torch.device("meta"):  # the meta device holds shapes only: nothing is allocated yet
-        skeleton = _network(card, name)
-    weights = tensors(skeleton.state_dict())
-    with torch.random.fork_rng(devices=[]):  # random start values must not disturb the caller's
-        module = _network(card, name)
-    module.load_state_dict(weights, strict=True)
-    return wrapped(module.requires_grad_(False), card)
 
 
 def save_model(
@@ -150,7 +143,7 @@ def _locate(name: str) -> Path:
             )
         return path
     path = Path(name)
-    if path.is_dir() or load.find(path) is not None:
+    if path.is_dir() or load.find(path) is not None or package_at(path) is not None:
         return path
     load.refuse(path)
     names = bundled_models()
@@ -199,11 +192,3 @@ def _certificate(directory: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError, StorageError):
         return ""
-
-
-def _network(card: ModelCard, name: str) -> nn.Module:
-    make = smp.build if smp.names(card.arch) else build
-    try:
-        return make(card.arch or {}, card.bands, len(card.classes))
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ModelError(f"{name}: the architecture {card.arch} cannot be built: {error}") from None

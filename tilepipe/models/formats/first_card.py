@@ -9,6 +9,8 @@ from tilepipe.errors import ModelError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.facts import CARD
 from tilepipe.models.formats import load, smp, wsinfer
+from tilepipe.models.formats.bioimageio_card import described
+from tilepipe.models.formats.bioimageio_package import package_at
 from tilepipe.models.formats.onnx import SUFFIX as ONNX
 from tilepipe.models.formats.onnx_card import card_of, has_card
 from tilepipe.models.formats.onnx_graph import read_graph
@@ -65,6 +67,12 @@ def first_card(name: str | Path) -> FirstCard:
     path = Path(name)
     if not path.exists():
         raise ModelError(f"there is no model {str(name)!r}: {missing(path)}")
+    if (package := package_at(path)) is not None:
+        fields = described(package).fields
+        target = path.with_name(f"{path.stem}.json")
+        if target.exists():
+            raise _exists(target)
+        return FirstCard(target, fields, len(fields["classes"]))
     file = load.find(path)
     target = path / CARD if path.is_dir() else load.card_path(path)
     if target.exists():

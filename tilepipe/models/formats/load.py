@@ -6,6 +6,7 @@
     torchscript   TorchScript and .pt2 run code: only a file whose hash the user names is opened
     smp           folders of segmentation-models-pytorch are read
     wsinfer       folders of WSInfer's zoo are read: TorchScript that gives one class per patch
+    bioimageio    packages of the BioImage Model Zoo are read and tried on their own test tensors
 
 The card of `x.onnx` is `x.json` or `model.json` beside it; a model directory holds `model.json` and `weights.onnx`,
 `weights.ts` or `weights.pt2`.
@@ -66,6 +67,11 @@ def load(path: Path, name: str, *, trust_model: str | None = None, card: ModelCa
     data = _read(path)
     if path.suffix.lower() == ONNX:
         return load_onnx(data, path, card, name)
+    return of_code(data, path, card, name, trust_model)
+
+
+def of_code(data: bytes, path: Path, card: ModelCard | None, name: str, trust_model: str | None) -> Model:
+    """Load the bytes of a TorchScript or .pt2 file at `path`, which run code. Raises `ModelError`."""
     # Trust is asked for before a card: a card does not help a file that will not be opened.
     check_trust(path, data, trust_model)
     if card is None and path.name == wsinfer.WEIGHTS and wsinfer.is_folder(path.parent):
