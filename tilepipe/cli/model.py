@@ -1,4 +1,4 @@
-"""This module defines `tilepipe model` and its commands list, check, card and convert."""
+"""This module defines `tilepipe model` and its commands list, check, card, convert and export."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODEL_REFUSED = 5
 
 @click.group()
 def model() -> None:
-    """List the models that come with tilepipe; show, check, convert one."""
+    """List the models that come with tilepipe; show, check, convert, export one."""
 
 
 @model.command("list", cls=Command)
@@ -97,6 +97,19 @@ def convert(source: str, output: str, arch: str | None, **options: Any) -> None:
     from tilepipe.models.formats.convert import convert as make
 
     say.out_line(make(source, output, arch=None if arch is None else _arch(arch), **options))
+
+
+@model.command(cls=Command)
+@click.argument("name", metavar="MODEL")
+@click.argument("output", metavar="OUT")
+@option("--to", "form", type=click.Choice(["onnx"]), default="onnx", help="Form of OUT.", show_default=True)
+@TRUST
+@option("--overwrite", is_flag=True, help="Replace what exists at OUT.")
+def export(name: str, output: str, form: str, trust_model: str | None, overwrite: bool) -> None:
+    """Write MODEL for other programs: a folder with an ONNX file that holds its card, and a model card for a hub."""
+    from tilepipe.models.formats.onnx_export import export_onnx
+
+    say.out_line(export_onnx(name, output, trust_model=trust_model, overwrite=overwrite))
 
 
 def _write_first(name: str, fields: JSON) -> None:

@@ -279,7 +279,7 @@ def described(package: Path) -> dict[str, Any]:
 
 def test_members_are_compared_by_hash_and_stay_inside_the_package(tmp_path: Path) -> None:
     package = good(tmp_path / "p.zip")
-    with pytest.raises(ModelError, match="onnx.onnx is not the file that was described"):
+    with pytest.raises(ModelError, match=r"onnx\.onnx is not the file that was described"):
         load_model(changed(package, onnx_onnx=onnx_of(convolution(3, 2))))
     for place in ("/etc/passwd", "../secret.onnx", "https://example.com/net.onnx", "file:///etc/passwd"):
         fields = described(package)
@@ -316,9 +316,10 @@ def test_zips_and_descriptions_are_capped(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ModelError, match="more than 50000 values"):
         load_model(changed(package, rdf_yaml=laughs.encode()))
     monkeypatch.setattr(bioimageio_package, "MAX_WEIGHTS", 10)
-    with pytest.raises(ModelError, match="format_version 0.4"):
-        fields = {**described(package), "format_version": "0.4.10"}
-        load_model(changed(package, rdf_yaml=yaml.safe_dump(fields).encode()))
+    fields = {**described(package), "format_version": "0.4.10"}
+    older = changed(package, rdf_yaml=yaml.safe_dump(fields).encode())
+    with pytest.raises(ModelError, match=r"format_version 0\.4"):
+        load_model(older)
 
 
 def test_a_model_that_measures_each_image_is_used_with_a_card_of_fixed_numbers(

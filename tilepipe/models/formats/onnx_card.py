@@ -13,21 +13,25 @@ from tilepipe.models.card import ModelCard
 from tilepipe.models.formats.onnx_graph import Graph
 from tilepipe.text import JSON, json_of
 
+OWN = "tilepipe_card"
+"""Key of a card of ours in the metadata."""
 _CARD_HELP = "write one as {} (bands, classes, mean, std, stride)"
 
 
 def has_card(graph: Graph) -> bool:
     """Return whether a file's metadata name its classes."""
-    return any(key in graph.metadata for key in ("class_names", "names"))
+    return any(key in graph.metadata for key in (OWN, "class_names", "names"))
 
 
 def card_of(graph: Graph, path: Path, wanted: Path) -> ModelCard:
-    """Return the card that a file's metadata make; the keys are those of Deepness.
+    """Return the card that a file's metadata make: a card of ours (`onnx_export`), or the keys of Deepness.
 
     Deepness divides pixels from 0 to 255 by 255, names classes by number, and gives the resolution in centimetres
     (https://qgis-plugin-deepness.readthedocs.io, creators). `wanted` is the path of a card that could lie beside the
     file. Raises `ModelError` if there is no class name, or if a word has no meaning here.
     """
+    if OWN in graph.metadata:
+        return ModelCard.from_json(graph.metadata[OWN], f"{path}: {OWN}")
     said = {key: _value(text) for key, text in graph.metadata.items()}
     kind = str(said.get("model_type", "segmentor")).lower()
     if kind != "segmentor":
