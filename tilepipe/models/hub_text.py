@@ -71,8 +71,8 @@ import tilepipe as tp
 labels = tp.predict("image.tif", "{title}/weights.onnx", tp.Box(0, 0, 512, 512))
 ```
 
-Other programs give the network tiles (batch, {card.bands}, height, width) in float32, scaled as the table says, and take
-the class with the largest of the scores (batch, {len(card.classes)}, height, width).
+Other programs give the network tiles (batch, {card.bands}, height, width) in float32, scaled as the table says, and
+take the class with the largest of the scores (batch, {len(card.classes)}, height, width).
 {training}"""
 
 

@@ -147,7 +147,7 @@ def _data(tensor: Any) -> Any:
 
 
 def _step(one: Any) -> Step:
-    kwargs = getattr(one, "kwargs", None)
+    kwargs: Any = getattr(one, "kwargs", None)
     values = kwargs.model_dump() if hasattr(kwargs, "model_dump") else dict(kwargs or {})
     return Step(str(one.id), values)
 

@@ -75,7 +75,7 @@ def _of_strides(options: JSON) -> int:
 
 
 def _of_blocks(options: JSON) -> int:
-    return 2 ** (len(options.get("blocks_down", (1, 2, 2, 4))) - 1)
+    return 1 << (len(options.get("blocks_down", (1, 2, 2, 4))) - 1)
 
 
 STRIDES: Mapping[str, Callable[[JSON], int]] = {

@@ -6,10 +6,10 @@ another way than usual (`channels`, `layout`, `pad`, `threshold`), this is part 
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -115,17 +115,17 @@ def _traced(module: nn.Module, card: ModelCard, name: str) -> bytes:
     side = max(64, 4 * card.stride)
     example = torch.zeros(1, card.bands, side, side)
     free = {0: "batch", 2: "height", 3: "width"}
-    file = io.BytesIO()
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+            file = Path(folder) / WEIGHTS
             warnings.simplefilter("ignore")  # torch's remarks on this exporter, which needs no package but onnx
             torch.onnx.export(
                 _Plain(module).eval(), (example,), file, dynamo=False, opset_version=OPSET,
                 input_names=["image"], output_names=["logits"], dynamic_axes={"image": free, "logits": free},
             )  # fmt: skip
+            return file.read_bytes()
     except Exception as error:  # the exporter has errors of many kinds, one per operator that ONNX lacks
         raise ModelError(f"{name} cannot be written as ONNX: {first_line(error)}") from None
-    return file.getvalue()
 
 
 class _Plain(nn.Module):
