@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from tilepipe.errors import ModelError, public
+from tilepipe.errors import ModelError
 from tilepipe.models.average import Mean
 from tilepipe.models.card import ModelCard
 from tilepipe.models.formats.directory import load_model, write_directory
@@ -33,7 +33,6 @@ _BACK = {"channels": None, "layout": None, "pad": 0, "threshold": None, "key": N
 """Fields of a card that the exported graph does itself."""
 
 
-@public
 def export_onnx(
     model: Model | str | Path, output: str | Path, *, trust_model: str | None = None, overwrite: bool = False
 ) -> Path:
@@ -52,13 +51,6 @@ def export_onnx(
         ModelError: The network cannot be written as ONNX, onnxruntime gives other labels, or a package is missing.
         UsageError: `output` exists.
         StorageError: `output` cannot be written.
-
-    Example:
-        >>> import tilepipe as tp
-        >>> from tilepipe.models.formats.onnx_export import export_onnx
-        >>> folder = export_onnx("forest", "forest-onnx")
-        >>> tp.load_model(folder / "weights.onnx").card.classes
-        ('other', 'forest')
     """
     model = model if isinstance(model, Model) else load_model(model, trust_model=trust_model)
     data = onnx_of(model)
