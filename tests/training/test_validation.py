@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.banded_runs import small_bands
 from helpers.small_training import SMALL, Stop, discs, stopped_at
 from safetensors.torch import load_file
 from sklearn.metrics import jaccard_score
@@ -16,7 +17,7 @@ from tilepipe.errors import InputError, UsageError
 from tilepipe.evaluation.metrics.confusion import Confusion
 from tilepipe.events import Event
 from tilepipe.models.formats.directory import load_model, stored
-from tilepipe.training import loop
+from tilepipe.training import loop, validation
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.loop import fit
 from tilepipe.training.validation import best, waited
@@ -92,6 +93,25 @@ def test_what_is_validated_is_what_users_get(validated: Configure, tmp_path: Pat
     assert list(scores) == list(range(2, 31, 2))
     assert record["mean_iou"] == pytest.approx(max(scores.values()), abs=1e-4)
     assert record["best_step"] == next(step for step, value in scores.items() if value == max(scores.values()))
+
+
+def test_large_images_are_validated_in_bands(
+    validated: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_bands(monkeypatch)
+    real, seen = validation.region_labels, []
+
+    def region_labels(job: Any, source: Any) -> Any:
+        seen.append(job.plan)
+        return real(job, source)
+
+    monkeypatch.setattr(validation, "region_labels", region_labels)
+    directory = fit(validated(steps=4, ema=0.5))
+    assert len(seen) >= 2 and all(plan.tiling.bands and plan.exact for plan in seen)
+    record = load_model(directory).card.training["validation"]
+    labels = tp.predict(tmp_path / "2.tif", directory, device="cpu", tile=256)
+    wanted = jaccard_score(discs(seed=2)[1].ravel(), labels.ravel(), average=None, labels=[0, 1])
+    assert record["iou"] == {"a": round(wanted[0], 4), "b": round(wanted[1], 4)}
 
 
 @pytest.mark.parametrize("stop", [pytest.param(3, marks=pytest.mark.long), 6, pytest.param(9, marks=pytest.mark.long)])

@@ -6,6 +6,7 @@ It also finds the best score so far, and decides when to stop.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from tilepipe.evaluation.metrics.confusion import Confusion, confusion_matrix
 from tilepipe.execution.job import make_job
 from tilepipe.execution.region_labels import region_labels
 from tilepipe.models.model import Model
-from tilepipe.planning.receptive_field import reach_of_card
+from tilepipe.planning.receptive_field import MEASURED, reach_of_card
 from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Kind
 from tilepipe.training.config import TrainConfig
@@ -44,7 +45,9 @@ def score(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> Confusi
 def predicted(model: Model, scene: Scene, box: Box, device: str = "cpu") -> Labels:
     """Return the model's labels of a full-resolution box, (height, width); a pixel without image data has the card's
     nodata."""
-    known = model.card, reach_of_card(model.card)  # weights change between validations; the network was measured before
+    # Weights change between validations, and the card's halo is that of the network's layers, which training measures.
+    reach = reach_of_card(model.card)
+    known = model.card, replace(reach, known=MEASURED) if reach.sides else reach
     return region_labels(make_job(scene.whole, model, Request(region=box, device=device), known), scene.whole)
 
 

@@ -45,9 +45,10 @@ def known_bands(model: Model, bands: Bands, stride: int, compute: Compute) -> Ba
 
     Torch takes seconds to find it out, once per model and machine.
     """
-    identity = model_identity(model, compute.device, compute.precision)
+    # What bands need follows from the layers. Where the card describes these, other weights need no other trial.
+    identity = model.card.arch or model_identity(model, compute.device, compute.precision)
     versions = [VERSION, version("torch"), version("tilepipe")]
-    settled = [identity, stride, bands.height, bands.lead, compute.device, compute.precision, versions]
+    settled = [identity, model.card.bands, len(model.card.classes), stride, bands.height, bands.lead, compute.device, compute.precision, versions]
     key = hashlib.sha256(json.dumps(settled).encode()).hexdigest()
     if key not in _KNOWN:
         name, folder = f"bands-{key[:32]}.json", cache_directory()
