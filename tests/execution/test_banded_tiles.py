@@ -24,6 +24,7 @@ from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.executors import dask, serial
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
+from tilepipe.models.nets.zoo import build
 from tilepipe.sources.array import ArraySource
 from tilepipe.testing import noise, random_unet
 
@@ -200,6 +201,39 @@ def test_empty_parts_are_not_computed(tmp_path: Path) -> None:
     assert sum(record.tiles for record in queue.ledger.done.values()) < job.plan.tile_count
     filled = np.where(valid, pixels, np.round(127).astype(np.uint8))
     assert (found == np.where(valid, tp.predict(ArraySource(filled), UNET, device="cpu"), 255)).all()
+
+
+@pytest.mark.usefixtures("small")
+def test_held_statistics_are_put_in_row_by_row(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = build({"name": "unet", "width": 4, "depth": 2, "norm": "instance"}, 3, 3)
+    model = Model(ModelCard(bands=3, classes=["a", "b", "c"], stride=4, mean=[127.0] * 3, std=[60.0] * 3), net)
+    image, how = noise(*SHAPE), {"precision": "fp64", "device": "cpu", "statistics": "field"}
+    result = tp.segment(image, model, tmp_path / "out.tif", **how)
+    assert result.plan.tiling.bands is not None
+    assert result.certificate.mode == "FIELD"
+    assert "computed in bands" in result.certificate.sentences[0]
+    found = np.asarray(result.labels)
+    assert len(np.unique(found)) == 3
+    tiled = tp.predict(image, model, tile=128, **how)
+    assert tp.plan(image, model, tile=128, **how).tiling.bands is None
+    assert (found == np.asarray(tiled)).all()
+    region = (70, 60, 100, 80)
+    assert (found[60:140, 70:170] == np.asarray(tp.predict(image, model, window=region, **how))).all()
+    assert tp.verify(result, image, model, windows=2, whole=True).holds
+
+
+def test_a_model_that_sees_too_far_for_tiles_holds_statistics_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_bands(monkeypatch)
+    net = build({"name": "unet", "width": 4, "depth": 3, "norm": "instance"}, 3, 2)
+    card = ModelCard(bands=3, classes=["a", "b"], stride=8, tile=96, mean=[127.0] * 3, std=[60.0] * 3)
+    model = Model(card, net)
+    plan = tp.plan(noise(100, 700), model, device="cpu")
+    assert plan.tiling.bands
+    assert plan.statistics
+    in_tiles = tp.plan(noise(100, 700), model, device="cpu", tile=96)
+    assert in_tiles.statistics is None
+    assert "holding that fixed would" in in_tiles.reach.known
 
 
 @pytest.mark.parametrize("chosen", [{"tile": 64}, {"overlap": 48}, {"window_shape": "hann"}, {"tta": "d4"}])

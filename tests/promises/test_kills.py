@@ -1,7 +1,7 @@
 """Two products, killed twice at drawn moments while an older pair is replaced: both are whole, and in the end both new.
 
-In the pair "bands" labels are computed in bands of rows: a run that goes on begins its passes below the top, and ends with
-the bytes of a run that nobody stopped.
+In the pair "bands" labels are computed in bands of rows: a run that goes on begins its passes below the top, and ends
+with the bytes of a run that nobody stopped.
 
 A moment is a call that changes the disk: an fsync or a rename. So every order of them that a kill can leave is drawn.
 """
@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.banded_runs import banded_job, small_bands
 
 import tilepipe as tp
 from tilepipe.execution import publish
 from tilepipe.sources.array import ArraySource
-from helpers.banded_runs import banded_job, small_bands
 from tilepipe.testing import codes_model, noise, random_unet
 
 OLD, NEW = 1, 2

@@ -107,7 +107,8 @@ def test_large_images_are_validated_in_bands(
 
     monkeypatch.setattr(validation, "region_labels", region_labels)
     directory = fit(validated(steps=4, ema=0.5))
-    assert len(seen) >= 2 and all(plan.tiling.bands and plan.exact for plan in seen)
+    assert len(seen) >= 2
+    assert all(plan.tiling.bands and plan.exact for plan in seen)
     record = load_model(directory).card.training["validation"]
     labels = tp.predict(tmp_path / "2.tif", directory, device="cpu", tile=256)
     wanted = jaccard_score(discs(seed=2)[1].ravel(), labels.ravel(), average=None, labels=[0, 1])

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tilepipe.errors import UsageError
+from tilepipe.errors import ModelError, UsageError
 from tilepipe.inference.banded.lookup import NotBandedError
 from tilepipe.inference.banded.network import banded
 from tilepipe.inference.device import Compute, resolve_device, resolve_precision, usual_batch
 from tilepipe.inference.predictor import Predictor
 from tilepipe.inference.profile.measure_reproducibility import Setting, known_reproducibility
 from tilepipe.inference.profile.reproducibility import Reproducibility
+from tilepipe.inference.statistics.trial import operations
 from tilepipe.models.card import ModelCard
 from tilepipe.models.contents import network_sha256
 from tilepipe.models.facts import CARD, CERTIFICATE
@@ -29,6 +30,7 @@ from tilepipe.models.probe.upsampling_lint import Finding, lint
 from tilepipe.planning.receptive_field import contradictions
 from tilepipe.storage import write_durably
 from tilepipe.text import JSON
+from tilepipe.tiling.statistics_grid import Statistics
 
 _TRIAL = 64  # the least side of the tile that the model is tried on (pixels)
 
@@ -128,15 +130,21 @@ def check_model(
         f"{problem}; correct the card, or let `tilepipe model check {name} --write` do it"
         for problem in contradictions(card, found)
     )
-    in_the_way = "the layers of the file cannot be seen" if packed else _in_the_way(model, stride)
+    in_the_way = "the layers of the file cannot be seen" if packed else _in_the_way(model, found, stride)
     return ModelCheck(model.name, card, found, findings, problems, notes, level, weights, in_the_way)
 
 
-def _in_the_way(model: Model, stride: int) -> str:
-    """Return the operation because of which the network cannot be computed in bands of rows; '' if it can."""
+def _in_the_way(model: Model, found: Probe, stride: int) -> str:
+    """Return the operation because of which the network cannot be computed in bands of rows; '' if it can.
+
+    A run can hold the statistics of norms and poolings over the whole image fixed, so these are no obstacle as such.
+    """
+    module, bands, side, statistics = model.module, model.card.bands, math.lcm(stride, _TRIAL), None
     try:
-        banded(model.module, model.card.bands, math.lcm(stride, _TRIAL))
-    except NotBandedError as problem:
+        if found.global_layers:
+            statistics = Statistics("field", side, operations(module, bands, found))
+        banded(module, bands, side, statistics)
+    except (NotBandedError, ModelError) as problem:
         return str(problem)
     return ""
 

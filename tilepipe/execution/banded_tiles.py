@@ -16,6 +16,7 @@ from tilepipe.errors import InputError, ModelError
 from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.model_watch import ModelWatch
+from tilepipe.execution.statistics.provider import StatisticsProvider
 from tilepipe.execution.trials import MODEL_FAILS, place
 from tilepipe.inference.banded.columns import Columns, Logits
 from tilepipe.inference.predictor import finished, without_number
@@ -29,13 +30,21 @@ PIECE = 512
 class BandedTiles:
     """The tiles of a job in one process. Threads can share it: one tile is computed at a time."""
 
-    def __init__(self, job: Job, image: FilledImage, readers: Executor, watch: ModelWatch) -> None:
+    def __init__(
+        self,
+        job: Job,
+        image: FilledImage,
+        readers: Executor,
+        watch: ModelWatch,
+        statistics: StatisticsProvider | None = None,
+    ) -> None:
         """Bring the model to its device. `readers` decode the bands."""
         plan = job.plan
         assert plan.tiling.bands is not None
         self.job, self.plan, self.image, self._readers, self._watch = job, plan, image, readers, watch
         self.bands = plan.tiling.bands
-        self._columns = Columns(job.model, self.bands, plan.tiling.stride, plan.compute)
+        around = statistics.nodes if statistics else None
+        self._columns = Columns(job.model, self.bands, plan.tiling.stride, plan.compute, plan.statistics, around)
         self._unread: dict[Box, str] = {}
         """Pieces of bands that cannot be read, each with the reason."""
 

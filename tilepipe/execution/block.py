@@ -59,7 +59,7 @@ class BlockWorker:
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
         self._banded: BandedTiles | None = None
         if plan.tiling.bands:
-            self._banded = BandedTiles(job, self.image, self._readers, watch_of(job, TILES))
+            self._banded = BandedTiles(job, self.image, self._readers, watch_of(job, TILES), self.statistics)
 
     def region(self) -> tuple[Labels, Tally]:
         """Return the labels of the plan's region on the prediction grid, in memory."""

@@ -12,9 +12,11 @@ from tilepipe.planning.memory import Load, format_bytes
 from tilepipe.planning.receptive_field import Reach
 from tilepipe.planning.settings import Request
 from tilepipe.planning.tile_size import CLEARLY, ROOM
+from tilepipe.tiling.statistics_grid import Statistics
 from tilepipe.tiling.tiling import Bands, Tiling, cost_factor, fitting_width
 
 if TYPE_CHECKING:
+    from tilepipe.models.card import ModelCard
     from tilepipe.models.model import Model
 
 SAVED = 8_000_000
@@ -32,15 +34,20 @@ PRECISIONS = ("fp32", "tf32", "fp64")
 """Precisions that bands are used in."""
 
 
-def in_bands(model: Model, reach: Reach, request: Request, usual: Tiling, load: Load) -> tuple[Tiling, Load] | str:
+def in_bands(
+    model: Model, reach: Reach, request: Request, usual: Tiling, load: Load, statistics: Statistics | None = None
+) -> tuple[Tiling, Load] | str:
     """Return a tiling in bands and the load with what bands need; '' if tiles do as well, or why bands are no way.
 
     `usual` is the tiling in tiles. Bands are used if the reach was measured, nobody chose the tiles, and the model
-    would see many pixels more in tiles, or tiles would not be exact. The choice depends on the whole image only.
+    would see many pixels more in tiles, or tiles would not be exact. `statistics` of norms and poolings over the whole
+    image are held fixed. The choice depends on the whole image only.
     """
     halo, stride = usual.halo, usual.stride
     chosen = request.tile is not None or request.overlap is not None or request.window_shape not in ("auto", "crop")
     if chosen or request.grid != "image" or halo is None or not reach.measured or model.answers_often:
+        return ""
+    if statistics and statistics.kind != "field":  # these are summed over tiles, one pass for each operation
         return ""
     work = _in_tiles(usual, request, load)
     if (work - 1) * math.prod(load.predicted) < SAVED or load.compute.precision not in PRECISIONS:
@@ -61,13 +68,25 @@ def in_bands(model: Model, reach: Reach, request: Request, usual: Tiling, load: 
             break
         if kept > SCATTERED and request.mask == "tissue":
             continue
-        found = known_bands(model, bands, stride, load.compute)
+        found = known_bands(model, bands, stride, load.compute, statistics)
         if found.why_not:
             return f"tiles are computed whole: {found.why_not}"
         needs = load.needs._replace(band=found.width)
         if replace(counted, needs=needs).promise(tiling).total <= room:
             return tiling, replace(load, needs=needs)
     return f"tiles are computed whole: bands of them take more than {format_bytes(room)} of memory, or more work"
+
+
+def can_be_banded(model: Model, card: ModelCard, request: Request, statistics: Statistics) -> bool:
+    """Return whether a model can be computed in bands with `statistics` held fixed; `card` has the halo for that."""
+    # This import opens torch, which a plan with a bundled model does without, if that can be.
+    from tilepipe.inference.profile.bands import known_bands
+
+    compute, halo = request.compute(model), card.halo or 0
+    if compute.precision not in PRECISIONS or statistics.kind != "field":
+        return False
+    width = -(-(KEPT[-1] + 2 * halo) // card.stride) * card.stride
+    return not known_bands(model, bands_of(width, halo, card.stride), card.stride, compute, statistics).why_not
 
 
 def bands_of(width: int, halo: int, stride: int) -> Bands:

@@ -10,6 +10,7 @@ from tilepipe.box import Sides
 from tilepipe.errors import ModelError, TilepipeError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.models.probe.result import Probe, ProbeError
+from tilepipe.planning.band_tiling import can_be_banded
 from tilepipe.planning.receptive_field import MEASURED, Known, Reach, named_layers
 from tilepipe.planning.settings import Request
 from tilepipe.planning.tile_size import tile_size
@@ -60,15 +61,16 @@ def fix_global_statistics(
     tile, size = tile_size(fixed, request), max(shape)
     if not insists and size <= tile_size(card, request):
         return known, None  # one tile covers the image, so nothing is cut
-    if not insists and size > tile:
-        # With the statistics fixed the model sees as far as its convolutions, so its tiles need all of this context.
-        cost = cost_factor(tile, Sides(*4 * (max(frozen),)))
-        if cost > request.max_cost:
-            takes = f"take {cost:.1f} times the work of one pass" if math.isfinite(cost) else "leave no tile a core"
-            return (card, _explained(reach, f"holding that fixed would {takes}")), None
     # Patches are tiles of a grid of their own, so their side must be a multiple of the stride too.
     patch = -(-_patch_side(card) // fixed.stride) * fixed.stride
     chosen = Statistics("field", patch, values) if wanted != "whole" else Statistics("whole", 0, values)
+    if not insists and size > tile:
+        # With the statistics fixed the model sees as far as its convolutions, so its tiles need all of this context.
+        cost = cost_factor(tile, Sides(*4 * (max(frozen),)))
+        cut = request.tile is not None or request.grid != "image"  # into tiles, by the user
+        if cost > request.max_cost and (cut or not can_be_banded(model, fixed, request, chosen)):
+            takes = f"take {cost:.1f} times the work of one pass" if math.isfinite(cost) else "leave no tile a core"
+            return (card, _explained(reach, f"holding that fixed would {takes}")), None
     return (fixed, Reach(found.frozen_reach, MEASURED, frozen=named_layers(found))), chosen
 
 

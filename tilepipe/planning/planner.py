@@ -119,7 +119,7 @@ def make_plan(
     load = Load(image, card, grids.predicted, compute, needs, _kept(card, request))
     if statistics:  # Fixed statistics are put in only for tiles whose context is cut off.
         request = replace(request, window_shape="crop")
-    banded = "" if statistics else in_bands(model, reach, request, usual_tiling(card, request), load)
+    banded = in_bands(model, reach, request, usual_tiling(card, request), load, statistics)
     if isinstance(banded, str):
         tiling, why = choose_tiling(model, card, request, load)
         if not statistics:

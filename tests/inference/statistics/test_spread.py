@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from tilepipe.inference.statistics import spread
 from tilepipe.inference.statistics.spread import Spread
 from tilepipe.models.torch_calls import Call, Calls
 
@@ -30,31 +29,38 @@ WAYS: dict[str, Callable[[Tensor], Tensor]] = {  # from (B, 6) or (B, 6, 1, 1) t
 
 
 class Running(Calls):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spread = Spread()
+
     def made(self, call: Call) -> object:
-        return spread.run(call)
+        return self.spread.run(call)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_pixel_is_a_vector_of_its_own(way: str) -> None:
     y = torch.randn(2, 6, 3, 5)
-    with torch.no_grad(), Running():
-        found = WAYS[way](y.as_subclass(Spread))
-    assert isinstance(found, Spread)
+    with torch.no_grad(), Running() as running:
+        found = WAYS[way](running.spread.mark(y))
+    assert running.spread.marked(found)
     assert found.shape == y.shape
     for row in range(3):
         for column in range(5):
             with torch.no_grad():
                 alone = WAYS[way](y[:, :, row : row + 1, column : column + 1])
-            torch.testing.assert_close(torch.Tensor(found[:, :, row, column]), alone[:, :, 0, 0])
+            torch.testing.assert_close(found[:, :, row, column], alone[:, :, 0, 0])
 
 
 def test_it_ends_where_it_meets_features() -> None:
-    y, x = torch.randn(1, 6, 4, 4).as_subclass(Spread), torch.randn(1, 6, 4, 4)
-    with Running():
-        assert isinstance(y * 2 + torch.ones(()), Spread)
-        assert not isinstance(y * x, Spread)
-        assert not isinstance(torch.cat((x, y), 1), Spread)
+    y, x = torch.randn(1, 6, 4, 4), torch.randn(1, 6, 4, 4)
+    with Running() as running:
+        running.spread.mark(y)
+        assert running.spread.marked(y * 2 + torch.ones(()))
+        assert not running.spread.marked(y * x)
+        assert not running.spread.marked(torch.cat((x, y), 1))
         assert (y.expand_as(x) * x).view(1, 2, 3, 4, 4).shape == (1, 2, 3, 4, 4)
+        assert not running.spread.marked(y.mul_(x))
+        assert y.view(1, 2, 3, 4, 4).shape == (1, 2, 3, 4, 4)
 
 
 def test_what_is_no_vector_is_left_alone() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tilepipe.box import Box
-from tilepipe.errors import ModelError, UsageError
+from tilepipe.errors import UsageError
 from tilepipe.evaluation.metrics.seams import Flips
 from tilepipe.evaluation.verify.recompute import Passes
 from tilepipe.evaluation.verify.stored import Keeper
@@ -37,19 +37,19 @@ def one_pass(passes: Passes, keeper: Keeper, limit: float, listener: Listener) -
     `limit` is the difference in probability that the run's claim allows. Memory holds a band over the whole width of
     the prediction grid, and what the network keeps of the rows above it.
 
-    Raises `UsageError` if tiles of the run failed. Raises `ModelError` if the model's norms or poolings see the whole
-    image, or if an operation cannot be computed in bands.
+    The pass uses the statistics that the run holds fixed, if it does. Raises `UsageError` if tiles of the run failed.
+    Raises `ModelError` if an operation cannot be computed in bands.
     """
     plan = passes.job.plan
     if passes.lenient:
         raise UsageError(
             "tiles of this run failed, and one pass over the whole image needs every pixel; leave out `whole`"
         )
-    if plan.statistics is not None:
-        raise ModelError(f"one pass in bands has no statistics of the whole image, which {plan.model} needs")
     stride, region = plan.tiling.stride, plan.predicted_region
-    stream = Stream(passes.job.model, math.lcm(stride, SIDE), replace(plan.compute, batch=1))
     band, (height, width) = math.lcm(stride, BAND), (plan.grid.y.padded, plan.grid.x.padded)
+    held, compute = passes.worker.statistics, replace(plan.compute, batch=1)
+    under = held and (lambda first, last: held.nodes(Box(first, 0, last, width)))
+    stream = Stream(passes.job.model, math.lcm(stride, SIDE), compute, plan.statistics, under)
     different, compared, beyond, done = 0, 0, 0, 0
     for top in range(0, height, band):
         bottom = min(top + band, height)

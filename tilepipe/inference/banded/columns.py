@@ -19,11 +19,14 @@ from torch import Tensor
 from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 from tilepipe.errors import DeviceError, ModelError, ordinary
+from tilepipe.inference.banded.held import Under
 from tilepipe.inference.banded.lookup import NotBandedError
 from tilepipe.inference.banded.network import Pass, banded_of
 from tilepipe.inference.device import Compute
+from tilepipe.inference.statistics.capture import Nodes
 from tilepipe.models.model import Model
 from tilepipe.models.precision import arithmetic, dtype_of
+from tilepipe.tiling.statistics_grid import Statistics
 from tilepipe.tiling.tiling import Bands
 
 Read = Callable[[Box], Future[Pixels]]
@@ -59,14 +62,26 @@ class _Down:
 class Columns:
     """Runs one model on one device down columns of an image. One thread computes at a time, a whole call of `run`."""
 
-    def __init__(self, model: Model, bands: Bands, stride: int, compute: Compute) -> None:
-        """Bring the model to the device of `compute`. Raises `ModelError` if it cannot be computed in bands."""
+    def __init__(
+        self,
+        model: Model,
+        bands: Bands,
+        stride: int,
+        compute: Compute,
+        statistics: Statistics | None = None,
+        around: Callable[[Box], Nodes] | None = None,
+    ) -> None:
+        """Bring the model to the device of `compute`. Raises `ModelError` if it cannot be computed in bands.
+
+        If `statistics` of norms and poolings are held fixed, `around` gives those around a box.
+        """
         self.model, self.bands, self.precision = model, bands, compute.precision
         self.device, self.dtype = torch.device(compute.device), dtype_of(compute.precision)
         try:
-            self._network = banded_of(model, stride, compute)
+            self._network = banded_of(model, stride, compute, statistics)
         except NotBandedError as problem:
             raise ModelError(f"{model.name} cannot be computed in bands of rows: {problem}") from None
+        self._around = around
         self._down: _Down | None = None
         # One thread computes all passes. The C library keeps freed memory for the thread that has freed it, so a pass
         # that went from thread to thread would take twice the memory.
@@ -88,7 +103,7 @@ class Columns:
         span = (over.x0, over.x1)
         if down is None or down.span != span or not 0 <= over.y0 - down.done <= self.bands.lead:
             top = max(0, over.y0 // self.bands.height * self.bands.height - self.bands.lead)
-            down = _Down(span, self._network.begin(), top, top)
+            down = _Down(span, self._network.begin(self._under(top, *span)), top, top)
         while down.done < over.y1:
             if down.waiting is not None:
                 self._hand_out(down, over, take)
@@ -99,6 +114,11 @@ class Columns:
                 box, pixels = self._next(down, over.y1, height, read)
                 down.coming = self._logits(down.going, pixels, last=box.y1 == height)
         self._down = down
+
+    def _under(self, top: int, left: int, right: int) -> Under | None:
+        """Return what gives the statistics of rows of a pass that begins at row `top`."""
+        around = self._around
+        return around and (lambda first, last: around(Box(top + first, left, top + last, right)))
 
     def _next(self, down: _Down, until: int, height: int, read: Read) -> tuple[Box, Pixels]:
         """Return the next band of a pass, and begin to read the band below it."""

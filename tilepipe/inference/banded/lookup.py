@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
+from tilepipe.inference.banded.held import NAME, Held
 from tilepipe.inference.banded.operation import Operation
 from tilepipe.inference.banded.rules import Bilinear, Each, Kernel, KernelRows, Padding, Rule, Transposed
+from tilepipe.inference.statistics.operations import Operation as Statistical
 
 Make = Callable[[], Rule]
 """Makes the rule of an operation for one pass."""
@@ -34,6 +36,8 @@ class NotBandedError(Exception):
 def rule_of(of: Operation) -> Make:
     """Return what makes the rule of an operation. Raises `NotBandedError` if it has none."""
     special = RULES.get(of.name)
+    if of.name == NAME:
+        return _held(of)
     if of.name == "relu" and of.fresh:
         return lambda: Each(torch.relu_, 1)
     if special is not None:
@@ -45,6 +49,12 @@ def rule_of(of: Operation) -> Make:
             raise NotBandedError(f"{of.name} with values that differ from row to row")
         return lambda: Each(of.run, len(of.rows))
     raise NotBandedError(of.name)
+
+
+def _held(of: Operation) -> Make:
+    names = ("groups", "weight", "bias", "eps")
+    settings = {name: of[name] for name in names}
+    return lambda: Held(lambda x: Statistical(x, **settings), of["first"])
 
 
 def _over_channels(of: Operation) -> bool:

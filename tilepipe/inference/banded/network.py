@@ -7,20 +7,25 @@ import operator
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from tilepipe.box import Box
+from tilepipe.inference.banded.held import Held, Marked, Under
 from tilepipe.inference.banded.lookup import Make, NotBandedError, rule_of
 from tilepipe.inference.banded.operation import operation_of
 from tilepipe.inference.banded.rows import ROWS
 from tilepipe.inference.banded.rules import Rule
 from tilepipe.inference.device import Compute
+from tilepipe.inference.statistics.held import made_up
 from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
 from tilepipe.models.precision import on_device
+from tilepipe.tiling.statistics_grid import Statistics
 
 SAME = ("clone", "alias", "detach", "contiguous", "dropout", "lift_fresh_copy")
 """Operations that give what they are given."""
@@ -53,18 +58,21 @@ class BandedNetwork:
         """Keep the operations in the order of the graph, and the names of the graph's input and output."""
         self.steps, self.source, self.result = steps, source, result
 
-    def begin(self) -> Pass:
-        """Return a pass over a new plane."""
-        return Pass(self)
+    def begin(self, under: Under | None = None) -> Pass:
+        """Return a pass over a new plane; `under` gives its statistics, if the network holds some fixed."""
+        return Pass(self, under)
 
 
 class Pass:
     """A pass over one plane, from its top to its bottom. It keeps what the next band needs."""
 
-    def __init__(self, network: BandedNetwork) -> None:
+    def __init__(self, network: BandedNetwork, under: Under | None) -> None:
         self._network = network
         self._rules: list[Rule] = [step.make() for step in network.steps]
         self._band = 0
+        for step, rule in zip(network.steps, self._rules, strict=True):
+            if isinstance(rule, Held) and under:
+                rule.begin(under, round(1 / step.share))
 
     def feed(self, rows: Tensor, *, last: bool = False) -> Tensor | None:
         """Take the next rows (B, bands, n, W) and return the logits of all rows that are complete now, if any.
@@ -117,21 +125,22 @@ class Pass:
         return made
 
 
-_KEPT: OrderedDict[tuple[str, str, int], BandedNetwork | NotBandedError] = OrderedDict()
+_KEPT: OrderedDict[tuple[object, ...], BandedNetwork | NotBandedError] = OrderedDict()
 """Networks of this process, the last ones used; torch takes seconds to export one."""
 
 
-def banded_of(model: Model, stride: int, compute: Compute) -> BandedNetwork:
+def banded_of(model: Model, stride: int, compute: Compute, statistics: Statistics | None = None) -> BandedNetwork:
     """Return the network of a model in bands, on a device in a precision; made once in a process.
 
-    Raises `NotBandedError` that names the operation in the way.
+    With `statistics`, those of norms and poolings over the whole image are held fixed. Raises `NotBandedError`, which
+    names the operation in the way.
     """
     # The key has the weights in it, since a module may be trained further.
-    key = (model_identity(model, compute.device, compute.precision), compute.precision, stride)
+    key = (model_identity(model, compute.device, compute.precision), compute.precision, stride, statistics)
     if key not in _KEPT:
         module = on_device(model.module, torch.device(compute.device), compute.precision)
         try:
-            _KEPT[key] = banded(module, model.card.bands, math.lcm(stride, SIDE))
+            _KEPT[key] = banded(module, model.card.bands, math.lcm(stride, SIDE), statistics)
         except NotBandedError as problem:
             _KEPT[key] = problem
     _KEPT.move_to_end(key)
@@ -143,7 +152,7 @@ def banded_of(model: Model, stride: int, compute: Compute) -> BandedNetwork:
     return found
 
 
-def banded(module: nn.Module, bands: int, side: int) -> BandedNetwork:
+def banded(module: nn.Module, bands: int, side: int, statistics: Statistics | None = None) -> BandedNetwork:
     """Return a network in eval mode that computes in bands what `module` computes in one pass.
 
     Its graph is taken from one tile of `side` x `side` pixels, a multiple of the total stride. Raises `NotBandedError`
@@ -154,29 +163,33 @@ def banded(module: nn.Module, bands: int, side: int) -> BandedNetwork:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            exported = torch.export.export(module, (tile,), strict=False).run_decompositions({})
+            whole = module if statistics is None else Marked(module)
+            exported = torch.export.export(whole, (tile,), strict=False).run_decompositions({})
             graph = exported.module()
     except Exception as problem:  # a stranger's module may do what cannot be exported
         raise NotBandedError(f"torch.export fails: {' '.join(str(problem).split())[:200]}") from problem
     assert isinstance(graph, GraphModule)
     with torch.no_grad():
         network = _compiled(graph)
-        _compare(network, module, tile)
+        _compare(network, module, tile, statistics)
     return network
 
 
-def _compare(network: BandedNetwork, module: nn.Module, tile: Tensor) -> None:
+def _compare(network: BandedNetwork, module: nn.Module, tile: Tensor, statistics: Statistics | None) -> None:
     """Raise `NotBandedError` if bands give something else than the module on a plane of another size than `tile`.
 
     The graph keeps numbers that Python has computed from the size of its tile; the module computes them anew.
     """
     _, bands, height, width = tile.shape
     drawn = torch.rand((1, bands, 2 * height, 2 * width), generator=torch.Generator().manual_seed(0))
-    plane, going = drawn.to(tile), network.begin()
+    plane, place = drawn.to(tile), Box(0, 0, 2 * height, 2 * width)
     try:
+        fixed = made_up(module, plane, statistics, height) if statistics else None
+        going = network.begin(fixed.rows(2 * width) if fixed else None)
         parts = [going.feed(rows, last=k == 3) for k, rows in enumerate(plane.chunk(4, 2))]
         found = torch.cat([part for part in parts if part is not None], 2)
-        truth = module(plane)
+        with fixed.under([place]) if fixed else nullcontext():
+            truth = module(plane)
         same = found.shape == truth.shape and bool((found - truth).abs().max() <= 1e-3 * truth.abs().max())
     except RuntimeError:  # shapes that do not fit
         same = False
@@ -208,7 +221,7 @@ def _compiled(graph: GraphModule) -> BandedNetwork:
             elif node.users and not _many(node):
                 here = operation_of(node, known)
                 rows = [same.get(each, each) for each in here.rows]
-                if here.name in SAME:
+                if here.name in SAME or (here.name == "expand" and here.before == here.after):
                     same[node] = rows[0]
                     continue
                 try:

@@ -8,26 +8,37 @@ from numpy.typing import NDArray
 
 from tilepipe.arrays import Pixels
 from tilepipe.errors import ModelError
+from tilepipe.inference.banded.held import Under
 from tilepipe.inference.banded.lookup import NotBandedError
 from tilepipe.inference.banded.network import banded
 from tilepipe.inference.device import Compute
 from tilepipe.models.model import Model
 from tilepipe.models.precision import arithmetic, dtype_of, on_device
+from tilepipe.tiling.statistics_grid import Statistics
 
 
 class Stream:
     """One pass of a model over an image, from the top to the bottom; memory grows with the image's width only."""
 
-    def __init__(self, model: Model, side: int, compute: Compute) -> None:
+    def __init__(
+        self,
+        model: Model,
+        side: int,
+        compute: Compute,
+        statistics: Statistics | None = None,
+        under: Under | None = None,
+    ) -> None:
         """Bring the model to the device; `side` is the side of a small tile that it takes [pixels].
 
+        If `statistics` of norms and poolings are held fixed, `under` gives those of rows of the image.
         Raises `ModelError` that names the operation if the model cannot be computed in bands.
         """
         self.model, self.precision = model, compute.precision
         self.device, self.dtype = torch.device(compute.device), dtype_of(compute.precision)
         module = on_device(model.module, self.device, compute.precision)
         try:
-            self._pass = banded(module, model.card.bands, side).begin()
+            network = banded(module, model.card.bands, side, statistics)
+            self._pass = network.begin(under)
         except NotBandedError as problem:
             raise ModelError(f"{model.name} cannot be computed in bands of rows: {problem}") from None
 

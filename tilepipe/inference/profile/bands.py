@@ -15,12 +15,14 @@ from tilepipe.inference.device import Compute
 from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
 from tilepipe.text import json_of
+from tilepipe.tiling.statistics_grid import Statistics
 from tilepipe.tiling.tiling import Bands
 
 if TYPE_CHECKING:
     import torch
 
     from tilepipe.inference.banded.network import BandedNetwork
+    from tilepipe.inference.statistics.held import Held
 
 WIDTH = 128
 """Least width of the plane of the trial (pixels)."""
@@ -40,21 +42,35 @@ class BandNeeds:
     """Memory of a band and of the rows that are kept (bytes per pixel of a tile's width)."""
 
 
-def known_bands(model: Model, bands: Bands, stride: int, compute: Compute) -> BandNeeds:
+def known_bands(
+    model: Model, bands: Bands, stride: int, compute: Compute, statistics: Statistics | None = None
+) -> BandNeeds:
     """Return whether a model of this total stride can be computed in such bands, and what memory that takes.
 
+    With `statistics`, those of norms and poolings over the whole image are held fixed.
     Torch takes seconds to find it out, once per model and machine.
     """
     # What bands need follows from the layers. Where the card describes these, other weights need no other trial.
     identity = model.card.arch or model_identity(model, compute.device, compute.precision)
     versions = [VERSION, version("torch"), version("tilepipe")]
-    settled = [identity, model.card.bands, len(model.card.classes), stride, bands.height, bands.lead, compute.device, compute.precision, versions]
+    settled = [
+        identity,
+        model.card.bands,
+        len(model.card.classes),
+        stride,
+        bands.height,
+        bands.lead,
+        compute.device,
+        compute.precision,
+        versions,
+    ]
+    settled += [statistics.values] if statistics else []
     key = hashlib.sha256(json.dumps(settled).encode()).hexdigest()
     if key not in _KNOWN:
         name, folder = f"bands-{key[:32]}.json", cache_directory()
         found = _parsed(recall(name, folder))
         if found is None:
-            found = _tried(model, bands, stride, compute)
+            found = _tried(model, bands, stride, compute, statistics)
             keep(name, json.dumps(asdict(found)) + "\n", folder)
         _KNOWN[key] = found
     return _KNOWN[key]
@@ -68,35 +84,45 @@ def _parsed(text: str | None) -> BandNeeds | None:
     return None
 
 
-def _tried(model: Model, bands: Bands, stride: int, compute: Compute) -> BandNeeds:
+def _tried(model: Model, bands: Bands, stride: int, compute: Compute, statistics: Statistics | None) -> BandNeeds:
     """Compute a narrow plane twice in bands, once from its top and once from its second band on, and compare."""
     import torch
 
     from tilepipe.inference.banded.lookup import NotBandedError
     from tilepipe.inference.banded.network import banded_of
     from tilepipe.inference.profile.footprint import LiveBytes
-    from tilepipe.models.precision import arithmetic, dtype_of
+    from tilepipe.inference.statistics.held import made_up
+    from tilepipe.models.precision import arithmetic, dtype_of, on_device
 
     height, lead = bands.height, bands.lead
-    width = -(-WIDTH // stride) * stride
+    side = height if statistics else stride
+    width = -(-WIDTH // side) * side
     try:
-        network = banded_of(model, stride, compute)
+        network = banded_of(model, stride, compute, statistics)
     except NotBandedError as problem:
         return BandNeeds(why_not=str(problem))
     drawn = torch.randn((1, model.card.bands, 3 * height + lead, width), generator=torch.Generator().manual_seed(0))
     plane = drawn.to(compute.device, dtype_of(compute.precision)).contiguous(memory_format=torch.channels_last)
     with arithmetic(torch.device(compute.device), compute.precision):
+        held: Held | None = None
+        if statistics:
+            module = on_device(model.module, torch.device(compute.device), compute.precision)
+            held = made_up(module, plane, statistics, side)
         with LiveBytes() as meter:
-            for _ in _bands(network, plane, height):
+            for _ in _bands(network, plane, height, held):
                 pass
-        whole = torch.cat(list(_bands(network, plane, height)), 2)
-        part = torch.cat(list(_bands(network, plane[:, :, height:], height)), 2)
+        whole = torch.cat(list(_bands(network, plane, height, held)), 2)
+        part = torch.cat(list(_bands(network, plane, height, held, top=height)), 2)
     if not torch.equal(whole[:, :, height + lead :], part[:, :, lead:]):
         return BandNeeds(why_not="its results change with the row at which a pass begins")
     return BandNeeds("", int(KERNELS * meter.peak / width) + 1)
 
 
-def _bands(network: BandedNetwork, plane: torch.Tensor, height: int) -> Iterator[torch.Tensor]:
-    going, rows = network.begin(), plane.shape[2]
-    for top in range(0, rows, height):
-        yield from going.parts(plane[:, :, top : top + height], last=top + height >= rows)
+def _bands(
+    network: BandedNetwork, plane: torch.Tensor, height: int, held: Held | None, top: int = 0
+) -> Iterator[torch.Tensor]:
+    """Yield the results of a pass that begins at row `top` of the plane."""
+    rows, width = plane.shape[2:]
+    going = network.begin(held and held.rows(width, top))
+    for first in range(top, rows, height):
+        yield from going.parts(plane[:, :, first : first + height], last=first + height >= rows)

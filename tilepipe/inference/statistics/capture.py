@@ -17,7 +17,6 @@ from torch import Tensor
 
 from tilepipe.box import Box
 from tilepipe.errors import ModelError
-from tilepipe.inference.statistics import spread
 from tilepipe.inference.statistics.operations import PIECE, Operation, operation, statistics
 from tilepipe.inference.statistics.spread import Spread
 from tilepipe.models.torch_calls import Call, Calls
@@ -28,10 +27,14 @@ from tilepipe.tiling.statistics_grid import Taps, taps
 class Mode(Calls):
     """Hands every operation of a model, in order of call, to `meet`."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.spread = Spread()
+
     def made(self, call: Call) -> object:
         """Make the call, or its replacement."""
         met = operation(call)
-        return spread.run(call) if met is None else self.meet(met, call)
+        return self.spread.run(call) if met is None else self.meet(met, call)
 
     def meet(self, met: Operation, live: Callable[[], Tensor]) -> Tensor:
         """Return the output of an operation; `live` gives the output for the tile itself."""
@@ -119,16 +122,10 @@ class FixedStatistics(Mode):
     def meet(self, met: Operation, live: Callable[[], Tensor]) -> Tensor:
         """Return the operation's output from the field, (B, C, H, W); zeros for tiles that only fill the batch."""
         first, self.used = self.used, self.used + met.values
-        channels, height, width = met.x.shape[1:]
-        out = torch.zeros_like(met.x)
-        step = max(1, PIECE // (height * width))
-        for item, nodes in enumerate(self.tiles):
-            for start in range(0, channels, step):
-                part = slice(start, min(start + step, channels))
-                out[item, part] = met.applied(_maps(met, nodes, first, part), part, item)
+        out = put_in(met, self.tiles, first)
         # A norm gives a map in the original model too. Pooling gave a vector, so what follows must be told that this is
         # a map.
-        return out if met.groups else out.as_subclass(Spread)
+        return out if met.groups else self.spread.mark(out)
 
 
 class Summer(FixedStatistics):
@@ -160,6 +157,21 @@ class Summer(FixedStatistics):
 
 class Reached(Exception):  # noqa: N818 - it is no error
     """Signal that a pass has reached the operation it was made for; the rest of the model is not needed."""
+
+
+def put_in(met: Operation, tiles: Sequence[Nodes], first: int) -> Tensor:
+    """Return the output (B, C, H, W) of an operation with fixed statistics, from number `first` on.
+
+    There is one `Nodes` per tile; tiles that have none, and only fill the batch, are zeros.
+    """
+    channels, height, width = met.x.shape[1:]
+    out = torch.zeros_like(met.x)
+    step = max(1, PIECE // (height * width))
+    for item, nodes in enumerate(tiles):
+        for start in range(0, channels, step):
+            part = slice(start, min(start + step, channels))
+            out[item, part] = met.applied(_maps(met, nodes, first, part), part, item)
+    return out
 
 
 def _maps(met: Operation, nodes: Nodes, first: int, channels: slice) -> Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from tilepipe.box import Box
-from tilepipe.inference.statistics.capture import FixedStatistics, Nodes
+from tilepipe.inference.statistics.capture import FixedStatistics, Nodes, Recorder
 from tilepipe.tiling.grid import Grid
 from tilepipe.tiling.statistics_grid import Statistics
 
@@ -25,8 +27,29 @@ class Held:
 
     def under(self, places: Sequence[Box]) -> FixedStatistics:
         """Return the mode that puts the statistics into tiles at these places."""
-        every = Box.of_shape(*self.values.shape[:2])
-        return FixedStatistics([Nodes(place, self.patches, every, self.values) for place in places])
+        return FixedStatistics([self.around(place) for place in places])
+
+    def around(self, place: Box) -> Nodes:
+        """Return the statistics around a box."""
+        return Nodes(place, self.patches, Box.of_shape(*self.values.shape[:2]), self.values)
+
+    def rows(self, width: int, top: int = 0) -> Callable[[int, int], Nodes]:
+        """Return what gives the statistics of rows of a plane that is `width` pixels wide and begins at row `top`."""
+        return lambda first, last: self.around(Box(top + first, 0, top + last, width))
+
+
+def made_up(module: nn.Module, plane: Tensor, statistics: Statistics, side: int) -> Held:
+    """Return statistics of the size that a plane's own have, which change from one patch of `side` pixels to the next.
+
+    `plane` is (1, bands, H, W), and `side` divides H and W.
+    """
+    recorder = Recorder()
+    with recorder:
+        module(plane)
+    own = recorder.values()[0]
+    found = np.stack([own, own * 1.25]).astype(np.float64 if plane.dtype == torch.float64 else np.float32)
+    height, width = plane.shape[2:]
+    return hold(replace(statistics, kind="field", window=side), found, (height, width), side)
 
 
 def hold(statistics: Statistics, found: NDArray[np.floating], shape: tuple[int, int], stride: int) -> Held:

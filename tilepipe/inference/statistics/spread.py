@@ -15,28 +15,38 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
 
 from tilepipe.models.torch_calls import Call
 
 
-class Spread(Tensor):
-    """A map (B, C, H, W) in place of a vector (B, C) or (B, C, 1, 1) of the model."""
+class Spread:
+    """The tensors of one run of a model that are maps (B, C, H, W) in place of vectors (B, C) or (B, C, 1, 1)."""
 
-    # The class is only a mark: torch's own handler would give the class to every result, also if a map meets the
-    # features of a tile.
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    def __init__(self) -> None:
+        """Begin without maps."""
+        self._maps = WeakIdKeyDictionary()
 
+    def mark(self, tensor: Tensor) -> Tensor:
+        """Note that a tensor is a map, and return it."""
+        self._maps[tensor] = True
+        return tensor
 
-def run(call: Call) -> object:
-    """Make a call with arguments that may be a `Spread`; the result is a `Spread` too until it meets features."""
-    given = [leaf for leaf in tree_leaves((call.arguments, call.keywords)) if isinstance(leaf, Tensor)]
-    if not any(isinstance(tensor, Spread) for tensor in given):
-        return call()
-    out = replace(call, function=_FOR_VECTORS.get(call.function, call.function))()
-    # A parameter of four axes is the kernel of a layer and no features.
-    if any(tensor.ndim == 4 and not isinstance(tensor, Spread | nn.Parameter) for tensor in given):
-        return out
-    return tree_map_only(Tensor, lambda tensor: tensor.as_subclass(Spread), out)
+    def marked(self, tensor: Tensor) -> bool:
+        """Return whether a tensor is a map in place of a vector."""
+        return tensor in self._maps
+
+    def run(self, call: Call) -> object:
+        """Make a call whose arguments may be maps; the result is a map too until it meets features."""
+        given = [leaf for leaf in tree_leaves((call.arguments, call.keywords)) if isinstance(leaf, Tensor)]
+        if not any(map(self.marked, given)):
+            return call()
+        out = replace(call, function=_FOR_VECTORS.get(call.function, call.function))()
+        # A parameter of four axes is the kernel of a layer and no features.
+        if any(each.ndim == 4 and not (self.marked(each) or isinstance(each, nn.Parameter)) for each in given):
+            self._maps.pop(out, None)  # an operation in place returns the map that it has written features to
+            return out
+        return tree_map_only(Tensor, self.mark, out)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
