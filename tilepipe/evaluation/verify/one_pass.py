@@ -48,7 +48,7 @@ def one_pass(passes: Passes, keeper: Keeper, limit: float, listener: Listener) -
     stride, region = plan.tiling.stride, plan.predicted_region
     band, (height, width) = math.lcm(stride, BAND), (plan.grid.y.padded, plan.grid.x.padded)
     held, compute = passes.worker.statistics, replace(plan.compute, batch=1)
-    under = held and (lambda first, last: held.nodes(Box(first, 0, last, width)))
+    under = (lambda first, last: held.nodes(Box(first, 0, last, width))) if held else None
     stream = Stream(passes.job.model, math.lcm(stride, SIDE), compute, plan.statistics, under)
     different, compared, beyond, done = 0, 0, 0, 0
     for top in range(0, height, band):

@@ -53,18 +53,9 @@ def known_bands(
     # What bands need follows from the layers. Where the card describes these, other weights need no other trial.
     identity = model.card.arch or model_identity(model, compute.device, compute.precision)
     versions = [VERSION, version("torch"), version("tilepipe")]
-    settled = [
-        identity,
-        model.card.bands,
-        len(model.card.classes),
-        stride,
-        bands.height,
-        bands.lead,
-        compute.device,
-        compute.precision,
-        versions,
-    ]
-    settled += [statistics.values] if statistics else []
+    values = statistics.values if statistics else ()
+    layers = [identity, model.card.bands, len(model.card.classes), stride, values]
+    settled = [layers, bands.height, bands.lead, compute.device, compute.precision, versions]
     key = hashlib.sha256(json.dumps(settled).encode()).hexdigest()
     if key not in _KNOWN:
         name, folder = f"bands-{key[:32]}.json", cache_directory()
@@ -123,6 +114,6 @@ def _bands(
 ) -> Iterator[torch.Tensor]:
     """Yield the results of a pass that begins at row `top` of the plane."""
     rows, width = plane.shape[2:]
-    going = network.begin(held and held.rows(width, top))
+    going = network.begin(held.rows(width, top) if held else None)
     for first in range(top, rows, height):
         yield from going.parts(plane[:, :, first : first + height], last=first + height >= rows)

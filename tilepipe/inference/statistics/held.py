@@ -47,7 +47,9 @@ def made_up(module: nn.Module, plane: Tensor, statistics: Statistics, side: int)
     with recorder:
         module(plane)
     own = recorder.values()[0]
-    found = np.stack([own, own * 1.25]).astype(np.float64 if plane.dtype == torch.float64 else np.float32)
+    found: NDArray[np.floating] = np.stack([own, own * 1.25])
+    if plane.dtype != torch.float64:
+        found = found.astype(np.float32)
     height, width = plane.shape[2:]
     return hold(replace(statistics, kind="field", window=side), found, (height, width), side)
 
