@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -190,11 +191,25 @@ def test_the_end_of_a_batch_on_a_terminal(
     assert main(["batch", "run", str(jobs)]) == 3
     out, err = capsys.readouterr()
     assert out == ""
-    last = err.splitlines()[-5:]
-    assert f"tilepipe: {tmp_path / 'b.tif'}: failed: " in last[0]
-    assert last[2].startswith("Labels do not depend on tiling")
-    assert [last[1], *last[3:]] == [
-        "1 done, 1 failed",
-        f"numbers of all images: {tmp_path / 'out' / 'night.numbers.csv'}",
-        f"next, to try the failed images again: tilepipe batch run {jobs}",
-    ]
+    lines = err.splitlines()
+    failed, counts, *classes, seams, table, following = lines[lines.index("1 done, 1 failed") - 1 :]
+    assert f"tilepipe: {tmp_path / 'b.tif'}: failed: " in failed
+    assert counts == "1 done, 1 failed"
+    assert classes, "one line for each class, of all images together"
+    assert all(re.search(r"\d %", line) for line in classes)
+    assert seams.startswith("Labels do not depend on tiling")
+    assert re.fullmatch(rf"{tmp_path}/out/night.numbers.csv  \d+ B", table)
+    assert following == f"next, to try the failed images again: tilepipe batch run {jobs}"
+
+
+def test_a_batch_with_reports_names_its_page(
+    model: Path, tmp_path: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_terminal(monkeypatch)
+    write_image(tmp_path / "a.tif", 3)
+    jobs = tmp_path / "night.yaml"
+    jobs.write_text(f"images: '*.tif'\nmodel: {model}\noutput: out/{{stem}}.labels.tif\nof: [cog, report]\n")
+    assert main(["batch", "run", str(jobs)]) == 0
+    page, following = capsys.readouterr().err.splitlines()[-2:]
+    assert page.startswith(f"{tmp_path / 'out' / 'night.report.html'}  ")
+    assert following == f"next: open {tmp_path / 'out' / 'night.report.html'} in a browser"

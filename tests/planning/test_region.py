@@ -108,6 +108,8 @@ def test_polygons_that_reach_beyond_the_image_are_cut_and_said(name: str, tmp_pa
     assert f"{path} reach beyond array: rows -10 to 30, columns 70 to 90 are asked for" in note.text
     assert "rows 0 to 30, columns 70 to 80 are in the image (37.5 %)" in note.text
     assert not resolved(image(), {name: geojson(tmp_path, RING)})[0].notes
+    rounded = geojson(tmp_path, [[-0.4, -0.1], [80.9, 0], [80, 60.3], [0, 60], [-0.4, -0.1]])
+    assert not resolved(image(), {name: rounded})[0].notes, "rounded coordinates of all of the image"
 
 
 def test_what_is_cut_is_said_by_the_plan_and_warned_of_in_python(tmp_path: Path) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-
 import click
 
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import TALK, with_options
 from tilepipe.cli.progress_bar import on_one_terminal, on_terminal, progress
-from tilepipe.cli.summary import batch_lines
+from tilepipe.cli.summary import batch_files, batch_lines, next_batch_command
 
 FAILED_IMAGES = 3
 
@@ -49,7 +47,5 @@ def run(jobs: str, mode: str, quiet: bool, dry_run: bool) -> int:
     if not quiet:
         say.err("\n".join(batch_lines(report)))
     if on_terminal(mode, quiet) and not dry_run:
-        say.err(f"numbers of all images: {report.table}")
-        again = f"next, to try the failed images again: tilepipe batch run {shlex.quote(jobs)}"
-        say.err(again if report.failed else f"next: tilepipe report {shlex.quote(jobs)}")
+        say.err("\n".join([*batch_files(report), next_batch_command(report, jobs)]))
     return FAILED_IMAGES if report.failed else 0

@@ -24,4 +24,5 @@ def compare(config: str, out: str | None, mode: str, quiet: bool) -> None:
     from tilepipe.training.ablation.study import compare as run
 
     with progress(mode, quiet) as listener:
-        say.out_line(run(config, out, listener))
+        table = run(config, out, listener)
+    say.out_line(table)

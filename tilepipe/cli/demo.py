@@ -11,11 +11,13 @@ import click
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import TALK, with_options
-from tilepipe.cli.progress_bar import progress
+from tilepipe.cli.progress_bar import on_one_terminal, on_terminal, progress
+from tilepipe.cli.summary import files, findings
 from tilepipe.errors import UsageError
 from tilepipe.events import Listener
 
 if TYPE_CHECKING:
+    from tilepipe.execution.segment import Result
     from tilepipe.planning.settings import Settings
 
 INSTALLED = Path(__file__).parents[1] / "sample"
@@ -65,16 +67,25 @@ def demo(output: str, mode: str, quiet: bool) -> None:
     """Segment a real aerial image and part of a real slide; prints where labels, polygons, objects and reports are."""
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
+    drawn = on_terminal(mode, quiet)
     for one in DEMOS:
         if not (SAMPLES / one.image).exists():
             raise UsageError(f"{SAMPLES / one.image} is missing; install tilepipe again")
         with progress(mode, quiet) as listener:
-            for path in make(one, SAMPLES / one.image, folder, listener):
-                say.out_line(path)
+            result, picture = make(one, SAMPLES / one.image, folder, listener)
+        if not (quiet or mode in ("json", "none")):
+            say.err("\n".join(findings(result)))
+        if drawn:
+            say.err("\n".join(files(result)))
+        for path in (picture,) if on_one_terminal(mode, quiet) else (*result.paths, picture):
+            say.out_line(path)
+    if drawn:
+        page, labels = folder / "aerial.labels.html", folder / "aerial.labels.tif"
+        say.err(f"next: open {page} in a browser, or give: tilepipe view {SAMPLES / DEMOS[0].image} {labels}")
 
 
-def make(one: Demo, image: Path, folder: Path, listener: Listener) -> list[Path]:
-    """Segment one image and paint the result beside its labels; return the paths of the files written."""
+def make(one: Demo, image: Path, folder: Path, listener: Listener) -> tuple[Result, Path]:
+    """Segment one image and paint the result beside its labels; return the result and the path of the picture."""
     import tilepipe
     from tilepipe.products.formats import missing_packages
     from tilepipe.products.quicklook import write_beside
@@ -91,4 +102,4 @@ def make(one: Demo, image: Path, folder: Path, listener: Listener) -> list[Path]
     # `write_beside` replaces no file.
     picture.unlink(missing_ok=True)
     write_beside(tilepipe.open_source(image), result.labels.map, picture)
-    return [*result.paths, picture]
+    return result, picture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.paths import work_directory
@@ -24,10 +25,13 @@ def findings(result: Result) -> Iterator[str]:
 
 def files(result: Result) -> Iterator[str]:
     """Yield the path and the size of each product."""
-    sizes = [size_text(result.record["products"][path.name]["bytes"]) for path in result.paths]
-    wide = max(len(str(path)) for path in result.paths)
-    for path, size in zip(result.paths, sizes, strict=True):
-        yield f"{path!s:<{wide}}  {size}"
+    return _sized({path: result.record["products"][path.name]["bytes"] for path in result.paths})
+
+
+def _sized(sizes: Mapping[Path, int]) -> Iterator[str]:
+    wide = max(len(str(path)) for path in sizes)
+    for path, size in sizes.items():
+        yield f"{path!s:<{wide}}  {size_text(size)}"
 
 
 def next_command(result: Result) -> str:
@@ -50,9 +54,25 @@ def next_command(result: Result) -> str:
 
 
 def batch_lines(report: Report) -> Iterator[str]:
-    """Yield how a batch ended: how many images have which status, and whether labels depend on the tiling."""
+    """Yield how a batch ended: how many images have which status, the share of each class in all of them together, and
+    whether labels depend on the tiling."""
     counts = Counter(entry.status for entry in report.entries)
     yield ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    if report.numbers:
+        yield from report.numbers.lines()
     said = Counter(entry.seams for entry in report.entries if entry.seams)
     for sentence, count in said.most_common():
         yield sentence if len(said) == 1 else f"{count} images: {sentence}"
+
+
+def batch_files(report: Report) -> Iterator[str]:
+    """Yield the path and the size of each file about all images of a batch."""
+    there = [path for path in (report.table, report.page) if path is not None and path.exists()]
+    return _sized({path: path.stat().st_size for path in there}) if there else iter(())
+
+
+def next_batch_command(report: Report, jobs: str) -> str:
+    """Return what to do after a batch: the same again if images failed, else look at the report, or make it."""
+    if report.failed:
+        return f"next, to try the failed images again: tilepipe batch run {shlex.quote(jobs)}"
+    return f"next: open {report.page} in a browser" if report.page else f"next: tilepipe report {shlex.quote(jobs)}"

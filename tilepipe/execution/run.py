@@ -126,7 +126,8 @@ def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, 
     if problems and not any(record.tiles for record in records):
         store.drop()  # without its arrays, the next run tries all of them again
         did = "predicted" if error_of(problems[0]) is ModelError else "read"
-        raise error_of(problems[0])(f"none of {len(problems)} tiles could be {did}; the first: {problems[0]}")
+        many = f"none of {len(problems)} tiles could be {did}; the first: " if len(problems) > 1 else ""
+        raise error_of(problems[0])(f"{many}{problems[0]}")
     return queue, [*patches, *problems]
 
 

@@ -36,6 +36,8 @@ from tilepipe.text import did_you_mean, setting
 VALUE, TISSUE, AREA = "value:", "tissue/2+", "area:"
 """Beginnings of masks: the value of pixels without image data (value:255), or in a plan the margin of tissue (pixels)
 or the sha256 of polygons. The number is raised if another rule finds tissue, so that labels of kept runs never mix."""
+ROUNDED = 1
+"""Number of pixels beyond the image that rounded coordinates of polygons around the whole image may lie."""
 MASKS = ("auto", "none", "tissue", f"{VALUE}255")
 CONTEXT = 64
 """Width by which tissue is grown if the model's reach is unknown (pixels of the model's grid)."""
@@ -181,6 +183,8 @@ def _inside(
     polygons."""
     area = _area(source, path, classes)
     around, notes = _cut(source, area.box, f"the polygons of {path} reach", "note")
+    if inner_of(source).pad(ROUNDED).contains(area.box):
+        notes = ()
     inside = around & box
     if inside is None:
         raise UsageError(f"the polygons of {path} lie outside the region {box.to_list()} that is asked for")

@@ -84,13 +84,20 @@ def gdal(path: str, doing: str) -> Iterator[None]:
             if heard.text:
                 raise RasterioError(heard.text)
         except (RasterioError, CPLE_BaseError) as error:
-            cause = f" ({error.__cause__})" if error.__cause__ else ""
-            if "codec" in f"{error}{cause}":
+            reason = _reason(error)
+            if "codec" in reason:
                 raise InputError(
-                    f"{path} is compressed by a method that is not read here: {error}{cause}. Write it anew with "
+                    f"{path} is compressed by a method that is not read here: {reason}. Write it anew with "
                     "a GDAL that reads it: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE in.tif out.tif"
                 ) from error
-            raise InputError(f"{path} cannot be {doing}: {error}{cause}. It may be truncated or damaged.") from error
+            raise InputError(f"{path} cannot be {doing}: {reason}. It may be truncated or damaged.") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong, without a full stop; rasterio often says no more than that GDAL has said it."""
+    cause = error.__cause__
+    said = f"{error} ({cause})" if cause and "previous exception" not in str(error) else str(cause or error)
+    return said.rstrip(".")
 
 
 def open_dataset(path: str, driver: str, overview: int | None = None) -> DatasetReader:

@@ -42,6 +42,8 @@ from tilepipe.models.unread import open_models
 from tilepipe.planning.planner import opened, plan
 from tilepipe.planning.receptive_field import measure_receptive_field
 from tilepipe.planning.settings import Request, Settings
+from tilepipe.products.numbers import Numbers
+from tilepipe.products.report.index import total
 from tilepipe.storage import locked, storage_errors
 from tilepipe.supervisor import began
 from tilepipe.text import JSON, did_you_mean
@@ -65,6 +67,13 @@ class Report:
     """Entries, one per image."""
     table: Path
     """Path of the CSV file with the numbers of all images."""
+    page: Path | None = None
+    """Path of the report with all images; None if the jobs file does not ask for reports."""
+
+    @property
+    def numbers(self) -> Numbers | None:
+        """Sums over all images that have labels; None if there is none, or if their classes or units differ."""
+        return total([Numbers.from_dict(entry.numbers) for entry in self.entries if entry.numbers])
 
     @property
     def failed(self) -> list[Entry]:
@@ -105,9 +114,10 @@ def run(path: str | Path, *, dry_run: bool = False, listener: Listener = silent)
             said = _sentence(entries[-1])
             listener(Event("batch", len(entries), len(todo), said, {**_counts(entries), "note": said}))
         write_table(batch.table, entries)
-        if REPORT in jobs.of:
-            write_index(Batch.load(path, jobs), index_path(batch), listener)
-    return Report(folder, tuple(entries), batch.table)
+        page = index_path(batch) if REPORT in jobs.of else None
+        if page is not None:
+            write_index(Batch.load(path, jobs), page, listener)
+    return Report(folder, tuple(entries), batch.table, page)
 
 
 def _counts(entries: list[Entry]) -> JSON:
