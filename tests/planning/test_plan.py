@@ -29,7 +29,9 @@ MODEL = constant_model(0.5, 0.5, bands=3, stride=2, halo=4)
 PLAN = plan_of(IMAGE, MODEL, tile=32, overlap=8, block=40)
 KEY = PLAN.key({"sha256": "a"}, "w")
 
-FREE = {"tta", "source", "model", "memory", "reach", "why", "left", "holes", "with_image", "fit_table"}
+FREE = {
+    *("tta", "source", "model", "memory", "reach", "why", "left", "holes", "with_image", "fit_table", "agreement"),
+}
 """Fields that change no label. A new field must be sorted in here or change the key."""
 CHANGED: dict[str, Any] = {
     "bands": 4, "dtype": "uint16", "shape": (201, 300), "predicted": (100, 150), "output": (100, 150),
@@ -102,7 +104,7 @@ def test_the_key_changes_with_the_tiling(name: str) -> None:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Compute)])
 def test_the_key_changes_with_the_arithmetic_but_not_with_the_workers(name: str) -> None:
-    value = {"device": "cuda:0", "precision": "bf16", "batch": 7, "workers": 3}[name]
+    value = {"device": "cuda:0", "precision": "bf16", "batch": 7, "workers": 3, "runtime": "x 1.0"}[name]
     other = replace(PLAN, compute=replace(PLAN.compute, **{name: value}))
     assert other != PLAN
     assert (other.key({"sha256": "a"}, "w") == KEY) == (name == "workers")

@@ -217,6 +217,15 @@ SETTINGS = (
     ),
     expert(
         MACHINE,
+        "--runtime",
+        type=click.Choice(["auto", "torch", "onnxruntime", "openvino", "compile"]),
+        metavar="NAME",
+        show_default="auto",
+        help="Program that computes the model: torch, onnxruntime, openvino, compile (torch.compile), or auto, the "
+        "fastest that agrees with torch.",
+    ),
+    expert(
+        MACHINE,
         "--batch",
         type=click.IntRange(min=1),
         metavar="N",

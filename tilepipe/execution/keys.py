@@ -50,7 +50,7 @@ LEFT_OUT = {
 }
 """Settings that change neither a label nor a choice of the plan."""
 DEFAULTS: JSON = {"mask": "auto", "grid": "image", "resolution": "full", "workers": 0, "tta": "none"} | dict.fromkeys(
-    ("tile", "overlap", "window_shape", "statistics", "device", "precision"), "auto"
+    ("tile", "overlap", "window_shape", "statistics", "device", "precision", "runtime"), "auto"
 )
 """Default of each setting: a setting that is given with its default changes nothing."""
 

@@ -89,6 +89,8 @@ class Compute:
     """Number of tiles that the model sees at once."""
     workers: int = 0
     """Number of worker processes; 0 computes in this process."""
+    runtime: str = "torch"
+    """Runtime that computes the model, with its version: 'torch', or such as 'onnxruntime 1.32.0'."""
 
     @property
     def dtype(self) -> str:

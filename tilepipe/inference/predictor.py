@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from tilepipe.arrays import Array, Labels, Logits, Pixels
 from tilepipe.errors import DeviceError, ModelError, TilepipeError, ordinary
 from tilepipe.inference.device import Compute
+from tilepipe.inference.runtimes.base import TORCH, Compiled, GraphError
 from tilepipe.inference.statistics.capture import Mode, Reached
 from tilepipe.models.average import Mean
 from tilepipe.models.model import Model
 from tilepipe.models.output import misfit
 from tilepipe.models.precision import arithmetic, dtype_of, on_device
+from tilepipe.text import setting
 
 LOGITS = "logits"
 """Name of the scores of a network, which are no layer."""
@@ -62,6 +64,7 @@ class Predictor:
         self._channels_last = True
         with self._in_one_sentence():
             self._module = on_device(model.module, self.device, self.precision)
+        self._compiled = self._in_runtime(compute) if compute.runtime != TORCH else None
 
     def labels(self, tiles: Pixels, under: Mode | None = None) -> Labels:
         """Return the class with the largest logit, the lowest of equal ones, (n, height, width) uint8 or uint16.
@@ -104,6 +107,17 @@ class Predictor:
             return self._called(self._module.informed if informed else self._module.probabilities, tiles, under)
         return self._logits(tiles, under)
 
+    def _in_runtime(self, compute: Compute) -> Compiled:
+        """Return the model in another runtime than torch, for tiles of the predictor's shape. Raises `ModelError`."""
+        from tilepipe.inference.runtimes.tiles import on_tiles
+
+        try:
+            return on_tiles(self.model, self.input_shape, compute)
+        except GraphError as problem:
+            raise ModelError(
+                f"{self.model.name} cannot be computed by {compute.runtime}: {problem}; use {setting(runtime=TORCH)}"
+            ) from None
+
     @contextmanager
     def _logits(self, tiles: Pixels, under: Mode | None) -> Iterator[torch.Tensor]:
         with self._called(self._module, tiles, under) as logits:
@@ -124,7 +138,9 @@ class Predictor:
             with arithmetic(self.device, self.precision):
                 with under or nullcontext(), self._in_one_sentence():
                     x = self.model.normalise(torch.from_numpy(batch).to(self.device), self.dtype)
-                    scores = self._run(network, x)
+                    # Statistics are put into calls of torch, which another runtime does not make.
+                    compiled = self._compiled if under is None and network is self._module else None
+                    scores = compiled([x])[0] if compiled else self._run(network, x)
                 self._check(scores, count)
                 yield scores[:count]
         except torch.OutOfMemoryError:

@@ -68,6 +68,8 @@ class Certificate:
     image."""
     bands: int = 0
     """Rows of a band, if tiles are computed in bands; 0 if each tile is computed at once."""
+    agreement: str = ""
+    """Sentence about the runtime beside torch; '' if torch computed."""
 
     def __post_init__(self) -> None:
         """Check that the settings support the mode: an EXACT certificate with too small a halo cannot exist."""
@@ -120,7 +122,7 @@ class Certificate:
             )
         elif self.half is not None and self.cost > self.half:
             work += f", more than the {self.half:.2f} of tiles that overlap by half"
-        return promise, f"{checked}; {work}.", *level
+        return promise, f"{checked}; {work}.", *level, *([self.agreement] if self.agreement else [])
 
     def _promise(self) -> str:
         tiles = f"columns of {self.tile} px, computed in bands of {self.bands} rows," if self.bands else ""

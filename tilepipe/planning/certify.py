@@ -28,6 +28,8 @@ def versions_of(plan: Plan, model: Model) -> dict[str, str]:
 
     packages = ("tilepipe", "torch", "zarr", "dask", "rasterio", "numpy")
     found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    name, _, runtime = plan.compute.runtime.partition(" ")
+    found |= {name: runtime} if runtime else {}
     return {**found, **device_versions(plan.compute.device), "weights": model.sha256()}
 
 
@@ -54,6 +56,7 @@ def certificate_of(plan: Plan, model: Model, level: Reproducibility | None = Non
         level=level,
         statistics=plan.statistics.kind if plan.statistics else "",
         bands=cut.bands.height if cut.bands else 0,
+        agreement=plan.agreement,
     )
 
 

@@ -229,6 +229,7 @@ KINDS: dict[str, Kind] = {
     "window_shape": _one_of("auto", "crop", *sorted(PROFILES)),
     "statistics": _one_of("auto", "field", "whole", "tile"),
     "tta": _one_of("none", "d4"),
+    "runtime": _one_of("auto", "torch", "onnxruntime", "openvino", "compile"),
     "on_tile_error": _one_of("nodata", "fail"),
     "tile_timeout": Kind(lambda value: _number(value) and 0 <= value < YEAR, "seconds, or 0 to wait for ever", float),
     **dict.fromkeys(("device", "precision", "scheduler", "trust_model"), Kind(_word, "a word, in quotes")),

@@ -67,6 +67,8 @@ class Plan(Layout):
     """Reason for the size of the tiles, if the user gave none."""
     left: Left | None = None
     """Tiles and blocks that polygons or a tissue mask leave to compute; None if neither is given."""
+    agreement: str = ""
+    """Sentence about the runtime beside torch; '' if torch computes."""
     holes: bool = False
     """Whether pixels without image data may make the work less. Only reading the image shows how much less."""
     with_image: bool = field(default=False, compare=False)
@@ -226,7 +228,19 @@ class Plan(Layout):
         # Everything counts that is not named here, so a new field changes the key until somebody decides that it does
         # not.
         settings = self.to_dict()
-        for name in ("source", "model", "memory", "reach", "why", "left", "holes", "with_image", "fit_table", "tta"):
+        for name in (
+            "source",
+            "model",
+            "memory",
+            "reach",
+            "why",
+            "left",
+            "holes",
+            "with_image",
+            "fit_table",
+            "tta",
+            "agreement",
+        ):
             del settings[name]
         del settings["compute"]["workers"]
         # These fields came later. A run without them has the key that it had before.
@@ -234,6 +248,8 @@ class Plan(Layout):
             del settings["probabilities"]
         if self.tiling.bands is None:
             del settings["tiling"]["bands"]
+        if self.compute.runtime == "torch":
+            del settings["compute"]["runtime"]
         # The order of fields in a class must not change the key, so the names are sorted.
         text = json.dumps({"format": FORMAT, "image": image, "weights": weights, **settings}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -322,7 +338,8 @@ class Plan(Layout):
             "blocks": f"{blocks} of {size(grid.y.zone, grid.x.zone)}",
             **({"size": self.why} if self.why else {}),
             "work": self.cost,
-            "device": f"{how.device}, {how.precision}, batches of {how.batch}, {how.workers or 'no'} worker processes",
+            "device": f"{how.device}, {how.precision}, {how.runtime}, batches of {how.batch}, "
+            f"{how.workers or 'no'} worker processes",
             **({"layers": ", ".join(self._beside)} if self._beside else {}),
             "memory": f"at most {format_bytes(self.memory.total)}",
             "disk": f"at most {format_bytes(self.disk())}",

@@ -10,6 +10,7 @@ from typing import TypeAlias, Unpack
 from tilepipe.errors import DeviceError, UsageError, public
 from tilepipe.events import Listener, silent
 from tilepipe.inference.device import resolve_device
+from tilepipe.inference.runtimes.base import refuse_missing
 from tilepipe.models.card import ModelCard
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
@@ -26,6 +27,7 @@ from tilepipe.planning.receptive_field import Known, measure_receptive_field
 from tilepipe.planning.reduced_halo import reduced_halo
 from tilepipe.planning.region import image_data, on_prediction_grid, resolve_region
 from tilepipe.planning.resolution import grids_of, on_world_grid, refuse_off_world, with_model_bands, world_row
+from tilepipe.planning.runtime import Chosen, choose_runtime
 from tilepipe.planning.settings import Request, Settings
 from tilepipe.planning.signature import with_settings
 from tilepipe.planning.tile_size import choose_tiling, fit_memory, usual_tiling
@@ -104,6 +106,7 @@ def make_plan(
     refuse_off_world(image, model.card, grids)
     # Only the validation of a training brings `known`. It plans many times for images that the training has checked
     # itself.
+    brought = known is not None
     fit = () if known else check_fit(without_canvas(image), model.card, request, grids.resolution)
     known = known or measure_receptive_field(model, listener)
     # This comes before the region, because a tissue mask grows by the model's context.
@@ -120,15 +123,19 @@ def make_plan(
     if statistics:  # Fixed statistics are put in only for tiles whose context is cut off.
         request = replace(request, window_shape="crop")
     banded = in_bands(model, reach, request, usual_tiling(card, request), load, statistics)
+    seen = on_prediction_grid(data, grids.predicted)
     if isinstance(banded, str):
         tiling, why = choose_tiling(model, card, request, load)
         if not statistics:
-            seen = on_prediction_grid(data, grids.predicted)
             tiling, tolerance = reduced_halo(model, seen, request, tiling, compute)
         fit += (FitRow("bands", "note", banded),) if banded else ()
     else:
         tiling, load = banded
         why = f"in bands of {tiling.bands.height} rows: {work_of(tiling, load):.2f} x one pass" if tiling.bands else ""
+    chosen = Chosen(compute)
+    if not (brought and request.runtime == "auto"):  # the validation of a training plans small images, many times
+        chosen = choose_runtime(model, request, tiling, load, seen, statistics=statistics is not None)
+    load, compute = replace(load, compute=chosen.compute), chosen.compute
     # Only the memory promise may depend on the region. The choices before it must not: then a region has the tiles of
     # the whole image, and so the same labels.
     tiling, memory = fit_memory(tiling, replace(load, region=asked.region), request.memory)
@@ -140,7 +147,8 @@ def make_plan(
         reach=replace(reach, tolerance=tolerance), layers=_layers(model, request.layers, tiling), statistics=statistics,
         probabilities=request.probabilities, tta=request.tta, picked=picked.bands, valid_band=picked.valid, why=why,
         left=Wanted(data, layout, area).left(), with_image=request.polygons.with_image,
-        holes=not getattr(data, "complete", False), fit_table=(*fit, *world_row(image, tiling), *asked.notes),
+        holes=not getattr(data, "complete", False), agreement=chosen.agreement,
+        fit_table=(*fit, *chosen.rows, *world_row(image, tiling), *asked.notes),
     )  # fmt: skip
     return plan, area
 
@@ -187,6 +195,7 @@ def resumed(plan: Plan, image: Source, model: Model, request: Request) -> Plan:
             f"the run that was interrupted computes on {plan.compute.device}: {error}. Go on where that device is, or "
             "name another one with `device`, which begins anew"
         ) from None
+    refuse_missing(plan.compute.runtime)
     # The key identifies image and model by content, since they may have been moved or renamed.
     plan = replace(plan, source=image.name, model=model.card.name, with_image=request.polygons.with_image)
     if request.workers == plan.compute.workers:

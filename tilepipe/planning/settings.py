@@ -93,6 +93,9 @@ class Choices(TypedDict, total=False):
     """Device: 'auto', 'cpu', 'cuda' or 'cuda:0', or a `torch.device`."""
     precision: str
     """Precision: 'auto' (fp32), 'fp64', 'fp32', 'tf32', 'bf16' or 'fp16'."""
+    runtime: str
+    """Program that computes the model: 'auto' (the fastest that agrees with torch), 'torch', 'onnxruntime', 'openvino'
+    or 'compile' (torch.compile)."""
     batch: int
     """Number of tiles that the model is given at once."""
     block: int
@@ -208,6 +211,7 @@ class Request:
     classes: tuple[str, ...] = ()
     device: str = "auto"
     precision: str = "auto"
+    runtime: str = "auto"
     batch: int | None = None
     """Number of tiles per batch; None means the usual number of the device."""
     block: int = 1024
