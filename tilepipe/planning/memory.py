@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tilepipe.box import Box
 from tilepipe.inference.device import Compute
+from tilepipe.inference.runtimes.base import LIBRARY, name_of
 from tilepipe.models.card import ModelCard
 from tilepipe.sources.base import Source
 from tilepipe.tiling.grid import Grid
@@ -151,7 +152,7 @@ class Load:
         each = max(compute.workers, 1)
         return Memory(
             processes=PROCESS * (compute.workers + 1),
-            model=each * (needs.heaps + 2 * needs.weights + passed + results),
+            model=each * (needs.heaps + 2 * needs.weights + passed + results + self._runtime()),
             tiles=each * self._reading(pixels, 4),
             blocks=block * compute.in_flight,
             export=EXPORT + PLANE * sum(name.startswith(PROBABILITIES) for name in self.layers),
@@ -159,6 +160,11 @@ class Load:
             statistics=each * self._patches() if needs.patches else 0,
             ledger=max(0, self._blocks(grid) - FEW) * (LINE + STRIPS * grid.blended + LAYER * len(self.layers)),
         )
+
+    def _runtime(self) -> int:
+        """Return the bytes of the runtime's libraries and its copies of the weights; 0 for torch."""
+        library = LIBRARY.get(name_of(self.compute.runtime), 0)
+        return library + (3 * self.needs.weights if library else 0)
 
     def _reading(self, pixels: int, at_once: int) -> int:
         """Return the bytes needed to read `at_once` pieces of the image at the same time, each of `pixels` pixels."""

@@ -10,7 +10,8 @@ from helpers.runtimes import RUNTIMES
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
-from tilepipe.inference.runtimes.base import GraphError, Subject, runtime
+from tilepipe.inference.runtimes.base import GraphError, Subject
+from tilepipe.inference.runtimes.named import runtime
 from tilepipe.inference.runtimes.onnx_graph import onnx_file
 from tilepipe.models.nets import zoo
 
@@ -59,7 +60,7 @@ NETS = {
     ),
     "poolings": (
         conv(), nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2), nn.AvgPool2d(3, 1, 1, count_include_pad=False),
-        nn.MaxPool2d(3, 1, 2, dilation=2),
+        nn.MaxPool2d(3, 1, 1, dilation=2),
     ),
     "resizing": (
         conv(), nn.Upsample(scale_factor=2), nn.Upsample(scale_factor=2, mode="bilinear"),
@@ -76,6 +77,7 @@ NETS = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @pytest.mark.parametrize("name", sorted(NETS))
 @pytest.mark.parametrize("made_by", RUNTIMES)
 def test_operations_give_what_torch_gives(name: str, made_by: str) -> None:
@@ -89,7 +91,7 @@ def _compare(net: nn.Module, made_by: str, key: str) -> None:
         truth = net(tile)
     found = runtime(made_by).compiled(subject)([tile])[0]
     assert found.shape == truth.shape
-    assert torch.allclose(found, truth, rtol=1e-4, atol=1e-5), float((found - truth).abs().max())
+    assert float((found - truth).abs().max()) < 1e-5 * float(truth.abs().max())
 
 
 ZOO: dict[str, dict[str, Any]] = {

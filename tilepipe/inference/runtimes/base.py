@@ -27,6 +27,9 @@ PRECISIONS = {
 }
 """Precisions of each runtime."""
 
+LIBRARY = {"compile": 512 << 20, "onnxruntime": 160 << 20, "openvino": 448 << 20}
+"""Memory of a process that a runtime's libraries and its copy of a graph take, at most, beside the weights (bytes)."""
+
 Compiled: TypeAlias = "Callable[[Sequence[Tensor]], list[Tensor]]"
 """A network that is ready to be called on tensors of fixed shapes, on the CPU."""
 
@@ -101,27 +104,6 @@ def check_precision(name: str, precision: str) -> None:
     if precision not in PRECISIONS[name]:
         has = " and ".join(PRECISIONS[name])
         raise UsageError(f"runtime {name} computes in {has}, not in {precision}; use {setting(runtime=TORCH)}")
-
-
-def runtime(name: str) -> Runtime:
-    """Return the runtime of this name. Raises `ModelError` if a package that it needs is missing."""
-    if why := missing(name):
-        raise ModelError(why)
-    if name == "onnxruntime":
-        from tilepipe.inference.runtimes.onnxruntime import OnnxRuntime
-
-        return OnnxRuntime()
-    if name == "openvino":
-        from tilepipe.inference.runtimes.openvino import OpenVino
-
-        return OpenVino()
-    if name == "compile":
-        from tilepipe.inference.runtimes.torch_compile import TorchCompile
-
-        return TorchCompile()
-    from tilepipe.inference.runtimes.torch_eager import TorchEager
-
-    return TorchEager()
 
 
 def _installed(package: str) -> bool:

@@ -142,7 +142,7 @@ def _arguments(name: str, given: Any) -> list[object]:
 
 
 def _has_size(value: Tensor) -> bool:
-    return value.ndim > 1 and max(value.shape[-2:]) > 1 and value.ndim != 2
+    return value.ndim > 0 and max(value.shape[-2:]) > 1
 
 
 def _attribute(graph: GraphModule, path: str) -> object:

@@ -52,10 +52,14 @@ def _whole(into: Into, *values: int) -> str:
 
 def _convolution(into: Into, of: Operation) -> str:
     weight: Tensor = of["weight"]
-    how = {"strides": _pair(of["stride"]), "dilations": _pair(of["dilation"]), "group": int(of["groups"])}
+    how: dict[str, Any] = {
+        "strides": _pair(of["stride"]), "dilations": _pair(of["dilation"]), "group": int(of["groups"])
+    }  # fmt: skip
     pads: dict[str, Any] = {}
     if of["padding"] == "same":
-        pads["auto_pad"] = "SAME_UPPER"  # torch too pads more below and at the right
+        spans = [d * (k - 1) for d, k in zip(how["dilations"], weight.shape[2:], strict=True)]
+        # Where one side is padded more than the other, it is the end.
+        pads["pads"] = [span // 2 for span in spans] + [span - span // 2 for span in spans]
     elif of["padding"] != "valid":
         pads["pads"] = _twice(of["padding"])
     inputs = [into.value(of["input"]), into.value(weight)]

@@ -7,7 +7,8 @@ import math
 import torch
 
 from tilepipe.inference.device import Compute
-from tilepipe.inference.runtimes.base import Compiled, Subject, name_of, runtime
+from tilepipe.inference.runtimes.base import Compiled, Subject, name_of
+from tilepipe.inference.runtimes.named import runtime
 from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
 
