@@ -20,7 +20,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name one with make PYTHON=/path/to/python" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --no-compile -c constraints.txt -e '.[bioimageio,dev,dicom,docs,hdf5,monai,report,vectors,view,xarray]'
+	$(PIP) install --no-compile -c constraints.txt -e '.[bioimageio,dev,dicom,docs,hdf5,monai,remote,report,vectors,view,xarray]'
 # The models of others are tested without torchvision, which has no build for torch on the CPU alone.
 	$(PIP) install --no-compile -c constraints.txt huggingface_hub tqdm
 	$(PIP) install --no-compile -c constraints.txt --no-deps timm segmentation-models-pytorch

@@ -62,6 +62,8 @@ DOORS = {
     "pyarrow": ["products/vector*.py", "products/object_table.py", "sources/stac_index.py", "sources/geo_vectors.py"],
     "shapely": ["products/arcs.py", "products/right_angles.py", "sources/geo_vectors.py"],
     "h5py": ["sources/geo_hdf.py"],
+    "obstore": ["sources/remote_url.py"],
+    "urllib3": ["sources/remote_file.py"],
     "highdicom": ["products/dicom_seg.py"],
     "pydicom": ["products/dicom_seg.py"],
     "tornado": ["view/server.py"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,6 +32,26 @@ def refuse_special(path: str | Path, error: type[TilepipeError] = InputError) ->
         return
     if kind in _KINDS:
         raise error(f"{path} is {_KINDS[kind]} and no file; copy its content into a file and name that")
+
+
+def is_remote(what: object) -> bool:
+    """Return whether `what` names a file by an address, or by a virtual file system of GDAL."""
+    return isinstance(what, str | Path) and ("://" in str(what) or str(what).startswith("/vsi"))
+
+
+def refuse_remote(index: str | Path, name: str, error: type[TilepipeError] = InputError) -> None:
+    """Raise `error` if the file or list `index` names an image on a server: a user names such images himself."""
+    if is_remote(name):
+        raise error(
+            f"{index} names {without_secrets(name)[:120]}, which is not on this machine; only an address that you type "
+            "is asked for an image. Download it, or give it alone: tilepipe segment ADDRESS -m MODEL"
+        )
+
+
+def without_secrets(name: str) -> str:
+    """Return an address without user, password and query, for messages."""
+    scheme, found, rest = name.partition("://")
+    return scheme + found + re.sub(r"^[^/]*@", "", rest).split("?")[0].split("#")[0] if found else name
 
 
 def refuse_inputs(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:

@@ -53,7 +53,7 @@ MISTAKES = [
     ("segment page.tif -m tiny.model", 4, "HTML"),
     ("segment notes.txt -m tiny.model", 4, "not an image"),
     ("segment tiny.model scene.tif -m tiny.model", 4, "-m tiny.model"),
-    ("segment https://x.org/a.tif -m tiny.model", 4, "download it first"),
+    ("segment http://127.0.0.1:9/a.tif -m tiny.model", 4, "takes no connection"),
     ("segment scene.tif", 2, "--model"),
     ("segment scene.tif -m tiny.modle", 5, "tiny.model"),
     ("segment scene.tif -m scene.tif", 5, "model"),

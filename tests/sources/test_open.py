@@ -94,16 +94,6 @@ def test_what_is_no_image_gets_one_sentence(tmp_path: Path, name: str, content: 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["https://example.org/a.tif", "/vsicurl/https://example.org/a.tif", "s3://bucket/a.tif"]
-)
-def test_remote_files_are_not_opened(name: str) -> None:
-    with pytest.raises(InputError, match="not a file on this machine"):
-        open_source(name)
-    with pytest.raises(InputError, match="does not exist"):
-        open_source(name, allow_driver="GTiff")
-
-
 def test_an_option_that_does_not_fit(geotiff: Write, noise: Any) -> None:
     with pytest.raises(UsageError, match=r"GeoTiffSource.*'z'"):
         open_source(geotiff(noise((1, 20, 30)), **UTM), z=3)

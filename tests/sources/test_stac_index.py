@@ -68,7 +68,11 @@ def test_what_names_no_files_here_is_refused(tmp_path: Path, tiles: list[str]) -
     write(tmp_path / "tiles" / "red.tif", WHOLE, PIXELS[:1])
     (tmp_path / "below").mkdir()
     for name, items, words in (
-        ("a.json", [item(image=asset("https://example.org/a.tif"))], "not on this machine; download"),
+        (
+            "a.json",
+            [item(image=asset("https://example.org/a.tif"))],
+            "not on this machine; only an address that you type",
+        ),
         ("a.json", [item(image=asset("tiles/no.tif"))], "no.tif does not exist"),
         ("a.json", [item(image=asset(tiles[0])), item(image=asset(tiles[1]), b=asset(tiles[2]))], "1 have the asset b"),
         ("a.json", [item(image={"href": "a.png", "roles": ["data"]})], "names no GeoTIFF"),

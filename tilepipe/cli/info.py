@@ -15,7 +15,7 @@ from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import ALLOW, BANDS, SCENE, TRUST, given, with_options
 from tilepipe.errors import TilepipeError
-from tilepipe.paths import refuse_special
+from tilepipe.paths import is_remote, refuse_special
 from tilepipe.text import JSON, crs_name
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def describe(target: str, trust_model: str | None = None, options: JSON | None =
     Raises `InputError`, `UsageError` or `ModelError`.
     """
     path = Path(target)
+    if is_remote(target):
+        return _image(target, options or {})
     if runs := [plan.parent for pattern in ("plan.json", "*/plan.json") for plan in path.glob(pattern)]:
         # Several requests may have a folder here; the one that was planned last is meant.
         return _run(max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns))

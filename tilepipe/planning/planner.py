@@ -79,7 +79,7 @@ def plan(source: Image, model: AnyModel, **settings: Unpack[Settings]) -> Plan:
     model, image = opened(source, model, request)
     # A plan has no output yet, so the disk of the image stands for it, where the output goes if nothing else is said.
     place = place_of(image)
-    beside = place.parent if place is not None and place.exists() else None
+    beside = place.parent if place is not None and place.parent.is_dir() else None
     return with_machine(make_plan(image, model, request)[0], model, beside)
 
 

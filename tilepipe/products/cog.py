@@ -39,7 +39,7 @@ from tilepipe.products.tiff_levels import (
 )
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.georeference import georeference_of
-from tilepipe.sources.lossy import is_lossy
+from tilepipe.sources.lossy import bytes_of, is_lossy
 from tilepipe.text import JSON, json_of
 
 MEMORY = 128 * 2**20
@@ -93,7 +93,7 @@ def open_cog(path: Path) -> tuple[LabelMap, JSON]:
             said = json_of(file.tags().get(TAG, "null"))
             if said is None:
                 raise InputError(f"{path} is a TIFF but not a label map of tilepipe: it has no {TAG} tag")
-            if is_lossy(file, str(path)):
+            if is_lossy(file, partial(bytes_of, str(path))):
                 raise InputError(
                     f"{path} was compressed with loss after tilepipe wrote it, so its values are no longer the labels; "
                     "give the labels as they were before"

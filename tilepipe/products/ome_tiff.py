@@ -44,7 +44,7 @@ from tilepipe.products.tiff_levels import (
     read_box,
     write_levels,
 )
-from tilepipe.sources.lossy import is_lossy
+from tilepipe.sources.lossy import bytes_of, is_lossy
 from tilepipe.text import JSON, clean_line, json_of
 
 MEMORY = 160 * 2**20
@@ -83,7 +83,7 @@ def read_ome_tiff(path: Path) -> LabelMap:
         if said is None:
             raise InputError(f"{path} is an OME-TIFF but not a label map of tilepipe: it has no annotation {KEY}")
         with gdal_for_products(), rasterio.open(path, driver="GTiff") as file:
-            if is_lossy(file, str(path)):
+            if is_lossy(file, partial(bytes_of, str(path))):
                 raise InputError(
                     f"{path} was compressed with loss after tilepipe wrote it, so its values are no longer the labels; "
                     "give the labels as they were before"

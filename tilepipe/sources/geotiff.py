@@ -33,10 +33,10 @@ from tilepipe.sources.checks import (
     usable,
 )
 from tilepipe.sources.georeference import georeference_of, ground_resolution
-from tilepipe.sources.geotiff_gdal import GDAL_CACHE_BYTES, gdal, mine, open_dataset
+from tilepipe.sources.geotiff_gdal import GDAL_CACHE_BYTES, Mine, gdal, mine, open_dataset
 from tilepipe.sources.geotiff_tags import is_one_bit, mask_kind, pick_bands, printed_resolution, refuse_complex
-from tilepipe.sources.handles import Stamp, content_sha256, stamp, unchanged
-from tilepipe.sources.lossy import is_lossy
+from tilepipe.sources.handles import Handles, Stamp, content_sha256, stamp, unchanged
+from tilepipe.sources.lossy import bytes_of, is_lossy
 from tilepipe.sources.stac_bands import stac_bands
 from tilepipe.sources.strip_cache import ROW_CACHE_BYTES, Striped, band_rows
 from tilepipe.text import JSON
@@ -75,7 +75,7 @@ class GeoTiffSource:
         scene: int | str | None = None,
     ) -> None:
         self.name = str(path)
-        self._stamp = stamp(path)
+        self._stamp = self._stamped(path)
         self._driver = allow_driver
         self._again: Callable[..., GeoTiffSource] = partial(
             GeoTiffSource, path, resolution=resolution, allow_driver=allow_driver, scene=scene
@@ -85,10 +85,10 @@ class GeoTiffSource:
         self._target = page + self._stamp.path
         self._check()
         self._choose(scene)
-        with gdal(self.name, "opened"), open_dataset(self._target, self._driver, self.overview) as dataset:
+        with gdal(self.name, "opened"), self._opened(self._target) as dataset:
             check_links(self.name, dataset)
             self._describe(dataset, bands, allow_palette)
-            self.lossy = is_lossy(dataset, self._stamp.path)
+            self.lossy = is_lossy(dataset, self._stored)
             self.georeference: Georeference | None = georeference_of(dataset)
             self.resolution = given_resolution(resolution, "m") or ground_resolution(self.georeference, *self.shape[1:])
             if self.resolution is None and self.georeference is None:
@@ -96,6 +96,17 @@ class GeoTiffSource:
                 self.printed = self.resolution is not None
             self.acquired = raster_time(self._stamp.path, dataset.tags(ns="IMAGERY"))
             """When the image was taken; see `acquired_of`."""
+
+    def _stamped(self, path: str | Path) -> Stamp:
+        """Return the state of the file; with its path, it is the key of open files and of decoded rows."""
+        return stamp(path)
+
+    def _opened(self, target: str) -> DatasetReader:
+        return open_dataset(target, self._driver, self.overview)
+
+    def _stored(self, offset: int, size: int) -> bytes:
+        """Return bytes of the file."""
+        return bytes_of(self._stamp.path, offset, size)
 
     def _check(self) -> None:
         """Refuse a file that names files elsewhere, before GDAL opens anything."""
@@ -110,14 +121,14 @@ class GeoTiffSource:
         self.notes: tuple[str, ...] = ()
         if self.directory is not None or self._driver != "GTiff":
             return
-        with gdal(self.name, "opened"), open_dataset(self._target, self._driver) as dataset:
+        with gdal(self.name, "opened"), self._opened(self._target) as dataset:
             check_links(self.name, dataset)
             pages = [page for page in dataset.subdatasets if page.startswith("GTIFF_DIR:")] or [self._target]
             sizes = [("", int(dataset.height), int(dataset.width))]
         if len(pages) > 1:
             sizes = []
             for page in pages[:MAX_PAGES]:
-                with gdal(self.name, "opened"), open_dataset(page, self._driver) as dataset:
+                with gdal(self.name, "opened"), self._opened(page) as dataset:
                     sizes.append(("page", int(dataset.height), int(dataset.width)))
         number, self.notes = pick_scene(self.name, scene, sizes)
         if len(sizes) > 1:
@@ -303,7 +314,7 @@ class GeoTiffSource:
         key = (self._stamp, self._target, self._driver, self.overview)
         doing = f"read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
         ours = mine(os.getpid())
-        handles = ours.large if self._large else ours.striped if self.striped else ours.tiled
+        handles = self._handles(ours)
         try:
             with ours.alone if self._large else nullcontext(), gdal(self.name, doing):
                 dataset = handles.get(key, self._open)
@@ -321,7 +332,10 @@ class GeoTiffSource:
     def _open(self) -> DatasetReader:
         # Threads and workers open the file when they first read, which may be hours after the run began.
         unchanged(self._stamp)
-        return open_dataset(self._target, self._driver, self.overview)
+        return self._opened(self._target)
+
+    def _handles(self, ours: Mine) -> Handles[DatasetReader]:
+        return ours.large if self._large else ours.striped if self.striped else ours.tiled
 
 
 def _again_with_nodata(again: Callable[..., GeoTiffSource], value: float, bands: Sequence[int]) -> GeoTiffSource:

@@ -100,14 +100,21 @@ def _reason(error: Exception) -> str:
     return said.rstrip(".")
 
 
+@contextmanager
+def opening() -> Iterator[None]:
+    """Let one thread open a raster at a time; a raster without a position gives no warning."""
+    with mine(os.getpid()).opening, warnings.catch_warnings():  # the lock, as catch_warnings is not safe under threads
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
 def open_dataset(path: str, driver: str, overview: int | None = None) -> DatasetReader:
     """Open a raster with one named driver; `overview` opens one of its overviews, from 0, in place of the raster.
 
     No format is guessed, no handle is shared, and a raster without a position gives no warning.
     """
     level = {} if overview is None else {"overview_level": overview}
-    with mine(os.getpid()).opening, warnings.catch_warnings():  # the lock, as catch_warnings is not safe under threads
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with opening():
         # Without a named driver, GDAL opens a virtual raster that is called .tif. A handle that threads share gives
         # wrong pixels without an error.
         return rasterio.open(path, driver=driver, sharing=False, **level)

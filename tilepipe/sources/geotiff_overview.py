@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tilepipe.paths import is_remote
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.geotiff_gdal import gdal, open_dataset
 
@@ -20,7 +21,9 @@ class GeoTiffOverview(GeoTiffSource):
 
 
 def overviews_of(image: GeoTiffSource) -> list[GeoTiffOverview]:
-    """Return the overviews of a GeoTIFF, the largest first; [] if it has none."""
+    """Return the overviews of a GeoTIFF, the largest first; [] if it has none, or lies on a server."""
+    if is_remote(image.name):
+        return []
     with gdal(image.name, "opened"), open_dataset(image._target, image._driver) as dataset:
         count = len(dataset.overviews(image.numbers[0]))
     return [GeoTiffOverview(image, number) for number in range(count)]

@@ -108,6 +108,11 @@ class Handles(Generic[T]):
         if handle is not None:
             self._close(handle)
 
+    def close(self) -> None:
+        """Close all handles of this thread."""
+        while mine := self._mine():
+            self._close(mine.popitem()[1])
+
     def _mine(self) -> OrderedDict[Hashable, T]:
         if getattr(self._local, "process", None) != os.getpid():
             # Handles inherited through fork belong to the parent: they are forgotten, not closed.

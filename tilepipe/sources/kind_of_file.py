@@ -39,7 +39,6 @@ def kind_asked(what: str | Path, options: dict[str, Any]) -> Callable[..., Sourc
         # Any other driver is GDAL's own affair, in Python only.
         return GeoTiffSource if "allow_driver" in options else None
     name = driver_named(asked)
-    refuse_remote(str(what))
     if not Path(what).exists():
         raise InputError(missing(what))
     if Path(what).is_dir():
@@ -52,15 +51,8 @@ def kind_asked(what: str | Path, options: dict[str, Any]) -> Callable[..., Sourc
     return RasterSource
 
 
-def refuse_remote(name: str) -> None:
-    """Raise `InputError` if a name is that of a file on another machine, or inside an archive."""
-    if "://" in name or name.startswith("/vsi"):
-        raise InputError(f"{name} is not a file on this machine; download it first")
-
-
 def kind_of_path(name: str, path: Path) -> Callable[..., Source]:
     """Return what opens a path, by the file's content. Raises `InputError` if it is no image."""
-    refuse_remote(name)
     if not path.exists():
         raise InputError(missing(name))
     refuse_special(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from tilepipe.errors import InputError
-from tilepipe.paths import refuse_special
+from tilepipe.paths import refuse_remote, refuse_special
 from tilepipe.sources.bands import Band
 from tilepipe.text import missing, setting
 
@@ -73,6 +73,8 @@ def files_of_mosaic(what: str | Path | Sequence[str | Path], allow: Sequence[str
     """
     if is_list_of_paths(what):
         paths = tuple(str(path) for path in what)
+        for named in paths:
+            refuse_remote("the list", named)
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         return Files(f"{paths[0]}{more}", paths, None, "the list")
     assert isinstance(what, str | Path), "open_source gives nothing else"
@@ -143,6 +145,8 @@ def _of_list(path: Path, allow: Sequence[str | Path]) -> Files:
     named = [(k, line.strip()) for k, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
     if not named:
         raise InputError(f"{path} is not an image, and names no files either; a list has one path a line")
+    for _, line in named:
+        refuse_remote(path, line)
     paths = tuple(str(path.parent / line) for _, line in named)
     for (k, _), file in zip(named, paths, strict=True):
         if not os.path.lexists(file):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilepipe.arrays import Array
 from tilepipe.errors import InputError, UsageError, public
+from tilepipe.paths import is_remote
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.bands import bands_of, numbers_of, with_bands
 from tilepipe.sources.base import Source
@@ -22,6 +23,7 @@ from tilepipe.sources.mosaic_files import is_list_of_paths, is_pattern
 from tilepipe.sources.ome_tiff import TiffSource
 from tilepipe.sources.open_mosaic import open_index, open_mosaic, open_vrt
 from tilepipe.sources.png_jpeg import PictureSource
+from tilepipe.sources.remote import open_address
 from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.wrapped import unwrapped
 from tilepipe.text import JSON
@@ -38,6 +40,7 @@ READS: dict[object, str] = {
     open_vrt: "VRT",
     open_index: "Mosaic",
     open_dicom_folder: "SlideSource",
+    open_address: "RemoteTiff",
 }
 """Name in messages of what opens an image, if it is no class."""
 
@@ -99,7 +102,7 @@ def open_source(
     if several or is_pattern(what):
         kind = open_mosaic
     elif isinstance(what, str | Path):
-        kind = kind_asked(what, options) or kind_of_path(str(what), Path(what))
+        kind = open_address if is_remote(what) else kind_asked(what, options) or kind_of_path(str(what), Path(what))
         options |= {"driver": JPEG_2000.name} if kind is RasterSource and "driver" not in options else {}
     if isinstance(scene := options.get("scene"), str) and (kind is not RasterSource or scene.strip().isdigit()):
         options["scene"] = _number(what, scene)
@@ -120,7 +123,7 @@ def open_source(
             f"{READS.get(kind, kind.__name__)}, which reads {'arrays' if arrays else what}, does not take this option: "
             f"{error}"
         ) from error
-    if as_geotiff:
+    if as_geotiff and kind is not open_address:
         source.driver = "GTiff"  # type: ignore[attr-defined]
     return source if named is None else with_bands(source, numbers_of(source.name, named, bands_of(source)))
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tilepipe.paths import is_remote
 from tilepipe.text import JSON, json_of
 
 LARGEST = 1 << 20
@@ -32,6 +33,8 @@ def stac_bands(path: str, count: int) -> list[tuple[str, str]]:
 
 def items_beside(path: str) -> Iterator[JSON]:
     """Yield the STAC items that lie beside an image and have its file as an asset."""
+    if is_remote(path):
+        return
     stem, name = os.path.splitext(path)[0], Path(path).name
     for file in (Path(stem + end) for end in ENDS):
         # A JSON file beside an image may be anything; what is no item is passed over.

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from tilepipe.errors import InputError, UsageError
+from tilepipe.paths import refuse_remote
 from tilepipe.sources.bands import Band
 from tilepipe.sources.mosaic_files import ENDINGS, Files, check_links
 from tilepipe.text import JSON, json_of, missing
@@ -112,9 +113,8 @@ def _local(index: Path, href: str) -> str:
     if parts.scheme == "file":
         return unquote(parts.path)
     if len(parts.scheme) > 1 or href.startswith("/vsi"):  # one letter is a drive of Windows
-        raise InputError(
-            f"{index} names {href[:120]}, which is not on this machine; download the files beside it first"
-        )
+        refuse_remote(index, href)
+        raise InputError(f"{index} names {href[:120]}, which is no path of a file on this machine")
     return os.path.join(index.parent, href)
 
 

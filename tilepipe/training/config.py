@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 
 from tilepipe.errors import UsageError
 from tilepipe.models.nets.arch import unknown
-from tilepipe.paths import refuse_special
+from tilepipe.paths import refuse_remote, refuse_special
 from tilepipe.text import JSON, kind_of, read_yaml, wrong_value
 from tilepipe.training.config_parts import COLOUR, Augment, Scenes, Strict, colour_number, expanded
 
@@ -237,6 +237,7 @@ class TrainConfig(Strict):
 
     def path(self, text: str) -> Path:
         """Return the place that a path in the configuration names."""
+        refuse_remote("the configuration", text, UsageError)
         return self._folder / text
 
     def there(self, text: str) -> str:

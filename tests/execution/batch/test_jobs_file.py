@@ -47,6 +47,8 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("images: a.tif\nmodel: m\noutput: '{dir}/../{stem}.tif'", "'..' cannot follow"),
         ("images: a.tif\nmodel: m\noutput: '{dir}x/{stem}.tif'", "{dir} is a whole part"),
         ("images: a.tif\nmodel: m\noutput: '{stem.tif'", "is not a template"),
+        ("images: https://host/a.tif?sig=SECRET\nmodel: m", "names https://host/a.tif, which is not on this machine"),
+        ("images: [a.tif, s3://bucket/a.tif]\nmodel: m", "names s3://bucket/a.tif"),
         ("just words", "holds no jobs"),
         ("a: [", "is not YAML"),
     ],

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tilepipe.errors import UsageError
 from tilepipe.execution.batch.pixel_sizes import is_table
-from tilepipe.paths import refuse_special
+from tilepipe.paths import refuse_remote, refuse_special
 from tilepipe.planning.settings import Request, Settings
 from tilepipe.products.formats import files_of
 from tilepipe.products.naming import output_paths
@@ -80,6 +80,13 @@ class Jobs(BaseModel):
     @classmethod
     def _one_is_a_list(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("images")
+    @classmethod
+    def _on_this_machine(cls, images: tuple[str, ...]) -> tuple[str, ...]:
+        for image in images:
+            refuse_remote("the jobs file", image, UsageError)
+        return images
 
     @field_validator("of", mode="before")
     @classmethod
