@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import from_json
 
 from tilepipe.errors import ModelError
+from tilepipe.models.stac_mlm import fields_of, is_item
 from tilepipe.paths import refuse_special
 from tilepipe.text import JSON, did_you_mean, wrong_value
 
@@ -222,7 +223,10 @@ class ModelCard(BaseModel):
 
     @classmethod
     def from_json(cls, text: str, name: str = "model.json") -> ModelCard:
-        """Parse the text of `model.json`; errors call the text `name`. Raises `ModelError` if it holds no card."""
+        """Parse the text of `model.json`, or of a STAC item of a model (MLM); errors call the text `name`.
+
+        Raises `ModelError` if it holds no card.
+        """
         try:
             # pydantic's parser ends a text that nests too deeply with a ValueError, before the stack is full.
             fields = from_json(text)
@@ -230,6 +234,8 @@ class ModelCard(BaseModel):
             raise ModelError(f"{name}: Invalid JSON: {error}") from None
         if not isinstance(fields, dict):
             raise ModelError(f'{name}: it needs keys with values, like {{"bands": 3, "classes": ["a", "b"]}}')
+        if is_item(fields):
+            fields = fields_of(fields, name)
         # `__init__` would call every text 'model card' in its errors.
         card = cls.__new__(cls)
         card._check(name, fields)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import json
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +116,94 @@ class Touch:
 
     def __reduce__(self) -> Any:
         return os.mkdir, (str(self.path),)
+
+
+class Options:
+    """Arguments of a module, as Lightning keeps them; making one would leave a mark."""
+
+    made: list[object] = []  # noqa: RUF012 - shared on purpose
+
+    def __init__(self) -> None:
+        self.width = 2
+
+    def __setstate__(self, state: object) -> None:
+        self.made.append(state)
+
+
+def test_a_checkpoint_of_lightning_needs_neither_lightning_nor_its_objects(
+    net: nn.Module, card: Path, tmp_path: Path
+) -> None:
+    """The keys are those that pytorch_lightning 2.6 writes (read from one of its own checkpoints)."""
+    state = {**prefixed(net.state_dict(), "model."), "criterion.weight": torch.ones(2), "score.total": torch.zeros(())}
+    torch.save(
+        {
+            "epoch": 1, "global_step": 2, "pytorch-lightning_version": "2.6.6", "state_dict": state, "loops": {},
+            "callbacks": {"ModelCheckpoint": {"dirpath": Path("runs")}}, "optimizer_states": [{"state": {}}],
+            "lr_schedulers": [], "hparams_name": "kwargs",
+            "hyper_parameters": {"options": Options(), "namespace": argparse.Namespace(a=1)},
+        },
+        tmp_path / "last.ckpt",
+    )  # fmt: skip
+    made = load_model(convert(tmp_path / "last.ckpt", tmp_path / "x.model", card=card))
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(made.module(x), net(x))
+    assert Options.made == []
+
+
+def test_lightning_itself_writes_such_checkpoints(net: nn.Module, card: Path, tmp_path: Path) -> None:
+    lightning = pytest.importorskip("pytorch_lightning")
+
+    class Task(lightning.LightningModule):  # type: ignore[misc]
+        def __init__(self, options: Any) -> None:
+            super().__init__()
+            self.save_hyperparameters(ignore=())
+            self.model, self.criterion = net, nn.CrossEntropyLoss(weight=torch.ones(2))
+
+        def training_step(self, batch: Any, index: int) -> Tensor:
+            return self.criterion(self.model(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 1e-3)
+
+    task = Task(argparse.Namespace(a=1))
+    trainer = lightning.Trainer(
+        max_steps=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        batch = (torch.randn(2, 3, 32, 32), torch.zeros(2, 32, 32, dtype=torch.long))
+        trainer.fit(task, torch.utils.data.DataLoader([batch], batch_size=None))
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+    made = load_model(convert(tmp_path / "last.ckpt", tmp_path / "x.model", card=card))
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(made.module(x), task.model.eval()(x), atol=1e-6)
+
+
+def test_weights_of_monai(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nets = pytest.importorskip("monai.networks.nets")
+    torch.manual_seed(1)
+    options = {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 1}
+    theirs = nets.UNet(spatial_dims=2, in_channels=3, out_channels=2, **options).eval()
+    torch.save({"model": theirs.state_dict()}, tmp_path / "model.pt")
+    (tmp_path / "card.json").write_text(json.dumps({"bands": 3, "classes": ["a", "b"]}))
+    arch = {"name": "monai.UNet", "spatial_dims": 2, **options}
+    made = load_model(convert(tmp_path / "model.pt", tmp_path / "x.model", card=tmp_path / "card.json", arch=arch))
+    assert made.card.stride == 4
+    x = torch.randn(1, 3, 32, 48)
+    with torch.no_grad():
+        assert torch.equal(made.module(x), theirs(x))
+    for wrong, said in (
+        ({**arch, "spatial_dims": 3}, "3 dimensions|spatial_dims 3"),
+        ({**arch, "name": "monai.ViT"}, "ViT"),
+        ({**arch, "colour": 1}, "cannot make UNet"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            convert(tmp_path / "model.pt", tmp_path / "y.model", card=tmp_path / "card.json", arch=wrong)
 
 
 def test_pickles_run_nothing(net: nn.Module, card: Path, tmp_path: Path) -> None:

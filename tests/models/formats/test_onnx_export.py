@@ -120,7 +120,7 @@ def test_the_command_writes_a_folder_that_segment_takes_and_never_overwrites(
     assert main(["model", "export", "forest", "out"]) == 0
     assert capsys.readouterr().out.strip() == "out"
     assert sorted(path.name for path in Path("out").iterdir()) == [
-        "README.md", "certificate.json", "model.json", "weights.onnx"
+        "README.md", "certificate.json", "item.json", "model.json", "weights.onnx"
     ]  # fmt: skip
     with pytest.raises(UsageError, match="exists"):
         export_onnx("forest", "out")

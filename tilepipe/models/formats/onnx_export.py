@@ -24,8 +24,9 @@ from tilepipe.models.formats.opaque import Packaged, first_line, missing_extra
 from tilepipe.models.hub_text import hub_text
 from tilepipe.models.model import Model
 from tilepipe.models.probe.certificate_file import with_certificate
+from tilepipe.models.stac_mlm import item_of
 
-WEIGHTS, README = "weights.onnx", "README.md"
+WEIGHTS, README, ITEM = "weights.onnx", "README.md", "item.json"
 OPSET = 17
 NEAR = 1e-4
 """Largest difference of a probability between torch and onnxruntime, and of two classes that may change places."""
@@ -36,7 +37,7 @@ _BACK = {"channels": None, "layout": None, "pad": 0, "threshold": None, "key": N
 def export_onnx(
     model: Model | str | Path, output: str | Path, *, trust_model: str | None = None, overwrite: bool = False
 ) -> Path:
-    """Write a model as a folder of weights.onnx, model.json and README.md (a model card for a hub); return its path.
+    """Write a model as a folder: weights.onnx, model.json, README.md for a hub, item.json for STAC; return its path.
 
     weights.onnx holds the card too, so it can be used alone. The labels of two made-up tiles are compared with torch's
     before anything is written.
@@ -58,7 +59,8 @@ def export_onnx(
     again = load_onnx(data, path / WEIGHTS, None, str(path))
     compare(model, again)
     again = with_certificate(Model(again.card, again.module, again.name))
-    files = {WEIGHTS: data, README: hub_text(model.card, path.name).encode()}
+    item = json.dumps(item_of(again.card, WEIGHTS, model.parameters), indent=1, ensure_ascii=False)
+    files = {WEIGHTS: data, README: hub_text(model.card, path.name).encode(), ITEM: f"{item}\n".encode()}
     return write_directory(path, again, files, overwrite=overwrite)
 
 

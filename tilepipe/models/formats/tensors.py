@@ -1,7 +1,8 @@
 """Tensors in files are read without running code and are checked against the network that they are for.
 
 safetensors (https://github.com/huggingface/safetensors, format 0.3) are compared before memory is taken for them.
-torch's own state dicts are read with `weights_only=True`, which builds tensors and nothing else.
+torch's own state dicts are read with `weights_only=True`, which builds tensors and nothing else. Other objects in a
+checkpoint are replaced by one that does nothing, and are left out.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from tilepipe.errors import ModelError
 from tilepipe.paths import refuse_special
@@ -114,13 +118,42 @@ def _unpickled(path: Path) -> object:
                     )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of files that are refused next
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with safe_globals([(_Other, name) for name in _others(path)]):
+                found = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(found, Mapping):
+            raise ValueError("it holds an object, perhaps a whole network")
+        return found
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, KeyError,
             TypeError, AttributeError, IndexError, AssertionError, MemoryError, UnicodeDecodeError):  # fmt: skip
         raise ModelError(
             f"{path} is not a plain state dict, and nothing else is read, since it could run code; "
             "where you trust it, write one with torch.save(module.state_dict(), 'weights.pt')"
         ) from None
+
+
+class _Other:
+    """Stands for every class and function that a checkpoint names beside its tensors; it does nothing.
+
+    Lightning keeps the arguments of a module in its checkpoints, which may be objects of any class.
+    """
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        """Take any arguments."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        """Keep nothing."""
+
+
+def _others(path: Path) -> list[str]:
+    """Return the names of classes and functions in a file that torch does not know to be harmless.
+
+    A pickle alone, without an archive, is read as torch does it: what it does not know is refused.
+    """
+    with suppress(ValueError, RuntimeError, OSError, pickle.UnpicklingError, EOFError, IndexError):
+        if zipfile.is_zipfile(path):
+            return [str(name) for name in get_unsafe_globals_in_checkpoint(str(path))]
+    return []
 
 
 def _unboxed(path: Path, found: object) -> dict[str, Tensor]:
@@ -133,12 +166,21 @@ def _unboxed(path: Path, found: object) -> dict[str, Tensor]:
 
 
 def _renamed(found: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take off prefixes that stand before every name, until the names are those of `wanted`."""
+    """Take off prefixes that stand before every name, until the names are those of `wanted`.
+
+    A module of Lightning holds losses and scores beside its network, so a prefix under which every name is wanted is
+    taken off too, and the other tensors are left out.
+    """
     while not set(found) & set(wanted):
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in found)), None)
         if prefix is None:
+            needed = {name for name in wanted if not name.endswith(_COUNTER)}
+            prefix = next(
+                (p for p in PREFIXES if needed <= {n.removeprefix(p) for n in found if n.startswith(p)}), None
+            )
+        if prefix is None:
             break
-        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
     return found
 
 
