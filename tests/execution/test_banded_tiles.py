@@ -21,7 +21,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError, ModelError
 from tilepipe.execution.banded_tiles import PIECE
 from tilepipe.execution.block import BlockWorker
-from tilepipe.execution.executors import dask, serial
+from tilepipe.execution.executors import blocks, serial
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.models.nets.zoo import build
@@ -82,8 +82,8 @@ def test_any_engine_and_region_gives_the_same_bits(tmp_path: Path) -> None:
     assert (job.plan.grid.y.blocks, job.plan.grid.x.blocks) > (2, 2)
     truth = labels(job)
     assert 0.02 < (truth == 0).mean() < 0.98
-    assert (labels(banded_job(image, UNET, tmp_path / "threads"), dask.run) == truth).all()
-    assert (labels(banded_job(image, UNET, tmp_path / "workers", workers=2), dask.run) == truth).all()
+    assert (labels(banded_job(image, UNET, tmp_path / "threads"), blocks.run) == truth).all()
+    assert (labels(banded_job(image, UNET, tmp_path / "workers", workers=2), blocks.run) == truth).all()
     for region in (Box(0, 0, 1, 1), Box(57, 90, 131, 260), Box(150, 200, *SHAPE), Box(100, 0, 101, SHAPE[1])):
         part = tp.predict(image, UNET, region, device="cpu")
         assert (part == truth[region.y0 : region.y1, region.x0 : region.x1]).all()

@@ -15,7 +15,7 @@ import pytest
 from helpers.fakes import job_for, open_queue
 
 from tilepipe.box import Box
-from tilepipe.execution.executors import dask, serial
+from tilepipe.execution.executors import blocks, serial
 from tilepipe.execution.ledger import Ledger
 from tilepipe.testing import noise, random_unet
 
@@ -32,7 +32,7 @@ def work(directory: Path, cut: str, ready: Any) -> None:
     job = job_for(noise(*SHAPE), random_unet(), directory, **CUTS[cut])
     queue = open_queue(job)
     ready.set()
-    dask.run(job, queue)
+    blocks.run(job, queue)
 
 
 @pytest.mark.long

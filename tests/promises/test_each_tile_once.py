@@ -12,7 +12,7 @@ from helpers.fakes import job_for, open_queue
 from torch import Tensor, nn
 
 from tilepipe.box import Box
-from tilepipe.execution.executors import dask, serial
+from tilepipe.execution.executors import blocks, serial
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.sources.array import ArraySource
@@ -45,7 +45,7 @@ def counting() -> Model:
 
 
 @pytest.mark.parametrize("window", ["crop", "hann"])
-@pytest.mark.parametrize("engine", [serial.run, dask.run])
+@pytest.mark.parametrize("engine", [serial.run, blocks.run])
 def test_each_tile_once(window: str, engine: object, coordinates: ArraySource, tmp_path: Path) -> None:
     cut = {"tile": 40, "overlap": 16, "window_shape": window, "block": 100, "batch": 3}
     job = job_for(coordinates, counting(), tmp_path, **cut)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import tilepipe as tp
 from tilepipe.events import Event
 from tilepipe.execution.block_queue import BlockQueue
-from tilepipe.execution.executors import dask, serial
+from tilepipe.execution.executors import blocks, serial
 from tilepipe.execution.job import Job
 from tilepipe.inference.device import Compute
 from tilepipe.inference.predictor import Predictor
@@ -56,7 +56,7 @@ def test_constant_and_identity(cut: dict[str, Any], tmp_path: Path) -> None:
 def test_same_bytes_for_any_block_size_and_engine(cut: dict[str, Any], tmp_path: Path) -> None:
     image, model = noise(300, 420), random_unet()
     serial = run_labels(image, model, tmp_path / "serial", **cut)
-    assert (run_labels(image, model, tmp_path / "dask", dask.run, **cut) == serial).all()
+    assert (run_labels(image, model, tmp_path / "dask", blocks.run, **cut) == serial).all()
     assert (run_labels(image, model, tmp_path / "block", **{**cut, "block": 1000}) == serial).all()
 
 

@@ -13,7 +13,7 @@ import pytest
 from helpers.fakes import job_for, open_queue, run_labels
 
 from tilepipe.box import Box
-from tilepipe.execution.executors import dask, serial
+from tilepipe.execution.executors import blocks, serial
 from tilepipe.sources.array import ArraySource
 from tilepipe.testing import noise, random_unet
 from tilepipe.tiling.grid import Index
@@ -47,12 +47,12 @@ def truth(request: pytest.FixtureRequest, image: ArraySource, tmp_path_factory: 
 
 def test_dask_threads(truth: Any, image: ArraySource, tmp_path: Path) -> None:
     cut, expected = truth
-    assert sha256(run_labels(image, random_unet(), tmp_path, dask.run, **cut)) == expected
+    assert sha256(run_labels(image, random_unet(), tmp_path, blocks.run, **cut)) == expected
 
 
 def test_two_worker_processes(truth: Any, image: ArraySource, tmp_path: Path) -> None:
     cut, expected = truth
-    assert sha256(run_labels(image, random_unet(), tmp_path, dask.run, workers=2, **cut)) == expected
+    assert sha256(run_labels(image, random_unet(), tmp_path, blocks.run, workers=2, **cut)) == expected
 
 
 @pytest.mark.parametrize("block", [1, 150, pytest.param(1000, marks=pytest.mark.long)])
@@ -74,7 +74,7 @@ def test_any_order(truth: Any, image: ArraySource, tmp_path: Path, seed: int) ->
     def shuffled(blocks: list[Index]) -> list[Index]:
         return random.Random(seed).sample(blocks, len(blocks))
 
-    assert sha256(run_labels(image, random_unet(), tmp_path, partial(dask.run, order=shuffled), **cut)) == expected
+    assert sha256(run_labels(image, random_unet(), tmp_path, partial(blocks.run, order=shuffled), **cut)) == expected
 
 
 def test_strips_are_gone_at_the_end(image: ArraySource, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.execution.block import BlockWorker
-from tilepipe.execution.executors import dask, serial
+from tilepipe.execution.executors import blocks, serial
 from tilepipe.execution.job import Job
 from tilepipe.sources.array import ArraySource
 from tilepipe.testing import FakeSource, codes_model, noise, random_unet
@@ -167,7 +167,7 @@ def test_any_block_size_in_any_order(truth: Any, image: ArraySource, tmp_path: P
 
     job = job_for(image, random_unet(), tmp_path, **{**cut, "block": block})
     queue = open_queue(job)
-    partial(dask.run, order=shuffled)(job, queue)
+    partial(blocks.run, order=shuffled)(job, queue)
     assert all((values == expected[name]).all() for name, values in layers_of(queue).items())
 
 

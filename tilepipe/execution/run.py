@@ -24,7 +24,7 @@ from tilepipe.events import Listener
 from tilepipe.execution.block_queue import BlockQueue, Checked
 from tilepipe.execution.command import command_of
 from tilepipe.execution.durable_array import Layout
-from tilepipe.execution.executors import dask
+from tilepipe.execution.executors import blocks
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.keys import write_plan
 from tilepipe.execution.ledger import Ledger, read_records
@@ -109,14 +109,14 @@ def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, 
     # The folder must be absolute, since a worker has its own working folder.
     job = replace(job, directory=directory.absolute())
     begin_watch(directory)
-    patches = take_statistics(job, partial(dask.run, scheduler=order.scheduler), listener)
+    patches = take_statistics(job, partial(blocks.run, scheduler=order.scheduler), listener)
     give_back()
     ledger = Ledger(directory / "ledger.jsonl")
     if job.on_tile_error == FAIL and (failed := _failed_in(ledger.path)):
         ledger.forget(failed)  # failed blocks are tried again
     queue = BlockQueue(plan, ledger, store, listener)
     queue.begin()
-    dask.run(job, queue, order.scheduler)
+    blocks.run(job, queue, order.scheduler)
     begin_watch(directory)  # the notes of the calls serve no more
     # The memory promise takes the largest of statistics, prediction and export and not their sum, so memory that the
     # heaps of threads have kept is given back in between.

@@ -28,13 +28,14 @@ from tilepipe.box import Box
 from tilepipe.errors import DeviceError, ModelError, StorageError, UsageError
 from tilepipe.execution.block import BlockWorker
 from tilepipe.execution.block_queue import BlockQueue
-from tilepipe.execution.executors import dask
+from tilepipe.execution.executors import blocks, dask
 from tilepipe.execution.ledger import Record
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.testing import noise, random_unet
 from tilepipe.tiling.grid import Index
 
+SAMPLE = Path(__file__).parents[3] / "pipelines" / "sample"
 CUT = {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96}
 
 
@@ -73,24 +74,51 @@ def processes() -> set[int]:
 def test_no_port_is_open_while_a_run_works_in_this_process(tmp_path: Path) -> None:
     before, seen = listeners({os.getpid()}), []
     job = job_for(noise(200, 200), random_unet(), tmp_path, **CUT)
-    dask.run(job, open_queue(job, lambda event: seen.append(listeners({os.getpid()}))))
+    blocks.run(job, open_queue(job, lambda event: seen.append(listeners({os.getpid()}))))
     assert seen
     assert all(found == before for found in seen)
 
 
-def test_nothing_of_a_cluster_is_left_after_a_run(tmp_path: Path) -> None:
-    """A batch starts one per image: what stays of each would add up."""
+ALONE = """
+import logging, sys
+logging.basicConfig(level=logging.DEBUG, format="%(name)s %(levelname)s")
+import tilepipe as tp
+result = tp.segment({image!r}, "forest", {output!r}, tile=256)
+again = tp.predict({image!r}, "forest", tp.Box(0, 0, 64, 64), tile=256)
+print(sorted({{"distributed", "tornado"}} & set(sys.modules)))
+"""
+
+
+def test_in_this_process_no_cluster_is_started_and_distributed_says_nothing(tmp_path: Path) -> None:
+    script = ALONE.format(image=str(SAMPLE / "Amazon_24_20.tif"), output=str(tmp_path / "labels.tif"))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+    assert "distributed" not in done.stderr
+
+
+def test_nothing_of_a_run_is_left_in_this_process(tmp_path: Path) -> None:
+    """A batch computes one image after the other: what stays of each would add up."""
+    before = threading.active_count()
+    for name in ("first", "second"):
+        job = job_for(noise(100, 100), random_unet(), tmp_path / name, **CUT)
+        blocks.run(job, open_queue(job))
+    gc.collect()
+    assert threading.active_count() == before
+    kinds = [type(kept) for kept in gc.get_objects()]  # isinstance would ask each object for its class
+    assert [kind.__name__ for kind in kinds if issubclass(kind, Scheduler | DaskWorker | BlockWorker)] == []
+
+
+@pytest.mark.long
+def test_nothing_of_a_cluster_is_left_after_a_run_with_workers(tmp_path: Path) -> None:
     logging.disable(logging.CRITICAL)  # what a test keeps of the log names the scheduler
     try:
-        for name in ("first", "second"):
-            job = job_for(noise(100, 100), random_unet(), tmp_path / name, **CUT)
-            dask.run(job, open_queue(job))
+        job = job_for(noise(100, 100), random_unet(), tmp_path / "run", workers=1, **CUT)
+        blocks.run(job, open_queue(job))
     finally:
         logging.disable(logging.NOTSET)
     gc.collect()
-    kinds = [type(kept) for kept in gc.get_objects()]  # isinstance would ask each object for its class
-    left = [kind.__name__ for kind in kinds if issubclass(kind, Scheduler | DaskWorker | BlockWorker)]
-    assert left == []
+    kinds = [type(kept) for kept in gc.get_objects()]
+    assert [kind.__name__ for kind in kinds if issubclass(kind, Scheduler | DaskWorker | BlockWorker)] == []
     assert [folder for folder in sys.path_importer_cache if "dask-scratch-space" in folder] == []
 
 
@@ -115,13 +143,13 @@ class Failing(BlockWorker):
 def test_an_error_keeps_its_class_whatever_it_came_from(tmp_path: Path) -> None:
     job = job_for(noise(100, 100), random_unet(), tmp_path, **CUT)
     with pytest.raises(StorageError, match="strips are missing"):
-        dask.run(job, open_queue(job), make=Failing)
+        blocks.run(job, open_queue(job), make=Failing)
 
 
 def test_workers_listen_on_loopback_only(tmp_path: Path) -> None:
     seen: list[str] = []
     job = job_for(noise(200, 200), random_unet(), tmp_path, workers=2, **CUT)
-    dask.run(job, open_queue(job, lambda event: seen.extend(listeners(processes()))))
+    blocks.run(job, open_queue(job, lambda event: seen.extend(listeners(processes()))))
     assert seen
     assert set(seen) == {"0100007F"}
 
@@ -132,10 +160,10 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from helpers.fakes import run_labels
 from tilepipe.testing import noise, random_unet
-from tilepipe.execution.executors import dask
+from tilepipe.execution.executors import blocks, dask
 from tilepipe.execution.block_queue import BlockQueue
 print("script runs", flush=True)
-labels = run_labels(noise(200, 200), random_unet(), Path({work!r}), dask.run, tile=96, overlap=64, workers=1)
+labels = run_labels(noise(200, 200), random_unet(), Path({work!r}), blocks.run, tile=96, overlap=64, workers=1)
 print(labels.shape)
 """
 
@@ -160,9 +188,9 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from helpers.fakes import run_labels
 from tilepipe.testing import noise, random_unet
-from tilepipe.execution.executors import dask
+from tilepipe.execution.executors import blocks, dask
 warnings.simplefilter("error")
-labels = run_labels(noise(200, 200), random_unet(), Path({work!r}), dask.run, tile=96, overlap=64, workers={workers})
+labels = run_labels(noise(200, 200), random_unet(), Path({work!r}), blocks.run, tile=96, overlap=64, workers={workers})
 print(labels.shape, "PYTHONWARNINGS" in os.environ)
 """
 
@@ -204,7 +232,7 @@ def test_what_is_no_exception_comes_out_of_a_model_as_itself(
     """Dask's own loop would end with it, and the run with "IOLoop is closed"."""
     model = Model.from_torch(Stopping(error), ModelCard(bands=3, classes=["a", "b"], stride=1, halo=0))
     with pytest.raises(found):
-        run_labels(noise(200, 200), model, tmp_path, dask.run, **CUT, workers=workers)
+        run_labels(noise(200, 200), model, tmp_path, blocks.run, **CUT, workers=workers)
 
 
 @pytest.mark.long
@@ -213,7 +241,7 @@ def test_the_environment_is_as_it_was_after_a_run_with_workers(tmp_path: Path, m
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     before = dict(os.environ)
-    run_labels(noise(200, 200), random_unet(), tmp_path, dask.run, **CUT, workers=1)
+    run_labels(noise(200, 200), random_unet(), tmp_path, blocks.run, **CUT, workers=1)
     assert dict(os.environ) == before
 
 
@@ -227,7 +255,7 @@ def test_a_running_scheduler_by_address(tmp_path: Path) -> None:
         address = cluster.scheduler_address
 
         def on_it(job: Any, queue: Any) -> None:
-            dask.run(job, queue, address)
+            blocks.run(job, queue, address)
 
         def left(dask_worker: Any) -> tuple[int, int, list[str]]:
             return len(dask._WORKERS), torch.get_num_threads(), sorted(dask_worker.plugins)
@@ -255,7 +283,7 @@ def test_a_client_may_stand_for_its_scheduler(tmp_path: Path) -> None:
 def test_a_scheduler_on_the_open_network_is_refused(address: str, tmp_path: Path) -> None:
     job = job_for(noise(100, 100), random_unet(), tmp_path)
     with pytest.raises(UsageError, match="tls://"):
-        dask.run(job, open_queue(job), address)
+        blocks.run(job, open_queue(job), address)
 
 
 class NotANumber(nn.Module):
@@ -268,7 +296,7 @@ def test_a_model_that_returns_nan_stops_the_run_with_one_sentence(workers: int, 
     model = Model.from_torch(NotANumber(), ModelCard(bands=3, classes=["a", "b"], halo=0))
     job = job_for(noise(100, 100), model, tmp_path, workers=workers, tile=64)
     with pytest.raises(ModelError, match="NaN"):
-        dask.run(job, open_queue(job))
+        blocks.run(job, open_queue(job))
 
 
 def test_tasks_carry_coordinates_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +313,12 @@ def test_tasks_carry_coordinates_only(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Client, "submit", measured)
     monkeypatch.setattr(BlockQueue, "commit", weighed)
-    run_labels(noise(300, 300), random_unet(), tmp_path, dask.run, **CUT)  # type: ignore[arg-type]
+    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+
+        def on_it(job: Any, queue: Any) -> None:
+            blocks.run(job, queue, cluster.scheduler_address)
+
+        run_labels(noise(300, 300), random_unet(), tmp_path, on_it, **CUT)  # type: ignore[arg-type]
     assert len(sizes) >= 8
     assert max(sizes) < 600
 
@@ -315,7 +348,7 @@ def test_a_worker_with_other_code_is_refused_before_its_first_block(change: str,
             job = job_for(noise(100, 100), random_unet(), tmp_path / "run", tile=64)
             queue = open_queue(job)
             with pytest.raises(DeviceError, match=r"worker tcp://127\.0\.0\.1.* but this run has tilepipe .*sources"):
-                dask.run(job, queue, cluster.scheduler_address)
+                blocks.run(job, queue, cluster.scheduler_address)
             assert not queue.ledger.done
         finally:
             worker.kill()
@@ -337,6 +370,6 @@ def test_a_worker_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
             children[0].kill()
 
     queue = open_queue(job, kill)
-    dask.run(job, queue)
+    blocks.run(job, queue)
     assert killed
     assert (queue.store.labels.read(Box.of_shape(300, 300)) == expected).all()

@@ -21,7 +21,7 @@ from helpers.fakes import job_for, open_queue, run_labels
 from tilepipe.box import Box
 from tilepipe.errors import DeviceError, UsageError
 from tilepipe.events import Event
-from tilepipe.execution.executors import dask, scheduler_watch
+from tilepipe.execution.executors import blocks, dask, scheduler_watch
 from tilepipe.testing import noise, random_unet
 
 CUT: dict[str, Any] = {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96}
@@ -56,7 +56,7 @@ def test_no_worker_is_said(cluster: Any, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(scheduler_watch, "LOOK", 0.3)
     job = job_for(noise(100, 100), random_unet(), tmp_path, **CUT)
     with pytest.raises(DeviceError, match="dask worker tcp://"):
-        dask.run(job, open_queue(job), cluster[0])
+        blocks.run(job, open_queue(job), cluster[0])
 
 
 def test_a_scheduler_that_dies_ends_the_run(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,9 +70,9 @@ def test_a_scheduler_that_dies_ends_the_run(cluster: Any, tmp_path: Path, monkey
     job = job_for(noise(300, 300), random_unet(), tmp_path / "run", **CUT)
     queue = open_queue(job, lambda event: started[0].kill())
     with pytest.raises(DeviceError, match="the same command"):
-        dask.run(job, queue, address)
+        blocks.run(job, queue, address)
     assert 1 <= len(queue.ledger.done) < len(list(job.plan.blocks()))
-    dask.run(job, open_queue(job))  # goes on without it
+    blocks.run(job, open_queue(job))  # goes on without it
 
 
 def test_a_scheduler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_a_scheduler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setattr(dask, "CONNECT", "2s")
     with pytest.raises(UsageError, match="no Dask scheduler answers"):
-        dask.run(job, open_queue(job), address)
+        blocks.run(job, open_queue(job), address)
 
 
 @pytest.mark.long
@@ -103,7 +103,7 @@ def test_a_worker_that_hangs_is_replaced_and_said(tmp_path: Path, monkeypatch: p
             children[0].send_signal(signal.SIGSTOP)
 
     queue = open_queue(job, stop)
-    dask.run(job, queue)
+    blocks.run(job, queue)
     assert not stopped[0].is_running()
     assert (queue.store.labels.read(Box.of_shape(300, 300)) == expected).all()
     (told,) = [message for message in said if message]

@@ -17,7 +17,7 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.events import silent
 from tilepipe.execution.block_queue import Queue, Work
-from tilepipe.execution.executors import dask, serial
+from tilepipe.execution.executors import blocks, serial
 from tilepipe.execution.job import Job, make_job
 from tilepipe.execution.statistics import passes
 from tilepipe.execution.statistics.statistics_array import open_statistics
@@ -59,8 +59,8 @@ def test_engines_give_the_same_bytes(model: Model, statistics: str, tmp_path: Pa
         return labels, open_statistics(tmp_path / name, "field").read(Box(0, 0, 3, 5)).tobytes()
 
     wanted = found("serial", serial.run)
-    assert found("threads", dask.run) == wanted
-    backwards: Callable[..., None] = partial(dask.run, order=lambda units: units[::-1])
+    assert found("threads", blocks.run) == wanted
+    backwards: Callable[..., None] = partial(blocks.run, order=lambda units: units[::-1])
     assert found("backwards", backwards)[1] == wanted[1]
 
 
@@ -68,7 +68,7 @@ def test_engines_give_the_same_bytes(model: Model, statistics: str, tmp_path: Pa
 @pytest.mark.parametrize("statistics", ["field", "whole"])
 def test_worker_processes_give_the_same_bytes(model: Model, statistics: str, tmp_path: Path) -> None:
     alone = labels_of(job_of(model, tmp_path / "serial", statistics=statistics), serial.run)
-    assert labels_of(job_of(model, tmp_path / "two", statistics=statistics, workers=2), dask.run) == alone
+    assert labels_of(job_of(model, tmp_path / "two", statistics=statistics, workers=2), blocks.run) == alone
 
 
 class Stop(Exception):  # noqa: N818 - it is no error

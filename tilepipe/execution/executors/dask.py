@@ -1,7 +1,7 @@
-"""This module runs blocks as Dask tasks: in this process, in worker processes, or on a running scheduler.
+"""This module runs blocks as Dask tasks: in worker processes, or on a running scheduler.
 
 A bounded number of tasks is in flight. A task is one block; it writes to the store and returns its ledger line, so
-worker memory never holds results. The job is sent once to each worker process; in this process it is not copied at all.
+worker memory never holds results. The job is sent once to each worker process.
 """
 
 from __future__ import annotations
@@ -74,23 +74,13 @@ class _JobPlugin(WorkerPlugin):
 
 
 def run(
-    job: Job,
-    queue: Queue,
-    scheduler: str | None = None,
-    order: Callable[[list[Index]], list[Index]] = list,
-    *,
-    make: Callable[[Job], Work] = BlockWorker,
+    job: Job, queue: Queue, missing: list[Index], scheduler: str | None, make: Callable[[Job], Work] = BlockWorker
 ) -> None:
-    """Compute the blocks that are missing in the queue, in `order` as far as earlier neighbours allow.
+    """Compute the blocks `missing`, in this order as far as earlier neighbours allow.
 
-    `make` gives a process its worker, for blocks or for units of another kind. The blocks run on the scheduler at the
-    address `scheduler`, else in `job.plan.compute.workers` processes (0: in threads of this process). An error of a
-    block is raised here; finished blocks stay committed.
+    They run on the scheduler at the address `scheduler`, else in `job.plan.compute.workers` processes; `make` gives
+    each process its worker. An error of a block is raised here; finished blocks stay committed.
     """
-    missing = order(queue.missing())
-    # A cluster takes time to start, and a run that is resumed may have nothing left to do.
-    if not missing:
-        return
     key = uuid.uuid4().hex
     with _client(job, key, scheduler, partial(make, job)) as client:
         # Never are all blocks submitted at once: a million tasks would fill the scheduler's memory. Each thread has
@@ -124,7 +114,9 @@ def _finished(client: Client, running: list[Task], given_up: scheduler_watch.Giv
     while True:
         try:
             # Without a timeout this call waits for ever if the scheduler has lost its last worker.
-            ended: Iterable[Task] = wait(running, timeout=scheduler_watch.LOOK, return_when="FIRST_COMPLETED").done
+            # This client is not the caller's default, which may be another cluster.
+            with client.as_current():
+                ended: Iterable[Task] = wait(running, timeout=scheduler_watch.LOOK, return_when="FIRST_COMPLETED").done
             return ended
         except TimeoutError:
             given_up.tell()
@@ -188,21 +180,15 @@ def _drop_worker(key: str) -> None:
 @contextmanager
 def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work]) -> Iterator[Client]:
     """Connect to the scheduler, or start one, and yield a client with the job in place."""
-    # No other process would replace this process.
-    ttl = f"{scheduler_watch.WORKER_TTL}s" if job.plan.compute.workers else None
     quiet = {
         "distributed.admin.log-format": "",
         "distributed.comm.timeouts.connect": "30s",
-        "distributed.scheduler.worker-ttl": ttl,
+        "distributed.scheduler.worker-ttl": f"{scheduler_watch.WORKER_TTL}s",
         "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
     }
     try:
         # The settings are restored at the end: the caller may use Dask for work of their own.
         with dask.config.set(quiet), _connected(job, scheduler) as client:
-            if not (job.plan.compute.workers or scheduler):
-                _WORKERS[key] = make()
-                yield client
-                return
             _refuse_other_code(client)
             # torch would start a thread for each core in each worker process.
             each = max(1, (os.cpu_count() or 1) // max(1, job.plan.compute.workers))
@@ -231,7 +217,7 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
     if scheduler is not None:
         _refuse_open_network(scheduler)
         try:
-            client = Client(scheduler, timeout=CONNECT)
+            client = Client(scheduler, timeout=CONNECT, set_as_default=False)
         except (OSError, TimeoutError) as error:
             raise UsageError(
                 f"no Dask scheduler answers at {scheduler} ({error}); start one or leave out `scheduler`"
@@ -242,20 +228,14 @@ def _connected(job: Job, scheduler: str | None) -> Iterator[Client]:
     # Nothing listens on the network. Dask's own memory limit would pause or kill workers at a share of the machine's
     # memory, in the middle of a block that the memory promise allows.
     loopback = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0", "memory_limit": None}
-    if job.plan.compute.workers:
-        options = {"n_workers": job.plan.compute.workers, "threads_per_worker": 1, "host": "127.0.0.1"}
-    else:
-        options = {"n_workers": 1, "threads_per_worker": job.plan.compute.in_flight, "processes": False}
+    options = {"n_workers": job.plan.compute.workers, "threads_per_worker": 1, "host": "127.0.0.1"}
     try:
         with (
             main_hidden(),
             own_environment(),
             _started({**options, **loopback}) as cluster,
-            Client(cluster) as client,
+            Client(cluster, set_as_default=False) as client,
         ):
-            if not job.plan.compute.workers:
-                for server in (cluster.scheduler, *cluster.workers.values()):
-                    server.http_server.stop()  # nothing listens while a run works in this process
             yield client
     finally:
         _forget_cluster()
