@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom upwards. A module may import from its own room and from rooms on lower floors. Rooms on one floor are
 # siblings: they do not know each other.
 FLOORS = [
-    ["errors", "events", "text", "arrays"],
+    ["errors", "events", "text", "arrays", "table"],
     ["storage", "cache", "box", "paths", "supervisor"],
     ["models", "tiling", "sources"],
     ["inference", "products", "scripts"],

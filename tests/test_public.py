@@ -26,6 +26,7 @@ PUBLIC = [
     "TilepipeError",
     "evaluate",
     "fit",
+    "labels",
     "load_model",
     "open_labels",
     "open_source",
@@ -34,6 +35,7 @@ PUBLIC = [
     "probe",
     "segment",
     "verify",
+    "zonal",
 ]
 
 
@@ -45,7 +47,7 @@ def run(code: str) -> str:
 
 def test_all_is_exactly_the_public_names() -> None:
     assert tilepipe.__all__ == PUBLIC == sorted(PUBLIC)
-    assert len(PUBLIC) <= 16
+    assert len(PUBLIC) <= 18
     assert dir(tilepipe) == sorted([*PUBLIC, "__version__"])
 
 

@@ -21,7 +21,7 @@ The way of the data, and the room of each step:
 
 Imports go downwards only:
 cli, testing > view > training > evaluation > execution > planning > inference, products, scripts
-> models, tiling, sources > storage, cache, box, paths, supervisor > errors, events, text.
+> models, tiling, sources > storage, cache, box, paths, supervisor > errors, events, text, table.
 Rooms on one floor do not know each other.
 """
 
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from tilepipe.errors import TilepipeError
     from tilepipe.evaluation.accuracy.evaluate import evaluate
     from tilepipe.evaluation.verify.verify import verify
-    from tilepipe.execution.segment import predict, segment
+    from tilepipe.execution.lazy_labels import labels
+    from tilepipe.execution.predict import predict
+    from tilepipe.execution.segment import segment
     from tilepipe.models.card import ModelCard
     from tilepipe.models.formats.directory import load_model
     from tilepipe.models.model import Model
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from tilepipe.planning.planner import plan
     from tilepipe.planning.settings import Settings
     from tilepipe.products.labels import open_labels
+    from tilepipe.products.zonal import zonal
     from tilepipe.sources.base import Source
     from tilepipe.sources.open import open_source
     from tilepipe.training.loop import fit
@@ -58,14 +61,16 @@ _HOMES = {
     "TilepipeError": "errors",
     "evaluate": "evaluation.accuracy.evaluate",
     "fit": "training.loop",
+    "labels": "execution.lazy_labels",
     "load_model": "models.formats.directory",
     "open_labels": "products.labels",
     "open_source": "sources.open",
     "plan": "planning.planner",
-    "predict": "execution.segment",
+    "predict": "execution.predict",
     "probe": "models.probe.procedure",
     "segment": "execution.segment",
     "verify": "evaluation.verify.verify",
+    "zonal": "products.zonal",
 }
 
 # The names are written out, since type checkers read neither `_HOMES` nor a list that is computed.
@@ -78,6 +83,7 @@ __all__ = [
     "TilepipeError",
     "evaluate",
     "fit",
+    "labels",
     "load_model",
     "open_labels",
     "open_source",
@@ -86,6 +92,7 @@ __all__ = [
     "probe",
     "segment",
     "verify",
+    "zonal",
 ]
 
 

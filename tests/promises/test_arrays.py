@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,77 @@ def test_a_data_array_gives_what_its_raster_gives(tmp_path: Path) -> None:
 )
 def test_values_decide_and_not_what_holds_them(image: Any) -> None:
     np.testing.assert_array_equal(tp.predict(image, model()), IMAGE.astype(int).sum(0) > 301)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_data_array_gives_a_data_array_that_aligns_with_it(lazy: bool) -> None:
+    image = located().assign_coords(time=np.datetime64("2026-05-01"))
+    found = tp.predict(image.chunk(x=20) if lazy else image, model(), tp.Box(10, 20, 40, 70))
+    assert isinstance(found, xarray.DataArray)
+    assert (found.dims, found.dtype, found.name) == (("y", "x"), np.uint8, "labels")
+    part = image.isel(y=slice(10, 40), x=slice(20, 70))
+    for axis in ("y", "x", "time"):
+        np.testing.assert_array_equal(found[axis], part[axis])
+    np.testing.assert_array_equal(found, part.transpose("band", "y", "x").astype(int).sum("band") > 301)
+    assert "32645" in found.spatial_ref.attrs["crs_wkt"]
+    assert found.spatial_ref.attrs["GeoTransform"] == "300010.0 0.5 0.0 2999995.0 0.0 -0.5"
+    assert xarray.align(found, part, join="exact")[0].shape == (30, 50)
+    assert found.attrs["flag_meanings"] == "dark bright"
+
+
+def test_a_data_array_gives_probabilities_logits_and_layers_with_names() -> None:
+    image = located().rename(y="Lat", x="Lon", band="C")
+    chances = tp.predict(image, model(), returns="probabilities")
+    assert (chances.dims, list(chances.band.values)) == (("band", "Lat", "Lon"), ["dark", "bright"])
+    np.testing.assert_array_equal(chances.Lat, image.Lat)
+    logits = tp.predict(image, model(), returns="logits")
+    assert (logits.dims, logits.dtype) == (("band", "Lat", "Lon"), np.float32)
+    np.testing.assert_array_equal(logits.argmax("band"), tp.predict(image, model()))
+    margin = tp.predict(image, model(), returns="margin")
+    assert (margin.dims, margin.attrs["scale_factor"] > 0) == (("Lat", "Lon"), True)
+
+
+def test_a_data_array_on_the_grid_of_the_model_has_the_centres_of_its_pixels() -> None:
+    card = model().card.model_copy(update={"resolution": 1.0, "unit": "m"})
+    found = tp.predict(located(), tp.Model(card, model().module), resolution="model")
+    assert found.shape == (SIDE // 2, SIDE // 2)
+    np.testing.assert_allclose(found.x, 300000 + 0.5 + np.arange(SIDE // 2))
+    np.testing.assert_allclose(found.y, 3000000 - 0.5 - np.arange(SIDE // 2))
+
+
+def test_labels_become_netcdf_and_come_back(tmp_path: Path) -> None:
+    pytest.importorskip("h5netcdf")
+    result = tp.segment(located(), model(), tmp_path / "labels.tif")
+    for name, labels in (("run", result.to_xarray()), ("memory", tp.predict(located(), model()))):
+        labels.to_netcdf(tmp_path / f"{name}.nc")
+        with xarray.open_dataarray(tmp_path / f"{name}.nc", mask_and_scale=False) as back:
+            np.testing.assert_array_equal(back, result.labels[:])
+            np.testing.assert_array_equal(back.x, labels.x)
+            assert list(np.atleast_1d(back.attrs["flag_values"])) == [0, 1]
+            assert "32645" in back.spatial_ref.attrs["crs_wkt"]
+
+
+@pytest.mark.parametrize("settings", [{"tile": 32}, {"tile": 32, "window_shape": "hann", "overlap": 16}, {}])
+def test_each_chunk_of_a_dask_array_is_computed_once_in_a_run(settings: Any, tmp_path: Path) -> None:
+    counts: Counter[tuple[int, ...]] = Counter()
+
+    def load(block_info: Any) -> Any:
+        counts[tuple(block_info[None]["chunk-location"])] += 1
+        return IMAGE[tuple(slice(*part) for part in block_info[None]["array-location"])]
+
+    meta = np.empty((0, 0, 0), np.uint8)
+    image = da.map_blocks(load, chunks=((3,), (40, 50, 6), (90, 6)), dtype=np.uint8, meta=meta)
+    result = tp.segment(image, model(), tmp_path / "labels.tif", **settings)
+    assert counts == Counter(dict.fromkeys(counts, 1))
+    assert len(counts) == 6
+    assert result.plan.memory.total > image.nbytes
+    counts.clear()
+    np.testing.assert_array_equal(tp.predict(image, model(), **settings), result.labels[:])
+    assert counts == Counter(dict.fromkeys(counts, 1))
+
+
+def test_chunks_of_unknown_size_are_refused_with_what_to_type() -> None:
+    image = da.from_array(IMAGE, chunks=(3, 50, 50))
+    unknown = image[:, (image[0] > 300).compute().any(axis=1) | True][:, da.from_array(np.ones(SIDE, bool), chunks=50)]
+    with pytest.raises(tp.TilepipeError, match="compute_chunk_sizes"):
+        tp.predict(unknown, model())

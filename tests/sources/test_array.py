@@ -5,10 +5,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
+import dask
 import dask.array as da
 import numpy as np
 import PIL.Image
@@ -24,6 +27,7 @@ from rasterio import Affine
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources import array as readers
+from tilepipe.sources import dask_chunks
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.band_choice import Reader, choose_bands
 from tilepipe.sources.bands import bands_of
@@ -424,7 +428,7 @@ def test_large_chunks_are_put_together_one_by_one(data: st.DataObject) -> None:
     box = Box(top, left, data.draw(st.integers(top + 1, 50)), data.draw(st.integers(left + 1, 60)))
     for array in (image, hidden):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(readers, "LARGE_PIECE_BYTES", 0)
+            patch.setattr(dask_chunks, "LARGE_PIECE_BYTES", 0)
             source = ArraySource(da.from_array(array, chunks=chunks))
             found, valid = source.read(box), source.valid(box)
         expected = ArraySource(array)
@@ -435,7 +439,7 @@ def test_large_chunks_are_put_together_one_by_one(data: st.DataObject) -> None:
 
 
 def test_one_thread_computes_a_large_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "LARGE_PIECE_BYTES", 8 * 3 * 20 * 20 - 1)
+    monkeypatch.setattr(dask_chunks, "LARGE_PIECE_BYTES", 8 * 3 * 20 * 20 - 1)
     busy, most = threading.Semaphore(4), []
 
     def slow(block: Any) -> Any:
@@ -449,13 +453,82 @@ def test_one_thread_computes_a_large_chunk(monkeypatch: pytest.MonkeyPatch) -> N
     with ThreadPoolExecutor(4) as pool:
         parts = list(pool.map(source.read, [Box(0, 0, 40, 40)] * 4))
     assert all((part == 1).all() for part in parts)
-    assert (max(most), len(most)) == (1, 16)
+    assert (max(most), len(most)) == (1, 4)  # each chunk once, for all four threads
 
 
 def test_large_chunks_count_with_what_they_are_made_of() -> None:
     def cache(side: int, dtype: str) -> int:
         return ArraySource(da.zeros((3, 8192, 8192), chunks=(3, side, side), dtype=dtype)).cache_bytes
 
-    assert cache(256, "uint8") == cache(512, "uint8") == readers.USUAL_BYTES
-    assert cache(2048, "uint8") == 3 * 2048 * 2048 * 2 * (8 + 1)
-    assert cache(4096, "float32") == 3 * 4096 * 4096 * 2 * (8 + 4)
+    kept = dask_chunks.KEPT_BYTES
+    assert cache(256, "uint8") == cache(512, "uint8") == readers.USUAL_BYTES + kept
+    assert cache(2048, "uint8") == 3 * 2048 * 2048 * 2 * (8 + 1) + kept
+    assert cache(4096, "float32") == 3 * 4096 * 4096 * 2 * (8 + 4)  # too large to be kept
+
+
+def counted(counts: Counter[tuple[int, ...]], image: Any, chunks: Any) -> Any:
+    """Return an image as a dask array that counts how often each of its chunks is computed."""
+
+    def load(block_info: Any) -> Any:
+        counts[tuple(block_info[None]["chunk-location"])] += 1
+        return image[tuple(slice(*part) for part in block_info[None]["array-location"])]
+
+    return da.map_blocks(load, chunks=chunks, dtype=image.dtype, meta=np.empty((0, 0, 0), image.dtype))
+
+
+def test_a_chunk_is_computed_once_however_often_it_is_read() -> None:
+    image = np.random.default_rng(0).random((2, 40, 60)).astype(np.float32)
+    image[:, 3, 4] = np.nan
+    counts: Counter[tuple[int, ...]] = Counter()
+    source = ArraySource(counted(counts, image, ((2,), (13, 27), (40, 20))))
+    source.identity()
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(source.read, [Box(y, 0, y + 10, 60) for y in range(0, 30, 3)] * 3))
+        masks = list(pool.map(source.valid, [Box(0, 0, 40, 60)] * 4))
+    np.testing.assert_array_equal(parts[1], image[:, 3:13])
+    assert all((mask == np.isfinite(image[0])).all() for mask in masks if mask is not None)
+    assert set(counts.values()) == {1}
+    assert len(counts) == 4
+
+
+def test_a_nodata_value_costs_no_further_computation() -> None:
+    counts: Counter[tuple[int, ...]] = Counter()
+    image = IMAGE.copy()
+    image[:, 2, 5] = 7
+    lazy = counted(counts, image, ((3,), (20,), (30,)))
+    source = ArraySource(xarray.DataArray(lazy, dims=("band", "y", "x"), attrs={"_FillValue": 7}))
+    source.identity()
+    np.testing.assert_array_equal(source.valid(WHOLE), (image != 7).any(axis=0))
+    np.testing.assert_array_equal(source.read(WHOLE), image)
+    assert counts == {(0, 0, 0): 1}
+
+
+def test_chunks_that_are_kept_take_no_more_than_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_chunks, "KEPT_BYTES", 2 * 3 * 5 * 30)
+    counts: Counter[tuple[int, ...]] = Counter()
+    source = ArraySource(counted(counts, IMAGE, ((3,), (5,) * 4, (30,))))
+    for _ in range(2):
+        np.testing.assert_array_equal(source.read(WHOLE), IMAGE)
+        assert source._chunks is not None
+        assert sum(chunk.nbytes for chunk in source._chunks._kept.values()) <= 2 * 3 * 5 * 30
+    assert max(counts.values()) == 2
+    monkeypatch.setattr(dask_chunks, "KEPT_BYTES", 10)
+    np.testing.assert_array_equal(source.read(WHOLE), IMAGE)
+    assert pickle.loads(pickle.dumps(ArraySource(IMAGE))).read(WHOLE).shape == IMAGE.shape
+
+
+def test_the_callers_scheduler_computes_and_a_copy_elsewhere_does_not_use_it() -> None:
+    names: list[str] = []
+
+    def here(block: Any) -> Any:
+        names.append(threading.current_thread().name)
+        return block
+
+    lazy = da.from_array(IMAGE, chunks=(3, 10, 30)).map_blocks(here, meta=np.empty((0, 0, 0), np.uint8))
+    with ThreadPoolExecutor(1, thread_name_prefix="callers") as pool, dask.config.set(scheduler="threads", pool=pool):
+        ArraySource(lazy).read(WHOLE)
+        assert set(names) == {"callers_0"}
+        names.clear()
+        cloudpickle.loads(cloudpickle.dumps(ArraySource(lazy))).read(WHOLE)
+    ArraySource(lazy).read(WHOLE)
+    assert set(names) <= {"MainThread"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tilepipe.box import Box
-from tilepipe.execution.segment import predict
+from tilepipe.execution.predict import predict
 from tilepipe.models.facts import BUNDLED, WEIGHTS, bundled_models
 from tilepipe.models.formats.directory import load_model
 from tilepipe.sources.open import open_source

@@ -15,7 +15,7 @@ from helpers.small_training import Stop, discs, first, stopped_at, weights
 from tilepipe.box import Box
 from tilepipe.errors import DeviceError, InputError, StorageError, UsageError
 from tilepipe.events import Event
-from tilepipe.execution.segment import predict
+from tilepipe.execution.predict import predict
 from tilepipe.models.card import ModelCard
 from tilepipe.models.formats.directory import load_model
 from tilepipe.models.model import Model

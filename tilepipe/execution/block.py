@@ -62,15 +62,17 @@ class BlockWorker:
             self._banded = BandedTiles(job, self.image, self._readers, watch_of(job, TILES), self.statistics)
 
     def region(self) -> tuple[Labels, Tally]:
-        """Return the labels of the plan's region on the prediction grid, in memory."""
-        plan, tally = self.job.plan, Tally()
-        area = plan.predicted_region
-        canvas = self._gather(plan.tiles(), area, tally)
-        labels = canvas.labels(area)
+        """Return the labels of the plan's region on the prediction grid, in memory, and the counts of its tiles."""
+        tally = Tally()
+        return self.labels(self.job.plan.predicted_region, tally), tally
+
+    def labels(self, box: Box, tally: Tally | None = None) -> Labels:
+        """Return the labels of a box of the prediction grid, (box.height, box.width); count its tiles in `tally`."""
+        labels = self._gather(self.job.plan.grid.tiles_over(box), box, tally or Tally()).labels(box)
         # The area cuts the labels and not the pixels: pixels outside are real context for the tiles at the area's
         # border. Filled pixels there once changed labels 273 px inside a polygon.
-        labels[~self.wanted(area)] = plan.nodata
-        return labels, tally
+        labels[~self.wanted(box)] = self.job.plan.nodata
+        return labels
 
     def region_planes(self, returns: str) -> Array:
         """Return scores ('logits'), codes of all probabilities, or of one layer, (planes, height, width), as `region`.

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tilepipe.box import Box
-from tilepipe.errors import UsageError, public
+from tilepipe.errors import public
 from tilepipe.events import Event, Listener, silent
 from tilepipe.execution import run, run_order
 from tilepipe.execution.command import kept_settings
@@ -21,33 +16,31 @@ from tilepipe.execution.job import Job, kept_job, make_job
 from tilepipe.execution.keys import Keys, kept_plan
 from tilepipe.execution.outputs import Outputs, outputs_of
 from tilepipe.execution.publish import finish_others, put_in_place, write_products
-from tilepipe.execution.region_labels import region_labels, region_planes
 from tilepipe.execution.run_record import RECORD, RunRecord, load_record
 from tilepipe.execution.store import Store, drop_arrays
-from tilepipe.inference.predictor import LOGITS
 from tilepipe.inference.profile.throughput import keep_throughput
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.unread import AnyModel
 from tilepipe.planning.certificate import Certificate
-from tilepipe.planning.check_settings import KINDS
-from tilepipe.planning.fit_table import fit_events, refuse_full_disk, with_machine
+from tilepipe.planning.fit_table import fit_events, refuse_full_disk, warn, with_machine
 from tilepipe.planning.memory import format_bytes
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.planner import Image, make_plan, opened
-from tilepipe.planning.settings import Choices, Request, Settings
+from tilepipe.planning.settings import Request, Settings
 from tilepipe.planning.signature import with_settings
 from tilepipe.products.formats import LOSSLESS, product_of
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import Labels, Layer, open_map
 from tilepipe.products.numbers import Numbers
 from tilepipe.products.probabilities import read_probabilities
+from tilepipe.products.tally import Tally
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.geotiff_gdal import rows_forgotten
 from tilepipe.storage import locked, write_json
-from tilepipe.text import setting
-from tilepipe.tiling.uncertainty import LAYERS, PROBABILITIES
+from tilepipe.table import Table
+from tilepipe.tiling.uncertainty import PROBABILITIES
 
 if TYPE_CHECKING:
     import xarray
@@ -92,6 +85,17 @@ class Result:
         """Numbers of each class: pixels, share, area, objects; None if an older version has made the labels."""
         known = self.record.get("numbers")
         return Numbers.from_dict(known) if known else None
+
+    def areas(self) -> Table:
+        """Return one row for each class: `value`, `class`, `pixels`, `share` of the labelled pixels (0 to 1), `area_m2`
+        or `area_mm2` if the size of a pixel is known, and `objects` (4-connected; None for the background).
+
+        Areas on the earth are ground areas, whatever the projection.
+        """
+        numbers = self.numbers or Tally(self.labels.map).numbers()
+        area = {f"area_{numbers.unit}": "area"} if numbers.unit else {}
+        names = {"value": "value", "class": "name", "pixels": "pixels", "share": "share", **area, "objects": "objects"}
+        return Table({column: getattr(one, name) for column, name in names.items()} for one in numbers.classes)
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the labels over the image, the numbers of each class, and the certificate."""
@@ -169,7 +173,7 @@ def segment(
     if kept is None:
         refuse_full_disk(job.plan)
     if listener is None:
-        _warn(job.plan, decorators=3)
+        warn(job.plan, decorators=3)
     run_order.refuse_others(order)
     with locked(*outputs.locks):
         record, message = run_order.finished(order, job.on_tile_error), "already complete, nothing to do"
@@ -227,83 +231,6 @@ def dry_run(source: Image, model: AnyModel, output: str | Path | None = None, **
     return with_machine(make_plan(image, model, request)[0], model, outputs.work.parent)
 
 
-@with_settings(Choices)
-@public
-@identities_held()
-def predict(
-    source: Image,
-    model: AnyModel,
-    region: Box | tuple[int, int, int, int] | None = None,
-    *,
-    returns: str = LABELS,
-    **choices: Unpack[Choices],
-) -> NDArray[np.generic]:
-    """Return the labels of a region, or what else the same pass gives, as an array in memory. Nothing is written.
-
-    The labels equal the same crop of the full run with the same settings, bit for bit on the same device. A warning is
-    given if the image's pixels are more than twice as large as those of the model, or if `bounds` reach beyond the
-    image.
-
-    Args:
-        source: The image: a path, a `Source`, or an array of shape (bands, height, width) or (height, width).
-        model: The name of a bundled model, the path of a model, a `Model`, or a list of these, which are averaged.
-        region: Full-resolution pixels, as a `Box` or its (y0, x0, y1, x1). All of the image if it is left out.
-        returns: What is returned: 'labels', 'probabilities', 'logits', or the name of a layer ('margin', 'entropy',
-            'disagreement', 'mutual-information').
-        **choices: See `Choices`. They have the names of the command line's options.
-
-    Returns:
-        Labels from 0, (height, width) uint8, or uint16 for more than 255 classes; pixels without image data are 255 or
-        65535. Probabilities are (classes, height, width) uint8 and a layer is (height, width) uint8, as a run stores
-        them: the value over 254 is from 0 to 1, and 255 is nodata. Logits are (classes, height, width) float32
-        (float64 in fp64) of the tile that keeps a pixel, with NaN for nodata; no run stores them.
-
-    Raises:
-        UsageError: A setting is wrong, or the region has no pixels or lies outside the image.
-        InputError: The image cannot be read, or does not fit the model.
-        ModelError: The model is refused, or fails on a tile.
-        DeviceError: The device is not there, or its memory ran out.
-
-    Example:
-        >>> import tilepipe as tp
-        >>> labels = tp.predict("pipelines/sample/Amazon_24_20.tif", "forest", tp.Box(0, 0, 64, 96))
-        >>> labels.shape, labels.dtype
-        ((64, 96), dtype('uint8'))
-    """
-    if choices.get("layers"):
-        raise UsageError("predict returns one array; name one layer as `returns`, or use segment for several")
-    useless = [name for name in choices if name in KINDS and name not in Choices.__annotations__]
-    if useless:
-        raise UsageError(
-            f"predict writes nothing and computes in this process, so it has no use for {useless[0]!r}; leave it out, "
-            "or use segment"
-        )
-    kinds = (LABELS, PROBABILITIES, LOGITS, *LAYERS)
-    if returns not in kinds:
-        raise UsageError(f"`returns` {returns!r} cannot be used; give one of {', '.join(kinds)}")
-    request = Request.of({**choices, "region": region})
-    layers = (returns,) if returns in LAYERS else ()
-    request = replace(request, layers=layers, products=(PROBABILITIES,) if returns == PROBABILITIES else ())
-    model, image = opened(source, model, request)
-    if returns == LOGITS and (model.answers_often or model.card.output == "labels"):
-        raise UsageError(f"{model.name} gives no logits: its answer is {_answer(model)}; ask for another array")
-    job = make_job(image, model, request)
-    _warn(job.plan, decorators=2)
-    if returns == LABELS:
-        return region_labels(job, image)
-    if returns == LOGITS and job.plan.grid.blended:
-        raise UsageError(
-            "tiles are blended here, as probabilities, so a pixel has no logits of its own; ask for probabilities, or "
-            f"give {setting(window_shape='crop')}"
-        )
-    planes = region_planes(job, image, returns)
-    return planes[0] if layers else planes
-
-
-def _answer(model: Model) -> str:
-    return "finished labels" if model.card.output == "labels" else "a mean of probabilities"
-
-
 def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell: Listener) -> run_order.RunOrder:
     """Return the order with the identities of image and model; tell the listener what matters of these."""
     in_table = getattr(image, "picked", Picked()).notes
@@ -317,13 +244,6 @@ def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell
     if keys.trouble:
         tell(Event("plan", message=f"{model.name} has no identity: {keys.trouble}; the run cannot be resumed"))
     return run_order.RunOrder(keys.request(request), keys, outputs, request.scheduler, kept_settings(request.given))
-
-
-def _warn(plan: Plan, *, decorators: int) -> None:
-    """Give Python warnings about what is likely wrong, at the line that called a public function."""
-    for row in plan.fit_table:
-        if row.state == "warning":
-            warnings.warn(row.text, stacklevel=3 + decorators)
 
 
 def _maps(job: Job, image: Source, order: run_order.RunOrder) -> dict[str, LabelMap]:

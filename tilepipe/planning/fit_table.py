@@ -6,6 +6,7 @@ here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -118,3 +119,10 @@ def _time(plan: Plan, throughput: Throughput | None) -> FitRow:
         "ok",
         f"{most} {duration(max(1.0, seconds))}, at the speed of a run of {duration(max(1.0, throughput.seconds))}",
     )
+
+
+def warn(plan: Plan, *, decorators: int) -> None:
+    """Give Python warnings about what is likely wrong, at the line that called a public function."""
+    for row in plan.fit_table:
+        if row.state == "warning":
+            warnings.warn(row.text, stacklevel=3 + decorators)

@@ -70,7 +70,8 @@ class Labels(Lazy):
         refuse_unknown([product])
         write_vectors(self.map, Path(path), options)
 
-    def _says(self) -> JSON:
+    def says(self) -> JSON:
+        """Return CF attributes with the names and colours of the classes."""
         legend = self.legend
         return {
             "long_name": legend.name,
@@ -94,7 +95,8 @@ class Layer(Lazy):
         assert self.legend.measure is not None
         return self.legend.measure.step
 
-    def _says(self) -> JSON:
+    def says(self) -> JSON:
+        """Return CF attributes with the scale of the values."""
         assert self.legend.measure is not None
         return {"long_name": self.legend.measure.meaning, "units": "1", "scale_factor": self.scale, "add_offset": 0.0}
 

@@ -133,8 +133,8 @@ class Lazy(NDArrayOperatorsMixin):
         except ImportError:
             raise UsageError("xarray is not installed; run: pip install 'tilepipe[xarray]'") from None
         fill = {"_FillValue": self.dtype.type(self.legend.nodata), "grid_mapping": "spatial_ref"}
-        coordinates = {**self._centres(), "spatial_ref": ((), 0, self._spatial_ref())}
-        return xarray.DataArray(self.dask, coordinates, ("y", "x"), self.legend.name, {**self._says(), **fill})
+        coordinates = {**self.centres(), "spatial_ref": ((), 0, self.spatial_ref())}
+        return xarray.DataArray(self.dask, coordinates, ("y", "x"), self.legend.name, {**self.says(), **fill})
 
     def to_cog(self, path: str | Path) -> None:
         """Write a Cloud Optimized GeoTIFF; see `tilepipe.products.cog.write_cog`."""
@@ -148,11 +148,11 @@ class Lazy(NDArrayOperatorsMixin):
         """Write an OME-Zarr 0.5 folder; see `tilepipe.products.ome_zarr.write_ome_zarr`."""
         write_ome_zarr(self.map, Path(path))
 
-    def _says(self) -> JSON:
+    def says(self) -> JSON:
         """Return CF attributes that say what the values mean."""
         return {"long_name": self.legend.name}
 
-    def _centres(self) -> JSON:
+    def centres(self) -> JSON:
         """Return the coordinates of pixel centres per axis, if each row and each column has one coordinate."""
         rows, columns = np.arange(self.shape[0]) + 0.5, np.arange(self.shape[1]) + 0.5
         georeference = self.map.georeference
@@ -164,7 +164,8 @@ class Lazy(NDArrayOperatorsMixin):
         a, _, c, _, e, f = self.transform
         return {"y": f + e * rows, "x": c + a * columns}
 
-    def _spatial_ref(self) -> dict[str, str]:
+    def spatial_ref(self) -> dict[str, str]:
+        """Return the attributes of the coordinate `spatial_ref`: the CRS and the transform, if they are known."""
         said = {"crs_wkt": self.crs, "spatial_ref": self.crs} if self.crs else {}
         if self.transform is None:
             return said

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-import os
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +12,16 @@ from tilepipe.arrays import Array, DType, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source, all_finite, read_reflected
-from tilepipe.sources.checks import LARGE_PIECE_BYTES, READERS, decoding_alone, given_resolution, usable
-from tilepipe.sources.content import array_sha256, dask_sha256
+from tilepipe.sources.checks import LARGE_PIECE_BYTES, READERS, given_resolution, usable
+from tilepipe.sources.content import array_sha256, chunks_sha256
+from tilepipe.sources.dask_chunks import WIDEST, Chunks
 from tilepipe.sources.data_array import taken
-from tilepipe.sources.foreign import Plain, Taken, axes_checked, hidden, named_axes, plain, read_as, unmasked
+from tilepipe.sources.foreign import Taken, axes_checked, named_axes, plain, read_as
 from tilepipe.sources.georeference import ground_resolution
 from tilepipe.text import JSON
 
-if TYPE_CHECKING:
-    import dask.array as da
-
 USUAL_BYTES = 64 << 20
 """Memory that a process takes beside the pixels if nothing large is computed [bytes]."""
-WIDEST = 8
-"""Largest size of a value while a graph is computed [bytes]: each step of a graph has one chunk and makes another."""
 
 
 class ArraySource:
@@ -58,15 +50,12 @@ class ArraySource:
         name: str = "array",
     ) -> None:
         known = taken(array, name) if named_axes(array) else Taken(axes_checked(plain(array, name), name))
-        self._valid: Plain | None = None if valid is None else np.asarray(valid, dtype=np.bool_)
-        if valid is None:
-            mask = hidden(known.array)
-            own: list[Any] = [
-                part for part in (known.valid, None if mask is None else ~mask.all(axis=0)) if part is not None
-            ]
-            # If there is one mask, it is both the first and the last.
-            self._valid = own[0] & own[-1] if own else None
-        self._array = unmasked(known.array)
+        self._valid = None if valid is None else np.asarray(valid, dtype=np.bool_)
+        # What a masked array or a nodata value says is looked up when pixels are read.
+        self._nodata = known.nodata if valid is None else ()
+        self._hides = valid is None and isinstance(getattr(known.array, "_meta", known.array), np.ma.MaskedArray)
+        self._array = known.array
+        self._chunks = None if isinstance(known.array, np.ndarray) else Chunks(known.array)
         self._dtype = read_as(self._array, name)
         self.name = name
         self.axes_named, self.file_bands, self.notes = known.named, known.bands, known.notes
@@ -98,18 +87,25 @@ class ArraySource:
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
         """Return True where a pixel holds image data, or None when all do."""
         inside = box & Box.of_shape(*self.shape[1:])
-        mask = None
-        if inside is not None and self._valid is not None:
-            mask = np.asarray(_computed(self._valid, inside.slices_in(Box.of_shape(*self.shape[1:]))))
-        if inside is not None and self.dtype.kind == "f":
-            finite = all_finite(self._inside(inside))
-            mask = finite if mask is None else mask & finite
-        return usable(mask, box, *self.shape[1:])
+        if inside is None or self.complete:
+            return usable(None, box, *self.shape[1:])
+        masks: list[NDArray[np.bool_]] = []
+        if self._valid is not None:
+            masks.append(self._valid[inside.slices_in(Box.of_shape(*self.shape[1:]))])
+        given = self._given(inside) if self._hides or self._nodata else None
+        if given is not None and self._hides:
+            masks.append(_shown(given))
+        if given is not None and self._nodata:
+            values = np.asarray(given)
+            masks.append(np.logical_or.reduce([values[k] != value for k, value in enumerate(self._nodata)]))
+        if self.dtype.kind == "f":
+            masks.append(all_finite(self._inside(inside)))
+        return usable(np.logical_and.reduce(masks), box, *self.shape[1:])
 
     @property
     def complete(self) -> bool:
         """Whether every pixel is known to hold image data."""
-        return self._valid is None and self.dtype.kind != "f"
+        return self._valid is None and self.dtype.kind != "f" and not (self._hides or self._nodata)
 
     def coarser(self, height: int, width: int) -> Source:
         """Return this source: an array has no pyramid."""
@@ -124,11 +120,16 @@ class ArraySource:
     @property
     def cache_bytes(self) -> int:
         """Memory that a process takes beside `held_bytes` [bytes]: for a dask array, the chunks that are computed."""
-        if isinstance(self._array, np.ndarray):
+        if self._chunks is None:
             return USUAL_BYTES
-        values = _largest_chunk(self._array)
+        values = self._chunks.values
         at_once = 1 if values * WIDEST > LARGE_PIECE_BYTES else READERS
-        return max(USUAL_BYTES, at_once * values * 2 * (WIDEST + self.dtype.itemsize))
+        return self._chunks.room + max(USUAL_BYTES, at_once * values * 2 * (WIDEST + self.dtype.itemsize))
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether pixels lie on the workers of a Dask cluster, because the array was persisted there."""
+        return self._chunks is not None and bool(self._chunks.futures)
 
     @property
     def identity_bytes(self) -> int:
@@ -138,15 +139,20 @@ class ArraySource:
     def identity(self) -> JSON:
         """Return a hash of the pixels, with shape, dtype, mask and position; a dask array is computed once for this."""
         known: JSON = {"reader": "array", "shape": list(self.shape), "dtype": self.dtype.name}
-        if isinstance(self._array, np.ndarray):
-            known["sha256"] = array_sha256(self._array)
+        if self._chunks is not None:
+            known["dask_sha256"] = chunks_sha256(self._chunks.each())
         else:
-            known["dask_sha256"] = dask_sha256(self._array)
+            known["sha256"] = array_sha256(np.asarray(self._array))
         # The same bytes mean other pixels in another type.
         if self._array.dtype != self._dtype:
             known["from"] = self._array.dtype.str
-        if (mask := self._valid) is not None:
-            known["valid_sha256"] = array_sha256(mask) if isinstance(mask, np.ndarray) else dask_sha256(mask)
+        mask = self._valid
+        if mask is None and self._hides and isinstance(self._array, np.ndarray):
+            mask = _shown(self._array)
+        if mask is not None:
+            known["valid_sha256"] = array_sha256(mask)
+        if self._nodata:
+            known["nodata"] = [repr(value) for value in self._nodata]
         if self.resolution is not None or self.georeference is not None:
             known["position"] = [place and asdict(place) for place in (self.resolution, self.georeference)]
         return known
@@ -156,13 +162,14 @@ class ArraySource:
 
         Raises `InputError` if the array is computed as another shape or dtype than it says.
         """
-        rows, columns = box.slices_in(Box.of_shape(*self.shape[1:]))
-        part = _computed(self._array, (slice(0, self.shape[0]), rows, columns))
+        part = self._given(box)
         if isinstance(part, np.ma.MaskedArray):
-            raise InputError(
-                f"{self.name} is computed as masked arrays, which it does not say; give map_blocks "
-                "meta=numpy.ma.masked_array([], dtype=...), or array.compute()"
-            )
+            if not isinstance(getattr(self._array, "_meta", self._array), np.ma.MaskedArray):
+                raise InputError(
+                    f"{self.name} is computed as masked arrays, which it does not say; give map_blocks "
+                    "meta=numpy.ma.masked_array([], dtype=...), or array.compute()"
+                )
+            part = np.ma.getdata(part)
         with np.errstate(over="ignore", invalid="ignore"):  # too large for float32 is infinite, so no image data
             pixels = np.array(part, dtype=self._dtype)
         # Dask does not check what its functions return, so a part is compared with what the array says of itself.
@@ -175,46 +182,15 @@ class ArraySource:
             )
         return pixels
 
-
-def _computed(array: Plain, where: tuple[slice, ...]) -> Array:
-    """Return a part of an array as a numpy array; a lazy array is computed, large chunks one at a time in a process.
-
-    If a chunk is no plain numpy array (but a masked array), or has another shape, that chunk is returned at once.
-    """
-    if isinstance(array, np.ndarray):
-        return array[where]
-    if _largest_chunk(array) * WIDEST <= LARGE_PIECE_BYTES:
-        return _compute(array[where])
-    whole: list[Array] = []
-    cuts = [list(_cut(part, sizes)) for part, sizes in zip(where, array.chunks, strict=True)]
-    for chunk in itertools.product(*cuts):
-        with decoding_alone(os.getpid()):
-            found = _compute(array[chunk])
-            if type(found) is not np.ndarray or found.shape != tuple(part.stop - part.start for part in chunk):
-                return found
-            whole.append(found.copy())  # a view would keep the whole chunk
-    for axis in reversed(range(array.ndim)):  # the last axis varies fastest
-        count = len(cuts[axis])
-        whole = [np.concatenate(whole[k : k + count], axis) for k in range(0, len(whole), count)]
-    return whole[0]
-
-
-def _cut(part: slice, sizes: tuple[int, ...]) -> Iterator[slice]:
-    """Yield the pieces of a range of pixels that lie in one chunk each; `sizes` are the sizes of all chunks."""
-    ends = list(itertools.accumulate(sizes))
-    for start, end in zip([0, *ends], ends, strict=False):
-        if start < part.stop and part.start < end:
-            yield slice(max(start, part.start), min(end, part.stop))
-
-
-def _largest_chunk(array: da.Array) -> int:
-    """Return the number of values of the largest chunk of a dask array."""
-    return math.prod(int(max(sizes)) for sizes in array.chunks)
-
-
-def _compute(part: da.Array) -> Array:
-    import dask
-
-    with dask.config.set(scheduler="synchronous"):  # the caller's threads are the parallelism
-        found: Array = part.compute()
+    def _given(self, box: Box) -> Array:
+        """Return the pixels of a box inside the image as the array has them; a lazy array is computed."""
+        where = (slice(0, self.shape[0]), *box.slices_in(Box.of_shape(*self.shape[1:])))
+        if self._chunks is not None:
+            return self._chunks.read(where)
+        found: Array = self._array[where]
         return found
+
+
+def _shown(array: Array) -> NDArray[np.bool_]:
+    """Return True where not all bands of a masked array are masked, (height, width)."""
+    return np.asarray(~np.ma.getmaskarray(array).all(axis=0))

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
 
-from tilepipe.arrays import Array, Pixels
+from tilepipe.arrays import Array
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.sources.base import Source
 from tilepipe.text import JSON
-
-if TYPE_CHECKING:
-    import dask.array as da
 
 ROWS = 256
 """Number of rows of a source that are read at once."""
@@ -58,28 +55,15 @@ def array_sha256(array: Array) -> str:
     return digest.hexdigest()
 
 
-def dask_sha256(array: da.Array) -> str:
-    """Return the hash of a dask array's content, computed once, chunk by chunk; no chunk is kept.
+def chunks_sha256(chunks: Iterable[tuple[str, Array]]) -> str:
+    """Return the hash of an array's content by the place and the values of each chunk; no chunk is kept.
 
-    The array's name cannot stand for its content: dask takes the name from the code that makes the array, or from the
-    user, and not from the data. The same values in other chunks have another hash.
+    The name of a dask array cannot stand for its content: dask takes the name from the code that makes the array, or
+    from the user, and not from the data. The same values in other chunks have another hash.
     """
-    import dask
-    import dask.array as da
-
-    hashes = _Hashes()
-    with dask.config.set(scheduler="synchronous"):  # one chunk at a time
-        da.store([array], [hashes], lock=False)  # type: ignore[list-item]
-    # Sorted, since chunks may be computed in any order.
-    return hashlib.sha256(json.dumps(sorted(hashes.found.items())).encode()).hexdigest()
-
-
-class _Hashes:
-    """A target for `dask.array.store` that keeps the hash of each chunk with the chunk's place."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, str] = {}
-
-    def __setitem__(self, place: tuple[slice, ...], chunk: Pixels) -> None:
-        where = " ".join(f"{part.start}:{part.stop}" for part in place)
-        self.found[where] = array_sha256(np.atleast_1d(np.asarray(chunk)))
+    found = {}
+    for place, chunk in chunks:
+        found[place] = array_sha256(np.atleast_1d(np.ma.getdata(chunk)))
+        if isinstance(chunk, np.ma.MaskedArray):
+            found[place] += array_sha256(np.atleast_1d(np.ma.getmaskarray(chunk)))
+    return hashlib.sha256(json.dumps(sorted(found.items())).encode()).hexdigest()

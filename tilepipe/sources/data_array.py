@@ -13,7 +13,7 @@ from tilepipe.arrays import Array
 from tilepipe.errors import InputError
 from tilepipe.sources.bands import Band
 from tilepipe.sources.base import Georeference
-from tilepipe.sources.foreign import Plain, Taken, axes_checked, plain
+from tilepipe.sources.foreign import Taken, axes_checked, plain
 from tilepipe.sources.geo_crs import known_crs
 from tilepipe.text import JSON
 
@@ -43,13 +43,19 @@ def taken(what: Any, name: str) -> Taken:
             return Taken(axes_checked(plain(what, name), name))
         order = _order(list(axes), what.shape, name, "zarr")
         return Taken(axes_checked(plain(what, name).transpose([axes.index(a) for a in order]), name, named=True))
-    order = _order(list(what.dims), what.shape, name, "xarray")
+    order = axes_of(what, name)
     if what.chunks is None and not getattr(what.variable, "_in_memory", True):
         what = what.chunk("auto")  # the array lies in a file, so it is read by box
     what = what.transpose(*order)
     array = axes_checked(plain(what.data, name), name, named=True)
     place, notes = _position(what, name)
-    return Taken(array, _valid(what, array), place, _bands(what, int(array.shape[0])), notes, named=True)
+    bands = int(array.shape[0])
+    return Taken(array, _nodata(what, bands), place, _bands(what, bands), notes, named=True)
+
+
+def axes_of(what: xarray.DataArray, name: str) -> list[Hashable]:
+    """Return the names of the axes of a DataArray as (band, y, x) or (y, x). Raises `InputError` for other axes."""
+    return _order(list(what.dims), what.shape, name, "xarray")
 
 
 def _order(dims: Sequence[Hashable], shape: Sequence[int], name: str, library: str) -> list[Hashable]:
@@ -76,19 +82,15 @@ def _order(dims: Sequence[Hashable], shape: Sequence[int], name: str, library: s
     return [found[axis] for axis in ("band", "y", "x") if axis in found]
 
 
-def _valid(what: xarray.DataArray, array: Plain) -> Plain | None:
-    """Return True where at least one band is not nodata, (height, width); None if the attributes state no nodata."""
+def _nodata(what: xarray.DataArray, bands: int) -> tuple[float, ...]:
+    """Return the nodata value of each band, as the attributes state it; () if they state none that can be met."""
     stated = next((what.attrs[key] for key in NODATA if what.attrs.get(key) is not None), None)
     values = [] if stated is None else [np.asarray(value).item() for value in np.ravel(np.asarray(stated))]
-    if not values or len(values) not in (1, array.shape[0]):
-        return None
-    values = values * (array.shape[0] // len(values))
+    if not values or len(values) not in (1, bands):
+        return ()
     if not all(isinstance(value, int | float) for value in values) or np.isnan(values).all():
-        return None  # NaN is no image data anyway
-    seen = [array[k] != value for k, value in enumerate(values)]
-    # `logical_or.reduce` would compute a dask array at once.
-    any_band: Plain = np.logical_or.reduce(seen) if isinstance(array, np.ndarray) else sum(seen[1:], seen[0]) > 0
-    return any_band
+        return ()  # NaN is no image data anyway
+    return tuple(values * (bands // len(values)))
 
 
 def _bands(what: xarray.DataArray, count: int) -> tuple[Band, ...] | None:

@@ -46,8 +46,8 @@ class Taken:
 
     array: Plain
     """Array (bands, height, width), in the dtype in which it was given."""
-    valid: Plain | None = None
-    """Validity (height, width), numpy or dask, True where a pixel holds image data; None if all pixels do."""
+    nodata: tuple[float, ...] = ()
+    """Value of each band that stands for no image data; empty if none is stated."""
     georeference: Georeference | None = None
     """Position on the earth, as coordinates or attributes say."""
     bands: tuple[Band, ...] | None = None
@@ -60,30 +60,31 @@ class Taken:
 
 def is_array(what: object) -> bool:
     """Return whether `what` is an array of a known library."""
-    return isinstance(what, np.ndarray) or _is_dask(what) or _is(what, "torch", "Tensor") or named_axes(what)
+    return isinstance(what, np.ndarray) or _is_dask(what) or is_of(what, "torch", "Tensor") or named_axes(what)
 
 
 def named_axes(what: object) -> bool:
     """Return whether `what` is an array of a library whose axes can have names."""
-    return _is(what, "xarray", "DataArray") or _is(what, "zarr", "Array")
+    return is_of(what, "xarray", "DataArray") or is_of(what, "zarr", "Array")
 
 
-def _is(what: object, library: str, name: str) -> bool:
+def is_of(what: object, library: str, name: str) -> bool:
+    """Return whether `what` is of a class of a library, which is not imported to ask."""
     kind = getattr(sys.modules.get(library), name, None)
     return kind is not None and isinstance(what, kind)
 
 
 def _is_dask(what: object) -> TypeGuard[da.Array]:
-    return _is(what, "dask.array", "Array")
+    return is_of(what, "dask.array", "Array")
 
 
 def no_image(what: object) -> UsageError:
     """Return the error for an object that is no image; the error says what to type if the object holds an image."""
     kind = type(what).__name__
     begin = f"a {kind} is not an image that is read"
-    if _is(what, "xarray", "Dataset"):
+    if is_of(what, "xarray", "Dataset"):
         return UsageError(f"{begin}; name one of its arrays, or join them: dataset.to_dataarray('band')")
-    if _is(what, "PIL.Image", "Image"):
+    if is_of(what, "PIL.Image", "Image"):
         return UsageError(f"{begin}; give numpy.asarray(image), with .transpose(2, 0, 1) where it has colours")
     if hasattr(what, "__cuda_array_interface__"):
         return UsageError(f"{begin}, as it lies on a GPU; give cupy.asnumpy(array), as {AXES[0]}")
@@ -94,7 +95,7 @@ def no_image(what: object) -> UsageError:
 
 def plain(what: Any, name: str) -> Plain:
     """Return an array without axis names as a numpy or dask array. Raises `InputError` if it cannot become one."""
-    if _is(what, "torch", "Tensor"):
+    if is_of(what, "torch", "Tensor"):
         try:
             tensor = what.detach().cpu()
             # numpy has no bfloat16, and float32 holds all of its values.
@@ -104,7 +105,7 @@ def plain(what: Any, name: str) -> Plain:
                 f"{name} is a tensor ({what.layout}, {what.dtype}, on {what.device}) that numpy cannot hold "
                 f"({str(error).splitlines()[0]}); give a dense one with values, for instance tensor.to_dense().float()"
             ) from error
-    if _is(what, "zarr", "Array"):
+    if is_of(what, "zarr", "Array"):
         if min(what.shape, default=0) < 1:
             return np.empty(what.shape, what.dtype)
         import dask.array as da
@@ -139,30 +140,6 @@ def axes_checked(array: Plain, name: str, *, named: bool = False) -> Plain:
         )
     check_size(name, (first, second, last))
     return array
-
-
-def hidden(array: Plain) -> Plain | None:
-    """Return the mask of a numpy or dask masked array, True where it hides a value; None for other arrays."""
-    if isinstance(array, np.ma.MaskedArray):
-        return np.ma.getmaskarray(array)
-    if _is_dask(array) and isinstance(array._meta, np.ma.MaskedArray):
-        import dask.array as da
-
-        mask: Plain = da.ma.getmaskarray(array)
-        return mask
-    return None
-
-
-def unmasked(array: Plain) -> Plain:
-    """Return all values of a masked array, also the hidden ones; another array is returned as it is."""
-    if isinstance(array, np.ndarray):
-        return np.asarray(array)
-    if not isinstance(array._meta, np.ma.MaskedArray):
-        return array
-    import dask.array as da
-
-    values: Plain = da.ma.getdata(array)
-    return values
 
 
 def read_as(array: Plain, name: str) -> DType:

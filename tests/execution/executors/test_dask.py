@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import psutil
 import pytest
@@ -277,6 +278,23 @@ def test_a_client_may_stand_for_its_scheduler(tmp_path: Path) -> None:
         found = tp.segment(image, model, tmp_path / "on_it.tif", scheduler=client, **cut)  # type: ignore[arg-type]
         assert np.array_equal(np.asarray(found.labels), expected)
         assert client.submit(int, 5).result() == 5
+
+
+def test_an_array_that_lies_on_a_cluster_is_read_from_there(tmp_path: Path) -> None:
+    """Persisted arrays hold futures, which only their own cluster can compute; the one thread there must not wait."""
+    image, model = noise(200, 300).read(Box(0, 0, 200, 300)), random_unet()
+    expected = tp.predict(image, model, **CUT)  # type: ignore[arg-type]
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        there = client.persist(da.from_array(image, chunks=(3, 90, 110)))
+        for lazy in (there, there + np.uint8(0)):
+            assert np.array_equal(tp.predict(lazy, model, **CUT), expected)  # type: ignore[arg-type]
+            found = tp.segment(lazy, model, tmp_path / "there.tif", scheduler=client, overwrite=True, **CUT)  # type: ignore[arg-type]
+            assert np.array_equal(found.labels[:], expected)
+        with pytest.raises(UsageError, match=r"lies on the workers of a Dask cluster.*scheduler=client"):
+            tp.segment(there, model, tmp_path / "other.tif", workers=1, **CUT)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "10.0.0.1:8786"])

@@ -14,13 +14,14 @@ import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from urllib.parse import urlsplit
 
 import dask
 import distributed.core
 from distributed import Client, Future, KilledWorker, LocalCluster, Worker, WorkerPlugin, wait
+from distributed.protocol.pickle import dumps, loads
 
 from tilepipe.errors import DeviceError, TilepipeError, UsageError
 from tilepipe.execution.block import BlockWorker
@@ -33,7 +34,9 @@ from tilepipe.execution.job import Job
 from tilepipe.execution.ledger import Record
 from tilepipe.inference.predictor import threads, use_threads
 from tilepipe.sources.geotiff_gdal import rows_forgotten
+from tilepipe.sources.wrapped import unwrapped
 from tilepipe.supervisor import own_process
+from tilepipe.text import setting
 from tilepipe.tiling.grid import Index
 
 CONNECT = "30s"
@@ -53,19 +56,23 @@ class _JobPlugin(WorkerPlugin):
     def __init__(self, key: str, make: Callable[[], Work], threads: int, *, own: bool) -> None:
         """Keep what a process needs; `own` says that tilepipe has started the processes and may end them."""
         self.name = f"tilepipe-{key}"
-        self.key, self.make, self.threads, self.own = key, make, threads, own
+        self.key, self.threads, self.own = key, threads, own
+        # As bytes, since an array that lies on a cluster is unpickled with a worker's own client.
+        self.made = dumps(make)
         self.before = threads
 
     async def setup(self, worker: Worker) -> None:
         # Libraries and the model take long to load, and the worker must answer meanwhile.
-        await asyncio.to_thread(self._set_up)
+        await asyncio.to_thread(self._set_up, worker)
 
-    def _set_up(self) -> None:
+    def _set_up(self, worker: Worker) -> None:
         if self.own:
             own_process()
         self.before = threads()
         use_threads(self.threads)
-        _WORKERS[self.key] = self.make()
+        with nullcontext() if self.own else worker._get_client().as_current():
+            make: Callable[[], Work] = loads(self.made)
+        _WORKERS[self.key] = make()
 
     def teardown(self, worker: Worker) -> None:
         with rows_forgotten():
@@ -81,6 +88,11 @@ def run(
     They run on the scheduler at the address `scheduler`, else in `job.plan.compute.workers` processes; `make` gives
     each process its worker. An error of a block is raised here; finished blocks stay committed.
     """
+    if scheduler is None and getattr(unwrapped(job.source), "on_cluster", False):
+        raise UsageError(
+            f"{job.source.name} lies on the workers of a Dask cluster, which processes of `workers` do not reach; give "
+            f"scheduler=client, or {setting(workers=0)}, or array.compute()"
+        )
     key = uuid.uuid4().hex
     with _client(job, key, scheduler, partial(make, job)) as client:
         # Never are all blocks submitted at once: a million tasks would fill the scheduler's memory. Each thread has
