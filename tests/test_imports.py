@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # siblings: they do not know each other.
 FLOORS = [
     ["errors", "events", "text", "arrays", "table"],
-    ["storage", "cache", "box", "paths", "supervisor"],
+    ["storage", "cache", "box", "paths", "supervisor", "progress"],
     ["models", "tiling", "sources"],
     ["inference", "products", "scripts"],
     ["planning"],
@@ -54,7 +54,7 @@ DOORS = {
     "dask": ["execution/executors/*.py", "execution/segment.py", "products/lazy.py", "sources/*.py"],
     "distributed": ["execution/executors/*.py"],
     "click": ["cli/*.py"],
-    "rich": ["cli/*.py"],
+    "rich": ["cli/*.py", "progress.py"],
     "psutil": ["cli/memory_use.py"],
     "matplotlib": ["training/*.py"],
     "jinja2": ["products/report/page.py"],

@@ -21,7 +21,7 @@ The way of the data, and the room of each step:
 
 Imports go downwards only:
 cli, testing > view > training > evaluation > execution > planning > inference, products, scripts
-> models, tiling, sources > storage, cache, box, paths, supervisor > errors, events, text, table.
+> models, tiling, sources > storage, cache, box, paths, supervisor, progress > errors, events, text, table.
 Rooms on one floor do not know each other.
 """
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from tilepipe.products.zonal import zonal
     from tilepipe.sources.base import Source
     from tilepipe.sources.open import open_source
-    from tilepipe.training.loop import fit
+    from tilepipe.training.fit import fit
 
 __version__ = "0.1.0"
 
@@ -60,7 +60,7 @@ _HOMES = {
     "Source": "sources.base",
     "TilepipeError": "errors",
     "evaluate": "evaluation.accuracy.evaluate",
-    "fit": "training.loop",
+    "fit": "training.fit",
     "labels": "execution.lazy_labels",
     "load_model": "models.formats.directory",
     "open_labels": "products.labels",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tilepipe.errors import public
-from tilepipe.events import Event, Listener, silent
+from tilepipe.events import Event, Listener
 from tilepipe.execution import run, run_order
 from tilepipe.execution.command import kept_settings
 from tilepipe.execution.elapsed import timed
@@ -35,6 +35,7 @@ from tilepipe.products.labels import Labels, Layer, open_map
 from tilepipe.products.numbers import Numbers
 from tilepipe.products.probabilities import read_probabilities
 from tilepipe.products.tally import Tally
+from tilepipe.progress import reported
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.geotiff_gdal import rows_forgotten
@@ -119,6 +120,7 @@ def segment(
     output: str | Path | None = None,
     *,
     listener: Listener | None = None,
+    progress: bool = False,
     **settings: Unpack[Settings],
 ) -> Result:
     """Segment an image into a label map on disk. A run that was interrupted goes on if it is called again.
@@ -132,6 +134,7 @@ def segment(
             slides as `<stem>.labels.ome.zarr` and `<stem>.labels.geojson`.
         listener: Is called with each `Event` of the run: its stage, how much of it is done, and a message. If it is
             left out, warnings are Python's warnings.
+        progress: Whether a bar is shown, in a terminal or a notebook. The logger `tilepipe` is told in any case.
         **settings: See `Settings`. They have the names of the command line's options.
 
     Returns:
@@ -156,40 +159,41 @@ def segment(
         'EXACT'
     """
     # Open the image and the model, and decide where labels go.
-    request, tell = Request.of(settings), listener or silent
-    model, image = opened(source, model, request)
-    outputs = outputs_of(image, model.names, output, request)
-    request = request.writing(outputs.paths)
-    finish_others(outputs)
-    order = _order(image, model, request, outputs, tell)
-    directory = order.directory
-    # Plan the run, or use the plan that an earlier attempt has kept.
-    kept = kept_plan(directory, order.key)
-    job = kept_job(image, model, request, kept) if kept else make_job(image, model, request, listener=tell)
-    job = replace(job, plan=with_machine(job.plan, model, outputs.work.parent))
-    for event in fit_events(job.plan, resumed=kept is not None):
-        tell(event)
-    # An attempt that goes on has a part of its labels on the disk already, so the need of a whole run says too much.
-    if kept is None:
-        refuse_full_disk(job.plan)
-    if listener is None:
-        warn(job.plan, decorators=3)
-    run_order.refuse_others(order)
-    with locked(*outputs.locks):
-        record, message = run_order.finished(order, job.on_tile_error), "already complete, nothing to do"
-        if record is None:
-            replaces, message = run_order.begin(job, order), ""
-            if not run_order.staged(order):
-                _make(job, image, order, replaces, tell)
-            # Publish the products, each by one rename.
-            record = put_in_place(directory, load_record(directory) | {"replaces": replaces})
-        # From here on labels are read from the product. Polygons alone do not hold labels, so then the arrays stay.
-        if not record["failed"] and LOSSLESS & set(outputs.paths):
-            drop_arrays(directory)
-        certificate = run.certificate(job, directory)
-        if not (request.record or record["failed"]):
-            run_order.forget(order)
-        tell(Event("done", message=message, data=dict(record)))
+    request = Request.of(settings)
+    with reported(listener, progress) as tell:
+        model, image = opened(source, model, request)
+        outputs = outputs_of(image, model.names, output, request)
+        request = request.writing(outputs.paths)
+        finish_others(outputs)
+        order = _order(image, model, request, outputs, tell)
+        directory = order.directory
+        # Plan the run, or use the plan that an earlier attempt has kept.
+        kept = kept_plan(directory, order.key)
+        job = kept_job(image, model, request, kept) if kept else make_job(image, model, request, listener=tell)
+        job = replace(job, plan=with_machine(job.plan, model, outputs.work.parent))
+        for event in fit_events(job.plan, resumed=kept is not None):
+            tell(event)
+        # An attempt that goes on has a part of its labels on the disk, so the need of a whole run says too much.
+        if kept is None:
+            refuse_full_disk(job.plan)
+        if listener is None:
+            warn(job.plan, decorators=3)
+        run_order.refuse_others(order)
+        with locked(*outputs.locks):
+            record, message = run_order.finished(order, job.on_tile_error), "already complete, nothing to do"
+            if record is None:
+                replaces, message = run_order.begin(job, order), ""
+                if not run_order.staged(order):
+                    _make(job, image, order, replaces, tell)
+                # Publish the products, each by one rename.
+                record = put_in_place(directory, load_record(directory) | {"replaces": replaces})
+            # From here on labels are read from the product. Polygons alone do not hold labels, so then the arrays stay.
+            if not record["failed"] and LOSSLESS & set(outputs.paths):
+                drop_arrays(directory)
+            certificate = run.certificate(job, directory)
+            if not (request.record or record["failed"]):
+                run_order.forget(order)
+            tell(Event("done", message=message, data=dict(record)))
     maps = _maps(job, image, order)
     layers = {name: Layer(maps[name]) for name in job.plan.layers}
     beside = next((file.path for file in outputs.files if file.content == PROBABILITIES), None)

@@ -62,10 +62,16 @@ def _plain_settings(layer: nn.Module) -> list[tuple[str, object]]:
 class Contents:
     """The parts of a network by name, each with its hash."""
 
-    def __init__(self, network: nn.Module) -> None:
-        """Hash all layers, their settings, parameters, buffers and hooks, and the code of unknown classes."""
+    def __init__(self, network: nn.Module, *, weights: bool = True) -> None:
+        """Hash all layers, their settings, parameters, buffers and hooks, and the code of unknown classes.
+
+        Without `weights`, parameters and the running statistics of norms count with their shapes alone.
+        """
         self.known = True
         """Whether the parts say all of the network, because everything is of known packages."""
+        self.written = True
+        """Whether the parts say all of the network, because everything is of known packages or written in Python."""
+        self._weights = weights
         self.parts: dict[str, str] = {}
         self._kinds: set[type] = set()
         self._layers = {id(layer): name for name, layer in network.named_modules()}
@@ -87,7 +93,8 @@ class Contents:
                     self._part(f"class {_name(base)}.{key}", replaced[key])
         self._kinds.add(kind)
         for key, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)):
-            self._part(f"{name}.{key}", tensor)
+            trained = isinstance(tensor, nn.Parameter) or key.startswith(("running_", "num_batches_"))
+            self._part(f"{name}.{key}", tensor if self._weights or not trained else _form(tensor))
         for key in _HOOKS:
             self._part(f"{name}.{key}", list(getattr(layer, key, {}).values()))
         for key, value in vars(layer).items():
@@ -100,6 +107,11 @@ class Contents:
             hashed.add(value)
             self.parts[name] = hashed.digest.hexdigest()
             self.known = self.known and hashed.known
+            self.written = self.written and (hashed.known or hashed.written)
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}"
 
 
 class _Hash:
@@ -108,6 +120,7 @@ class _Hash:
     def __init__(self, layers: Mapping[int, str]) -> None:
         self.digest = hashlib.sha256()
         self.known = True
+        self.written = True
         self._layers = layers
         self._seen: dict[int, tuple[int, object]] = {}
         self._steps = self._depth = 0
@@ -123,7 +136,7 @@ class _Hash:
         elif id(value) in self._seen:
             self._word(f"again {self._seen[id(value)][0]}")
         elif self._steps > _STEPS or self._depth > _DEPTH:
-            self.known = False
+            self.known = self.written = False
         else:
             self._seen[id(value)] = len(self._seen), value  # kept: another value cannot take its place in memory
             self._depth += 1
@@ -148,7 +161,7 @@ class _Hash:
             pass  # a file's folder is no part of its content
         elif isinstance(value, nn.Module):  # hidden from torch, perhaps in a list: no state dict has its weights
             inner = Contents(value)
-            self.known = self.known and inner.known
+            self.known, self.written = self.known and inner.known, self.written and inner.written
             self._all(part for item in inner.parts.items() for part in item)
         elif callable(value) and isinstance(value, _CODE):
             self._code(value)
@@ -168,7 +181,7 @@ class _Hash:
         elif value.layout is torch.strided and not value.is_quantized and not value.is_meta:
             self.digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         else:
-            self.known = self.known and value.is_meta
+            self.known, self.written = self.known and value.is_meta, self.written and value.is_meta
 
     def _code(self, value: object) -> None:
         """Add a callable to the hash: its name if it is of a known package, else its code and the values it uses."""
@@ -179,7 +192,7 @@ class _Hash:
             inner = getattr(value, "__func__", None), value.__self__
             self._all([part for part in inner if part is not None and not isinstance(part, types.ModuleType)])
         elif is_known(value) or _is_installed(value):
-            self.known = self.known and is_known(value)
+            self.known, self.written = self.known and is_known(value), self.written and is_known(value)
             self._word(_name(value))
         elif isinstance(value, types.FunctionType):
             self.known = False
@@ -190,6 +203,7 @@ class _Hash:
             self._all([part for name, held in read.items() for part in (name, held if _is_near(held) else None)])
         else:
             self.known = False
+            self.written = self.written and isinstance(value, type)
             self._word(_name(value))
             self._all([part for item in sorted(_written(value).items()) for part in item])
 
@@ -205,6 +219,7 @@ class _Hash:
         kind = type(value)
         held = getattr(value, "__dict__", None)
         self.known = self.known and is_known(kind) and isinstance(held, dict)
+        self.written = self.written and isinstance(held, dict)
         self._all([kind, held if isinstance(held, dict) else None])
         self._all([getattr(value, name, None) for name in _slots(kind)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-AnyModel: TypeAlias = "str | Path | Model | Sequence[str | Path | Model]"
+AnyModel: TypeAlias = "str | os.PathLike[str] | Model | Sequence[str | os.PathLike[str] | Model]"
 """What may stand for a model: the name of a bundled model, a path, a `Model`, or a list of these, which are
 averaged."""
 
@@ -53,8 +54,8 @@ def open_models(model: AnyModel, tta: str = "none", *, trust_model: str | None =
 def _opened(model: object, trust_model: str | None) -> Model:
     if isinstance(model, Model):
         return model
-    if isinstance(model, str | Path):
-        return open_model(model, trust_model=trust_model)
+    if isinstance(model, str | os.PathLike):
+        return open_model(os.fspath(model), trust_model=trust_model)
     raise ModelError(
         f"a {type(model).__name__} is no model; give a name, a path or a tp.Model. A torch module becomes a model by "
         "tp.Model.from_torch(module, tp.ModelCard(bands=3, classes=['background', 'building']))"

@@ -9,15 +9,24 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from tilepipe.errors import UsageError
 from tilepipe.training.config_parts import Augment
+from tilepipe.training.given import Function
 
 # The rows are the optical densities of haematoxylin, eosin and residual in R, G, B (Ruifrok & Johnston 2001), of unit
 # length.
 STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
 
 
-def augmented(images: Tensor, labels: Tensor, std: Tensor, how: Augment, random: Generator) -> tuple[Tensor, Tensor]:
-    """Return changed copies; every crop of the batch is changed on its own. `std` is (C,) in pixel units."""
+def augmented(
+    images: Tensor, labels: Tensor, std: Tensor, how: Augment | Function, random: Generator
+) -> tuple[Tensor, Tensor]:
+    """Return changed copies; every crop of the batch is changed on its own. `std` is (C,) in pixel units.
+
+    `how` may be a function of crops and labels. Raises `UsageError` if it returns something else than both.
+    """
+    if not isinstance(how, Augment):
+        return _by_caller(how, images, labels, random)
     pairs = [_turned(image, label, how, random) for image, label in zip(images, labels, strict=True)]
     images, labels = torch.stack([i for i, _ in pairs]), torch.stack([label for _, label in pairs])
     if how.stain:
@@ -25,6 +34,21 @@ def augmented(images: Tensor, labels: Tensor, std: Tensor, how: Augment, random:
     if how.color or how.bands:
         images = color_jitter(images, std, how, random)
     return images, labels
+
+
+def _by_caller(how: Function, images: Tensor, labels: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(0, 2**62, (), generator=random)))
+        found = how(images.clone(), labels.clone())
+    parts = found if isinstance(found, tuple | list) else [found]
+    said = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts]
+    fits = len(parts) == 2 and all(isinstance(part, Tensor) for part in parts)
+    if not fits or found[0].shape[:2] != images.shape[:2] or found[0].shape[2:] != found[1].shape[1:]:
+        raise UsageError(
+            f"`augment` returned {said}; it must return crops and classes, as it was given: {tuple(images.shape)} and "
+            f"{tuple(labels.shape)}"
+        )
+    return found[0].float(), found[1].long()
 
 
 def draw(spread: float, shape: tuple[int, ...], random: Generator) -> Tensor:

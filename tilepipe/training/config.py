@@ -16,9 +16,13 @@ from tilepipe.models.nets.arch import unknown
 from tilepipe.paths import refuse_remote, refuse_special
 from tilepipe.text import JSON, kind_of, read_yaml, wrong_value
 from tilepipe.training.config_parts import COLOUR, Augment, Scenes, Strict, colour_number, expanded
+from tilepipe.training.given import Function
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LossName = Literal["cross_entropy", "dice", "focal", "lovasz", "boundary"]
+
+USUAL_LOSSES: dict[LossName, float] = {"cross_entropy": 1.0, "dice": 1.0}
+"""Weights of the losses that are summed if a configuration names none."""
 
 
 class TrainConfig(Strict):
@@ -98,13 +102,15 @@ class TrainConfig(Strict):
     """Side of a training crop (pixels at `resolution`); a multiple of the network's total stride."""
     balance: float = Field(default=0.5, ge=0, le=1)
     """Share of crops around a pixel of an evenly drawn class (0 to 1); the others lie evenly over the labelled area."""
-    losses: dict[LossName, float] = Field(default={"cross_entropy": 1.0, "dice": 1.0})
-    """Weights of the losses that are summed."""
+    losses: dict[LossName, float] | Function = Field(default_factory=lambda: dict(USUAL_LOSSES))
+    """Weights of the losses that are summed. In Python also a function of logits (B, K, H, W) and classes (B, H, W),
+    with -1 for pixels that do not count, that returns one number as a tensor."""
     class_weights: tuple[float, ...] | Literal["balanced"] = ()
     """Weight of each class, for cross_entropy, focal and boundary; 1 if empty. `balanced` gives one over the square
     root of the class's share of the labelled pixels of `train`, scaled to a mean of 1."""
-    augment: Augment = Augment()
-    """Random changes of the crops."""
+    augment: Augment | Function = Augment()
+    """Random changes of the crops. In Python also a function of crops (B, C, H, W) float32 in units of the image and
+    classes (B, H, W), that returns both changed; what it draws from torch is fixed by `seed`."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Largest learning rate; AdamW uses it."""
     warmup: int = Field(default=50, ge=0)
@@ -205,7 +211,7 @@ class TrainConfig(Strict):
             raise ValueError("start and encoder_weights exclude each other: start has an encoder already")
         if self.statistics == "start" and self.start is None:
             raise ValueError("statistics 'start' needs start, the model whose statistics are kept")
-        if not self.losses or sum(self.losses.values()) <= 0:
+        if isinstance(self.losses, dict) and sum(self.losses.values()) <= 0:
             raise ValueError("losses must name at least one with a weight above 0")
         return self
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tilepipe.training.given import PathOrArray
+
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 DATA_VARIABLE, DATA_DEFAULT = "TILEPIPE_DATA", "../../shared/data"
 
@@ -22,11 +24,12 @@ class Scenes(Strict):
     """Images with their labels. `image` may hold * and ?; `{stem}` in `label` stands for the image's name without
     suffix."""
 
-    image: str
-    """Path of a GeoTIFF, slide, PNG or Zarr image."""
-    label: str
+    image: PathOrArray
+    """Path of a GeoTIFF, slide, PNG or Zarr image. In Python also an array (bands, height, width) or a DataArray."""
+    label: PathOrArray
     """Path of the image's labels: a raster on the same pixels, polygons, or COCO JSON. A path without a folder is
-    beside the image, or else in the configuration's folder."""
+    beside the image, or else in the configuration's folder. In Python also an array (height, width) of whole
+    numbers."""
     rows: tuple[int, int] | None = None
     """Full-resolution rows that are used, [first, after last); None uses all."""
     columns: tuple[int, int] | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ from tilepipe.training.state import State, learning_rate, snapshot
 from tilepipe.training.transfer import Origin
 from tilepipe.training.validation import best, score, stopped
 
+Callback = Callable[[dict[str, Any]], object]
+"""Function of the caller's that is told of each step and each validation."""
 LOG_EVERY = 10
 """Number of steps per row of the log."""
 
@@ -47,43 +50,9 @@ def fit(
     *,
     preview: str | Path | None = None,
     overwrite: bool = False,
+    callback: Callback | None = None,
 ) -> Path:
-    """Train a model as a configuration says, and return its model directory.
-
-    Checkpoints and the log lie in `.<output>.training` beside the output, and a training that was interrupted goes on
-    from there. If the model directory exists and holds what this configuration has given before, nothing is done.
-
-    Args:
-        config: A `TrainConfig`, or the path of a YAML file with its fields.
-        listener: Is called with each `Event`: the table of labels, then the step, the loss, the time that is left.
-        preview: Path of a PNG of four crops with their labels, which is written before the first step.
-        overwrite: Whether an existing preview is replaced. A model is never replaced.
-
-    Returns:
-        The path of the model directory, which `load_model` and `segment` take.
-
-    Raises:
-        UsageError: The configuration is wrong, or the output exists and is something else.
-        InputError: An image or its labels cannot be read, or do not fit each other.
-        DeviceError: The device is not there, or its memory ran out.
-
-    Example:
-        >>> import tilepipe as tp
-        >>> from tilepipe.training.config import TrainConfig
-        >>> image, truth = "pipelines/sample/Amazon_24_20.tif", "pipelines/sample/truth.tif"
-        >>> result = tp.segment(image, "forest", truth)  # labels to learn from: here those of another model
-        >>> config = TrainConfig(
-        ...     name="tiny",
-        ...     output="tiny.model",
-        ...     classes=("other", "forest"),
-        ...     train=[{"image": image, "label": truth}],
-        ...     arch={"name": "unet", "width": 2, "depth": 1},
-        ...     steps=2,
-        ...     crop=32,
-        ... )
-        >>> tp.load_model(tp.fit(config)).card.classes
-        ('other', 'forest')
-    """
+    """Train a model, and return the path of its directory; see `training.fit.fit`."""
     config = config if isinstance(config, TrainConfig) else TrainConfig.load(config)
     output = config.path(config.output)
     # A finished training is recognised by the settings as they were given, before the start model completes them.
@@ -112,7 +81,7 @@ def fit(
     state.data = dataset.content()
     if said := state.resume(folder, config):
         listener(Event("train", state.step, config.steps, said))
-    train(state, dataset, folder, listener)
+    train(state, dataset, folder, listener, callback)
     model = finished(state, dataset)
     ended = f"stopped at step {state.step}, validation got no better; " if state.step < config.steps else ""
     listener(Event("train", config.steps, config.steps, f"{ended}scoring on {len(dataset.scored)} images"))
@@ -143,7 +112,7 @@ def start(scenes: Sequence[Scene], config: TrainConfig, origin: Origin | None = 
     return State.new(module, config, said)
 
 
-def train(state: State, dataset: Dataset, folder: Path, listener: Listener) -> None:
+def train(state: State, dataset: Dataset, folder: Path, listener: Listener, callback: Callback | None = None) -> None:
     """Take the remaining steps, or stop earlier when validation does not improve any more."""
     config, found = dataset.config, dataset.found
     sampler = Sampler(dataset.scenes, found, config)
@@ -166,9 +135,14 @@ def train(state: State, dataset: Dataset, folder: Path, listener: Listener) -> N
             places = [(dataset.opened[k], box) for k, box in sampler.boxes(state.step)]
             raise no_number(state.step, places, images, mean, std)
         state.recent.append(loss)
+        if callback is not None:
+            callback({"step": state.step, "loss": loss, "learning_rate": learning_rate(state.step - 1, config)})
         if config.validation and (state.step % config.validate_every == 0 or state.step == config.steps):
             validate(state, dataset, context)
             progress.validated()
+            if callback is not None:
+                at, mean, *each = state.validations[-1]
+                callback({"step": int(at), "mean_iou": mean, "iou": dict(zip(config.classes, each, strict=True))})
         last = state.step == config.steps or stopped(state.validations, config)
         if state.step % LOG_EVERY == 0 or last:
             loss, state.recent = sum(state.recent) / len(state.recent), []

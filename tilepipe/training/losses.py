@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
+from tilepipe.errors import UsageError
 from tilepipe.training.config import LossName
+from tilepipe.training.given import Function
 
 IGNORE = -1
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -62,8 +64,21 @@ LOSSES: Mapping[LossName, Loss] = {
 }
 
 
-def total_loss(parts: Mapping[LossName, float], logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the sum of the named losses times their weights."""
+def total_loss(
+    parts: Mapping[LossName, float] | Function, logits: Tensor, target: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """Return the sum of the named losses times their weights, or what a function of logits and classes returns.
+
+    Raises `UsageError` if the function returns no single number that depends on the logits.
+    """
+    if not isinstance(parts, Mapping):
+        value = parts(logits, target)
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+            said = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise UsageError(
+                f"`losses` returned {said}; it must return one number as a tensor, computed from the logits"
+            )
+        return value.reshape(())
     return torch.stack([factor * LOSSES[name](logits, target, weight) for name, factor in parts.items()]).sum()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from tilepipe.sources.georeference import apart, where
 from tilepipe.sources.label_values import nodata_class, whole_numbers
 from tilepipe.sources.open import of_labels, open_source
 from tilepipe.training.config import TrainConfig
+from tilepipe.training.given import is_path
 
 # -1 is IGNORE already.
 UNKNOWN = -2
@@ -79,10 +80,15 @@ class Raster:
         return f"the value {value}, which is no class; name it under values, other or ignore"
 
 
-def raster(path: Path, image: Source, config: TrainConfig) -> Raster:
-    """Open the label raster of an image. Raises `InputError` if its kind or its grid does not fit."""
-    tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
-    source = of_labels(open_source(path, allow_palette=True, **tiff))
+def raster(path: Any, image: Source, config: TrainConfig) -> Raster:
+    """Open the label raster of an image, or an array of labels. Raises `InputError` if its kind or its grid does not
+    fit."""
+    if not is_path(path):
+        source = of_labels(open_source(path, name="the array of labels"))
+        path = source.name
+    else:
+        tiff = {"allow_driver": "GTiff"} if path.suffix.lower() in (".tif", ".tiff") else {}
+        source = of_labels(open_source(path, allow_palette=True, **tiff))
     same = source.shape[1:] == image.shape[1:]
     _check_colours(source, config)
     if source.shape[0] not in (1, 3) or not (same or reduced(source, image)):

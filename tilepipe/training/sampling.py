@@ -17,6 +17,7 @@ from tilepipe.errors import InputError
 from tilepipe.sources.geo_labels import IGNORE, Polygons
 from tilepipe.text import JSON
 from tilepipe.training.config import TrainConfig
+from tilepipe.training.config_parts import Augment
 from tilepipe.training.scenes import Scene
 
 CELL = 64
@@ -178,7 +179,8 @@ class Sampler:
         return [self._place(random) for _ in range(self._config.batch)]
 
     def _place(self, random: np.random.Generator) -> tuple[int, Box]:
-        spread = np.log(self._config.augment.scale)
+        how = self._config.augment
+        spread = np.log(how.scale) if isinstance(how, Augment) else 0.0  # a function of the caller's does it all
         # The factor is even in its logarithm, so crops are shrunk as often as they are enlarged.
         side = round(self._config.crop * float(np.exp(random.uniform(-spread, spread))))
         wanted = random.choice(self._classes) if random.random() < self._config.balance else None

@@ -5,12 +5,15 @@ Labels lie on the image's full-resolution pixels; at another resolution each pix
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +38,7 @@ from tilepipe.sources.sample import fill_value, sample_of
 from tilepipe.text import JSON, missing
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.config_parts import Scenes
+from tilepipe.training.given import is_path
 from tilepipe.training.part import Part
 from tilepipe.training.raster_labels import raster
 
@@ -129,8 +133,13 @@ def open_scenes(entries: tuple[Scenes, ...], config: TrainConfig) -> list[Scene]
     return [_open(entry, image, label, config) for entry in entries for image, label in pairs(entry, config)]
 
 
-def pairs(entry: Scenes, config: TrainConfig) -> list[tuple[Path, Path]]:
-    """Return the (image, label) files that an entry names. Raises `InputError` if a file does not exist."""
+def pairs(entry: Scenes, config: TrainConfig) -> list[tuple[Any, Any]]:
+    """Return the (image, label) paths or arrays that an entry names. Raises `InputError` if a file does not exist."""
+    if not is_path(entry.image):
+        label = config.path(entry.label) if is_path(entry.label) else entry.label
+        return [(entry.image, label)]
+    if not is_path(entry.label):
+        return [(config.path(entry.image), entry.label)]
     pattern = config.path(entry.image)
     # Crops are drawn by the number of a scene, so the order must not depend on how a system lists a folder.
     images = sorted(pattern.parent.glob(pattern.name)) if set("*?") & set(pattern.name) else [pattern]
@@ -155,7 +164,8 @@ def files_read(config: TrainConfig) -> list[Path]:
     named = [
         config.path(name) for name in (config.start, config.encoder_weights) if name and config.path(name).exists()
     ]
-    return [*(path for entry in entries for pair in pairs(entry, config) for path in pair), *named]
+    given = [what for entry in entries for pair in pairs(entry, config) for what in pair]
+    return [*(what for what in given if isinstance(what, Path)), *named]
 
 
 def _label_path(label: str, image: Path, config: TrainConfig) -> Path:
@@ -165,7 +175,7 @@ def _label_path(label: str, image: Path, config: TrainConfig) -> Path:
     return path if with_folder or (path.exists() and not beside.exists()) else beside
 
 
-def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene:
+def _open(entry: Scenes, image: Any, label: Any, config: TrainConfig) -> Scene:
     full = _image(image, entry, config)
     _, height, width = full.shape
     source = full if config.resolution is None else at_resolution(full, config.resolution, config.unit)
@@ -173,10 +183,16 @@ def _open(entry: Scenes, image: Path, label: Path, config: TrainConfig) -> Scene
     rows, columns = entry.rows or (0, height), entry.columns or (0, width)
     region = Box(rows[0], columns[0], rows[1], columns[1])
     if not Box.of_shape(height, width).contains(region):
-        raise UsageError(f"{image}: rows {rows}, columns {columns} are not inside its {height} x {width} pixels")
+        raise UsageError(f"{full.name}: rows {rows}, columns {columns} are not inside its {height} x {width} pixels")
     notes = (*getattr(full, "notes", ()), *_fill(full, config))
     selected = getattr(full, "selected", {})
-    return Scene(str(image), source, _scaled(region, source, full), region, labels, identity, notes, selected)
+    name = str(image) if is_path(image) else _name_of(full)
+    return Scene(name, source, _scaled(region, source, full), region, labels, identity, notes, selected)
+
+
+def _name_of(array: Source) -> str:
+    """Return a name that tells an array from others by its pixels."""
+    return f"array {hashlib.sha256(json.dumps(array.identity(), sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def _fill(image: Source, config: TrainConfig) -> Iterator[str]:
@@ -188,9 +204,9 @@ def _fill(image: Source, config: TrainConfig) -> Iterator[str]:
         yield found.said(image.name, remedy)
 
 
-def _labels(path: Path, image: Source, entry: Scenes, config: TrainConfig) -> tuple[ReadLabels, Callable[[], object]]:
+def _labels(path: Any, image: Source, entry: Scenes, config: TrainConfig) -> tuple[ReadLabels, Callable[[], object]]:
     """Return the labels of an image, and a function that returns what decides them."""
-    if is_vector(path) or path.suffix.lower() in OTHER_FORMATS:
+    if is_path(path) and (is_vector(path) or path.suffix.lower() in OTHER_FORMATS):
         rules = ClassRules(
             config.classes, entry.attribute, entry.area, entry.layer, config.values, config.other, config.ignore
         )
@@ -210,7 +226,7 @@ def _content_of(path: Path) -> list[str]:
     return [content_sha256(stamp(file)) for file in vector_files(path)]
 
 
-def _image(path: Path, entry: Scenes, config: TrainConfig) -> Source:
+def _image(path: Any, entry: Scenes, config: TrainConfig) -> Source:
     """Open an image with the bands that are trained on. The rule is the same as for prediction, with no model yet."""
     unit = "mpp" if config.unit == "um" else "resolution"
     asked = {unit: entry.resolution, "scene": entry.scene, "z": entry.z, "t": entry.t, "driver": entry.driver}

@@ -18,6 +18,7 @@ from tilepipe.inference.statistics.capture import FixedStatistics, Nodes
 from tilepipe.models.facts import Facts
 from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
+from tilepipe.models.unchanged import while_unchanged
 from tilepipe.text import JSON
 from tilepipe.tiling.statistics_grid import patches_of
 
@@ -75,6 +76,11 @@ def footprint(model: Model, tile: int = 256, values: int = 0, dtype: str = "floa
     `dtype` is 'float32', or 'float64' for a model in fp64: its weights are a copy, and on a CPU its convolutions unfold
     their input.
     """
+    asked = ("footprint", model.card.bands, model.card.stride, len(model.card.classes), tile, values, dtype)
+    return while_unchanged(model.module, asked, lambda: _footprint(model, tile, values, dtype))
+
+
+def _footprint(model: Model, tile: int, values: int, dtype: str) -> tuple[int, int]:
     number: torch.dtype = getattr(torch, dtype)
     # oneDNN has no convolution in double precision, so torch falls back to its own, which unfolds the input.
     wide = number == torch.float64

@@ -46,14 +46,19 @@ def certified(model: Model) -> Probe | None:
         same = (values["format"], values["procedure"], values["bands"]) == (FORMAT, VERSION, model.card.bands)
         # A probe takes the stride of the card for granted, so one that was made under another card may not fit.
         fits = found.stride is None or found.stride % model.card.stride == 0
-        return found if same and fits and _is_of(values["weights"], model) else None
+        if not (same and fits):
+            return None
+        weights = values["weights"]
+        if model.facts is not None:
+            return found if weights == model.facts.network else None
+        from tilepipe.models.unchanged import while_unchanged
+
+        return found if while_unchanged(model.module, ("certified", weights), lambda: _is_of(weights, model)) else None
     return None
 
 
 def _is_of(weights: str, model: Model) -> bool:
     """Return whether a certificate of these weights is the model's, and the model's layers are of known packages."""
-    if model.facts is not None:
-        return weights == model.facts.network
     from tilepipe.models.contents import Contents, network_sha256
 
     return weights == network_sha256(model.module) and Contents(model.module).known
@@ -61,7 +66,8 @@ def _is_of(weights: str, model: Model) -> bool:
 
 def known_probe(model: Model, listener: Listener = silent) -> Probe:
     """Return the certificate's probe, or measure it once for the same weights. Raises the errors of `probe_once`."""
-    if found := certified(model):
+    found = certified(model)
+    if found is not None:
         return found
     from tilepipe.models.average import Average
     from tilepipe.models.probe.procedure import probe_once

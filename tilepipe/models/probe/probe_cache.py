@@ -29,15 +29,23 @@ def cache_key(module: nn.Module, bands: int, declared: int | None) -> str | None
 
     The result is None if the module has no identity: no probe is kept of a module whose answers change.
     """
+    asked = Model(ModelCard(bands=bands, classes=["a", "b"], stride=declared or 1, dtype="float32"), module)
+    found = identify(asked, "cpu", "fp32", values=False)
+    return None if found.trouble else _key(module, found.key, bands, declared)
+
+
+def layers_key(module: nn.Module, layers: str, bands: int, declared: int | None) -> str:
+    """Return the same for a module that is told by the hash of its `layers`, whatever its weights."""
+    return _key(module, f"layers {layers}", bands, declared)
+
+
+def _key(module: nn.Module, told_by: str, bands: int, declared: int | None) -> str:
     import torch
 
-    asked = Model(ModelCard(bands=bands, classes=["a", "b"], stride=declared or 1, dtype="float32"), module)
-    found, training = identify(asked, "cpu", "fp32", values=False), [layer.training for layer in module.modules()]
-    if found.trouble:
-        return None
+    training = [layer.training for layer in module.modules()]
     others = sorted(OTHERS & {type(layer).__module__.split(".")[0] for layer in module.modules()})
     versions = " ".join([str(VERSION), version("tilepipe"), torch.__version__, *map(version, others)])
-    digest = hashlib.sha256(f"{versions} {bands} {declared} {found.key} {training}".encode())
+    digest = hashlib.sha256(f"{versions} {bands} {declared} {told_by} {training}".encode())
     kinds: set[type] = {type(layer) for layer in module.modules()}
     for kind in sorted(kinds, key=lambda kind: kind.__qualname__):
         digest.update(_code(kind))

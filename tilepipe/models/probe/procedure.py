@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -14,12 +15,15 @@ from tilepipe.cache import cache_directory
 from tilepipe.errors import ModelError, public
 from tilepipe.events import Event, Listener, silent
 from tilepipe.models.card import ModelCard
+from tilepipe.models.contents import network_sha256
+from tilepipe.models.probe.architecture import architecture_of, reads_values, with_drawn_weights
 from tilepipe.models.probe.global_layers import Findings, FixGlobals, watch
-from tilepipe.models.probe.probe_cache import cache_key, keep, recall
+from tilepipe.models.probe.probe_cache import cache_key, keep, layers_key, recall
 from tilepipe.models.probe.result import Probe
 from tilepipe.models.probe.steadiness import refuse_unsteady
 from tilepipe.models.probe.stride_and_field import Measured, measure
 from tilepipe.models.probe.subject import Subject, adopt
+from tilepipe.models.unchanged import while_unchanged
 from tilepipe.text import JSON
 
 if TYPE_CHECKING:
@@ -38,11 +42,50 @@ def run_probe(forward: object, bands: int, declared: int | None, cache: Path | N
 
 
 def probe_once(module: nn.Module, bands: int, declared: int | None, listener: Listener = silent) -> Probe:
-    """Return the probe of a module, measured once while it is the same: its weights, its settings and its answers.
+    """Return the probe of a module, measured once for its architecture, or once while the module is the same.
 
-    The probe is kept in this process and in the cache directory, unless the module's answers do not repeat. The
-    listener is told before the measuring begins.
+    A module of known layers, or of code in Python that reads no values of tensors, is measured with drawn weights, and
+    the result holds for all weights; it is told when it is used for others. Any other module is measured once for its
+    weights, its settings and its answers. The probe is kept in this process and in the cache directory, unless the
+    module's answers do not repeat. The listener is told before the measuring begins.
     """
+    asked = ("probe", bands, declared)
+    return while_unchanged(module, asked, lambda: _of_architecture(module, bands, declared, listener))
+
+
+def _of_architecture(module: nn.Module, bands: int, declared: int | None, listener: Listener) -> Probe:
+    layers = architecture_of(module)
+    if layers is None:
+        return _of_weights(module, bands, declared, listener)
+    key, directory = layers_key(module, layers, bands, declared), cache_directory()
+    found = _SEEN.get(key) or (recall(directory, key) if directory else None)
+    if found is None:
+        found = _drawn(module, bands, declared, listener)
+        if found is None:
+            return _of_weights(module, bands, declared, listener)
+        if directory:
+            keep(directory, key, found)
+    elif found.evidence.get("weights") != network_sha256(module):
+        listener(Event("plan", message="stride and reach follow from the model's layers, which were measured before"))
+    _SEEN[key] = found
+    return found
+
+
+def _drawn(module: nn.Module, bands: int, declared: int | None, listener: Listener) -> Probe | None:
+    """Measure a module with drawn weights; None if it must be measured with its own."""
+    drawn = with_drawn_weights(module)
+    try:
+        subject = adopt(drawn, bands, declared)
+        if subject.black_box or reads_values(drawn, subject.noise(subject.quantum, subject.quantum)):
+            return None
+        listener(Event("plan", message="measuring the model's stride and reach"))
+        found = _run(drawn, bands, declared)
+    except Exception:  # whatever the module does with drawn weights, its own decide
+        return None
+    return replace(found, evidence={**found.evidence, "weights": network_sha256(module)})
+
+
+def _of_weights(module: nn.Module, bands: int, declared: int | None, listener: Listener) -> Probe:
     key = cache_key(module, bands, declared)
     if key in _SEEN:
         return _SEEN[key]
