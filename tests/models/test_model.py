@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from torch import nn
 import tilepipe as tp
 from tilepipe.errors import ModelError
 from tilepipe.models.card import ModelCard
+from tilepipe.models.formats.directory import load_model
 from tilepipe.models.model import Model
 from tilepipe.models.nets.zoo import build
 from tilepipe.models.unread import open_models
+from tilepipe.testing import random_unet
 
 ARCH = {"name": "unet", "width": 2, "depth": 2}
 
@@ -126,3 +129,39 @@ def test_a_card_may_be_a_dict() -> None:
     assert model.card == ModelCard(bands=3, classes=("a", "b"))
     with pytest.raises(ModelError, match="did you mean 'bands'"):
         Model.from_torch(nn.Conv2d(3, 2, 1), {"bnds": 3, "classes": ["a", "b"]})
+
+
+def test_a_model_becomes_a_module_with_or_without_its_scaling() -> None:
+    module = nn.Conv2d(3, 2, 3, padding=1)
+    model = Model.from_torch(module, {"bands": 3, "classes": ["a", "b"], "mean": [9, 8, 7], "std": [2, 3, 4]})
+    pixels = torch.randint(0, 255, (1, 3, 20, 30), dtype=torch.uint8)
+    scaled = model.normalise(pixels)
+    with torch.no_grad():
+        wanted = module(scaled)
+        assert torch.equal(model.to_torch()(scaled), wanted)
+        assert torch.equal(model.to_torch(scaled=True)(pixels), wanted)
+    mine = model.to_torch()
+    nn.init.zeros_(mine.weight)  # type: ignore[arg-type]
+    assert not torch.equal(model.module.weight, mine.weight)  # type: ignore[arg-type]
+
+
+def test_a_model_is_saved_and_read_again(tmp_path: Path) -> None:
+    model = random_unet()
+    saved = load_model(model.save(tmp_path / "mine.model"))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(saved.module(x), model.module(x))
+    with pytest.raises(ModelError, match="not one of tilepipe's architectures"):
+        Model.from_torch(nn.Conv2d(3, 2, 1), {"bands": 3, "classes": ["a", "b"]}).save(tmp_path / "other.model")
+
+
+def test_one_sigmoid_channel_is_the_second_class() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Sigmoid()).train().double()
+    model = Model.from_torch(module, {"bands": 3, "classes": ["a", "b"]}, output="probabilities")
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        wanted = module(x.double()) > 0.5
+        assert torch.equal(model.module(x).argmax(1).bool(), wanted[:, 0])
+    # The caller's module keeps its mode, device and type.
+    assert module.training
+    assert next(module.parameters()).dtype == torch.float64

@@ -34,7 +34,7 @@ def test_arrays_are_scenes_and_the_answer_is_a_model_with_its_history(tmp_path: 
     assert [(row["step"], list(row["iou"])) for row in seen if "iou" in row] == [
         (2, ["dark", "bright"]),
         (4, ["dark", "bright"]),
-    ]  # noqa: E501
+    ]
     assert trained.history["step"] == [2, 4]
     assert trained.history[-1]["loss"] > 0
     assert {"mean_iou", "iou dark", "iou bright"} <= set(trained.history.columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tilepipe.errors import ModelError
@@ -110,6 +111,27 @@ class Model:
         import torch
 
         return cls(card, module.to("cpu", torch.float32).eval(), name)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model as a directory, which `load_model` reads, and return its path.
+
+        Raises `ModelError` if the network is not one of tilepipe's architectures, `UsageError` if the path exists.
+        """
+        from tilepipe.models.formats.directory import save_model
+
+        return save_model(self, path, overwrite=overwrite)
+
+    def to_torch(self, *, scaled: bool = False) -> nn.Module:
+        """Return a copy of the network for other programs, in eval mode and float32 on the CPU.
+
+        It maps (B, bands, H, W) to logits (B, classes, H, W). Its input is scaled with mean and std of the card before;
+        with `scaled` the copy does this itself and takes pixels as the image has them.
+        """
+        from tilepipe.models.copying import own_copy
+        from tilepipe.models.scaled import Scaled
+
+        mine = own_copy(self.module)
+        return Scaled(mine, self.card).eval() if scaled else mine
 
     @property
     def names(self) -> tuple[str, ...]:

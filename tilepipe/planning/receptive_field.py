@@ -68,11 +68,18 @@ def measure_receptive_field(model: Model, listener: Listener = silent) -> Known:
     card = model.card
     if model.members:
         return _of_all(model, [measure_receptive_field(member, listener) for member in model.members])
+    from tilepipe.models.probe.procedure import probe_of_weights
+
     found = _probed(model, listener)
     if isinstance(found, str):
         return card, reach_of_card(card, found)
     # Halo 0 and stride 1 are the defaults, so a card that does not state them is not wrong.
-    wrong = contradictions(card, found) if card.halo is not None or card.stride > 1 else ()
+    stated = card.halo is not None or card.stride > 1
+    wrong = contradictions(card, found) if stated else ()
+    if wrong and "weights" in found.evidence:
+        # What the layers do for some weights is more than these weights may do, and a card speaks of these.
+        found = probe_of_weights(model.module, card.bands, card.stride, listener)
+        wrong = contradictions(card, found)
     if wrong:
         raise ModelError(f"{model.name}: {wrong[0]}; {_remedy(model, found)}")
     stride = found.stride or card.stride

@@ -141,8 +141,9 @@ def train(state: State, dataset: Dataset, folder: Path, listener: Listener, call
             validate(state, dataset, context)
             progress.validated()
             if callback is not None:
-                at, mean, *each = state.validations[-1]
-                callback({"step": int(at), "mean_iou": mean, "iou": dict(zip(config.classes, each, strict=True))})
+                at, all_classes, *each = state.validations[-1]
+                iou = dict(zip(config.classes, each, strict=True))
+                callback({"step": int(at), "mean_iou": all_classes, "iou": iou})
         last = state.step == config.steps or stopped(state.validations, config)
         if state.step % LOG_EVERY == 0 or last:
             loss, state.recent = sum(state.recent) / len(state.recent), []

@@ -46,6 +46,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[int]:
 
     monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path))
     monkeypatch.setattr(procedure, "_run", counted)
+    monkeypatch.setattr(procedure, "_SEEN", {})
     return runs
 
 

@@ -56,13 +56,13 @@ def probe_once(module: nn.Module, bands: int, declared: int | None, listener: Li
 def _of_architecture(module: nn.Module, bands: int, declared: int | None, listener: Listener) -> Probe:
     layers = architecture_of(module)
     if layers is None:
-        return _of_weights(module, bands, declared, listener)
+        return probe_of_weights(module, bands, declared, listener)
     key, directory = layers_key(module, layers, bands, declared), cache_directory()
     found = _SEEN.get(key) or (recall(directory, key) if directory else None)
     if found is None:
         found = _drawn(module, bands, declared, listener)
         if found is None:
-            return _of_weights(module, bands, declared, listener)
+            return probe_of_weights(module, bands, declared, listener)
         if directory:
             keep(directory, key, found)
     elif found.evidence.get("weights") != network_sha256(module):
@@ -85,7 +85,8 @@ def _drawn(module: nn.Module, bands: int, declared: int | None, listener: Listen
     return replace(found, evidence={**found.evidence, "weights": network_sha256(module)})
 
 
-def _of_weights(module: nn.Module, bands: int, declared: int | None, listener: Listener) -> Probe:
+def probe_of_weights(module: nn.Module, bands: int, declared: int | None, listener: Listener) -> Probe:
+    """Return the probe of a module with its own weights, measured once while it is the same."""
     key = cache_key(module, bands, declared)
     if key in _SEEN:
         return _SEEN[key]
