@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from tilepipe.models.model import Model
 
@@ -25,7 +26,7 @@ class Identity:
 
 
 # A context variable, since other threads may be in calls of their own.
-_HELD: ContextVar[dict[Hashable, Identity] | None] = ContextVar("identities", default=None)
+_HELD: ContextVar[dict[Hashable, Any] | None] = ContextVar("identities", default=None)
 
 
 @contextmanager
@@ -40,6 +41,11 @@ def identities_held() -> Iterator[None]:
         yield
     finally:
         _HELD.reset(token)
+
+
+def held_here() -> dict[Hashable, Any] | None:
+    """Return what has been found about models in this call of tilepipe, by keys; None outside of a call."""
+    return _HELD.get()
 
 
 def model_identity(model: Model, device: str, precision: str) -> str:
@@ -60,7 +66,8 @@ def identify(model: Model, device: str, precision: str, *, values: bool = True) 
     held, card = _HELD.get(), model.card_sha256()
     key = (model.module, card, device, precision, values)
     if held is not None and key in held:
-        return held[key]
+        known: Identity = held[key]
+        return known
     found = Identity(*identified(model, card, Asking(device, precision, values)))
     if held is not None:
         held[key] = found

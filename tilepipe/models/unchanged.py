@@ -15,15 +15,22 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from tilepipe.models.contents import is_known
+from tilepipe.models.identity import held_here
 
 T = TypeVar("T")
 _PLAIN = (bool, int, float, str, type(None))
+_HELD = (dict, list, tuple, set, types.FunctionType)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _FOUND: WeakKeyDictionary[nn.Module, tuple[int, dict[Hashable, object]]] = WeakKeyDictionary()
 
 
 def while_unchanged(module: nn.Module, key: Hashable, find: Callable[[], T]) -> T:
     """Return what `find` has found about a module under `key`; it is called again if the module has changed since."""
-    seen = fingerprint(module)
+    held = held_here()
+    seen = held.get(("fingerprint", module)) if held is not None else None
+    seen = fingerprint(module) if seen is None else seen
+    if held is not None:
+        held["fingerprint", module] = seen
     kept = _FOUND.get(module)
     if kept is None or kept[0] != seen:
         kept = (seen, {})
@@ -32,6 +39,8 @@ def while_unchanged(module: nn.Module, key: Hashable, find: Callable[[], T]) -> 
         found = find()
         # Finding may change a module that counts its calls; what was found of it holds for no other state.
         if fingerprint(module) != seen:
+            if held is not None:
+                del held["fingerprint", module]
             return found
         kept[1][key] = found
     return kept[1][key]  # type: ignore[return-value]
@@ -40,48 +49,48 @@ def while_unchanged(module: nn.Module, key: Hashable, find: Callable[[], T]) -> 
 def fingerprint(module: nn.Module) -> int:
     """Return a number that changes if layers, settings, hooks, code or tensors of a module are changed.
 
-    It holds in this process alone. A change inside an object that is no container, or through `tensor.data`, is not
-    seen.
+    It holds in this process alone. A change through `tensor.data`, or inside an object of a library, is not seen.
     """
-    return hash(tuple(_parts(module)))
-
-
-def _parts(module: nn.Module) -> Iterator[Hashable]:
-    kinds: set[type] = set()
+    parts: list[Hashable] = []
+    kinds: dict[type, bool] = {}
     for layer in module.modules():
-        yield id(layer)
-        if isinstance(layer, nn.Module) and type(layer) not in kinds:
-            kinds.add(type(layer))
-            yield from _code(type(layer))
-        for name, value in vars(layer).items():
-            yield name
-            yield from _value(value, 3)
+        kind, held = type(layer), vars(layer)
+        # An attribute that is set anew is another object. Asking for identities is what keeps this fast.
+        parts.append((id(layer), *map(id, held.values())))
+        for tensors in (layer._parameters, layer._buffers):
+            parts.extend(map(_state, tensors.values()))
+        for name in _HOOKS:
+            if hooks := held.get(name):
+                parts.append(tuple(map(id, hooks.values())))
+        if kind not in kinds:
+            kinds[kind] = is_known(kind)
+            if not kinds[kind]:
+                parts.extend(_code(kind))
+        if not kinds[kind]:
+            parts.extend(inner for value in held.values() if isinstance(value, _HELD) for inner in _inside(value, 3))
+    return hash(tuple(parts))
+
+
+def _state(tensor: Tensor | None) -> Hashable:
+    if tensor is None or tensor.is_inference():  # a tensor of inference mode counts no changes
+        return id(tensor)
+    return id(tensor), tensor._version
 
 
 def _code(kind: type) -> Iterator[Hashable]:
-    """Yield what tells that a class of the caller's got another method: the code of each."""
-    yield id(kind)
+    """Yield the code of each method of a class of the caller's."""
     for base in kind.__mro__:
         if not is_known(base):
             yield from (id(part.__code__) for part in vars(base).values() if isinstance(part, types.FunctionType))
-    yield id(kind.__call__)
-    yield id(getattr(kind, "forward", None))
 
 
-def _value(value: object, depth: int) -> Iterator[Hashable]:
-    if isinstance(value, Tensor):
-        yield id(value)
-        # A tensor of inference mode counts no changes.
-        yield 0 if value.is_inference() else value._version
-        yield value.data_ptr() if value.layout.__str__() == "torch.strided" and not value.is_meta else 0
-    elif isinstance(value, _PLAIN):
-        yield value
-    elif isinstance(value, dict | list | tuple | set) and depth:
-        yield len(value)
-        for part in value.items() if isinstance(value, dict) else value:
-            yield from _value(part, depth - 1)
-    elif isinstance(value, types.FunctionType):
+def _inside(value: object, depth: int) -> Iterator[Hashable]:
+    """Yield what a container of the caller's holds, and the code of a function."""
+    if isinstance(value, types.FunctionType):
         yield id(value.__code__)
-        yield from (id(cell) for cell in value.__closure__ or ())
-    else:
-        yield id(value)
+    elif isinstance(value, _HELD) and depth:
+        parts = [part for item in value.items() for part in item] if isinstance(value, dict) else list(value)
+        yield len(parts)
+        for part in parts:
+            yield part if isinstance(part, _PLAIN) else id(part)
+            yield from _inside(part, depth - 1)

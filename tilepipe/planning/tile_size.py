@@ -117,11 +117,11 @@ def _larger(model: Model, cut: Cut, room: int) -> tuple[Tiling, str]:
     usual, stride = cut.usual.tile, cut.usual.stride
     reason = ""
     unit = -(-UNIT // stride) * stride
-    sizes = range(usual, LARGEST_TILE + 1, unit)
+    sizes = range(usual, LARGEST_TILE + 1, unit) if _matters(cut) else ()
     fitting = [tile for tile in sizes if cut.load.promise(cut.of(tile)).total <= room]
     chosen = usual
     # Measuring takes seconds, so the code first checks whether even the least work could pay.
-    if _matters(cut) and fitting and min(map(cut.work, fitting)) <= CLEARLY * cut.work(usual):
+    if fitting and min(map(cut.work, fitting)) <= CLEARLY * cut.work(usual):
         tried = {usual + round((ratio - 1) * usual / unit) * unit for ratio in RATIOS}
         found = speeds(model, (usual, *sorted(tried.intersection(fitting))), cut.load.compute)
         time = times(cut, fitting, found)

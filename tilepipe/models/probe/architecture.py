@@ -65,7 +65,7 @@ def reads_values(module: nn.Module, x: torch.Tensor) -> bool:
     """Return whether the code of a module reads values of tensors when it is called on `x` (B, bands, H, W)."""
     with torch.no_grad(), _ReadValues() as read:
         module(x)
-    return read.found
+    return bool(read.found)
 
 
 class _ReadValues(Calls):
