@@ -32,8 +32,8 @@ def _function(value: object) -> object:
 
 
 def _words(value: Any) -> str:
-    """Return what a record keeps of an array: its kind and shape. Its pixels are identified when they are read."""
-    return value if isinstance(value, str) else f"{type(value).__name__} {tuple(value.shape)}"
+    """Return what a record keeps of an array: its shape. Its pixels are identified when they are read."""
+    return value if isinstance(value, str) else f"array {tuple(value.shape)}"
 
 
 def _name_and_code(value: Any) -> str:

@@ -21,6 +21,8 @@ def certificate_text(found: Probe, weights: str, bands: int) -> str:
     """Return the text of certificate.json; `weights` is `network_sha256` of the network that was measured."""
     import torch
 
+    # The weights are those of the certificate itself.
+    evidence = {name: value for name, value in found.evidence.items() if name != "weights"}
     values = {
         "format": FORMAT,
         "procedure": VERSION,
@@ -28,7 +30,7 @@ def certificate_text(found: Probe, weights: str, bands: int) -> str:
         "bands": bands,
         "versions": {"tilepipe": version("tilepipe"), "torch": torch.__version__},
         # Without the seconds that the probe took, so that the same network gives the same file.
-        "probe": asdict(replace(found, seconds=0.0)),
+        "probe": asdict(replace(found, seconds=0.0, evidence=evidence)),
         "halo": None if found.halo is None else asdict(found.halo),
         "sentence": str(found),
     }
