@@ -165,3 +165,12 @@ def test_one_sigmoid_channel_is_the_second_class() -> None:
     # The caller's module keeps its mode, device and type.
     assert module.training
     assert next(module.parameters()).dtype == torch.float64
+
+
+def test_a_model_becomes_onnx_and_comes_back(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    model = Model.from_torch(nn.Conv2d(3, 2, 3, padding=1), {"bands": 3, "classes": ["a", "b"], "mean": [9, 8, 7]})
+    back = load_model(model.to_onnx(tmp_path / "mine"))
+    image = np.random.default_rng(0).integers(0, 99, (3, 40, 50), dtype=np.uint8)
+    assert (tp.predict(image, back) == tp.predict(image, model)).all()

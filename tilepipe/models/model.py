@@ -133,6 +133,17 @@ class Model:
         mine = own_copy(self.module)
         return Scaled(mine, self.card).eval() if scaled else mine
 
+    def to_onnx(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model as a folder of weights.onnx, model.json and README.md, and return its path.
+
+        weights.onnx holds the card too, and can be used alone. Its labels of made-up tiles are compared with torch's
+        first. Raises `ModelError` if it cannot be written as ONNX or gives other labels, or if the extra `onnx` is not
+        installed, and `UsageError` if the path exists.
+        """
+        from tilepipe.models.formats.onnx_export import export_onnx
+
+        return export_onnx(self, path, overwrite=overwrite)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the model's members, or its own name if it is one network."""
