@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def module() -> Any:
 
 
 def test_there_is_one_for_each_kind_of_user() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["buildings", "nuclei", "own_model"]
+    assert [path.stem for path in NOTEBOOKS] == ["buildings", "nuclei", "own_model", "researcher"]
 
 
 @pytest.mark.long
@@ -44,6 +45,22 @@ def test_a_notebook_runs_and_prints_as_much_as_is_stored(path: Path, tmp_path: P
     for new, old in zip(executed.cells, stored["cells"], strict=True):
         assert set(map(kind, new.get("outputs", []))) == set(map(kind, old.get("outputs", [])))
     assert [one.name for one in place.iterdir() if one != place / path.name] == ["output"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_cells_of_a_notebook_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, without a kernel: the same cells, one after the other, with the pictures drawn and not shown."""
+    pytest.importorskip("matplotlib").use("Agg")
+    shutil.copytree(ROOT / "pipelines" / "sample", tmp_path / "pipelines" / "sample")
+    place = tmp_path / "docs" / "notebooks"
+    place.mkdir(parents=True)
+    monkeypatch.chdir(place)
+    names: dict[str, Any] = {"__name__": "__notebook__"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pictures are not shown by Agg
+        for cell in json.loads(path.read_text())["cells"]:
+            if cell["cell_type"] == "code":
+                exec(compile("".join(cell["source"]), f"{path.stem} {cell['id']}", "exec"), names)
 
 
 def kind(output: dict[str, Any]) -> tuple[str, str]:

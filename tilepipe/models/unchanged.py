@@ -8,7 +8,7 @@ its changes. A kept run is always told by the full hash (`identity`).
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -86,11 +86,14 @@ def _code(kind: type) -> Iterator[Hashable]:
 
 def _inside(value: object, depth: int) -> Iterator[Hashable]:
     """Yield what a container of the caller's holds, and the code of a function."""
+    parts: Iterable[object] = ()
     if isinstance(value, types.FunctionType):
         yield id(value.__code__)
-    elif isinstance(value, _HELD) and depth:
-        parts = [part for item in value.items() for part in item] if isinstance(value, dict) else list(value)
-        yield len(parts)
-        for part in parts:
-            yield part if isinstance(part, _PLAIN) else id(part)
-            yield from _inside(part, depth - 1)
+    elif isinstance(value, dict):
+        parts = (part for item in list(value.items()) for part in item)
+    elif isinstance(value, list | tuple | set):
+        parts = list(value)
+    for part in parts if depth else ():
+        yield part if isinstance(part, _PLAIN) else id(part)
+        yield from _inside(part, depth - 1)
+    yield depth  # where a container ends
