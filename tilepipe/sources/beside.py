@@ -83,7 +83,13 @@ def _check_text(path: str, file: Path) -> None:
     size = file.stat().st_size
     if size > LARGEST_TEXT:
         raise InputError(f"{file} has {size >> 20} MiB; side files up to {LARGEST_TEXT >> 20} MiB are read. Remove it")
-    found = _LINKS[file.suffix].search(_OWN.sub(b"", file.read_bytes()))
+    refuse_named_files(path, str(file), file.read_bytes())
+
+
+def refuse_named_files(path: str, file: str, content: bytes) -> None:
+    """Raise `InputError` if the `content` of a `file` beside the image `path` names files that GDAL would open."""
+    links = _LINKS.get(os.path.splitext(file)[1].lower())
+    found = links.search(_OWN.sub(b"", content)) if links else None
     if found:
         raise InputError(
             f"{file} names other files ({found.group().decode(errors='replace')}), and GDAL would open them; "

@@ -28,6 +28,7 @@ from tilepipe.sources.beside import TIFF_MAGIC
 from tilepipe.sources.checks import LARGE_PIECE_BYTES
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.geotiff_gdal import Mine, gdal, mine, opening
+from tilepipe.sources.geotiff_tags import refuse_slide
 from tilepipe.sources.handles import Handles, Stamp
 from tilepipe.sources.remote_file import CACHE_BYTES, RemoteFile
 from tilepipe.text import JSON
@@ -96,15 +97,11 @@ class RemoteTiff(GeoTiffSource):
         """Refuse a file that holds several images, and slides: these are read by other libraries."""
         self.selected, self.notes = {}, ()
         with gdal(self.name, "opened"), self._opened(self._target) as dataset:
-            rgb = dataset.count == 3 and dataset.dtypes[0] == "uint8"
-            placed = dataset.crs or dataset.gcps[0] or not dataset.transform.is_identity
-            several = [name for name in dataset.subdatasets if name.startswith("GTIFF_DIR:")]
-            told = dataset.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")
-            if len(several) > 1 or "<OME " in told or (rgb and not placed and dataset.overviews(1)):
+            if len([name for name in dataset.subdatasets if name.startswith("GTIFF_DIR:")]) > 1:
                 raise InputError(
-                    f"{self.name} holds several images, as slides and OME-TIFFs do, and only GeoTIFFs with one image "
-                    "are read from a server; download it first"
+                    f"{self.name} holds several images, and files with one are read from a server; download it first"
                 )
+            refuse_slide(self.name, dataset, "download it first")
 
     def _contents(self, dataset: DatasetReader) -> list[str]:
         return []

@@ -82,7 +82,7 @@ class GeoTiffSource:
         )
         # By its offset, since GDAL gives no numbers to the levels in SubIFDs.
         page = "" if self.directory is None else f"GTIFF_DIR:off:{self.directory}:"
-        self._target = page + self._stamp.path
+        self._target = page + self._target_of(self._stamp.path)
         self._check()
         self._choose(scene)
         with gdal(self.name, "opened"), self._opened(self._target) as dataset:
@@ -100,6 +100,10 @@ class GeoTiffSource:
     def _stamped(self, path: str | Path) -> Stamp:
         """Return the state of the file; with its path, it is the key of open files and of decoded rows."""
         return stamp(path)
+
+    def _target_of(self, path: str) -> str:
+        """Return GDAL's name of the file at `path`."""
+        return path
 
     def _opened(self, target: str) -> DatasetReader:
         return open_dataset(target, self._driver, self.overview)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tilepipe.paths import is_remote
+import os
+
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.geotiff_gdal import gdal, open_dataset
 
@@ -21,8 +22,8 @@ class GeoTiffOverview(GeoTiffSource):
 
 
 def overviews_of(image: GeoTiffSource) -> list[GeoTiffOverview]:
-    """Return the overviews of a GeoTIFF, the largest first; [] if it has none, or lies on a server."""
-    if is_remote(image.name):
+    """Return the overviews of a GeoTIFF, the largest first; [] if it has none, or is no file of its own."""
+    if not os.path.isfile(image.name):  # it lies on a server or in a zip
         return []
     with gdal(image.name, "opened"), open_dataset(image._target, image._driver) as dataset:
         count = len(dataset.overviews(image.numbers[0]))

@@ -63,6 +63,15 @@ def refuse_complex(name: str, dtypes: Sequence[str]) -> None:
         )
 
 
+def refuse_slide(name: str, dataset: DatasetReader, remedy: str) -> None:
+    """Raise `InputError` for a slide or an OME-TIFF, which other libraries read, and those only from plain files."""
+    rgb = dataset.count == 3 and dataset.dtypes[0] == "uint8"
+    placed = dataset.crs or dataset.gcps[0] or not dataset.transform.is_identity
+    told = dataset.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")
+    if "<OME " in told or told.startswith("Aperio") or (rgb and not placed and dataset.overviews(1)):
+        raise InputError(f"{name} is a slide or an OME-TIFF, which is read as a file on this machine; {remedy}")
+
+
 def is_one_bit(dataset: DatasetReader) -> bool:
     """Return whether the palette is the black and white that GDAL gives to every image of one bit.
 

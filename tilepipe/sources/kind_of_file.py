@@ -10,12 +10,14 @@ import numpy as np
 
 from tilepipe.errors import InputError
 from tilepipe.paths import output_of_run, refuse_special
+from tilepipe.sources.archive import MAGIC as ZIP_MAGIC
 from tilepipe.sources.base import Source
 from tilepipe.sources.beside import TIFF_MAGIC
 from tilepipe.sources.chunks import is_zarr
 from tilepipe.sources.dicom_folder import holds_dicom, open_dicom_folder
 from tilepipe.sources.geo_drivers import DRIVERS, JPEG_2000, driver_named, refuse_unasked
 from tilepipe.sources.geo_raster import RasterSource
+from tilepipe.sources.geo_zip import ZippedTiff
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.mosaic_files import holds_parts
 from tilepipe.sources.ome_tiff import TiffSource, is_ome_tiff
@@ -73,8 +75,8 @@ def kind_of_path(name: str, path: Path) -> Callable[..., Source]:
         return PictureSource
     if several := opener_of(path, start):
         return several
-    if start.startswith(JPEG_2000.magic):
-        return RasterSource
+    if start.startswith((*JPEG_2000.magic, *ZIP_MAGIC)):
+        return ZippedTiff if start.startswith(ZIP_MAGIC) else RasterSource
     refuse_unasked(path, start)
     raise InputError(f"{name} {_what_else(start, path.suffix.lower())}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tilepipe.arrays import Array
 from tilepipe.errors import InputError, UsageError, public
 from tilepipe.paths import is_remote
+from tilepipe.sources.archive import VSI, split_archive
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.bands import bands_of, numbers_of, with_bands
 from tilepipe.sources.base import Source
@@ -17,6 +18,7 @@ from tilepipe.sources.dicom_folder import open_dicom_folder
 from tilepipe.sources.foreign import Arrayed, is_array, no_image
 from tilepipe.sources.geo_drivers import JPEG_2000, driver_named
 from tilepipe.sources.geo_raster import RasterSource
+from tilepipe.sources.geo_zip import ZippedTiff
 from tilepipe.sources.geotiff import GeoTiffSource
 from tilepipe.sources.kind_of_file import kind_asked, kind_of_path
 from tilepipe.sources.mosaic_files import is_list_of_paths, is_pattern
@@ -102,11 +104,11 @@ def open_source(
     if several or is_pattern(what):
         kind = open_mosaic
     elif isinstance(what, str | Path):
-        kind = open_address if is_remote(what) else kind_asked(what, options) or kind_of_path(str(what), Path(what))
+        kind = _kind(what, options)
         options |= {"driver": JPEG_2000.name} if kind is RasterSource and "driver" not in options else {}
     if isinstance(scene := options.get("scene"), str) and (kind is not RasterSource or scene.strip().isdigit()):
         options["scene"] = _number(what, scene)
-    if kind not in (GeoTiffSource, PictureSource, RasterSource):
+    if kind not in (GeoTiffSource, PictureSource, RasterSource, ZippedTiff):
         options.pop("allow_palette", None)  # other kinds of image have no palettes
     if kind not in (open_mosaic, open_vrt, open_index):
         options.pop("allow", None)  # other kinds of image name no files
@@ -126,6 +128,18 @@ def open_source(
     if as_geotiff and kind is not open_address:
         source.driver = "GTiff"  # type: ignore[attr-defined]
     return source if named is None else with_bands(source, numbers_of(source.name, named, bands_of(source)))
+
+
+def _kind(what: str | Path, options: dict[str, Any]) -> Any:
+    """Return what opens a path, a path through a zip, or an address."""
+    inside = split_archive(what)
+    if inside and (inside[1] or str(what).startswith(VSI)):
+        if options.pop("driver", None) not in (None, "GTiff"):
+            raise UsageError(f"{what} lies in a zip, of which GeoTIFFs alone are read; unzip it to name a driver")
+        return ZippedTiff
+    if is_remote(what):
+        return open_address
+    return kind_asked(what, options) or kind_of_path(str(what), Path(what))
 
 
 def _number(what: object, scene: str) -> int:
