@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -82,16 +82,26 @@ def closed(group: Iterator[Outline], ruler: Ruler, contents: Contents, limit: fl
     found = list(group)
     # A region in a hole has a smaller bounding box than the region around it.
     sizes = [np.ptp(one.rings[0], axis=0).prod() for one in found]
-    kept: dict[int, Outline] = {}
+    areas, kept = _ring_areas(found, ruler), {}
     for k in np.argsort(sizes, kind="stable").tolist():
-        one = found[k]
+        one, own = found[k], areas[k]
         if len(one.rings) > 1:
-            areas = ruler.measure([[hole] for hole in one.rings[1:]])[0]
-            open_ = [h for h, area in zip(one.rings[1:], areas, strict=True) if area > limit or contents.inside(h)]
-            one = replace(one, rings=[one.rings[0], *open_])
-        if least and ruler.measure([one.rings])[0][0] < least:
+            # The outer ring stays, and holes that are closed are filled.
+            open_ = [0, *(n for n in range(1, len(own)) if own[n] > limit or contents.inside(one.rings[n]))]
+            one, own = replace(one, rings=[one.rings[n] for n in open_]), own[open_]
+        if least and own[0] - own[1:].sum() < least:
             continue
         contents.keep(one)
         kept[k] = one
     # The order in which outlines are traced gives features their numbers, so it is restored.
     yield from (kept[k] for k in sorted(kept))
+
+
+def _ring_areas(found: Sequence[Outline], ruler: Ruler) -> list[Floats]:
+    """Return the area of each ring of each outline. Many are measured together, because a call of PROJ is slow."""
+    areas: list[Floats] = []
+    for start in range(0, len(found), BATCH):
+        some = found[start : start + BATCH]
+        measured = ruler.measure([[ring] for one in some for ring in one.rings])[0]
+        areas += np.split(measured, np.cumsum([len(one.rings) for one in some])[:-1])
+    return areas
