@@ -80,10 +80,9 @@ def closed(group: Iterator[Outline], ruler: Ruler, contents: Contents, limit: fl
     The group is read from the smallest region to the largest, so that the regions in a hole are judged before it.
     """
     found = list(group)
-    # A region in a hole has a smaller bounding box than the region around it.
-    sizes = [np.ptp(one.rings[0], axis=0).prod() for one in found]
     areas, kept = _ring_areas(found, ruler), {}
-    for k in np.argsort(sizes, kind="stable").tolist():
+    # A region in a hole has a smaller bounding box than the region around it.
+    for k in np.argsort(_box_areas(found), kind="stable").tolist():
         one, own = found[k], areas[k]
         if len(one.rings) > 1:
             # The outer ring stays, and holes that are closed are filled.
@@ -95,6 +94,16 @@ def closed(group: Iterator[Outline], ruler: Ruler, contents: Contents, limit: fl
         kept[k] = one
     # The order in which outlines are traced gives features their numbers, so it is restored.
     yield from (kept[k] for k in sorted(kept))
+
+
+def _box_areas(found: Sequence[Outline]) -> Floats:
+    """Return the area of the bounding box of each outline in pixels."""
+    if not found:
+        return np.zeros(0)
+    corners = np.concatenate([one.rings[0] for one in found])
+    starts = np.cumsum([0, *(len(one.rings[0]) for one in found[:-1])])
+    boxes: Floats = np.maximum.reduceat(corners, starts) - np.minimum.reduceat(corners, starts)
+    return boxes[:, 0] * boxes[:, 1]
 
 
 def _ring_areas(found: Sequence[Outline], ruler: Ruler) -> list[Floats]:

@@ -50,13 +50,24 @@ class Ruler:
             areas, lengths = _planar(rings, self.pixel)
         else:
             # An edge that is straight on the map is a curve on the earth.
-            rings = [with_corners_every(STEP, ring) for ring in rings]
+            for k in _with_long_edges(rings):
+                rings[k] = with_corners_every(STEP, rings[k])
             lonlat = carried(self.place(np.concatenate(rings)), self.crs, WGS84)
             areas, lengths = areas_and_lengths(lonlat, np.array([len(ring) for ring in rings]))
         first = np.cumsum([0, *(len(polygon) for polygon in polygons[:-1])])
         signs = np.full(len(rings), -1.0)
         signs[first] = 1.0
         return np.add.reduceat(areas * signs, first), np.add.reduceat(lengths, first)
+
+
+def _with_long_edges(rings: list[Floats]) -> list[int]:
+    """Return which rings may get corners from `with_corners_every`: all that do, and few others."""
+    corners = np.concatenate(rings)
+    low, high = np.minimum(corners[:-1], corners[1:]), np.maximum(corners[:-1], corners[1:])
+    # The way from a ring to the next is no edge: it may name a ring that gets no corner, which does no harm.
+    passing = (np.ceil(high / STEP) - np.floor(low / STEP) > 1).any(1)
+    ring_of = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])[:-1]
+    return [int(k) for k in np.unique(ring_of[passing])]
 
 
 def _planar(rings: list[Floats], pixel: tuple[float, float]) -> tuple[Floats, Floats]:
