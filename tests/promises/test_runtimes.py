@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fakes import job_for, run_labels
+from helpers.banded_runs import banded_job, small_bands
+from helpers.fakes import job_for, open_queue, run_labels
 from helpers.runtimes import RUNTIMES
 from helpers.small_runs import StopError, stop_at
 
@@ -18,6 +19,7 @@ from tilepipe.box import Box
 from tilepipe.errors import ModelError
 from tilepipe.execution.executors import dask, serial
 from tilepipe.execution.keys import PLAN
+from tilepipe.execution.region_labels import region_labels
 from tilepipe.sources.array import ArraySource
 from tilepipe.storage import read_json, write_json
 from tilepipe.testing import noise, random_unet, whole_image
@@ -71,6 +73,41 @@ def test_a_stopped_run_goes_on_with_its_own_runtime(runtime: str, tmp_path: Path
     assert result.plan.compute.runtime.startswith(f"{runtime} ")
     assert any(runtime in sentence and "those of torch" in sentence for sentence in result.certificate.sentences)
     assert result.record["versions"][runtime] in result.plan.compute.runtime
+
+
+@pytest.fixture
+def in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_bands(monkeypatch, height=16, kept=120)
+
+
+@pytest.mark.usefixtures("in_bands")
+def test_bands_keep_the_promises(runtime: str, tmp_path: Path) -> None:
+    image, settings = noise(420, 230), {"runtime": runtime, "device": "cpu"}
+    job = banded_job(image, random_unet(), tmp_path / "one", **settings)
+    assert job.plan.compute.runtime.startswith(f"{runtime} ")
+    queue = open_queue(job)
+    serial.run(job, queue)
+    truth = queue.store.labels.read(Box.of_shape(420, 230))
+    assert 0.05 < (truth == 0).mean() < 0.95
+    assert (truth != whole_image(random_unet(), image)).mean() < 1e-4
+    # A pass that begins anew at a block gives the same bytes.
+    for block in list(job.plan.blocks())[::-7]:
+        zone = job.plan.grid.zone(block)
+        region = banded_job(image, random_unet(), region=zone, **settings)
+        assert np.array_equal(region_labels(region, image), truth[zone.y0 : zone.y1, zone.x0 : zone.x1])
+
+
+@pytest.mark.usefixtures("in_bands")
+def test_a_stopped_run_in_bands_goes_on(runtime: str, tmp_path: Path) -> None:
+    settings: Any = {"runtime": runtime, "device": "cpu"}
+    image = noise(420, 130)
+    truth = tp.segment(image, random_unet(), tmp_path / "whole.tif", **settings)
+    output = tmp_path / "out.tif"
+    with pytest.raises(StopError):
+        tp.segment(image, random_unet(), output, listener=stop_at("predict", 3), **settings)
+    result = tp.segment(image, random_unet(), output, **settings)
+    assert result.plan.tiling.bands
+    assert np.array_equal(np.asarray(result.labels), np.asarray(truth.labels))
 
 
 def test_another_version_of_a_runtime_does_not_go_on_with_a_run(tmp_path: Path) -> None:

@@ -62,9 +62,10 @@ class Predictor:
         self.precision = compute.precision
         self.dtype = dtype_of(compute.precision)
         self._channels_last = True
+        self._compute = compute
+        self._compiled: Compiled | None = None
         with self._in_one_sentence():
             self._module = on_device(model.module, self.device, self.precision)
-        self._compiled = self._in_runtime(compute) if compute.runtime != TORCH else None
 
     def labels(self, tiles: Pixels, under: Mode | None = None) -> Labels:
         """Return the class with the largest logit, the lowest of equal ones, (n, height, width) uint8 or uint16.
@@ -107,16 +108,19 @@ class Predictor:
             return self._called(self._module.informed if informed else self._module.probabilities, tiles, under)
         return self._logits(tiles, under)
 
-    def _in_runtime(self, compute: Compute) -> Compiled:
-        """Return the model in another runtime than torch, for tiles of the predictor's shape. Raises `ModelError`."""
-        from tilepipe.inference.runtimes.tiles import on_tiles
+    def _in_runtime(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the model's output for a batch, from another runtime than torch. Raises `ModelError`."""
+        if self._compiled is None:
+            from tilepipe.inference.runtimes.tiles import on_tiles
 
-        try:
-            return on_tiles(self.model, self.input_shape, compute)
-        except GraphError as problem:
-            raise ModelError(
-                f"{self.model.name} cannot be computed by {compute.runtime}: {problem}; use {setting(runtime=TORCH)}"
-            ) from None
+            try:
+                self._compiled = on_tiles(self.model, self.input_shape, self._compute)
+            except GraphError as problem:
+                raise ModelError(
+                    f"{self.model.name} cannot be computed by {self._compute.runtime}: {problem}; use "
+                    f"{setting(runtime=TORCH)}"
+                ) from None
+        return self._compiled([x])[0]
 
     @contextmanager
     def _logits(self, tiles: Pixels, under: Mode | None) -> Iterator[torch.Tensor]:
@@ -139,8 +143,8 @@ class Predictor:
                 with under or nullcontext(), self._in_one_sentence():
                     x = self.model.normalise(torch.from_numpy(batch).to(self.device), self.dtype)
                     # Statistics are put into calls of torch, which another runtime does not make.
-                    compiled = self._compiled if under is None and network is self._module else None
-                    scores = compiled([x])[0] if compiled else self._run(network, x)
+                    plain = self._compute.runtime == TORCH or under is not None or network is not self._module
+                    scores = self._run(network, x) if plain else self._in_runtime(x)
                 self._check(scores, count)
                 yield scores[:count]
         except torch.OutOfMemoryError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from tilepipe.arrays import Pixels
 from tilepipe.errors import ModelError
 from tilepipe.inference.device import Compute
 from tilepipe.inference.runtimes.base import TORCH, check_precision, missing, stated
+from tilepipe.planning.band_tiling import work_of
 from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.memory import Load
 from tilepipe.planning.reduced_halo import patches
@@ -55,25 +57,22 @@ def choose_runtime(
     if asked == TORCH:
         return Chosen(compute)
     if asked == AUTO:
-        grid = tiling.grid(load.predicted)
-        work = grid.y.count * grid.x.count * math.prod(grid.tile_shape)
-        if work < WORTH or compute.precision != "fp32" or _only_torch(model, compute, tiling, statistics=statistics):
+        work = work_of(tiling, load) * math.prod(load.predicted)
+        if work < WORTH or compute.precision != "fp32" or _only_torch(model, compute, statistics=statistics):
             return Chosen(compute)
         return _fastest(model, compute, _setting(tiling, load, seen))
     check_precision(asked, compute.precision)
-    if why := _only_torch(model, compute, tiling, statistics=statistics):
+    if why := _only_torch(model, compute, statistics=statistics):
         return Chosen(compute, (FitRow("runtime", "note", f"torch computes and not {asked}, since {why}"),))
     return _asked(model, asked, compute, _setting(tiling, load, seen))
 
 
-def _only_torch(model: Model, compute: Compute, tiling: Tiling, *, statistics: bool) -> str:
+def _only_torch(model: Model, compute: Compute, *, statistics: bool) -> str:
     """Return why torch alone can compute this; '' if other runtimes can."""
     if compute.device != "cpu":
         return f"other runtimes are used on the CPU only, and the device is {compute.device}"
     if statistics:
         return "norms or poolings over the whole image are held fixed, which is done in torch"
-    if tiling.bands:
-        return "exact labels are computed in bands of rows, which is done in torch"
     if model.answers_often:
         return "several answers are averaged"
     return "the model is a file with a program of its own" if getattr(model.module, "opaque", False) else ""
@@ -120,6 +119,7 @@ def _why(trial: Trial) -> str:
 class _Setting:
     """The tiles of a trial."""
 
+    tiling: Tiling
     tile: tuple[int, int]
     dtype: str
     seen: Source
@@ -127,13 +127,16 @@ class _Setting:
     def trial(self, model: Model, name: str, compute: Compute) -> Trial:
         """Return the trial of a runtime."""
         # This import opens what measuring needs; a plan with a small image does without.
-        from tilepipe.inference.runtimes.trial import Setting, known_trial
+        from tilepipe.inference.runtimes.trial import BANDS, Setting, known_trial
 
-        return known_trial(model, name, Setting(self.tile, compute, self.dtype, self.real))
+        height = self.tiling.bands.height if self.tiling.bands else 0
+        tile = (BANDS * height, self.tile[1]) if height else self.tile
+        setting = Setting(tile, compute, self.dtype, self.tiling.stride, height, partial(self.real, tile))
+        return known_trial(model, name, setting)
 
-    def real(self) -> Pixels | None:
-        """Return a tile that is put together of eight places of the image; None if no place holds image data only."""
-        height, width = self.tile
+    def real(self, tile: tuple[int, int]) -> Pixels | None:
+        """Return pixels (bands, *tile), put together of eight places of the image; None if no place holds image data only."""
+        height, width = tile
         tall, wide = -(-height // 2), -(-width // 4)
         side = max(tall, wide)
         if side > min(self.seen.shape[1:]):
@@ -152,4 +155,4 @@ def _eight(found: Iterator[Pixels]) -> Iterator[Pixels]:
 
 
 def _setting(tiling: Tiling, load: Load, seen: Source) -> _Setting:
-    return _Setting(tiling.grid(load.predicted).tile_shape, str(load.source.dtype), seen)
+    return _Setting(tiling, tiling.grid(load.predicted).tile_shape, str(load.source.dtype), seen)

@@ -23,9 +23,12 @@ from tilepipe.inference.banded.held import Under
 from tilepipe.inference.banded.lookup import NotBandedError
 from tilepipe.inference.banded.network import Pass, banded_of
 from tilepipe.inference.device import Compute
+from tilepipe.inference.runtimes.bands import CompiledBands, CompiledPass, bands_in_runtime
+from tilepipe.inference.runtimes.base import TORCH, GraphError
 from tilepipe.inference.statistics.capture import Nodes
 from tilepipe.models.model import Model
 from tilepipe.models.precision import arithmetic, dtype_of
+from tilepipe.text import setting
 from tilepipe.tiling.statistics_grid import Statistics
 from tilepipe.tiling.tiling import Bands
 
@@ -45,7 +48,7 @@ class _Down:
 
     span: tuple[int, int]
     """First column of pixels, and the column after the last."""
-    going: Pass
+    going: Pass | CompiledPass
     """The pass."""
     fed: int
     """Row after the last that the pass was given."""
@@ -81,7 +84,8 @@ class Columns:
             self._network = banded_of(model, stride, compute, statistics)
         except NotBandedError as problem:
             raise ModelError(f"{model.name} cannot be computed in bands of rows: {problem}") from None
-        self._around = around
+        self._around, self._compute = around, compute
+        self._compiled: CompiledBands | None = None
         self._down: _Down | None = None
         # One thread computes all passes. The C library keeps freed memory for the thread that has freed it, so a pass
         # that went from thread to thread would take twice the memory.
@@ -102,8 +106,7 @@ class Columns:
         down, self._down = self._down, None  # an error leaves no pass that ends somewhere
         span = (over.x0, over.x1)
         if down is None or down.span != span or not 0 <= over.y0 - down.done <= self.bands.lead:
-            top = max(0, over.y0 // self.bands.height * self.bands.height - self.bands.lead)
-            down = _Down(span, self._network.begin(self._under(top, *span)), top, top)
+            down = self._begun(over)
         while down.done < over.y1:
             if down.waiting is not None:
                 self._hand_out(down, over, take)
@@ -114,6 +117,30 @@ class Columns:
                 box, pixels = self._next(down, over.y1, height, read)
                 down.coming = self._logits(down.going, pixels, last=box.y1 == height)
         self._down = down
+
+    def _begun(self, over: Box) -> _Down:
+        """Return a new pass that has, at the first row of `over`, the bits of a pass from the top."""
+        bands, span = self.bands, (over.x0, over.x1)
+        top = max(0, over.y0 // bands.height * bands.height - bands.lead)
+        if self._compute.runtime == TORCH:
+            return _Down(span, self._network.begin(self._under(top, *span)), top, top)
+        compiled = self._in_runtime(over.x1 - over.x0)
+        # At the top of the image torch computes the first bands. What sees them must see them in every pass.
+        if over.y0 < compiled.middle.first * bands.height + bands.lead:
+            return _Down(span, compiled.begin(top=True), 0, 0)
+        return _Down(span, compiled.begin(top=False), top, top - compiled.middle.delay)
+
+    def _in_runtime(self, width: int) -> CompiledBands:
+        if self._compiled is None or self._compiled.width != width:
+            shape = (self.bands.height, width)
+            try:
+                self._compiled = bands_in_runtime(self._network, self.model, self._compute, shape)
+            except GraphError as problem:
+                raise ModelError(
+                    f"bands of {self.model.name} cannot be computed by {self._compute.runtime}: {problem}; use "
+                    f"{setting(runtime=TORCH)}"
+                ) from None
+        return self._compiled
 
     def _under(self, top: int, left: int, right: int) -> Under | None:
         """Return what gives the statistics of rows of a pass that begins at row `top`."""
@@ -133,7 +160,7 @@ class Columns:
         box = Box(top, down.span[0], min(top + self.bands.height, height), down.span[1])
         return box, read(box)
 
-    def _logits(self, going: Pass, pixels: Pixels, *, last: bool) -> Iterator[Tensor]:
+    def _logits(self, going: Pass | CompiledPass, pixels: Pixels, *, last: bool) -> Iterator[Tensor]:
         """Yield the logits that a pass gives for its next band; nothing is computed before they are asked for."""
         # Convolutions are fastest in this order of memory, in which rows lie side by side too.
         x = self.model.normalise(torch.from_numpy(pixels[None]).to(self.device), self.dtype)

@@ -62,15 +62,23 @@ class BandedNetwork:
         """Return a pass over a new plane; `under` gives its statistics, if the network holds some fixed."""
         return Pass(self, under)
 
+    def going_on(self, rules: list[Rule], band: int) -> Pass:
+        """Return a pass that goes on where another one has left these rules, with bands of `band` rows."""
+        made = Pass(self, None, rules)
+        made.band = band
+        return made
+
 
 class Pass:
     """A pass over one plane, from its top to its bottom. It keeps what the next band needs."""
 
-    def __init__(self, network: BandedNetwork, under: Under | None) -> None:
+    def __init__(self, network: BandedNetwork, under: Under | None, rules: list[Rule] | None = None) -> None:
         self._network = network
-        self._rules: list[Rule] = [step.make() for step in network.steps]
-        self._band = 0
-        for step, rule in zip(network.steps, self._rules, strict=True):
+        self.rules = rules or [step.make() for step in network.steps]
+        """Rules of the steps, with the rows that they keep."""
+        self.band = 0
+        """Rows of a band; 0 before the first."""
+        for step, rule in zip(network.steps, self.rules, strict=True):
             if isinstance(rule, Held) and under:
                 rule.begin(under, round(1 / step.share))
 
@@ -89,11 +97,11 @@ class Pass:
         parts of about a band, so that the end takes no more memory than the bands before it.
         """
         network, live, left = self._network, dict[str, Tensor | None](), dict[str, Tensor]()
-        self._band = self._band or rows.shape[ROWS]
+        self.band = self.band or rows.shape[ROWS]
         live[network.source], ended = rows, {network.source} if last else set[str]()
         flushed = set[str]()
         while True:
-            for step, rule in zip(network.steps, self._rules, strict=True):
+            for step, rule in zip(network.steps, self.rules, strict=True):
                 made = None
                 if step.name not in flushed:
                     over = all(name in ended for name in step.inputs)
@@ -115,7 +123,7 @@ class Pass:
 
     def _cut(self, step: Step, made: Tensor | None, left: dict[str, Tensor]) -> Tensor | None:
         """Return as many rows of a step's result as a band has there; `left` keeps the others, by step."""
-        most = max(1, round(self._band * step.share))
+        most = max(1, round(self.band * step.share))
         waiting = left.pop(step.name, None)
         if waiting is not None:
             made = waiting if made is None else torch.cat([waiting, made], ROWS)

@@ -16,12 +16,12 @@ from time import process_time
 
 import numpy as np
 
-from tilepipe.arrays import Pixels
+from tilepipe.arrays import Logits, Pixels
 from tilepipe.cache import cache_directory, keep, recall
 from tilepipe.errors import ModelError
 from tilepipe.inference.device import Compute
 from tilepipe.inference.profile.speed import processor
-from tilepipe.inference.runtimes.base import TORCH, stated
+from tilepipe.inference.runtimes.base import TORCH, GraphError, stated
 from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
 from tilepipe.text import json_of
@@ -34,6 +34,8 @@ TURNS = 3
 """Number of times that each runtime computes a tile; the fastest time counts, since other programs only slow it."""
 FEW = 1 << 20
 """Number of pixels of a tile from which on each tile is computed once only."""
+BANDS = 12
+"""Number of bands of a trial."""
 VERSION = 1  # version of this procedure; raise it when results change
 _KNOWN: dict[str, Trial] = {}
 
@@ -85,6 +87,10 @@ class Setting:
     """Device, precision and batch size; its runtime is not looked at."""
     dtype: str
     """Type of the pixels."""
+    stride: int
+    """Total stride of the model (pixels)."""
+    bands: int
+    """Rows of a band (pixels); 0 if tiles are computed whole. A tile is `BANDS` bands high then."""
     real: Callable[[], Pixels | None]
     """Returns a tile (bands, height, width) of pixels of the image, None if there is none; called if nothing is
     kept."""
@@ -93,7 +99,7 @@ class Setting:
 def known_trial(model: Model, name: str, setting: Setting) -> Trial:
     """Return the trial of a runtime that was kept; if none was kept, it is made and kept."""
     compute = setting.compute
-    how = [stated(name), setting.tile, setting.dtype, compute.precision, compute.batch]
+    how = [stated(name), setting.tile, setting.bands, setting.dtype, compute.precision, compute.batch]
     machine = [processor(), os.environ.get("OMP_NUM_THREADS"), version("torch"), version("tilepipe")]
     identity = model_identity(model, "cpu", "fp32")
     key = hashlib.sha256(json.dumps([VERSION, identity, how, machine]).encode()).hexdigest()
@@ -101,7 +107,7 @@ def known_trial(model: Model, name: str, setting: Setting) -> Trial:
         file, folder = f"runtime-{key[:32]}.json", cache_directory()
         found = _parsed(recall(file, folder))
         if found is None:
-            found = _tried(model, name, setting)
+            found = (_tried_in_bands if setting.bands else _tried)(model, name, setting)
             keep(file, json.dumps(asdict(found)) + "\n", folder)
         _KNOWN[key] = found
     return _KNOWN[key]
@@ -143,3 +149,42 @@ def _tried(model: Model, name: str, setting: Setting) -> Trial:
     except ModelError as problem:
         return Trial(why_not=str(problem))
     return Trial("", min(times[1]), min(times[0]), flips, distance, tiles[:, 0].size)
+
+
+def _tried_in_bands(model: Model, name: str, setting: Setting) -> Trial:
+    """Compute one plane in bands twice; its last two thirds are pixels of the image, if there are any."""
+    import torch
+
+    from tilepipe.inference.banded.network import banded_of
+    from tilepipe.inference.profile.measure_reproducibility import distances
+    from tilepipe.inference.runtimes.bands import bands_in_runtime
+    from tilepipe.models.precision import arithmetic, dtype_of
+    from tilepipe.models.probe.sample_tiles import made_up_tiles
+
+    compute, (rows, width) = replace(setting.compute, workers=0, runtime=TORCH), setting.tile
+    plane = made_up_tiles(model.card, 1, setting.tile, setting.dtype)
+    if (real := setting.real()) is not None:
+        plane[0, :, rows // 3 :] = real[:, rows // 3 :]
+    network = banded_of(model, setting.stride, compute)
+    try:
+        compiled = bands_in_runtime(network, model, replace(compute, runtime=stated(name)), (setting.bands, width))
+    except GraphError as problem:
+        return Trial(why_not=f"bands of {model.name} cannot be computed by {name}: {problem}")
+    times: list[list[float]] = [[], []]
+    logits: list[list[Logits]] = [[], []]
+    passes = network.begin(), compiled.begin(top=True)
+    with arithmetic(torch.device(compute.device), compute.precision):
+        for k, top in enumerate(range(0, rows, setting.bands)):
+            x = model.normalise(torch.from_numpy(plane[:, :, top : top + setting.bands]), dtype_of(compute.precision))
+            x = x.contiguous(memory_format=torch.channels_last)
+            for going, taken, found in zip(passes, times, logits, strict=True):
+                began = process_time()
+                found += [part.float().numpy() for part in going.parts(x)]
+                if k > compiled.middle.first:  # the first call of the runtime is slow
+                    taken.append(process_time() - began)
+    if not times[1]:
+        return Trial(why_not=f"bands of {model.name} are steady only after {compiled.middle.first} bands")
+    one, other = (np.concatenate(found, 2) for found in logits)
+    distance, share = distances(one, other)
+    pixels = one[0, 0].size
+    return Trial("", min(times[1]), min(times[0]), round(share * pixels), distance, pixels)
