@@ -108,19 +108,17 @@ class Predictor:
             return self._called(self._module.informed if informed else self._module.probabilities, tiles, under)
         return self._logits(tiles, under)
 
-    def _in_runtime(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the model's output for a batch, from another runtime than torch. Raises `ModelError`."""
-        if self._compiled is None:
-            from tilepipe.inference.runtimes.tiles import on_tiles
+    def _in_runtime(self) -> Compiled:
+        """Return the model in another runtime than torch, for tiles of the predictor's shape. Raises `ModelError`."""
+        from tilepipe.inference.runtimes.tiles import on_tiles
 
-            try:
-                self._compiled = on_tiles(self.model, self.input_shape, self._compute)
-            except GraphError as problem:
-                raise ModelError(
-                    f"{self.model.name} cannot be computed by {self._compute.runtime}: {problem}; use "
-                    f"{setting(runtime=TORCH)}"
-                ) from None
-        return self._compiled([x])[0]
+        try:
+            return on_tiles(self.model, self.input_shape, self._compute)
+        except GraphError as problem:
+            raise ModelError(
+                f"{self.model.name} cannot be computed by {self._compute.runtime}: {problem}; use "
+                f"{setting(runtime=TORCH)}"
+            ) from None
 
     @contextmanager
     def _logits(self, tiles: Pixels, under: Mode | None) -> Iterator[torch.Tensor]:
@@ -136,15 +134,17 @@ class Predictor:
         # so the last tiles of a block would get other bits than in another block.
         batch = np.zeros(self.input_shape, tiles.dtype)
         batch[:count] = tiles
+        # Statistics are put into calls of torch, which another runtime does not make.
+        plain = self._compute.runtime == TORCH or under is not None or network is not self._module
+        if not plain and self._compiled is None:
+            self._compiled = self._in_runtime()
         try:
             # The switches that decide rounding belong to the whole process. They are held until the caller has taken
             # the result, since softmax and argmax round too.
             with arithmetic(self.device, self.precision):
                 with under or nullcontext(), self._in_one_sentence():
                     x = self.model.normalise(torch.from_numpy(batch).to(self.device), self.dtype)
-                    # Statistics are put into calls of torch, which another runtime does not make.
-                    plain = self._compute.runtime == TORCH or under is not None or network is not self._module
-                    scores = self._run(network, x) if plain else self._in_runtime(x)
+                    scores = self._run(network, x) if plain or not self._compiled else self._compiled([x])[0]
                 self._check(scores, count)
                 yield scores[:count]
         except torch.OutOfMemoryError:

@@ -135,7 +135,7 @@ class _Setting:
         return known_trial(model, name, setting)
 
     def real(self, tile: tuple[int, int]) -> Pixels | None:
-        """Return pixels (bands, *tile), put together of eight places of the image; None if no place holds image data only."""
+        """Return pixels (bands, *tile), put together of eight places of the image; None if no place is image data."""
         height, width = tile
         tall, wide = -(-height // 2), -(-width // 4)
         side = max(tall, wide)

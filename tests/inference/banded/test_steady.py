@@ -23,7 +23,7 @@ from tilepipe.models.nets import zoo
 from tilepipe.planning.receptive_field import measure_receptive_field
 from tilepipe.tiling.tiling import Bands
 
-HEIGHT, WIDTH = 700, 64
+HEIGHT, WIDTH = 720, 64
 IMAGE = np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH), dtype=np.uint8)
 NETS: dict[str, dict[str, Any]] = {
     "unet": {"name": "unet", "width": 4, "depth": 2},
@@ -61,13 +61,13 @@ def test_a_pass_is_that_of_the_rules_and_begins_anywhere(runtime: str, name: str
     whole = rows(Columns(model, bands, card.stride, compute), 0, HEIGHT)
     assert float((whole - truth).abs().max()) < 1e-5 * float(truth.abs().max())
     columns = Columns(model, bands, card.stride, compute)
-    for y0, y1 in ((600, 700), (311, 402), (402, 450), (90, 130), (0, 50), (690, 700)):
+    for y0, y1 in ((600, 700), (311, 402), (402, 450), (90, 130), (0, 50), (690, 720)):
         assert torch.equal(rows(columns, y0, y1), whole[:, :, y0:y1]), (y0, y1)
 
 
 def test_statistics_that_are_held_fixed_are_refused() -> None:
     model = global_model("instance")
-    with pytest.raises(ModelError, match="instance|norm|held|bands"):
+    with pytest.raises(ModelError, match="instance_norm"):
         Columns(model, Bands(16, 48, 64), 4, Compute(runtime=stated("onnxruntime"))).run(
             Box(300, 0, 340, WIDTH), HEIGHT, ready, lambda *_: None
         )

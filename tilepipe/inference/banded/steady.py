@@ -1,7 +1,7 @@
 """Steady: the middle of a pass as a module of fixed shapes, from a band and the kept rows to logits and kept rows.
 
-After the first few bands of a pass, each further band makes the same calls on tensors of the same shapes. These calls are
-one graph, which another runtime can compute. The first bands and the last one are computed by the rules.
+After the first few bands of a pass, each further band makes the same calls on tensors of the same shapes. These calls
+are one graph, which another runtime can compute. The first bands and the last one are computed by the rules.
 """
 
 from __future__ import annotations
