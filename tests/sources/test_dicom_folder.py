@@ -9,6 +9,7 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
+from helpers.czi_slide import write_czi_slide
 from helpers.dicom_slide import write_dicom_slide
 
 import tilepipe as tp
@@ -109,5 +110,14 @@ def test_a_size_from_resolution_tags_is_said(tmp_path: Path) -> None:
 
 def test_a_czi_that_openslide_cannot_open(tmp_path: Path) -> None:
     (tmp_path / "a.czi").write_bytes(b"ZISRAWFILE" + bytes(2000))
-    with pytest.raises(InputError, match=r"cannot be opened.*reads some CZI.*bfconvert"):
+    with pytest.raises(InputError, match=r"cannot be opened.*reads CZI of bright field.*bfconvert"):
         open_source(tmp_path / "a.czi")
+
+
+def test_a_czi_is_a_slide_unless_it_is_compressed_in_a_way_that_openslide_does_not_read(tmp_path: Path) -> None:
+    image = open_source(write_czi_slide(tmp_path / "a.czi", LARGE, mpp=0.25))
+    height, width, _ = LARGE.shape
+    assert (image.shape, str(image.resolution)) == ((3, height, width), "0.25 x 0.25 um/px")
+    np.testing.assert_array_equal(image.read(tp.Box(0, 0, height, width)), LARGE.transpose(2, 0, 1))
+    with pytest.raises(InputError, match=r"bfconvert .*JPEG XR compression is not supported"):
+        open_source(write_czi_slide(tmp_path / "b.czi", LARGE, compression=4))

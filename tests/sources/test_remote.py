@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import zarr
 from helpers.range_server import serving
 from sources.conftest import UTM, noise_of
 
@@ -321,3 +323,18 @@ def test_no_file_smuggles_in_an_address(file: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="only an address that you type"):
             open_source([str(file), address])
         assert server.asked == []
+
+
+def test_a_zarr_in_s3_is_opened_with_zarr_and_is_an_image(s3: Any) -> None:
+    store = pytest.importorskip("obstore.store")
+    s3.create_bucket(Bucket="zarrs")
+    options = {"client_options": {"allow_http": True}, "virtual_hosted_style_request": False}
+    files = zarr.storage.ObjectStore(store.S3Store("zarrs", endpoint=os.environ["AWS_ENDPOINT_URL"], **options))
+    codes = np.random.default_rng(2).integers(0, 4, (1, 150, 130), dtype=np.uint8)
+    zarr.create_array(files, name="a.zarr/0", data=codes, chunks=(1, 64, 64))
+    array = zarr.open_array(files, path="a.zarr/0", mode="r")
+    cut: dict[str, Any] = {"tile": 64, "overlap": 16}
+    right = tp.predict(codes, codes_model(4), **cut)
+    np.testing.assert_array_equal(tp.predict(array, codes_model(4), **cut), right)
+    with pytest.raises(InputError, match="open it with zarr in Python"):
+        open_source("s3://zarrs/a.zarr/0")

@@ -29,6 +29,11 @@ def open_address(
     address = address_of(str(what))
     if driver not in (None, "GTiff"):
         raise InputError(f"{address} is on a server, where only GeoTIFFs are read, not {setting(driver=driver)}")
+    if any(part.endswith((".zarr", ".zarray", ".zgroup", "zarr.json")) for part in address.key.split("/")):
+        raise InputError(
+            f"{address} is a Zarr, of which folders on this machine are read; download it first, or open it with zarr "
+            "in Python and give the array, see docs/inputs.md"
+        )
     remote, start = open_remote(address)
     if not start.startswith(TIFF_MAGIC):
         page = "a page of HTML, as a login or an error" if start.lstrip()[:1] == b"<" else "no GeoTIFF"

@@ -41,8 +41,8 @@ Painted = tuple[NDArray[np.uint8], NDArray[np.bool_] | None]
 CZI = b"ZISRAWFILE"
 """First bytes of a Zeiss CZI."""
 OF_CZI = (
-    f" here: OpenSlide {openslide.__library_version__} reads some CZI of bright field only. Write it as OME-TIFF: "
-    "bfconvert in.czi out.ome.tif, or export it in QuPath or ZEN"
+    f" here: OpenSlide {openslide.__library_version__} reads CZI of bright field that is uncompressed or by Zstandard, "
+    "not by JPEG XR. Write it as OME-TIFF: bfconvert in.czi out.ome.tif, or export it in QuPath or ZEN"
 )
 """What to do with a CZI that OpenSlide cannot open, as the end of a sentence."""
 
