@@ -24,6 +24,7 @@ IMPORT_NAMES = {
     "skimage": "scikit-image",
     "openslide": "openslide-python",
     "pydantic-core": "pydantic",
+    "bioimageio": "bioimageio-spec",
     "google": "onnx",  # protobuf, which onnx requires, for a type alone
 }
 
