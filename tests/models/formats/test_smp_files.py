@@ -158,3 +158,16 @@ def test_what_is_missing_is_named(missing: str, said: str, saved: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"{said}; run: pip install 'tilepipe[smp]'\n"
+
+
+def test_a_torchvision_of_another_build_is_named(tmp_path: Path, saved: Path) -> None:
+    """It fails with a RuntimeError when it is imported, since its operators are compiled for another torch."""
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text('raise RuntimeError("operator torchvision::nms is missing")')
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from tilepipe.models.formats.directory import load_model\nfrom tilepipe.errors import ModelError\n"
+        f"try:\n    load_model({str(saved)!r})\nexcept ModelError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torchvision::nms is missing): torch and torchvision are of different builds" in done.stdout

@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from tilepipe.errors import ModelError
-from tilepipe.models.formats.opaque import missing_extra
+from tilepipe.models.formats.opaque import first_line, missing_extra
 from tilepipe.models.nets.arch import unknown
 from tilepipe.models.output import as_logits
 from tilepipe.paths import refuse_special
@@ -63,6 +63,11 @@ def build(arch: Mapping[str, object], bands: int, classes: int) -> nn.Module:
         import segmentation_models_pytorch as package
     except ImportError as error:
         raise missing_extra("segmentation-models-pytorch", "smp", error) from None
+    except RuntimeError as error:  # torchvision's operators are compiled for one build of torch
+        raise ModelError(
+            f"segmentation-models-pytorch cannot be used ({first_line(error)}): torch and torchvision are of different "
+            "builds; install both of one version and from one place (both for the CPU, or both for CUDA)"
+        ) from None
     known = {kind.__name__: kind for kind in package.MODEL_ARCHITECTURES_MAPPING.values()}
     kind = str(arch["name"]).removeprefix(PREFIX)
     if kind not in known:
