@@ -73,6 +73,23 @@ def test_bands_are_picked_by_name_and_coarse_bands_keep_their_grid(folder: Path)
     assert labels.shape == (60, 60)
 
 
+def test_the_order_of_files_is_none_that_a_model_was_trained_on(tmp_path: Path) -> None:
+    """B02, B03, B04 are blue, green, red: a model of red, green, blue would take them the wrong way round."""
+    bands = [RNG.integers(1, 9000, (1, SIDE, SIDE)).astype("uint16") for _ in range(3)]
+    for numbered, colour, pixels in zip(("B02", "B03", "B04"), ("blue", "green", "red"), bands, strict=True):
+        write(tmp_path / "numbers", numbered, pixels)
+        write(tmp_path / "colours", colour, pixels)
+    model, how = local_mean_model(bands=3), {"tile": 64, "overlap": 16}
+    rows = {row.name: row for row in tp.plan(tmp_path / "numbers", model, **how).fit_table}
+    assert rows["bands"].state == "warning"
+    assert "in the order B02, B03, B04" in rows["bands"].text
+    assert "bands=['B04', 'B03', 'B02']" in rows["bands"].text
+    told = {row.name: row for row in tp.plan(tmp_path / "numbers", model, bands="B04,B03,B02", **how).fit_table}
+    assert told["bands"].state == "ok"
+    same = tp.plan(tmp_path / "colours", model, **how)
+    assert "bands red, green, blue are read in this order" in next(r.text for r in same.fit_table if r.name == "bands")
+
+
 def test_each_band_may_be_a_mosaic(tmp_path: Path) -> None:
     whole = {name: np.concatenate([pixels, pixels[:, ::-1]], axis=2) for name, pixels in BANDS.items()}
     for name, pixels in whole.items():

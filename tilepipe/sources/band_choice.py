@@ -130,10 +130,27 @@ def _without_alpha(source: Source, bands: Sequence[Band], reader: Reader, masked
             return Picked(rgb, extra[0] if masked else 0, (said,))
         if reader.bands == 3:
             return Picked(rgb, 0, (f"bands {_row(rgb)} are read; band {extra[0]} (undefined) is left out",))
+    if reader.bands == len(bands) and getattr(source, "by_number", False):
+        return _of_stack(source, bands, everything, reader)
     if reader.bands in (None, len(bands)):
         return Picked()
     read, notes = _fitting(source, bands, everything, reader)
     return Picked(read, 0, notes)
+
+
+def _of_stack(source: Source, bands: Sequence[Band], of: tuple[int, ...], reader: Reader) -> Picked:
+    """Return the order of bands that lie in a file each; their numbers tell no order that the model was trained on."""
+    order = ", ".join(str(band) for band in bands)
+    read = _named(bands, of, reader.names) or (_coloured(bands, of) if reader.bands == 3 else ())
+    if len(read) == len(of):
+        how = ", ".join(str(bands[k - 1]) for k in read)
+        return Picked() if read == of else Picked(read, 0, (f"bands {how} are read in this order",))
+    other = [str(band) for band in reversed(bands)]
+    said = (
+        f"warning: the bands of several files are read in the order {order}, and {reader.name} does not say whether it "
+        f"was trained on this order; name the bands in its order, for instance {setting(bands=other)}"
+    )
+    return Picked((), 0, (said,))
 
 
 def _fitting(

@@ -95,7 +95,7 @@ def _stacked(
         for band, source in zip(groups, sources, strict=True)
     )
     picks = tuple(Pick(k, 1) for k in range(len(sources)))
-    return Stacked(Stack(files.name, files.place, sources, picks, bands, resolution))
+    return Stacked(Stack(files.name, files.place, sources, picks, bands, resolution, by_number=True))
 
 
 def open_index(

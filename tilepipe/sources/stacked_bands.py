@@ -82,6 +82,8 @@ class Stack:
     """Names and colours of the bands."""
     resolution: Resolution | None = None
     """Pixel size of the finest band, if the user states it."""
+    by_number: bool = False
+    """Whether the bands are in the order of their numbers, which nobody has chosen."""
 
 
 class Stacked:
@@ -100,6 +102,7 @@ class Stacked:
         self._stack, self.name, self.place, self.file_bands = stack, stack.name, stack.place, stack.bands
         self.numbers = tuple(range(1, len(stack.picks) + 1)) if numbers is None else tuple(numbers)
         """Numbers of the bands that are read, from 1 in `file_bands`."""
+        self.by_number = stack.by_number and numbers is None
         picks = [stack.picks[number - 1] for number in self.numbers]
         used = sorted({pick.source for pick in picks})
         self._rows = {k: [row for row, pick in enumerate(picks) if pick.source == k] for k in used}
