@@ -45,3 +45,13 @@ def test_a_run_keeps_both(tmp_path: Path) -> None:
     assert record["elapsed_seconds"] > slept
     assert record["block_seconds"] > 0
     assert "seconds" not in record
+
+
+def test_run_json_holds_the_time_of_each_stage(tmp_path: Path) -> None:
+    result = tp.segment(noise(90, 120), random_unet(), tmp_path / "out.tif", tile=64, overlap=48)
+    stages = result.record["stages"]
+    assert set(stages) == {"read", "wait", "compute", "blend", "write", "idle", "elapsed", "products"}
+    assert all(seconds >= 0 for seconds in stages.values())
+    assert min(stages["read"], stages["compute"], stages["write"], stages["products"]) > 0
+    assert result.record["bottleneck"].endswith("is the bottleneck")
+    assert not list(tmp_path.rglob("stages"))

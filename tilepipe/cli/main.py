@@ -19,6 +19,7 @@ from tilepipe.cli.batch import batch
 from tilepipe.cli.clean import clean
 from tilepipe.cli.compare import compare
 from tilepipe.cli.demo import demo
+from tilepipe.cli.doctor import doctor
 from tilepipe.cli.evaluate import evaluate
 from tilepipe.cli.export import export
 from tilepipe.cli.info import info
@@ -56,7 +57,9 @@ def root() -> None:
     """Segment images that are too large for memory into seamless label maps."""
 
 
-COMMANDS = (segment, plan, info, view, export, report, verify, evaluate, model, demo, train, compare, batch, clean)
+COMMANDS = (
+    *(segment, plan, info, view, export, report, verify, evaluate, model, demo, train, compare, batch, clean, doctor),
+)
 for command in COMMANDS:
     root.add_command(command)
 for programs in (qgis, qupath):

@@ -20,6 +20,7 @@ from tilepipe.execution.statistics.provider import StatisticsProvider
 from tilepipe.execution.trials import MODEL_FAILS, place
 from tilepipe.inference.banded.columns import Columns, Logits
 from tilepipe.inference.predictor import finished, without_number
+from tilepipe.stage_times import stage
 from tilepipe.tiling.blend import CropCanvas
 from tilepipe.tiling.grid import Index
 
@@ -79,7 +80,9 @@ class BandedTiles:
         seen, nodata = self.plan.grid.tile_box(tile), np.zeros(over.shape, bool)
 
         def take(box: Box, logits: Logits) -> None:
-            canvas.add(tile, finished(logits, wanted, self.plan.label_dtype), box)
+            values = finished(logits, wanted, self.plan.label_dtype)
+            with stage("blend"):
+                canvas.add(tile, values, box)
             # NaN and infinity show in the largest score of a pixel.
             wrong = without_number(logits)
             part = box & over

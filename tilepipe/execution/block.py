@@ -20,6 +20,7 @@ from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.ledger import Record
 from tilepipe.execution.model_watch import TILES, watch_of
+from tilepipe.execution.stages import StageNotes
 from tilepipe.execution.statistics.provider import StatisticsProvider, provider_of
 from tilepipe.execution.store import Store
 from tilepipe.execution.trials import Call, Found, Trials
@@ -27,6 +28,7 @@ from tilepipe.inference.predictor import LOGITS, Predictor
 from tilepipe.inference.statistics.capture import FixedStatistics
 from tilepipe.planning.plan import Plan
 from tilepipe.products.label_map import LABELS
+from tilepipe.stage_times import stage
 from tilepipe.tiling.blend import SIDES, BlendCanvas, Canvas, CropCanvas, CropLayerCanvas, ScoreCanvas, strip_boxes
 from tilepipe.tiling.grid import Index
 from tilepipe.tiling.uncertainty import INFORMATION, PROBABILITIES, VOID, probability_names
@@ -50,6 +52,7 @@ class BlockWorker:
         self.job, plan = job, job.plan
         self.predictor = Predictor(job.model, plan.grid.tile_shape, plan.compute)
         self.store = Store(job.directory) if job.directory else None
+        self._notes = StageNotes(job.directory)
         self.image = FilledImage(job.source, job.model.card.mean or (0.0,) * plan.bands)
         stop = job.on_tile_error == FAIL
         self.statistics = statistics or provider_of(plan, job.model, self.image, job.directory, stop=stop)
@@ -119,11 +122,14 @@ class BlockWorker:
             # A block without a predicted tile leaves nothing: no strips of zeros are written over the empty parts of an
             # image.
             strips = self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
-        labels = canvas.labels(zone)
+        with stage("blend"):
+            labels = canvas.labels(zone)
         labels[~self.wanted(zone)] = plan.nodata
-        sha256 = self.store.labels.write(labels, zone)
+        with stage("write"):
+            sha256 = self.store.labels.write(labels, zone)
         layers = self._write_layers(zone, canvas, labels != plan.nodata)
         seconds = round(time.monotonic() - start, 3)
+        self._notes.write()
         return Record(block, sha256, tally.tiles, tuple(tally.failed), seconds, layers, strips)
 
     def _write_layers(self, zone: Box, canvas: Canvas, labelled: NDArray[np.bool_]) -> tuple[str, ...]:
@@ -169,7 +175,8 @@ class BlockWorker:
                     canvas.fail(tile)
                     tally.failed.append(values)
                 else:
-                    canvas.add(tile, values, self.job.plan.grid.tile_box(tile))
+                    with stage("blend"):
+                        canvas.add(tile, values, self.job.plan.grid.tile_box(tile))
                     tally.tiles += 1
 
     def _values(self, predict: Call, group: list[tuple[Index, Found]]) -> Iterator[tuple[Index, Found]]:
@@ -210,9 +217,9 @@ class BlockWorker:
             waiting.append([(tile, self._readers.submit(self._read, tile)) for tile in group])
             # One group ahead is enough to hide reading, and each group ahead costs memory.
             if len(waiting) > 1:
-                yield [(tile, future.result()) for tile, future in waiting.pop(0)]
+                yield _waited_for(waiting.pop(0))
         for rest in waiting:
-            yield [(tile, future.result()) for tile, future in rest]
+            yield _waited_for(rest)
 
     def _read(self, tile: Index) -> Found:
         """Return a tile's pixels, or the reason why they cannot be read; the error is raised if a failed tile stops the
@@ -254,6 +261,11 @@ class BlockWorker:
                 box = strip_boxes(grid.zone(near), reach, grid.shape)[side]
                 canvas.at(box)[:] += self.store.read_strip(near, side, dependencies[near].strips[side])
         return written
+
+
+def _waited_for(group: list[tuple[Index, Future[Found]]]) -> list[tuple[Index, Found]]:
+    with stage("wait"):
+        return [(tile, future.result()) for tile, future in group]
 
 
 def _canvas(plan: Plan, area: Box) -> Canvas:

@@ -24,7 +24,8 @@ class FilledImage:
 
         Raises `InputError`.
         """
-        pixels = self.source.read(box)
+        with stage("read"):
+            pixels = self.source.read(box)
         # The mask is mirrored like the pixels: a tile at the image's edge sees its own reflection there, holes
         # included.
         valid = self.seen(box)
@@ -42,7 +43,8 @@ class FilledImage:
 
     def seen(self, box: Box) -> NDArray[np.bool_]:
         """Return a bool array (height, width): True for image data in `box`, mirrored beyond the image."""
-        return np.asarray(read_reflected(box, *self.source.shape[1:], self.valid))
+        with stage("read"):
+            return np.asarray(read_reflected(box, *self.source.shape[1:], self.valid))
 
     def valid(self, box: Box) -> NDArray[np.bool_]:
         """Return a bool array: True for image data in `box`, inside the image, and for pixels that cannot be read."""

@@ -46,6 +46,11 @@ class RunRecord(TypedDict, total=False):
     """Versions of the libraries that decide labels."""
     block_seconds: float
     """Sum of the times of all blocks (seconds)."""
+    stages: dict[str, float]
+    """Seconds of each stage of the last attempt, summed over threads and processes: read (and decode), wait (for
+    pixels), compute, blend, write, idle; and the wall time of all blocks (elapsed) and of the products."""
+    bottleneck: str
+    """Sentence that says which stage took most of the time; '' if nothing was computed."""
     elapsed_seconds: float
     """Time that the run took over all attempts (seconds)."""
     products: dict[str, FileState]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -17,6 +18,7 @@ from tilepipe.execution.keys import Keys, kept_plan
 from tilepipe.execution.outputs import Outputs, outputs_of
 from tilepipe.execution.publish import finish_others, put_in_place, write_products
 from tilepipe.execution.run_record import RECORD, RunRecord, load_record
+from tilepipe.execution.stages import collected
 from tilepipe.execution.store import Store, drop_arrays
 from tilepipe.inference.profile.throughput import keep_throughput
 from tilepipe.models.identity import identities_held
@@ -39,6 +41,7 @@ from tilepipe.progress import reported
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.geotiff_gdal import rows_forgotten
+from tilepipe.stage_times import bottleneck
 from tilepipe.storage import locked, write_json
 from tilepipe.table import Table
 from tilepipe.tiling.uncertainty import PROBABILITIES
@@ -209,12 +212,16 @@ def _make(job: Job, image: Source, order: run_order.RunOrder, replaces: dict[str
     goes_on = kept_plan(directory, order.key) is not None
     with timed(directory) as elapsed:
         # Compute the statistics and the blocks that are missing.
-        queue, failed = run.compute(job, order, tell)
-        made = run.record_of(job, order, queue, image) | {"failed": failed}
+        with collected(directory, job.plan.compute.workers or 1) as stages:
+            queue, failed = run.compute(job, order, tell)
+        made = run.record_of(job, order, queue, image) | {"failed": failed, "stages": stages()}
         # Stitch the blocks to one map, and write the products.
         material = run.stitch(job, image, queue, outputs.options)
         material = replace(material, facts={**made, "elapsed_seconds": elapsed()})
+        began = time.perf_counter()
         products = write_products(material, outputs, directory, tell)
+        made["stages"]["products"] = round(time.perf_counter() - began, 3)
+        made["bottleneck"] = bottleneck(made["stages"])
         # This check comes after the products: a change up to here is noticed, and no final path has changed yet.
         run_order.refuse_changed(image, order, queue)
         made |= {"numbers": material.numbers().to_dict(), "products": products, "replaces": replaces}

@@ -22,6 +22,7 @@ from tilepipe.models.average import Mean
 from tilepipe.models.model import Model
 from tilepipe.models.output import misfit
 from tilepipe.models.precision import arithmetic, dtype_of, on_device
+from tilepipe.stage_times import stage
 from tilepipe.text import setting
 
 LOGITS = "logits"
@@ -141,7 +142,7 @@ class Predictor:
         try:
             # The switches that decide rounding belong to the whole process. They are held until the caller has taken
             # the result, since softmax and argmax round too.
-            with arithmetic(self.device, self.precision):
+            with arithmetic(self.device, self.precision), stage("compute"):
                 with under or nullcontext(), self._in_one_sentence():
                     x = self.model.normalise(torch.from_numpy(batch).to(self.device), self.dtype)
                     scores = self._run(network, x) if plain or not self._compiled else self._compiled([x])[0]

@@ -28,6 +28,7 @@ from tilepipe.inference.runtimes.base import TORCH, GraphError
 from tilepipe.inference.statistics.capture import Nodes
 from tilepipe.models.model import Model
 from tilepipe.models.precision import arithmetic, dtype_of
+from tilepipe.stage_times import stage
 from tilepipe.text import setting
 from tilepipe.tiling.statistics_grid import Statistics
 from tilepipe.tiling.tiling import Bands
@@ -154,7 +155,8 @@ class Columns:
         # The last bands of a call are read by the next call, if there is one.
         more = box.y1 < min(until + self.bands.height, height)
         down.ahead = self._reading(down, box.y1, height, read) if more else None
-        return box, pixels.result()
+        with stage("wait"):
+            return box, pixels.result()
 
     def _reading(self, down: _Down, top: int, height: int, read: Read) -> tuple[Box, Future[Pixels]]:
         box = Box(top, down.span[0], min(top + self.bands.height, height), down.span[1])
@@ -184,7 +186,7 @@ class Columns:
     def _computing(self) -> Iterator[None]:
         """Compute with the switches of a run; say in one sentence what a device cannot do."""
         try:
-            with arithmetic(self.device, self.precision):
+            with arithmetic(self.device, self.precision), stage("compute"):
                 yield
         except torch.OutOfMemoryError:
             raise DeviceError(

@@ -11,8 +11,11 @@ from pathlib import PurePath
 from urllib.parse import quote
 
 from tilepipe.products.numbers import M2_PER_KM2, Numbers
+from tilepipe.stage_times import WORDS, bottleneck
 from tilepipe.text import JSON, duration
 
+LEAST = 0.01
+"""Share of the time from which on a stage is shown."""
 SHOWN = 200
 """Largest number of failed tiles that are listed."""
 
@@ -78,6 +81,11 @@ def time_rows(facts: JSON, numbers: Numbers) -> Iterator[Row]:
         yield Row("tiles predicted", f"{facts['tiles']:,} in {blocks}")
     if facts.get("block_seconds"):
         yield Row("time in blocks", f"{seconds_text(facts['block_seconds'])}, summed over all workers")
+    stages = facts.get("stages") or {}
+    if why := bottleneck(stages):
+        names = [name for name in WORDS if stages.get(name, 0) >= LEAST * stages["elapsed"]]
+        parts = ", ".join(f"{name} {seconds_text(stages[name])}" for name in names)
+        yield Row("time by stage", f"{parts}; {why}")
 
 
 def setting_rows(facts: JSON) -> Iterator[Row]:
