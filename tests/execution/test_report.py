@@ -76,7 +76,7 @@ EXAMPLES: dict[str, Any] = {
     "scene": 2, "z": 1, "t": 3, "bounds": (-1.5, 2.0, 3.25, 4e-05), "bounds_crs": "EPSG:4326", "bands": "R,G,3",
     "window": (1, 2, 3, 4), "tile": 512, "overlap": "auto", "window_shape": "hann", "statistics": "whole",
     "tolerance": 0.02, "max_cost": 5, "resolution": 0.5, "pixel_size": 0.25, "force_resolution": True, "mask": "tissue",
-    "device": "cpu", "precision": "fp64", "batch": 4, "block": 512, "memory": "4GiB", "workers": 2,
+    "device": "cpu", "precision": "fp64", "runtime": "torch", "batch": 4, "block": 512, "memory": "4GiB", "workers": 2,
     "scheduler": "tls://host:8786", "trust_model": "sha256:ab", "on_tile_error": "fail", "record": False,
     "layers": ("margin", "entropy"), "region": "a b.geojson", "crs": "EPSG:32645", "min_area": 2.5, "fill_holes": "all",
     "simplify": 1.5, "smooth": True, "orthogonalize": True, "split": True, "neck": 0.5, "annotations": True,

@@ -9,6 +9,7 @@ from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
 from tilepipe.sources.base import Source, all_finite, read_reflected
 from tilepipe.sources.mask import readable
+from tilepipe.stage_times import stage
 
 
 class FilledImage:
