@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import tilepipe as tp
+from tilepipe.box import Sides
 from tilepipe.inference.predictor import Predictor
 from tilepipe.testing import random_unet
 
@@ -69,11 +70,11 @@ def test_a_warm_model_is_called_once_for_a_small_image(own: bool, monkeypatch: p
 def test_a_change_of_a_model_is_seen() -> None:
     """What is kept of a warm model is not used for another one."""
     model = tp.Model.from_torch(nn.Sequential(nn.Conv2d(3, 2, 3, padding=1)), CARD)
-    assert tp.plan(IMAGE, model).reach.sides == (1, 1, 1, 1)
+    assert tp.plan(IMAGE, model).reach.sides == Sides(1, 1, 1, 1)
     model.module[0].dilation, model.module[0].padding = (3, 3), (3, 3)  # type: ignore[index]
-    assert tp.plan(IMAGE, model).reach.sides == (3, 3, 3, 3)
+    assert tp.plan(IMAGE, model).reach.sides == Sides(3, 3, 3, 3)
     model.module.append(nn.Conv2d(2, 2, 5, padding=2))  # type: ignore[operator]
-    assert tp.plan(IMAGE, model).reach.sides == (5, 5, 5, 5)
+    assert tp.plan(IMAGE, model).reach.sides == Sides(5, 5, 5, 5)
 
 
 def test_many_images_leave_nothing_in_memory() -> None:

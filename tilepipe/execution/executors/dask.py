@@ -53,10 +53,11 @@ _WORKERS: dict[str, Work] = {}
 class _JobPlugin(WorkerPlugin):
     """A plugin that brings a job to every worker process, also to a process that joins later."""
 
-    def __init__(self, key: str, make: Callable[[], Work], threads: int, *, own: bool) -> None:
-        """Keep what a process needs; `own` says that tilepipe has started the processes and may end them."""
+    def __init__(self, key: str, make: Callable[[], Work], threads: int, *, own: bool, fetches: bool) -> None:
+        """Keep what a process needs; `own` says that tilepipe has started the processes and may end them, `fetches`
+        that a part of the job lies on the workers."""
         self.name = f"tilepipe-{key}"
-        self.key, self.threads, self.own = key, threads, own
+        self.key, self.threads, self.own, self.fetches = key, threads, own, fetches
         # As bytes, since an array that lies on a cluster is unpickled with a worker's own client.
         self.made = dumps(make)
         self.before = threads
@@ -70,7 +71,7 @@ class _JobPlugin(WorkerPlugin):
             own_process()
         self.before = threads()
         use_threads(self.threads)
-        with nullcontext() if self.own else worker._get_client().as_current():
+        with worker._get_client().as_current() if self.fetches else nullcontext():
             make: Callable[[], Work] = loads(self.made)
         _WORKERS[self.key] = make()
 
@@ -88,7 +89,7 @@ def run(
     They run on the scheduler at the address `scheduler`, else in `job.plan.compute.workers` processes; `make` gives
     each process its worker. An error of a block is raised here; finished blocks stay committed.
     """
-    if scheduler is None and getattr(unwrapped(job.source), "on_cluster", False):
+    if scheduler is None and _on_cluster(job):
         raise UsageError(
             f"{job.source.name} lies on the workers of a Dask cluster, which processes of `workers` do not reach; give "
             f"scheduler=client, or {setting(workers=0)}, or array.compute()"
@@ -118,6 +119,11 @@ def run(
                 queue.commit(_result(future, block))
                 front.committed(block)
             given_up.tell()
+
+
+def _on_cluster(job: Job) -> bool:
+    """Return whether pixels of the image lie on the workers of a cluster."""
+    return bool(getattr(unwrapped(job.source), "on_cluster", False))
 
 
 def _finished(client: Client, running: list[Task], given_up: scheduler_watch.GivenUp) -> Iterable[Task]:
@@ -204,7 +210,7 @@ def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work])
             _refuse_other_code(client)
             # torch would start a thread for each core in each worker process.
             each = max(1, (os.cpu_count() or 1) // max(1, job.plan.compute.workers))
-            plugin = _JobPlugin(key, make, each, own=scheduler is None)
+            plugin = _JobPlugin(key, make, each, own=scheduler is None, fetches=_on_cluster(job))
             try:
                 with scheduler_watch.starting(client):
                     client.register_plugin(plugin)
