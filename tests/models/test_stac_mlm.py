@@ -14,7 +14,8 @@ import tilepipe as tp
 from tilepipe.errors import ModelError
 from tilepipe.models.facts import bundled_models
 from tilepipe.models.formats.directory import load_model
-from tilepipe.models.stac_mlm import fields_of, item_of
+from tilepipe.models.stac_item import item_of
+from tilepipe.models.stac_mlm import fields_of
 
 IMAGE = Path(__file__).parents[2] / "pipelines" / "sample" / "Amazon_24_20.tif"
 INPUT = {"shape": [-1, 3, -1, -1], "dim_order": ["batch", "channel", "height", "width"], "data_type": "float32"}

@@ -24,7 +24,7 @@ from tilepipe.models.formats.opaque import Packaged, first_line, missing_extra
 from tilepipe.models.hub_text import hub_text
 from tilepipe.models.model import Model
 from tilepipe.models.probe.certificate_file import with_certificate
-from tilepipe.models.stac_mlm import item_of
+from tilepipe.models.stac_item import item_of
 
 WEIGHTS, README, ITEM = "weights.onnx", "README.md", "item.json"
 OPSET = 17
