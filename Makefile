@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 # One thread per process: tests run in several processes on tiny tiles, where more threads only get in each other's way.
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-long test-gpu lint docs notebooks clean
+.PHONY: setup demo test test-long test-gpu test-offline audit lint docs notebooks clean
 
 setup: $(STAMP)
 
@@ -40,6 +40,15 @@ test-long: $(STAMP)
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu
+
+# The same tests where there is no network: what connects to another machine ends with code 99.
+test-offline: $(STAMP)
+	$(TEST_ENV) unshare -rn $(BIN)/python tests/helpers/without_network.py pytest -q
+
+# Known holes of the installed packages; it asks a service on the network, and brings its own environment.
+audit: $(STAMP)
+	test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install -q pip-audit; }
+	$(VENV)/audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip
 
 lint: $(STAMP)
 	$(BIN)/ruff check

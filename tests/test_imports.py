@@ -67,6 +67,7 @@ DOORS = {
     "highdicom": ["products/dicom_seg.py"],
     "pydicom": ["products/dicom_seg.py"],
     "tornado": ["view/server.py"],
+    "apscheduler": ["execution/batch/slots.py"],
 }
 
 

@@ -101,7 +101,8 @@ def test_a_batch_writes_over_no_image_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     os.link(tmp_path / "a.tif", tmp_path / "out" / "a.tif")
     (tmp_path / "jobs.yaml").write_text("images: [a.tif]\nmodel: x\noutput: 'out/{stem}.tif'\n")
-    from tilepipe.execution.batch.jobs_file import expand, read_jobs
+    from tilepipe.execution.batch.items import expand
+    from tilepipe.execution.batch.jobs_file import read_jobs
 
     with pytest.raises(UsageError, match="which is an image"):
         expand(read_jobs(tmp_path / "jobs.yaml"), tmp_path)

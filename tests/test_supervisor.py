@@ -12,12 +12,19 @@ from pathlib import Path
 import pytest
 
 RUN = """
-import os, signal, sys, time
+import mmap, os, signal, sys, time
+from tilepipe import supervisor
 from tilepipe.supervisor import own_process, owns_process, supervised, working_on
+
+KILLS = mmap.mmap(-1, 1)  # the counter of the system, which a child raises and its parent sees
+if "starved" in sys.argv[1]:
+    supervisor._memory_kills = lambda: KILLS[0]
 
 def command():
     assert owns_process()
     how, end = sys.argv[1], sys.argv[2]
+    if "starved" in how:
+        KILLS[:] = bytes([1])
     with open(sys.argv[3], "a") as starts:
         starts.write(".")
     if how == "wait":
@@ -74,6 +81,7 @@ def test_a_terminal_gets_its_cursor_back_from_a_child_that_was_killed(tmp_path: 
         ("model 0", 3, 2, "exit code 0\n"),
         ("model SIGKILL", -signal.SIGKILL, 1, ""),  # somebody has killed it: no fault of the model
         ("model SIGTERM", -signal.SIGTERM, 1, ""),
+        ("model starved SIGKILL", 3, 2, "killed by the system, which has no memory left\n"),
     ],
 )
 def test_the_end_of_a_command(tmp_path: Path, how: str, code: int, starts: int, end: str | None) -> None:

@@ -6,7 +6,7 @@ import sys
 
 from tilepipe.supervisor import supervised
 
-LABELLING = (["segment"], ["batch", "run"])
+LABELLING = (["segment"], ["batch", "run"], ["batch", "retry"])
 """Commands that may run a model for hours. They run in a child process, which is started again if a model ends it."""
 
 

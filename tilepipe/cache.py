@@ -1,10 +1,15 @@
-"""This module keeps what was measured once per machine, in one cache directory; a damaged entry is measured again."""
+"""This module keeps what was measured once per machine, in one cache directory; a damaged entry is measured again.
+
+An entry decides what tilepipe promises about seams and memory, so only entries of this user are believed: a file that
+belongs to somebody else, that others may write, that is a link, or that was kept under another name counts as missing.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -26,10 +31,23 @@ def recall(name: str, directory: Path | None) -> str | None:
     if directory is None:
         return None
     try:
-        found = unsealed((directory / name).read_bytes())
+        found = unsealed(_own_bytes(directory / name))
     except OSError:
         return None
-    return found.get("text") if found else None
+    return found.get("text") if found and found.get("name") == name else None
+
+
+def _own_bytes(path: Path) -> bytes:
+    """Return the content of a file that only this user can have written. Raises `OSError` for another file."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(handle, "rb") as file:
+        known = os.fstat(handle)
+        # The administrator may have filled the cache for everybody.
+        own = not hasattr(os, "geteuid") or known.st_uid in (os.geteuid(), 0)
+        others_write = known.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if not own or others_write or not stat.S_ISREG(known.st_mode):
+            raise PermissionError(f"{path} is not this user's own file")
+        return file.read()
 
 
 def keep(name: str, text: str, directory: Path | None) -> None:
@@ -42,5 +60,5 @@ def keep(name: str, text: str, directory: Path | None) -> None:
         # wrong checksum and is measured again.
         handle, path = tempfile.mkstemp(dir=directory, suffix=".tmp")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(sealed({"text": text})) + "\n")
+            file.write(json.dumps(sealed({"text": text, "name": name})) + "\n")
         os.replace(path, directory / name)

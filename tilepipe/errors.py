@@ -104,6 +104,10 @@ class DeviceError(TilepipeError):
     exit_code = 7
 
 
+class NoMemoryError(DeviceError):
+    """Memory of the machine ran out."""
+
+
 class LockedError(TilepipeError):
     """Another run works on the same output; try again later."""
 
@@ -142,7 +146,7 @@ def _of_device(error: BaseException) -> TilepipeError | None:
         )
     if isinstance(error, MemoryError | OSError) or _says(error, NO_MEMORY):
         said = f" ({_line(error)})" if _line(error) else ""
-        return DeviceError(f"memory ran out{said}; give less `memory`, a smaller `tile` or fewer `workers`; {KEPT}")
+        return NoMemoryError(f"memory ran out{said}; give less `memory`, a smaller `tile` or fewer `workers`; {KEPT}")
     if _says(error, DEVICE_WORDS):
         return DeviceError(
             f"the device failed ({_line(error)}); give the same command again, or {setting(device='cpu')}; {KEPT}"

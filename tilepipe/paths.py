@@ -79,6 +79,11 @@ def work_directory(output: Path) -> Path:
     return output.with_name(f".{output.name}{_WORK}")
 
 
+def is_work(path: Path) -> bool:
+    """Return whether a path lies in a work directory, or is a lock file."""
+    return any(part.startswith(".") and part.endswith((_WORK, ".lock")) for part in path.parts)
+
+
 def lock_of(output: Path) -> Path:
     """Return the file that a process locks while it writes an output."""
     return output.with_name(f".{output.name}.lock")

@@ -66,6 +66,7 @@ def supervised(command: Callable[[], int]) -> int:
         _shared[:2] = b"\0\0"
         # A signal that arrives between the two must wait until this process can pass it on.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+        kills = _memory_kills()
         parent, child = os.getpid(), os.fork()
         if child == 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -79,12 +80,24 @@ def supervised(command: Callable[[], int]) -> int:
         killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         if not _shared[0]:
             _restore_terminal()
-        if _shared[0] or not end or (killed is not None and killed not in CRASHES):
+        # A kill comes from outside. That of a system without memory is for what the model has asked for.
+        starved = killed == signal.SIGKILL and _memory_kills() > kills
+        if _shared[0] or not end or not (killed is None or killed in CRASHES or starved):
             return _same_end(status)
-        _note(end, f"exit code {os.WEXITSTATUS(status)}" if killed is None else str(signal.strsignal(killed)))
+        why = f"exit code {os.WEXITSTATUS(status)}" if killed is None else str(signal.strsignal(killed))
+        _note(end, "killed by the system, which has no memory left" if starved else why)
         _say("the model has ended the process; the run goes on and tries the tiles that it worked on one by one")
     _say(f"the model has ended the process {MOST_STARTS} times; the same command goes on from here")
     return 5
+
+
+def _memory_kills() -> int:
+    """Return how often the system has killed a process for lack of memory, on this machine or in this container."""
+    found = 0
+    for file in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
+        with contextlib.suppress(OSError, ValueError), open(file, encoding="ascii") as lines:
+            found += sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return found
 
 
 def _end_with(parent: int) -> None:

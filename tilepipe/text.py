@@ -31,16 +31,28 @@ JSON: TypeAlias = dict[str, Any]
 """A JSON object; the code that reads it checks the values."""
 SETTING = re.compile(r"`([a-z_]+(?:=[^`]*)?)`")
 """Settings in a message, as `setting` writes them, or a setting's name alone."""
+_USER = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@\"']+@")
+"""The user, and the password if there is one, in an address."""
 LONGEST_NAME = 200
 """Largest number of characters of a name that was not found; a longer name would fill the whole message."""
+
+
+def redacted(text: str) -> str:
+    """Return text in which the user and password of addresses are stars: 'tls://me:secret@host' has 'tls://***@host'.
+
+    Example:
+        >>> redacted("no answer at tls://me:secret@10.0.0.1:8786")
+        'no answer at tls://***@10.0.0.1:8786'
+    """
+    return _USER.sub(r"\1***@", text)
 
 
 def clean(text: object) -> str:
     """Return text without characters that a terminal obeys or XML forbids: each becomes visible, as in \\u001b.
 
-    Tabs and line feeds stay. JSON stays JSON.
+    Tabs and line feeds stay. JSON stays JSON. Passwords in addresses become stars.
     """
-    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", redacted(str(text)))
 
 
 def clean_line(text: object) -> str:

@@ -30,10 +30,12 @@ PIXELS = RNG.integers(1, 255, (3, 130, 200), dtype=np.uint8)
 PIXELS[:, 75, 101] = TRIGGER
 TILE = 32
 BAD = np.s_[64:96, 96:128]
-NO_TILE_ERRORS = {
-    "cuda memory": torch.OutOfMemoryError("CUDA out of memory"),
+MEMORY_ERRORS = {
     "memory": MemoryError(),
     "torch's memory": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+}
+NO_TILE_ERRORS = {
+    "cuda memory": torch.OutOfMemoryError("CUDA out of memory"),
     "broken device": torch.AcceleratorError("CUDA error: device-side assert triggered"),
 }
 
@@ -52,6 +54,8 @@ class Bad(nn.Module):
         if self.what == "always" or hit.any():
             if self.what == "raise":
                 raise RuntimeError("boom")
+            if self.what in MEMORY_ERRORS:
+                raise MEMORY_ERRORS[self.what]
             if self.what in NO_TILE_ERRORS:
                 raise NO_TILE_ERRORS[self.what]
             if self.what in ("nan", "inf", "always"):
@@ -164,6 +168,33 @@ def test_in_memory_it_is_an_error() -> None:
     np.testing.assert_array_equal(part, truth()[:60, :90])
 
 
+@pytest.mark.parametrize("what", MEMORY_ERRORS)
+@pytest.mark.parametrize("settings", [HARD, {**HARD, "batch": 4}])
+def test_a_tile_that_eats_memory_gets_no_label(
+    image: Path, tmp_path: Path, what: str, settings: dict[str, Any]
+) -> None:
+    result = tp.segment(image, model(what), tmp_path / "out.tif", **settings)
+    assert len(result.failed) == 1
+    assert "rows 64 to 96, columns 96 to 128" in result.failed[0]
+    assert "memory ran out" in result.failed[0] or "MemoryError" in result.failed[0] or "allocate" in result.failed[0]
+    labels = rasterio.open(tmp_path / "out.tif").read(1)
+    right = truth()
+    right[64:96, 96:128] = 255
+    np.testing.assert_array_equal(labels, right)
+
+
+@pytest.mark.parametrize("what", MEMORY_ERRORS)
+def test_memory_that_is_short_for_all_tiles_is_no_matter_of_one(image: Path, tmp_path: Path, what: str) -> None:
+    class Short(Bad):
+        def forward(self, x: Tensor) -> Tensor:
+            raise MEMORY_ERRORS[what]
+
+    short = tp.Model.from_torch(Short(what), tp.ModelCard(bands=3, classes=tuple("abcd"), stride=1, halo=0))
+    with pytest.raises(DeviceError, match="memory ran out"):
+        tp.segment(image, short, tmp_path / "out.tif", **HARD)
+    assert not (tmp_path / "out.tif").exists()
+
+
 @pytest.mark.parametrize("what", NO_TILE_ERRORS)
 def test_memory_that_runs_out_or_a_broken_device_is_no_matter_of_a_tile(image: Path, tmp_path: Path, what: str) -> None:
     with pytest.raises(DeviceError):
@@ -233,7 +264,7 @@ def test_the_command_line_says_why_and_ends_with_3(
 def test_a_batch_lists_the_tile_or_the_image(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run_batch, "load_model", lambda *_args, **_options: model("raise"))
+    monkeypatch.setattr(run_batch, "open_models", lambda *_args, **_options: model("raise"))
     for asked, status in (("nodata", "partial"), ("fail", "failed")):
         cut = f"tile: 32, overlap: 0, window_shape: crop, on_tile_error: {asked}"
         jobs = tmp_path / f"{asked}.yaml"

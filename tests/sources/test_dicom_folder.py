@@ -16,7 +16,8 @@ import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.cli.main import main
 from tilepipe.errors import InputError, UsageError
-from tilepipe.execution.batch.jobs_file import Jobs, expand
+from tilepipe.execution.batch.items import expand
+from tilepipe.execution.batch.jobs_file import Jobs
 from tilepipe.sources.open import image_files, open_source
 from tilepipe.testing import constant_model, write_geotiff, write_slide
 

@@ -8,6 +8,7 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
+from tilepipe.cli.log_file import LOG, logged
 from tilepipe.cli.options import MODEL, SETTINGS, TALK, given, with_options
 from tilepipe.cli.progress_bar import on_one_terminal, on_terminal, progress
 from tilepipe.cli.summary import files, findings, next_command
@@ -21,7 +22,7 @@ SHOWN = 10
 @click.command(cls=Command)
 @click.argument("source", metavar="INPUT")
 @click.argument("output", required=False)
-@with_options(MODEL, *SETTINGS, *TALK)
+@with_options(MODEL, *SETTINGS, *TALK, LOG)
 @option("-v", "--verbose", is_flag=True, help="Print the plan before the run, and all of the certificate after it.")
 @option("--overwrite", is_flag=True, help="Replace an existing output.")
 @option("--dry-run", is_flag=True, help="Print the plan and stop.")
@@ -35,6 +36,7 @@ def segment(source: str, output: str | None, model: str | list[str], **options: 
     from tilepipe.execution.segment import dry_run as planned
 
     mode, quiet, verbose, dry_run = (options.pop(name) for name in ("mode", "quiet", "verbose", "dry_run"))
+    log = options.pop("log")
     settings = given(options)
     if dry_run:
         # A run tells these notes to its listener, and a dry run has none.
@@ -43,7 +45,7 @@ def segment(source: str, output: str | None, model: str | list[str], **options: 
         (say.out if dry_run else say.err)(planned(source, model, output, **settings))
     if dry_run:
         return 0
-    with progress(mode, quiet) as listener:
+    with progress(mode, quiet) as shown, logged(log, shown) as listener:
         result = tilepipe.segment(source, model, output, listener=listener, **settings)
     if not (quiet or mode in ("json", "none")):
         say.err("\n".join(findings(result)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from tilepipe.paths import work_directory
@@ -74,5 +74,12 @@ def batch_files(report: Report) -> Iterator[str]:
 def next_batch_command(report: Report, jobs: str) -> str:
     """Return what to do after a batch: the same again if images failed, else look at the report, or make it."""
     if report.failed:
-        return f"next, to try the failed images again: tilepipe batch run {shlex.quote(jobs)}"
+        return f"next, to try the failed images again: tilepipe batch retry {shlex.quote(jobs)}"
     return f"next: open {report.page} in a browser" if report.page else f"next: tilepipe report {shlex.quote(jobs)}"
+
+
+def batch_summary(jobs: str, report: Report) -> str:
+    """Return one line about a batch that has ended."""
+    from tilepipe.execution.batch.status import summary_line
+
+    return summary_line(PurePath(jobs).stem, report.entries, report.seconds)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tilepipe.box import Box
-from tilepipe.text import JSON
+from tilepipe.text import JSON, redacted
 
 NOT_KEPT = {"of", "overwrite"}
 """Settings that the command says in another way, or that belong to one attempt alone."""
@@ -28,7 +28,8 @@ def kept_settings(given: Mapping[str, object]) -> JSON:
             named = [value] if isinstance(value, str | Path) else list(value)  # type: ignore[call-overload]
             kept[name] = [str(Path(folder).resolve()) for folder in named]
         elif isinstance(value, str | Path):
-            kept[name] = str(Path(value).resolve()) if Path(value).is_file() else str(value)
+            # An address of a scheduler may hold a password, which must not stay on the disk.
+            kept[name] = str(Path(value).resolve()) if Path(value).is_file() else redacted(str(value))
         else:
             kept[name] = list(value) if isinstance(value, tuple | list) else value
     return kept

@@ -85,7 +85,7 @@ class Keys:
     def request(self, request: Request) -> str:
         """Return the request key."""
         asked = {"format": FORMAT, "image": self.image, "model": self.model, "settings": _as_given(request)}
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        return _hash(asked)
 
     def run(self, plan: Plan) -> str:
         """Return the run key."""
@@ -99,6 +99,18 @@ class Keys:
             return identity_of(full) == self.image
         except InputError:
             return False
+
+
+def asked_of(model: Model, request: Request) -> str:
+    """Return a hash of all that decides labels and products but the image. Raises `DeviceError` and `UsageError`."""
+    compute = request.compute(model)
+    found = identify(model, compute.device, compute.precision)
+    products = {"of": request.products, "options": request.polygons.to_dict()}
+    return _hash({"format": FORMAT, "model": found.key, "settings": _as_given(request), **products})
+
+
+def _hash(fields: JSON) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _stamps(full: Source) -> dict[str, Stamp | None]:

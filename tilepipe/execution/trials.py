@@ -8,7 +8,7 @@ import numpy as np
 
 from tilepipe.arrays import Array, Pixels
 from tilepipe.box import Box
-from tilepipe.errors import ModelError
+from tilepipe.errors import ModelError, NoMemoryError
 from tilepipe.execution.model_watch import ModelWatch
 from tilepipe.inference.statistics.capture import FixedStatistics
 from tilepipe.models.model import Model
@@ -47,7 +47,7 @@ class Trials:
             return self._one_by_one(call, pixels, boxes, under)
         try:
             found: list[Found] = list(self._called(call, np.stack(pixels), boxes, under))
-        except ModelError:
+        except (ModelError, NoMemoryError):
             if len(pixels) > 1:
                 return self._one_by_one(call, pixels, boxes, under)
             return [self._again(call, pixels[0], boxes[0], under)]
@@ -83,7 +83,9 @@ class Trials:
     def _again(self, call: Call, pixels: Pixels, box: Box, under: Under) -> Found:
         try:
             found: Array = self._called(call, pixels[None], [box], under)[0]
-        except ModelError as error:
+        except (ModelError, NoMemoryError) as error:
+            # Memory that made-up pixels do not find either is short for all tiles, also if it was not before.
+            self._works = self._works and not isinstance(error, NoMemoryError)
             # A model that works on no tile (a missing library, a wrong number of channels) is not a million bad tiles:
             # the run ends with its error.
             if not self._can_work(call, pixels, under([box])):
@@ -101,7 +103,7 @@ class Trials:
             try:
                 with self._watch.over(()):
                     call(made_up_tiles(self._model.card, 1, (height, width), str(like.dtype)), under)
-            except ModelError:
+            except (ModelError, NoMemoryError):
                 return False
             self._works = True
         return True
@@ -115,7 +117,7 @@ def place(box: Box, plan: Plan) -> str:
     return f"rows {y0} to {y1}, columns {x0} to {x1}"
 
 
-def _said(error: ModelError) -> str:
+def _said(error: ModelError | NoMemoryError) -> str:
     """Return the error of a model on a tile, without advice about the model as a whole, since it works elsewhere."""
     cause = error.__cause__
     if cause is None:

@@ -56,6 +56,25 @@ def files_of_stac(path: Path, allow: Sequence[str | Path] = ()) -> Files:
     return _of_items(path, items, allow)
 
 
+def images_of_stac(path: Path) -> list[str]:
+    """Return the path of the one raster that each item of a file names; it need not exist.
+
+    Raises `InputError` if the file is damaged, or if an item names no raster that holds data, or several.
+    """
+    try:
+        items = [(str(item.get("id", "")), list(_assets(path, item))) for item in _items(json_of(path.read_bytes()))]
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise InputError(f"{path} is no list of STAC items: {type(error).__name__} {error}") from None
+    if wrong := next(((name, assets) for name, assets in items if len(assets) != 1), None):
+        name, assets = wrong
+        raise InputError(
+            f"{path}: the item {name[:80]} names {len(assets)} GeoTIFFs that hold data "
+            f"({', '.join(asset.key for asset in assets)[:100]}), and one of each item is read; list the files in a "
+            "CSV file instead"
+        )
+    return [assets[0].path for _, assets in items]
+
+
 def files_of_table(path: Path, allow: Sequence[str | Path] = ()) -> Files:
     """Return the files of a table in GeoParquet: of a column of paths, or of a column `assets` as STAC has.
 

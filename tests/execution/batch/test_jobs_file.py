@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilepipe.errors import UsageError
-from tilepipe.execution.batch.jobs_file import BatchItem, Jobs, expand, output_folder, read_jobs, safe_name
+from tilepipe.execution.batch.items import BatchItem, expand, safe_name
+from tilepipe.execution.batch.jobs_file import Jobs, output_folder, read_jobs
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
 
@@ -37,9 +38,12 @@ def refusal(tmp_path: Path, text: str) -> str:
     ("text", "sentence"),
     [
         ("images: [a.tif]\nmodle: m", "'modle' is unknown; did you mean 'model'?"),
-        ("images: [a.tif]\nmodel: m\nzzz: 1", "known are images, model, of, output, settings"),
-        ("images: []\nmodel: m", "images: "),
-        ("model: m", "images is missing"),
+        (
+            "images: [a.tif]\nmodel: m\nzzz: 1",
+            "known are exclude, images, index, manifest, metrics, model, modified_after, of, output, settings, settle",
+        ),
+        ("images: []\nmodel: m", "it needs 'images:'"),
+        ("model: m", "it needs 'images:' or 'manifest:'"),
         ("images: a.tif\nmodel: m\noutput: labels.tif", "{stem}"),
         ("images: a.tif\nmodel: m\noutput: '{stm}.tif'", "{stm} is not a field"),
         ("images: a.tif\nmodel: m\noutput: '{stem.__class__}.tif'", "is not a field"),

@@ -16,7 +16,7 @@ import yaml
 from tilepipe.cli.main import main
 from tilepipe.errors import InputError, LockedError, ModelError, StorageError, UsageError
 from tilepipe.events import Event
-from tilepipe.execution.batch import run_batch
+from tilepipe.execution.batch import one_image, run_batch
 from tilepipe.execution.batch.record import DONE, FAILED, NEW, PARTIAL, UNCHANGED
 from tilepipe.execution.batch.run_batch import Report
 from tilepipe.models.formats.directory import save_model
@@ -46,7 +46,8 @@ class Api:
             raise InputError(f"{path} is not an image")
         if content == b"bug":
             raise ZeroDivisionError("division by zero")
-        return SimpleNamespace(path=path, identity=lambda: {"sha256": hashlib.sha256(content).hexdigest()})
+        identity = {"sha256": hashlib.sha256(content).hexdigest()}
+        return SimpleNamespace(path=path, name=str(path), identity=lambda: identity)
 
     def plan(self, source: Any, model: Any, **settings: Any) -> None:
         """Nothing is refused."""
@@ -67,6 +68,10 @@ class Api:
         return SimpleNamespace(paths=(output,), failed=self.failed, record=record, certificate=certificate)
 
 
+NOWHERE = SimpleNamespace(identity=lambda: "")
+"""An image without content."""
+
+
 def _call(fake: Api, name: str, *args: Any, **keywords: Any) -> Any:
     return getattr(fake, name)(*args, **keywords)  # as it is then: tests replace methods
 
@@ -74,11 +79,15 @@ def _call(fake: Api, name: str, *args: Any, **keywords: Any) -> Any:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Api:
     fake = Api()
-    for name in ("load_model", "plan", "segment"):
-        monkeypatch.setattr(run_batch, name, partial(_call, fake, name))
+    monkeypatch.setattr(run_batch, "open_models", lambda names, **_: fake.load_model(names[0]))
+    monkeypatch.setattr(one_image, "plan", partial(_call, fake, "plan"))
+    monkeypatch.setattr("tilepipe.execution.segment.segment", partial(_call, fake, "segment"))
     monkeypatch.setattr(run_batch, "measure_receptive_field", lambda *_: None)
-    monkeypatch.setattr(run_batch, "opened", lambda path, model, _: (model, fake.open_source(path)))
-    monkeypatch.setattr(run_batch, "Keys", SimpleNamespace(of=fake.keys))
+    monkeypatch.setattr(one_image, "opened", lambda path, model, _: (model, fake.open_source(path)))
+    monkeypatch.setattr(one_image, "Keys", SimpleNamespace(of=fake.keys))
+    monkeypatch.setattr(
+        one_image, "asked_of", lambda model, request: fake.keys(NOWHERE, model, request).request(request)
+    )
     return fake
 
 
@@ -90,7 +99,7 @@ def jobs(tmp_path: Path) -> Path:
 
 
 def write_jobs(folder: Path, **changes: Any) -> Path:
-    fields = {"images": "*.tif", "model": "m", "output": "out/{stem}.labels.tif", **changes}
+    fields = {"images": "*.tif", "model": "m", "output": "out/{stem}.labels.tif", "settle": 0, **changes}
     (folder / "night.yaml").write_text(yaml.safe_dump(fields))
     return folder / "night.yaml"
 

@@ -319,10 +319,11 @@ def test_a_model_that_returns_nan_stops_the_run_with_one_sentence(workers: int, 
 
 def test_tasks_carry_coordinates_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No pixels, no weights: a task and its result stay below a few hundred bytes, whatever a block holds."""
-    sizes, submit, commit = [], Client.submit, BlockQueue.commit
+    sizes, submit, commit = list[float](), Client.submit, BlockQueue.commit
 
     def measured(self: Client, function: Any, *args: Any, **how: Any) -> Any:
-        sizes.append(len(pickle.dumps((function, args))))
+        blocks = args[1]  # small blocks share a task
+        sizes.append(len(pickle.dumps((function, args))) / len(blocks))
         return submit(self, function, *args, **how)
 
     def weighed(self: BlockQueue, record: Record) -> None:
@@ -343,7 +344,7 @@ def test_tasks_carry_coordinates_only(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_worker_that_joins_with_other_code_computes_nothing() -> None:
     with pytest.raises(DeviceError, match=r"a worker on .* has tilepipe .*another one.*Install the same"):
-        dask._run_block("", Index(0, 0), (), "another one")
+        dask._run_blocks("", [(Index(0, 0), ())], "another one")
 
 
 @pytest.mark.parametrize("change", ["edited", "older"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tilepipe.execution.batch.jobs_file import BatchItem, Jobs, expand, output_folder
+from tilepipe.execution.batch.items import BatchItem, expand
+from tilepipe.execution.batch.jobs_file import Jobs, output_folder
 from tilepipe.execution.batch.pixel_sizes import is_table, read_table, refuse_unused, size_of
-from tilepipe.execution.batch.record import DONE, Entry, read_entries
+from tilepipe.execution.batch.record import DONE, EDITED, UNCHANGED, Entry, read_entries
 from tilepipe.execution.file_state import is_same
 from tilepipe.products.labels import parses
 from tilepipe.text import JSON
@@ -45,6 +46,11 @@ class Batch:
         """Path of the CSV file with the numbers of all images."""
         return self.folder / f"{self.path.stem}.numbers.csv"
 
+    @property
+    def page(self) -> Path:
+        """Path of the report of all images."""
+        return self.folder / f"{self.path.stem}.report.html"
+
     def settings_of(self, item: BatchItem) -> JSON:
         """Return keyword arguments of `tilepipe.segment` for an image; paths in them start from the jobs file."""
         settings = dict(self.jobs.settings)
@@ -76,26 +82,23 @@ class Batch:
         """Return a path in the form that the record has."""
         return Path(path).resolve().relative_to(self.folder).as_posix()
 
-    def is_done(self, output: str, key: str) -> bool:
-        """Return whether the record says that these labels were made, and the products are unchanged since."""
-        entry = self._asked(output, key)
-        # The record alone is no proof: somebody may have removed or edited a product since.
-        return entry is not None and all(is_same(self.folder / name, known) for name, known in entry.files.items())
+    def earlier(self, output: str, key: str = "", state: tuple[str, str] = ("", "")) -> str:
+        """Return 'unchanged' if these labels were made before and the products are as they were, 'edited' if somebody
+        has changed a product since and all can be read, else ''.
 
-    def is_edited(self, output: str, key: str) -> bool:
-        """Return whether these labels were made, are complete and can be read, but somebody has changed them since."""
-        entry = self._asked(output, key)
-        if entry is None or self.jobs.settings.get("overwrite", False):
-            return False
-        return all((self.folder / name).exists() and parses(self.folder / name) for name in entry.files)
-
-    def _asked(self, output: str, key: str) -> Entry | None:
-        """Return the entry of labels that were made with the products and options of the jobs file; None if there is
-        none."""
+        The labels are known by their request key, or by the entry's `asked` and `seen` (`state`).
+        """
         entry = self.known.get(output)
-        wanted = DONE, key, self.jobs.of, self.polygons
-        found = (entry.status, entry.key, entry.of, entry.polygons) if entry else None
-        return entry if found == wanted else None
+        if entry is None or (entry.status, entry.of, entry.polygons) != (DONE, self.jobs.of, self.polygons):
+            return ""
+        if not ((key and entry.key == key) or (all(state) and (entry.asked, entry.seen) == state)):
+            return ""
+        # The record alone is no proof: somebody may have removed or edited a product since.
+        if all(is_same(self.folder / name, known) for name, known in entry.files.items()):
+            return UNCHANGED
+        kept = not self.jobs.settings.get("overwrite", False)
+        readable = all((self.folder / name).exists() and parses(self.folder / name) for name in entry.files)
+        return EDITED if kept and readable else ""
 
     def may_replace(self, job: BatchItem) -> bool:
         """Return whether each output of an image is free, or is still as an earlier batch wrote it."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.events import Event, Listener, silent
 from tilepipe.execution.batch.batch import Batch
-from tilepipe.execution.batch.jobs_file import BatchItem, read_jobs
-from tilepipe.execution.batch.record import Entry
+from tilepipe.execution.batch.items import BatchItem
+from tilepipe.execution.batch.jobs_file import read_jobs
+from tilepipe.execution.batch.record import WAITING, Entry
 from tilepipe.execution.report import REPORT, coarse, image_of_run
 from tilepipe.execution.run_record import find_record
 from tilepipe.products.formats import LOSSLESS, PRODUCTS, product_of
@@ -21,9 +22,6 @@ from tilepipe.products.report.index import MARK, index_of
 from tilepipe.products.report.thumbnail import thumbnail
 from tilepipe.storage import write_durably
 from tilepipe.text import JSON
-
-WAITING = "waiting"
-"""Status of an image that no batch has processed yet."""
 
 
 def report_of_batch(
@@ -47,7 +45,7 @@ def report_of_batch(
 
 def index_path(batch: Batch) -> Path:
     """Return the path of the report of a batch in the folder of its outputs."""
-    return batch.folder / f"{batch.path.stem}.report.html"
+    return batch.page
 
 
 def refuse_other_page(page: Path) -> None:

@@ -12,7 +12,11 @@ from tilepipe.products.numbers import Numbers
 from tilepipe.storage import append_line, read_lines
 from tilepipe.text import JSON
 
-DONE, PARTIAL, FAILED, UNCHANGED, EDITED, NEW = "done", "partial", "failed", "unchanged", "edited", "new"
+DONE, PARTIAL, FAILED = "done", "partial", "failed"
+UNCHANGED, EDITED, NEW, WAITING, KNOWN_BAD = "unchanged", "edited", "new", "waiting", "known-bad"
+TRIES = {"InputError": 1, "ModelError": 3}
+"""How often an image in the same state is tried, by class of the error. The bytes of an image do not become better; a
+model may have failed by bad luck. After any other error an image is tried in each batch."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Entry:
     """Path of the output below the output folder."""
     status: str
     """Result: 'done', 'partial' (some tiles failed) or 'failed'. Not recorded are 'unchanged' (done before), 'edited'
-    (done before, then changed by somebody, and kept) and 'new' (dry run)."""
+    (done before, then changed by somebody, and kept), 'known-bad' (failed before, and unchanged since), 'waiting'
+    (still growing) and 'new' (dry run)."""
     key: str = ""
     """Request key; it changes with the image's content, the model and the settings."""
     of: tuple[str, ...] = ()
@@ -39,13 +44,26 @@ class Entry:
     seams: str = ""
     """Sentence that says whether the labels depend on the tiling; '' if the image got no labels."""
     error: str = ""
-    """Class of the error, if the image failed."""
+    """Class of the error, if the image or some of its tiles failed."""
     message: str = ""
     """Message of the error."""
     time: str = ""
     """Time when the image ended, in UTC."""
     seconds: float = 0.0
     """Time that the image took (seconds)."""
+    asked: str = ""
+    """Hash of what was asked for: model, settings, products."""
+    seen: str = ""
+    """State of the image's files before they were read; see `image_state`."""
+    reads: tuple[str, ...] = ()
+    """Paths of files that the image reads outside of its own folder."""
+    tries: int = 1
+    """Number of batches that have tried the image in this state with what was asked for."""
+
+    def is_known_bad(self, asked: str, seen: str) -> bool:
+        """Return whether this image has failed in this state, and trying again would not help."""
+        same = bool(seen) and (self.asked, self.seen) == (asked, seen)
+        return same and self.status in (PARTIAL, FAILED) and self.tries >= TRIES.get(self.error, self.tries + 1)
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
@@ -55,7 +73,8 @@ def read_entries(path: Path) -> Iterator[Entry]:
     """
     for fields in read_lines(path)[0]:
         try:
-            entry = Entry(**{**fields, "of": tuple(fields["of"])})
+            several: JSON = {name: tuple(fields[name]) for name in ("of", "reads") if name in fields}
+            entry = Entry(**{**fields, "of": (), **several})
             if entry.numbers:  # the table of all images would find out only when all work is done
                 Numbers.from_dict(entry.numbers)
         except (KeyError, TypeError, StorageError):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tilepipe.errors import UsageError
-from tilepipe.execution.batch.record import DONE, UNCHANGED, Entry
+from tilepipe.execution.batch.record import DONE, FAILED, KNOWN_BAD, PARTIAL, UNCHANGED, Entry
 from tilepipe.products.csv_file import csv_lines
 from tilepipe.products.numbers import Numbers
 from tilepipe.storage import write_durably
@@ -36,6 +36,8 @@ def write_table(path: Path, entries: Sequence[Entry]) -> None:
 
 def _rows(entry: Entry) -> list[dict[str, object]]:
     # An unchanged image counts as done, whenever it was done.
-    done = replace(entry, status=DONE) if entry.status == UNCHANGED else entry
+    done = replace(entry, status=DONE if entry.status == UNCHANGED else entry.status)
+    if entry.status == KNOWN_BAD:
+        done = replace(entry, status=PARTIAL if entry.numbers else FAILED)
     head: dict[str, object] = {name: getattr(done, name) for name in HEAD}
     return [{**head, **row} for row in Numbers.from_dict(entry.numbers).table()] if entry.numbers else [head]

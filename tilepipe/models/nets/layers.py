@@ -31,9 +31,11 @@ def conv(inputs: int, outputs: int, kernel: int, *, bias: bool = True, stride: i
     """Return a convolution that keeps H x W (at stride 1); its weights start as ReLU needs them (He 2015)."""
     padding = rate * (kernel - 1) // 2
     layer = nn.Conv2d(inputs, outputs, kernel, stride, padding, rate, bias=bias)
-    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    # On the meta device there are no values to fill, and torch would import its compiler to do nothing: seconds.
+    if not layer.weight.is_meta:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
     return layer
 
 
