@@ -22,7 +22,7 @@ AT = "15 2 * * *"
 @option("--at", default=AT, show_default=True, metavar="TIMES", help="When, as cron writes it.")
 @option("--install", is_flag=True, help="Put it where systemd or cron finds it, in place of an earlier one.")
 def schedule(jobs: str, kind: str, at: str, install: bool) -> None:
-    """Print what starts the batch JOBS at given times, for systemd or cron; --install puts it in place.
+    """Print what starts the batch JOBS at given times, for systemd or cron, or put it in place.
 
     A timer of systemd catches up once after the machine was off; cron does not.
     """

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from tilepipe.cli import say
-from tilepipe.cli.help import option
+from tilepipe.cli.help import expert
 from tilepipe.errors import UsageError
 from tilepipe.events import Event, Listener
 from tilepipe.text import redacted
 
-LOG = option("--log", metavar="FILE", help="Add the events to this file, one JSON object a line.")
+LOG = expert("Machine", "--log", metavar="FILE", help="Add the events to this file, one JSON object a line.")
 SECONDS_BETWEEN_LINES = 5.0
 """Shortest time between two lines about the same stage that carry no message."""
 

@@ -63,7 +63,7 @@ class Opened:
     """Request key."""
 
 
-def look(batch: Batch, item: BatchItem, model: Model, folders: Folders, *, retry: bool = False) -> Looked:
+def inspected(batch: Batch, item: BatchItem, model: Model, folders: Folders, *, retry: bool = False) -> Looked:
     """Look at an image without opening it; with `retry`, an image that is known to be bad is work."""
     output = batch.below(item.output)
     entry = batch.known.get(output)

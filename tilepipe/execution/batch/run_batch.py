@@ -137,7 +137,7 @@ def model_of(jobs: Jobs, base: Path) -> Model:
 
 def _looked(batch: Batch, model: Model, options: Options) -> list[Looked]:
     folders = Folders()
-    return [one_image.look(batch, item, model, folders, retry=options.retry) for item in batch.images()]
+    return [one_image.inspected(batch, item, model, folders, retry=options.retry) for item in batch.images()]
 
 
 def _done(batch: Batch, model: Model, options: Options, listener: Listener) -> list[Entry]:

@@ -26,7 +26,7 @@ CONNECT = "30s"
 """Longest time that a scheduler may take for its first answer."""
 
 
-class _Kept:
+class _Clusters:
     """Clusters that are kept while a batch runs, by number of processes."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class _Started:
         self._context.run(self._stack.close)
 
 
-_KEPT = _Kept()
+_KEPT = _Clusters()
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def onnx_file(module: nn.Module, examples: Sequence[Tensor]) -> bytes:
     inputs = []
     for k, (node, example) in enumerate(zip(sources, examples, strict=True)):
         writer.names[node] = f"in{k}"
-        free = [f"in{k}_batch", example.shape[1], f"in{k}_rows", f"in{k}_columns"]
+        free: list[str | int | None] = [f"in{k}_batch", example.shape[1], f"in{k}_rows", f"in{k}_columns"]
         inputs.append(helper.make_tensor_value_info(f"in{k}", TensorProto.FLOAT, free))
     for node in graph.graph.nodes:
         writer.write(graph, node)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ class TorchCompile:
     def compiled(self, subject: Subject) -> Compiled:
         """Return the compiled module. It is called once, because torch compiles it then."""
         # `freezing` folds batch norms into convolutions and reorders weights. It does so without gradients only.
-        options = {"freezing": True}
+        options: dict[str, str | int | bool | Callable[..., Any]] = {"freezing": True}
         module = torch.compile(subject.module, fullgraph=True, dynamic=False, options=options)
 
         def call(tensors: Sequence[Tensor]) -> list[Tensor]:
