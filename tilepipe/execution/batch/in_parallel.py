@@ -38,7 +38,7 @@ def worked_on(
     """Yield what became of each image, as images end; as many are worked on at a time as there are `models`."""
     if len(models) == 1:
         return _one_by_one(batch, models[0], images, begun)
-    return _together(batch, models, images, begun)
+    return _Together(batch, images, begun).run(models)
 
 
 def _one_by_one(batch: Batch, model: Model, images: Iterator[Looked], begun: Begun) -> Iterator[tuple[Looked, Entry]]:
@@ -54,55 +54,78 @@ def _one_by_one(batch: Batch, model: Model, images: Iterator[Looked], begun: Beg
         yield each, do(batch, each, image, model, begun.listener)
 
 
-def _together(
-    batch: Batch, models: Sequence[Model], images: Iterator[Looked], begun: Begun
-) -> Iterator[tuple[Looked, Entry]]:
-    one_at_a_time, stopped = threading.Lock(), threading.Event()
-    ended: SimpleQueue[tuple[Looked, Entry] | BaseException | None] = SimpleQueue()
+class _Together:
+    """Several images at a time, each in a thread with a model of its own."""
 
-    def tell(event: Event) -> None:
-        # An image hears of the stop with its next block.
-        if stopped.is_set():
+    def __init__(self, batch: Batch, images: Iterator[Looked], begun: Begun) -> None:
+        from tilepipe.models.precision import ONE_AT_A_TIME  # it opens torch
+
+        self._batch, self._images, self._begun = batch, images, begun
+        self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._ended: SimpleQueue[tuple[Looked, Entry] | BaseException | None] = SimpleQueue()
+        # Planning measures the model in ways in which torch crashes if two threads do so at once. Calls of a model come
+        # one at a time anyway; what goes on beside them is reading, decoding and writing.
+        self._calls, self._planning = ONE_AT_A_TIME, threading.local()
+
+    def run(self, models: Sequence[Model]) -> Iterator[tuple[Looked, Entry]]:
+        """Yield what became of each image; if the caller is stopped, the images in work stop with their next block."""
+        threads = [
+            threading.Thread(target=copy_context().run, args=(self._work, model), daemon=True, name="image")
+            for model in models
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            left = len(threads)
+            while left:
+                found = self._ended.get()
+                if isinstance(found, BaseException):
+                    raise found
+                if found is None:
+                    left -= 1
+                else:
+                    with self._lock:
+                        yield found
+        finally:
+            self._stopped.set()
+            for thread in threads:
+                thread.join(STOP_SECONDS / len(threads))
+
+    def _work(self, model: Model) -> None:
+        try:
+            while (each := self._next()) is not None:
+                self._calls.acquire()
+                self._planning.now = True
+                try:
+                    image = _opened(self._batch, each, model)
+                    self._ended.put((each, do(self._batch, each, image, model, self._tell)))
+                finally:
+                    self._planned()
+            self._ended.put(None)
+        except BaseException as error:
+            self._ended.put(error)
+
+    def _next(self) -> Looked | None:
+        with self._lock:
+            each = None if self._stopped.is_set() else next(self._images, None)
+            if each is not None:
+                self._begun.begin(each)
+        return each
+
+    def _tell(self, event: Event) -> None:
+        if event.stage != "plan":
+            self._planned()
+        if self._stopped.is_set():
             raise KeyboardInterrupt
         # Blocks of several images would make one figure jump.
         if event.message and event.stage != "predict":
-            with one_at_a_time:
-                begun.listener(event)
+            with self._lock:
+                self._begun.listener(event)
 
-    def work(model: Model) -> None:
-        try:
-            while not stopped.is_set():
-                with one_at_a_time:
-                    each = next(images, None)
-                    if each is not None:
-                        begun.begin(each)
-                if each is None:
-                    break
-                ended.put((each, do(batch, each, _opened(batch, each, model), model, tell)))
-            ended.put(None)
-        except BaseException as error:
-            ended.put(error)
-
-    threads = [
-        threading.Thread(target=copy_context().run, args=(work, model), daemon=True, name="image") for model in models
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        left = len(threads)
-        while left:
-            found = ended.get()
-            if isinstance(found, BaseException):
-                raise found
-            if found is None:
-                left -= 1
-            else:
-                with one_at_a_time:
-                    yield found
-    finally:
-        stopped.set()
-        for thread in threads:
-            thread.join(STOP_SECONDS / len(threads))
+    def _planned(self) -> None:
+        if getattr(self._planning, "now", False):
+            self._planning.now = False
+            self._calls.release()
 
 
 def _opened(batch: Batch, looked: Looked, model: Model) -> Opened | Exception:
