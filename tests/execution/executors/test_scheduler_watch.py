@@ -21,7 +21,7 @@ from helpers.fakes import job_for, open_queue, run_labels
 from tilepipe.box import Box
 from tilepipe.errors import DeviceError, UsageError
 from tilepipe.events import Event
-from tilepipe.execution.executors import blocks, dask, scheduler_watch
+from tilepipe.execution.executors import blocks, scheduler_watch
 from tilepipe.testing import noise, random_unet
 
 CUT: dict[str, Any] = {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96}
@@ -80,7 +80,7 @@ def test_a_scheduler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setattr(dask, "CONNECT", "2s")
+    monkeypatch.setattr("tilepipe.execution.executors.cluster.CONNECT", "2s")
     with pytest.raises(UsageError, match="no Dask scheduler answers"):
         blocks.run(job, open_queue(job), address)
 
