@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 # One thread per process: tests run in several processes on tiny tiles, where more threads only get in each other's way.
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-long test-gpu test-offline audit lint docs notebooks clean
+.PHONY: setup demo test test-long test-gpu test-offline audit bench lint docs notebooks clean
 
 setup: $(STAMP)
 
@@ -58,6 +58,10 @@ lint: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
+
+# Speed beside other ways, in one run; minutes. Other programs on the machine spoil it.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/speed.py --side 2048 --repeat 3 --json benchmarks/speed.json
 
 # Executes the example notebooks and stores their outputs, which the pages show.
 notebooks: $(STAMP)

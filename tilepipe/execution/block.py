@@ -16,6 +16,7 @@ from tilepipe.arrays import Array, Labels, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError, ModelError
 from tilepipe.execution.banded_tiles import BandedTiles
+from tilepipe.execution.constant_tiles import ConstantTiles
 from tilepipe.execution.filled_image import FilledImage
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.ledger import Record
@@ -52,7 +53,7 @@ class BlockWorker:
         self.job, plan = job, job.plan
         self.predictor = Predictor(job.model, plan.grid.tile_shape, plan.compute)
         self.store = Store(job.directory) if job.directory else None
-        self._notes = StageNotes(job.directory)
+        self._notes, self._constant = StageNotes(job.directory), ConstantTiles()
         self.image = FilledImage(job.source, job.model.card.mean or (0.0,) * plan.bands)
         stop = job.on_tile_error == FAIL
         self.statistics = statistics or provider_of(plan, job.model, self.image, job.directory, stop=stop)
@@ -167,6 +168,7 @@ class BlockWorker:
             predict = self.predictor.logits
         elif wanted == PROBABILITIES:
             predict = partial(self.predictor.probabilities, informed=INFORMATION in self.job.plan.layers)
+        predict = self._constant.once(predict, wanted)
         # Tiles are batched over the whole block, and the predictor pads the last batch. If a model always sees one
         # batch shape, a tile gets the same bits whatever other tiles are in the batch.
         for group in self._read_ahead(_batched((tile for tile, _ in asked), self.job.plan.compute.batch)):
