@@ -65,3 +65,9 @@ def test_a_plan_with_a_bundled_model_does_not_read_its_network(options: list[str
 def test_a_plan_that_must_run_the_network_reads_it() -> None:
     """Its level of exactness in fp64 is not among the facts."""
     assert "torch" in modules_after("plan", str(SAMPLE), "-m", "buildings", "--precision", "fp64")
+
+
+def test_loading_a_model_does_not_import_the_compiler_of_torch() -> None:
+    code = "import sys, tilepipe; tilepipe.load_model('buildings'); print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
