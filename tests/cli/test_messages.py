@@ -147,6 +147,8 @@ def options(command: click.Command) -> set[str]:
 
 
 OTHER_PROGRAMS = {
+    "--user",
+    "--now",
     "--revision",
     "--dtype",
     "--nthreads",
@@ -191,6 +193,10 @@ def test_an_option_that_a_message_names_exists() -> None:
     assert not [(path, name) for path, name in named if name not in known]
 
 
+COMMANDS = {Path("execution/command.py"), Path("execution/batch/schedule.py"), Path("execution/batch/serve.py")}
+"""Modules that make commands, which name options."""
+
+
 def test_no_message_names_an_option_to_those_who_type_none() -> None:
     """In Python and in YAML files there are no options: messages name settings, and the command line turns them."""
     mine = (options(root) | {"--{}"}) - OTHER_PROGRAMS
@@ -198,7 +204,7 @@ def test_no_message_names_an_option_to_those_who_type_none() -> None:
         f"{path.name}: {text}"
         for path in PACKAGE.rglob("*.py")
         # What is typed to make a run again is a command, and not a message; so is what scripts for other programs type.
-        if path.parent.name not in ("cli", "scripts") and path.relative_to(PACKAGE) != Path("execution/command.py")
+        if path.parent.name not in ("cli", "scripts") and path.relative_to(PACKAGE) not in COMMANDS
         for text in messages(path)
         if mine & set(re.findall(r"(?<![\w-])(?:--(?:[a-z-]+|{})|-m\b)", text)) and not COMMAND.search(text)
     ]
@@ -229,7 +235,7 @@ def test_one_trouble_is_said_in_the_words_of_each_way_in(folder: Path, capsys: E
     assert "out.tif exists; use --overwrite or another output" in capsys.readouterr().err
     (folder / "scene.labels.tif").touch()
     assert main(["batch", "run", "two.yaml"]) == 3
-    assert "scene.labels.tif exists; use `overwrite: true` or another output" in capsys.readouterr().err
+    assert "scene.labels.tif exists; use --overwrite or another output" in capsys.readouterr().err
 
 
 def test_all_text_goes_through_the_one_door() -> None:

@@ -95,7 +95,7 @@ def install_crontab(jobs: Path, cron: Cron) -> str:
     """
     program = shutil.which("crontab")
     if program is None:
-        raise StorageError("no crontab command is on this machine; install cron, or give --systemd")
+        raise StorageError("no crontab command is on this machine; install cron, or use systemd")
     known = subprocess.run([program, "-l"], capture_output=True, text=True, check=False)
     # `crontab -l` ends with 1 if the user has no crontab yet.
     lines = known.stdout.splitlines() if known.returncode == 0 else []
