@@ -71,3 +71,18 @@ def test_loading_a_model_does_not_import_the_compiler_of_torch() -> None:
     code = "import sys, tilepipe; tilepipe.load_model('buildings'); print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+AGAIN = """
+import sys
+import tilepipe as tp
+result = tp.segment(sys.argv[1], "buildings", sys.argv[2], window=(1100, 1100, 40, 40))
+assert result.certificate.mode
+print("torch" in sys.modules)
+"""
+
+
+def test_a_run_that_is_complete_opens_no_torch(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", AGAIN, str(SAMPLE), str(tmp_path / "labels.tif")]
+    found = [subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1] for _ in range(2)]
+    assert found == ["True", "False"]

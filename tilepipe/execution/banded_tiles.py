@@ -14,10 +14,10 @@ from tilepipe.arrays import Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError, ModelError
 from tilepipe.execution.filled_image import FilledImage
-from tilepipe.execution.job import FAIL, Job
+from tilepipe.execution.job import FAIL, MODEL_FAILS, Job
 from tilepipe.execution.model_watch import ModelWatch
 from tilepipe.execution.statistics.provider import StatisticsProvider
-from tilepipe.execution.trials import MODEL_FAILS, place
+from tilepipe.execution.trials import place
 from tilepipe.inference.banded.columns import Columns, Logits
 from tilepipe.inference.predictor import finished, without_number
 from tilepipe.stage_times import stage

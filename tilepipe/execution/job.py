@@ -17,6 +17,8 @@ from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.mask import Mask
 
 NODATA, FAIL = "nodata", "fail"
+MODEL_FAILS = "the model fails in "
+"""Beginning of the sentence about a tile that was read but not predicted."""
 
 
 @dataclass(frozen=True)

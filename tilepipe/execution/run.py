@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from tilepipe.errors import ModelError, StorageError
+from tilepipe.errors import ModelError
 from tilepipe.events import Listener
 from tilepipe.execution.block_queue import BlockQueue, Checked
 from tilepipe.execution.command import command_of
@@ -36,8 +36,7 @@ from tilepipe.execution.statistics.field import FIELD
 from tilepipe.execution.statistics.passes import take_statistics
 from tilepipe.execution.store import Store, drop_arrays
 from tilepipe.inference.profile.throughput import Throughput
-from tilepipe.planning.certificate import Certificate
-from tilepipe.planning.certify import certificate_of, read_certificate, reproducibility_of, write_certificate
+from tilepipe.planning.certify import certificate_of, reproducibility_of, write_certificate
 from tilepipe.planning.memory import give_back
 from tilepipe.planning.plan import FORMAT
 from tilepipe.products.label_map import LABELS, LabelMap
@@ -82,14 +81,6 @@ def tissue_of(job: Job, full: Source) -> float | None:
     if not isinstance(area, Tissue) or size is None or size.unit != "um":
         return None
     return area.pixels(job.plan.region) * size.y * size.x / 1e6
-
-
-def certificate(job: Job, directory: Path) -> Certificate:
-    """Return the certificate of a finished run, with the results that `tilepipe verify` has added since."""
-    try:
-        return read_certificate(directory)
-    except StorageError:  # the work directory was removed
-        return certificate_of(job.plan, job.model)
 
 
 def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, list[str]]:

@@ -13,13 +13,12 @@ from pathlib import Path
 from tilepipe.errors import InputError, LockedError, ModelError, StorageError
 from tilepipe.execution.block_queue import BlockQueue
 from tilepipe.execution.file_state import FileState
-from tilepipe.execution.job import FAIL, NODATA, Job
+from tilepipe.execution.job import FAIL, MODEL_FAILS, NODATA, Job
 from tilepipe.execution.keys import Keys, kept_plan, read_plan
 from tilepipe.execution.ledger import AGAIN, read_records
 from tilepipe.execution.outputs import Outputs
 from tilepipe.execution.publish import is_published, is_whole, refuse_existing
 from tilepipe.execution.run_record import RunRecord, read_record
-from tilepipe.execution.trials import MODEL_FAILS
 from tilepipe.sources.base import Source
 from tilepipe.storage import storage_errors
 from tilepipe.text import JSON, setting

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from tilepipe.errors import public
 from tilepipe.events import Event, Listener
-from tilepipe.execution import run, run_order
+from tilepipe.execution import run_order
 from tilepipe.execution.command import kept_settings
 from tilepipe.execution.elapsed import timed
 from tilepipe.execution.file_state import FileState
@@ -25,6 +25,7 @@ from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.unread import AnyModel
 from tilepipe.planning.certificate import Certificate
+from tilepipe.planning.certify import certificate_in
 from tilepipe.planning.fit_table import fit_events, refuse_full_disk, warn, with_machine
 from tilepipe.planning.memory import format_bytes
 from tilepipe.planning.plan import Plan
@@ -193,7 +194,7 @@ def segment(
             # From here on labels are read from the product. Polygons alone do not hold labels, so then the arrays stay.
             if not record["failed"] and LOSSLESS & set(outputs.paths):
                 drop_arrays(directory)
-            certificate = run.certificate(job, directory)
+            certificate = certificate_in(job.plan, job.model, directory)
             if not (request.record or record["failed"]):
                 run_order.forget(order)
             tell(Event("done", message=message, data=dict(record)))
@@ -208,6 +209,9 @@ def segment(
 
 def _make(job: Job, image: Source, order: run_order.RunOrder, replaces: dict[str, FileState], tell: Listener) -> None:
     """Compute what is missing of the labels, and write products and run.json inside the work directory."""
+    # What computes opens torch. A command whose labels are complete does without, and answers in a moment.
+    from tilepipe.execution import run
+
     directory, outputs = order.directory, order.outputs
     goes_on = kept_plan(directory, order.key) is not None
     with timed(directory) as elapsed:
@@ -260,4 +264,8 @@ def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell
 def _maps(job: Job, image: Source, order: run_order.RunOrder) -> dict[str, LabelMap]:
     """Return labels and layers by name: from the first product that holds them, else from the work directory."""
     found = {file.content: open_map(file.path) for file in reversed(order.outputs.files) if file.product in LOSSLESS}
-    return found or run.maps_of(job, image, lambda name: Store(order.directory).array(name).read)
+    if found:
+        return found
+    from tilepipe.execution import run
+
+    return run.maps_of(job, image, lambda name: Store(order.directory).array(name).read)

@@ -9,14 +9,12 @@ import numpy as np
 from tilepipe.arrays import Array, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import ModelError, NoMemoryError
+from tilepipe.execution.job import MODEL_FAILS
 from tilepipe.execution.model_watch import ModelWatch
 from tilepipe.inference.statistics.capture import FixedStatistics
 from tilepipe.models.model import Model
 from tilepipe.models.probe.sample_tiles import made_up_tiles
 from tilepipe.planning.plan import Plan
-
-MODEL_FAILS = "the model fails in "
-"""Beginning of the sentence about a tile that was read but not predicted."""
 
 Found = Array | str
 """Values of a tile, or the reason why there are none."""

@@ -10,10 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tilepipe.box import Sides
-from tilepipe.errors import TilepipeError
+from tilepipe.errors import StorageError, TilepipeError
 from tilepipe.inference.device import resolve_device
-from tilepipe.inference.predictor import device_versions
-from tilepipe.inference.profile.measure_reproducibility import Setting, known_reproducibility
 from tilepipe.inference.profile.reproducibility import Reproducibility
 from tilepipe.models.model import Model
 from tilepipe.planning.certificate import Certificate, Mode
@@ -25,6 +23,9 @@ CERTIFICATE = "certificate.json"
 
 def versions_of(plan: Plan, model: Model) -> dict[str, str]:
     """Return what may change a label besides the plan: packages, the device's software, the weights' sha256."""
+
+    # torch is opened here alone: reading a certificate does without.
+    from tilepipe.inference.predictor import device_versions
 
     packages = ("tilepipe", "torch", "zarr", "dask", "rasterio", "numpy")
     found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
@@ -80,6 +81,14 @@ def read_certificate(directory: Path) -> Certificate:
     return Certificate.from_json(json.dumps(read_json(path)), str(path))
 
 
+def certificate_in(plan: Plan, model: Model, directory: Path) -> Certificate:
+    """Return the certificate of a finished run, with the results that `tilepipe verify` has added since."""
+    try:
+        return read_certificate(directory)
+    except StorageError:  # the work directory was removed
+        return certificate_of(plan, model)
+
+
 def reproducibility_of(plan: Plan, model: Model, *, measure: bool | None = None) -> Reproducibility | None:
     """Return the level of a plan's device, precision, tile and batch; None if it is unknown.
 
@@ -87,6 +96,8 @@ def reproducibility_of(plan: Plan, model: Model, *, measure: bool | None = None)
     that would take more time than a small image. A device that is missing, or too small for the measurement, has no
     level.
     """
+    from tilepipe.inference.profile.measure_reproducibility import Setting, known_reproducibility
+
     # A level is kept under all fields of `compute`, and the number of processes does not change what a device rounds.
     cut, compute = plan.tiling, replace(plan.compute, workers=0)
     setting = Setting(plan.grid.tile_shape, cut.stride, cut.halo, compute, plan.dtype, plan.statistics)
