@@ -18,7 +18,8 @@ from tilepipe.errors import ModelError
 from tilepipe.models.average import Mean, averaged
 from tilepipe.models.card import ModelCard
 from tilepipe.models.identity import identify
-from tilepipe.models.model import Model, normalised
+from tilepipe.models.model import Model
+from tilepipe.models.scaled import normalised
 from tilepipe.models.wrapper import Wrapper
 
 

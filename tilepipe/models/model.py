@@ -165,6 +165,8 @@ class Model:
 
         The result has type `dtype`, by default float32. It is a copy, which a network may change in place.
         """
+        from tilepipe.models.scaled import normalised
+
         return normalised(tiles, self.card.mean, self.card.std, dtype)
 
     def sha256(self) -> str:
@@ -180,23 +182,6 @@ class Model:
     def card_sha256(self) -> str:
         """Return the hash of the card without words for people."""
         return hashlib.sha256(card_text(self.card).encode()).hexdigest()
-
-
-def normalised(
-    tiles: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype | None = None
-) -> Tensor:
-    """Return a copy (x - mean) / std of tiles (B, bands, H, W) as `dtype`, by default float32.
-
-    An empty mean stands for 0, an empty std for 1.
-    """
-    import torch
-
-    x = tiles.to(dtype or torch.float32, copy=True)
-    if mean:
-        x -= x.new_tensor(mean).view(1, -1, 1, 1)
-    if std:
-        x /= x.new_tensor(std).view(1, -1, 1, 1)
-    return x
 
 
 def refuse_one_class(card: ModelCard) -> None:

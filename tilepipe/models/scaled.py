@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from tilepipe.models.card import ModelCard
-from tilepipe.models.model import normalised
 
 
 class Scaled(nn.Module):
@@ -22,3 +21,18 @@ class Scaled(nn.Module):
         """Return logits of pixels in the image's own units."""
         scaled: Tensor = self.module(normalised(x, self.mean, self.std, torch.float32))
         return scaled
+
+
+def normalised(
+    tiles: Tensor, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype | None = None
+) -> Tensor:
+    """Return a copy (x - mean) / std of tiles (B, bands, H, W) as `dtype`, by default float32.
+
+    An empty mean stands for 0, an empty std for 1.
+    """
+    x = tiles.to(dtype or torch.float32, copy=True)
+    if mean:
+        x -= x.new_tensor(mean).view(1, -1, 1, 1)
+    if std:
+        x /= x.new_tensor(std).view(1, -1, 1, 1)
+    return x

@@ -155,9 +155,9 @@ def _tried_in_bands(model: Model, name: str, setting: Setting) -> Trial:
     """Compute one plane in bands twice; its last two thirds are pixels of the image, if there are any."""
     import torch
 
-    from tilepipe.inference.banded.network import banded_of
+    from tilepipe.inference.banded.network import Pass, banded_of
     from tilepipe.inference.profile.measure_reproducibility import distances
-    from tilepipe.inference.runtimes.bands import bands_in_runtime
+    from tilepipe.inference.runtimes.bands import CompiledPass, bands_in_runtime
     from tilepipe.models.precision import arithmetic, dtype_of
     from tilepipe.models.probe.sample_tiles import made_up_tiles
 
@@ -172,7 +172,7 @@ def _tried_in_bands(model: Model, name: str, setting: Setting) -> Trial:
         return Trial(why_not=f"bands of {model.name} cannot be computed by {name}: {problem}")
     times: list[list[float]] = [[], []]
     logits: list[list[Logits]] = [[], []]
-    passes = network.begin(), compiled.begin(top=True)
+    passes: tuple[Pass | CompiledPass, ...] = (network.begin(), compiled.begin(top=True))
     with arithmetic(torch.device(compute.device), compute.precision):
         for k, top in enumerate(range(0, rows, setting.bands)):
             x = model.normalise(torch.from_numpy(plane[:, :, top : top + setting.bands]), dtype_of(compute.precision))
