@@ -57,7 +57,7 @@ def test_a_module_without_a_halo_is_measured_and_runs_exactly(local: tp.Model, t
     assert result.certificate.cost == pytest.approx(result.plan.work, abs=1e-3)
 
 
-def test_it_is_measured_once_for_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_measured_once_for_the_same_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = local_net(), []
     answer = Probe(2, Sides(2, 2, 2, 2))
     monkeypatch.setenv("TILEPIPE_CACHE", "")
@@ -70,8 +70,9 @@ def test_it_is_measured_once_for_the_same_weights(monkeypatch: pytest.MonkeyPatc
     assert said == ["measuring the model's stride and reach"]
     with torch.no_grad():
         model.module[0].weight[0, 0, 0, 0] += 1
-    receptive_field.measure_receptive_field(model)
-    assert len(calls) == 2
+    receptive_field.measure_receptive_field(model, lambda event: said.append(event.message))
+    assert len(calls) == 1
+    assert said[1:] == ["stride and reach follow from the model's layers, which were measured before"]
 
 
 def test_a_global_model_is_named_and_blended(tmp_path: Path) -> None:

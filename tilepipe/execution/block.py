@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,8 +214,12 @@ class BlockWorker:
 
     def _read_ahead(self, groups: Iterator[tuple[Index, ...]]) -> Iterator[list[tuple[Index, Found]]]:
         """Yield groups of tiles with their pixels, reading the next group while this one is used."""
+        first = list(islice(groups, 2))
+        if sum(map(len, first)) == 1:  # a single tile has nothing to wait for, and starting threads takes time
+            yield [(tile, self._read(tile)) for tile in first[0]]
+            return
         waiting: list[list[tuple[Index, Future[Found]]]] = []
-        for group in groups:
+        for group in chain(first, groups):
             waiting.append([(tile, self._readers.submit(self._read, tile)) for tile in group])
             # One group ahead is enough to hide reading, and each group ahead costs memory.
             if len(waiting) > 1:

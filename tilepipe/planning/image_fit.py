@@ -17,7 +17,7 @@ from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.settings import Request
 from tilepipe.sources.bands import Picked, read_of
 from tilepipe.sources.base import Resolution, Source
-from tilepipe.sources.sample import SIDE, Sample, fill_value, sample_of
+from tilepipe.sources.sample import ENOUGH, SIDE, Sample, fill_value, sample_of
 from tilepipe.sources.wrapped import unwrapped
 from tilepipe.text import crs_name, setting
 
@@ -32,8 +32,6 @@ DARK = 0.2
 """Share of the model's mean below which half of the pixels are dark."""
 UNLIKE = 1.5
 """Smallest distance of dark pixels below the card's mean (standard deviations of the card)."""
-ENOUGH = 16384
-"""Number of pixels whose percentiles tell the range of an image."""
 OUTSIDE = 2.0
 """Distance from the card's mean beyond which nearly all pixels of another range lie (standard deviations of the
 card)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ PLACES, SIDE = ((1, 3), (3, 7), (5, 1), (7, 5)), 64
 """Patches that are looked at: (y, x) of their middle [eighths of the image], and their side [pixels]."""
 WHOLE = 512
 """Largest side of an image, or of its smallest level, that is looked at whole [pixels]."""
+ENOUGH = 16384
+"""Number of pixels that tell the range of an image."""
 OFTEN = 0.005
 """Smallest share of a sample for a value that may stand for no data."""
 APART = 5.0
@@ -79,6 +82,9 @@ def sample_of(source: Source) -> Sample | None:
             pixels, valid = small.read(box), small.valid(box)
         except InputError:
             continue
+        if pixels.dtype == np.uint8:  # of 8 bits only the range is asked for, which fewer pixels tell as well
+            every = max(1, isqrt(box.area // ENOUGH))
+            pixels, valid = pixels[:, ::every, ::every], None if valid is None else valid[::every, ::every]
         flat = pixels.reshape(bands, -1)
         keep = np.isfinite(flat).all(0) if pixels.dtype.kind == "f" else np.ones(flat.shape[1], bool)
         if valid is not None:
