@@ -159,7 +159,8 @@ def test_a_card_that_contradicts_the_measure_is_refused(case: str, tmp_path: Pat
 def test_a_card_that_is_right_or_wasteful_is_taken(tmp_path: Path) -> None:
     image = noise(130, 151)
     for said in ({}, {"stride": 6}, {"stride": 12, "halo": 24}, {"stride": 6, "halo": 48}):
-        bad, right = model(*subsampled(), **said), model(*subsampled(), stride=said.get("stride", 6))
+        layers = subsampled()
+        bad, right = model(*layers, **said), model(*layers, stride=said.get("stride", 6))
         result = tp.segment(image, bad, tmp_path / "labels.tif", tile=48, overwrite=True)
         assert result.plan.tile_count > 1
         assert (result.plan.tiling.stride, result.certificate.mode) == (right.card.stride, "EXACT")

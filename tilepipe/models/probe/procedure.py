@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import nn
 
 from tilepipe.box import Sides
@@ -75,9 +76,10 @@ def _drawn(module: nn.Module, bands: int, declared: int | None, listener: Listen
     """Measure a module with drawn weights; None if it must be measured with its own."""
     drawn = with_drawn_weights(module)
     try:
-        subject = adopt(drawn, bands, declared)
-        if subject.black_box or reads_values(drawn, subject.noise(subject.quantum, subject.quantum)):
-            return None
+        with torch.random.fork_rng(devices=[]):  # a layer that draws numbers must not disturb the caller's
+            subject = adopt(drawn, bands, declared)
+            if subject.black_box or reads_values(drawn, subject.noise(subject.quantum, subject.quantum)):
+                return None
         listener(Event("plan", message="measuring the model's stride and reach"))
         found = _run(drawn, bands, declared)
     except Exception:  # whatever the module does with drawn weights, its own decide
