@@ -30,7 +30,7 @@ from tilepipe.planning.resolution import grids_of, on_world_grid, refuse_off_wor
 from tilepipe.planning.runtime import Chosen, choose_runtime
 from tilepipe.planning.settings import Request, Settings
 from tilepipe.planning.signature import with_settings
-from tilepipe.planning.tile_size import choose_tiling, fit_memory, usual_tiling
+from tilepipe.planning.tile_size import check_tiling, choose_tiling, fit_memory, usual_tiling
 from tilepipe.planning.wanted import Wanted
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
@@ -132,6 +132,7 @@ def make_plan(
     else:
         tiling, load = banded
         why = f"in bands of {tiling.bands.height} rows: {work_of(tiling, load):.2f} x one pass" if tiling.bands else ""
+    check_tiling(tiling)  # a tile that the user gave may be no multiple of the stride
     chosen = Chosen(compute)
     if not (brought and request.runtime == "auto"):  # the validation of a training plans small images, many times
         chosen = choose_runtime(model, request, tiling, load, seen, statistics=statistics is not None)
