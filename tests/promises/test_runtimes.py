@@ -17,7 +17,7 @@ from helpers.small_runs import StopError, stop_at
 import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import ModelError
-from tilepipe.execution.executors import dask, serial
+from tilepipe.execution.executors import blocks, serial
 from tilepipe.execution.keys import PLAN
 from tilepipe.execution.region_labels import region_labels
 from tilepipe.sources.array import ArraySource
@@ -41,7 +41,7 @@ def test_same_bytes_for_each_block_batch_and_executor(runtime: str, cut: dict[st
     assert 0.05 < (truth == 0).mean() < 0.95
     for name, engine, more in (
         ("block", serial.run, {"block": 150}),
-        ("dask", dask.run, {}),
+        ("threads", blocks.run, {}),
         ("batch", serial.run, {"batch": 2}),
     ):
         found = run_labels(IMAGE, random_unet(), tmp_path / name, engine, **settings | more)
@@ -53,7 +53,7 @@ def test_same_bytes_for_each_block_batch_and_executor(runtime: str, cut: dict[st
 def test_two_worker_processes_give_the_same_bytes(runtime: str, tmp_path: Path) -> None:
     settings = {**CROP, "runtime": runtime}
     truth = run_labels(IMAGE, random_unet(), tmp_path / "one", **settings)
-    assert np.array_equal(run_labels(IMAGE, random_unet(), tmp_path / "two", dask.run, workers=2, **settings), truth)
+    assert np.array_equal(run_labels(IMAGE, random_unet(), tmp_path / "two", blocks.run, workers=2, **settings), truth)
 
 
 def test_a_region_is_a_crop(runtime: str) -> None:
