@@ -92,7 +92,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
         (["segment", "x.tif"], "Missing option '-m'"),
         (
             ["segment", "x.tif", "-m", "buildings", "--tille", "3"],
-            "Did you mean one of: '--fill-holes', '--t', '--tile'?",
+            "Did you mean one of: '--fill-holes', '--runtime', '--tile'?",
         ),
         (["sgment"], "No such command 'sgment'"),
         (["batch", "run"], "Missing argument 'JOBS'"),
