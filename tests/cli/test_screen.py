@@ -199,7 +199,7 @@ def test_the_end_of_a_batch_on_a_terminal(
     assert all(re.search(r"\d %", line) for line in classes)
     assert seams.startswith("Labels do not depend on tiling")
     assert re.fullmatch(rf"{tmp_path}/out/night.numbers.csv  \d+ B", table)
-    assert following == f"next, to try the failed images again: tilepipe batch run {jobs}"
+    assert following == f"next, to try the failed images again: tilepipe batch retry {jobs}"
 
 
 def test_a_batch_with_reports_names_its_page(
