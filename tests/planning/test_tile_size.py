@@ -49,7 +49,7 @@ def measure(monkeypatch: pytest.MonkeyPatch, slower: float = 1.0) -> list[tuple[
 
 
 def plan(image: Any = LARGE, model: Model = DEEP, **chosen: Any) -> Plan:
-    return tp.plan(image, model, **chosen)
+    return tp.plan(image, model, **{"runtime": "torch", **chosen})
 
 
 def test_a_larger_tile_is_taken_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:

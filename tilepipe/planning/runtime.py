@@ -16,7 +16,7 @@ from tilepipe.inference.device import Compute
 from tilepipe.inference.runtimes.base import TORCH, check_precision, missing, stated
 from tilepipe.planning.band_tiling import work_of
 from tilepipe.planning.fit_row import FitRow
-from tilepipe.planning.memory import Load
+from tilepipe.planning.memory import Load, format_bytes
 from tilepipe.planning.reduced_halo import patches
 from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Source
@@ -60,7 +60,7 @@ def choose_runtime(
         work = work_of(tiling, load) * math.prod(load.predicted)
         if work < WORTH or compute.precision != "fp32" or _only_torch(model, compute, statistics=statistics):
             return Chosen(compute)
-        return _fastest(model, compute, _setting(tiling, load, seen))
+        return _within(request.memory, _fastest(model, compute, _setting(tiling, load, seen)), tiling, load)
     check_precision(asked, compute.precision)
     if why := _only_torch(model, compute, statistics=statistics):
         return Chosen(compute, (FitRow("runtime", "note", f"torch computes and not {asked}, since {why}"),))
@@ -87,6 +87,17 @@ def _fastest(model: Model, compute: Compute, setting: _Setting) -> Chosen:
         return Chosen(compute, (FitRow("runtime", "ok", f"torch; {said}"),) if said else ())
     name = min(good, key=lambda each: good[each].seconds)
     return _chosen(compute, name, good[name], "ok")
+
+
+def _within(limit: int | None, chosen: Chosen, tiling: Tiling, load: Load) -> Chosen:
+    """Return the choice, or torch if the libraries of another runtime do not fit into the memory that was given."""
+    # Smaller blocks change no label, so the smallest ones count.
+    least = tiling if tiling.bands else replace(tiling, block=tiling.tile)
+    needed = replace(load, compute=chosen.compute).promise(least).total
+    if limit is None or needed <= limit or chosen.compute == load.compute:
+        return chosen
+    said = f"torch; {chosen.compute.runtime} would be faster, and needs `memory` {format_bytes(needed)}"
+    return Chosen(load.compute, (FitRow("runtime", "note", said),))
 
 
 def _asked(model: Model, name: str, compute: Compute, setting: _Setting) -> Chosen:
