@@ -68,7 +68,7 @@ def test_a_data_array_gives_a_lazy_data_array() -> None:
 def test_a_tile_that_fails_is_an_error_and_not_nodata() -> None:
     class Picky(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if x.max() > 1e8:
+            if float(x[0, 0, 0, 0]) > 1e8:
                 raise ValueError("too bright")
             return x[:, :2]
 

@@ -68,8 +68,6 @@ def measure_receptive_field(model: Model, listener: Listener = silent) -> Known:
     card = model.card
     if model.members:
         return _of_all(model, [measure_receptive_field(member, listener) for member in model.members])
-    from tilepipe.models.probe.procedure import probe_of_weights
-
     found = _probed(model, listener)
     if isinstance(found, str):
         return card, reach_of_card(card, found)
@@ -77,6 +75,9 @@ def measure_receptive_field(model: Model, listener: Listener = silent) -> Known:
     stated = card.halo is not None or card.stride > 1
     wrong = contradictions(card, found) if stated else ()
     if wrong and "weights" in found.evidence:
+        # This import opens torch, which a plan with a bundled model does without.
+        from tilepipe.models.probe.procedure import probe_of_weights
+
         # What the layers do for some weights is more than these weights may do, and a card speaks of these.
         found = probe_of_weights(model.module, card.bands, card.stride, listener)
         wrong = contradictions(card, found)

