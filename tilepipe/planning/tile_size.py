@@ -71,9 +71,9 @@ def choose_tiling(model: Model, card: ModelCard, request: Request, load: Load) -
     the reach. Smaller tiles are chosen if `memory` is too small. Raises `UsageError`.
     """
     usual, limit = usual_tiling(card, request), request.memory
-    check_tiling(usual)
     if request.tile is not None:
         return usual, ""
+    check_tiling(usual)
     if limit is None:  # the limit must not depend on the number of processes
         load = replace(load, compute=replace(load.compute, workers=0))
         # This is a fixed number and not a share of the free memory: the same command must choose the same tiles

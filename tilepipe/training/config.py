@@ -280,7 +280,9 @@ def _known(number: dict[str, int], label: object) -> object:
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = [str(part) for part in first["loc"]]
+    # A part with brackets names a type that was tried, as for losses, which may be a table or a function.
+    where = [str(part) for part in first["loc"] if "[" not in str(part)]
+    first["loc"] = tuple(where)
     if first["type"] == "extra_forbidden":
         owners: dict[str, type[Strict]] = {"train": Scenes, "score": Scenes, "validate": Scenes, "augment": Augment}
         owner = owners.get(where[0], TrainConfig) if len(where) > 1 else TrainConfig
