@@ -50,8 +50,11 @@ class _JobPlugin(WorkerPlugin):
     """A plugin that brings a job to every worker process, also to a process that joins later."""
 
     def __init__(self, key: str, make: partial[Work], threads: int, *, own: bool, fetches: bool) -> None:
-        """Keep what a process needs; `make` takes the job; `own` says that tilepipe has started the processes and may end them, `fetches`
-        that a part of the job lies on the workers."""
+        """Keep what a process needs; `make` holds the job.
+
+        `own` says that tilepipe has started the processes and may end them, `fetches` that pixels of the image lie on
+        the workers.
+        """
         self.name = f"tilepipe-{key}"
         self.key, self.threads, self.own, self.fetches = key, threads, own, fetches
         # As bytes, since libraries and the model are loaded in a thread of the worker.
