@@ -70,11 +70,6 @@ class Chunks:
         # Who has such an object has imported distributed.
         return {key: part for key, part in self.array.__dask_graph__().items() if _is_future(part)}
 
-    def bind(self, client: Any) -> None:
-        """Let a copy in a worker get what lies on the workers through the worker's own client."""
-        for part in self.futures.values():
-            part.bind_client(client)
-
     def read(self, where: Sequence[slice]) -> Array:
         """Return a part of the array as a numpy array, or as a masked array if chunks are.
 
