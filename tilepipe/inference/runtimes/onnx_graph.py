@@ -137,7 +137,9 @@ class _Writer:
 
 def _arguments(name: str, given: Any) -> list[object]:
     """Return the arguments of an operation that may not be as large as a tile; kernels may."""
-    kernels = ("weight", "bias", "running_mean", "running_var") if "conv" in name or "norm" in name else ()
+    kernels = (
+        ("weight", "bias", "running_mean", "running_var") if "conv" in name or "norm" in name or name == "prelu" else ()
+    )
     return [value for key, value in given.items() if key not in kernels]
 
 
