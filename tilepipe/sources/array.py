@@ -131,6 +131,11 @@ class ArraySource:
         """Whether pixels lie on the workers of a Dask cluster, because the array was persisted there."""
         return self._chunks is not None and bool(self._chunks.futures)
 
+    def bind(self, client: Any) -> None:
+        """Let a copy in a worker of a Dask cluster get its pixels through the worker's own client."""
+        if self._chunks is not None:
+            self._chunks.bind(client)
+
     @property
     def identity_bytes(self) -> int:
         """Bytes of pixels that must be computed to tell the image from others; 0 if the pixels lie in memory."""

@@ -70,6 +70,13 @@ class Chunks:
         # Who has such an object has imported distributed.
         return {key: part for key, part in self.array.__dask_graph__().items() if _is_future(part)}
 
+    def bind(self, client: Any) -> None:
+        """Let a copy in a worker get what lies on the workers through the worker's own client."""
+        for part in self.futures.values():
+            part.bind_client(client)
+        # A client learns that a result is there only if the scheduler knows that it wants it, as in `get_dataset`.
+        client._inform_scheduler_of_futures()
+
     def read(self, where: Sequence[slice]) -> Array:
         """Return a part of the array as a numpy array, or as a masked array if chunks are.
 
@@ -91,7 +98,13 @@ class Chunks:
         return whole[0]
 
     def each(self) -> Iterator[tuple[str, Array]]:
-        """Yield the place of every chunk in words, and its values. Several chunks are computed at once."""
+        """Yield the place of every chunk in words, and its values. Several chunks are computed at once.
+
+        Nothing that was kept is used, since what lies below the array may have changed. What is computed is kept.
+        """
+        with self._lock:
+            self._kept.clear()
+            self._size = 0
         ranges = [
             list(_cut(slice(0, side), sizes)) for side, sizes in zip(self.array.shape, self.array.chunks, strict=True)
         ]

@@ -11,7 +11,7 @@ import os
 import platform
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import dask
@@ -29,6 +29,7 @@ from tilepipe.execution.executors.pace import Pace
 from tilepipe.execution.job import Job
 from tilepipe.execution.ledger import Record
 from tilepipe.inference.predictor import threads, use_threads
+from tilepipe.sources.array import ArraySource
 from tilepipe.sources.geotiff_gdal import rows_forgotten
 from tilepipe.sources.wrapped import unwrapped
 from tilepipe.supervisor import own_process
@@ -49,12 +50,15 @@ _WORKERS: dict[str, Work] = {}
 class _JobPlugin(WorkerPlugin):
     """A plugin that brings a job to every worker process, also to a process that joins later."""
 
-    def __init__(self, key: str, make: Callable[[], Work], threads: int, *, own: bool, fetches: bool) -> None:
-        """Keep what a process needs; `own` says that tilepipe has started the processes and may end them, `fetches`
-        that a part of the job lies on the workers."""
+    def __init__(self, key: str, make: partial[Work], threads: int, *, own: bool, fetches: bool) -> None:
+        """Keep what a process needs; `make` holds the job.
+
+        `own` says that tilepipe has started the processes and may end them, `fetches` that pixels of the image lie on
+        the workers.
+        """
         self.name = f"tilepipe-{key}"
         self.key, self.threads, self.own, self.fetches = key, threads, own, fetches
-        # As bytes, since an array that lies on a cluster is unpickled with a worker's own client.
+        # As bytes, since libraries and the model are loaded in a thread of the worker.
         self.made = dumps(make)
         self.before = threads
 
@@ -67,8 +71,11 @@ class _JobPlugin(WorkerPlugin):
             own_process()
         self.before = threads()
         use_threads(self.threads)
-        with worker._get_client().as_current() if self.fetches else nullcontext():
-            make: Callable[[], Work] = loads(self.made)
+        make: partial[Work] = loads(self.made)
+        if self.fetches:
+            image = unwrapped(make.args[0].source)
+            assert isinstance(image, ArraySource)
+            image.bind(worker._get_client())
         _WORKERS[self.key] = make()
 
     def teardown(self, worker: Worker) -> None:
@@ -204,7 +211,7 @@ def _drop_worker(key: str) -> None:
 
 
 @contextmanager
-def _client(job: Job, key: str, scheduler: str | None, make: Callable[[], Work]) -> Iterator[Client]:
+def _client(job: Job, key: str, scheduler: str | None, make: partial[Work]) -> Iterator[Client]:
     """Connect to the scheduler, or start one, and yield a client with the job in place."""
     quiet = {
         "distributed.admin.log-format": "",
