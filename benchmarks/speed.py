@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -177,18 +178,10 @@ def main() -> None:
             results.append({"network": name, "side": side, "rows": rows})
     if asked.json:
         packages = ("tilepipe", "torch", "dask", "onnxruntime", "openvino", "monai")
-        found = {package: version(package) for package in packages if not _absent(package)}
+        found = {package: version(package) for package in packages if find_spec(package)}
         about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "processor": processor(), "versions": found}
         about |= {"system": platform.platform(), "threads": torch.get_num_threads(), "repeat": asked.repeat}
         asked.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n", encoding="utf-8")
-
-
-def _absent(package: str) -> bool:
-    try:
-        version(package)
-    except ImportError:
-        return True
-    return False
 
 
 if __name__ == "__main__":

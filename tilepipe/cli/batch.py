@@ -64,10 +64,7 @@ SUMMARY = option("--summary", is_flag=True, help="Print one line for a mail in p
 
 @batch.command(cls=Command)
 @click.argument("jobs", type=click.Path())
-@OVERWRITE
-@PARALLEL
-@SUMMARY
-@with_options(*TALK, LOG)
+@with_options(OVERWRITE, PARALLEL, SUMMARY, *TALK, LOG)
 @option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 def run(jobs: str, overwrite: bool, max_parallel: int, dry_run: bool, **talk: Any) -> int:
     """Run the YAML file JOBS; images that are done are left alone. Prints one line per image: status, image, output.
@@ -81,10 +78,7 @@ def run(jobs: str, overwrite: bool, max_parallel: int, dry_run: bool, **talk: An
 
 @batch.command(cls=Command)
 @click.argument("jobs", type=click.Path())
-@OVERWRITE
-@PARALLEL
-@SUMMARY
-@with_options(*TALK, LOG)
+@with_options(OVERWRITE, PARALLEL, SUMMARY, *TALK, LOG)
 def retry(jobs: str, overwrite: bool, max_parallel: int, **talk: Any) -> int:
     """Run JOBS, and try the images again that have failed and have not changed since."""
     from tilepipe.execution.batch.run_batch import Options

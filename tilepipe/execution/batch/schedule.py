@@ -14,8 +14,6 @@ from tilepipe.errors import StorageError, UsageError
 from tilepipe.execution.batch.cron import Cron
 from tilepipe.storage import write_durably
 
-NIGHT = "15 2 * * *"
-"""Times of a schedule if none are given: every night at a quarter past two."""
 MARK = "# tilepipe batch "
 """Begin of the remark that stands before a line of a crontab, so that the next installation replaces the line."""
 

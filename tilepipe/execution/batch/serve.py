@@ -25,8 +25,6 @@ LONGEST_SLEEP = 20.0
 """Longest time between two looks at the clock, which may be set, or may have slept (seconds)."""
 STOP_SECONDS = 60.0
 """Time that a batch gets to end when the service is stopped (seconds)."""
-LOCKED = 75
-"""Exit code of a batch that another one has locked out."""
 
 
 @dataclass(frozen=True)
