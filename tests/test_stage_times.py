@@ -21,6 +21,6 @@ def test_an_inner_stage_counts_for_itself_alone() -> None:
 
 def test_the_bottleneck_is_named() -> None:
     stages = {"read": 9.0, "wait": 0.5, "compute": 8.0, "blend": 1.0, "write": 0.5, "elapsed": 10.0, "idle": 0.0}
-    assert bottleneck(stages) == "the model took 80% of the time and is the bottleneck"
-    assert bottleneck({**stages, "wait": 30.0}).startswith("reading the image took 76%")
+    assert bottleneck(stages) == "the model took 80 % of the time and is the bottleneck"
+    assert bottleneck({**stages, "wait": 30.0}).startswith("reading the image took 76 %")
     assert bottleneck({}) == ""

@@ -61,4 +61,4 @@ def bottleneck(stages: Mapping[str, float]) -> str:
         return ""
     name = max(shown, key=lambda each: shown[each])
     share = min(1.0, shown[name] / sum(shown.values()))
-    return f"{WORDS[name]} took {share:.0%} of the time and is the bottleneck"
+    return f"{WORDS[name]} took {100 * share:.0f} % of the time and is the bottleneck"

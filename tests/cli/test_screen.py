@@ -56,6 +56,9 @@ def test_the_live_line_says_blocks_speed_time_and_memory() -> None:
     assert line.text() == "predict 8 of 20 blocks, 0.8 Mpx/s, 30 s left, memory 1.0 GiB of 2.0 GiB"
     now[0] += 5  # no event
     assert ", 25 s left," in line.text()
+    assert shown(line.drawn())[0][0] in "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "a narrow terminal cuts the text and not the spinner"
+    assert shown(line.drawn())[0].endswith("…")
+    assert len(shown(line.drawn())) == 1
     line.update(Event("export", 0, 2, "writing a.tif"))
     assert line.text() == "export 0 of 2 files, writing a.tif, memory 1.0 GiB of 2.0 GiB"
 

@@ -13,6 +13,7 @@ import pytest
 import tilepipe as tp
 from tilepipe.events import Event
 from tilepipe.execution.elapsed import elapsed_before, timed
+from tilepipe.execution.stages import StageNotes, collected
 from tilepipe.testing import noise, random_unet
 
 
@@ -44,6 +45,7 @@ def test_a_run_keeps_both(tmp_path: Path) -> None:
     record = json.loads(next(tmp_path.glob(".a.tif.tilepipe/*/run.json")).read_text())
     assert record["elapsed_seconds"] > slept
     assert record["block_seconds"] > 0
+    assert record["processor_seconds"] == 0, "what the first attempt has spent is not known"
     assert "seconds" not in record
 
 
@@ -54,4 +56,14 @@ def test_run_json_holds_the_time_of_each_stage(tmp_path: Path) -> None:
     assert all(seconds >= 0 for seconds in stages.values())
     assert min(stages["read"], stages["compute"], stages["write"], stages["products"]) > 0
     assert result.record["bottleneck"].endswith("is the bottleneck")
+    assert 0 < result.record["processor_seconds"] < 60
     assert not list(tmp_path.rglob("stages"))
+
+
+def test_processor_time_of_other_processes_counts_and_that_of_this_one_once(tmp_path: Path) -> None:
+    with collected(tmp_path, 1) as stages:
+        notes = StageNotes(tmp_path)
+        notes.write()
+        (tmp_path / "stages" / "elsewhere-1.json").write_text('{"compute": 2.0, "processor": 3.5}')
+    assert stages()["processor"] == 3.5
+    assert stages()["compute"] == 2.0

@@ -26,12 +26,15 @@ from tilepipe.sources.array import ArraySource
 
 
 def test_a_run_writes_its_report(tmp_path: Path) -> None:
-    result = segment(tmp_path / "out.tif", of=["cog", "csv", "report"])
+    result = segment(tmp_path / "out.tif", of=["cog", "report", "csv"])
     found = check_self_contained((tmp_path / "out.html").read_text())
     for text in (result.certificate.plain, *result.certificate.sentences, *(row.text for row in result.plan.fit_table)):
         assert " ".join(text.split()) in found.text
     assert [one["href"] for one in found.every("a")] == ["out.tif", "out.csv"]
     assert "complete" in found.text
+    assert "bottleneck" in found.text
+    assert "writing the products" in found.text, "a report is written last and knows the time of the others"
+    assert "of all cores" in found.text
     assert "no command line makes it again" in found.text, "its image is an array"
 
 

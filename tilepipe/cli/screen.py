@@ -93,7 +93,8 @@ class LiveLine:
         row = Table.grid(padding=(0, 1))
         row.add_column(no_wrap=True, min_width=1)
         row.add_column(no_wrap=True, min_width=BAR if shown.total else 0)
-        row.add_column(no_wrap=True, overflow="ellipsis")
+        # Rich takes width only from a column that may wrap; the text itself does not, and ends with an ellipsis.
+        row.add_column(overflow="ellipsis")
         bar = ProgressBar(total=shown.total, completed=shown.done, width=BAR) if shown.total else Text("")
         row.add_row(self._spinner, bar, Text(self.text(), no_wrap=True, overflow="ellipsis"))
         return row

@@ -15,6 +15,7 @@ import ctypes
 import errno
 import os
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +25,12 @@ from tilepipe.events import Event, Listener
 from tilepipe.execution.file_state import FileState, is_same, seen, sha256_of, state_of
 from tilepipe.execution.outputs import Outputs
 from tilepipe.execution.run_record import RECORD, RunRecord, as_written, read_record
-from tilepipe.products.formats import LOSSLESS, PRODUCTS, SIDECARS, File, side_file, users_of_style
+from tilepipe.products.formats import LOSSLESS, PRODUCTS, REPORT, SIDECARS, File, side_file, users_of_style
 from tilepipe.products.material import Material
 from tilepipe.products.qgis_style import STYLE, is_own_style, is_same_style, style_path
 from tilepipe.products.vector_options import DRAWN
 from tilepipe.storage import locked, storage_errors, sync, sync_tree, write_json
-from tilepipe.text import setting
+from tilepipe.text import JSON, setting
 
 STAGED = "products"
 """Name of the folder of a work directory that holds products before they are put in place."""
@@ -154,10 +155,15 @@ def write_products(material: Material, outputs: Outputs, directory: Path, listen
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
     material = replace(material, assets=(*material.assets, *(file.asset for file in outputs.files)))
-    by_reading = sorted(outputs.files, key=lambda file: file.product not in LOSSLESS)
-    # Products that read every label come first: their reading is the progress that is shown.
+    # Products that read every label come first: their reading is the progress that is shown. A report comes last, since
+    # it tells how long the others took.
+    by_reading = sorted(outputs.files, key=lambda file: (file.product == REPORT, file.product not in LOSSLESS))
+    began, processor = time.perf_counter(), time.process_time()
     for k, file in enumerate(by_reading):
         listener(Event("export", k, len(outputs.files), f"writing {file.path.name}"))
+        if file.product == REPORT:
+            facts = _timed(material.facts, time.perf_counter() - began, time.process_time() - processor)
+            material = replace(material, facts=facts)
         PRODUCTS[file.product].write(material.showing(file.content), fresh / file.path.name)
         while material.notes:
             note = f"{file.path.name}: {material.notes.pop(0)}"
@@ -167,6 +173,15 @@ def write_products(material: Material, outputs: Outputs, directory: Path, listen
         endings = {file.path.name: (*SIDECARS, *([STYLE] if file.style else [])) for file in outputs.files}
         there = {name: [end for end in ends if side_file(fresh / name, end).exists()] for name, ends in endings.items()}
         return {name: {**state_of(fresh / name), "beside": beside} for name, beside in there.items()}
+
+
+def _timed(facts: JSON, seconds: float, processor: float) -> JSON:
+    """Return the facts of a run that works, with the wall and the processor time that its products took so far."""
+    if "stages" not in facts or "products" in facts["stages"]:  # the run has ended, and its facts are whole
+        return facts
+    times = {"stages": {**facts["stages"], "products": seconds}, "elapsed_seconds": facts["elapsed_seconds"] + seconds}
+    spent = facts["processor_seconds"]
+    return {**facts, **times, "processor_seconds": spent + processor if spent else 0.0}
 
 
 def is_whole(directory: Path, record: RunRecord) -> bool:

@@ -10,7 +10,7 @@ from tilepipe.events import Event, Listener, silent
 from tilepipe.execution.export import export
 from tilepipe.execution.run_record import RunRecord, find_record
 from tilepipe.paths import labels_file
-from tilepipe.products.formats import PRODUCTS, product_of
+from tilepipe.products.formats import PRODUCTS, REPORT, product_of
 from tilepipe.products.label_map import LabelMap
 from tilepipe.products.report.notebook import notebook_of
 from tilepipe.products.smaller import smaller_maps
@@ -19,7 +19,6 @@ from tilepipe.sources.base import Source
 from tilepipe.sources.open import open_source
 from tilepipe.text import JSON
 
-REPORT = "report"
 COARSE = 1024
 """Least longer side of the labels that a thumbnail is made from (pixels)."""
 

@@ -53,6 +53,8 @@ class RunRecord(TypedDict, total=False):
     """Sentence that says which stage took most of the time; '' if nothing was computed."""
     elapsed_seconds: float
     """Time that the run took over all attempts (seconds)."""
+    processor_seconds: float
+    """Processor time of all processes of the run (seconds); 0 if it is not known because the run was interrupted."""
     products: dict[str, FileState]
     """State of each product as it was written, by its file name."""
     polygons: JSON

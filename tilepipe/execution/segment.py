@@ -18,7 +18,7 @@ from tilepipe.execution.keys import Keys, kept_plan
 from tilepipe.execution.outputs import Outputs, outputs_of
 from tilepipe.execution.publish import finish_others, put_in_place, write_products
 from tilepipe.execution.run_record import RECORD, RunRecord, load_record
-from tilepipe.execution.stages import collected
+from tilepipe.execution.stages import PROCESSOR, collected
 from tilepipe.execution.store import Store, drop_arrays
 from tilepipe.inference.profile.throughput import keep_throughput
 from tilepipe.models.identity import identities_held
@@ -215,13 +215,18 @@ def _make(job: Job, image: Source, order: run_order.RunOrder, replaces: dict[str
     directory, outputs = order.directory, order.outputs
     goes_on = kept_plan(directory, order.key) is not None
     with timed(directory) as elapsed:
+        processor = time.process_time()
         # Compute the statistics and the blocks that are missing.
         with collected(directory, job.plan.compute.workers or 1) as stages:
             queue, failed = run.compute(job, order, tell)
-        made = run.record_of(job, order, queue, image) | {"failed": failed, "stages": stages()}
+        taken = stages()
+        processor -= taken.pop(PROCESSOR)
+        made = run.record_of(job, order, queue, image) | {"failed": failed, "stages": taken}
         # Stitch the blocks to one map, and write the products.
         material = run.stitch(job, image, queue, outputs.options)
-        material = replace(material, facts={**made, "elapsed_seconds": elapsed()})
+        # Only an attempt that did all of the work knows the processor time of the run.
+        spent = (lambda: 0.0) if goes_on else (lambda: round(time.process_time() - processor, 3))
+        material = replace(material, facts={**made, "elapsed_seconds": elapsed(), "processor_seconds": spent()})
         began = time.perf_counter()
         products = write_products(material, outputs, directory, tell)
         made["stages"]["products"] = round(time.perf_counter() - began, 3)
@@ -229,7 +234,7 @@ def _make(job: Job, image: Source, order: run_order.RunOrder, replaces: dict[str
         # This check comes after the products: a change up to here is noticed, and no final path has changed yet.
         run_order.refuse_changed(image, order, queue)
         made |= {"numbers": material.numbers().to_dict(), "products": products, "replaces": replaces}
-        write_json(directory / RECORD, made | {"elapsed_seconds": elapsed()})
+        write_json(directory / RECORD, made | {"elapsed_seconds": elapsed(), "processor_seconds": spent()})
         # Only an attempt that did all of the work tells how long such a run takes.
         if not goes_on:
             keep_throughput(job.model, job.plan.compute, run.throughput_of(job, made, elapsed()))

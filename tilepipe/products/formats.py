@@ -146,6 +146,8 @@ PRODUCTS = {
 OF_PROBABILITIES = frozenset({PROBABILITIES, OME_PROBABILITIES})
 """Products of the probabilities of all classes, which a run keeps only if it is asked for one of them."""
 OME = {"ome-tiff", "ome-zarr"}
+REPORT = "report"
+"""Product that shows a run on one page, which needs the run's facts."""
 LOSSLESS = {"cog", "ome-tiff", "ome-zarr"}
 """Products that hold every label and can be opened again."""
 # While a GeoPackage is open, SQLite keeps changes in files with the last three endings.

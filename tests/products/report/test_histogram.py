@@ -44,5 +44,5 @@ def test_areas_are_in_the_unit_that_suits_them() -> None:
         "0.25 m²", "12.3 m²", "1,234 m²", "2.5 ha", "3.21 km²",
     ]  # fmt: skip
     assert [area(value, "um2") for value in (55.5, 2.5e6)] == ["55.5 µm²", "2.5 mm²"]
-    assert histograms(numbers((3,), 3))[0].caption == "3 objects, 1 px on average"
+    assert histograms(numbers((3,), 3))[0].caption == "3 objects, 1 px on average; 3 in the highest bar"
     assert histograms(Numbers((), 0, "")) == []

@@ -57,9 +57,9 @@ def test_classes_have_their_share_area_and_objects() -> None:
 def test_pictures_are_the_image_and_its_labels() -> None:
     found = page(material())
     image, fill, edges = (np.asarray(Image.open(BytesIO(picture(one["src"])))) for one in found.every("img"))
-    assert image.shape[:2] == fill.shape[:2] == edges.shape[:2] == (320, 600)
+    assert image.shape[:2] == fill.shape[:2] == edges.shape[:2] == (480, 900)
     assert abs(image.astype(int) - 90).max() <= 2
-    codes = np.kron(LABELS_OF_TOWN, np.ones((4, 4), np.uint8))
+    codes = np.kron(LABELS_OF_TOWN, np.ones((6, 6), np.uint8))
     for value in (1, 2):
         assert (fill[codes == value] == (*TOWN.palette[value], 255)).all()
     assert (fill[(codes == 0) | (codes == 255), 3] == 0).all(), "background and nodata hide nothing"
@@ -148,7 +148,7 @@ def test_places_that_failed_are_marked_and_told() -> None:
     found = page(material(facts=facts))
     first = [one.get("class") for _, one in found.elements].index("missing")
     marks = [one for tag, one in found.elements[first + 1 :] if tag == "rect"]
-    assert [marks[0][name] for name in ("x", "y", "width", "height")] == ["400.0", "80.0", "200.0", "160.0"]
+    assert [marks[0][name] for name in ("x", "y", "width", "height")] == ["600.0", "120.0", "300.0", "240.0"]
     assert "2 tiles without labels" in found.text
     assert "a patch without a place" in found.text
 

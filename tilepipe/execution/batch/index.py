@@ -13,9 +13,9 @@ from tilepipe.execution.batch.batch import Batch
 from tilepipe.execution.batch.items import BatchItem
 from tilepipe.execution.batch.jobs_file import read_jobs
 from tilepipe.execution.batch.record import WAITING, Entry
-from tilepipe.execution.report import REPORT, coarse, image_of_run
+from tilepipe.execution.report import coarse, image_of_run
 from tilepipe.execution.run_record import find_record
-from tilepipe.products.formats import LOSSLESS, PRODUCTS, product_of
+from tilepipe.products.formats import LOSSLESS, PRODUCTS, REPORT, product_of
 from tilepipe.products.label_map import Legend
 from tilepipe.products.labels import open_map
 from tilepipe.products.report.index import MARK, index_of

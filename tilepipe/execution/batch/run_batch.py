@@ -34,6 +34,7 @@ from tilepipe.models.identity import identities_held
 from tilepipe.models.unread import open_models
 from tilepipe.planning.receptive_field import measure_receptive_field
 from tilepipe.planning.settings import Settings
+from tilepipe.products.formats import REPORT
 from tilepipe.products.numbers import Numbers
 from tilepipe.storage import locked, storage_errors
 from tilepipe.text import JSON, did_you_mean
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 LOCK = ".tilepipe-batch.lock"
 """Name of the file in the output folder that a batch locks."""
-REPORT = "report"
-"""Product that asks for a page of all images too."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from tilepipe.text import JSON, duration
 
 LEAST = 0.01
 """Share of the time from which on a stage is shown."""
+PARTS = {**WORDS, "wait": "waiting for pixels", "read": "reading pixels beside the model"}
+"""What a stage does, in words, as the row of all stages says it."""
 SHOWN = 200
 """Largest number of failed tiles that are listed."""
 
@@ -71,11 +73,11 @@ def time_rows(facts: JSON, numbers: Numbers) -> Iterator[Row]:
         pixels = _region_pixels(plan)
         if pixels:
             yield Row("throughput", f"{pixels / seconds / 1e6:.3g} megapixels of the image per second")
-        area = sum(one.area or 0 for one in numbers.classes)
-        if numbers.unit == "m2" and area > 0:
-            yield Row("time per km²", seconds_text(seconds * M2_PER_KM2 / area))
-        if numbers.unit == "mm2" and numbers.tissue:
-            yield Row("time per cm² of tissue", seconds_text(seconds * 100 / numbers.tissue))
+        for unit, units in _areas(numbers):
+            yield Row(f"time per {unit}", seconds_text(seconds / units))
+    if spent := float(facts.get("processor_seconds", 0)):
+        per = "".join(f", {seconds_text(spent / units)} per {unit}" for unit, units in _areas(numbers))
+        yield Row("processor time", f"{seconds_text(spent)} of all cores{per}")
     if "tiles" in facts:
         blocks = "1 block" if facts["blocks"] == 1 else f"{facts['blocks']:,} blocks"
         yield Row("tiles predicted", f"{facts['tiles']:,} in {blocks}")
@@ -83,9 +85,9 @@ def time_rows(facts: JSON, numbers: Numbers) -> Iterator[Row]:
         yield Row("time in blocks", f"{seconds_text(facts['block_seconds'])}, summed over all workers")
     stages = facts.get("stages") or {}
     if why := bottleneck(stages):
-        names = [name for name in WORDS if stages.get(name, 0) >= LEAST * stages["elapsed"]]
-        parts = ", ".join(f"{name} {seconds_text(stages[name])}" for name in names)
-        yield Row("time by stage", f"{parts}; {why}")
+        yield Row("bottleneck", f"{why[0].upper()}{why[1:]}.")
+        names = [name for name in PARTS if stages.get(name, 0) >= LEAST * stages["elapsed"]]
+        yield Row("time by stage", ", ".join(f"{PARTS[name]} {seconds_text(stages[name])}" for name in names))
 
 
 def setting_rows(facts: JSON) -> Iterator[Row]:
@@ -125,6 +127,15 @@ def image_text(facts: JSON) -> str:
     part = f"; rows {y0:,} to {y1:,}, columns {x0:,} to {x1:,} of it" if (y1 - y0, x1 - x0) != (height, width) else ""
     bands = f"{plan['bands']} band{'' if plan['bands'] == 1 else 's'}"
     return f"{height:,} x {width:,} px, {bands}, {plan['dtype']}{part}"
+
+
+def _areas(numbers: Numbers) -> Iterator[tuple[str, float]]:
+    """Yield the unit that times are given for, and the area in it, if it is known."""
+    area = sum(one.area or 0 for one in numbers.classes)
+    if numbers.unit == "m2" and area > 0:
+        yield "km²", area / M2_PER_KM2
+    if numbers.unit == "mm2" and numbers.tissue:
+        yield "cm² of tissue", numbers.tissue / 100
 
 
 def _region_pixels(plan: JSON) -> int:

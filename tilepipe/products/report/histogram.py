@@ -52,7 +52,7 @@ class Histogram:
     value: int
     """Label value of the class."""
     caption: str
-    """Number of objects and their mean size, in words."""
+    """Number of objects, their mean size, and how many the highest bar stands for, in words."""
     bars: list[Bar]
     ticks: list[Tick]
 
@@ -89,9 +89,8 @@ def _histogram(one: ClassNumbers, measured: str) -> Histogram:
     objects = one.objects or 0
     noun = "object" if objects == 1 else "objects"
     mean = area(one.pixels * each / objects, unit)
-    return Histogram(
-        one.name, one.value, f"{objects:,} {noun}, {mean} on average", bars, _ticks(first, count, each, unit)
-    )
+    caption = f"{objects:,} {noun}, {mean} on average; {most:,} in the highest bar"
+    return Histogram(one.name, one.value, caption, bars, _ticks(first, count, each, unit))
 
 
 def _unit(one: ClassNumbers, measured: str) -> tuple[str, float]:

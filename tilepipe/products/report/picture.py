@@ -18,7 +18,7 @@ from tilepipe.products.shrink import picture_shape, shrunk_colours, shrunk_image
 from tilepipe.sources.base import Source
 from tilepipe.sources.shown import Shown
 
-MOST, LEAST = 1600, 640
+MOST, LEAST = 1600, 1000
 """Longer side of the pictures in pixels: the largest, and the size to which small maps are enlarged."""
 QUALITY = 86
 """Quality of the image's JPEG."""
