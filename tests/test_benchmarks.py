@@ -125,6 +125,7 @@ def test_no_classical_answer_comes_near_a_bundled_network(name: str, monkeypatch
         assert script.score(found, scored).mean_iou < network - 0.05, method
 
 
+@pytest.mark.long
 def test_memory_of_polygons_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +139,7 @@ def test_memory_of_polygons_is_measured(
     assert int(memory.removesuffix(" MiB").replace(",", "")) > 60
 
 
+@pytest.mark.long
 def test_objects_of_the_samples_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = loaded("objects", monkeypatch)
     monkeypatch.setattr(module, "IMAGES", tmp_path)

@@ -7,8 +7,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -18,6 +20,8 @@ from tilepipe.cli.main import main, root
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)]
+SLOW = {"inputs.md", "models.md", "programs.md", "seams.md", "testing.md"}
+"""Pages whose examples take longest; they are long tests."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -30,6 +34,12 @@ def commands(page: Path) -> list[str]:
     return [line.removeprefix("$ ") for line in lines]
 
 
+def with_examples(examples: Callable[[Path], list[str]]) -> list[Any]:
+    """Return the pages that have examples."""
+    found = [page for page in PAGES if examples(page)]
+    return [pytest.param(page, id=page.name, marks=[pytest.mark.long] if page.name in SLOW else []) for page in found]
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
@@ -40,12 +50,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", with_examples(lambda page: blocks(page, "python")))
 def test_python_examples_run(page: Path, folder: Path) -> None:
     exec(compile("\n".join(blocks(page, "python")), page.name, "exec"), {"__name__": "__example__"})
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", with_examples(commands))
 def test_shell_examples_run_one_after_the_other(page: Path, folder: Path) -> None:
     for command in commands(page):
         assert main(shlex.split(command)[1:]) == 0, command
@@ -99,6 +109,7 @@ def test_the_citation_names_this_version() -> None:
     assert f"version: {tilepipe.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+@pytest.mark.long  # what `make docs` does, which CI calls
 @pytest.mark.skipif(find_spec("sphinx") is None, reason="sphinx is not installed")
 def test_pages_are_built_without_a_warning(tmp_path: Path) -> None:
     # In a process of its own: autodoc adds to the annotations of classes that it documents, which pydantic reads.

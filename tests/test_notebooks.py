@@ -47,7 +47,13 @@ def test_a_notebook_runs_and_prints_as_much_as_is_stored(path: Path, tmp_path: P
     assert [one.name for one in place.iterdir() if one != place / path.name] == ["output"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[] if path.stem in ("buildings", "researcher") else pytest.mark.long)
+        for path in NOTEBOOKS
+    ],
+)
 def test_the_cells_of_a_notebook_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, without a kernel: the same cells, one after the other, with the pictures drawn and not shown."""
     pytest.importorskip("matplotlib").use("Agg")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,16 @@ WINDOW = {
 OLD_IN_DOCS = ["afford", "gauge", "freeze", "no_label"]
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    """Return what a module says."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def names(path: Path) -> Iterator[tuple[str, int]]:
     """Yield the module's name and every name of a class, function and parameter, with its line."""
     yield path.parent.name if path.stem == "__init__" else path.stem, 1
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             yield node.name, node.lineno
         elif isinstance(node, ast.arg):
@@ -69,7 +76,7 @@ def names(path: Path) -> Iterator[tuple[str, int]]:
 
 def all_names(path: Path) -> Iterator[str]:
     """Yield the names of a module that `names` knows, and those that values are given."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
     yield from (name for name, _ in names(path))

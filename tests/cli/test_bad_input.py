@@ -198,6 +198,7 @@ def test_a_corrupt_tile_costs_that_tile(image: Path, model: Path, capsys: pytest
     assert labels[-1, -1] != 255
 
 
+@pytest.mark.long
 def test_a_full_disk(image: Path, model: Path, output: Path) -> None:
     """A limit on the size of files stands for a disk that is full."""
 

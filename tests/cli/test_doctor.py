@@ -22,6 +22,7 @@ def test_json_names_versions_limits_and_runtimes(capsys: pytest.CaptureFixture[s
     assert found["speed"] is None
 
 
+@pytest.mark.long
 def test_words_tell_the_speed_of_each_runtime(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["doctor", str(tmp_path)]) == 0
     shown = capsys.readouterr().out

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 from xml.dom import minidom
 
@@ -160,6 +161,7 @@ COMMAND = re.compile(r"tilepipe (model )?[a-z]+ [^;`]*-[a-z]")
 """A whole command in a message: its options are right for everybody."""
 
 
+@cache
 def messages(path: Path) -> list[str]:
     """Every text of a module but docstrings, with {} in place of what is put in."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

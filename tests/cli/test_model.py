@@ -53,7 +53,12 @@ def test_a_card_that_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ("net", "card", "sentence"),
     [
         ("local", {"halo": 16}, "the card says halo 16, measured reach is 22"),
-        ("global", {"halo": 32}, "the card says halo 32, but no halo is enough"),
+        pytest.param(
+            "global",
+            {"halo": 32},
+            "the card says halo 32, but no halo is enough",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_card_that_is_wrong_ends_with_5_and_can_be_corrected(

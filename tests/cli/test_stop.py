@@ -27,9 +27,9 @@ sys.exit(main())
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
     """Large enough that a run takes some seconds in blocks of 64 pixels."""
-    pixels = np.random.default_rng(2).integers(0, 255, (3, 700, 700)).astype("uint8")
+    pixels = np.random.default_rng(2).integers(0, 255, (3, 400, 400)).astype("uint8")
     profile = {"crs": "EPSG:32633", "transform": TRANSFORM, "tiled": True, "blockxsize": 64, "blockysize": 64}
-    with rasterio.open(tmp_path / "large.tif", "w", "GTiff", 700, 700, 3, dtype="uint8", **profile) as file:
+    with rasterio.open(tmp_path / "large.tif", "w", "GTiff", 400, 400, 3, dtype="uint8", **profile) as file:
         file.write(pixels)
     return tmp_path / "large.tif"
 

@@ -49,7 +49,7 @@ def labels(job: Any, engine: Any = serial.run) -> NDArray[np.uint8]:
     return np.asarray(queue.store.labels.read(Box.of_shape(*job.plan.predicted)))
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.tuples(st.integers(1, 220), st.integers(1, 330)),
     height=st.sampled_from([4, 12, 32, 64]),
@@ -76,14 +76,14 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_any_engine_and_region_gives_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
+def test_any_engine_and_region_gives_the_same_bits(workers: int, tmp_path: Path) -> None:
     image = noise(*SHAPE)
     job = banded_job(image, UNET, tmp_path / "serial")
     assert (job.plan.grid.y.blocks, job.plan.grid.x.blocks) > (2, 2)
     truth = labels(job)
     assert 0.02 < (truth == 0).mean() < 0.98
-    assert (labels(banded_job(image, UNET, tmp_path / "threads"), blocks.run) == truth).all()
-    assert (labels(banded_job(image, UNET, tmp_path / "workers", workers=2), blocks.run) == truth).all()
+    assert (labels(banded_job(image, UNET, tmp_path / "blocks", workers=workers), blocks.run) == truth).all()
     for region in (Box(0, 0, 1, 1), Box(57, 90, 131, 260), Box(150, 200, *SHAPE), Box(100, 0, 101, SHAPE[1])):
         part = tp.predict(image, UNET, region, device="cpu")
         assert (part == truth[region.y0 : region.y1, region.x0 : region.x1]).all()
@@ -223,6 +223,7 @@ def test_held_statistics_are_put_in_row_by_row(tmp_path: Path) -> None:
     assert tp.verify(result, image, model, windows=2, whole=True).holds
 
 
+@pytest.mark.long
 def test_a_model_that_sees_too_far_for_tiles_holds_statistics_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     small_bands(monkeypatch)
     net = build({"name": "unet", "width": 4, "depth": 3, "norm": "instance"}, 3, 2)

@@ -37,7 +37,7 @@ def test_zarr_reads_what_was_written_and_the_rest_is_the_fill_value(tmp_path: Pa
 
 def test_a_third_axis_belongs_to_every_box(field: DurableArray) -> None:
     sha256 = field.write(VALUES, BOX)
-    again = DurableArray(field.path, field.run)
+    again = DurableArray(field.path, field.top)
     assert (again.checked(sha256, BOX) == VALUES).all()
     assert not again.read(Box(0, 0, 1, 5)).any()
     field.write(VALUES + 1, BOX)
@@ -64,7 +64,7 @@ def test_every_file_and_folder_up_to_the_run_is_synced(field: DurableArray, monk
     )
     field.write(VALUES, BOX)
     chunk = field.path / "c" / "1" / "1" / "0"
-    assert set(synced) == {str(chunk), *(str(above) for above in chunk.parents if above.is_relative_to(field.run))}
+    assert set(synced) == {str(chunk), *(str(above) for above in chunk.parents if above.is_relative_to(field.top))}
 
 
 def test_a_chunk_of_the_fill_value_alone_is_not_stored(field: DurableArray) -> None:
@@ -87,8 +87,8 @@ def test_damaged_metadata_are_put_right_and_values_stay(field: DurableArray) -> 
     sha256 = field.write(VALUES, BOX)
     (field.path / "zarr.json").write_text("{")
     with pytest.raises(StorageError, match="field is missing or corrupt"):
-        DurableArray(field.path, field.run)
-    again = DurableArray.create(field.path, field.run, FIELD)
+        DurableArray(field.path, field.top)
+    again = DurableArray.create(field.path, field.top, FIELD)
     assert (again.checked(sha256, BOX) == VALUES).all()
 
 

@@ -80,8 +80,15 @@ def test_labels_layers_and_probabilities_are_those_of_the_mean(tmp_path: Path) -
         verify(tmp_path / "a.tif", image, MODELS[0], windows=0)
 
 
-@pytest.mark.parametrize("cut", [CROP, HANN], ids=["crop", "hann"])
-@pytest.mark.parametrize("tta", ["none", "d4"])
+@pytest.mark.parametrize(
+    ("tta", "cut"),
+    [
+        pytest.param("none", HANN, id="none-hann"),
+        pytest.param("d4", CROP, id="d4-crop"),
+        pytest.param("none", CROP, id="none-crop", marks=pytest.mark.long),
+        pytest.param("d4", HANN, id="d4-hann", marks=pytest.mark.long),
+    ],
+)
 def test_the_same_bytes_in_any_order_of_models_and_blocks(cut: dict[str, Any], tta: Any, tmp_path: Path) -> None:
     valid = np.ones((120, 168), bool)
     valid[50:80, 40:90] = False

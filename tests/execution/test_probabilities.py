@@ -90,12 +90,15 @@ def test_overviews_are_averages_without_nodata(tmp_path: Path) -> None:
     assert (half[:, :, 175:] == 255).all()
 
 
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("cut", [CROP, HANN], ids=["crop", "hann"])
-def test_the_same_bytes_for_any_blocks_and_workers_and_after_a_stop(cut: dict[str, Any], tmp_path: Path) -> None:
+def test_the_same_bytes_for_any_blocks_and_workers_and_after_a_stop(
+    cut: dict[str, Any], workers: int, tmp_path: Path
+) -> None:
     image, of = ArraySource(PIXELS, valid=VALID), "cog,probabilities"
     first = tp.segment(image, MODEL, tmp_path / "a.tif", of=of, **cut)
     assert (stored(first.paths[1])[:, ~VALID] == 255).all()
-    other = tp.segment(image, MODEL, tmp_path / "b.tif", of=of, **{**cut, "block": 128, "workers": 1})
+    other = tp.segment(image, MODEL, tmp_path / "b.tif", of=of, **{**cut, "block": 128, "workers": workers})
     assert other.paths[1].read_bytes() == first.paths[1].read_bytes()
     with pytest.raises(StopError):
         tp.segment(image, MODEL, tmp_path / "c.tif", of=of, listener=stop_at("predict", 3), **cut)

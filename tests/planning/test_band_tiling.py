@@ -22,7 +22,7 @@ DEEP = random_unet(depth=3)
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return tp.plan(LARGE, DEEP)
+    return tp.plan(LARGE, DEEP, runtime="torch")
 
 
 def test_a_large_image_is_computed_in_bands(plan: Plan) -> None:
@@ -39,11 +39,11 @@ def test_a_large_image_is_computed_in_bands(plan: Plan) -> None:
 
 @pytest.mark.parametrize("asked", [{"region": tp.Box(4000, 5000, 4100, 5100)}, {"workers": 3}, {"layers": "margin"}])
 def test_the_choice_does_not_depend_on_region_processes_or_layers(plan: Plan, asked: dict[str, Any]) -> None:
-    assert tp.plan(LARGE, DEEP, **asked).tiling == plan.tiling
+    assert tp.plan(LARGE, DEEP, runtime="torch", **asked).tiling == plan.tiling
 
 
 def test_a_small_region_counts_the_rows_that_a_pass_sees(plan: Plan) -> None:
-    part = tp.plan(LARGE, DEEP, region=tp.Box(4000, 5000, 4100, 5100))
+    part = tp.plan(LARGE, DEEP, runtime="torch", region=tp.Box(4000, 5000, 4100, 5100))
     bands = plan.tiling.bands
     assert bands is not None
     first = 4000 // bands.height * bands.height - bands.lead
@@ -57,15 +57,15 @@ def test_a_small_region_counts_the_rows_that_a_pass_sees(plan: Plan) -> None:
     ids=["small", "little to save"],
 )
 def test_tiles_suffice_where_little_is_to_be_saved(image: ArraySource, model: Model) -> None:
-    assert tp.plan(image, model).tiling.bands is None
+    assert tp.plan(image, model, runtime="torch").tiling.bands is None
 
 
 def test_less_memory_makes_columns_narrower_and_then_tiles(plan: Plan) -> None:
-    less = tp.plan(LARGE, DEEP, memory=plan.memory.total - 1)
+    less = tp.plan(LARGE, DEEP, runtime="torch", memory=plan.memory.total - 1)
     assert less.tiling.bands is not None
     assert less.tiling.tile < plan.tiling.tile
     assert less.memory.total < plan.memory.total
-    least = tp.plan(LARGE, DEEP, memory="900 MiB")
+    least = tp.plan(LARGE, DEEP, runtime="torch", memory="900 MiB")
     assert least.memory.total <= 900 << 20
 
 
@@ -85,11 +85,19 @@ class Bicubic(Coarse):
         return functional.interpolate(functional.avg_pool2d(self.conv(x), 2), scale_factor=2.0, mode="bicubic")
 
 
+def test_an_image_narrower_than_the_context_is_one_column() -> None:
+    """Nothing is left of an overlap of 600 px in 400 px, and nothing overlaps."""
+    model = Model.from_torch(Coarse(), ModelCard(bands=1, classes=["a", "b"]))
+    plan = tp.plan(ArraySource(np.zeros((1, 40000, 400), np.uint8)), model, runtime="torch")
+    assert plan.tiling.bands is not None
+    assert (plan.tiling.tile, plan.grid.x.count) == (400, 1)
+
+
 def test_the_plan_says_which_operation_is_in_the_way() -> None:
     image = ArraySource(np.zeros((1, 4000, 6000), np.uint8))
     card = ModelCard(bands=1, classes=["a", "b"])
-    assert tp.plan(image, Model.from_torch(Coarse(), card)).tiling.bands is not None
-    plan = tp.plan(image, Model.from_torch(Bicubic(), card))
+    assert tp.plan(image, Model.from_torch(Coarse(), card), runtime="torch").tiling.bands is not None
+    plan = tp.plan(image, Model.from_torch(Bicubic(), card), runtime="torch")
     assert plan.tiling.bands is None
     assert [row.text for row in plan.fit_table if row.name == "bands" and "bicubic" in row.text]
 
@@ -97,6 +105,6 @@ def test_the_plan_says_which_operation_is_in_the_way() -> None:
 def test_a_tissue_mask_asks_for_narrow_columns() -> None:
     slide = np.full((3, 3000, 9000), 245, np.uint8)
     slide[:, 1000:1800, 2000:3000] = np.array([180, 60, 140])[:, None, None]
-    plan = tp.plan(ArraySource(slide), DEEP, mask="tissue")
+    plan = tp.plan(ArraySource(slide), DEEP, runtime="torch", mask="tissue")
     assert plan.tiling.bands is not None
     assert plan.tiling.tile <= 1024 + 2 * plan.tiling.halo

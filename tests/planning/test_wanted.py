@@ -51,7 +51,7 @@ def polygon(seed: int, vertices: int, inner: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize("crossings", [borders.CROSSINGS, 0], ids=["all rows", "three rows first"])
 @pytest.mark.parametrize("name", sorted(PLANS))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=3),
     vertices=st.sampled_from([3, 30, 500]),

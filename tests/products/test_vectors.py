@@ -274,6 +274,7 @@ for ending in (".gpkg", ".fgb", ".shp.zip", ".parquet"):
 """
 
 
+@pytest.mark.long
 def test_a_full_disk_is_noticed_wherever_it_strikes(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -98,6 +98,7 @@ print(tp.plan(np.zeros((3, 100, 120), np.uint8), model).tiling.halo, len(calls))
 """
 
 
+@pytest.mark.long
 def test_the_probe_of_a_users_model_is_kept_between_processes(tmp_path: Path) -> None:
     def planned() -> list[int]:
         environment = {**os.environ, "TILEPIPE_CACHE": str(tmp_path / "cache")}

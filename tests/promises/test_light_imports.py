@@ -57,11 +57,14 @@ def test_info_of_a_bundled_model_does_not_read_its_network(model: str) -> None:
     assert not {*HEAVY, "rasterio", "safetensors"} & modules_after("info", model, "--json")
 
 
-@pytest.mark.parametrize("options", [[], ["--json"], ["--window", "0,0,600,600", "--memory", "4GiB"]])
+@pytest.mark.parametrize(
+    "options", [["--window", "0,0,600,600", "--memory", "4GiB"], pytest.param(["--json"], marks=pytest.mark.long)]
+)
 def test_a_plan_with_a_bundled_model_does_not_read_its_network(options: list[str]) -> None:
     assert not {*HEAVY, "safetensors"} & modules_after("plan", str(SAMPLE), "-m", "buildings", *options)
 
 
+@pytest.mark.long
 def test_a_plan_that_must_run_the_network_reads_it() -> None:
     """Its level of exactness in fp64 is not among the facts."""
     assert "torch" in modules_after("plan", str(SAMPLE), "-m", "buildings", "--precision", "fp64")

@@ -50,6 +50,7 @@ def test_same_bytes_for_each_block_batch_and_executor(runtime: str, cut: dict[st
         assert (truth != whole_image(random_unet(), IMAGE)).mean() < 1e-4
 
 
+@pytest.mark.long
 def test_two_worker_processes_give_the_same_bytes(runtime: str, tmp_path: Path) -> None:
     settings = {**CROP, "runtime": runtime}
     truth = run_labels(IMAGE, random_unet(), tmp_path / "one", **settings)

@@ -50,6 +50,9 @@ def test_dask_threads(truth: Any, image: ArraySource, tmp_path: Path) -> None:
     assert sha256(run_labels(image, random_unet(), tmp_path, blocks.run, **cut)) == expected
 
 
+@pytest.mark.parametrize(
+    "truth", [pytest.param(CROP, marks=pytest.mark.long), HANN], ids=["crop", "hann"], indirect=True
+)
 def test_two_worker_processes(truth: Any, image: ArraySource, tmp_path: Path) -> None:
     cut, expected = truth
     assert sha256(run_labels(image, random_unet(), tmp_path, blocks.run, workers=2, **cut)) == expected

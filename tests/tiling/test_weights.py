@@ -14,7 +14,7 @@ SHAPES = ["crop", *PROFILES]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     size=st.integers(1, 300),
     stride=st.sampled_from([1, 2, 4]),

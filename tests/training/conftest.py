@@ -16,6 +16,13 @@ Write = Callable[..., Path]
 Configure = Callable[..., TrainConfig]
 
 
+@pytest.fixture(autouse=True)
+def curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the drawing of curves, which takes longer than the few steps of a test, but where curves are tested."""
+    if request.path.stem not in ("test_log", "test_curves"):
+        monkeypatch.setattr("tilepipe.training.log.picture", lambda *_: b"a picture")
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     """Write an array (bands, y, x) as TIFF or PNG; keywords as in rasterio.open."""

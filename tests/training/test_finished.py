@@ -52,10 +52,10 @@ def test_the_command_given_again_ends_as_the_first_time(
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"seed": 1}, "seed"),
         ({"steps": 9, "description": "of town"}, "description, steps"),
-        ({"score": []}, "score"),
-        ({"colors": ("#000000", "#ffffff")}, "colors"),
+        pytest.param({"seed": 1}, "seed", marks=pytest.mark.long),
+        pytest.param({"score": []}, "score", marks=pytest.mark.long),
+        pytest.param({"colors": ("#000000", "#ffffff")}, "colors", marks=pytest.mark.long),
     ],
 )
 def test_other_settings_are_named(small: Configure, changes: dict[str, object], named: str) -> None:
@@ -67,7 +67,9 @@ def test_other_settings_are_named(small: Configure, changes: dict[str, object], 
     assert contents(Path(small().output)) == before
 
 
-@pytest.mark.parametrize("name", ["0.tif", "0_label.tif", "1.tif"])
+@pytest.mark.parametrize(
+    "name", ["0_label.tif", *(pytest.param(name, marks=pytest.mark.long) for name in ("0.tif", "1.tif"))]
+)
 def test_other_images_labels_or_scores_are_found(
     name: str, small: Configure, write: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -87,9 +87,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(small: Configur
     assert weights(first) == weights(second) != weights(other)
 
 
-@pytest.mark.parametrize(
-    "stop", [1, 5, pytest.param(3, marks=pytest.mark.long), pytest.param(7, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("stop", [5, *(pytest.param(stop, marks=pytest.mark.long) for stop in (1, 3, 7))])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     small: Configure, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

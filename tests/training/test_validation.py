@@ -75,6 +75,7 @@ def test_the_best_validated_weights_are_saved_and_training_ends_when_nothing_get
     assert "validation mean IoU 0.150, best 0.305 at step 6" in events[-2].message
 
 
+@pytest.mark.long
 def test_without_patience_all_steps_are_taken(validated: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, [0.9, 0.1, 0.1, 0.1])
     record = load_model(fit(validated(steps=7))).card.training["validation"]  # 2, 4, 6 and the last

@@ -1,7 +1,7 @@
 """This module defines durable arrays: the Zarr arrays of a run, with one guarantee for all of them.
 
 When `write` returns, its values stay, whatever happens next: Zarr writes a chunk to a temporary name and renames it,
-then the chunk and the folders above it, up to the run's, are fsynced. The sha256 that `write` returns belongs in a
+then the chunk and the folders above it, up to a given one, are fsynced. The sha256 that `write` returns belongs in a
 ledger, and `checked` returns the values of this sha256 or raises. Each chunk has one writer; a chunk that holds the
 fill value alone is not stored. Threads and processes can use an array at once.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -43,7 +44,10 @@ class Layout:
     """Type of the values."""
     fill: int = 0
     """Value of chunks that are not stored."""
+    flat: bool = False
+    """Whether the chunks lie beside zarr.json, and not in folders of their own."""
 
+    @lru_cache(maxsize=64)  # noqa: B019 - a layout is frozen and small; making it takes milliseconds, a block has several
     def metadata(self) -> str:
         """Return the content of zarr.json; it depends on the layout alone."""
         files: dict[str, Buffer] = {}
@@ -51,6 +55,7 @@ class Layout:
             zarr.storage.MemoryStore(files), shape=self.shape, chunks=self.chunk, dtype=self.dtype,
             # The checksum comes after the compression, so damage is found before the bytes reach the decompressor.
             fill_value=self.fill, serializer=BytesCodec(), compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            chunk_key_encoding={"name": "default", "separator": "." if self.flat else "/"},
         )  # fmt: skip
         return files["zarr.json"].to_bytes().decode()
 
@@ -58,16 +63,19 @@ class Layout:
 class DurableArray:
     """An array of two or three axes; a box is a part of the first two and all of the third."""
 
-    def __init__(self, path: Path, run: Path) -> None:
-        """Open the array at `path` in the work directory `run`. Raises `StorageError` if its metadata are damaged."""
-        self.path, self.run = path, run
+    def __init__(self, path: Path, top: Path) -> None:
+        """Open the array at `path`; names in the folder `top` and below it are made durable when values are written.
+
+        Raises `StorageError` if its metadata are damaged.
+        """
+        self.path, self.top = path, top
         try:
             self._zarr: zarr.Array[Any] = zarr.open_array(path, mode="r+")
         except DAMAGED as error:
             raise StorageError(f"{path} is missing or corrupt: {error}; {AGAIN}") from None
 
     @classmethod
-    def create(cls, path: Path, run: Path, layout: Layout) -> Self:
+    def create(cls, path: Path, top: Path, layout: Layout) -> Self:
         """Make an array, or open it if it exists; damaged metadata are put right."""
         file, wanted = path / "zarr.json", layout.metadata()
         with storage_errors(path):
@@ -76,9 +84,9 @@ class DurableArray:
             if not file.exists() or file.read_bytes() != wanted.encode():
                 path.mkdir(parents=True, exist_ok=True)
                 write_durably(file, wanted)
-                # The work directory may be new as well, so its name in the folder above it is made durable too.
-                sync(path, run.parent)
-        return cls(path, run)
+                # The folder `top` may be new as well, so its name in the folder above it is made durable too.
+                sync(path, top.parent)
+        return cls(path, top)
 
     def write(self, values: Array, box: Box | None = None) -> str:
         """Write the values of `box`, or of the whole array, durably; return their sha256."""
@@ -87,7 +95,7 @@ class DurableArray:
             for chunk in self._chunks(box):
                 # Zarr stores no chunk that holds the fill value alone, and removes one that was there.
                 if chunk.exists():
-                    sync(chunk, self.run)
+                    sync(chunk, self.top)
         return _sha256(values, box)
 
     def read(self, box: Box | None = None) -> Array:
@@ -113,8 +121,8 @@ class DurableArray:
         """Return the files of the chunks that a box lies in, whether they exist or not."""
         (tall, wide, *_), box = self._zarr.chunks, box or Box.of_shape(*self._zarr.shape[:2])
         rows, columns = range(box.y0 // tall, -(-box.y1 // tall)), range(box.x0 // wide, -(-box.x1 // wide))
-        rest = ("0",) * (self._zarr.ndim - 2)
-        return [self.path.joinpath("c", str(row), str(column), *rest) for row in rows for column in columns]
+        name, rest = self._zarr.metadata.encode_chunk_key, (0,) * (self._zarr.ndim - 2)
+        return [self.path / name((row, column, *rest)) for row in rows for column in columns]
 
 
 def _slices(box: Box | None) -> tuple[slice, ...]:

@@ -37,6 +37,7 @@ class Store:
         self.directory = directory
         self.root = directory / "run.zarr"
         self.labels = DurableArray(self.root / LABELS, directory)
+        self.strips = self.root / "strips"
 
     @classmethod
     def create(cls, directory: Path, labels: Layout, layers: tuple[str, ...] = ()) -> Store:
@@ -48,6 +49,11 @@ class Store:
             begin_anew(directory / "ledger.jsonl")
             for name in ("strips", LABELS, "layers"):
                 shutil.rmtree(root / name, ignore_errors=True)
+        strips = root / "strips"
+        with storage_errors(strips):
+            if not strips.exists():
+                strips.mkdir(parents=True)
+                sync(strips, directory.parent)
         for name in layers:
             DurableArray.create(root / "layers" / name, directory, replace(labels, dtype="uint8", fill=VOID))
         DurableArray.create(root / LABELS, directory, labels)  # it is made last: it says that all arrays exist
@@ -59,12 +65,13 @@ class Store:
 
     def write_strip(self, block: Index, side: str, values: NDArray[np.int64]) -> str:
         """Write a strip, (classes, height, width), durably; return its sha256."""
-        layout = Layout(values.shape, values.shape, "int64")
-        return DurableArray.create(self._strips(block) / side, self.directory, layout).write(values)
+        layout = Layout(values.shape, values.shape, "int64", flat=True)
+        # Nothing above the block's own folder is new, and each name that is made durable takes the disk milliseconds.
+        return DurableArray.create(self._strips(block) / side, self._strips(block), layout).write(values)
 
     def read_strip(self, block: Index, side: str, sha256: str) -> NDArray[np.int64]:
         """Return a strip, (classes, height, width). Raises `StorageError` if the strip does not have this sha256."""
-        return DurableArray(self._strips(block) / side, self.directory).checked(sha256)
+        return DurableArray(self._strips(block) / side, self._strips(block)).checked(sha256)
 
     def has_strips(self, record: Record) -> bool:
         """Return whether all strips that a block has left for its neighbours are still there as they were written."""
@@ -84,7 +91,7 @@ class Store:
         drop_arrays(self.directory)
 
     def _strips(self, block: Index) -> Path:
-        return self.root / "strips" / f"{block.row}.{block.column}"
+        return self.strips / f"{block.row}.{block.column}"
 
 
 def drop_arrays(directory: Path) -> None:

@@ -26,8 +26,10 @@ KEPT = (4096, 3072, 2048, 1536, 1024, 768, 512)
 SCATTERED = 1024
 """Largest such width with a tissue mask: wide columns see much glass between pieces of tissue (pixels)."""
 AREA, TALLEST = 160 << 10, 256
-"""Pixels and rows of a band, at most. Larger bands leave the processor's cache, and thin bands waste time where a
-network has subsampled them to a row (measured: docs/one_pass.md)."""
+"""Pixels and rows of a band, at most: larger bands leave the processor's cache."""
+LEAST = 2
+"""Rows of a band where the network has subsampled them most, at least, even beyond `AREA`: a convolution of one row
+takes much longer than half of two (measured: docs/one_pass.md)."""
 ROWS = 1024
 """Least number of rows of a block: what a process that is killed loses is a block (pixels)."""
 PRECISIONS = ("fp32", "tf32", "fp64")
@@ -91,7 +93,7 @@ def can_be_banded(model: Model, card: ModelCard, request: Request, statistics: S
 
 def bands_of(width: int, halo: int, stride: int) -> Bands:
     """Return the bands of a column of this width."""
-    height = max(1, min(TALLEST, AREA // width) // stride) * stride
+    height = max(LEAST, min(TALLEST, AREA // width) // stride) * stride
     # The first band of a pass is cut in another way than those below it, and what it gives is kept by no tile.
     lead = (-(-halo // height) + 1) * height
     # A block keeps more rows than a pass that begins anew must see above it.

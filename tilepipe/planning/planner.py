@@ -129,10 +129,10 @@ def make_plan(
         if not statistics:
             tiling, tolerance = reduced_halo(model, seen, request, tiling, compute)
         fit += (FitRow("bands", "note", banded),) if banded else ()
+        check_tiling(tiling)  # a tile that the user gave may be no multiple of the stride
     else:
         tiling, load = banded
         why = f"in bands of {tiling.bands.height} rows: {work_of(tiling, load):.2f} x one pass" if tiling.bands else ""
-    check_tiling(tiling)  # a tile that the user gave may be no multiple of the stride
     chosen = Chosen(compute)
     if not (brought and request.runtime == "auto"):  # the validation of a training plans small images, many times
         chosen = choose_runtime(model, request, tiling, load, seen, statistics=statistics is not None)

@@ -147,6 +147,7 @@ def test_an_error_keeps_its_class_whatever_it_came_from(tmp_path: Path) -> None:
         blocks.run(job, open_queue(job), make=Failing)
 
 
+@pytest.mark.long
 def test_workers_listen_on_loopback_only(tmp_path: Path) -> None:
     seen: list[str] = []
     job = job_for(noise(200, 200), random_unet(), tmp_path, workers=2, **CUT)
@@ -309,7 +310,7 @@ class NotANumber(nn.Module):
         return x[:, :2] * np.nan
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_model_that_returns_nan_stops_the_run_with_one_sentence(workers: int, tmp_path: Path) -> None:
     model = Model.from_torch(NotANumber(), ModelCard(bands=3, classes=["a", "b"], halo=0))
     job = job_for(noise(100, 100), model, tmp_path, workers=workers, tile=64)

@@ -59,6 +59,7 @@ def test_no_worker_is_said(cluster: Any, tmp_path: Path, monkeypatch: pytest.Mon
         blocks.run(job, open_queue(job), cluster[0])
 
 
+@pytest.mark.long
 def test_a_scheduler_that_dies_ends_the_run(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler_watch, "PATIENCE", 1.0)
     monkeypatch.setattr(scheduler_watch, "LOOK", 0.3)

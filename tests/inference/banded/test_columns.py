@@ -46,7 +46,7 @@ def columns(precision: str = "fp32") -> Columns:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp64"])
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     asked=st.lists(st.tuples(st.integers(0, HEIGHT - 1), st.integers(1, HEIGHT), st.sampled_from([0, 48])), max_size=6)
 )
@@ -58,7 +58,7 @@ def test_any_order_of_rows_and_columns(precision: str, asked: list[tuple[int, in
         assert torch.equal(rows(walk, y0, y1, x0), truth[x0][:, :, y0:y1])
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.too_slow])
 @given(networks(), st.integers(0, HEIGHT - 1), st.integers(1, 40))
 def test_drawn_networks_in_fp64(net: Any, y0: int, count: int) -> None:
     card, reach = measure_receptive_field(Model.from_torch(net, ModelCard(bands=2, classes=["a", "b", "c"])))

@@ -28,12 +28,12 @@ from tilepipe.models.nets.zoo import build
 
 DOUBLE, SINGLE = 1e-13, 1e-5
 """Rounding of a network of many layers, in units of its largest logit. In most tests nothing differs at all."""
-SMALL = {"width": 4, "depth": 3}
+SMALL = {"width": 4, "depth": 2}
 LINKNET_UPS = get_args(LinkNetArch.model_fields["up"].annotation)
 LOCAL = [
     *({"name": "unet", **SMALL, "up": up} for up in get_args(Up)),
     *({"name": "unet", **SMALL, "down": down} for down in ("average", "strided", "blur")),
-    *({"name": "linknet", "width": 8, "depth": 3, "up": up} for up in LINKNET_UPS),
+    *({"name": "linknet", "width": 8, "depth": 2, "up": up} for up in LINKNET_UPS),
     {"name": "segnet", "width": 4, "depth": 3},
     *({"name": "fcn", "width": 4, "depth": 5, "finest": k, "up": up} for k in (8, 32) for up in ("deconv", "bilinear")),
     {"name": "deeplab", "width": 2, "depth": 3, "output_stride": 8, "rate": 2},
@@ -88,7 +88,14 @@ def named(arch: dict[str, Any]) -> str:
     return "-".join(str(value) for value in arch.values())
 
 
-@pytest.mark.parametrize("arch", LOCAL, ids=named)
+@pytest.mark.parametrize(
+    "arch",
+    [
+        pytest.param(arch, marks=pytest.mark.long if "encoder" in arch or arch.get("finest") == 32 else [])
+        for arch in LOCAL
+    ],
+    ids=named,
+)
 def test_every_local_architecture(arch: dict[str, Any]) -> None:
     torch.manual_seed(0)
     net = drawn(build(arch, 3, 2))
@@ -96,7 +103,7 @@ def test_every_local_architecture(arch: dict[str, Any]) -> None:
     assert differs(net.double(), [2 * stride], image(3, 6 * stride, 3 * stride)) <= DOUBLE
 
 
-@pytest.mark.parametrize("arch", [LOCAL[0], LOCAL[1], LOCAL[-2]], ids=named)
+@pytest.mark.parametrize("arch", [LOCAL[1], pytest.param(LOCAL[-2], marks=pytest.mark.long)], ids=named)
 def test_single_precision(arch: dict[str, Any]) -> None:
     torch.manual_seed(0)
     net = drawn(build(arch, 3, 2))
@@ -143,7 +150,7 @@ QUIET: Any = {"deadline": None, "derandomize": True, "suppress_health_check": li
 
 
 @given(**PLANES)
-@settings(max_examples=15, **QUIET)
+@settings(max_examples=8, **QUIET)
 def test_drawn_networks(net: nn.Module, heights: list[int], rows: int) -> None:
     _check(net, heights, rows)
 
@@ -230,7 +237,7 @@ def test_what_has_no_rule_is_named(net: nn.Module, why: str) -> None:
 @pytest.mark.parametrize("height", [16, 32])
 def test_a_pass_that_begins_below_the_top_gives_the_same_bits_beyond_the_reach(height: int) -> None:
     torch.manual_seed(0)
-    net = banded(drawn(build({"name": "unet", **SMALL}, 3, 2)), 3, 64)
+    net = banded(drawn(build({"name": "unet", "width": 4, "depth": 3}, 3, 2)), 3, 64)
     x = image(3, 12 * height, 32, torch.float32)
     with torch.no_grad():
         whole = in_bands(net, x, [height])
@@ -266,7 +273,7 @@ def test_what_is_kept_does_not_grow_with_the_plane() -> None:
     net = banded(drawn(build({"name": "unet", **SMALL}, 3, 2)), 3, 64)
     going, alive = net.begin(), []
     with torch.no_grad(), Storages() as storages:
-        for k in range(20):
+        for k in range(9):
             going.feed(image(3, 32, 64, torch.float32) + k)
             alive.append(storages.alive())
     assert 0 < alive[5] == alive[-1]

@@ -45,7 +45,9 @@ def rows(columns: Columns, y0: int, y1: int) -> Tensor:
     return torch.cat(found, 2)
 
 
-@pytest.mark.parametrize("name", sorted(NETS))
+@pytest.mark.parametrize(
+    "name", ["unet", "bilinear, blur", *(pytest.param(name, marks=pytest.mark.long) for name in ("deconv", "shuffle"))]
+)
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_pass_is_that_of_the_rules_and_begins_anywhere(runtime: str, name: str) -> None:
     torch.manual_seed(0)

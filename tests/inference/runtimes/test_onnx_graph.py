@@ -102,7 +102,9 @@ ZOO: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(ZOO))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("unet", "deconv") else pytest.mark.long) for name in sorted(ZOO)]
+)
 def test_networks_of_ours_give_what_torch_gives(name: str) -> None:
     torch.manual_seed(1)
     _compare(zoo.build(ZOO[name], 3, 3).eval(), "onnxruntime", name)

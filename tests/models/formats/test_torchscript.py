@@ -59,7 +59,7 @@ def digest(path: Path) -> str:
     return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
-@pytest.mark.parametrize("kind", [".ts", ".pt", ".pt2"])
+@pytest.mark.parametrize("kind", [".ts", *(pytest.param(kind, marks=pytest.mark.long) for kind in (".pt", ".pt2"))])
 def test_the_named_file_gives_torchs_labels(unet: Model, files: dict[str, Path], kind: str) -> None:
     image = np.random.default_rng(5).integers(0, 256, (3, 100, 131)).astype(np.uint8)
     model = load_model(files[kind], trust_model=digest(files[kind]))
@@ -94,7 +94,7 @@ def test_a_file_with_float32_inside_is_one_sentence(unet: Model, tmp_path: Path)
         tp.predict(noise(60, 60), load_model(path, trust_model=digest(path)), tile=96, precision="fp64")
 
 
-@pytest.mark.parametrize("kind", [".ts", ".pt", ".pt2"])
+@pytest.mark.parametrize("kind", [".ts", *(pytest.param(kind, marks=pytest.mark.long) for kind in (".pt", ".pt2"))])
 def test_other_files_are_refused_with_the_flag_to_type(files: dict[str, Path], kind: str) -> None:
     with pytest.raises(ModelError, match=f"can run code when they are loaded.*`trust_model='{digest(files[kind])}'`"):
         load_model(files[kind])

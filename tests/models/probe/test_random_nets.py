@@ -19,7 +19,7 @@ def check(net: nn.Module, truth: Any) -> None:
 
 
 @given(net=networks())
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_reach_is_what_cutting_the_image_shows(net: nn.Module, truth: Any) -> None:
     check(net, truth)
 

@@ -16,8 +16,8 @@ from tilepipe.models.probe.procedure import probe
 
 SMALL = {"width": 4, "depth": 2}
 LOCAL = [
-    *({"name": "unet", **SMALL, "up": up} for up in get_args(Up)),
-    *({"name": "unet", **SMALL, "down": down} for down in ("average", "strided", "blur")),
+    *({"name": "unet", **SMALL, "up": up} for up in ("bilinear", "deconv3", "shuffle", "unpool")),
+    {"name": "unet", **SMALL, "down": "blur"},
     {"name": "linknet", **SMALL},
     {"name": "segnet", "width": 4, "depth": 2},
     {"name": "fcn", "width": 4, "depth": 3},
