@@ -149,6 +149,8 @@ def test_named_bands_are_found_by_name_and_by_colour(tmp_path: Path) -> None:
 
 def test_a_file_that_does_not_say_is_refused_with_the_line_to_type(tmp_path: Path) -> None:
     path = write(tmp_path / "in.tif", PIXELS, (GREY, GREY, GREY, GREY))
+    with pytest.raises(UsageError, match=r"no band called 'R'; .*; name them by number"):
+        chosen(path, 3, "R,G,B")
     with pytest.raises(InputError, match=r"has 4 bands and m reads 3; choose the bands .*`bands=\[1, 2, 3\]`"):
         chosen(path, 3)
     with pytest.raises(UsageError, match="bands 1 to 4"):

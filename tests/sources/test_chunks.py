@@ -23,7 +23,7 @@ import zarr
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError
-from tilepipe.sources.stored_chunk import STEP, Piece, counted, zstd_size
+from tilepipe.sources.stored_chunk import STEP, LocalFile, Piece, counted, zstd_size
 from tilepipe.sources.zarr import ZarrSource
 
 WHOLE = Box(0, 0, 512, 512)
@@ -189,8 +189,8 @@ def test_other_files_and_attributes_are_not_the_image(tmp_path: Path, noise: Any
 def test_sizes_in_headers_of_zstd(size: int, tmp_path: Path) -> None:
     stored = numcodecs.Zstd(3).encode(bytes(size)) if size else numcodecs.Zstd(3).encode(b"")
     (tmp_path / "0").write_bytes(stored)
-    assert zstd_size(stored[:32], Piece(tmp_path / "0", 0, len(stored))) == size
-    assert zstd_size(b"", Piece(tmp_path / "0", 0, 0)) == 0
+    assert zstd_size(stored[:32], Piece(LocalFile(tmp_path / "0", "0"), 0, len(stored))) == size
+    assert zstd_size(b"", Piece(LocalFile(tmp_path / "0", "0"), 0, 0)) == 0
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_large_chunk_is_counted_without_being_held(packed: str, tmp_path: Path
     for streams in ([data * 8], [data, b"", data[:1], data * 2]) if packed != "zlib" else ([data * 8],):
         stored = b"".join(map(packers[packed], streams))
         (tmp_path / "0").write_bytes(b"1234" + stored)
-        piece = Piece(tmp_path / "0", 0, 4 + len(stored)).behind(4)
+        piece = Piece(LocalFile(tmp_path / "0", "0"), 0, 4 + len(stored)).behind(4)
         tracemalloc.start()
         assert counted(packed, piece.parts(), 1 << 30) == sum(map(len, streams))
         assert counted(packed, piece.parts(), 1 << 20) <= (1 << 20) + STEP

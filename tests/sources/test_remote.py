@@ -169,7 +169,7 @@ def test_a_file_that_changes_is_noticed(file: Path, monkeypatch: pytest.MonkeyPa
 
 def test_slides_and_several_images_are_refused(slide: Write) -> None:
     files = {"/slide.svs": slide([noise_of((300, 400, 3)), noise_of((150, 200, 3))])}
-    with serving(files) as server, pytest.raises(InputError, match="several images"):
+    with serving(files) as server, pytest.raises(InputError, match=r"several images.*curl -O ADDRESS"):
         open_source(f"{server.address}/slide.svs")
 
 
@@ -325,7 +325,7 @@ def test_no_file_smuggles_in_an_address(file: Path, tmp_path: Path) -> None:
         assert server.asked == []
 
 
-def test_a_zarr_in_s3_is_opened_with_zarr_and_is_an_image(s3: Any) -> None:
+def test_a_zarr_in_s3_is_an_image_by_its_address_and_opened_with_zarr(s3: Any) -> None:
     store = pytest.importorskip("obstore.store")
     s3.create_bucket(Bucket="zarrs")
     options = {"client_options": {"allow_http": True}, "virtual_hosted_style_request": False}
@@ -336,5 +336,78 @@ def test_a_zarr_in_s3_is_opened_with_zarr_and_is_an_image(s3: Any) -> None:
     cut: dict[str, Any] = {"tile": 64, "overlap": 16}
     right = tp.predict(codes, codes_model(4), **cut)
     np.testing.assert_array_equal(tp.predict(array, codes_model(4), **cut), right)
-    with pytest.raises(InputError, match="open it with zarr in Python"):
-        open_source("s3://zarrs/a.zarr/0")
+    np.testing.assert_array_equal(open_source("s3://zarrs/a.zarr/0").read(BOXES[1]), open_source(codes).read(BOXES[1]))
+
+
+def zarr_files(folder: Path, name: str) -> dict[str, bytes | Path]:
+    return {f"/x/{name}/{file.relative_to(folder)}": file for file in folder.rglob("*") if file.is_file()}
+
+
+def ome_zarr(folder: Path, version: int, sharded: bool = False) -> Path:
+    """Write an OME-Zarr of two levels; one chunk is left out, as it holds the fill value."""
+    pixels = noise_of((3, 200, 150))
+    pixels[:, :64, :64] = 0
+    axes = [{"name": "c", "type": "channel"}, *({"name": axis, "unit": "micrometer"} for axis in "yx")]
+    sets = [
+        {"path": str(k), "coordinateTransformations": [{"type": "scale", "scale": [1, 0.5 * 2**k, 0.5 * 2**k]}]}
+        for k in (0, 1)
+    ]
+    told = {"multiscales": [{"axes": axes, "datasets": sets, "version": "0.4"}]}
+    group = zarr.create_group(
+        folder, zarr_format=2 if version == 2 else 3, attributes=told if version == 2 else {"ome": told}
+    )
+    shards = (3, 128, 128) if sharded else None
+    for k in (0, 1):
+        group.create_array(str(k), data=pixels[:, :: k + 1, :: k + 1], chunks=(1, 64, 64), shards=shards)
+    return folder
+
+
+@pytest.mark.parametrize(("version", "sharded"), [(2, False), (3, False), (3, True)])
+def test_a_zarr_on_a_server_is_the_image_that_it_is_here(version: int, sharded: bool, tmp_path: Path) -> None:
+    folder = ome_zarr(tmp_path / "a.ome.zarr", version, sharded)
+    here = open_source(folder, bands="3,1")
+    with serving(zarr_files(folder, "a.ome.zarr")) as server:
+        there = open_source(f"{server.address}/x/a.ome.zarr?sig=SECRET", bands="3,1")
+        for name in ("shape", "dtype", "resolution", "complete"):
+            assert getattr(there, name) == getattr(here, name), name
+        again = pickle.loads(pickle.dumps(there))
+        for box in BOXES[1:3]:
+            np.testing.assert_array_equal(again.read(box), here.read(box))
+        np.testing.assert_array_equal(there.coarser(90, 70).read(BOXES[1]), here.coarser(90, 70).read(BOXES[1]))
+        assert open_source(f"{server.address}/x/a.ome.zarr", bands="3,1").identity() == there.identity()
+        assert "SECRET" not in repr((there.name, getattr(there, "notes", ()), there.identity()))
+        assert all(path.startswith("/x/a.ome.zarr/") for path, _ in server.asked)
+
+
+def test_labels_of_a_zarr_on_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    codes = np.random.default_rng(2).integers(0, 4, (1, 150, 130), dtype=np.uint8)
+    zarr.create_array(tmp_path / "a.zarr", data=codes, chunks=(1, 64, 64))
+    cut: dict[str, Any] = {"tile": 64, "overlap": 16}
+    with serving(zarr_files(tmp_path / "a.zarr", "a.zarr")) as server:
+        found = tp.segment(f"{server.address}/x/a.zarr", codes_model(4), "out.tif", **cut)
+        np.testing.assert_array_equal(np.asarray(found.labels), tp.predict(codes, codes_model(4), **cut))
+
+
+def test_what_goes_wrong_with_a_zarr_on_a_server(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "a.zarr", data=noise_of((1, 150, 130)), chunks=(1, 64, 64), compressors=None)
+    files = zarr_files(tmp_path / "a.zarr", "a.zarr")
+    with serving(files) as server, serving({}, redirect=f"{server.address}/x/a.zarr/zarr.json") as moved:
+        with pytest.raises(InputError, match="only the server that you named is asked"):
+            open_source(f"{moved.address}/x/a.zarr")
+        assert server.asked == []
+        with pytest.raises(InputError, match="is not a Zarr image: the server has none of"):
+            open_source(f"{server.address}/y/a.zarr")
+        image = open_source(f"{server.address}/x/a.zarr/")
+        before = image.identity()
+        server.files["/x/a.zarr/c/0/0/0"] *= 1000
+        with pytest.raises(InputError, match="is not decoded"):
+            image.read(tp.Box(0, 0, 9, 9))
+        image.read(tp.Box(64, 64, 70, 70))
+        server.etag = '"second"'
+        assert open_source(f"{server.address}/x/a.zarr").identity() != before
+        server.status = 403
+        with pytest.raises(InputError, match="may not be read"):
+            image.read(tp.Box(0, 70, 9, 90))
+        with pytest.raises(InputError, match="may not be read"):
+            open_source(f"{server.address}/z/a.zarr")

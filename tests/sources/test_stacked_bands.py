@@ -90,6 +90,13 @@ def test_the_order_of_files_is_none_that_a_model_was_trained_on(tmp_path: Path) 
     assert "bands red, green, blue are read in this order" in next(r.text for r in same.fit_table if r.name == "bands")
 
 
+def test_more_bands_than_the_model_reads_are_refused_with_red_green_and_blue_to_type(tmp_path: Path) -> None:
+    for name in ("B02", "B03", "B04", "B8A"):
+        write(tmp_path / "s2", name, BANDS["B02"])
+    with pytest.raises(InputError, match=r"has 4 bands .* reads 3; .*`bands=\['B04', 'B03', 'B02'\]` are red, green"):
+        tp.predict(tmp_path / "s2", local_mean_model(bands=3), tile=64)
+
+
 def test_each_band_may_be_a_mosaic(tmp_path: Path) -> None:
     whole = {name: np.concatenate([pixels, pixels[:, ::-1]], axis=2) for name, pixels in BANDS.items()}
     for name, pixels in whole.items():

@@ -44,6 +44,13 @@ class Address:
         """The key as a part of a URL."""
         return quote(self.key, safe="/~")
 
+    @property
+    def download(self) -> str:
+        """What to do with a file that is not read from a server, for messages."""
+        copies = {"s3": "aws s3 cp", "gs": "gcloud storage cp"}
+        command = "curl -O ADDRESS" if self.scheme in ("https", "http") else f"{copies.get(self.scheme, '')} {self} ."
+        return "download it first" + ("" if self.scheme == "az" else f" ({command}) and give the file")
+
     def below(self, key: str) -> Address:
         """Return the address of `key` in the folder that this address names."""
         return Address(self.scheme, self.place, f"{self.key.rstrip('/')}/{key}", self.query)

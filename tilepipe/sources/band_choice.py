@@ -25,6 +25,8 @@ from tilepipe.sources.base import Source
 from tilepipe.text import setting
 
 RGB = ("red", "green", "blue")
+NUMBERED = ("b4", "b3", "b2")
+"""Names of the bands red, green and blue where they are numbered as those of Sentinel-2 and Landsat 8."""
 PATCH = 256
 """Side of the patches in which a band is looked at [pixels]."""
 PATCHES = 8
@@ -181,6 +183,13 @@ def _what_to_type(source: Source, bands: Sequence[Band], of: tuple[int, ...], re
         hidden = getattr(source, "alpha", None) and len(of) + 1 == wanted
         alpha = f"gdal_translate {source.name} out.tif makes its alpha a band that is read, or " if hidden else ""
         return f"{again}{alpha}choose another model"
+    by_name = {plain_name(band.name): band for band in bands if band.name}
+    if wanted == 3 and all(name in by_name for name in NUMBERED):
+        typed = setting(bands=[str(by_name[name]) for name in NUMBERED])
+        return (
+            f"choose the bands or another model: {typed} are red, green and blue, if they are numbered as those of "
+            f"Sentinel-2 and Landsat 8 (the file has {listed(bands)})"
+        )
     typed = setting(bands=list(of[:wanted]))
     return (
         f"choose the bands or another model: {typed}, in the order that the model was trained on (the file has "

@@ -106,7 +106,9 @@ def _number(name: str, word: int | str, bands: Sequence[Band]) -> int:
             return found[0]
         if found:
             raise UsageError(f"{name} has {len(found)} bands called {text!r} ({listed(bands)}); name them by number")
-    raise UsageError(f"{name} has no band called {text!r}; its bands are {listed(bands)}")
+    unnamed = any(not band.name and band.colour in UNDEFINED for band in bands)
+    by_number = "; name them by number" if unnamed else ""
+    raise UsageError(f"{name} has no band called {text!r}; its bands are {listed(bands)}{by_number}")
 
 
 def plain_name(name: str) -> str:

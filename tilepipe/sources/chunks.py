@@ -17,7 +17,7 @@ from typing import Any
 from tilepipe.errors import InputError
 from tilepipe.paths import refuse_special
 from tilepipe.sources.checks import LARGE_PIECE_BYTES
-from tilepipe.sources.stored_chunk import COMPRESSORS, PARTWISE, Piece, unpacked_size
+from tilepipe.sources.stored_chunk import COMPRESSORS, PARTWISE, LocalFile, Piece, StoredFile, unpacked_size
 from tilepipe.text import JSON
 
 KEY = re.compile(r"c|(c[/.])?\d+([/.]\d+)*")
@@ -63,8 +63,7 @@ class Chunks:
         most = math.prod(array.chunks) * array.dtype.itemsize
         # A filter may keep values in a larger type than the array's. The rest is room for headers and checksums.
         self._limit = most * (8 if set(self._codecs) & set(FILTERS) else 1) + (64 << 10)
-        for file in (folder, *(folder / name for name in ("zarr.json", ".zarray", ".zattrs"))):
-            self._check_inside(file)
+        self._check_metadata()
 
     @property
     def lossy(self) -> bool:
@@ -86,6 +85,18 @@ class Chunks:
         if piece <= LARGE_PIECE_BYTES or self._shard:
             return piece
         return max((file.stat().st_size for _, file in self.files()), default=0)
+
+    def stored(self, key: str) -> StoredFile | None:
+        """Return the file of a chunk or a shard; None if it was never written."""
+        file = self.folder / key
+        if not os.path.lexists(file):
+            return None
+        self._check_inside(file)
+        return LocalFile(file, key)
+
+    def _check_metadata(self) -> None:
+        for file in (self.folder, *(self.folder / name for name in ("zarr.json", ".zarray", ".zattrs"))):
+            self._check_inside(file)
 
     def _check_codecs(self) -> None:
         known = (*SUMS, *COMPRESSORS, *ARRANGE, *FILTERS)
@@ -114,11 +125,10 @@ class Chunks:
         `ValueError` if a chunk is shorter than it says.
         """
         for piece in self._pieces(where):
-            self._check_inside(piece.file)
             found = max(piece.size, self._unpacked(piece))
             if found > self._limit:
                 raise InputError(
-                    f"{self.name}: a chunk in {piece.file.relative_to(self.folder)} has {piece.size} bytes and says "
+                    f"{self.name}: a chunk in {piece.file.label} has {piece.size} bytes and says "
                     f"that it becomes {found}; a chunk of this array has {self._limit - (64 << 10)}. It is not decoded"
                 )
 
@@ -149,12 +159,11 @@ class Chunks:
         shards: dict[tuple[int, ...], bytes] = {}
         for position in itertools.product(*ranges):
             outer = tuple(p // n for p, n in zip(position, per, strict=True))
-            file = self.folder / self.array.metadata.encode_chunk_key(outer)
-            if not os.path.lexists(file):
-                continue  # it was never written: it holds the fill value
-            self._check_inside(file)
+            file = self.stored(self.array.metadata.encode_chunk_key(outer))
+            if file is None:
+                continue  # it holds the fill value
             if not self._shard:
-                yield Piece(file, 0, file.stat().st_size)
+                yield Piece(file, 0, file.size)
                 continue
             if outer not in shards:
                 shards[outer] = self._index(file)
@@ -166,23 +175,23 @@ class Chunks:
         # The index holds an offset and a size of 8 bytes each for every chunk, and a checksum of 4 bytes behind them.
         return 16 * int(math.prod(per)) + 4 * (len(self._shard["index_codecs"]) - 1)
 
-    def _index(self, file: Path) -> bytes:
+    def _index(self, file: StoredFile) -> bytes:
         assert self._shard is not None
-        size, whole = self._index_size(), file.stat().st_size
+        size, whole = self._index_size(), file.size
         if whole < size:
-            raise ValueError(f"shard {file.name} has {whole} bytes, less than its index of {size}")
+            raise ValueError(f"shard {file.label} has {whole} bytes, less than its index of {size}")
         at_start = self._shard.get("index_location") == "start"
         return Piece(file, 0 if at_start else whole - size, size).read()
 
-    def _inner(self, file: Path, index: bytes, position: Sequence[int], per: Sequence[int]) -> Iterator[Piece]:
+    def _inner(self, file: StoredFile, index: bytes, position: Sequence[int], per: Sequence[int]) -> Iterator[Piece]:
         number = 0
         for at, count in zip(position, per, strict=True):
             number = number * count + at
         offset, size = (int.from_bytes(index[16 * number + k : 16 * number + k + 8], "little") for k in (0, 8))
         if (offset, size) == (EMPTY, EMPTY):
             return
-        if offset + size > file.stat().st_size:
-            raise ValueError(f"shard {file.name} ends before byte {offset + size}, where its index says a chunk lies")
+        if offset + size > file.size:
+            raise ValueError(f"shard {file.label} ends before byte {offset + size}, where its index says a chunk lies")
         yield Piece(file, offset, size)
 
     def _check_inside(self, file: Path) -> None:

@@ -99,9 +99,10 @@ class RemoteTiff(GeoTiffSource):
         with gdal(self.name, "opened"), self._opened(self._target) as dataset:
             if len([name for name in dataset.subdatasets if name.startswith("GTIFF_DIR:")]) > 1:
                 raise InputError(
-                    f"{self.name} holds several images, and files with one are read from a server; download it first"
+                    f"{self.name} holds several images, and files with one are read from a server; "
+                    f"{self.remote.address.download}"
                 )
-            refuse_slide(self.name, dataset, "download it first")
+            refuse_slide(self.name, dataset, self.remote.address.download)
 
     def _contents(self, dataset: DatasetReader) -> list[str]:
         return []

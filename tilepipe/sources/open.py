@@ -25,7 +25,7 @@ from tilepipe.sources.mosaic_files import is_list_of_paths, is_pattern
 from tilepipe.sources.ome_tiff import TiffSource
 from tilepipe.sources.open_mosaic import open_index, open_mosaic, open_vrt
 from tilepipe.sources.png_jpeg import PictureSource
-from tilepipe.sources.remote import open_address
+from tilepipe.sources.remote import open_address, opener_of_address
 from tilepipe.sources.slide import SlideSource
 from tilepipe.sources.wrapped import unwrapped
 from tilepipe.text import JSON
@@ -138,7 +138,7 @@ def _kind(what: str | Path, options: dict[str, Any]) -> Any:
             raise UsageError(f"{what} lies in a zip, of which GeoTIFFs alone are read; unzip it to name a driver")
         return ZippedTiff
     if is_remote(what):
-        return open_address
+        return opener_of_address(what)
     return kind_asked(what, options) or kind_of_path(str(what), Path(what))
 
 

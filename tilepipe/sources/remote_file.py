@@ -39,6 +39,14 @@ AGAIN = (429, 500, 502, 503, 504)
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
+class AbsentError(InputError):
+    """The server says that there is no such file."""
+
+
+class DeniedError(InputError):
+    """The server lets nobody read the file; some object stores say so of files that do not exist."""
+
+
 class Version(NamedTuple):
     """What tells one version of a file from another."""
 
@@ -61,6 +69,16 @@ class RemoteFile:
 
     address: Address
     version: Version
+
+    @property
+    def size(self) -> int:
+        """Size of the file [bytes]."""
+        return self.version.size
+
+    @property
+    def label(self) -> str:
+        """Name of the file in messages."""
+        return self.address.local_name.name
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset` on. Raises `InputError` if the server fails, or the file changed."""
@@ -133,7 +151,9 @@ def open_remote(address: Address) -> tuple[RemoteFile, bytes]:
             f"the server of {address} gives neither ETag nor Last-Modified, so a change during the run would not be "
             "noticed; download the file first"
         )
-    return RemoteFile(address, version), start
+    file = RemoteFile(address, version)
+    _pages_of(os.getpid()).put((file, 0), start)
+    return file, start
 
 
 def fetch(address: Address, start: int, stop: int) -> tuple[bytes, Version]:
@@ -190,9 +210,9 @@ def _refuse(address: Address, answer: urllib3.BaseHTTPResponse) -> None:
             "the file first"
         )
     if status in (401, 403):
-        raise InputError(f"{address} may not be read (the server answers {status}); {credentials_hint(address)}")
+        raise DeniedError(f"{address} may not be read (the server answers {status}); {credentials_hint(address)}")
     if status in (404, 410):
-        raise InputError(f"{address} does not exist (the server answers {status}); check the address")
+        raise AbsentError(f"{address} does not exist (the server answers {status}); check the address")
     if status == 416:
         raise InputError(f"{address} is empty or shorter than it was")
     if status not in (200, 206):

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tilepipe.sources.checks import MAX_BLOCK_BYTES
 
@@ -22,20 +22,52 @@ STEP = 1 << 20
 """Size of the parts that are read or decoded at a time when sizes are counted [bytes]."""
 
 
+class StoredFile(Protocol):
+    """A file that stores one chunk or several, on this machine or on a server."""
+
+    @property
+    def size(self) -> int:
+        """Size of the file [bytes]."""
+
+    @property
+    def label(self) -> str:
+        """Name of the file in messages."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset` on."""
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file on this machine."""
+
+    path: Path
+    label: str
+
+    @property
+    def size(self) -> int:
+        """Size of the file [bytes]."""
+        return self.path.stat().st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset` on."""
+        with self.path.open("rb") as opened:
+            opened.seek(offset)
+            return opened.read(size)
+
+
 @dataclass(frozen=True)
 class Piece:
     """A range of bytes of a file that stores one chunk."""
 
-    file: Path
+    file: StoredFile
     offset: int
     size: int
     """Size in the file [bytes]."""
 
     def read(self, count: int | None = None) -> bytes:
         """Return the first `count` bytes of the piece; all if `count` is None."""
-        with self.file.open("rb") as opened:
-            opened.seek(self.offset)
-            return opened.read(self.size if count is None else min(count, self.size))
+        return self.file.read(self.offset, self.size if count is None else min(count, self.size))
 
     def behind(self, skip: int) -> Piece:
         """Return the rest of the piece behind its first `skip` bytes."""
@@ -43,10 +75,8 @@ class Piece:
 
     def parts(self) -> Iterator[bytes]:
         """Yield all bytes of the piece, `STEP` at a time, so a large piece never lies in memory whole."""
-        with self.file.open("rb") as opened:
-            opened.seek(self.offset)
-            for start in range(0, self.size, STEP):
-                yield opened.read(min(STEP, self.size - start))
+        for start in range(0, self.size, STEP):
+            yield self.file.read(self.offset + start, min(STEP, self.size - start))
 
 
 def unpacked_size(codec: str, piece: Piece, limit: int) -> int:
@@ -58,7 +88,7 @@ def unpacked_size(codec: str, piece: Piece, limit: int) -> int:
     if codec == "blosc":
         stored = int.from_bytes(head[12:16], "little")  # Blosc 1: flags, sizes, then bytes in all
         if len(head) < 16 or piece.size < stored:
-            raise ValueError(f"chunk {piece.file.name} has {piece.size} bytes of {stored}")
+            raise ValueError(f"chunk {piece.file.label} has {piece.size} bytes of {stored}")
         return int.from_bytes(head[4:8], "little")
     if codec == "lz4":
         return int.from_bytes(head[:4], "little")
@@ -81,16 +111,14 @@ def zstd_size(head: bytes, piece: Piece) -> int:
         # A size in two bytes counts from 256 on.
         return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
     position, total = start, 0
-    with piece.file.open("rb") as file:
-        while position + 3 <= piece.size:
-            file.seek(piece.offset + position)
-            block = int.from_bytes(file.read(3), "little")
-            kind, size = block >> 1 & 3, block >> 3
-            # A compressed block does not say its decoded size, which is at most 128 KiB and at most the window.
-            total += min(128 << 10, 1 << (10 + (head[5] >> 3) + 1)) if kind == 2 else size
-            position += 3 + (1 if kind == 1 else size)
-            if block & 1 or kind == 3:
-                break
+    while position + 3 <= piece.size:
+        block = int.from_bytes(piece.file.read(piece.offset + position, 3), "little")
+        kind, size = block >> 1 & 3, block >> 3
+        # A compressed block does not say its decoded size, which is at most 128 KiB and at most the window.
+        total += min(128 << 10, 1 << (10 + (head[5] >> 3) + 1)) if kind == 2 else size
+        position += 3 + (1 if kind == 1 else size)
+        if block & 1 or kind == 3:
+            break
     return total if total > MAX_BLOCK_BYTES else 0  # many small blocks are no bomb
 
 

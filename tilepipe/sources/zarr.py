@@ -60,14 +60,14 @@ class ZarrSource:
     ) -> None:
         self.name = str(path)
         self._root = Path(path).absolute()
-        node = open_zarr(self.name, self._root)
+        node = self._node("")
         if isinstance(node, zarr.Array):
             said = Metadata(array_axes(self.name, node))
         else:
             said = multiscale(self.name, node, scene)
         number, self.notes = pick_several(self.name, scene, said.images)
         self._axes = axes = said.axes
-        self._levels = [ZarrPlanes(self, open_zarr(self.name, self._root / part), part) for part in said.levels]
+        self._levels = [ZarrPlanes(self, self._node(part), part) for part in said.levels]
         whole = self._levels[0].array
         self._picks = {
             "z": pick(self.name, "z", z, planes(whole, axes, "z")),
@@ -79,6 +79,14 @@ class ZarrSource:
         self.resolution = given_resolution(resolution, "m") or said.resolution
         for level in self._levels:
             level.check()
+
+    def _node(self, part: str) -> AnyArray | zarr.Group:
+        """Return the array or group at the path `part` below the image, opened."""
+        return open_zarr(self.name, self._root / part)
+
+    def _chunks(self, array: AnyArray, part: str) -> Chunks:
+        """Return the stored chunks of the array of a level."""
+        return Chunks(self.name, array, self._root / part, self._root)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -135,8 +143,11 @@ class ZarrSource:
                 digest.update(f"{level.part}/{key}\0".encode())
                 with file.open("rb") as opened:
                     digest.update(hashlib.file_digest(opened, "sha256").digest())
-        picked = {"bands": list(self._bands), **self._picks, "axes": self._axes}
-        return {"reader": "zarr", "sha256": digest.hexdigest(), "shape": list(self.shape), **picked}
+        return {"reader": "zarr", "sha256": digest.hexdigest(), **self._picked()}
+
+    def _picked(self) -> JSON:
+        """Return the part of the arrays that is read, as JSON types."""
+        return {"shape": list(self.shape), "bands": list(self._bands), **self._picks, "axes": self._axes}
 
     @cached_property
     def cache_bytes(self) -> int:
@@ -164,7 +175,7 @@ class ZarrPlanes:
         self.part = part
         self.name = image.name
         self.piece_bytes = int(np.prod(array.chunks)) * array.dtype.itemsize
-        self.chunks = Chunks(image.name, array, image._root / part, image._root)
+        self.chunks = image._chunks(array, part)
 
     def check(self) -> None:
         """Raise `InputError` for dtypes that are not read and for chunks too large to decode."""
