@@ -224,8 +224,11 @@ def _make(job: Job, image: Source, order: run_order.RunOrder, replaces: dict[str
         made = run.record_of(job, order, queue, image) | {"failed": failed, "stages": taken}
         # Stitch the blocks to one map, and write the products.
         material = run.stitch(job, image, queue, outputs.options)
-        # Only an attempt that did all of the work knows the processor time of the run.
-        spent = (lambda: 0.0) if goes_on else (lambda: round(time.process_time() - processor, 3))
+
+        def spent() -> float:
+            # Only an attempt that did all of the work knows the processor time of the run.
+            return 0.0 if goes_on else round(time.process_time() - processor, 3)
+
         material = replace(material, facts={**made, "elapsed_seconds": elapsed(), "processor_seconds": spent()})
         began = time.perf_counter()
         products = write_products(material, outputs, directory, tell)

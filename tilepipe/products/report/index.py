@@ -136,7 +136,7 @@ def _card(one: JSON, thumbnails: Mapping[str, str], legend: Legend | None) -> Ca
         state=STATES[one["status"]],
         thumbnail=thumbnails.get(one["name"], ""),
         link=quote(one["page"] or one["labels"]),
-        text=" · ".join(texts),
+        text=" · ".join(text.replace(" ", "\u00a0") for text in texts),  # a number stays beside its unit
         bars=_bars(class_rows(numbers, legend)) if numbers and legend else [],
     )
 
