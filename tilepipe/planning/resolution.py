@@ -118,8 +118,19 @@ def _check_pixels(source: Source, card: ModelCard) -> None:
     if card.dtype is not None and np.dtype(card.dtype) != source.dtype:
         raise InputError(
             f"{source.name} holds {source.dtype} and model {card.name} was trained on {card.dtype}; "
-            "convert the image or choose another model"
+            f"choose another model, or convert the image to the values that the model knows: {_converted(card.dtype)}"
         )
+
+
+def _converted(dtype: str) -> str:
+    """Return the commands that convert an image to the pixel type of a model."""
+    kind = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "float32": "Float32"}[dtype]
+    if dtype == "uint8":
+        return (
+            "gdal_translate -ot Byte -scale LOW HIGH 0 255 in.tif out.tif, with the values that shall become 0 and 255 "
+            "in place of LOW and HIGH, or in Python (255 * array).clip(0, 255).astype('uint8') for values from 0 to 1"
+        )
+    return f"gdal_translate -ot {kind} in.tif out.tif, or in Python array.astype('{dtype}')"
 
 
 def _resolution_of(source: Source, card: ModelCard, pixel_size: float | None) -> Resolution | None:

@@ -77,3 +77,8 @@ def test_what_cannot_be_written_is_refused(
     assert main(["model", "card", str(path), *typed]) in (2, 5)
     assert words in " ".join(capsys.readouterr().err.split())
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_a_bundled_model_has_a_card(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model", "card", "forest", "--init"]) == 2
+    assert "model forest comes with tilepipe and has a card" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tilepipe.errors import ModelError, UsageError
 from tilepipe.models.card import ModelCard
-from tilepipe.models.facts import CARD
+from tilepipe.models.facts import CARD, bundled
 from tilepipe.models.formats import load, smp, wsinfer
 from tilepipe.models.formats.bioimageio_card import described
 from tilepipe.models.formats.bioimageio_package import package_at
@@ -65,6 +65,8 @@ def first_card(name: str | Path) -> FirstCard:
     Raises `ModelError` if the path holds no model, `UsageError` if it has a card already.
     """
     path = Path(name)
+    if not path.exists() and bundled(str(name)):
+        raise UsageError(f"model {name} comes with tilepipe and has a card: tilepipe model card {name} shows it")
     if not path.exists():
         raise ModelError(f"there is no model {str(name)!r}: {missing(path)}")
     if (package := package_at(path)) is not None:
