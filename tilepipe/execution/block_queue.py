@@ -190,6 +190,6 @@ class Checked:
         if self._seen.get(number) == state:
             return
         if block not in self._done:
-            raise StorageError(f"block {tuple(block)} is not in the ledger of {self._array.run}; {AGAIN}")
+            raise StorageError(f"block {tuple(block)} is not in the ledger of {self._array.top}; {AGAIN}")
         self._array.checked(self._done[block].hashes[self._number], zone)
         self._seen[number] = state

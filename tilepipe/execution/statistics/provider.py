@@ -72,7 +72,7 @@ class Stored:
         """Return the columns of `at` from one row of patches, (1, at.width, values + 1)."""
         chunks = [Index(row, k) for k in range(at.x0 // self.columns, -(-at.x1 // self.columns))]
         if missing := [unit for unit in chunks if unit not in self.done]:
-            raise StorageError(f"the statistics at {tuple(missing[0])} are not in {self.array.run}; {AGAIN}")
+            raise StorageError(f"the statistics at {tuple(missing[0])} are not in {self.array.top}; {AGAIN}")
         parts = [self.array.checked(self.done[unit].sha256, self.units[unit]) for unit in chunks]
         first = self.units[chunks[0]].x0
         return np.asarray(np.concatenate(parts, axis=1)[:, at.x0 - first : at.x1 - first])
