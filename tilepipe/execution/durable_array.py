@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from tilepipe.arrays import Array
 from tilepipe.box import Box
@@ -26,6 +24,7 @@ from tilepipe.execution.ledger import AGAIN
 from tilepipe.storage import storage_errors, sync, write_durably
 
 if TYPE_CHECKING:
+    import zarr
     from zarr.core.buffer import Buffer
 
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
@@ -50,6 +49,9 @@ class Layout:
     @lru_cache(maxsize=64)  # noqa: B019 - a layout is frozen and small; making it takes milliseconds, a block has several
     def metadata(self) -> str:
         """Return the content of zarr.json; it depends on the layout alone."""
+        import zarr
+        from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+
         files: dict[str, Buffer] = {}
         zarr.create_array(
             zarr.storage.MemoryStore(files), shape=self.shape, chunks=self.chunk, dtype=self.dtype,
@@ -68,6 +70,8 @@ class DurableArray:
 
         Raises `StorageError` if its metadata are damaged.
         """
+        import zarr  # takes half a second, and a region in memory does without
+
         self.path, self.top = path, top
         try:
             self._zarr: zarr.Array[Any] = zarr.open_array(path, mode="r+")

@@ -17,8 +17,8 @@ from tilepipe.execution.run_record import as_written, find_record
 from tilepipe.paths import labels_file, refuse_inputs
 from tilepipe.planning.certify import read_certificate
 from tilepipe.planning.settings import PolygonSettings, Request
-from tilepipe.products.dicom_seg import DICOM_SEG, refuse_no_dicom_slide
 from tilepipe.products.formats import (
+    DICOM_SEG,
     OF_PROBABILITIES,
     PRODUCTS,
     File,
@@ -79,6 +79,8 @@ def export(
         raise UsageError(f"{setting(with_image=True)} writes the image, which only you can name: give it as `image`")
     source = None if image is None else image_of(finished, open_source(image), labels)
     if DICOM_SEG in paths:
+        from tilepipe.products.dicom_seg import refuse_no_dicom_slide
+
         refuse_no_dicom_slide(source)
     refuse_inputs(touched(outputs.files), [labels, *(image_files(source) if source else ())])
     refuse_existing(outputs)

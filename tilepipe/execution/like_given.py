@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tilepipe.inference.predictor import LOGITS
 from tilepipe.products.label_map import LABELS, LabelMap
-from tilepipe.products.labels import Labels, Layer
 from tilepipe.sources.data_array import axes_of
 from tilepipe.sources.foreign import is_of
 from tilepipe.tiling.uncertainty import PROBABILITIES
 
 if TYPE_CHECKING:
     import xarray
+
+    from tilepipe.products.labels import Labels, Layer
 
 
 def is_data_array(what: object) -> TypeGuard[xarray.DataArray]:
@@ -30,6 +31,8 @@ def like_given(
     `given`. At full resolution the coordinates are those of `given` itself, so that xarray aligns both exactly.
     """
     import xarray
+
+    from tilepipe.products.labels import Labels, Layer
 
     first = (Labels if returns == LABELS else Layer)(shown)
     *_, y, x = axes_of(given, "array")

@@ -11,9 +11,10 @@ from tilepipe.errors import UsageError
 from tilepipe.execution.run_record import RunRecord
 from tilepipe.paths import files_in, lock_of, refuse_inputs, work_directory
 from tilepipe.planning.settings import Request
-from tilepipe.products.dicom_seg import DICOM_SEG, refuse_no_dicom_slide
 from tilepipe.products.formats import (
+    DICOM_SEG,
     LOSSLESS,
+    OF_TISSUE,
     OME_PROBABILITIES,
     PRODUCTS,
     File,
@@ -22,7 +23,6 @@ from tilepipe.products.formats import (
     touched,
 )
 from tilepipe.products.naming import output_paths
-from tilepipe.products.tissue import OF_TISSUE, refuse_no_tissue
 from tilepipe.products.vector_options import DRAWN, PLAIN, VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.sources.mosaic_files import would_be_part
@@ -80,8 +80,12 @@ def outputs_of(image: Source, models: Iterable[str], output: str | Path | None, 
     outputs = Outputs(output_paths(path, products), request.overwrite, request.layers, request.polygons)
     request.polygons.refuse_unused(outputs.paths)
     if DICOM_SEG in outputs.paths:
+        from tilepipe.products.dicom_seg import refuse_no_dicom_slide
+
         refuse_no_dicom_slide(image)
     if OF_TISSUE & outputs.paths.keys():
+        from tilepipe.products.tissue import refuse_no_tissue
+
         refuse_no_tissue(image, request.mask)
     if "files" in outputs.paths and request.resolution != "full":
         raise UsageError(

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,17 +21,17 @@ from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.resolution import Grids
 from tilepipe.planning.settings import Request
 from tilepipe.sources.base import Resolution, Source
-from tilepipe.sources.geo_labels import names_of
-from tilepipe.sources.geo_mask import Area
-from tilepipe.sources.geo_vectors import SeveralLayersError, read_vectors
-from tilepipe.sources.geojson import LON_LAT, Features
-from tilepipe.sources.geojson_place import frame, on_canvas
 from tilepipe.sources.georeference import box_of_bounds
 from tilepipe.sources.mask import Mask, Masked
 from tilepipe.sources.resample import Resampled
-from tilepipe.sources.tissue import Tissue, tissue
 from tilepipe.sources.world_grid import inner_of
 from tilepipe.text import did_you_mean, setting
+
+# Polygons and tissue are asked for rarely, and what reads them takes a moment to import.
+if TYPE_CHECKING:
+    from tilepipe.sources.geo_mask import Area
+    from tilepipe.sources.geojson import Features
+    from tilepipe.sources.tissue import Tissue
 
 VALUE, TISSUE, AREA = "value:", "tissue/2+", "area:"
 """Beginnings of masks: the value of pixels without image data (value:255), or in a plan the margin of tissue (pixels)
@@ -116,6 +116,8 @@ def _masked(
         # 17 digits give back every double exactly.
         return RegionRequest(box, f"{VALUE}{value:.17g}"), None
     if mask == "tissue":
+        from tilepipe.sources.tissue import tissue
+
         own = grids.resolution
         # The context is in pixels of the model's grid, and tissue is grown in pixels of the image.
         scale = card.resolution / own.y if card.resolution and own else 1.0
@@ -164,6 +166,8 @@ def area_of(source: Source, mask: str, polygons: str | None = None, classes: Seq
     if mask.startswith("tissue+"):
         raise InputError("the run found its tissue by an earlier rule, which this version lacks; run it again")
     if mask.startswith(TISSUE):
+        from tilepipe.sources.tissue import tissue
+
         return tissue(source, float(mask.removeprefix(TISSUE)))
     if not mask.startswith(AREA):
         return None
@@ -198,6 +202,11 @@ def _area(source: Source, path: str, classes: Sequence[str]) -> Area:
 
     They are in the file's CRS for rasters, in level-0 pixels for slides.
     """
+    from tilepipe.sources.geo_mask import Area
+    from tilepipe.sources.geo_vectors import SeveralLayersError, read_vectors
+    from tilepipe.sources.geojson import LON_LAT
+    from tilepipe.sources.geojson_place import frame, on_canvas
+
     try:
         found = _of_classes(read_vectors(path), classes)
         stated = frame(found, source.georeference, source.name)
@@ -216,6 +225,8 @@ def _of_classes(found: Features, classes: Sequence[str]) -> Features:
     """Return the polygons of these classes, or all if no class is named. Raises `UsageError` for an unknown class."""
     if not classes:
         return found
+    from tilepipe.sources.geo_labels import names_of
+
     names = [None if name is None else str(name) for name in names_of(found, None)]
     there = Counter(name for name in names if name is not None)
     listed = ", ".join(f"{name} ({count})" for name, count in sorted(there.items())) or "none"

@@ -17,6 +17,7 @@ import numpy as np
 
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
+from tilepipe.products.formats import DICOM_SEG
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Material, model_name, models_of
 from tilepipe.products.staging import staged
@@ -28,7 +29,6 @@ from tilepipe.text import JSON
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-DICOM_SEG = "dicom-seg"
 FRAME = 512
 """Side of a frame in pixels; its bits fill whole bytes, so each frame is written by itself."""
 FRAME_BYTES = FRAME * FRAME // 8

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tilepipe.errors import UsageError
-from tilepipe.products.cog import read_cog, write_cog
-from tilepipe.products.csv_file import parse_csv, write_numbers
-from tilepipe.products.dicom_seg import DICOM_SEG, parse_dicom_seg, write_dicom_seg
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Asset, Write, of_map
-from tilepipe.products.object_table import parse_parquet, write_objects_csv, write_objects_parquet
-from tilepipe.products.ome_tiff import read_ome_tiff, write_ome_tiff
-from tilepipe.products.ome_zarr import read_ome_zarr, write_ome_zarr_of
-from tilepipe.products.per_file import INDEX, read_files, write_files
-from tilepipe.products.polygons import write_geojson_of
-from tilepipe.products.probabilities import parse_probabilities, write_probabilities, write_probabilities_zarr
 from tilepipe.products.qgis_style import STYLE, style_path
-from tilepipe.products.quicklook import parse_png, write_overlay, write_png
-from tilepipe.products.qupath import write_qupath
-from tilepipe.products.report.report import parse_report, write_report
-from tilepipe.products.stac import STAC, parse_stac, write_stac
-from tilepipe.products.tissue import TISSUE, TISSUE_GEOJSON, write_tissue, write_tissue_geojson
-from tilepipe.products.vector_files import count_features, write_vectors_of
 from tilepipe.products.vector_options import OBJECTS, QUPATH, TABLES
 from tilepipe.text import json_of
 from tilepipe.tiling.uncertainty import PROBABILITIES
+
+
+def later(function: str) -> Callable[..., Any]:
+    """Return a function of this room, 'module.function', whose module is imported when the function is called.
+
+    Every command asks for the names of products and few write one, and the modules that write take half a second.
+    """
+    module, _, name = function.rpartition(".")
+
+    def call(*given: Any) -> Any:
+        return getattr(import_module(f"tilepipe.products.{module}"), name)(*given)
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -84,64 +84,89 @@ def _parse_json(path: Path) -> object:
 
 
 OME_PROBABILITIES = "probabilities-ome-zarr"
+DICOM_SEG, STAC = "dicom-seg", "stac"
+TISSUE, TISSUE_GEOJSON = "tissue", "tissue-geojson"
+OF_TISSUE = frozenset({TISSUE, TISSUE_GEOJSON})
+"""Products of the tissue mask."""
+INDEX = "files.json"
+"""Name of the file in a folder of labels of each file that says which labels belong to which file of the image."""
 CSV, GEOJSON, PARQUET = "text/csv", "application/geo+json", "application/vnd.apache.parquet"
 # `product_of` takes the first suffix that fits, so a longer ending stands before the shorter one that it ends in.
 PRODUCTS = {
     "cog": Product(
-        ".tif", of_map(write_cog), _all_of(read_cog), styled=True, others=(".tiff",),
+        ".tif", of_map(later("cog.write_cog")), _all_of(later("cog.read_cog")), styled=True, others=(".tiff",),
         media="image/tiff; application=geotiff; profile=cloud-optimized",
     ),
     "ome-zarr": Product(
-        ".ome.zarr", write_ome_zarr_of, _all_of(read_ome_zarr), folder=True, media="application/vnd.zarr; version=3",
+        ".ome.zarr", later("ome_zarr.write_ome_zarr_of"), _all_of(later("ome_zarr.read_ome_zarr")), folder=True,
+        media="application/vnd.zarr; version=3",
     ),
     "ome-tiff": Product(
-        ".ome.tif", of_map(write_ome_tiff), _all_of(read_ome_tiff), others=(".ome.tiff",), media="image/tiff",
+        ".ome.tif", of_map(later("ome_tiff.write_ome_tiff")), _all_of(later("ome_tiff.read_ome_tiff")),
+        others=(".ome.tiff",), media="image/tiff",
     ),
     PROBABILITIES: Product(
-        ".probabilities.tif", write_probabilities, parse_probabilities,
+        ".probabilities.tif", later("probabilities.write_probabilities"), later("probabilities.parse_probabilities"),
         media="image/tiff; application=geotiff; profile=cloud-optimized",
     ),
     OME_PROBABILITIES: Product(
-        ".probabilities.ome.zarr", write_probabilities_zarr, parse_probabilities, folder=True,
-        media="application/vnd.zarr; version=3",
+        ".probabilities.ome.zarr", later("probabilities.write_probabilities_zarr"),
+        later("probabilities.parse_probabilities"), folder=True, media="application/vnd.zarr; version=3",
     ),
-    "objects": Product(".objects.csv", write_objects_csv, parse_csv, media=CSV),
+    "objects": Product(
+        ".objects.csv", later("object_table.write_objects_csv"), later("csv_file.parse_csv"), media=CSV,
+    ),
     "objects-parquet": Product(
-        ".objects.parquet", write_objects_parquet, parse_parquet, needs=("pyarrow",), media=PARQUET,
+        ".objects.parquet", later("object_table.write_objects_parquet"), later("object_table.parse_parquet"),
+        needs=("pyarrow",), media=PARQUET,
     ),
-    QUPATH: Product(".qupath.geojson", write_qupath, _parse_json, needs=("shapely",), media=GEOJSON),
-    "geojson": Product(".geojson", write_geojson_of, _parse_json, media=GEOJSON),
+    QUPATH: Product(".qupath.geojson", later("qupath.write_qupath"), _parse_json, needs=("shapely",), media=GEOJSON),
+    "geojson": Product(".geojson", later("polygons.write_geojson_of"), _parse_json, media=GEOJSON),
     "vectors": Product(
-        ".gpkg", write_vectors_of, count_features, needs=("pyogrio", "pyarrow"),
-        media="application/geopackage+sqlite3",
+        ".gpkg", later("vector_files.write_vectors_of"), later("vector_files.count_features"),
+        needs=("pyogrio", "pyarrow"), media="application/geopackage+sqlite3",
     ),
     "flatgeobuf": Product(
-        ".fgb", write_vectors_of, count_features, styled=True, needs=("pyogrio", "pyarrow"),
-        media="application/vnd.flatgeobuf",
+        ".fgb", later("vector_files.write_vectors_of"), later("vector_files.count_features"), styled=True,
+        needs=("pyogrio", "pyarrow"), media="application/vnd.flatgeobuf",
     ),
     "shapefile": Product(
-        ".shp.zip", write_vectors_of, count_features, styled=True, needs=("pyogrio", "pyarrow"),
-        media="application/zip",
+        ".shp.zip", later("vector_files.write_vectors_of"), later("vector_files.count_features"), styled=True,
+        needs=("pyogrio", "pyarrow"), media="application/zip",
     ),
     "geoparquet": Product(
-        ".parquet", write_vectors_of, count_features, styled=True, needs=("pyarrow",), media=PARQUET,
+        ".parquet", later("vector_files.write_vectors_of"), later("vector_files.count_features"), styled=True,
+        needs=("pyarrow",), media=PARQUET,
     ),
-    "csv": Product(".csv", write_numbers, parse_csv, media=CSV),
+    "csv": Product(".csv", later("csv_file.write_numbers"), later("csv_file.parse_csv"), media=CSV),
     "files": Product(
-        ".files", write_files, read_files, folder=True, inside=INDEX, needs_image=True, media="inode/directory",
+        ".files", later("per_file.write_files"), later("per_file.read_files"), folder=True, inside=INDEX,
+        needs_image=True, media="inode/directory",
     ),
     "overlay": Product(
-        ".overlay.png", write_overlay, parse_png, needs_image=True, media="image/png", role="overview",
+        ".overlay.png", later("quicklook.write_overlay"), later("quicklook.parse_png"), needs_image=True,
+        media="image/png", role="overview",
     ),
-    TISSUE: Product(".tissue.png", write_tissue, parse_png, needs_run=True, media="image/png", role="overview"),
-    TISSUE_GEOJSON: Product(".tissue.geojson", write_tissue_geojson, _parse_json, needs_run=True, media=GEOJSON),
-    "png": Product(".png", write_png, parse_png, media="image/png", role="overview"),
-    "report": Product(".html", write_report, parse_report, media="text/html", role="metadata"),
+    TISSUE: Product(
+        ".tissue.png", later("tissue.write_tissue"), later("quicklook.parse_png"), needs_run=True, media="image/png",
+        role="overview",
+    ),
+    TISSUE_GEOJSON: Product(
+        ".tissue.geojson", later("tissue.write_tissue_geojson"), _parse_json, needs_run=True, media=GEOJSON,
+    ),
+    "png": Product(
+        ".png", later("quicklook.write_png"), later("quicklook.parse_png"), media="image/png", role="overview",
+    ),
+    "report": Product(
+        ".html", later("report.report.write_report"), later("report.report.parse_report"), media="text/html",
+        role="metadata",
+    ),
     DICOM_SEG: Product(
-        ".seg.dcm", write_dicom_seg, parse_dicom_seg, needs_image=True, needs=("highdicom",), extra="dicom",
+        ".seg.dcm", later("dicom_seg.write_dicom_seg"), later("dicom_seg.parse_dicom_seg"), needs_image=True,
+        needs=("highdicom",), extra="dicom",
         media="application/dicom",
     ),
-    STAC: Product(".item.json", write_stac, parse_stac, media=GEOJSON, role="metadata"),
+    STAC: Product(".item.json", later("stac.write_stac"), later("stac.parse_stac"), media=GEOJSON, role="metadata"),
 }  # fmt: skip
 OF_PROBABILITIES = frozenset({PROBABILITIES, OME_PROBABILITIES})
 """Products of the probabilities of all classes, which a run keeps only if it is asked for one of them."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.numbers import Numbers
-from tilepipe.products.tally import Tally
 from tilepipe.products.vector_options import PLAIN, VectorOptions
 from tilepipe.sources.base import Source
 from tilepipe.text import JSON
 from tilepipe.tiling.uncertainty import PROBABILITIES
+
+if TYPE_CHECKING:
+    from tilepipe.products.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class Material:
         options: VectorOptions = PLAIN,
     ) -> Material:
         """Return the material of finished maps; `tissue` is the area of tissue in mm2, if a tissue mask was used."""
+        from tilepipe.products.tally import Tally  # opens rasterio, which the names of products do without
+
         # The labels are counted while products read them, so that they need not be read once more.
         tally = Tally(maps[LABELS], tissue)
         return cls({**maps, LABELS: tally.watched()}, tally, image, options=options)

@@ -17,6 +17,7 @@ from tilepipe.arrays import Labels
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.products.cog import read_cog, write_cog
+from tilepipe.products.formats import INDEX
 from tilepipe.products.label_map import LabelMap
 from tilepipe.products.material import Material
 from tilepipe.sources.base import Georeference, Source
@@ -24,9 +25,6 @@ from tilepipe.sources.georeference import placed
 from tilepipe.sources.mosaic import Mosaic
 from tilepipe.sources.wrapped import unwrapped
 from tilepipe.text import json_of, setting
-
-INDEX = "files.json"
-"""Name of the file in the folder that says which labels belong to which file of the image."""
 
 
 class Piece(NamedTuple):

@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from urllib.parse import quote
 
 from tilepipe.products.footprint import bounds_of, footprint_of
+from tilepipe.products.formats import STAC
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Asset, Material, model_name, models_of
 from tilepipe.products.numbers import Numbers
@@ -26,7 +27,6 @@ from tilepipe.sources.acquired import acquired_of
 from tilepipe.text import JSON, json_of
 from tilepipe.tiling.uncertainty import PROBABILITIES, STEPS, VOID
 
-STAC = "stac"
 VERSION = "1.1.0"
 SCHEMA = "https://stac-extensions.github.io/{}/schema.json"
 PROJECTION, CLASSIFICATION, PROCESSING = (

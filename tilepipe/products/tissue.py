@@ -9,6 +9,7 @@ import numpy as np
 
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
+from tilepipe.products.formats import TISSUE
 from tilepipe.products.label_map import LabelMap, Legend, label_map_of
 from tilepipe.products.material import Material
 from tilepipe.products.picture_page import ScaleBar, page_of
@@ -20,9 +21,6 @@ from tilepipe.sources.tissue import Tissue
 from tilepipe.sources.wrapped import frame_of
 from tilepipe.text import setting
 
-TISSUE, TISSUE_GEOJSON = "tissue", "tissue-geojson"
-OF_TISSUE = frozenset({TISSUE, TISSUE_GEOJSON})
-"""Products of the tissue mask."""
 FOUND = 1
 """Value of tissue."""
 LEGEND = Legend(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
+from typing import TYPE_CHECKING
 
 from tilepipe.errors import UsageError
 from tilepipe.text import JSON, setting
+
+if TYPE_CHECKING:
+    from rasterio.crs import CRS
 
 TABLES = {"vectors", "flatgeobuf", "shapefile", "geoparquet"}
 """Products that hold polygons as a table, in the reference system of the raster or in another one."""
@@ -105,6 +106,9 @@ PLAIN = VectorOptions()
 
 def target_crs(text: str) -> CRS:
     """Return the coordinate reference system that a text names. Raises `UsageError` if it names none."""
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
     try:
         return CRS.from_user_input(text)
     except CRSError:
