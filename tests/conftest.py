@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 
 # A busy machine may need seconds for the first example, which imports what the others use.
-hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.register_profile("no deadline", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("no deadline")
 
 

@@ -107,6 +107,7 @@ def test_the_same_bytes_in_any_order_of_models_and_blocks(cut: dict[str, Any], t
     assert (first.layers["mutual-information"][:][~valid] == 255).all()
 
 
+@pytest.mark.long
 def test_the_command_line_and_the_command_that_makes_it_again(tmp_path: Path, capsys: Any) -> None:
     image = write_geotiff(tmp_path / "in.tif", PIXELS)
     models = [str(write_model(tmp_path / f"{name}.model", random_unet(depth=1, seed=k))) for k, name in enumerate("ab")]

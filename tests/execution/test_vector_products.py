@@ -73,6 +73,7 @@ def test_the_margin_is_told_by_a_run_and_by_an_export_of_its_labels(image: Path)
     assert "margin_avg" not in columns(export(run.paths[0], image.with_name("d.gpkg"))[0]), "the layer was changed"
 
 
+@pytest.mark.long
 def test_the_ending_names_the_format(tmp_path: Path) -> None:
     segment(tmp_path / "a.tif")
     for name in ("a.fgb", "a.shp.zip", "a.gpkg"):

@@ -71,6 +71,7 @@ def test_probabilities_are_the_mean_of_the_members_each_with_its_own_scaling() -
     assert (labels == wanted.mean(0).argmax(1))[first - second > 1e-6].all()
 
 
+@pytest.mark.long
 @settings(max_examples=12, deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=2, max_size=4, unique=True), st.randoms(), st.sampled_from(["none", "d4"]))
 def test_the_order_of_models_does_not_matter(seeds: list[int], random: Any, tta: str) -> None:

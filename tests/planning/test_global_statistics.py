@@ -40,6 +40,7 @@ class Attention(nn.Module):
         return out
 
 
+@pytest.mark.long
 def test_auto_is_a_field_where_every_operation_can_be_replaced(model: tp.Model) -> None:
     plan = tp.plan(IMAGE, model, **CUT)
     assert plan.statistics is not None

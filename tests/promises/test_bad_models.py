@@ -170,6 +170,7 @@ def test_a_card_that_is_right_or_wasteful_is_taken(tmp_path: Path) -> None:
         tp.plan(image, model(*subsampled(), stride=6), tile=50)
 
 
+@pytest.mark.long
 def test_what_hides_nan_is_named_and_measured_all_the_same(tmp_path: Path) -> None:
     layers = nn.Conv2d(4, 4, 9, padding=4), Step(torch.nan_to_num)
     found, image = check_model(model(*layers)), noise(130, 151)

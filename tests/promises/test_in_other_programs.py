@@ -24,6 +24,7 @@ CARD = {"bands": 3, "classes": ["a", "b"]}
 SAMPLE = Path(__file__).parents[2] / "pipelines" / "sample" / "Amazon_24_20.tif"
 
 
+@pytest.mark.long
 def test_a_function_that_uses_tilepipe_can_be_sent_elsewhere(tmp_path: Path) -> None:
     def forest(path: str) -> int:
         return int((tp.predict(path, "forest", tp.Box(0, 0, 64, 64)) == 1).sum())
@@ -77,6 +78,7 @@ def test_a_change_of_a_model_is_seen() -> None:
     assert tp.plan(IMAGE, model).reach.sides == Sides(5, 5, 5, 5)
 
 
+@pytest.mark.long
 def test_many_images_leave_nothing_in_memory() -> None:
     model = random_unet(depth=1)
 

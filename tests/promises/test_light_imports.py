@@ -70,6 +70,7 @@ def test_a_plan_that_must_run_the_network_reads_it() -> None:
     assert "torch" in modules_after("plan", str(SAMPLE), "-m", "buildings", "--precision", "fp64")
 
 
+@pytest.mark.long
 def test_loading_a_model_does_not_import_the_compiler_of_torch() -> None:
     """Nor does `predict` import what writes products and runs."""
     code = "import sys, tilepipe as tp; tp.load_model('buildings'); tp.predict; print(*sys.modules)"

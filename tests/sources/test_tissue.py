@@ -202,6 +202,7 @@ def test_tissue_on_a_real_slide() -> None:
     assert found[glass].mean() < 0.5
 
 
+@pytest.mark.long
 def test_a_margin_grows_the_tissue_and_only_grows_it() -> None:
     narrow, wide = small_tissue(8), small_tissue(160)
     assert (wide | ~narrow).all()

@@ -90,6 +90,7 @@ def test_another_start_model_is_found(small: Configure, tmp_path: Path) -> None:
         fit(small(start=str(first)))
 
 
+@pytest.mark.long
 def test_a_model_that_was_changed_or_is_no_training_is_refused(small: Configure, tmp_path: Path) -> None:
     model = fit(small())
     card = json.loads((model / "model.json").read_text())

@@ -75,6 +75,7 @@ def test_functions_are_the_loss_and_the_augmentation(tmp_path: Path) -> None:
             tp.fit(config(tmp_path / "c", **wrong))
 
 
+@pytest.mark.long
 def test_an_interrupt_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     def stop(row: dict[str, Any]) -> None:
         if row["step"] == 3:

@@ -183,6 +183,7 @@ def stop(event: Event) -> None:
         raise Stop
 
 
+@pytest.mark.long
 def test_a_stopped_run_goes_on_from_the_same_start_only(small: Configure, tmp_path: Path) -> None:
     saved(tmp_path)
     saved(tmp_path, "t", mean=(1, 1, 1))
@@ -197,6 +198,7 @@ def test_a_stopped_run_goes_on_from_the_same_start_only(small: Configure, tmp_pa
     assert resumed.sha256() == whole.sha256()
 
 
+@pytest.mark.long
 def test_encoder_weights_from_a_file(small: Configure, tmp_path: Path) -> None:
     torch.manual_seed(1)
     weights = ResNet(3, Body(encoder="resnet18", depth=5)).state_dict()

@@ -82,6 +82,7 @@ def test_without_patience_all_steps_are_taken(validated: Configure, monkeypatch:
     assert (record["best_step"], record["stopped_at"]) == (2, 7)
 
 
+@pytest.mark.long
 def test_what_is_validated_is_what_users_get(validated: Configure, tmp_path: Path) -> None:
     config = validated(steps=30, learning_rate=0.02, ema=0.5, checkpoint=100)
     directory = fit(config)

@@ -51,6 +51,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
             process.wait()
 
 
+@pytest.mark.long
 def test_no_worker_is_said(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler_watch, "PATIENCE", 1.0)
     monkeypatch.setattr(scheduler_watch, "LOOK", 0.3)

@@ -62,7 +62,11 @@ def check(net: nn.Module, heights: tuple[int, ...], rows: int, top: int = 0) -> 
     assert float((own - truth).abs().max()) > 1e-6 * float(truth.abs().max())
 
 
-@pytest.mark.parametrize("arch", GLOBAL, ids=lambda arch: str(arch.get("norm", arch["name"])))
+@pytest.mark.parametrize(
+    "arch",
+    [GLOBAL[0], *(pytest.param(arch, marks=pytest.mark.long) for arch in GLOBAL[1:])],
+    ids=lambda arch: str(arch.get("norm", arch["name"])),
+)
 def test_our_networks(arch: dict[str, Any]) -> None:
     torch.manual_seed(0)
     check(build(arch, 3, 2).eval(), (24, 8), 192)

@@ -111,13 +111,14 @@ def test_single_precision(arch: dict[str, Any]) -> None:
     assert differs(net, [2 * stride], image(3, 8 * stride, 2 * stride, torch.float32)) <= SINGLE
 
 
-@pytest.mark.parametrize("heights", [[1], [3, 1, 7], [500]])
+@pytest.mark.parametrize("heights", [[3, 1, 7], *(pytest.param(h, marks=pytest.mark.long) for h in ([1], [500]))])
 def test_bands_of_any_height(heights: list[int]) -> None:
     torch.manual_seed(0)
     net = drawn(build({"name": "unet", **SMALL}, 3, 2)).double()
     assert differs(net, heights, image(3, 72, 40)) <= DOUBLE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("height", [8, 16])
 def test_planes_lower_than_a_band(height: int) -> None:
     torch.manual_seed(0)
@@ -234,6 +235,7 @@ def test_what_has_no_rule_is_named(net: nn.Module, why: str) -> None:
         banded(net.eval(), 3, 64)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("height", [16, 32])
 def test_a_pass_that_begins_below_the_top_gives_the_same_bits_beyond_the_reach(height: int) -> None:
     torch.manual_seed(0)

@@ -73,6 +73,7 @@ def errors(net: nn.Module) -> EdgeErrors:
     return measured(net)
 
 
+@pytest.mark.long
 def test_errors_end_where_the_reach_ends(net: nn.Module, errors: EdgeErrors) -> None:
     found = probe(net, 3)
     assert found.reach is not None

@@ -30,6 +30,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_onnx("forest", tmp_path_factory.mktemp("export") / "forest-onnx")
 
 
+@pytest.mark.long
 def test_the_file_alone_gives_the_labels_of_the_model(exported: Path, tmp_path: Path) -> None:
     alone = Path(shutil.copy(exported / "weights.onnx", tmp_path / "alone.onnx"))
     image, box = SAMPLE / "Amazon_24_20.tif", tp.Box(0, 0, 200, 180)

@@ -62,6 +62,7 @@ def test_its_directory_gives_its_answers(network: Any, saved: Path) -> None:
     assert np.array_equal(part, whole[9:100, 20:71])
 
 
+@pytest.mark.long
 def test_converted_it_is_a_model_directory_of_ours(network: Any, saved: Path, tmp_path: Path) -> None:
     (saved / "model.json").write_text(json.dumps({k: v for k, v in CARD.items() if k != "stride"}))
     model = load_model(convert(saved, tmp_path / "x.model", card=saved / "model.json"))

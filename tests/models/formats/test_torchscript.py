@@ -69,6 +69,7 @@ def test_the_named_file_gives_torchs_labels(unet: Model, files: dict[str, Path],
     assert np.array_equal(part, labels[10:90, 20:120])
 
 
+@pytest.mark.long
 def test_fp64_where_the_file_can(unet: Model, files: dict[str, Path]) -> None:
     image = noise(100, 131)
     model = load_model(files[".ts"], trust_model=digest(files[".ts"]))

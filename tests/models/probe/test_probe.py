@@ -158,7 +158,11 @@ LOCAL: dict[str, tuple[Callable[[], nn.Module], int, Sides]] = {
 }
 
 
-@pytest.mark.parametrize("case", LOCAL)
+SLOW = {"stride 128", "k3s2 deconv", "k4s2 deconv", "replicate", "aligned corners", "pyramid pooling"}
+"""Cases that take longest, and have others like them."""
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.long if c in SLOW else []) for c in LOCAL])
 def test_local_networks(case: str, truth: Any) -> None:
     make, stride, reach = LOCAL[case]
     torch.manual_seed(1)
@@ -196,7 +200,7 @@ GLOBAL: dict[str, tuple[Callable[[], nn.Module], set[tuple[str, str]], int | Non
 }
 
 
-@pytest.mark.parametrize("case", GLOBAL)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.long if c in SLOW else []) for c in GLOBAL])
 def test_global_networks_are_named_layer_by_layer(case: str) -> None:
     make, layers, stride, frozen = GLOBAL[case]
     torch.manual_seed(1)
@@ -206,6 +210,7 @@ def test_global_networks_are_named_layer_by_layer(case: str) -> None:
     assert next(iter(layers))[1] in str(found)
 
 
+@pytest.mark.long
 def test_circular_padding_wraps_around() -> None:
     found = probe(TinyUNet(padding_mode="circular").eval(), 3)
     assert found.reach is None

@@ -122,6 +122,7 @@ def test_norms_of_the_tile_are_named(norm: str, kind: str) -> None:
     assert (found.stride, found.frozen_reach) == (local.stride, local.reach)
 
 
+@pytest.mark.long
 def test_image_pooling_is_named() -> None:
     arch = {"name": "deeplab", "width": 2, "depth": 3, "output_stride": 8, "rate": 1}
     found = probe(network({**arch, "image_pool": True}), 3)

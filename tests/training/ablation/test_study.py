@@ -96,6 +96,7 @@ def untrained(path: Path, mechanism: str = "nearest", halo: int = 32) -> tuple[A
     return model, dataset
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_halo")
 def test_runs_are_measured_once_and_the_table_holds_them_all(saved: Save, tmp_path: Path) -> None:
     path, events = saved(), list[Event]()
@@ -162,6 +163,7 @@ def test_finished_runs_are_not_run_again(saved: Save, tmp_path: Path, monkeypatc
         compare(path)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known_halo")
 def test_the_same_run_gives_the_same_figures(saved: Save, tmp_path: Path) -> None:
     path = saved(seeds=[1], mechanisms={"deconv": {"up": "deconv3"}})
