@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.fakes import plan_of
 from helpers.planned import card, file_image, plan_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import TilepipeError, UsageError
 from tilepipe.models.card import ModelCard
 from tilepipe.planning.settings import Request
 from tilepipe.planning.tile_size import check_tiling, usual_tiling
+from tilepipe.sources.array import ArraySource
 from tilepipe.testing import constant_model, noise
 from tilepipe.tiling.tiling import Tiling
 
@@ -135,3 +139,17 @@ def test_memory_makes_blocks_smaller_but_changes_no_tile() -> None:
 def test_every_refusal_is_one_of_ours() -> None:
     with pytest.raises(TilepipeError, match="is not inside"):
         plan_for(file_image(50, 50), region=Box(0, 0, 51, 50))
+
+
+def test_a_million_blocks_are_planned_in_the_memory_of_a_few() -> None:
+    """The plan holds a rule, and no list of tiles or blocks."""
+    model, peaks = constant_model(0.5, 0.5, bands=3, halo=2), []
+    tp.plan(noise(100, 100), model)  # imports what plans need
+    for side in (1 << 12, 1 << 20):
+        image = ArraySource(np.broadcast_to(np.zeros((3, 1, 1), np.uint8), (3, side, side)))
+        tracemalloc.start()
+        plan = tp.plan(image, model, runtime="torch", tile=512, block=1024)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert plan.grid.y.blocks * plan.grid.x.blocks == 1 << 20
+    assert peaks[1] < peaks[0] + (1 << 20)
