@@ -78,12 +78,17 @@ def test_the_order_of_files_is_none_that_a_model_was_trained_on(tmp_path: Path) 
     bands = [RNG.integers(1, 9000, (1, SIDE, SIDE)).astype("uint16") for _ in range(3)]
     for numbered, colour, pixels in zip(("B02", "B03", "B04"), ("blue", "green", "red"), bands, strict=True):
         write(tmp_path / "numbers", numbered, pixels)
+        write(tmp_path / "others", numbered.replace("3", "5"), pixels)
         write(tmp_path / "colours", colour, pixels)
     model, how = local_mean_model(bands=3), {"tile": 64, "overlap": 16}
-    rows = {row.name: row for row in tp.plan(tmp_path / "numbers", model, **how).fit_table}
+    with pytest.raises(
+        InputError, match=r"has the bands B02, B03, B04.*`bands=\['B04', 'B03', 'B02'\]` for red, green"
+    ):
+        tp.plan(tmp_path / "numbers", model, **how)
+    rows = {row.name: row for row in tp.plan(tmp_path / "others", model, **how).fit_table}
     assert rows["bands"].state == "warning"
-    assert "in the order B02, B03, B04" in rows["bands"].text
-    assert "bands=['B04', 'B03', 'B02']" in rows["bands"].text
+    assert "in the order B02, B04, B05" in rows["bands"].text
+    assert "bands=['B05', 'B04', 'B02']" in rows["bands"].text
     told = {row.name: row for row in tp.plan(tmp_path / "numbers", model, bands="B04,B03,B02", **how).fit_table}
     assert told["bands"].state == "ok"
     same = tp.plan(tmp_path / "colours", model, **how)

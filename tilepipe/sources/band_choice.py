@@ -147,6 +147,14 @@ def _of_stack(source: Source, bands: Sequence[Band], of: tuple[int, ...], reader
     if len(read) == len(of):
         how = ", ".join(str(bands[k - 1]) for k in read)
         return Picked() if read == of else Picked(read, 0, (f"bands {how} are read in this order",))
+    by_name = {plain_name(band.name): str(band) for band in bands}
+    if sorted(by_name) == sorted(NUMBERED) and not reader.names:
+        colours = [by_name[name] for name in NUMBERED]
+        raise InputError(
+            f"{source.name} has the bands {order}, and {reader.name} does not say which bands it was trained on; say "
+            f"it: {setting(bands=colours)} for red, green, blue (of Sentinel-2 and Landsat 8), "
+            f"{setting(bands=[str(band) for band in bands])} for this order"
+        )
     other = [str(band) for band in reversed(bands)]
     said = (
         f"warning: the bands of several files are read in the order {order}, and {reader.name} does not say whether it "
