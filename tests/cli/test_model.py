@@ -49,16 +49,12 @@ def test_a_card_that_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "wrong" not in out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("net", "card", "sentence"),
     [
         ("local", {"halo": 16}, "the card says halo 16, measured reach is 22"),
-        pytest.param(
-            "global",
-            {"halo": 32},
-            "the card says halo 32, but no halo is enough",
-            marks=pytest.mark.long,
-        ),
+        ("global", {"halo": 32}, "the card says halo 32, but no halo is enough"),
     ],
 )
 def test_a_card_that_is_wrong_ends_with_5_and_can_be_corrected(

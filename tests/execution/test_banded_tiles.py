@@ -203,6 +203,7 @@ def test_empty_parts_are_not_computed(tmp_path: Path) -> None:
     assert (found == np.where(valid, tp.predict(ArraySource(filled), UNET, device="cpu"), 255)).all()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small")
 def test_held_statistics_are_put_in_row_by_row(tmp_path: Path) -> None:
     torch.manual_seed(0)

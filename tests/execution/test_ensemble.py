@@ -84,7 +84,7 @@ def test_labels_layers_and_probabilities_are_those_of_the_mean(tmp_path: Path) -
     ("tta", "cut"),
     [
         pytest.param("none", HANN, id="none-hann"),
-        pytest.param("d4", CROP, id="d4-crop"),
+        pytest.param("d4", CROP, id="d4-crop", marks=pytest.mark.long),
         pytest.param("none", CROP, id="none-crop", marks=pytest.mark.long),
         pytest.param("d4", HANN, id="d4-hann", marks=pytest.mark.long),
     ],
@@ -132,6 +132,7 @@ def test_the_command_line_and_the_command_that_makes_it_again(tmp_path: Path, ca
     assert "a model is given twice" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_jobs_file_may_name_several_models(tmp_path: Path) -> None:
     write_geotiff(tmp_path / "in.tif", PIXELS)
     for k, name in enumerate("ab"):

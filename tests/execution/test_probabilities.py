@@ -123,6 +123,7 @@ def test_a_damaged_plane_is_computed_again(tmp_path: Path) -> None:
     assert again.paths[1].read_bytes() == whole_run.paths[1].read_bytes()
 
 
+@pytest.mark.long
 def test_a_slide_gets_an_ome_zarr_with_a_channel_for_each_class(tmp_path: Path) -> None:
     slide = write_slide(tmp_path / "slide.svs", [PIXELS])
     result = tp.segment(slide, MODEL, of="ome-zarr,probabilities", **CROP)

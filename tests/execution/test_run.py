@@ -258,6 +258,7 @@ for limit in sys.argv[2:]:
 """
 
 
+@pytest.mark.long
 def test_a_full_disk_keeps_what_is_there_and_resumes(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk: at the store, at a chunk, at the product."""
     output = tmp_path / "out.tif"

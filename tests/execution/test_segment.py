@@ -63,6 +63,7 @@ def test_polygons_alone_still_give_labels(raster: Path) -> None:
     assert (np.asarray(again.labels.dask) == CODES).all()
 
 
+@pytest.mark.long
 def test_several_products_by_one_name(raster: Path) -> None:
     result = tp.segment(raster, codes_model(4), raster.with_name("all"), of=["cog", "ome-zarr", "geojson"], **CUT)
     assert [path.name for path in result.paths] == ["all.tif", "all.ome.zarr", "all.geojson"]

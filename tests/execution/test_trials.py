@@ -214,6 +214,7 @@ def test_fail_tries_again_what_failed_in_a_run_that_was_stopped(image: Path, tmp
     assert not (tmp_path / "out.tif").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("window", ["crop", "hann"])
 def test_a_run_with_such_a_tile_can_be_verified(
     image: Path, tmp_path: Path, window: str, monkeypatch: pytest.MonkeyPatch

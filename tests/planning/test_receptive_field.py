@@ -124,6 +124,7 @@ def test_a_measure_that_takes_too_long_confirms_nothing(monkeypatch: pytest.Monk
     assert "wider inputs take too long to measure" in found.known
 
 
+@pytest.mark.long
 def test_a_region_by_a_models_path_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path / "cache"))
     model = random_unet()

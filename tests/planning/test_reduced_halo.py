@@ -22,6 +22,7 @@ def model() -> tp.Model:
     return random_unet(width=3)
 
 
+@pytest.mark.long
 def test_cheap_enough_is_exact(model: tp.Model) -> None:
     plan = tp.plan(IMAGE, model)
     assert plan.tiling.tile == 512

@@ -140,6 +140,7 @@ def drawn(count: int, seed: int, truths: dict[str, dict[str, bytes]], folder: Pa
     return found
 
 
+@pytest.mark.long
 def test_a_few_damages(truths: dict[str, dict[str, bytes]], tmp_path: Path) -> None:
     assert drawn(6, 1, truths, tmp_path)["same"] >= 4
 

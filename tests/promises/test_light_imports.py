@@ -87,6 +87,7 @@ print("torch" in sys.modules)
 """
 
 
+@pytest.mark.long
 def test_a_run_that_is_complete_opens_no_torch(tmp_path: Path) -> None:
     words = [sys.executable, "-c", AGAIN, str(SAMPLE), str(tmp_path / "labels.tif")]
     found = [subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1] for _ in range(2)]

@@ -34,7 +34,8 @@ def test_a_connection_elsewhere_would_be_seen(tmp_path: Path) -> None:
     assert socket.has_ipv6 in (True, False)
 
 
-@pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_run_and_a_batch_need_no_network(tmp_path: Path, workers: str) -> None:
     run = [
         "tilepipe",

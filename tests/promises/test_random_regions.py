@@ -65,7 +65,7 @@ def regions(count: int) -> list[Box]:
 
 
 @pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.long)])
-@pytest.mark.parametrize("cut", [0, 1], ids=["crop", "gaussian"])
+@pytest.mark.parametrize("cut", [0, pytest.param(1, marks=pytest.mark.long)], ids=["crop", "gaussian"])
 def test_regions_in_memory(full: Any, cut: int, count: int) -> None:
     path, model, labels = full
     for region in regions(count):

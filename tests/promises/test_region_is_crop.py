@@ -284,6 +284,7 @@ def test_layers_and_products(
     assert (np.asarray(found.layers["margin"].dask) == expected[1]).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["crop windows", "blended", "one tile", "coarser", "much coarser, blended", "finer"])
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(geometries=areas(), data=st.data())

@@ -51,7 +51,7 @@ def test_dask_threads(truth: Any, image: ArraySource, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "truth", [pytest.param(CROP, marks=pytest.mark.long), HANN], ids=["crop", "hann"], indirect=True
+    "truth", [pytest.param(cut, marks=pytest.mark.long) for cut in (CROP, HANN)], ids=["crop", "hann"], indirect=True
 )
 def test_two_worker_processes(truth: Any, image: ArraySource, tmp_path: Path) -> None:
     cut, expected = truth

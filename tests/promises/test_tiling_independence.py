@@ -78,6 +78,7 @@ def test_in_fp64_statistics_are_not_rounded_to_fp32() -> None:
     assert (fixed[0] == fixed[1]).all()
 
 
+@pytest.mark.long
 def test_a_field_of_one_window_gives_whole_image_inference() -> None:
     model = global_model("instance", crop=132)
     assert (tp.predict(IMAGE, model, tile=96) == whole_image(model, IMAGE)).all()

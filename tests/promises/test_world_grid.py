@@ -57,6 +57,7 @@ def test_on_the_grid_of_the_image_they_do_not_fit(whole: Any, tmp_path: Path) ->
     assert (found[32:, 32:] != expected[53:, 69:]).any()
 
 
+@pytest.mark.long
 def test_a_run_has_the_place_and_the_size_of_its_image(tmp_path: Path) -> None:
     image = write(tmp_path / "a.tif", WHOLE)
     result = tp.segment(image, MODEL, of="cog,files,overlay", **CUT)

@@ -188,6 +188,7 @@ def small_tissue(margin: float) -> Any:
     return mask(Box(0, 0, *mask.shape))[::8, ::8]
 
 
+@pytest.mark.long
 def test_tissue_on_a_real_slide() -> None:
     """Pink and purple is in, glass is out."""
     source = open_source(SLIDE)

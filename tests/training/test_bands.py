@@ -76,6 +76,7 @@ def test_bands_that_are_not_there_are_refused(write: Write, configure: Configure
         scene_of(write, configure, PIXELS[3], bands="swir")
 
 
+@pytest.mark.long
 def test_a_training_on_four_bands_gives_a_model_of_four(write: Write, small: Configure) -> None:
     image, label = discs()
     four = write("four.tif", np.concatenate([image, 255 - image[:1]]))

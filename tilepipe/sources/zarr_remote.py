@@ -23,7 +23,7 @@ from tilepipe.sources.chunks import MARKERS, Chunks
 from tilepipe.sources.remote_file import CACHE_BYTES, AbsentError, DeniedError, RemoteFile, open_remote
 from tilepipe.sources.zarr import ZarrSource
 from tilepipe.sources.zarr_array import coding
-from tilepipe.text import JSON
+from tilepipe.text import JSON, setting
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
@@ -52,7 +52,7 @@ class RemoteZarr(ZarrSource):
         self.notes = (
             *self.notes,
             f"{self.name} is a Zarr on a server: chunks that change are not noticed between runs; if it was changed, "
-            "give --overwrite",
+            f"use {setting(overwrite=True)}",
         )
 
     @property

@@ -128,6 +128,7 @@ def test_seams_at_the_ends_of_tiles_are_named():
     assert found.worst.offset == 16
 
 
+@pytest.mark.long
 def test_silent_on_clean_truth_in_99_of_100_draws():
     alarms = 0
     for seed in range(20):

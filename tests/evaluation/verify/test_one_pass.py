@@ -46,6 +46,7 @@ def test_labels_of_an_exact_run_are_those_of_one_pass(model: tp.Model, tmp_path:
     assert np.array_equal(np.asarray(run.labels), in_one_pass(model))
 
 
+@pytest.mark.long
 def test_blended_labels_differ_where_torch_says_so(model: tp.Model, tmp_path: Path) -> None:
     run = tp.segment(IMAGE, model, tmp_path / "o.tif", tile=64, overlap=16, block=128, window_shape="hann")
     found = verify(run, IMAGE, model, windows=0, whole=True)
@@ -55,6 +56,7 @@ def test_blended_labels_differ_where_torch_says_so(model: tp.Model, tmp_path: Pa
     assert found.one_pass.beyond > 0
 
 
+@pytest.mark.long
 def test_a_region_is_compared_alone(model: tp.Model, tmp_path: Path) -> None:
     run = tp.segment(IMAGE, model, tmp_path / "o.tif", tile=96, overlap=64, window=(20, 150, 100, 101))
     found = verify(run, IMAGE, model, windows=1, whole=True)

@@ -90,6 +90,7 @@ print(sorted({{"distributed", "tornado"}} & set(sys.modules)))
 """
 
 
+@pytest.mark.long
 def test_in_this_process_no_cluster_is_started_and_distributed_says_nothing(tmp_path: Path) -> None:
     script = ALONE.format(image=str(SAMPLE / "Amazon_24_20.tif"), output=str(tmp_path / "labels.tif"))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)

@@ -91,6 +91,7 @@ def test_a_patch_is_tried_again_when_asked(asked: str, tmp_path: Path, monkeypat
     np.testing.assert_array_equal(np.asarray(result.labels), np.asarray(truth.labels))
 
 
+@pytest.mark.long
 def test_fail_never_mixes_statistics_with_and_without_a_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that went on without a patch is stopped; with `fail` the patch is tried again, and then it works."""
 

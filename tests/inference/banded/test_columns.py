@@ -58,6 +58,7 @@ def test_any_order_of_rows_and_columns(precision: str, asked: list[tuple[int, in
         assert torch.equal(rows(walk, y0, y1, x0), truth[x0][:, :, y0:y1])
 
 
+@pytest.mark.long
 @settings(max_examples=4, suppress_health_check=[HealthCheck.too_slow])
 @given(networks(), st.integers(0, HEIGHT - 1), st.integers(1, 40))
 def test_drawn_networks_in_fp64(net: Any, y0: int, count: int) -> None:

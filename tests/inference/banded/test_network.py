@@ -40,6 +40,11 @@ LOCAL = [
     {"name": "unet", "width": 4, "depth": 5, "encoder": "resnet34"},
     {"name": "unet", "width": 4, "depth": 5, "encoder": "resnet50"},
 ]  # fmt: skip
+QUICK = [
+    *(arch for arch in LOCAL if arch.get("up") in ("bilinear", "deconv3", "unpool") and arch["name"] != "fcn"),
+    *(arch for arch in LOCAL if arch.get("down") == "blur" or arch["name"] in ("segnet", "deeplab")),
+]
+"""The others are long tests: torch takes a second or more to export each."""
 GLOBAL = [
     *({"name": "unet", **SMALL, "norm": norm} for norm in get_args(Norm) if norm in ("instance", "group")),
     {"name": "deeplab", "width": 2, "depth": 3, "output_stride": 8, "rate": 1, "image_pool": True},
@@ -90,10 +95,7 @@ def named(arch: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(
     "arch",
-    [
-        pytest.param(arch, marks=pytest.mark.long if "encoder" in arch or arch.get("finest") == 32 else [])
-        for arch in LOCAL
-    ],
+    [pytest.param(arch, marks=[] if arch in QUICK else pytest.mark.long) for arch in LOCAL],
     ids=named,
 )
 def test_every_local_architecture(arch: dict[str, Any]) -> None:
@@ -151,7 +153,7 @@ QUIET: Any = {"deadline": None, "derandomize": True, "suppress_health_check": li
 
 
 @given(**PLANES)
-@settings(max_examples=8, **QUIET)
+@settings(max_examples=4, **QUIET)
 def test_drawn_networks(net: nn.Module, heights: list[int], rows: int) -> None:
     _check(net, heights, rows)
 
@@ -270,6 +272,7 @@ class Storages(TorchDispatchMode):
         return sum(storage.nbytes() for found in self.seen.values() if (storage := found()) is not None)
 
 
+@pytest.mark.long
 def test_what_is_kept_does_not_grow_with_the_plane() -> None:
     torch.manual_seed(0)
     net = banded(drawn(build({"name": "unet", **SMALL}, 3, 2)), 3, 64)

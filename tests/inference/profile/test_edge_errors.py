@@ -83,6 +83,7 @@ def test_errors_end_where_the_reach_ends(net: nn.Module, errors: EdgeErrors) -> 
     assert len(errors.worst) == CORE
 
 
+@pytest.mark.long
 def test_the_chosen_halo_keeps_its_tolerance_elsewhere(net: nn.Module, errors: EdgeErrors) -> None:
     halos = [errors.halo(tolerance, STRIDE) for tolerance in (0.3, 0.03, 0.003)]
     assert None not in halos

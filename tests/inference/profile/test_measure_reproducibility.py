@@ -166,7 +166,8 @@ def test_bf16_is_told_from_fp32() -> None:
 
 
 @pytest.mark.parametrize("kind", ["instance", "group", "squeeze", "pyramid"])
-@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.long), 4])
+@pytest.mark.long
+@pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("statistics", ["field", "whole"])
 def test_statistics_that_a_run_holds_fixed_are_held(kind: str, batch: int, statistics: str) -> None:
     """With a tile's own statistics no context is enough; with those of a grid the run's is."""

@@ -120,6 +120,7 @@ def test_torchscript_needs_trust_and_gives_the_same(tmp_path: Path) -> None:
     assert load_model(package, trust_model=f"sha256:{digest}").card.classes == ("background", "nucleus")
 
 
+@pytest.mark.long
 def test_a_state_dict_of_a_network_in_the_allow_list_is_rebuilt(tmp_path: Path) -> None:
     smp = load("segmentation_models_pytorch")
     torch.manual_seed(0)

@@ -87,6 +87,7 @@ def test_worker_processes_give_the_same(exported: Path, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(result.labels), tp.predict(image, exported, tile=96, block=100))
 
 
+@pytest.mark.long
 def test_it_is_measured_like_the_network_it_came_from(unet: Model, exported: Path) -> None:
     ours, theirs = tp.probe(unet), tp.probe(load_model(exported))
     assert (ours.stride, ours.reach) == (theirs.stride, theirs.reach)

@@ -42,6 +42,7 @@ def test_the_file_alone_gives_the_labels_of_the_model(exported: Path, tmp_path: 
         assert getattr(model.card, field) == getattr(before, field), field
 
 
+@pytest.mark.long
 def test_onnxruntime_itself_gives_torchs_labels(exported: Path) -> None:
     model = load_model("forest")
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 96, 128)).astype(np.float32))

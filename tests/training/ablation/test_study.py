@@ -258,6 +258,7 @@ def test_mistakes_cost_no_training(saved: Save, changes: dict[str, Any], sentenc
         compare(saved(**changes))
 
 
+@pytest.mark.long
 def test_networks_that_cannot_be_compared_are_refused(saved: Save) -> None:
     with pytest.raises(ModelError, match="nearest is 'deconv3'"):
         compare(saved(mechanisms={"x": {"up": "deconv33"}}))
