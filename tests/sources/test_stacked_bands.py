@@ -95,6 +95,22 @@ def test_the_order_of_files_is_none_that_a_model_was_trained_on(tmp_path: Path) 
     assert "bands red, green, blue are read in this order" in next(r.text for r in same.fit_table if r.name == "bands")
 
 
+@pytest.mark.parametrize("names", [("B02", "B03", "B04"), ("blue", "green", "red")])
+def test_one_file_that_calls_its_bands_blue_green_red_is_warned_about(names: tuple[str, ...], tmp_path: Path) -> None:
+    path = write(tmp_path / "one", "all", RNG.integers(1, 9000, (3, SIDE, SIDE)).astype("uint16"))
+    model, how = local_mean_model(bands=3), {"tile": 64, "overlap": 16}
+    for order, state in ((names, "warning"), (names[::-1], "ok")):
+        with rasterio.open(path, "r+") as file:
+            file.descriptions = order
+        (row,) = [row for row in tp.plan(path, model, **how).fit_table if row.name == "bands"]
+        assert row.state == state
+        assert ("which is blue, green, red" in row.text) == (state == "warning")
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = names
+    (row,) = [row for row in tp.plan(path, model, bands=names[::-1], **how).fit_table if row.name == "bands"]
+    assert row.state == "ok"
+
+
 def test_more_bands_than_the_model_reads_are_refused_with_red_green_and_blue_to_type(tmp_path: Path) -> None:
     for name in ("B02", "B03", "B04", "B8A"):
         write(tmp_path / "s2", name, BANDS["B02"])

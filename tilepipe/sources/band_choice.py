@@ -135,9 +135,24 @@ def _without_alpha(source: Source, bands: Sequence[Band], reader: Reader, masked
     if reader.bands == len(bands) and getattr(source, "by_number", False):
         return _of_stack(source, bands, everything, reader)
     if reader.bands in (None, len(bands)):
-        return Picked()
+        return Picked((), 0, _backwards(bands, everything, reader))
     read, notes = _fitting(source, bands, everything, reader)
     return Picked(read, 0, notes)
+
+
+def _backwards(bands: Sequence[Band], of: tuple[int, ...], reader: Reader) -> tuple[str, ...]:
+    """Return a warning if the file calls its bands blue, green, red, in this order, and the card names no bands."""
+    if reader.bands != 3 or reader.names:
+        return ()
+    numbered = [plain_name(band.name) for band in reversed(bands)] == list(NUMBERED)
+    if not numbered and _coloured(bands, of) != of[::-1]:
+        return ()
+    listed_backwards = [str(band) for band in reversed(bands)]
+    return (
+        f"warning: the bands are read in the order {', '.join(map(str, bands))}, which is blue, green, red, and "
+        f"{reader.name} does not say which bands it was trained on; {setting(bands=listed_backwards)} gives it red, "
+        "green, blue",
+    )
 
 
 def _of_stack(source: Source, bands: Sequence[Band], of: tuple[int, ...], reader: Reader) -> Picked:
