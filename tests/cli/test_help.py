@@ -39,6 +39,17 @@ def test_help_fits_a_screen(words: tuple[str, ...], capsys: pytest.CaptureFixtur
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize("words", [(), ("batch",), ("model",), ("qgis",), ("qupath",)], ids=" ".join)
+def test_a_list_of_commands_says_each_in_one_whole_line(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, listed = shown(words, "--help", capsys).partition("Commands:\n")
+    lines = listed.partition("\n\n")[0].splitlines()
+    assert lines
+    assert all(line.endswith(".") and not line.endswith("...") for line in lines)
+    assert all(line[2] != " " and len(line) <= 80 for line in lines)
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_option_is_explained_once(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     command = COMMANDS[words]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 import tilepipe as tp
 from tilepipe.events import Event
-from tilepipe.execution.elapsed import elapsed_before, timed
+from tilepipe.execution.elapsed import elapsed_before, processor_timed, timed
 from tilepipe.execution.stages import StageNotes, collected
 from tilepipe.testing import noise, random_unet
 
@@ -67,3 +68,23 @@ def test_processor_time_of_other_processes_counts_and_that_of_this_one_once(tmp_
         (tmp_path / "stages" / "elsewhere-1.json").write_text('{"compute": 2.0, "processor": 3.5}')
     assert stages()["processor"] == 3.5
     assert stages()["compute"] == 2.0
+
+
+def test_processor_time_is_not_known_if_another_run_worked_beside_it() -> None:
+    with processor_timed() as first:
+        sum(range(1_000_000))
+        assert first() > 0
+        with processor_timed() as second:
+            assert first() == second() == 0
+        assert first() == 0, "what the other one has spent is in it for good"
+    with processor_timed() as third:
+        sum(range(1_000_000))
+        assert third() > 0
+
+
+def test_a_report_and_run_json_have_the_same_processor_time(tmp_path: Path) -> None:
+    result = tp.segment(noise(90, 120), random_unet(), tmp_path / "out.tif", tile=64, overlap=48, of=["cog", "report"])
+    spent = result.record["processor_seconds"]
+    shown = re.search(r"processor time</dt><dd>([0-9.]+) s of all cores", (tmp_path / "out.html").read_text())
+    assert shown is not None
+    assert 0 < float(shown[1]) <= spent * 1.05

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tilepipe.models.facts import bundled_models
+from tilepipe.products.cog import write_cog
+from tilepipe.products.label_map import Legend, label_map_of
 
 HEAVY = ("torch", "dask", "distributed", "zarr", "pandas", "xarray", "scipy.ndimage", "scipy.sparse", "skimage.measure")
 SAMPLE = Path(__file__).parents[2] / "pipelines" / "sample" / "banepa_east_rgb.tif"
@@ -62,6 +65,21 @@ def test_info_of_a_bundled_model_does_not_read_its_network(model: str) -> None:
 )
 def test_a_plan_with_a_bundled_model_does_not_read_its_network(options: list[str]) -> None:
     assert not {*HEAVY, "safetensors"} & modules_after("plan", str(SAMPLE), "-m", "buildings", *options)
+
+
+def test_export_computes_nothing_with_a_network(tmp_path: Path) -> None:
+    """It opens neither torch nor Dask, whatever it makes of labels; OME-Zarr needs zarr, tables need pyarrow."""
+    values = np.zeros((60, 80), np.uint8)
+    values[10:30, 10:40] = 1
+    write_cog(
+        label_map_of(values, Legend("town", ("background", "roof"), ((0, 0, 0), (200, 100, 0)), 255)),
+        tmp_path / "labels.tif",
+    )
+    of = "cog,ome-zarr,ome-tiff,geojson,vectors,geoparquet,csv,objects,qupath,png,report,stac"
+    clean = ("--min-area", "3", "--fill-holes", "all", "--simplify", "1.5", "--smooth", "--split")
+    found = modules_after("export", str(tmp_path / "labels.tif"), str(tmp_path / "made.tif"), "--of", of, *clean)
+    assert not {"torch", "dask", "distributed", "xarray"} & found
+    assert len({path.name for path in tmp_path.glob("made.*")} - {"made.tif.aux.xml", "made.qml"}) == of.count(",") + 1
 
 
 @pytest.mark.long

@@ -35,7 +35,7 @@ class FileForCommand(click.Group):
         return super().get_command(ctx, cmd_name)
 
 
-@click.group(cls=FileForCommand)
+@click.group(cls=FileForCommand, short_help="Segment many images as a jobs file says, by hand or every night.")
 def batch() -> None:
     """One model over many images, from a jobs file, by hand or every night."""
 
@@ -62,7 +62,7 @@ PARALLEL = option(
 SUMMARY = option("--summary", is_flag=True, help="Print one line for a mail in place of a line per image.")
 
 
-@batch.command(cls=Command)
+@batch.command(cls=Command, short_help="Segment the images of JOBS; those that are done are left alone.")
 @click.argument("jobs", type=click.Path())
 @with_options(OVERWRITE, PARALLEL, SUMMARY, *TALK, LOG)
 @option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
@@ -76,7 +76,7 @@ def run(jobs: str, overwrite: bool, max_parallel: int, dry_run: bool, **talk: An
     return _run(jobs, Options(False, overwrite, max_parallel), Talk(**talk), dry_run=dry_run)
 
 
-@batch.command(cls=Command)
+@batch.command(cls=Command, short_help="Run JOBS, and try again what failed and has not changed.")
 @click.argument("jobs", type=click.Path())
 @with_options(OVERWRITE, PARALLEL, SUMMARY, *TALK, LOG)
 def retry(jobs: str, overwrite: bool, max_parallel: int, **talk: Any) -> int:
@@ -117,7 +117,7 @@ def _say_end(jobs: str, report: Report, talk: Talk, *, dry_run: bool) -> None:
         say.err("\n".join([*batch_files(report), next_batch_command(report, jobs)]))
 
 
-@batch.command(cls=Command)
+@batch.command(cls=Command, short_help="Say how many images of JOBS are done, and why others failed.")
 @click.argument("jobs", type=click.Path())
 @option("--summary", is_flag=True, help="Print one line for a mail.")
 @option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
@@ -149,7 +149,7 @@ SHOWN = ("image", "output", "status", "error", "message", "time", "seconds", "tr
 """Fields of an entry that `status --json` prints."""
 
 
-@batch.command(cls=Command)
+@batch.command(cls=Command, short_help="Write one page about all images of JOBS.")
 @click.argument("jobs", type=click.Path())
 @click.argument("output", type=click.Path(), required=False)
 @option("--overwrite", is_flag=True, help="Replace a file that is not the report of a batch.")

@@ -15,7 +15,7 @@ from tilepipe.cli.progress_bar import progress
 AT = "15 2 * * *"
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Print or install what starts JOBS at given times.")
 @click.argument("jobs", type=click.Path())
 @option("--systemd", "kind", flag_value="systemd", default=True, help="A service and a timer of systemd (default).")
 @option("--cron", "kind", flag_value="cron", help="A line of a crontab.")
@@ -55,7 +55,7 @@ def schedule(jobs: str, kind: str, at: str, install: bool) -> None:
     say.err("a machine on which nobody is logged in at that time needs: loginctl enable-linger")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Stay, and run JOBS at given times or when files arrive.")
 @click.argument("jobs", type=click.Path())
 @option("--cron", metavar="TIMES", help="When to run, as cron writes it: '0 2 * * *' is every night at two.")
 @option("--watch", type=click.Path(), metavar="DIR", help="Run whenever the content of this folder has changed.")

@@ -13,7 +13,7 @@ from tilepipe.text import size_text
 UNITS = ((86400, "days"), (3600, "hours"), (60, "minutes"))
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="List or remove what runs have left in a folder.")
 @click.argument("folder", metavar="DIR", type=click.Path())
 @option("--remove", is_flag=True, help="Remove what finished runs have left.")
 @option("--unfinished", is_flag=True, help="Remove what unfinished runs have left, too; they begin anew then.")

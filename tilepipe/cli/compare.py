@@ -10,7 +10,7 @@ from tilepipe.cli.options import TALK, with_options
 from tilepipe.cli.progress_bar import progress
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Train and measure several decoders, as a YAML file says.")
 @click.argument("config", type=click.Path())
 @option(
     "--out", type=click.Path(), metavar="FOLDER", show_default="CONFIG without .yaml", help="Where results are written."

@@ -60,7 +60,7 @@ DEMOS = (
 )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Segment a real aerial image and part of a real slide.")
 @option("-o", "--output", default="demo-output", show_default=True, help="Folder for what it makes.")
 @with_options(*TALK)
 def demo(output: str, mode: str, quiet: bool) -> None:

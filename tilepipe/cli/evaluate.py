@@ -23,7 +23,7 @@ def values(text: str) -> dict[int, int]:
         raise click.BadParameter(f"{text!r} is not a list like 1:0,2:1 (value in the file:class)") from None
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Score labels against the truth.")
 @click.argument("prediction")
 @click.argument("truth")
 @option("--classes", type=comma_list, metavar="LIST", show_default="those of PREDICTION", help="Class names in order.")

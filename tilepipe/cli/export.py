@@ -14,7 +14,7 @@ from tilepipe.events import Event
 from tilepipe.text import comma_list
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Write labels, or those of a run, as another product.")
 @click.argument("labels", metavar="LABELS|RUN")
 @click.argument("output")
 @option(

@@ -25,7 +25,7 @@ MODELS = (".model", ".onnx", ".ts", ".torchscript", ".pt", ".pt2", ".pth", ".ckp
 """Suffixes of models; a file that holds weights only is refused, and the message says what to do instead."""
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Say what an image, a model or a run is.")
 @click.argument("target", metavar="IMAGE|MODEL|RUN")
 @TRUST
 @with_options(BANDS, *SCENE, ALLOW)

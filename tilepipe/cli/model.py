@@ -16,12 +16,12 @@ from tilepipe.text import JSON, comma_list, yaml_of
 MODEL_REFUSED = 5
 
 
-@click.group()
+@click.group(short_help="List, show, check, convert and export models.")
 def model() -> None:
     """List the models that come with tilepipe; show, check, convert, export one."""
 
 
-@model.command("list", cls=Command)
+@model.command("list", cls=Command, short_help="List the models that come with tilepipe, with their scores.")
 @option("--json", "as_json", is_flag=True, help="Print JSON: a list with one object for each model.")
 def list_(as_json: bool) -> None:
     """List the models that come with tilepipe, with what -m takes and how well each was measured to work."""
@@ -34,7 +34,7 @@ def list_(as_json: bool) -> None:
     say.out("\n\n".join(map(str, found)))
 
 
-@model.command(cls=Command)
+@model.command(cls=Command, short_help="Measure stride, reach and exactness of a network.")
 @click.argument("name", metavar="MODEL")
 @TRUST
 @option("--device", help="Where its arithmetic is measured: cpu (the default), cuda or cuda:1.")
@@ -60,7 +60,7 @@ def check(name: str, write: bool, as_json: bool, **options: Any) -> int:
     return MODEL_REFUSED if found.problems and not write else 0
 
 
-@model.command(cls=Command)
+@model.command(cls=Command, short_help="Print the card of a model, or write its first one.")
 @click.argument("name", metavar="MODEL")
 @TRUST
 @option("--json", "as_json", is_flag=True, help="Print JSON: a model.json to start from.")
@@ -85,7 +85,7 @@ def card(name: str, trust_model: str | None, as_json: bool, init: bool, fields: 
         say.out_line(f"{field:<12}  {_text(value)}")
 
 
-@model.command(cls=Command)
+@model.command(cls=Command, short_help="Make a model directory of a file of another program.")
 @click.argument("source", metavar="IN")
 @click.argument("output", metavar="OUT")
 @option("--card", type=click.Path(), help="Card of the new model, like model.json; the one beside IN by default.")
@@ -99,7 +99,7 @@ def convert(source: str, output: str, arch: str | None, **options: Any) -> None:
     say.out_line(make(source, output, arch=None if arch is None else _arch(arch), **options))
 
 
-@model.command(cls=Command)
+@model.command(cls=Command, short_help="Write a model for other programs (ONNX).")
 @click.argument("name", metavar="MODEL")
 @click.argument("output", metavar="OUT")
 @option("--to", "form", type=click.Choice(["onnx"]), default="onnx", help="Form of OUT.", show_default=True)

@@ -13,7 +13,7 @@ def qgis() -> None:
     """Use tilepipe in QGIS."""
 
 
-@qgis.command(cls=Command)
+@qgis.command(cls=Command, short_help="Put 'Segment an image' into the toolbox of QGIS.")
 @option("--profile", default="default", show_default=True, metavar="NAME|FOLDER", help="Profile of QGIS.")
 def install(profile: str) -> None:
     """Put 'Segment an image' into the Processing toolbox of QGIS; prints the path of the script.

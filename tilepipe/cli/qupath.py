@@ -13,7 +13,7 @@ def qupath() -> None:
     """Use tilepipe in QuPath."""
 
 
-@qupath.command(cls=Command)
+@qupath.command(cls=Command, short_help="Put a script where QuPath finds it.")
 @option("--folder", metavar="FOLDER", show_default="QuPath's own", help="Where the script is put.")
 def install(folder: str | None) -> None:
     """Put a script where QuPath finds it; it segments the images of a project.

@@ -9,7 +9,7 @@ from tilepipe.cli.help import Command, option
 from tilepipe.events import Event
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Write a page about a finished run, or about a batch.")
 @click.argument("run", metavar="RUN|LABELS|JOBS")
 @click.argument("output", required=False)
 @option("--image", metavar="FILE", help="The image of the run, if it was moved.")

@@ -77,7 +77,7 @@ def say_notes(source: str, settings: JSON) -> None:
         say.err_line(note)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Print what a run would take: tiles, memory, disk.")
 @click.argument("source", metavar="INPUT")
 @with_options(MODEL, *SETTINGS)
 @option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -10,7 +10,7 @@ from tilepipe.cli.options import TALK, with_options
 from tilepipe.cli.progress_bar import progress
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Train a model as a YAML file says.")
 @click.argument("config", type=click.Path())
 @option("--dry-run", is_flag=True, help="Print the table of labels and stop before the first step.")
 @option("--preview", type=click.Path(), metavar="FILE.png", help="Write a picture of four crops with their labels.")

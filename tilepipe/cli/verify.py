@@ -15,7 +15,7 @@ DOES_NOT_HOLD = 3
 OTHERS = "A label map that another program made"
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Check a finished run, or any labels, for seams.")
 @click.argument("target", metavar="RUN|LABELS")
 @option("--image", metavar="FILE", help="The image of the run, if it was moved.")
 @option(

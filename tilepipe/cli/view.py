@@ -12,7 +12,7 @@ from tilepipe.cli.help import Command, option
 from tilepipe.cli.options import BANDS, SCENE, given, with_options
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Show an image in the browser, with labels over it.")
 @click.argument("image")
 @click.argument("labels", metavar="[LABELS|RUN]", required=False)
 @option("--truth", metavar="LABELS", help="Labels to show beside LABELS; they may come from another program.")

@@ -16,6 +16,7 @@ import errno
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -148,8 +149,10 @@ def _is_known(path: Path, record: RunRecord) -> bool:
     return any(is_same(path, state) for state in known)
 
 
-def write_products(material: Material, outputs: Outputs, directory: Path, listener: Listener) -> dict[str, FileState]:
-    """Write products inside `directory`, durably; return their state by file name."""
+def write_products(
+    material: Material, outputs: Outputs, directory: Path, listener: Listener, times: Callable[[], JSON] = dict
+) -> dict[str, FileState]:
+    """Write products inside `directory`, durably; return their state by file name; `times` are those of run.json."""
     fresh = directory / STAGED
     with storage_errors(fresh):
         shutil.rmtree(fresh, ignore_errors=True)
@@ -158,12 +161,12 @@ def write_products(material: Material, outputs: Outputs, directory: Path, listen
     # Products that read every label come first: their reading is the progress that is shown. A report comes last, since
     # it tells how long the others took.
     by_reading = sorted(outputs.files, key=lambda file: (file.product == REPORT, file.product not in LOSSLESS))
-    began, processor = time.perf_counter(), time.process_time()
+    began = time.perf_counter()
     for k, file in enumerate(by_reading):
         listener(Event("export", k, len(outputs.files), f"writing {file.path.name}"))
         if file.product == REPORT:
-            facts = _timed(material.facts, time.perf_counter() - began, time.process_time() - processor)
-            material = replace(material, facts=facts)
+            facts = _timed(material.facts, time.perf_counter() - began)
+            material = replace(material, facts={**facts, **times()})
         PRODUCTS[file.product].write(material.showing(file.content), fresh / file.path.name)
         while material.notes:
             note = f"{file.path.name}: {material.notes.pop(0)}"
@@ -175,13 +178,11 @@ def write_products(material: Material, outputs: Outputs, directory: Path, listen
         return {name: {**state_of(fresh / name), "beside": beside} for name, beside in there.items()}
 
 
-def _timed(facts: JSON, seconds: float, processor: float) -> JSON:
-    """Return the facts of a run that works, with the wall and the processor time that its products took so far."""
+def _timed(facts: JSON, seconds: float) -> JSON:
+    """Return the facts of a run that works, with the wall time that its products took so far."""
     if "stages" not in facts or "products" in facts["stages"]:  # the run has ended, and its facts are whole
         return facts
-    times = {"stages": {**facts["stages"], "products": seconds}, "elapsed_seconds": facts["elapsed_seconds"] + seconds}
-    spent = facts["processor_seconds"]
-    return {**facts, **times, "processor_seconds": spent + processor if spent else 0.0}
+    return {**facts, "stages": {**facts["stages"], "products": seconds}}
 
 
 def is_whole(directory: Path, record: RunRecord) -> bool:

@@ -54,7 +54,8 @@ class RunRecord(TypedDict, total=False):
     elapsed_seconds: float
     """Time that the run took over all attempts (seconds)."""
     processor_seconds: float
-    """Processor time of all processes of the run (seconds); 0 if it is not known because the run was interrupted."""
+    """Processor time of all processes of the run (seconds); 0 if it is not known, because the run was interrupted or
+    one of its processes worked on another image at the same time."""
     products: dict[str, FileState]
     """State of each product as it was written, by its file name."""
     polygons: JSON

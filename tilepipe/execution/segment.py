@@ -11,7 +11,7 @@ from tilepipe.errors import public
 from tilepipe.events import Event, Listener
 from tilepipe.execution import run_order
 from tilepipe.execution.command import kept_settings
-from tilepipe.execution.elapsed import timed
+from tilepipe.execution.elapsed import processor_timed, timed
 from tilepipe.execution.file_state import FileState
 from tilepipe.execution.job import Job, kept_job, make_job
 from tilepipe.execution.keys import Keys, kept_plan
@@ -45,6 +45,7 @@ from tilepipe.sources.geotiff_gdal import rows_forgotten
 from tilepipe.stage_times import bottleneck
 from tilepipe.storage import locked, write_json
 from tilepipe.table import Table
+from tilepipe.text import JSON
 from tilepipe.tiling.uncertainty import PROBABILITIES
 
 if TYPE_CHECKING:
@@ -214,30 +215,30 @@ def _make(job: Job, image: Source, order: run_order.RunOrder, replaces: dict[str
 
     directory, outputs = order.directory, order.outputs
     goes_on = kept_plan(directory, order.key) is not None
-    with timed(directory) as elapsed:
-        processor = time.process_time()
+    with timed(directory) as elapsed, processor_timed() as here:
         # Compute the statistics and the blocks that are missing.
         with collected(directory, job.plan.compute.workers or 1) as stages:
             queue, failed = run.compute(job, order, tell)
         taken = stages()
-        processor -= taken.pop(PROCESSOR)
+        elsewhere = taken.pop(PROCESSOR)
         made = run.record_of(job, order, queue, image) | {"failed": failed, "stages": taken}
         # Stitch the blocks to one map, and write the products.
         material = run.stitch(job, image, queue, outputs.options)
 
-        def spent() -> float:
+        def times() -> JSON:
             # Only an attempt that did all of the work knows the processor time of the run.
-            return 0.0 if goes_on else round(time.process_time() - processor, 3)
+            spent = 0.0 if goes_on or not here() else round(here() + elsewhere, 3)
+            return {"elapsed_seconds": elapsed(), "processor_seconds": spent}
 
-        material = replace(material, facts={**made, "elapsed_seconds": elapsed(), "processor_seconds": spent()})
+        material = replace(material, facts={**made})
         began = time.perf_counter()
-        products = write_products(material, outputs, directory, tell)
+        products = write_products(material, outputs, directory, tell, times)
         made["stages"]["products"] = round(time.perf_counter() - began, 3)
         made["bottleneck"] = bottleneck(made["stages"])
         # This check comes after the products: a change up to here is noticed, and no final path has changed yet.
         run_order.refuse_changed(image, order, queue)
         made |= {"numbers": material.numbers().to_dict(), "products": products, "replaces": replaces}
-        write_json(directory / RECORD, made | {"elapsed_seconds": elapsed(), "processor_seconds": spent()})
+        write_json(directory / RECORD, made | times())
         # Only an attempt that did all of the work tells how long such a run takes.
         if not goes_on:
             keep_throughput(job.model, job.plan.compute, run.throughput_of(job, made, elapsed()))

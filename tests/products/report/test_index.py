@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,7 +28,14 @@ def numbers(roof: int, ground: int = 60, unit: str = "m2", nodata: int = 5) -> N
 
 
 def image(name: str, status: str = "done", found: Numbers | None = None, **fields: Any) -> dict[str, Any]:
-    known = {"image": f"/data/{name}", "name": name, "status": status, "message": "", "seconds": 2.0}
+    known = {
+        "image": f"/data/{name}",
+        "name": name,
+        "status": status,
+        "message": "",
+        "seconds": 2.0,
+        "processor_seconds": 0.0,
+    }
     return {**known, "numbers": found.to_dict() if found else {}, "seams": "", "labels": "", "page": "", **fields}
 
 
@@ -78,6 +86,25 @@ def test_sentences_about_seams_are_counted() -> None:
     found = page(*(image(name, found=numbers(3), seams=said) for name, said in zip("abc", "xxy", strict=True)))
     assert "Seams x 2 images y 1 image" in found.text
     assert "Seams x Time" in page(image("a", found=numbers(3), seams="x")).text
+
+
+def test_times_are_those_of_the_images_that_have_them() -> None:
+    """The image that failed took time and has no area; one of two images was not alone in its process."""
+    two = [image(name, found=numbers(1_000_000, 1_000_000), seconds=30.0) for name in "ab"]
+    two[0]["processor_seconds"] = 50.0
+    text = page(*two, image("c", "failed", seconds=90.0)).text
+    assert "total time 2 min time per image 50 s on average time per km² 30 s" in text
+    assert "processor time 50 s of all cores, known of 1 of 3 images" in text
+    assert "processor time per image 50 s on average, 50 s per km²" in text
+    two[1]["processor_seconds"] = 70.0
+    assert "processor time 2 min of all cores processor time per image 60 s" in page(*two).text
+
+
+def test_times_of_slides_are_by_tissue() -> None:
+    tissue = replace(numbers(1000, unit="mm2"), tissue=200.0)
+    text = page(image("a", found=tissue, seconds=30.0, processor_seconds=40.0)).text
+    assert "time per cm² of tissue 15 s" in text
+    assert "on average, 20 s per cm² of tissue" in text
 
 
 def test_text_of_others_stays_text() -> None:

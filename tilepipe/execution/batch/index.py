@@ -83,6 +83,7 @@ def _facts_of(batch: Batch, item: BatchItem, folder: Path) -> JSON:
         "status": entry.status,
         "message": f"{entry.error}: {entry.message}" if entry.error else entry.message,
         "seconds": entry.seconds,
+        "processor_seconds": entry.processor_seconds,
         "numbers": entry.numbers,
         "seams": entry.seams,
         "labels": next((below[product] for product in PRODUCTS if product in LOSSLESS & below.keys()), ""),

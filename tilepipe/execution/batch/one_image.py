@@ -143,6 +143,7 @@ def _segmented(batch: Batch, looked: Looked, image: Opened, model: Model, listen
     entry = Entry(
         str(item.image), output, DONE, image.key, batch.jobs.of, batch.polygons, files,
         result.record.get("numbers", {}), result.certificate.plain,
+        processor_seconds=result.record.get("processor_seconds", 0.0),
     )  # fmt: skip
     if result.failed:
         why = f"{len(result.failed)} tiles have no labels: {'; '.join(result.failed[:TILES_SAID])}"

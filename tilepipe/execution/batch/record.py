@@ -51,6 +51,8 @@ class Entry:
     """Time when the image ended, in UTC."""
     seconds: float = 0.0
     """Time that the image took (seconds)."""
+    processor_seconds: float = 0.0
+    """Processor time of the run (seconds); 0 if it is not known because the run was interrupted or not alone."""
     asked: str = ""
     """Hash of what was asked for: model, settings, products."""
     seen: str = ""

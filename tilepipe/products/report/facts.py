@@ -73,10 +73,10 @@ def time_rows(facts: JSON, numbers: Numbers) -> Iterator[Row]:
         pixels = _region_pixels(plan)
         if pixels:
             yield Row("throughput", f"{pixels / seconds / 1e6:.3g} megapixels of the image per second")
-        for unit, units in _areas(numbers):
+        for unit, units in units_of_area(numbers):
             yield Row(f"time per {unit}", seconds_text(seconds / units))
     if spent := float(facts.get("processor_seconds", 0)):
-        per = "".join(f", {seconds_text(spent / units)} per {unit}" for unit, units in _areas(numbers))
+        per = "".join(f", {seconds_text(spent / units)} per {unit}" for unit, units in units_of_area(numbers))
         yield Row("processor time", f"{seconds_text(spent)} of all cores{per}")
     if "tiles" in facts:
         blocks = "1 block" if facts["blocks"] == 1 else f"{facts['blocks']:,} blocks"
@@ -129,7 +129,7 @@ def image_text(facts: JSON) -> str:
     return f"{height:,} x {width:,} px, {bands}, {plan['dtype']}{part}"
 
 
-def _areas(numbers: Numbers) -> Iterator[tuple[str, float]]:
+def units_of_area(numbers: Numbers) -> Iterator[tuple[str, float]]:
     """Yield the unit that times are given for, and the area in it, if it is known."""
     area = sum(one.area or 0 for one in numbers.classes)
     if numbers.unit == "m2" and area > 0:

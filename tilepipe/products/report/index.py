@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from tilepipe.products.label_map import Legend
 from tilepipe.products.numbers import M2_PER_KM2, ClassNumbers, Numbers
-from tilepipe.products.report.facts import Row, seconds_text
+from tilepipe.products.report.facts import Row, seconds_text, units_of_area
 from tilepipe.products.report.page import render
 from tilepipe.products.report.report import ClassRow, class_rows
 from tilepipe.text import JSON
@@ -50,7 +50,8 @@ def index_of(facts: JSON, thumbnails: Mapping[str, str], legend: Legend | None) 
     """Return the page of a batch.
 
     `facts` are JSON types: `jobs` (name of the jobs file), `model`, `command`, and `images`, each with `image`, `name`,
-    `status`, `message`, `seconds`, `numbers`, `seams`, and `labels` and `page` (paths relative to the page, or '').
+    `status`, `message`, `seconds`, `processor_seconds`, `numbers`, `seams`, and `labels` and `page` (paths relative to
+    the page, or '').
     `thumbnails` are data: URIs by name, `legend` has the colours of the classes.
     """
     images: list[JSON] = facts["images"]
@@ -69,7 +70,7 @@ def index_of(facts: JSON, thumbnails: Mapping[str, str], legend: Legend | None) 
         rows=[row for row in rows if row.pixels != "0"],
         density_unit={"m2": "per km²", "mm2": "per mm²"}.get(totals.unit, "") if totals else "",
         seams=_seams(images),
-        times=_times(images, totals),
+        times=list(_times(images)),
         cards=[_card(one, thumbnails, legend) for one in images],
     )
 
@@ -110,17 +111,28 @@ def _seams(images: Sequence[JSON]) -> list[Row]:
     return [Row(f"{count} image{'' if count == 1 else 's'}", sentence) for sentence, count in said.most_common()]
 
 
-def _times(images: Sequence[JSON], totals: Numbers | None) -> list[Row]:
-    spent = [float(one["seconds"]) for one in images if one["seconds"]]
-    if not spent:
-        return []
-    rows = [
-        Row("total time", seconds_text(sum(spent))),
-        Row("time per image", f"{seconds_text(sum(spent) / len(spent))} on average"),
-    ]
-    if totals and totals.unit == "m2" and (area := sum(row.area or 0 for row in totals.classes)):
-        rows.append(Row("time per km²", seconds_text(sum(spent) * M2_PER_KM2 / area)))
-    return rows
+def _times(images: Sequence[JSON]) -> Iterator[Row]:
+    """Yield the times of the images that have one."""
+    if timed := [one for one in images if one["seconds"]]:
+        spent = sum(float(one["seconds"]) for one in timed)
+        yield Row("total time", seconds_text(spent))
+        yield Row("time per image", f"{seconds_text(spent / len(timed))} on average")
+        yield from (Row(f"time per {unit}", text) for unit, text in _per_area(timed, "seconds"))
+    # Runs that were interrupted or not alone in their process have no processor time.
+    if known := [one for one in images if one["processor_seconds"]]:
+        spent = sum(float(one["processor_seconds"]) for one in known)
+        of = "" if len(known) == len(timed) else f", known of {len(known):,} of {len(timed):,} images"
+        per = "".join(f", {text} per {unit}" for unit, text in _per_area(known, "processor_seconds"))
+        yield Row("processor time", f"{seconds_text(spent)} of all cores{of}")
+        yield Row("processor time per image", f"{seconds_text(spent / len(known))} on average{per}")
+
+
+def _per_area(images: Sequence[JSON], field: str) -> Iterator[tuple[str, str]]:
+    """Yield the unit of area, and the time in it over all images that have labels."""
+    labelled = [one for one in images if one["numbers"]]
+    if found := total([Numbers.from_dict(one["numbers"]) for one in labelled]):
+        spent = sum(float(one[field]) for one in labelled)
+        yield from ((unit, seconds_text(spent / area)) for unit, area in units_of_area(found))
 
 
 def _card(one: JSON, thumbnails: Mapping[str, str], legend: Legend | None) -> Card:
