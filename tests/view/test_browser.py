@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -251,7 +252,20 @@ def test_a_telephone_sees_the_image_and_can_open_the_panel(folder: Path, tmp_pat
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.evaluate("getComputedStyle(document.getElementById('panel')).display") == "none"
         page.click("#fold")
-        assert page.evaluate("document.getElementById('panel').getBoundingClientRect().right") == 390
+        settle(page)
+        box = "JSON.stringify(document.getElementById('%s').getBoundingClientRect())"
+        shown, panel = (json.loads(page.evaluate(box % name)) for name in ("map", "panel"))
+        assert (panel["left"], panel["right"]) == (shown["left"], shown["right"]) == (0, 390)
+        assert panel["top"] == pytest.approx(shown["bottom"], abs=1)
+        assert shown["bottom"] >= 400, "the image stays in sight"
+        assert page.evaluate("viewer.map.getSize().y") == pytest.approx(shown["height"], abs=1)
+        assert near(colour(page, 300, 1200), RED)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        targets = page.evaluate("[...document.querySelectorAll('label')].map((one) => one.offsetHeight)")
+        assert min(height for height in targets if height) >= 30
+        page.click("#fold")
+        settle(page)
+        assert page.evaluate("viewer.map.getSize().y") > 700
 
 
 def test_a_page_whose_viewer_has_ended_says_so(folder: Path) -> None:

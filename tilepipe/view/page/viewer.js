@@ -112,14 +112,16 @@ addEventListener('keydown', (event) => {
   event.preventDefault();
   keys[key]();
 });
+const narrow = matchMedia('(max-width: 700px)');
 function fold(folded = !document.body.classList.contains('folded')) {
   document.body.classList.toggle('folded', folded);
   $('fold').setAttribute('aria-expanded', String(!folded));
-  map.invalidateSize({pan: false});
+  // Below a panel on the right the image stays where it is; above one at the bottom its middle stays in the middle.
+  map.invalidateSize({pan: narrow.matches, animate: false});
   controls.moved();
 }
 $('fold').onclick = () => fold();
-if (matchMedia('(max-width: 700px)').matches) fold(true);
+if (narrow.matches) fold(true);
 
 // What changes while the page is open: reading of the image, and a run that works.
 const seen = {};
