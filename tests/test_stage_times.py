@@ -24,3 +24,10 @@ def test_the_bottleneck_is_named() -> None:
     assert bottleneck(stages) == "the model took 80 % of the time and is the bottleneck"
     assert bottleneck({**stages, "wait": 30.0}).startswith("reading the image took 76 %")
     assert bottleneck({}) == ""
+
+
+def test_time_in_which_nothing_worked_is_no_work_of_the_model() -> None:
+    stages = {"wait": 0.0, "compute": 24.0, "write": 1.0, "products": 12.0, "elapsed": 63.0, "idle": 38.0}
+    said = "the model took 32 % of the time and is the bottleneck; for 51 % nothing worked, as while libraries start"
+    assert bottleneck(stages) == said
+    assert bottleneck({**stages, "idle": 3.0}) == "the model took 60 % of the time and is the bottleneck"

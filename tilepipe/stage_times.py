@@ -55,10 +55,13 @@ def bottleneck(stages: Mapping[str, float]) -> str:
     `stages` has the seconds of each stage, and of `elapsed`, `idle` and `products`. Reading beside the model costs
     nothing, so only the time counts that the model has waited for pixels.
     """
-    whole = stages.get("elapsed", 0.0)
+    whole, idle = stages.get("elapsed", 0.0), stages.get("idle", 0.0)
     shown = {name: stages[name] for name in WORDS if name in stages and name not in ("read", "idle")}
     if whole <= 0 or not any(shown.values()):
         return ""
     name = max(shown, key=lambda each: shown[each])
-    share = min(1.0, shown[name] / sum(shown.values()))
-    return f"{WORDS[name]} took {100 * share:.0f} % of the time and is the bottleneck"
+    total = sum(shown.values()) + idle
+    said = f"{WORDS[name]} took {100 * shown[name] / total:.0f} % of the time and is the bottleneck"
+    # This happens in short runs, and if other programs take the processor.
+    waited = f"; for {100 * idle / total:.0f} % nothing worked, as while libraries start"
+    return said + waited if idle > shown[name] else said

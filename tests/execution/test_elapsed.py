@@ -56,7 +56,7 @@ def test_run_json_holds_the_time_of_each_stage(tmp_path: Path) -> None:
     assert set(stages) == {"read", "wait", "compute", "blend", "write", "idle", "elapsed", "products"}
     assert all(seconds >= 0 for seconds in stages.values())
     assert min(stages["read"], stages["compute"], stages["write"], stages["products"]) > 0
-    assert result.record["bottleneck"].endswith("is the bottleneck")
+    assert "is the bottleneck" in result.record["bottleneck"]
     assert 0 < result.record["processor_seconds"] < 60
     assert not list(tmp_path.rglob("stages"))
 
