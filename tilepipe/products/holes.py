@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -26,7 +27,8 @@ class Contents:
     def __init__(self, nodata: int) -> None:
         """Begin without pixels; `nodata` is the value of nodata in the label map."""
         self._nodata = nodata
-        self._cells: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        # A pixel takes two bytes, its place in its square: there may be millions of them.
+        self._cells: dict[tuple[int, int], array[int]] = {}
 
     def see(self, box: Box, pixels: Labels) -> None:
         """Note the upper left corners of nodata in a block: each connected part of nodata has such a corner."""
@@ -44,16 +46,18 @@ class Contents:
     def add(self, y: int, x: int) -> None:
         """Note a pixel."""
         # A hole is small beside the map, so only the pixels of the squares that it meets are compared with it.
-        self._cells.setdefault((y // CELL, x // CELL), []).append((y, x))
+        self._cells.setdefault((y // CELL, x // CELL), array("H")).append(y % CELL * CELL + x % CELL)
 
     def inside(self, hole: Floats) -> bool:
         """Return whether a noted pixel lies in `hole`, a closed ring (N, 2) of pixel corners."""
         (x0, y0), (x1, y1) = hole.min(0).astype(int).tolist(), hole.max(0).astype(int).tolist()
-        cells = [
-            (y, x) for y in range(y0 // CELL, (y1 - 1) // CELL + 1) for x in range(x0 // CELL, (x1 - 1) // CELL + 1)
-        ]
-        near = [(y, x) for cell in cells for y, x in self._cells.get(cell, ()) if y0 <= y < y1 and x0 <= x < x1]
-        return bool(near) and bool(_inside(np.array(near), hole).any())
+        rows, columns = range(y0 // CELL, (y1 - 1) // CELL + 1), range(x0 // CELL, (x1 - 1) // CELL + 1)
+        for cell in ((y, x) for y in rows for x in columns if (y, x) in self._cells):
+            pixels = np.stack(np.divmod(np.array(self._cells[cell], np.int64), CELL), 1) + np.multiply(cell, CELL)
+            near = pixels[((pixels >= (y0, x0)) & (pixels < (y1, x1))).all(1)]
+            if len(near) and _inside(near, hole).any():
+                return True
+        return False
 
 
 def _inside(pixels: Ints, ring: Floats) -> NDArray[np.bool_]:

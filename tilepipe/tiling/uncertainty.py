@@ -88,7 +88,8 @@ def check_blended(names: tuple[str, ...], window: str, overlap: int) -> tuple[st
     if "disagreement" in names and (window == "crop" or not overlap):
         raise UsageError(
             "layer disagreement compares tiles where they are blended, and here each pixel is decided by one tile; "
-            f"blend them with {setting(window_shape='gaussian')} and an `overlap` above 0, or leave the layer out"
+            f"blend them with {setting(window_shape='gaussian')} and an `overlap` above 0, or leave the layer out; "
+            f"how far several models, or the positions of {setting(tta='d4')}, are apart is the layer {INFORMATION}"
         )
     return names
 
