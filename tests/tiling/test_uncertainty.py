@@ -22,7 +22,7 @@ from tilepipe.execution.job import Job
 from tilepipe.sources.array import ArraySource
 from tilepipe.testing import FakeSource, codes_model, noise, random_unet
 from tilepipe.tiling.grid import Index
-from tilepipe.tiling.uncertainty import INFORMATION, LAYERS, STEPS, VOID, codes, squares
+from tilepipe.tiling.uncertainty import INFORMATION, LAYERS, STEPS, VOID, check_blended, codes, squares
 from tilepipe.tiling.weights import weights
 
 HEIGHT, WIDTH = 150, 210
@@ -236,3 +236,11 @@ def test_one_tile_agrees_with_itself(tmp_path: Path) -> None:
     serial.run(job, queue)
     assert not queue.store.array("disagreement").read(Box(0, 0, 30, 40)).any()
     assert queue.store.array("margin").read(Box(0, 0, 30, 40)).any()
+
+
+def test_the_layer_that_compares_models_is_named_where_tiles_are_not_blended() -> None:
+    with pytest.raises(
+        UsageError, match=r"several models, or the positions of .*d4.*, are apart is the layer mutual-information"
+    ):
+        check_blended(("disagreement",), "crop", 96)
+    assert check_blended(("disagreement",), "gaussian", 96) == ("disagreement",)
