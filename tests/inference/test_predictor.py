@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tilepipe.errors import DeviceError, ModelError, UsageError
 from tilepipe.inference.device import Compute, resolve_device, resolve_precision
-from tilepipe.inference.predictor import Predictor
+from tilepipe.inference.predictor import Predictor, all_usable, labels_of
 from tilepipe.models.card import ModelCard
 from tilepipe.models.function import from_function
 from tilepipe.models.model import Model
@@ -46,6 +46,39 @@ def test_ties_go_to_the_lowest_class(pixel: tuple[float, ...]) -> None:
     predictor = Predictor(bands(3), (2, 2), CPU)
     assert (predictor.labels(logits_of(*pixel)) == 1).all()
     assert (predictor.probabilities(logits_of(*pixel)).argmax(1) == 1).all()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 8, 9, 21])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_labels_are_the_first_of_the_largest_scores(classes: int, order: torch.memory_format) -> None:
+    random = np.random.default_rng(classes)
+    # Few values, so that many are equal, and classes that are ruled out.
+    scores = random.choice(np.array([-np.inf, -1, 0, 0.5, 2], np.float32), (2, classes, 13, 17))
+    scores[:, 0] = np.maximum(scores[:, 0], -1)
+    given = torch.from_numpy(scores).contiguous(memory_format=order)
+    for dtype in ("uint8", "uint16"):
+        found = labels_of(given, dtype)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, scores.argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("values", "usable"),
+    [
+        ((1.0, -np.inf), True),
+        ((3e38, 3e38), True),  # their sum is no finite number
+        ((np.inf, 0.0), False),
+        ((-np.inf, -np.inf), False),
+        ((np.nan, 0.0), False),
+        ((np.inf, -np.inf), False),
+    ],
+)
+def test_scores_are_usable_if_the_largest_one_of_each_pixel_is_finite(values: tuple[float, ...], usable: bool) -> None:
+    scores = torch.zeros(1, 2, 40, 40)
+    scores[0, :, 7, 11] = torch.tensor(values)
+    if usable:
+        scores[0, :, 20] = torch.tensor(values)[:, None]
+    assert all_usable(scores) is usable
 
 
 @settings(max_examples=60, deadline=None)

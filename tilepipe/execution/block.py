@@ -72,10 +72,11 @@ class BlockWorker:
 
     def labels(self, box: Box, tally: Tally | None = None) -> Labels:
         """Return the labels of a box of the prediction grid, (box.height, box.width); count its tiles in `tally`."""
-        labels = self._gather(self.job.plan.grid.tiles_over(box), box, tally or Tally()).labels(box)
+        wanted = self.wanted(box)
+        labels = self._gather(self.job.plan.grid.tiles_over(box), box, wanted, tally or Tally()).labels(box)
         # The area cuts the labels and not the pixels: pixels outside are real context for the tiles at the area's
         # border. Filled pixels there once changed labels 273 px inside a polygon.
-        labels[~self.wanted(box)] = self.job.plan.nodata
+        labels[~wanted] = self.job.plan.nodata
         return labels
 
     def region_planes(self, returns: str) -> Array:
@@ -83,17 +84,16 @@ class BlockWorker:
 
         Pixels without a label are NaN in scores, and nodata in codes.
         """
-        plan = self.job.plan
-        area = plan.predicted_region
-        hidden = ~self.wanted(area)
+        plan, area = self.job.plan, self.job.plan.predicted_region
+        wanted = self.wanted(area)
         if returns == LOGITS:
             scores = ScoreCanvas(plan.grid, area, plan.classes, plan.compute.dtype)
-            self._fill(scores, LOGITS, plan.tiles(), Tally())
-            scores.scores[:, hidden] = np.nan
+            self._fill(scores, LOGITS, self._useful(plan.tiles(), area, wanted), Tally())
+            scores.scores[:, ~wanted] = np.nan
             return scores.scores
-        canvas = self._gather(plan.tiles(), area, Tally())
+        canvas = self._gather(plan.tiles(), area, wanted, Tally())
         names = probability_names(plan.classes) if returns == PROBABILITIES else (returns,)
-        return np.stack([np.where(hidden, np.uint8(VOID), canvas.layer(name, area)) for name in names])
+        return np.stack([np.where(wanted, canvas.layer(name, area), np.uint8(VOID)) for name in names])
 
     def probabilities(self, box: Box) -> Array:
         """Return the probabilities times 2**24 of the tiles that keep a box's pixels, (classes, box.height, box.width).
@@ -101,7 +101,8 @@ class BlockWorker:
         Raises `InputError` or `ModelError` for a tile that fails.
         """
         scores, tally = ScoreCanvas(self.job.plan.grid, box, self.job.plan.classes, "float64"), Tally()
-        self._fill(scores, PROBABILITIES, self.job.plan.grid.tiles_over(box), tally)
+        tiles = self.job.plan.grid.tiles_over(box)
+        self._fill(scores, PROBABILITIES, self._useful(tiles, box, self.wanted(box)), tally)
         if tally.failed:
             raise ModelError(tally.failed[0])
         return scores.scores
@@ -117,7 +118,8 @@ class BlockWorker:
         # A tile belongs to the block that its origin lies in. It may reach into the blocks below and to the right; that
         # part of its sums becomes strips.
         area = _grown(zone, max(grid.tile_shape) if grid.blended else 0, grid.shape)
-        canvas = self._gather(plan.tiles_of(block), area, tally)
+        wanted = self.wanted(area)
+        canvas = self._gather(plan.tiles_of(block), area, wanted, tally)
         strips: dict[str, str] = {}
         if isinstance(canvas, BlendCanvas):
             # A block without a predicted tile leaves nothing: no strips of zeros are written over the empty parts of an
@@ -125,7 +127,7 @@ class BlockWorker:
             strips = self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
         with stage("blend"):
             labels = canvas.labels(zone)
-        labels[~self.wanted(zone)] = plan.nodata
+        labels[~wanted[zone.slices_in(area)]] = plan.nodata
         with stage("write"):
             sha256 = self.store.labels.write(labels, zone)
         layers = self._write_layers(zone, canvas, labels != plan.nodata)
@@ -146,29 +148,28 @@ class BlockWorker:
         if self._banded is not None:
             self._banded.close()
 
-    def _gather(self, tiles: Iterable[Index], area: Box, tally: Tally) -> Canvas:
+    def _gather(self, tiles: Iterable[Index], area: Box, wanted: NDArray[np.bool_], tally: Tally) -> Canvas:
         """Predict `tiles` and collect their results over `area`; tiles without a wanted pixel are left out."""
         canvas = _canvas(self.job.plan, area)
         # With crop windows only labels leave the device, a byte per pixel in place of a float per class.
-        wanted = PROBABILITIES if isinstance(canvas, BlendCanvas | CropLayerCanvas) else LABELS
-        self._fill(canvas, wanted, tiles, tally)
+        kind = PROBABILITIES if isinstance(canvas, BlendCanvas | CropLayerCanvas) else LABELS
+        self._fill(canvas, kind, self._useful(tiles, area, wanted), tally)
         return canvas
 
-    def _fill(self, canvas: Canvas, wanted: str, tiles: Iterable[Index], tally: Tally) -> None:
-        """Predict `tiles` and add their labels, probabilities or logits to the canvas, as `wanted` says."""
-        asked = self._useful(tiles, canvas.area)
+    def _fill(self, canvas: Canvas, kind: str, asked: Iterator[tuple[Index, Box]], tally: Tally) -> None:
+        """Predict tiles of `_useful` and add their labels, probabilities or logits to the canvas, as `kind` says."""
         if self._banded is not None:
             assert isinstance(canvas, CropCanvas)
-            done, failed = self._banded.fill(canvas, wanted, asked)
+            done, failed = self._banded.fill(canvas, kind, asked)
             tally.tiles += done
             tally.failed += failed
             return
         predict: Call = self.predictor.labels
-        if wanted == LOGITS:
+        if kind == LOGITS:
             predict = self.predictor.logits
-        elif wanted == PROBABILITIES:
+        elif kind == PROBABILITIES:
             predict = partial(self.predictor.probabilities, informed=INFORMATION in self.job.plan.layers)
-        predict = self._constant.once(predict, wanted)
+        predict = self._constant.once(predict, kind)
         # Tiles are batched over the whole block, and the predictor pads the last batch. If a model always sees one
         # batch shape, a tile gets the same bits whatever other tiles are in the batch.
         for group in self._read_ahead(_batched((tile for tile, _ in asked), self.job.plan.compute.batch)):
@@ -189,15 +190,14 @@ class BlockWorker:
         found = self._trials.of(predict, [pixels for _, pixels in good], boxes, self.under)
         yield from zip((tile for tile, _ in good), found, strict=True)
 
-    def _useful(self, tiles: Iterable[Index], area: Box) -> Iterator[tuple[Index, Box]]:
+    def _useful(self, tiles: Iterable[Index], area: Box, wanted: NDArray[np.bool_]) -> Iterator[tuple[Index, Box]]:
         """Yield the tiles that label a wanted pixel of `area`, with the rows from the first to the last such pixel."""
-        wanted = self.wanted(area)
         for tile in tiles:
             # Only a part of the tile is marked: pixels for which the tile is context alone are labelled by its
             # neighbours.
             part = self.job.plan.grid.kept_box(tile) & area
-            if part is not None and wanted[part.slices_in(area)].any():
-                rows = np.flatnonzero(wanted[part.slices_in(area)].any(axis=1))
+            rows = () if part is None else np.flatnonzero(wanted[part.slices_in(area)].any(axis=1))
+            if part is not None and len(rows):
                 yield tile, replace(part, y0=part.y0 + int(rows[0]), y1=part.y0 + int(rows[-1]) + 1)
 
     def wanted(self, area: Box) -> NDArray[np.bool_]:

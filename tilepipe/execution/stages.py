@@ -27,7 +27,8 @@ class StageNotes:
 
     def __init__(self, directory: Path | None) -> None:
         """Begin to count; without a `directory` nothing is written."""
-        self._directory, self._before, self._processor = directory, taken_so_far(), time.process_time()
+        self._directory, self._before = directory, taken_so_far()
+        self._processor = time.process_time() if directory else 0.0  # asking takes long while threads compute
 
     def write(self) -> None:
         """Write the seconds of each stage since the beginning."""

@@ -44,7 +44,7 @@ class Trials:
         if any(box in self._watch.suspects.ends for box in boxes):
             return self._one_by_one(call, pixels, boxes, under)
         try:
-            found: list[Found] = list(self._called(call, np.stack(pixels), boxes, under))
+            found: list[Found] = list(self._called(call, stacked(pixels), boxes, under))
         except (ModelError, NoMemoryError):
             if len(pixels) > 1:
                 return self._one_by_one(call, pixels, boxes, under)
@@ -105,6 +105,11 @@ class Trials:
                 return False
             self._works = True
         return True
+
+
+def stacked(tiles: Sequence[Pixels]) -> Pixels:
+    """Return tiles as one array; one tile is not copied."""
+    return tiles[0][None] if len(tiles) == 1 else np.stack(tiles)
 
 
 def place(box: Box, plan: Plan) -> str:

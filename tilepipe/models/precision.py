@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from tilepipe.models.copying import copied
+from tilepipe.models.unchanged import while_unchanged
 
 HALF = {"fp32": None, "tf32": None, "fp64": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Type that autocast computes in, by precision. tf32 is fp32 whose convolutions round their factors to 10 bits; fp64
@@ -49,6 +50,16 @@ def on_device(module: nn.Module, device: torch.device, precision: str = "fp32") 
     return (moved.double() if precision == "fp64" else moved).eval()
 
 
+def prepared(module: nn.Module, device: torch.device, precision: str) -> nn.Module:
+    """Return what `on_device` returns; it is made once, and kept while the module is unchanged."""
+
+    def copied_there() -> nn.Module | None:
+        there = on_device(module, device, precision)
+        return None if there is module else there
+
+    return while_unchanged(module, ("prepared", str(device), precision), copied_there) or module
+
+
 def surroundings() -> dict[str, str]:
     """Return all that decides the arithmetic besides model, shapes, device: torch, the CPU's instructions, switches."""
     return {
@@ -65,10 +76,10 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
     half = HALF[precision]
     with ONE_AT_A_TIME, _no_legacy_tf32(), ExitStack() as switched:
         for target, name, value in _switches("tf32" if precision == "tf32" else "ieee"):
-            switched.enter_context(_switch(target, name, value))
-        switched.enter_context(torch.inference_mode())
-        switched.enter_context(torch.autocast(device.type, half, enabled=half is not None))
-        yield
+            if getattr(target, name) != value:
+                switched.enter_context(_switch(target, name, value))
+        with torch.inference_mode(), torch.autocast(device.type, half, enabled=half is not None):
+            yield
 
 
 def _switches(convolutions: str) -> list[Switch]:
@@ -86,9 +97,6 @@ def _switches(convolutions: str) -> list[Switch]:
 @contextmanager
 def _switch(target: object, name: str, value: object) -> Iterator[None]:
     was = getattr(target, name)
-    if was == value:
-        yield
-        return
     setattr(target, name, value)
     try:
         yield

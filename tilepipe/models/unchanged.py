@@ -7,8 +7,10 @@ its changes. A kept run is always told by the full hash (`identity`).
 
 from __future__ import annotations
 
+import operator
 import types
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -18,47 +20,79 @@ from tilepipe.models.contents import is_known
 from tilepipe.models.identity import held_here
 
 T = TypeVar("T")
-_PLAIN = (bool, int, float, str, type(None))
+_PLAIN = frozenset((bool, int, float, str, type(None)))
 _HELD = (dict, list, tuple, set, types.FunctionType)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_FOUND: WeakKeyDictionary[nn.Module, tuple[int, dict[Hashable, object]]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """What changes if layers, settings, hooks, code or tensors of a module are changed. It holds in this process.
+
+    A change through `tensor.data`, or inside an object of a library, is not seen.
+    """
+
+    parts: tuple[Hashable, ...]
+    """Layers, their attributes and hooks, the code of classes of the caller's, and the changes of each tensor."""
+    tensors: tuple[Tensor | None, ...]
+    """Parameters and buffers."""
+
+    def fits(self, other: Fingerprint) -> bool:
+        """Return whether another fingerprint is of the same state."""
+        return (
+            self.parts == other.parts
+            and len(self.tensors) == len(other.tensors)
+            and all(map(operator.is_, self.tensors, other.tensors))
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """What has been found about a module in one state."""
+
+    state: Fingerprint
+    values: list[object]
+    """Settings of the layers. While they are held, no new value can have the address of one that was replaced."""
+    found: dict[Hashable, object] = field(default_factory=dict)
+
+
+_KEPT: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
 
 
 def while_unchanged(module: nn.Module, key: Hashable, find: Callable[[], T]) -> T:
-    """Return what `find` has found about a module under `key`; it is called again if the module has changed since."""
+    """Return what `find` has found about a module under `key`; it is called again if the module has changed since.
+
+    What is found must not refer to the module, which would then never be freed.
+    """
     held = held_here()
-    seen = held.get(("fingerprint", module)) if held is not None else None
+    seen: Fingerprint | None = held.get(("fingerprint", module)) if held is not None else None
     seen = fingerprint(module) if seen is None else seen
     if held is not None:
         held["fingerprint", module] = seen
-    kept = _FOUND.get(module)
-    if kept is None or kept[0] != seen:
-        kept = (seen, {})
-        _FOUND[module] = kept
-    if key not in kept[1]:
+    kept = _KEPT.get(module)
+    if kept is None or not kept.state.fits(seen):
+        kept = _KEPT[module] = _Kept(seen, _settings(module))
+    if key not in kept.found:
         found = find()
         # Finding may change a module that counts its calls; what was found of it holds for no other state.
-        if fingerprint(module) != seen:
+        if not fingerprint(module).fits(seen):
             if held is not None:
                 del held["fingerprint", module]
             return found
-        kept[1][key] = found
-    return kept[1][key]  # type: ignore[return-value]
+        kept.found[key] = found
+    return kept.found[key]  # type: ignore[return-value]
 
 
-def fingerprint(module: nn.Module) -> int:
-    """Return a number that changes if layers, settings, hooks, code or tensors of a module are changed.
-
-    It holds in this process alone. A change through `tensor.data`, or inside an object of a library, is not seen.
-    """
+def fingerprint(module: nn.Module) -> Fingerprint:
+    """Return the fingerprint of a module as it is now."""
     parts: list[Hashable] = []
+    tensors: list[Tensor | None] = []
     kinds: dict[type, bool] = {}
-    for layer in module.modules():
+    for layer in _layers(module):
         kind, held = type(layer), vars(layer)
         # An attribute that is set anew is another object. Asking for identities is what keeps this fast.
-        parts.append((id(layer), *map(id, held.values())))
-        for tensors in (layer._parameters, layer._buffers):
-            parts.extend(map(_state, tensors.values()))
+        parts += (kind, id(layer), *map(id, held.values()))
+        tensors += (*layer._parameters.values(), *layer._buffers.values())
         for name in _HOOKS:
             if hooks := held.get(name):
                 parts.append(tuple(map(id, hooks.values())))
@@ -68,13 +102,27 @@ def fingerprint(module: nn.Module) -> int:
                 parts.extend(_code(kind))
         if not kinds[kind]:
             parts.extend(inner for value in held.values() if isinstance(value, _HELD) for inner in _inside(value, 3))
-    return hash(tuple(parts))
+    # A tensor of inference mode counts no changes.
+    parts += [None if tensor is None or tensor.is_inference() else tensor._version for tensor in tensors]
+    return Fingerprint(tuple(parts), tuple(tensors))
 
 
-def _state(tensor: Tensor | None) -> Hashable:
-    if tensor is None or tensor.is_inference():  # a tensor of inference mode counts no changes
-        return id(tensor)
-    return id(tensor), tensor._version
+def _settings(module: nn.Module) -> list[object]:
+    """Return the plain values of all layers, and the tuples of such values: the size of a kernel, for example."""
+    values = (value for layer in _layers(module) for value in vars(layer).values())
+    return [v for v in values if type(v) in _PLAIN or (type(v) is tuple and all(type(part) in _PLAIN for part in v))]
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield a module and all modules in it, each once; `Module.modules` takes longer."""
+    left, seen = [module], {id(module)}
+    while left:
+        layer = left.pop()
+        yield layer
+        for inner in layer._modules.values():
+            if inner is not None and id(inner) not in seen:
+                seen.add(id(inner))
+                left.append(inner)
 
 
 def _code(kind: type) -> Iterator[Hashable]:
@@ -94,6 +142,6 @@ def _inside(value: object, depth: int) -> Iterator[Hashable]:
     elif isinstance(value, list | tuple | set):
         parts = list(value)
     for part in parts if depth else ():
-        yield part if isinstance(part, _PLAIN) else id(part)
+        yield part if type(part) in _PLAIN else id(part)
         yield from _inside(part, depth - 1)
     yield depth  # where a container ends

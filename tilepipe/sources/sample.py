@@ -16,8 +16,10 @@ PLACES, SIDE = ((1, 3), (3, 7), (5, 1), (7, 5)), 64
 """Patches that are looked at: (y, x) of their middle [eighths of the image], and their side [pixels]."""
 WHOLE = 512
 """Largest side of an image, or of its smallest level, that is looked at whole [pixels]."""
-ENOUGH = 16384
+ENOUGH = 2048
 """Number of pixels that tell the range of an image."""
+MANY = 16384
+"""Number of pixels that show a value that is repeated."""
 OFTEN = 0.005
 """Smallest share of a sample for a value that may stand for no data."""
 APART = 5.0
@@ -82,15 +84,15 @@ def sample_of(source: Source) -> Sample | None:
             pixels, valid = small.read(box), small.valid(box)
         except InputError:
             continue
-        if pixels.dtype == np.uint8:  # of 8 bits only the range is asked for, which fewer pixels tell as well
-            every = max(1, isqrt(box.area // ENOUGH))
-            pixels, valid = pixels[:, ::every, ::every], None if valid is None else valid[::every, ::every]
+        # Of 8 bits only the range is asked for, which fewer pixels tell as well.
+        every = max(1, isqrt(box.area // (ENOUGH if pixels.dtype == np.uint8 else MANY)))
+        pixels, valid = pixels[:, ::every, ::every], None if valid is None else valid[::every, ::every]
         flat = pixels.reshape(bands, -1)
-        keep = np.isfinite(flat).all(0) if pixels.dtype.kind == "f" else np.ones(flat.shape[1], bool)
-        if valid is not None:
-            keep &= valid.reshape(-1)
-        looked += keep.size
-        parts.append(flat[:, keep].astype(np.float64))
+        looked += flat.shape[1]
+        keep = np.ones(flat.shape[1], bool) if valid is None else valid.reshape(-1)
+        if pixels.dtype.kind == "f":
+            keep = keep & np.isfinite(flat).all(0)
+        parts.append((flat if keep.all() else flat[:, keep]).astype(np.float64))
     data: NDArray[np.float64] = np.concatenate(parts, axis=1)
     return Sample(data, data.shape[1] / looked if looked else 1.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tilepipe.box import Sides
 from tilepipe.tiling.grid import Axis, Grid, make_axis
@@ -45,22 +46,32 @@ class Tiling:
 
     def grid(self, shape: tuple[int, int]) -> Grid:
         """Return tiles and blocks of an image of `shape` (height, width)."""
-        if self.bands is not None:
-            return Grid(_rows_in_bands(shape[0], self.bands, self.stride), self._columns(shape[1]))
-        crop = self.window == "crop"
-        y, x = (
-            make_axis(size, self.tile, self.overlap, stride=self.stride, crop=crop, zone=self.block) for size in shape
-        )
-        return Grid(y, x)
+        return _grid(self, shape)
 
-    def _columns(self, size: int) -> Axis:
-        """Return the axis of columns that are as wide as a tile."""
-        padded, lead, width = -(-size // self.stride) * self.stride, self.overlap // 2, self.tile
-        if padded <= width:
-            return Axis(size, padded, padded, 0, self.stride, 1, crop=True)
-        # Two columns need context on one side each, more columns on both.
-        step = width - lead if padded <= 2 * (width - lead) else width - 2 * lead
-        return Axis(size, width, step, lead, self.stride, 1, crop=True)
+
+# A plan asks for its grid again and again, and its axes check themselves each time that they are made.
+@lru_cache(maxsize=256)
+def _grid(tiling: Tiling, shape: tuple[int, int]) -> Grid:
+    if tiling.bands is not None:
+        return Grid(_rows_in_bands(shape[0], tiling.bands, tiling.stride), _columns(shape[1], tiling))
+    y, x = (
+        make_axis(
+            size, tiling.tile, tiling.overlap, stride=tiling.stride, crop=tiling.window == "crop", zone=tiling.block
+        )
+        for size in shape
+    )
+    return Grid(y, x)
+
+
+def _columns(size: int, tiling: Tiling) -> Axis:
+    """Return the axis of columns that are as wide as a tile."""
+    stride, lead, width = tiling.stride, tiling.overlap // 2, tiling.tile
+    padded = -(-size // stride) * stride
+    if padded <= width:
+        return Axis(size, padded, padded, 0, stride, 1, crop=True)
+    # Two columns need context on one side each, more columns on both.
+    step = width - lead if padded <= 2 * (width - lead) else width - 2 * lead
+    return Axis(size, width, step, lead, stride, 1, crop=True)
 
 
 def _rows_in_bands(size: int, bands: Bands, stride: int) -> Axis:

@@ -12,8 +12,9 @@ from tilepipe.inference.banded.held import Under
 from tilepipe.inference.banded.lookup import NotBandedError
 from tilepipe.inference.banded.network import banded
 from tilepipe.inference.device import Compute
+from tilepipe.inference.predictor import all_usable
 from tilepipe.models.model import Model
-from tilepipe.models.precision import arithmetic, dtype_of, on_device
+from tilepipe.models.precision import arithmetic, dtype_of, prepared
 from tilepipe.tiling.statistics_grid import Statistics
 
 
@@ -35,7 +36,7 @@ class Stream:
         """
         self.model, self.precision = model, compute.precision
         self.device, self.dtype = torch.device(compute.device), dtype_of(compute.precision)
-        module = on_device(model.module, self.device, compute.precision)
+        module = prepared(model.module, self.device, compute.precision)
         try:
             network = banded(module, model.card.bands, side, statistics)
             self._pass = network.begin(under)
@@ -54,7 +55,7 @@ class Stream:
             logits = self._pass.feed(x.contiguous(memory_format=torch.channels_last), last=last)
             if logits is None:
                 return None
-            if not torch.isfinite(logits.amax(1)).all():
+            if not all_usable(logits):
                 raise ModelError(f"{self.model.name} returned NaN or infinite logits in one pass over the whole image")
             found: NDArray[np.float32] = logits.to(self.dtype).softmax(1)[0].float().cpu().numpy()
             return found
