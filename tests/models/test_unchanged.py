@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from tilepipe.models.precision import prepared
+from tilepipe.models.prepared import prepared
 from tilepipe.models.unchanged import fingerprint, while_unchanged
 
 CPU = torch.device("cpu")

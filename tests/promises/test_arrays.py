@@ -38,6 +38,10 @@ def located() -> xarray.DataArray:
     return xarray.DataArray(IMAGE, places, ("band", "y", "x"), attrs={"crs": "EPSG:32645"}).transpose("x", "y", "band")
 
 
+def xarray_of(array: Any) -> xarray.DataArray:
+    return xarray.DataArray(da.asarray(array), dims=("band", "y", "x"))
+
+
 def test_a_data_array_gives_what_its_raster_gives(tmp_path: Path) -> None:
     kind: dict[str, Any] = {"driver": "GTiff", "count": 3, "height": SIDE, "width": SIDE, "dtype": "uint8"}
     with rasterio.open(tmp_path / "a.tif", "w", crs="EPSG:32645", transform=TRANSFORM, **kind) as file:
@@ -135,6 +139,27 @@ def test_each_chunk_of_a_dask_array_is_computed_once_in_a_run(settings: Any, tmp
     counts.clear()
     np.testing.assert_array_equal(tp.predict(image, model(), **settings), result.labels[:])
     assert counts == Counter(dict.fromkeys(counts, 1))
+
+
+@pytest.mark.parametrize("hold", [lambda array: array, tp.open_source, xarray_of], ids=["array", "source", "xarray"])
+@pytest.mark.parametrize("kind", ["dask", "zarr"])
+def test_a_second_call_sees_what_lies_below_a_lazy_array_now(hold: Any, kind: str) -> None:
+    """The name of a dask array may stand for other data in the next call, and a Zarr may be written again."""
+    below = np.zeros((3, SIDE, SIDE), np.uint8)
+
+    class Below:
+        shape, dtype, ndim = below.shape, below.dtype, 3
+
+        def __getitem__(self, where: Any) -> Any:
+            return below[where]
+
+    stored = zarr.array(below, chunks=(3, 40, 50))
+    image = hold(stored if kind == "zarr" else da.from_array(Below(), chunks=(3, 40, 50), name="same", asarray=False))
+    for value, label in ((0, 0), (200, 1), (0, 0)):
+        below[:] = value
+        stored[:] = value
+        for settings in ({}, {"tile": 32}):
+            assert (np.asarray(tp.predict(image, model(), **settings)) == label).all(), (value, settings)
 
 
 def test_chunks_of_unknown_size_are_refused_with_what_to_type() -> None:

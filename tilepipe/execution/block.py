@@ -196,8 +196,7 @@ class BlockWorker:
             # Only a part of the tile is marked: pixels for which the tile is context alone are labelled by its
             # neighbours.
             part = self.job.plan.grid.kept_box(tile) & area
-            rows = () if part is None else np.flatnonzero(wanted[part.slices_in(area)].any(axis=1))
-            if part is not None and len(rows):
+            if part is not None and len(rows := np.flatnonzero(wanted[part.slices_in(area)].any(axis=1))):
                 yield tile, replace(part, y0=part.y0 + int(rows[0]), y1=part.y0 + int(rows[-1]) + 1)
 
     def wanted(self, area: Box) -> NDArray[np.bool_]:

@@ -54,8 +54,9 @@ class _Computed:
 def labels(source: Image, model: AnyModel, **choices: Unpack[Choices]) -> Any:
     """Return the labels of an image as a lazy dask array, whose tiles are computed when a part is computed.
 
-    The labels are those of `segment` and `predict` with the same settings. Nothing is written or kept:
-    what is computed twice is predicted twice. One chunk is one block of the run.
+    The labels are those of `segment` and `predict` with the same settings. Nothing is written, and no label is kept:
+    what is computed twice is predicted twice. One chunk is one block of the run. Chunks of a lazy image are kept as
+    long as the result (128 MiB at most): call `labels` again if what lies below it has changed.
 
     Args:
         source: The image: a path, a `Source`, or an array of shape (bands, height, width) or (height, width).

@@ -21,7 +21,8 @@ from tilepipe.inference.statistics.capture import Mode, Reached
 from tilepipe.models.average import Mean
 from tilepipe.models.model import Model
 from tilepipe.models.output import misfit
-from tilepipe.models.precision import arithmetic, dtype_of, prepared
+from tilepipe.models.precision import arithmetic, dtype_of
+from tilepipe.models.prepared import prepared
 from tilepipe.stage_times import stage
 from tilepipe.text import setting
 
@@ -132,7 +133,7 @@ class Predictor:
     def _called(
         self, network: Callable[[torch.Tensor], torch.Tensor], tiles: Pixels, under: Mode | None
     ) -> Iterator[torch.Tensor]:
-        count, batch = len(tiles), np.require(tiles, requirements="CW")
+        count, batch = len(tiles), np.require(tiles, requirements=("C", "W"))
         # The batch is always full: kernels choose their algorithm by shape, and another algorithm rounds differently,
         # so the last tiles of a block would get other bits than in another block.
         if count < self.input_shape[0]:

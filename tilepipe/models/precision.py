@@ -23,7 +23,6 @@ import torch
 from torch import nn
 
 from tilepipe.models.copying import copied
-from tilepipe.models.unchanged import while_unchanged
 
 HALF = {"fp32": None, "tf32": None, "fp64": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Type that autocast computes in, by precision. tf32 is fp32 whose convolutions round their factors to 10 bits; fp64
@@ -48,16 +47,6 @@ def on_device(module: nn.Module, device: torch.device, precision: str = "fp32") 
         return module.eval()
     moved = copied(module).to(device)
     return (moved.double() if precision == "fp64" else moved).eval()
-
-
-def prepared(module: nn.Module, device: torch.device, precision: str) -> nn.Module:
-    """Return what `on_device` returns; it is made once, and kept while the module is unchanged."""
-
-    def copied_there() -> nn.Module | None:
-        there = on_device(module, device, precision)
-        return None if there is module else there
-
-    return while_unchanged(module, ("prepared", str(device), precision), copied_there) or module
 
 
 def surroundings() -> dict[str, str]:

@@ -47,7 +47,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, eq=False)
-class _Kept:
+class _Findings:
     """What has been found about a module in one state."""
 
     state: Fingerprint
@@ -56,7 +56,7 @@ class _Kept:
     found: dict[Hashable, object] = field(default_factory=dict)
 
 
-_KEPT: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
+_FINDINGS: WeakKeyDictionary[nn.Module, _Findings] = WeakKeyDictionary()
 
 
 def while_unchanged(module: nn.Module, key: Hashable, find: Callable[[], T]) -> T:
@@ -69,9 +69,9 @@ def while_unchanged(module: nn.Module, key: Hashable, find: Callable[[], T]) -> 
     seen = fingerprint(module) if seen is None else seen
     if held is not None:
         held["fingerprint", module] = seen
-    kept = _KEPT.get(module)
+    kept = _FINDINGS.get(module)
     if kept is None or not kept.state.fits(seen):
-        kept = _KEPT[module] = _Kept(seen, _settings(module))
+        kept = _FINDINGS[module] = _Findings(seen, _settings(module))
     if key not in kept.found:
         found = find()
         # Finding may change a module that counts its calls; what was found of it holds for no other state.
@@ -91,7 +91,7 @@ def fingerprint(module: nn.Module) -> Fingerprint:
     for layer in _layers(module):
         kind, held = type(layer), vars(layer)
         # An attribute that is set anew is another object. Asking for identities is what keeps this fast.
-        parts += (kind, id(layer), *map(id, held.values()))
+        parts += map(id, (kind, layer, *held.values()))
         tensors += (*layer._parameters.values(), *layer._buffers.values())
         for name in _HOOKS:
             if hooks := held.get(name):

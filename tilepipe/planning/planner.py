@@ -32,12 +32,14 @@ from tilepipe.planning.settings import Request, Settings
 from tilepipe.planning.signature import with_settings
 from tilepipe.planning.tile_size import check_tiling, choose_tiling, fit_memory, usual_tiling
 from tilepipe.planning.wanted import Wanted
+from tilepipe.sources.array import ArraySource
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.foreign import Arrayed, Plain
 from tilepipe.sources.mask import Mask
 from tilepipe.sources.open import open_source, place_of
 from tilepipe.sources.world_grid import Anchored, without_canvas
+from tilepipe.sources.wrapped import unwrapped
 from tilepipe.text import setting
 from tilepipe.tiling.tiling import Tiling
 from tilepipe.tiling.uncertainty import INFORMATION, check_blended, probability_names
@@ -88,6 +90,8 @@ def opened(source: Image, model: AnyModel, request: Request) -> tuple[Model, Sou
     model = open_models(model, request.tta, trust_model=request.trust_model)
     asked = {"scene": request.scene, "z": request.z, "t": request.t, "driver": request.driver}
     image = open_source(source, **asked, allow=request.allow)
+    if isinstance(inside := unwrapped(image), ArraySource):
+        inside.forget()  # a source of the caller's may have been used before, and chunks are kept for one call only
     image = with_model_bands(image, model.card, request)
     return model, image if request.grid == "image" else on_world_grid(image, request)
 

@@ -126,6 +126,11 @@ class ArraySource:
         at_once = 1 if values * WIDEST > LARGE_PIECE_BYTES else READERS
         return self._chunks.room + max(USUAL_BYTES, at_once * values * 2 * (WIDEST + self.dtype.itemsize))
 
+    def forget(self) -> None:
+        """Forget the chunks that were computed: what lies below a lazy array may have changed since."""
+        if self._chunks is not None:
+            self._chunks.forget()
+
     @property
     def on_cluster(self) -> bool:
         """Whether pixels lie on the workers of a Dask cluster, because the array was persisted there."""

@@ -38,9 +38,9 @@ class Chunks:
     def __init__(self, array: da.Array) -> None:
         self.array = array
         self._sent = False
-        self._forget()
+        self._begin()
 
-    def _forget(self) -> None:
+    def _begin(self) -> None:
         self._kept: OrderedDict[Place, Array] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
@@ -51,7 +51,7 @@ class Chunks:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.array, self._sent = state["array"], True
-        self._forget()
+        self._begin()
 
     @property
     def values(self) -> int:
@@ -97,14 +97,18 @@ class Chunks:
                 whole = [join(whole[k : k + count], axis) for k in range(0, len(whole), count)]
         return whole[0]
 
+    def forget(self) -> None:
+        """Keep no chunk any more."""
+        with self._lock:
+            self._kept.clear()
+            self._size = 0
+
     def each(self) -> Iterator[tuple[str, Array]]:
         """Yield the place of every chunk in words, and its values. Several chunks are computed at once.
 
         Nothing that was kept is used, since what lies below the array may have changed. What is computed is kept.
         """
-        with self._lock:
-            self._kept.clear()
-            self._size = 0
+        self.forget()
         ranges = [
             list(_cut(slice(0, side), sizes)) for side, sizes in zip(self.array.shape, self.array.chunks, strict=True)
         ]

@@ -14,7 +14,8 @@ from tilepipe.inference.banded.network import banded
 from tilepipe.inference.device import Compute
 from tilepipe.inference.predictor import all_usable
 from tilepipe.models.model import Model
-from tilepipe.models.precision import arithmetic, dtype_of, prepared
+from tilepipe.models.precision import arithmetic, dtype_of
+from tilepipe.models.prepared import prepared
 from tilepipe.tiling.statistics_grid import Statistics
 
 
