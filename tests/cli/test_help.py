@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tilepipe.cli.help import Command, Option
+from tilepipe.cli.help import OTHER_WORDS, Command, Option
 from tilepipe.cli.main import main, root
 from tilepipe.planning.settings import Settings
 
@@ -85,3 +85,15 @@ def test_a_pattern_without_quotes_is_explained(tmp_path: Path, capsys: pytest.Ca
     assert 'written in quotes: "tiles/*.tif"' in capsys.readouterr().err.replace("\n", " ")
     assert main(["segment", "a", "b", "c", "d", "-m", "forest"]) == 2
     assert "unexpected extra arguments (c d)" in capsys.readouterr().err
+
+
+def test_options_of_other_programs_lead_to_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    known = {name for parameter in COMMANDS["segment",].params for name in parameter.opts}
+    for theirs, ours in OTHER_WORDS.items():
+        assert main(["segment", "a.tif", "-m", "forest", theirs, "1"]) == 2
+        assert f"No such option '{theirs}'. Type {ours}" in " ".join(capsys.readouterr().err.split())
+        assert ours.split()[0].strip(",") in known | {"OUTPUT"}
+        assert theirs not in known
+    # A command that has no such option leads to none.
+    assert main(["clean", ".", "--per-file"]) == 2
+    assert "Type" not in capsys.readouterr().err

@@ -35,3 +35,24 @@ def cut(folder: Path, rows: list[int], columns: list[int], overlap: int = 0, **p
             box = Box(max(0, y0 - overlap), max(0, x0 - overlap), y1, x1)
             write(folder / f"t_{y0:03d}_{x0:03d}.tif", box, **profile)
     return folder
+
+
+def as_vrt(folder: Path) -> Path:
+    """Write a VRT that draws the files of a folder of `cut` at their places, beside the folder, as gdalbuildvrt does."""
+    bands = ["", "", ""]
+    for path in sorted(folder.glob("*.tif")):
+        with rasterio.open(path) as file:
+            y, x = round((3000000 - file.transform.f) * 2), round((file.transform.c - 400000) * 2)
+            size = f'xSize="{file.width}" ySize="{file.height}"'
+        name = f'<SourceFilename relativeToVRT="1">{folder.name}/{path.name}</SourceFilename>'
+        boxes = f'<SrcRect xOff="0" yOff="0" {size}/><DstRect xOff="{x}" yOff="{y}" {size}/>'
+        for k in range(3):
+            bands[k] += f"<SimpleSource>{name}<SourceBand>{k + 1}</SourceBand>{boxes}</SimpleSource>"
+    drawn = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{k}">{band}</VRTRasterBand>' for k, band in enumerate(bands, 1)
+    )
+    place = f"<SRS>{CRS}</SRS><GeoTransform>400000, 0.5, 0, 3000000, 0, -0.5</GeoTransform>"
+    made = folder.with_suffix(".vrt")
+    size = f'rasterXSize="{WHOLE.width}" rasterYSize="{WHOLE.height}"'
+    made.write_text(f"<VRTDataset {size}>{place}{drawn}</VRTDataset>")
+    return made

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from helpers.cut_files import COLUMNS, PIXELS, ROWS, WHOLE, cut, write
+from helpers.banded_runs import small_bands
+from helpers.cut_files import COLUMNS, PIXELS, ROWS, WHOLE, as_vrt, cut, write
 
 import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import UsageError
 from tilepipe.sources.open import open_source
-from tilepipe.testing import local_mean_model
+from tilepipe.testing import local_mean_model, random_unet
 
 
 def test_labels_of_many_files_are_those_of_their_mosaic(tmp_path: Path) -> None:
@@ -32,6 +33,21 @@ def test_labels_of_many_files_are_those_of_their_mosaic(tmp_path: Path) -> None:
     # A region over the borders of files is a crop of the whole.
     region = Box(50, 60, 100, 150)
     np.testing.assert_array_equal(tp.predict(folder, model, region, **choices), expected[50:100, 60:150])
+
+
+@pytest.mark.long
+def test_in_bands_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder, a VRT of its files and their mosaic have the same labels where columns are computed in bands of rows."""
+    small_bands(monkeypatch)
+    folder = cut(tmp_path / "tiles", ROWS, COLUMNS, overlap=3)
+    one = write(tmp_path / "one.tif", WHOLE)
+    model = random_unet(depth=2)
+    expected = tp.predict(one, model)
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(tp.predict(as_vrt(folder), model), expected)
+    result = tp.segment(folder, model)
+    assert result.plan.tiling.bands is not None
+    np.testing.assert_array_equal(np.asarray(result.labels), expected)
 
 
 def test_no_output_is_taken_for_a_part_the_next_time(tmp_path: Path) -> None:

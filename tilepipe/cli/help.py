@@ -23,6 +23,29 @@ class Decorator(Protocol):
         """Return the function with the option added."""
 
 
+OTHER_WORDS = {
+    "--per-file": "--of cog,files",
+    "--tissue": "--mask tissue",
+    "--aoi": "--region FILE",
+    "--roi": "--region FILE",
+    "--bbox": "--bounds 'L B R T'",
+    "--format": "--of LIST",
+    "--formats": "--of LIST",
+    "--channels": "--bands LIST",
+    "--channel": "--bands LIST",
+    "--mpp": "--pixel-size NUMBER",
+    "--gsd": "--pixel-size NUMBER",
+    "--series": "--scene N",
+    "--subdataset": "--scene NAME",
+    "--variable": "--scene NAME",
+    "--tile-size": "--tile N",
+    "--batch-size": "--batch N",
+    "--gpu": "--device cuda",
+    "--output": "OUTPUT, as the word after INPUT",
+    "-o": "OUTPUT, as the word after INPUT",
+}
+"""Options of other programs, and what is typed here in their place."""
+
 COMMON = "Options"
 """Name of the group of options that name no group; it is always shown."""
 
@@ -60,6 +83,14 @@ class Command(click.Command):
         """Parse the words of a command line. Raises `click.UsageError` that says what to type if there are too many."""
         try:
             return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            typed = OTHER_WORDS.get(error.option_name, "")
+            known = {
+                name for parameter in self.params for name in (*parameter.opts, parameter.make_metavar(ctx).strip("[]"))
+            }
+            if typed.replace(",", " ").split(" ")[0] not in known:
+                raise
+            raise click.UsageError(f"No such option {error.option_name!r}. Type {typed}", ctx) from error
         except click.UsageError as error:
             words = error.message.partition("unexpected extra argument")[2].partition("(")[2].rstrip(")").split()
             if len(words) < 2 or not all(Path(word).exists() for word in words):
