@@ -38,7 +38,7 @@ def cut(folder: Path, rows: list[int], columns: list[int], overlap: int = 0, **p
 
 
 def as_vrt(folder: Path) -> Path:
-    """Write a VRT that draws the files of a folder of `cut` at their places, beside the folder, as gdalbuildvrt does."""
+    """Write a VRT of the files of a folder of `cut` at their places, beside the folder, as gdalbuildvrt does."""
     bands = ["", "", ""]
     for path in sorted(folder.glob("*.tif")):
         with rasterio.open(path) as file:

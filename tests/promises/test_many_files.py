@@ -37,7 +37,7 @@ def test_labels_of_many_files_are_those_of_their_mosaic(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_in_bands_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder, a VRT of its files and their mosaic have the same labels where columns are computed in bands of rows."""
+    """A folder, a VRT of its files and their mosaic have the same labels also if columns are computed in bands."""
     small_bands(monkeypatch)
     folder = cut(tmp_path / "tiles", ROWS, COLUMNS, overlap=3)
     one = write(tmp_path / "one.tif", WHOLE)
