@@ -81,8 +81,11 @@ def test_what_would_depend_on_the_image_is_refused(tmp_path: Path) -> None:
     image = write(tmp_path / "a.tif", WHOLE)
     with pytest.raises(UsageError, match="needs the same tiles"):
         tp.predict(image, MODEL, grid="world")
-    with pytest.raises(UsageError, match="works on the image's own pixels"):
+    with pytest.raises(UsageError, match="works on the image's own pixels; leave `resolution` out"):
         tp.predict(image, MODEL, resolution=1.0, **CUT)
+    coarse = tp.Model.from_torch(MODEL.module, MODEL.card.model_copy(update={"resolution": 2.0}))
+    with pytest.raises(UsageError, match=r"model model works at 2 m/px.* -tr 2 2 in\.tif"):
+        tp.predict(image, coarse, **CUT)
     with pytest.raises(UsageError, match="lies off"):
         tp.predict(image, MODEL, bounds=(399990, 2999955, 399999, 2999990), **CUT)
     with pytest.raises(UsageError, match="is not inside"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -94,10 +95,15 @@ def on_world_grid(source: Source, request: Request) -> Source:
 def refuse_off_world(source: Source, card: ModelCard, grids: Grids) -> None:
     """Raise `UsageError` if an image on a world grid is resampled: its grid would depend on its size."""
     if isinstance(source, Anchored) and not grids.image == grids.predicted == grids.output:
+        said = f"{setting(grid='world')} works on the image's own pixels"
+        if grids.image == grids.predicted:
+            raise UsageError(f"{said}; leave `resolution` out")
+        # In units of the image's CRS, which need not be metres on the ground.
+        place, grown = source.georeference, math.sqrt(math.prod(grids.image) / math.prod(grids.predicted))
+        size = f"{abs(place.transform[0]) * grown:.3g} {abs(place.transform[4]) * grown:.3g}" if place else "X Y"
         raise UsageError(
-            f"{setting(grid='world')} works on the image's own pixels, and model {card.name} works at "
-            f"{card.resolution or 0:g} {card.unit}/px; leave `resolution` out, and resample the images first: "
-            "gdalwarp -tap -tr XRES YRES in.tif out.tif"
+            f"{said}, and model {card.name} works at {card.resolution or 0:g} {card.unit}/px; leave `resolution` out, "
+            f"and resample all images alike first: gdalwarp -r average -tap -tr {size} in.tif out.tif"
         )
 
 
