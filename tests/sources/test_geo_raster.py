@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import pickle
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from rasterio.shutil import copy
 from scipy.io import netcdf_file
 
 import tilepipe as tp
@@ -102,6 +104,8 @@ def test_jpeg_2000_is_recognised_and_the_others_are_asked_for(tmp_path: Path, ne
             open_source(path)
     with pytest.raises(InputError, match="is not Erdas Imagine, whatever its name says"):
         open_source(jp2, driver="HFA")
+    with pytest.raises(InputError, match=r"a\.hdr is not an image .*`driver='ENVI'`"):
+        open_source(tmp_path / "a.hdr")
     with pytest.raises(InputError, match=r"has no header of ENVI beside it"):
         open_source(jp2, driver="ENVI")
     with pytest.raises(UsageError, match="'NITF' is unknown; "):
@@ -128,6 +132,20 @@ def test_tiles_of_jpeg_2000_bound_what_is_loaded(tmp_path: Path) -> None:
     one = write(tmp_path / "one.jp2", "JP2OpenJPEG", BLOCKXSIZE="128", BLOCKYSIZE="128")
     many = write(tmp_path / "many.jp2", "JP2OpenJPEG", BLOCKXSIZE="32", BLOCKYSIZE="32")
     assert (tiles_of_jpeg2000(str(one)), tiles_of_jpeg2000(str(many))) == (1, 3)  # GDAL makes tiles of 32 x 90
+
+
+def test_variables_of_one_size_may_be_bands(tmp_path: Path) -> None:
+    """GDAL writes an image of three bands as three variables; the message leads to one image of three bands."""
+    path = tmp_path / "a.nc"
+    copy(write(tmp_path / "a.tif", "GTiff"), path, driver="netCDF")
+    with pytest.raises(InputError, match="holds 3 variables: Band1") as refused:
+        open_source(path, driver="netCDF")
+    words = shlex.split(str(refused.value).partition("join them: ")[2])
+    assert words[:3] == ["gdalbuildvrt", "-separate", "all.vrt"]
+    assert words[6:] == ["&&", "gdal_translate", "all.vrt", "out.tif"]
+    for name, expected in zip(words[3:6], PIXELS, strict=True):
+        with rasterio.open(name) as variable:
+            np.testing.assert_array_equal(variable.read(1), expected)
 
 
 def test_variables_of_netcdf(netcdf: Path) -> None:

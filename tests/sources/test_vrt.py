@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from helpers.cut_files import COLUMNS, PIXELS, ROWS, cut, write
+from rasterio.shutil import copy
 
 import tilepipe as tp
 from tilepipe.box import Box
@@ -99,6 +100,21 @@ def test_nodata_of_a_vrt(tmp_path: Path) -> None:
     write(folder / "t_0.tif", Box(0, 0, 80, 210), holes, nodata=7)
     with pytest.raises(InputError, match=r"takes 0\.0 for no data and .*t_0\.tif states 7\.0"):
         open_source(tmp_path / "v.vrt")
+
+
+def test_other_nodata_in_each_band_of_a_vrt(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", Box(0, 0, 150, 210))
+    one = [source("a.tif", band, (0, 0), (0, 0, 150, 210), f"<NODATA>{band}</NODATA>") for band in (1, 2, 3)]
+    path = vrt(tmp_path / "v.vrt", [f"<NoDataValue>{k}</NoDataValue>{drawn}" for k, drawn in enumerate(one, 1)])
+    with pytest.raises(InputError, match=r"another value in each band, .* gdal_translate -of HFA .* `driver='HFA'`"):
+        open_source(path)
+    # What the message says is read as GDAL reads it: a pixel holds no data if none of its bands does.
+    copy(path, tmp_path / "out.img", driver="HFA")
+    with rasterio.open(tmp_path / "out.img") as known:
+        assert set(known.nodatavals) == {1, 2, 3}
+        expected = known.dataset_mask() > 0
+    found = open_source(tmp_path / "out.img", driver="HFA").valid(Box.of_shape(*SHAPE))
+    np.testing.assert_array_equal(np.ones(SHAPE, bool) if found is None else found, expected)
 
 
 def tiles_of_two(band: int, more: str = "") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -90,7 +91,7 @@ class RasterSource(GeoTiffSource):
         if scene is None and len(names) > 1:
             raise InputError(
                 f"{self.name} holds {len(names)} variables: {_listed(known)}; name the one that is the image: "
-                f"{setting(scene=names[0])}"
+                f"{setting(scene=names[0])}{_joined(known)}"
             )
         if isinstance(scene, int):
             scene = names[scene] if 0 <= scene < len(names) else str(scene)
@@ -189,6 +190,18 @@ def variables_to_name(path: str, options: Mapping[str, object]) -> dict[str, str
 def _listed(known: dict[str, tuple[str, str]]) -> str:
     shown = [f"{name} ({size})" if size else name for name, (_, size) in known.items()]
     return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")
+
+
+def _joined(known: dict[str, tuple[str, str]]) -> str:
+    """Return what to type if variables of one size are the bands of one image; '' if their sizes differ."""
+    if len({size for _, size in known.values()}) > 1:
+        return ""
+    named = " ".join(shlex.quote(target) for target, _ in list(known.values())[:SHOWN])
+    more = " ..." if len(known) > SHOWN else ""
+    return (
+        f". If they are the bands of one image, join them: gdalbuildvrt -separate all.vrt {named}{more} "
+        "&& gdal_translate all.vrt out.tif"
+    )
 
 
 def _place(tags: dict[str, str]) -> str:

@@ -108,6 +108,7 @@ NO_IMAGES = {
         (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet"),
         "it holds no pixels but shapes, which `region` and `mask` take",
     ),
+    ".hdr": f"it is the header of an ENVI image; name the file of pixels beside it, with {setting(driver='ENVI')}",
     ".npy": "it is an array; from Python: tp.segment(numpy.load(file), model, output)",
     ".onnx": "it is a model; give it as `model`",
 }

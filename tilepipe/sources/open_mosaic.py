@@ -20,7 +20,7 @@ from tilepipe.sources.stac_index import JSON_ENDINGS, PARQUET, files_of_stac, fi
 from tilepipe.sources.stacked_bands import Pick, Stack, Stacked, by_band
 from tilepipe.sources.tiff_kinds import Kinds, Opened
 from tilepipe.sources.vrt import TYPES, Vrt, VrtBand, is_vrt, named_files, read_vrt
-from tilepipe.text import missing
+from tilepipe.text import missing, setting
 
 Size = Resolution | float | None
 """A pixel size that the user states: one number of metres, or one for each axis."""
@@ -216,6 +216,12 @@ class _VrtFiles:
         stated = [None if value is None else repr(float(value)) for value in kind.nodatas]
         if set(stated) == set(values):
             return kind
+        if len(values) > 1 and set(stated) == {None} and kind.complete:
+            raise InputError(
+                f"{self.path} takes {', '.join(values)} for no data, another value in each band, and one value is "
+                f"taken from a VRT; write it out: gdal_translate -of HFA {self.path} out.img, and give out.img with "
+                f"{setting(driver='HFA')}"
+            )
         if len(values) > 1 or set(stated) != {None} or not kind.complete:
             raise InputError(
                 f"{self.path} takes {', '.join(values)} for no data and {kind.name} states {stated[0] or 'a mask'}; "
