@@ -95,8 +95,13 @@ def test_what_is_no_image_gets_one_sentence(tmp_path: Path, name: str, content: 
 
 
 def test_an_option_that_does_not_fit(geotiff: Write, noise: Any) -> None:
-    with pytest.raises(UsageError, match=r"GeoTiffSource.*'z'"):
-        open_source(geotiff(noise((1, 20, 30)), **UTM), z=3)
+    image = geotiff(noise((1, 20, 30)), **UTM)
+    with pytest.raises(UsageError, match=r"\.tif has no planes along z; leave `z` out"):
+        open_source(image, z=3)
+    with pytest.raises(UsageError, match="an array holds one image; leave `scene` out"):
+        open_source(noise((1, 20, 30)), scene=1)
+    with pytest.raises(UsageError, match="is read by GeoTiffSource, which has no such option; leave `valid` out"):
+        open_source(image, valid=None)
 
 
 def test_the_driver_of_a_geotiff_is_kept(tmp_path: Path) -> None:

@@ -298,7 +298,7 @@ def test_one_plane_along_z_and_t(write: Write, configure: Configure, tmp_path: P
         np.testing.assert_array_equal(scene.image(WHOLE), stack[1, 3])
         with pytest.raises(InputError, match=r"4 planes along z; pick one"):
             only(configure(train=[{"image": str(path), "label": label, "t": 1}]))
-    with pytest.raises(UsageError, match="does not take this option"):
+    with pytest.raises(UsageError, match="has no planes along z; leave `z` out"):
         only(configure(train=[{"image": str(write("i.tif", IMAGE)), "label": str(write("l.tif", LABEL)), "z": 0}]))
 
 

@@ -45,6 +45,8 @@ READS: dict[object, str] = {
     open_address: "RemoteTiff",
 }
 """Name in messages of what opens an image, if it is no class."""
+NOT_THERE = {"scene": "holds one image", "z": "has no planes along z", "t": "has no planes along t"}
+"""What is said of an image whose kind does not know an option that picks one of several images."""
 
 
 @public
@@ -121,10 +123,9 @@ def open_source(
         # Another TypeError is a bug and no option of the user's.
         if "keyword argument" not in str(error):
             raise
-        raise UsageError(
-            f"{READS.get(kind, kind.__name__)}, which reads {'arrays' if arrays else what}, does not take this option: "
-            f"{error}"
-        ) from error
+        option = str(error).rpartition(" ")[2].strip("'")
+        why = NOT_THERE.get(option, f"is read by {READS.get(kind, kind.__name__)}, which has no such option")
+        raise UsageError(f"{'an array' if arrays else what} {why}; leave `{option}` out") from error
     if as_geotiff and kind is not open_address:
         source.driver = "GTiff"  # type: ignore[attr-defined]
     return source if named is None else with_bands(source, numbers_of(source.name, named, bands_of(source)))
