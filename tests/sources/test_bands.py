@@ -22,8 +22,9 @@ from tilepipe.planning.region import image_data
 from tilepipe.planning.resolution import with_model_bands
 from tilepipe.planning.settings import Request
 from tilepipe.sources.array import ArraySource
+from tilepipe.sources.bands import bands_of, listed
 from tilepipe.sources.open import open_source
-from tilepipe.testing import codes_model
+from tilepipe.testing import codes_model, write_slide
 
 RED, GREEN, BLUE, ALPHA, GREY = (
     ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha, ColorInterp.undefined,
@@ -263,3 +264,16 @@ def test_chosen_bands_are_a_row_of_the_fit_table_and_info_takes_bands(
     assert "band names: 4 nir, 1 red" in capsys.readouterr().out
     assert main(["info", str(path), "--bands", "swir"]) == 2
     assert "its bands are 1 red, 2 green, 3 blue, 4 nir" in capsys.readouterr().err
+
+
+def test_colours_of_slides_and_pictures_have_names(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (600, 700, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "grey.png")
+    write_slide(tmp_path / "a.tif", [pixels.transpose(2, 0, 1)])
+    for name in ("a.png", "a.tif"):
+        source, box = open_source(tmp_path / name), Box(0, 0, 100, 90)
+        turned = open_source(tmp_path / name, bands="B,G,R")
+        np.testing.assert_array_equal(turned.read(box), source.read(box)[::-1])
+        assert listed(bands_of(turned)) == "1 blue, 2 green, 3 red"
+    assert listed(bands_of(open_source(tmp_path / "grey.png"))) == "1 no name"

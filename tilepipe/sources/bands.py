@@ -52,6 +52,10 @@ class Band:
         return " ".join(dict.fromkeys(word for word in (self.name, colour) if word)) or self.colour or "no name"
 
 
+COLOURS = tuple(Band(colour=colour) for colour in ("red", "green", "blue"))
+"""Bands of a file that holds colours by its format: a picture or a slide."""
+
+
 @dataclass(frozen=True)
 class Picked:
     """Which bands of an image are read."""

@@ -121,6 +121,8 @@ def pick_scene(
     one. Raises `UsageError` if there is no such image.
     """
     if isinstance(wanted, str) or (wanted is not None and not 0 <= wanted < len(scenes)):
+        if len(scenes) == 1:
+            raise UsageError(f"{name} holds one image, and scene={wanted!r} was asked for; leave `scene` out")
         raise UsageError(f"{name} has scene=0 to scene={len(scenes) - 1}; scene={wanted!r} was asked for")
     if len(scenes) == 1 or wanted is not None:
         return wanted or 0, ()

@@ -12,6 +12,7 @@ from PIL import Image
 from tilepipe.arrays import Pixels
 from tilepipe.errors import InputError
 from tilepipe.sources.array import ArraySource
+from tilepipe.sources.bands import COLOURS
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.handles import content_sha256, stamp
 from tilepipe.text import JSON
@@ -42,6 +43,7 @@ class PictureSource(ArraySource):
         pixels, valid, self.alpha = _decode(str(path), allow_palette)
         super().__init__(pixels, valid=valid, resolution=resolution, name=str(path))
         self.axes_named = True
+        self.file_bands = COLOURS if len(pixels) == len(COLOURS) else None
         with open(path, "rb") as file:
             self.lossy = file.read(len(JPEG)) == JPEG
 

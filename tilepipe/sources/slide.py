@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
+from tilepipe.sources.bands import COLOURS
 from tilepipe.sources.base import Georeference, Resolution, Source, read_reflected
 from tilepipe.sources.checks import check_size, given_resolution, usable
 from tilepipe.sources.handles import Handles, content_sha256, stamp
@@ -40,6 +41,7 @@ class SlideSource:
         self.notes: tuple[str, ...] = ()
         """Sentences about the choice of the slide, if its folder holds several."""
         self.selected: dict[str, int | str] = {}
+        self.file_bands = COLOURS
         self.levels = self.file.levels
         self.bounds = self.file.bounds
         self.acquired = self.file.acquired
