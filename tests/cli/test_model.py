@@ -172,10 +172,12 @@ def test_the_list_says_what_the_cards_say(capsys: pytest.CaptureFixture[str]) ->
         fields = ("description", "resolution", "unit", "bands", "dtype", "classes", "license")
         assert {field: one[field] for field in fields} == {field: card[field] for field in fields}
         assert one["iou"] == card["training"]["scores"]["model"]["iou"]
+        assert one["object_f1"] == card["training"]["scores"]["model"]["object_f1"]
         assert one["scored_on"] == card["training"]["scored_images"]
     assert main(["model", "list"]) == 0
     text = capsys.readouterr().out
     assert "IoU other 0.838, forest 0.695" in text
+    assert "object F1 nucleus 0.636 (connected pixels, IoU above 0.5)" in text
     assert "NON-COMMERCIAL" in text
 
 

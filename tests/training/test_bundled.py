@@ -35,6 +35,7 @@ def test_every_bundled_model_is_small_licensed_and_better_than_trivial_answers(n
     for rival in ("majority", "threshold"):
         assert scores["model"]["mean_iou"] > scores[rival]["mean_iou"] + 0.04
         assert scores["model"]["accuracy"] > scores[rival]["accuracy"]
+    assert scores["model"]["object_f1"]
 
 
 @pytest.mark.parametrize("name", bundled_models())
@@ -64,4 +65,5 @@ def test_the_recorded_scores_are_those_of_the_stored_weights(name: str, monkeypa
     for answer, figures in model.card.training["scores"].items():
         again = found["scores"][answer]
         assert again["mean_iou"] == pytest.approx(figures["mean_iou"], abs=2e-3), answer
+        assert again.get("object_f1", {}) == pytest.approx(figures.get("object_f1", {}), abs=2e-3), answer
         assert again["accuracy"] == pytest.approx(figures["accuracy"], abs=2e-3), answer

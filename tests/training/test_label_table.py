@@ -160,7 +160,8 @@ def test_the_end_shows_scores_and_a_command_that_works(
     assert out.splitlines() == [str(tmp_path / "m.model")]
     scores = load_model(tmp_path / "m.model").card.training["scores"]["model"]
     for name, iou in scores["iou"].items():
-        assert f"  {name}     IoU {iou:.3f}  Dice {2 * iou / (1 + iou):.3f}" in err
+        objects = f"  object F1 {scores['object_f1'][name]:.3f}"
+        assert f"  {name}     IoU {iou:.3f}  Dice {2 * iou / (1 + iou):.3f}{objects}" in err
     assert f"mean  IoU {scores['mean_iou']:.3f}; {scores['accuracy']:.1%} of the pixels are right" in err
     assert re.search(r"simple answers: the commonest class everywhere 0\.\d+, the best threshold 0\.\d+", err)
     command = err.splitlines()[-1].removeprefix("next: tilepipe ")

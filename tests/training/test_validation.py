@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,18 @@ import pytest
 from helpers.banded_runs import small_bands
 from helpers.small_training import SMALL, Stop, discs, stopped_at
 from safetensors.torch import load_file
+from scipy import ndimage
+from skimage.measure import label
 from sklearn.metrics import jaccard_score
 
 import tilepipe as tp
+from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
 from tilepipe.evaluation.metrics.confusion import Confusion
+from tilepipe.evaluation.metrics.objects import object_scores
 from tilepipe.events import Event
 from tilepipe.models.formats.directory import load_model, stored
+from tilepipe.testing import constant_model
 from tilepipe.training import loop, validation
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.loop import fit
@@ -170,3 +176,28 @@ def test_best_and_waited_follow_their_words() -> None:
                 last = k
         assert waited(rows, gain) == len(rows) - 1 - last
     assert (best([]), waited([], 0.0)) == (-1, 0)
+
+
+def test_objects_are_those_of_the_whole_scene(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks and rows that are read at once cut no object; ignored pixels count in neither map."""
+    rng = np.random.default_rng(0)
+    maps = [ndimage.zoom(rng.integers(0, 3, (9, 12)), 5, order=0) for _ in range(2)]
+    mixed = np.where(rng.random(maps[0].shape) < 0.97, maps[1], maps[0]).astype(np.uint8)
+    mixed[3:9, 4:30] = 255
+    true = np.where(rng.random(maps[0].shape) < 0.05, -1, maps[1]).astype(np.int64)
+    whole_box = Box.of_shape(*mixed.shape)
+    monkeypatch.setattr(validation, "VALIDATED_BLOCK", 17)
+    monkeypatch.setattr(validation, "COUNTED_PIXELS", 150)
+    monkeypatch.setattr(
+        validation, "predicted", lambda _model, _scene, box, _device: mixed[box.y0 : box.y1, box.x0 : box.x1]
+    )
+    monkeypatch.setattr(validation, "truth", lambda _scene, box: true[box.slices_in(whole_box)])
+    scenes: Any = [SimpleNamespace(full=whole_box)] * 2
+    confusion, objects = validation.judge(constant_model(0.1, 0.2, 0.7), scenes)
+    seen = (true >= 0) & (mixed != 255)
+    whole = validation.compared(mixed, true, 3, 255)
+    assert confusion == whole + whole
+    for k, found in enumerate(objects):
+        one = object_scores(*(label((m == k) & seen, connectivity=1) for m in (mixed, true)))
+        assert (found.matched, found.predicted, found.true) == (2 * one.matched, 2 * one.predicted, 2 * one.true)
+        assert found.matched

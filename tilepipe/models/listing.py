@@ -36,6 +36,8 @@ class ListedModel:
     """IoU of each class on `scored_on`."""
     mean_iou: float | None
     """Mean of these."""
+    object_f1: Mapping[str, float]
+    """F1 of the regions of each class as objects, which match above an IoU of 0.5; without the background."""
     scored_on: tuple[str, ...]
     """Images, or parts of them, that it was not trained on and was scored on, each with its box."""
 
@@ -48,13 +50,15 @@ class ListedModel:
         kind = f"{self.bands} of {self.dtype}" if self.dtype else f"{self.bands}"
         named = f" ({', '.join(self.band_names)})" if self.band_names else ""
         scores = ", ".join(f"{name} {iou:.3f}" for name, iou in self.iou.items())
+        objects = ", ".join(f"{name} {f1:.3f}" for name, f1 in self.object_f1.items())
+        found = f"; object F1 {objects} (connected pixels, IoU above 0.5)" if objects else ""
         rows = {
             "finds": self.description,
             "pixel size": size,
             "bands": f"{kind}{named}",
             "classes": ", ".join(f"{value} {name}" for value, name in enumerate(self.classes)),
             "licence": self.license,
-            "scores": f"IoU {scores} on images or parts that it was not trained on" if scores else "not known",
+            "scores": f"IoU {scores}{found}, on images or parts that it was not trained on" if scores else "not known",
         }
         return "\n".join([self.name, *(f"  {name:<11} {text}" for name, text in rows.items())])
 
@@ -80,5 +84,6 @@ def _listed(name: str) -> ListedModel:
         license=card.license,
         iou={label: scores["iou"][label] for label in card.classes if label in scores.get("iou", {})},
         mean_iou=scores.get("mean_iou"),
+        object_f1=scores.get("object_f1", {}),
         scored_on=tuple(training.get("scored_images", ())),
     )

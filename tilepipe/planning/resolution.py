@@ -16,6 +16,7 @@ from tilepipe.planning.settings import Request
 from tilepipe.sources.band_choice import Reader, choose_bands
 from tilepipe.sources.bands import with_picked
 from tilepipe.sources.base import Resolution, Source
+from tilepipe.sources.georeference import grid_of
 from tilepipe.sources.resample import fitting_shape
 from tilepipe.sources.world_grid import Anchored, anchored, fits_said
 from tilepipe.sources.wrapped import unwrapped
@@ -99,8 +100,9 @@ def refuse_off_world(source: Source, card: ModelCard, grids: Grids) -> None:
         if grids.image == grids.predicted:
             raise UsageError(f"{said}; leave `resolution` out")
         # In units of the image's CRS, which need not be metres on the ground.
-        place, grown = source.georeference, math.sqrt(math.prod(grids.image) / math.prod(grids.predicted))
-        size = f"{abs(place.transform[0]) * grown:.3g} {abs(place.transform[4]) * grown:.3g}" if place else "X Y"
+        place, _ = grid_of(source)
+        grown = math.sqrt(math.prod(grids.image) / math.prod(grids.predicted))
+        size = f"{abs(place[0]) * grown:.3g} {abs(place[4]) * grown:.3g}"
         raise UsageError(
             f"{said}, and model {card.name} works at {card.resolution or 0:g} {card.unit}/px; leave `resolution` out, "
             f"and resample all images alike first: gdalwarp -r average -tap -tr {size} in.tif out.tif"

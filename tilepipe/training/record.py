@@ -11,13 +11,14 @@ import torch
 
 from tilepipe.evaluation.metrics.confusion import Confusion
 from tilepipe.models.model import Model
+from tilepipe.products.label_map import background_of
 from tilepipe.text import JSON
 from tilepipe.training.config import TrainConfig
 from tilepipe.training.dataset import Dataset
 from tilepipe.training.scenes import Scene
 from tilepipe.training.state import State
 from tilepipe.training.threshold_baseline import best_threshold
-from tilepipe.training.validation import best, score
+from tilepipe.training.validation import best, judge
 
 FILES = {"train", "validation", "score", "output", "start", "encoder_weights"}
 """Settings that name files; the card names the content of the files instead."""
@@ -61,16 +62,26 @@ def configured(config: TrainConfig) -> JSON:
 
 
 def judged(model: Model, scenes: Sequence[Scene], scored: Sequence[Scene], device: str = "cpu") -> JSON:
-    """Return the model's scores, and the scores of the majority class and of the best threshold found on `scenes`."""
+    """Return the model's scores, and the scores of the majority class and of the best threshold found on `scenes`.
+
+    The model's scores hold the F1 of its connected pixels as objects, which match above an IoU of one half.
+    """
     if not scored:
         return {}
-    confusion = score(model, scored, device)
+    confusion, objects = judge(model, scored, device)
     answers = {"model": confusion, "majority": confusion.majority()}
     result: JSON = {"scored_images": [place(scene) for scene in scored]}
     # One threshold cuts into two classes only.
     if len(model.card.classes) == 2:
         answers["threshold"], result["threshold_rule"] = best_threshold(scenes, scored)
     result["scores"] = {name: scores_of(found, model.card.classes) for name, found in answers.items()}
+    background = background_of(model.card.classes)
+    result["scores"]["model"]["object_f1"] = {
+        name: round(found.f1, 4)
+        for k, (name, found) in enumerate(zip(model.card.classes, objects, strict=True))
+        # The background is one wide region; whether it matches says nothing about objects.
+        if k != background and not isnan(found.f1)
+    }
     return result
 
 

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilepipe.arrays import Labels
 from tilepipe.box import Box
-from tilepipe.evaluation.metrics.confusion import Confusion, confusion_matrix
+from tilepipe.evaluation.metrics.components import ComponentCounter
+from tilepipe.evaluation.metrics.confusion import Confusion, confusion_matrix, confusion_of
+from tilepipe.evaluation.metrics.objects import ObjectScores
+from tilepipe.evaluation.metrics.pair import Pair, pair
 from tilepipe.execution.job import make_job
 from tilepipe.execution.region_labels import region_labels
 from tilepipe.models.model import Model
@@ -25,6 +30,9 @@ from tilepipe.training.scenes import IGNORE, Scene
 
 VALIDATED_BLOCK = 2048
 """Side of the area that is scored at once (full-resolution pixels)."""
+
+COUNTED_PIXELS = 2**20
+"""Pixels whose components are numbered at once."""
 
 
 def score(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> Confusion:
@@ -40,6 +48,31 @@ def score(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> Confusi
         for box in blocks(scene.full):
             total += compared(predicted(model, scene, box, device), truth(scene, box), classes, nodata)
     return total
+
+
+def judge(model: Model, scenes: Sequence[Scene], device: str = "cpu") -> tuple[Confusion, tuple[ObjectScores, ...]]:
+    """Return the confusion as `score` does, and for each class the scores of its connected pixels as objects.
+
+    Objects of an image that has several scenes are cut at the edges of these. Raises the same errors as
+    `tilepipe.predict`.
+    """
+    classes, nodata = len(model.card.classes), model.card.nodata
+    total, objects = Confusion.zero(classes), (ObjectScores(0, 0, 0, 0.0),) * classes
+    for scene in scenes:
+        counter = ComponentCounter(classes)
+        for _, row in groupby(blocks(scene.full), attrgetter("y0")):
+            parts = [
+                pair(predicted(model, scene, box, device), truth(scene, box), classes, ignore=IGNORE, nodata=nodata)
+                for box in row
+            ]
+            # Components are counted in rows of the full width.
+            maps = Pair(np.hstack([p.prediction for p in parts]), np.hstack([p.truth for p in parts]), classes)
+            total += confusion_of(maps)
+            rows = max(COUNTED_PIXELS // maps.truth.shape[1], 1)
+            for y in range(0, len(maps.truth), rows):
+                counter.add(maps.crop(slice(y, y + rows), slice(None)))
+        objects = tuple(one + other for one, other in zip(objects, counter.objects(), strict=True))
+    return total, objects
 
 
 def predicted(model: Model, scene: Scene, box: Box, device: str = "cpu") -> Labels:
