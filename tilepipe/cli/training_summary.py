@@ -28,8 +28,8 @@ def summary(output: Path, config: TrainConfig) -> Iterator[str]:
         own = scores["model"]
         for name, iou in own["iou"].items():
             objects = own.get("object_f1", {})  # models that were trained before have no such scores
-            found = f"  object F1 {_text(objects[name])}" if name in objects else ""
-            yield f"  {name:<{wide}}  IoU {_text(iou)}  Dice {_text(2 * iou / (1 + iou))}{found}"
+            whole = f"  object F1 {_text(objects[name])}" if name in objects else ""
+            yield f"  {name:<{wide}}  IoU {_text(iou)}  Dice {_text(2 * iou / (1 + iou))}{whole}"
         yield f"  {'mean':<{wide}}  IoU {_text(own['mean_iou'])}; {own['accuracy']:.1%} of the pixels are right"
         beside = [f"{words} {_text(scores[key]['mean_iou'])}" for key, words in ANSWERS.items() if key in scores]
         yield f"  mean IoU of simple answers: {', '.join(beside)}"
