@@ -153,6 +153,7 @@ def test_an_ignored_number_is_left_out(tmp_path: Path) -> None:
     ("column", "rules", "words"),
     [
         (["house", "barn"], {}, r"kind of polygons is 'barn', which is none of field, house, road; add it to classes"),
+        (["house", None], {}, r"1 of 2 polygons have no kind; give them one of field, house, road, or .* IS NOT NULL"),
         ([1, 7], {}, r"is '7', which is none of"),
         ([1.5, 1.0], {}, r"is '1\.5', which is none of"),
         ([10, 20], {"values": {10: 1}}, r"is '20', which is none of"),

@@ -97,6 +97,23 @@ def test_few_polygons_are_counted_on_the_part_that_is_trained_on(
     assert "6 of 6 polygons lie on the images" in said
 
 
+def test_polygons_without_a_class_beside_classified_ones_are_said(
+    write: Write, configure: Configure, tmp_path: Path
+) -> None:
+    squares = [[[x, 5], [x + 4, 5], [x + 4, 9], [x, 9]] for x in (5, 15, 25)]
+    named = [{"classification": {"name": "b"}}, {}, {}]
+    features = [
+        {"geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": properties}
+        for ring, properties in zip(squares, named, strict=True)
+    ]
+    (tmp_path / "p.geojson").write_text(json.dumps(features))
+    entry = {"image": str(write("i.png", discs()[0])), "label": "p.geojson"}
+    said = [line for line in lines(configure(**SMALL, train=[entry])) if "have no class" in line]
+    assert len(said) == 1
+    assert said[0].startswith("warning: 2 polygons of ")
+    assert "have no class and others have, so they count as b; classify or remove them" in said[0]
+
+
 def test_a_dry_run_takes_no_step_and_keeps_nothing(
     small: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,7 +136,8 @@ def _converted(dtype: str) -> str:
     if dtype == "uint8":
         return (
             "gdal_translate -ot Byte -scale LOW HIGH 0 255 in.tif out.tif, with the values that shall become 0 and 255 "
-            "in place of LOW and HIGH, or in Python (255 * array).clip(0, 255).astype('uint8') for values from 0 to 1"
+            "in place of LOW and HIGH. In Python: array.astype('uint8') for values from 0 to 255, or "
+            "(255 * array).clip(0, 255).astype('uint8') for values from 0 to 1"
         )
     return f"gdal_translate -ot {kind} in.tif out.tif, or in Python array.astype('{dtype}')"
 

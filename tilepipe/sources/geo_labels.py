@@ -26,6 +26,8 @@ IGNORED_NAME = "Ignore*"
 """QuPath's name for areas that are of no clear class; they are not trained on and not scored."""
 NAMES = ("classification", "class_name")
 """Properties that hold the class if no property is named: QuPath's, and that of tilepipe's own polygons of maps."""
+MISSING = "None"
+"""Class of a polygon that has no value in the attribute that is named."""
 SHOWN = 12
 """Largest number of unknown names in a message."""
 
@@ -104,6 +106,8 @@ class Polygons:
     """Polygons of the labelled area; None if the whole image is labelled."""
     file: Features
     """Content of the file."""
+    unnamed: int = 0
+    """Number of polygons that have no class, and so class 1, in a file in which others have one."""
 
     def __call__(self, box: Box) -> NDArray[np.int64]:
         """Return the classes of a box of full-resolution pixels; -1 outside the area and for ignored pixels."""
@@ -118,7 +122,7 @@ class Polygons:
         `scale` (y, x) full ones."""
         to_map = Affine.translation(origin[1], origin[0]) * Affine.scale(scale[1], scale[0])
         area = None if self.area is None else Layer.of(self.area.shapes, to_map)
-        return Polygons(Layer.of(self.objects.shapes, to_map), area, self.file)
+        return Polygons(Layer.of(self.objects.shapes, to_map), area, self.file, self.unnamed)
 
 
 def polygons(path: Path, image: Placed, rules: ClassRules) -> Polygons:
@@ -139,14 +143,23 @@ def polygons(path: Path, image: Placed, rules: ClassRules) -> Polygons:
         raise InputError(f"{path} holds no polygon of class {rules.area!r}, which area says bounds what is labelled")
     objects = [(geometry, name) for geometry, name in named if rules.area is None or name != rules.area]
     values = [rules.number(name) for _, name in objects]
+    without = sum(name == MISSING for _, name in objects) if rules.attribute is not None else 0
+    if without and any(k is None and name == MISSING for (_, name), k in zip(objects, values, strict=True)):
+        raise InputError(
+            f"{path}: {without} of {len(objects)} polygons have no {rules.attribute}; give them one of "
+            f"{', '.join(rules.classes)}, or leave them out: ogr2ogr -where '\"{rules.attribute}\" IS NOT NULL' "
+            f"with_class.gpkg {path}"
+        )
     if unknown := sorted({str(name) for (_, name), k in zip(objects, values, strict=True) if k is None}):
         more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
         raise InputError(
             f"{path}: {rules.attribute or 'the class'} of polygons is {', '.join(map(repr, unknown[:SHOWN]))}{more}, "
             f"which is none of {', '.join(rules.classes)}; add it to classes, or name it otherwise in the file"
         )
+    unnamed = [name for _, name in objects].count(None)
+    unnamed = unnamed if unnamed < len(objects) else 0
     shapes = [(geometry, k) for (geometry, _), k in zip(objects, values, strict=True) if k is not None]
-    return Polygons(Layer.of(shapes, to_map), Layer.of(areas, to_map) if areas else None, found)
+    return Polygons(Layer.of(shapes, to_map), Layer.of(areas, to_map) if areas else None, found, unnamed)
 
 
 @lru_cache(maxsize=2)
@@ -179,7 +192,7 @@ def _name(properties: Mapping[str, object], attribute: str | None) -> object:
     if isinstance(value, dict):
         value = value.get("name") or ": ".join(value.get("names") or []) or None
     if value is None:
-        return None if attribute is None else "None"
+        return None if attribute is None else MISSING
     return value if attribute is not None and isinstance(value, int | float) else str(value)
 
 

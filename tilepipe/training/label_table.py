@@ -97,7 +97,7 @@ def _polygons(found: Sequence[tuple[Scene, Polygons]]) -> tuple[int, int]:
 
 
 def few_labels(parts: Sequence[Part], config: TrainConfig) -> Iterator[str]:
-    """Yield a warning for each reason why a training may learn little, or its scores may say little."""
+    """Yield a warning for each reason why a training may learn little or wrongly, or its scores may say little."""
     train, crop = parts[0], config.crop**2
     labelled = int(train.counts.sum())
     if labelled < FEW_CROPS * crop:
@@ -106,6 +106,13 @@ def few_labels(parts: Sequence[Part], config: TrainConfig) -> Iterator[str]:
             f"{config.crop} pixels, and below {FEW_CROPS} a network soon knows them by heart. Label more, or take a "
             "smaller crop"
         )
+    files = {scene.labels.file.path: scene.labels for scene in train.scenes if isinstance(scene.labels, Polygons)}
+    for path, labels in files.items():
+        if labels.unnamed:
+            yield (
+                f"{labels.unnamed} polygon{'s' if labels.unnamed > 1 else ''} of {path} have no class and others have, so "
+                f"they count as {config.classes[1]}; classify or remove them if they are something else"
+            )
     for k, name in enumerate(config.classes):
         count = int(train.counts[k])
         if count and (count < crop or count < RARE * labelled):
