@@ -110,8 +110,8 @@ def few_labels(parts: Sequence[Part], config: TrainConfig) -> Iterator[str]:
     for path, labels in files.items():
         if labels.unnamed:
             yield (
-                f"{labels.unnamed} polygon{'s' if labels.unnamed > 1 else ''} of {path} have no class and others have, so "
-                f"they count as {config.classes[1]}; classify or remove them if they are something else"
+                f"{labels.unnamed} polygon{'s' if labels.unnamed > 1 else ''} of {path} have no class and others have, "
+                f"so they count as {config.classes[1]}; classify or remove them if they are something else"
             )
     for k, name in enumerate(config.classes):
         count = int(train.counts[k])
