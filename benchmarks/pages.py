@@ -1,9 +1,10 @@
-"""Pictures of the pages that tilepipe writes, as a browser shows them, for the documentation.
+"""Pictures of the demonstration and of the pages that tilepipe writes, as a browser shows them, for the documentation.
 
     python benchmarks/pages.py
 
 segments the sample images, opens their reports in headless Chromium (Debian: apt-get install chromium) and writes
-docs/images/report.jpg (a report on a desk and on a telephone) and docs/images/report_batch.jpg (the report of a batch).
+docs/images/demo.png (images beside their labels), docs/images/report.jpg (a report on a desk and on a telephone) and
+docs/images/report_batch.jpg (the report of a batch).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from helpers.chromium import Page, chromium  # noqa: E402  (tests are no package that is installed)
 
+WIDE, COLOURS = 1000, 200
+"""Width of the picture of the demonstration (pixels), and its number of colours."""
 DESK, TELEPHONE, GAP = (1280, 1000), (390, 1000), 30
 """Width and height of the two screens, and the distance between their pictures (pixels)."""
 JOBS = "images: {samples}/Amazon_*.tif\nmodel: forest\noutput: labels/{{stem}}.labels.tif\nof: [cog, report]\n"
@@ -33,13 +36,23 @@ JOBS = "images: {samples}/Amazon_*.tif\nmodel: forest\noutput: labels/{{stem}}.l
 def main() -> None:
     """Make the reports and their pictures."""
     with TemporaryDirectory() as folder, chromium() as browser:
-        aerial = next(demo for demo in DEMOS if demo.name == "aerial")
-        make(aerial, SAMPLES / aerial.image, Path(folder), lambda event: None)
+        made = [make(demo, SAMPLES / demo.image, Path(folder), lambda event: None)[1] for demo in DEMOS]
+        _save(_stacked(made), "demo.png")
         _save(_screens(browser, Path(folder) / "aerial.labels.html"), "report.jpg")
         jobs = Path(folder) / "forest.yaml"
         jobs.write_text(JOBS.format(samples=SAMPLES))
         run(jobs)
         _save(_screens(browser, report_of_batch(jobs)), "report_batch.jpg")
+
+
+def _stacked(paths: list[Path]) -> Image.Image:
+    """Return pictures one below the other, in few colours."""
+    pictures = [Image.open(path).convert("RGB") for path in paths]
+    pictures = [one.resize((WIDE, round(one.height * WIDE / one.width)), Image.Resampling.LANCZOS) for one in pictures]
+    stacked = Image.new("RGB", (WIDE, sum(one.height for one in pictures)), (255, 255, 255))
+    for k, one in enumerate(pictures):
+        stacked.paste(one, (0, sum(above.height for above in pictures[:k])))
+    return stacked.quantize(COLOURS)
 
 
 def _screens(browser: Page, page: Path) -> Image.Image:
@@ -58,7 +71,7 @@ def _screens(browser: Page, page: Path) -> Image.Image:
 
 
 def _save(picture: Image.Image, name: str) -> None:
-    picture.save(IMAGES / name, quality=85)
+    picture.save(IMAGES / name, quality=85, optimize=True)
     print(IMAGES / name)
 
 
