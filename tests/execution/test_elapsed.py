@@ -82,6 +82,18 @@ def test_processor_time_is_not_known_if_another_run_worked_beside_it() -> None:
         assert third() > 0
 
 
+def test_a_run_that_was_not_alone_claims_no_time_of_others(tmp_path: Path) -> None:
+    with processor_timed():
+        result = tp.segment(
+            noise(90, 120), random_unet(), tmp_path / "a.tif", tile=64, overlap=48, of=["cog", "report"]
+        )
+    record, page = result.record, (tmp_path / "a.html").read_text()
+    assert (record["processor_seconds"], record["bottleneck"], set(record["stages"])) == (0, "", {"products"})
+    assert "total time" in page
+    assert "processor time" not in page
+    assert "bottleneck" not in page
+
+
 def test_a_report_and_run_json_have_the_same_processor_time(tmp_path: Path) -> None:
     result = tp.segment(noise(90, 120), random_unet(), tmp_path / "out.tif", tile=64, overlap=48, of=["cog", "report"])
     spent = result.record["processor_seconds"]

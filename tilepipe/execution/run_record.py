@@ -48,7 +48,8 @@ class RunRecord(TypedDict, total=False):
     """Sum of the times of all blocks (seconds)."""
     stages: dict[str, float]
     """Seconds of each stage of the last attempt, summed over threads and processes: read (and decode), wait (for
-    pixels), compute, blend, write, idle; and the wall time of all blocks (elapsed) and of the products."""
+    pixels), compute, blend, write, idle; and the wall time of all blocks (elapsed) and of the products. A run that was
+    not alone in its process has that of the products only."""
     bottleneck: str
     """Sentence that says which stage took most of the time; '' if nothing was computed."""
     elapsed_seconds: float

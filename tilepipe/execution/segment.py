@@ -221,6 +221,8 @@ def _make(job: Job, image: Source, order: run_order.RunOrder, replaces: dict[str
             queue, failed = run.compute(job, order, tell)
         taken = stages()
         elsewhere = taken.pop(PROCESSOR)
+        # A process counts its stages over all that it works on, as its processor time.
+        taken = taken if here() else {}
         made = run.record_of(job, order, queue, image) | {"failed": failed, "stages": taken}
         # Stitch the blocks to one map, and write the products.
         material = run.stitch(job, image, queue, outputs.options)
