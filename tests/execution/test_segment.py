@@ -106,7 +106,10 @@ def test_a_plan_runs_and_writes_nothing(raster: Path) -> None:
 
 @pytest.mark.parametrize("call", ["segment", "predict", "plan"])
 def test_an_unknown_setting_names_the_known_ones(call: str, raster: Path) -> None:
-    with pytest.raises(UsageError, match="setting 'tiles' is not known; use allow, annotations, bands, batch, block"):
+    with pytest.raises(
+        UsageError,
+        match=r"setting 'tiles' is not known; did you mean tile\? There are allow, annotations",
+    ):
         getattr(tp, call)(raster, codes_model(4), tiles=32)
 
 

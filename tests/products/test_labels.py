@@ -202,3 +202,35 @@ def test_numpy_takes_labels_as_an_array_and_comparisons_are_lazy() -> None:
     with pytest.raises(AttributeError, match=r"lie on disk and have no sum: read them first"):
         labels.sum()  # type: ignore[operator]
     assert repr(labels) == "<Labels cover: 70 x 90 px uint8, classes background, built up, wood>"
+
+
+def test_masks_of_any_library_choose_pixels_and_others_are_refused() -> None:
+    labels, _ = counted()
+    for mask in (PIXELS == 2, labels == 2, (labels == 2).compute()):
+        assert np.array_equal(labels[mask], PIXELS[PIXELS == 2])
+    with pytest.raises(UsageError, match=r"a mask of shape \(3, 3\) does not fit Labels of \(70, 90\)"):
+        labels[np.ones((3, 3), bool)]
+    assert np.array_equal(labels[PIXELS[:, 0] == 2], PIXELS[PIXELS[:, 0] == 2])
+
+
+def test_what_has_no_meaning_for_labels_is_refused_in_a_sentence() -> None:
+    labels, _ = counted()
+    with pytest.raises(UsageError, match="neither true nor false"):
+        bool(labels)
+    with pytest.raises(UsageError, match="read only"):
+        labels[0, 0] = 1  # type: ignore[index]
+    with pytest.raises(UsageError, match=r"compare with the number of the class: labels.classes.index\('wood'\)"):
+        labels == "wood"  # noqa: B015
+    assert (len(labels), 2 in labels, 7 in labels) == (70, True, False)
+
+
+def test_a_notebook_shows_labels_with_their_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, boxes = counted()
+    shown = labels._repr_html_()
+    assert "data:image/jpeg" in shown
+    assert shown.count("built up") == 1
+    assert "#d55e00" in shown
+    boxes.clear()
+    monkeypatch.setattr("tilepipe.products.report.notebook.LARGE", 1000)
+    assert "built up" in labels._repr_html_()
+    assert not boxes, "very large labels are not read"

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Literal, get_args
 
 from tilepipe.box import Sides
@@ -85,6 +86,9 @@ class Certificate:
 
     def __repr__(self) -> str:
         return f"<Certificate {self.mode}: {self.plain}>"
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p>{escape(sentence)}</p>" for sentence in (self.plain, *self.sentences))
 
     @property
     def cost(self) -> float:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -52,7 +53,9 @@ def checked(settings: Mapping[str, object]) -> JSON:
     """
     for name in settings:
         if name not in KINDS:
-            raise UsageError(f"setting {name!r} is not known; use {', '.join(sorted(KINDS))}")
+            near = get_close_matches(name, KINDS, 1)
+            meant = f"did you mean {near[0]}? There are" if near else "there are"
+            raise UsageError(f"setting {name!r} is not known; {meant} {', '.join(sorted(KINDS))}")
     given = {name: _by_name(value) for name, value in settings.items() if value is not None}
     for name, value in given.items():
         if not KINDS[name].fits(value):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
+from html import escape
 
 import numpy as np
 
@@ -320,6 +321,9 @@ class Plan(Layout):
     def __repr__(self) -> str:
         tiles = f"{self.tile_count} tiles of {self.tile_text}"
         return f"<Plan {self.model} on {self.source}: {tiles}, memory at most {format_bytes(self.memory.total)}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         grid, box, cut, how = self.grid, self.region, self.tiling, self.compute

@@ -55,6 +55,12 @@ class Labels(Lazy):
         """Class names by label value, from 0."""
         return self.legend.classes
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a small picture, and the classes with their colours."""
+        from tilepipe.products.report.notebook import notebook_of_labels
+
+        return notebook_of_labels(self.map)
+
     def to_geojson(self, path: str | Path) -> None:
         """Write polygons; see `tilepipe.products.polygons.write_geojson`."""
         write_geojson(self.map, Path(path))

@@ -82,6 +82,11 @@ class Lazy(NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **options: object) -> object:
         # The pixels lie on disk, so what numpy would compute at once is computed when it is asked for. A sum over all
         # of them, which is a method of `add`, is asked for now.
+        if name := next((one for one in inputs if isinstance(one, str)), ""):
+            raise UsageError(
+                f"pixels of {type(self).__name__} are numbers and {name!r} is a text; compare with the number of the "
+                f"class: labels.classes.index({name!r})"
+            )
         called = method == "__call__"
         arrays = [(one.dask if called else one[:]) if isinstance(one, Lazy) else one for one in inputs]
         return getattr(ufunc, method)(*arrays, **options)
@@ -94,9 +99,26 @@ class Lazy(NDArrayOperatorsMixin):
             )
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        raise UsageError(
+            f"{self!r} is neither true nor false; ask for what is meant, as in (labels == 1).any().compute()"
+        )
+
+    def __contains__(self, value: object) -> bool:
+        return bool((self.dask == value).any().compute())
+
+    def __setitem__(self, key: object, value: object) -> None:
+        raise UsageError(f"{self!r} can be read only; labels[:] is an array of your own, which can be changed")
+
     def __getitem__(self, key: Index | tuple[Index, ...]) -> Array:
-        if isinstance(key, np.ndarray) and key.dtype == bool and key.shape == self.shape:
-            chosen: Array = self[:][key]
+        if getattr(getattr(key, "dtype", None), "kind", "") == "b" and getattr(key, "ndim", 0) > 1:
+            mask = np.asarray(key)  # a mask of dask is computed
+            if mask.shape != self.shape:
+                raise UsageError(f"a mask of shape {mask.shape} does not fit {type(self).__name__} of {self.shape}")
+            chosen: Array = self[:][mask]
             return chosen
         rows, columns = (*key, slice(None), slice(None))[:2] if isinstance(key, tuple) else (key, slice(None))
         # numpy itself says what an index means, so negative ones, steps and lists work as in an array.

@@ -32,7 +32,7 @@ class Arrayed(Protocol):
     def shape(self) -> Sequence[int]:
         """Length of the array along each axis."""
 
-    def __array__(self, *arguments: object, **options: object) -> Array: ...
+    def __array__(self) -> Any: ...
 
 
 AXES = ("(bands, height, width)", "(height, width, bands)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from html import escape
 from math import isnan
 
 import numpy as np
@@ -76,6 +77,9 @@ class Evaluation:
     def __str__(self) -> str:
         """Return the table."""
         return self.table()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     @property
     def boundary(self) -> Boundary:
