@@ -13,7 +13,9 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
-from tilepipe.cli.options import ALLOW, BANDS, SCENE, TRUST, given, with_options
+from tilepipe.cli.image_options import ALLOW, BANDS, SCENE
+from tilepipe.cli.machine_options import TRUST
+from tilepipe.cli.options import given, with_options
 from tilepipe.errors import TilepipeError
 from tilepipe.paths import is_remote, refuse_special
 from tilepipe.text import JSON, crs_name

@@ -10,7 +10,8 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
-from tilepipe.cli.options import PRECISIONS, TRUST, given
+from tilepipe.cli.machine_options import PRECISIONS, TRUST
+from tilepipe.cli.options import given
 from tilepipe.text import JSON, comma_list, yaml_of
 
 MODEL_REFUSED = 5

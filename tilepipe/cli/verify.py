@@ -8,7 +8,8 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, expert, option
-from tilepipe.cli.options import TALK, TRUST, given, with_options
+from tilepipe.cli.machine_options import TRUST
+from tilepipe.cli.options import TALK, given, with_options
 from tilepipe.cli.progress_bar import progress
 
 DOES_NOT_HOLD = 3

@@ -9,7 +9,8 @@ import click
 from tilepipe.cli import say
 from tilepipe.cli.evaluate import values
 from tilepipe.cli.help import Command, option
-from tilepipe.cli.options import BANDS, SCENE, given, with_options
+from tilepipe.cli.image_options import BANDS, SCENE
+from tilepipe.cli.options import given, with_options
 
 
 @click.command(cls=Command, short_help="Show an image in the browser, with labels over it.")
