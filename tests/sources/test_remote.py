@@ -201,8 +201,12 @@ def test_options_of_an_address(file: Path) -> None:
             open_source(address, bands=[3, 1]).read(BOXES[1]), open_source(file, bands=[3, 1]).read(BOXES[1])
         )
         assert open_source(address, resolution=2).resolution.y == 2
-        with pytest.raises(UsageError, match="RemoteTiff"):
-            open_source(address, z=1)
+        with pytest.raises(UsageError, match=r"/a\.tif has no planes along z; leave `z` out") as refused:
+            open_source(f"{address}?signature=secret", z=1)
+        assert "secret" not in str(refused.value)
+        with pytest.raises(UsageError, match="is no number") as refused:
+            open_source(f"{address}?signature=secret", scene="red")
+        assert "secret" not in str(refused.value)
         with pytest.raises(InputError, match="not `driver='HFA'`"):
             open_source(address, driver="HFA")
 

@@ -13,36 +13,33 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rasterio import DatasetReader
-from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.acquired import raster_time
-from tilepipe.sources.bands import UNDEFINED, Band
+from tilepipe.sources.bands import Band
 from tilepipe.sources.base import Georeference, Resolution, Source, all_finite, read_reflected
 from tilepipe.sources.beside import check_beside, check_links, side_files
-from tilepipe.sources.checks import (
-    LARGE_PIECE_BYTES,
-    check_dtype,
-    check_size,
-    decoding_bytes,
-    given_resolution,
-    pick_scene,
-    usable,
-)
+from tilepipe.sources.checks import given_resolution, pick_scene, usable
 from tilepipe.sources.georeference import georeference_of, ground_resolution
-from tilepipe.sources.geotiff_gdal import GDAL_CACHE_BYTES, Mine, gdal, mine, open_dataset
-from tilepipe.sources.geotiff_tags import is_one_bit, mask_kind, pick_bands, printed_resolution, refuse_complex
-from tilepipe.sources.handles import Handles, Stamp, content_sha256, stamp, unchanged
+from tilepipe.sources.geotiff_gdal import gdal, mine, open_dataset
+from tilepipe.sources.geotiff_layout import layout_of, pages_of
+from tilepipe.sources.geotiff_tags import (
+    bands_told,
+    mask_kind,
+    pick_bands,
+    pixel_type,
+    printed_resolution,
+    refuse_complex,
+    refuse_palette,
+)
+from tilepipe.sources.handles import Stamp, content_sha256, stamp, unchanged
 from tilepipe.sources.lossy import bytes_of, is_lossy
 from tilepipe.sources.stac_bands import stac_bands
-from tilepipe.sources.strip_cache import ROW_CACHE_BYTES, Striped, band_rows
+from tilepipe.sources.strip_cache import Striped
 from tilepipe.text import JSON
-
-MAX_PAGES = 4096
-"""Largest number of pages of a file whose sizes are looked at."""
 
 
 class GeoTiffSource:
@@ -125,15 +122,7 @@ class GeoTiffSource:
         self.notes: tuple[str, ...] = ()
         if self.directory is not None or self._driver != "GTiff":
             return
-        with gdal(self.name, "opened"), self._opened(self._target) as dataset:
-            check_links(self.name, dataset)
-            pages = [page for page in dataset.subdatasets if page.startswith("GTIFF_DIR:")] or [self._target]
-            sizes = [("", int(dataset.height), int(dataset.width))]
-        if len(pages) > 1:
-            sizes = []
-            for page in pages[:MAX_PAGES]:
-                with gdal(self.name, "opened"), self._opened(page) as dataset:
-                    sizes.append(("page", int(dataset.height), int(dataset.width)))
+        pages, sizes = pages_of(self.name, self._target, self._opened)
         number, self.notes = pick_scene(self.name, scene, sizes)
         if len(sizes) > 1:
             self.selected = {"scene": number}
@@ -143,18 +132,12 @@ class GeoTiffSource:
     def _describe(self, dataset: DatasetReader, bands: Sequence[int] | None, allow_palette: bool) -> None:
         """Take over shape, dtype, layout and the kind of mask from the open file, or refuse it."""
         self._bands = pick_bands(self.name, dataset, bands)
-        if ColorInterp.palette in dataset.colorinterp and not allow_palette and not is_one_bit(dataset):
-            raise InputError(
-                f"{self.name} has a colour palette: its pixels are numbers of colours, not colours. "
-                "Convert it: gdal_translate -expand rgb in.tif out.tif"
-            )
+        if not allow_palette:
+            refuse_palette(self.name, dataset)
         self.scales = tuple((dataset.scales[band - 1], dataset.offsets[band - 1]) for band in self._bands)
         """Scale and offset of each band that is read, as the file states them; they are not applied."""
         refuse_complex(self.name, dataset.dtypes)
-        remedy = "Convert it: gdal_translate -ot Float32 in.tif out.tif, or rio convert --dtype float32 in.tif out.tif"
-        labels = allow_palette and np.dtype(dataset.dtypes[0]).kind in "uif"  # labels are class numbers, of any type
-        found = np.dtype(dataset.dtypes[0]) if labels else check_dtype(self.name, dataset.dtypes[0], remedy)
-        self.dtype: DType = found
+        self.dtype: DType = pixel_type(self.name, dataset.dtypes[0], labels=allow_palette)
         self.shape = (len(self._bands), int(dataset.height), int(dataset.width))
         self._mask = mask_kind(dataset, self._bands)
         self.file_bands = self._named(dataset)
@@ -164,11 +147,7 @@ class GeoTiffSource:
 
     def _named(self, dataset: DatasetReader) -> tuple[Band, ...]:
         """Return the file's names and colours of its bands; missing ones are taken from a STAC item beside the file."""
-        told = stac_bands(self._stamp.path, dataset.count) or [("", "")] * dataset.count
-        return tuple(
-            Band(description or name, common if common and colour.name in UNDEFINED else colour.name)
-            for description, colour, (name, common) in zip(dataset.descriptions, dataset.colorinterp, told, strict=True)
-        )
+        return bands_told(dataset, stac_bands(self._stamp.path, dataset.count))
 
     def _contents(self, dataset: DatasetReader) -> list[str]:
         """Return the files whose bytes hold pixels or masks; of side files only the values that are read count."""
@@ -180,23 +159,10 @@ class GeoTiffSource:
 
     def _lay_out(self, dataset: DatasetReader) -> None:
         """Decide how to read from how the pixels are stored; refuse what cannot be read in bounded memory."""
-        _, whole_height, whole_width = self.shape
-        height, width = dataset.block_shapes[0]
-        # Interleaved pixels hold all bands, so one block decodes them all.
-        together = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
-        blocks = -(-whole_height // height) * -(-whole_width // width) * (dataset.count // together)
-        block_bytes, stored = self._piece(dataset, height * width * together * self.dtype.itemsize)
-        check_size(self.name, (int(dataset.count), whole_height, whole_width), max(stored, block_bytes), blocks)
-        self.striped = width >= whole_width
-        self._band_rows = 0
-        self._large = max(stored, block_bytes) > LARGE_PIECE_BYTES
-        self.cache_bytes = GDAL_CACHE_BYTES + decoding_bytes(max(stored, block_bytes), stored)
+        layout = layout_of(self.name, dataset, self.shape, self.dtype, self._piece)
+        self.striped, self._band_rows, self._large = layout.striped, layout.band_rows, layout.large
+        self.cache_bytes = layout.cache_bytes
         """Memory that the reader keeps in a process, over all threads, beyond the pixels it returns [bytes]."""
-        if self.striped:
-            row_bytes = self.shape[0] * whole_width * self.dtype.itemsize
-            self._band_rows = band_rows(whole_height, row_bytes, height)
-            bands = -(-whole_height // self._band_rows)
-            self.cache_bytes += max(ROW_CACHE_BYTES, min(2, bands) * self._band_rows * row_bytes)
 
     def _piece(self, dataset: DatasetReader, block_bytes: int) -> tuple[int, int]:
         """Return the size of a stored piece, decoded and as it is stored [bytes]; `block_bytes` is that of a block."""
@@ -318,7 +284,7 @@ class GeoTiffSource:
         key = (self._stamp, self._target, self._driver, self.overview)
         doing = f"read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
         ours = mine(os.getpid())
-        handles = self._handles(ours)
+        handles = ours.large if self._large else ours.striped if self.striped else ours.tiled
         try:
             with ours.alone if self._large else nullcontext(), gdal(self.name, doing):
                 dataset = handles.get(key, self._open)
@@ -338,19 +304,7 @@ class GeoTiffSource:
         unchanged(self._stamp)
         return self._opened(self._target)
 
-    def _handles(self, ours: Mine) -> Handles[DatasetReader]:
-        return ours.large if self._large else ours.striped if self.striped else ours.tiled
-
 
 def _again_with_nodata(again: Callable[..., GeoTiffSource], value: float, bands: Sequence[int]) -> GeoTiffSource:
     """Return a file with other bands and a given nodata value; a function of a module can be pickled."""
     return again(bands=bands).with_nodata(value)
-
-
-class TiffPage(GeoTiffSource):
-    """One page of a TIFF file that holds several, by its byte offset."""
-
-    def __init__(self, path: str | Path, directory: int) -> None:
-        # It is read while the file is opened.
-        self.directory = directory
-        super().__init__(path)

@@ -9,8 +9,11 @@ import numpy as np
 from rasterio import DatasetReader
 from rasterio.enums import ColorInterp, MaskFlags
 
+from tilepipe.arrays import DType
 from tilepipe.errors import InputError
+from tilepipe.sources.bands import UNDEFINED, Band
 from tilepipe.sources.base import Resolution
+from tilepipe.sources.checks import check_dtype
 from tilepipe.sources.checks import pick_bands as named_bands
 
 LARGEST_PRINTED = 20.0
@@ -52,6 +55,34 @@ def pick_bands(name: str, dataset: DatasetReader, bands: Sequence[int] | None) -
         # A file may hold alpha alone, and an image needs a band.
         return found or list(dataset.indexes)
     return list(named_bands(name, bands, dataset.count))
+
+
+def bands_told(dataset: DatasetReader, told: Sequence[tuple[str, str]] | None) -> tuple[Band, ...]:
+    """Return the names and colours of all bands; `told` is (name, common name) of each, for what the file leaves
+    open."""
+    return tuple(
+        Band(description or name, common if common and colour.name in UNDEFINED else colour.name)
+        for description, colour, (name, common) in zip(
+            dataset.descriptions, dataset.colorinterp, told or [("", "")] * dataset.count, strict=True
+        )
+    )
+
+
+def pixel_type(name: str, dtype: str, *, labels: bool) -> DType:
+    """Return the type of pixels. Raises `InputError` if it is none that is read; labels are numbers of any type."""
+    if labels and np.dtype(dtype).kind in "uif":
+        return np.dtype(dtype)
+    remedy = "Convert it: gdal_translate -ot Float32 in.tif out.tif, or rio convert --dtype float32 in.tif out.tif"
+    return check_dtype(name, dtype, remedy)
+
+
+def refuse_palette(name: str, dataset: DatasetReader) -> None:
+    """Raise `InputError` if pixels are numbers of the colours of a palette, with what to type."""
+    if ColorInterp.palette in dataset.colorinterp and not is_one_bit(dataset):
+        raise InputError(
+            f"{name} has a colour palette: its pixels are numbers of colours, not colours. "
+            "Convert it: gdal_translate -expand rgb in.tif out.tif"
+        )
 
 
 def refuse_complex(name: str, dtypes: Sequence[str]) -> None:

@@ -17,7 +17,8 @@ from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.base import Georeference, Resolution, Source
 from tilepipe.sources.checks import given_resolution, pick, pick_bands, pick_scene
-from tilepipe.sources.geotiff import GeoTiffSource, TiffPage
+from tilepipe.sources.geotiff import GeoTiffSource
+from tilepipe.sources.geotiff_page import TiffPage
 from tilepipe.sources.handles import stamp
 from tilepipe.text import JSON
 

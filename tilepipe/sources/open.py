@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilepipe.arrays import Array
 from tilepipe.errors import InputError, UsageError, public
-from tilepipe.paths import is_remote
+from tilepipe.paths import is_remote, without_secrets
 from tilepipe.sources.archive import VSI, split_archive
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.bands import bands_of, numbers_of, with_bands
@@ -125,7 +125,8 @@ def open_source(
             raise
         option = str(error).rpartition(" ")[2].strip("'")
         why = NOT_THERE.get(option, f"is read by {READS.get(kind, kind.__name__)}, which has no such option")
-        raise UsageError(f"{'an array' if arrays else what} {why}; leave `{option}` out") from error
+        called = "an array" if arrays else "a list of files" if several else without_secrets(str(what))
+        raise UsageError(f"{called} {why}; leave `{option}` out") from error
     if as_geotiff and kind is not open_address:
         source.driver = "GTiff"  # type: ignore[attr-defined]
     return source if named is None else with_bands(source, numbers_of(source.name, named, bands_of(source)))
@@ -148,7 +149,8 @@ def _number(what: object, scene: str) -> int:
     if scene.strip().isdigit():
         return int(scene)
     raise UsageError(
-        f"scene {scene!r} is no number; only netCDF and HDF5 have names of variables, and {what} is neither"
+        f"scene {scene!r} is no number; only netCDF and HDF5 have names of variables, and "
+        f"{without_secrets(str(what))} is neither"
     )
 
 
