@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from copy import copy
 from dataclasses import asdict
 from functools import partial
@@ -13,19 +12,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rasterio import DatasetReader
-from rasterio.windows import Window
 
 from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
-from tilepipe.errors import InputError
 from tilepipe.sources.acquired import raster_time
 from tilepipe.sources.bands import Band
 from tilepipe.sources.base import Georeference, Resolution, Source, all_finite, read_reflected
 from tilepipe.sources.beside import check_beside, check_links, side_files
 from tilepipe.sources.checks import given_resolution, pick_scene, usable
 from tilepipe.sources.georeference import georeference_of, ground_resolution
-from tilepipe.sources.geotiff_gdal import gdal, mine, open_dataset
+from tilepipe.sources.geotiff_gdal import gdal
 from tilepipe.sources.geotiff_layout import layout_of, pages_of
+from tilepipe.sources.geotiff_read import Decoded
 from tilepipe.sources.geotiff_tags import (
     bands_told,
     mask_kind,
@@ -35,14 +33,13 @@ from tilepipe.sources.geotiff_tags import (
     refuse_complex,
     refuse_palette,
 )
-from tilepipe.sources.handles import Stamp, content_sha256, stamp, unchanged
+from tilepipe.sources.handles import Stamp, content_sha256, stamp
 from tilepipe.sources.lossy import bytes_of, is_lossy
 from tilepipe.sources.stac_bands import stac_bands
-from tilepipe.sources.strip_cache import Striped
 from tilepipe.text import JSON
 
 
-class GeoTiffSource:
+class GeoTiffSource(Decoded):
     """A TIFF file as a source, at full resolution; its overviews are not used, averages are made from its pixels.
 
     `bands` picks bands by number from 1 (default: all but alpha). An alpha band, an internal or .msk mask, nodata and
@@ -56,8 +53,6 @@ class GeoTiffSource:
 
     directory: int | None = None
     """Byte offset of the one page that is read; None if the file is opened as a whole."""
-    overview: int | None = None
-    """Number of the overview that is read, from 0; None if the image itself is read."""
     printed = False
     """Whether the pixel size comes from the resolution tags, which many programs fill for a printer."""
 
@@ -101,9 +96,6 @@ class GeoTiffSource:
     def _target_of(self, path: str) -> str:
         """Return GDAL's name of the file at `path`."""
         return path
-
-    def _opened(self, target: str) -> DatasetReader:
-        return open_dataset(target, self._driver, self.overview)
 
     def _stored(self, offset: int, size: int) -> bytes:
         """Return bytes of the file."""
@@ -269,40 +261,6 @@ class GeoTiffSource:
     def mask_sha256(self) -> list[str]:
         """Return the hash of the file beside this one that holds its mask, if there is one."""
         return [content_sha256(stamp(file)) for file in self._files[1:]]
-
-    def _read(self, what: str, box: Box) -> Pixels:
-        """Return 'pixels' (bands, y, x), or the 'mask' or 'bands' (y, x) of `mask_kind`, of a box inside the image."""
-        # Tiles are decoded for the box that asks; GDAL's own cache keeps them for its neighbours.
-        if not self.striped:
-            return self._decode(what, box)
-        key = (self._stamp, self._target, self._driver, self.overview, tuple(self._bands), what)
-        image = Striped(key, *self.shape[1:], self._band_rows)
-        return mine(os.getpid()).rows.read(image, box, lambda band: self._decode(what, band))
-
-    def _decode(self, what: str, box: Box) -> Pixels:
-        window = Window(box.x0, box.y0, box.width, box.height)
-        key = (self._stamp, self._target, self._driver, self.overview)
-        doing = f"read in rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1}"
-        ours = mine(os.getpid())
-        handles = ours.large if self._large else ours.striped if self.striped else ours.tiled
-        try:
-            with ours.alone if self._large else nullcontext(), gdal(self.name, doing):
-                dataset = handles.get(key, self._open)
-                if what == "pixels":
-                    return np.asarray(dataset.read(self._bands, window=window))
-                if what == "bands":
-                    return np.asarray(dataset.read_masks(self._bands, window=window).max(axis=0))
-                # The mask of a dataset is the same for all its bands.
-                return np.asarray(dataset.read_masks(self._bands[0], window=window))
-        except InputError:
-            with ours.alone if self._large else nullcontext():
-                handles.drop(key)
-            raise
-
-    def _open(self) -> DatasetReader:
-        # Threads and workers open the file when they first read, which may be hours after the run began.
-        unchanged(self._stamp)
-        return self._opened(self._target)
 
 
 def _again_with_nodata(again: Callable[..., GeoTiffSource], value: float, bands: Sequence[int]) -> GeoTiffSource:
