@@ -15,6 +15,7 @@ from typing import Any
 import click
 import pytest
 
+from tilepipe.cli.help import OTHER_WORDS
 from tilepipe.cli.main import main, root
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +88,7 @@ def options_of(command: click.Command) -> set[str]:
 def test_options_that_documents_and_messages_name_exist() -> None:
     others = {"--no-deps", "--dtype", "--calc", "--type", "--outfile", "--revision"}  # of pip, rio, gdal_calc.py, hf
     others |= {"--format", "--user", "--now"}  # of aws, systemctl
+    others |= {*OTHER_WORDS}  # of programs like this one
     known = options_of(root) | others | {"--help", "--help-all", "--version", "--debug"}
     for page in (*PAGES, *sorted((ROOT / "tilepipe").rglob("*.py"))):
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![\w(-])", page.read_text()))
