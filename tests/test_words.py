@@ -51,7 +51,7 @@ WINDOW = {
     "evaluation/verify/verification.py windows",
     "inference/profile/edge_errors.py windows",  # a field of the kept file
     "tiling/statistics_grid.py window",  # a field of plan.json
-    "sources/geotiff.py window",
+    "sources/geotiff_read.py window",
 }
 """Names with the word "window", each in its file: the weights of a tile, and names that are known outside."""
 

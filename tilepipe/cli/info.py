@@ -104,7 +104,7 @@ def _labels(path: Path) -> JSON | None:
 
 
 def _image(path: str, options: JSON) -> JSON:
-    from tilepipe.sources.band_choice import alpha_of
+    from tilepipe.sources.alpha_band import alpha_of
     from tilepipe.sources.bands import read_of
     from tilepipe.sources.open import open_source
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from tilepipe.box import Box
 from tilepipe.errors import InputError
+from tilepipe.sources.alpha_band import alphas, cleared, is_two_valued
 from tilepipe.sources.bands import (
     UNDEFINED,
     Band,
@@ -18,8 +16,6 @@ from tilepipe.sources.bands import (
     listed,
     numbers_of,
     plain_name,
-    two_values,
-    with_bands,
 )
 from tilepipe.sources.base import Source
 from tilepipe.text import setting
@@ -27,10 +23,6 @@ from tilepipe.text import setting
 RGB = ("red", "green", "blue")
 NUMBERED = ("b4", "b3", "b2")
 """Names of the bands red, green and blue where they are numbered as those of Sentinel-2 and Landsat 8."""
-PATCH = 256
-"""Side of the patches in which a band is looked at [pixels]."""
-PATCHES = 8
-"""Number of patches per axis that are looked at; a small band is looked at whole."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +47,11 @@ def choose_bands(source: Source, reader: Reader, asked: BandNames | None = None,
     bands = bands_of(source)
     if asked is not None:
         numbers = numbers_of(source.name, asked, bands)
-        return _told(Picked(numbers, 0, _clear(source, bands, numbers) if masked else ()), bands, reader)
+        return _told(Picked(numbers, 0, cleared(source, bands, numbers) if masked else ()), bands, reader)
     # The bands were picked when the source was opened; choosing again would take bands of bands.
     if getattr(source, "chosen", False):
         return _told(Picked(), bands, reader)
-    alpha = _alphas(bands)
+    alpha = alphas(bands)
     if len(alpha) == 1:
         picked = _beside_alpha(source, bands, alpha[0], reader, masked)
     else:
@@ -70,36 +62,18 @@ def choose_bands(source: Source, reader: Reader, asked: BandNames | None = None,
     return _told(picked, bands, reader)
 
 
-def _alphas(bands: Sequence[Band]) -> list[int]:
-    return [k for k, band in enumerate(bands, 1) if band.meaning == "alpha"]
-
-
-def _clear(source: Source, bands: Sequence[Band], read: tuple[int, ...]) -> tuple[str, ...]:
-    """Return sentences about the pixels that an alpha band of many values takes out; () if it takes out none.
-
-    The alpha band is not among the bands that are `read`.
-    """
-    alpha = _alphas(bands)
-    if len(alpha) != 1 or alpha[0] in read or _two_valued(source, alpha[0]):
-        return ()
-    return (
-        f"band {alpha[0]} is flagged as alpha and holds other values than 0 and 255; pixels where it is 0 hold no "
-        f"data. If it is an image band, for instance near infrared: {setting(mask='none')} takes them for data",
-    )
-
-
 def _beside_alpha(source: Source, bands: Sequence[Band], alpha: int, reader: Reader, masked: bool) -> Picked:
     others = tuple(k for k in range(1, len(bands) + 1) if k != alpha)
     # Programs often flag a fourth image band as alpha, so a model that reads as many bands gets them all.
     if reader.bands == len(bands):
-        looks = "; it holds only 0 and 255, as transparency does" if _two_valued(source, alpha) else ""
+        looks = "; it holds only 0 and 255, as transparency does" if is_two_valued(source, alpha) else ""
         note = f"all {len(bands)} bands are read as image, also band {alpha}, which the file flags as alpha{looks}"
         return Picked((*range(1, len(bands) + 1),), 0, (note,))
     read, dropped = _fitting(source, bands, others, reader)
     left = (f"band {alpha}, which the file flags as alpha, is left out",)
     if not masked or not others:
         return Picked(read, 0, (*dropped, *left))
-    if not _two_valued(source, alpha):
+    if not is_two_valued(source, alpha):
         raise InputError(
             f"{source.name}: band {alpha} is flagged as alpha and holds other values than 0 and 255, so it may be an "
             f"image band, for instance near infrared; say what it is: {_ways(read, len(bands), reader)}"
@@ -126,7 +100,7 @@ def _without_alpha(source: Source, bands: Sequence[Band], reader: Reader, masked
     single = len(rgb) == 3 and len(extra) == 1 and _says_nothing(bands[extra[0] - 1])
     # A model of four bands reads the fourth as image.
     if single and reader.bands in (None, 3):
-        if _two_valued(source, extra[0], seen=True):
+        if is_two_valued(source, extra[0], seen=True):
             end = "says where there is image data" if masked else "is left out"
             said = f"bands {_row(rgb)} are read; band {extra[0]} (undefined) holds only 0 and 255 and {end}"
             return Picked(rgb, extra[0] if masked else 0, (said,))
@@ -268,36 +242,3 @@ def _told(picked: Picked, bands: Sequence[Band], reader: Reader) -> Picked:
             said = f"warning: {reader.name} reads {name} as its band {number}, and the image gives it {band}"
             return Picked(picked.bands, picked.valid, (*picked.notes, said))
     return picked
-
-
-def alpha_of(source: Source) -> str | None:
-    """Return which band is flagged as alpha and what this band holds, in words; None if no band is."""
-    alpha = _alphas(bands_of(source))
-    if not alpha:
-        said: str | None = getattr(source, "alpha", None)
-        return said
-    if _two_valued(source, alpha[0]):
-        return f"band {alpha[0]}, holds only 0 and 255: where there is image data"
-    return f"band {alpha[0]}, holds other values than 0 and 255: it may be an image band, for instance near infrared"
-
-
-def _two_valued(source: Source, number: int, *, seen: bool = False) -> bool:
-    """Return whether a band holds only 0 and 255 in patches spread over it; with `seen`, not 0 alone."""
-    band = with_bands(source, [number])
-    height, width = band.shape[1:]
-    allowed, opaque = two_values(band.dtype), False
-    for y in _starts(height):
-        for x in _starts(width):
-            values = band.read(Box(y, x, min(y + PATCH, height), min(x + PATCH, width)))
-            if not np.isin(values, allowed).all():
-                return False
-            opaque = opaque or bool(values.any())
-    # A band of zeros alone would mark the whole image as nodata.
-    return opaque or not seen
-
-
-def _starts(size: int) -> list[int]:
-    """Return where patches begin along an axis: next to each other if they then cover the axis, else spread evenly."""
-    if size <= PATCH * PATCHES:
-        return list(range(0, size, PATCH))
-    return [k * (size - PATCH) // (PATCHES - 1) for k in range(PATCHES)]
