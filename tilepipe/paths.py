@@ -103,11 +103,23 @@ def output_of_run(path: str | Path) -> Path | None:
     return None
 
 
+def given_path(path: object) -> Path:
+    """Return a path that a user gave. Raises `UsageError` for an object that is no path, and for a folder's dots."""
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"a {type(path).__name__} is no path; give the path of a file as a text or a pathlib.Path")
+    found = Path(path)
+    if not found.name:
+        raise UsageError(f"{str(path)!r} names no file; add the name of one")
+    return found
+
+
 def labels_file(path: str | Path) -> Path:
     """Return the output of a run if `path` is the run's work directory, else `path` unchanged.
 
     Raises `InputError` if the run has not written its output.
     """
+    if not isinstance(path, str | os.PathLike):
+        given_path(path)
     output = output_of_run(path) if os.path.isdir(path) else None
     if output is not None and not output.exists():
         raise InputError(

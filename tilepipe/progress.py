@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import Any
 
+from tilepipe.errors import UsageError
 from tilepipe.events import Event, Listener, silent
 
 LOGGER = logging.getLogger("tilepipe")
@@ -31,6 +32,8 @@ def log(event: Event) -> None:
 @contextmanager
 def reported(listener: Listener | None, progress: bool = False) -> Iterator[Listener]:
     """Yield a listener that logs each event, shows a bar if `progress` is True, and tells the caller's `listener`."""
+    if listener is not None and not callable(listener):
+        raise UsageError(f"`listener` {listener!r} is no function; give one that takes an Event, as print does")
     bar = (_NotebookBar() if _in_notebook() else _TerminalBar()) if progress else None
 
     def tell(event: Event) -> None:

@@ -109,6 +109,13 @@ def test_many_images_leave_nothing_in_memory() -> None:
         (lambda: tp.predict(IMAGE[0, 0], "forest"), "axes"),
         (lambda: tp.segment(IMAGE, "forest", "x.tif", scheduler=5), "scheduler"),
         (lambda: tp.zonal("missing.tif", []), "missing.tif"),
+        (lambda: tp.Model.from_torch(nn.Conv2d(3, 2, 1), None), "a NoneType is no card"),  # type: ignore[arg-type]
+        (lambda: tp.Model.from_torch(nn.Conv2d(3, 2, 1), "card"), "a str is no card"),  # type: ignore[arg-type]
+        (lambda: tp.open_labels(None), "a NoneType is no path"),  # type: ignore[arg-type]
+        (lambda: tp.segment(IMAGE, "forest", 5), "a int is no path"),  # type: ignore[arg-type]
+        (lambda: tp.segment(IMAGE, "forest", "."), "names no file"),
+        (lambda: tp.segment(IMAGE, "forest", "x.tif", listener=5), "listener"),  # type: ignore[arg-type]
+        (lambda: tp.predict(IMAGE, "forest", overlp=5), "did you mean overlap"),
     ],
 )
 def test_what_a_caller_gets_wrong_is_told_in_a_sentence(call: Any, words: str) -> None:

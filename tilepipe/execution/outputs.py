@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tilepipe.errors import UsageError
 from tilepipe.execution.run_record import RunRecord
-from tilepipe.paths import files_in, lock_of, refuse_inputs, work_directory
+from tilepipe.paths import files_in, given_path, lock_of, refuse_inputs, work_directory
 from tilepipe.planning.settings import Request
 from tilepipe.products.formats import (
     DICOM_SEG,
@@ -69,7 +69,7 @@ class Outputs:
 
 def outputs_of(image: Source, models: Iterable[str], output: str | Path | None, request: Request) -> Outputs:
     """Return the outputs of a run. Raises `UsageError` if an output cannot be written, or is also an input."""
-    path, products = _beside(image) if output is None else Path(output), list(request.products)
+    path, products = _beside(image) if output is None else given_path(output), list(request.products)
     if not products and not output_paths(path, []):
         # A slide has no place on the earth, which a COG is for. napari opens the OME-Zarr, and QuPath imports the
         # GeoJSON.

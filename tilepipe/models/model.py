@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A network with its card, ready for `segment`, `predict`, `plan` and `probe`.
 
@@ -82,7 +82,7 @@ class Model:
 
         if not isinstance(module, nn.Module):
             raise ModelError(f"a {type(module).__name__} is not a torch.nn.Module; wrap a function in a module first")
-        card = card if isinstance(card, ModelCard) else ModelCard(**card)
+        card = card_of(card)
         if output is not None or key is not None:
             said = {"output": output or card.output, "key": card.key if key is None else key}
             card = ModelCard(**{**card.model_dump(exclude_unset=True), **said})
@@ -144,6 +144,11 @@ class Model:
 
         return export_onnx(self, path, overwrite=overwrite)
 
+    def __repr__(self) -> str:
+        card = self.card
+        bands = ", ".join(card.band_names) or f"{card.bands} bands"
+        return f"<{type(self).__name__} {self.name}: {bands} to classes {', '.join(card.classes)}>"
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the model's members, or its own name if it is one network."""
@@ -182,6 +187,18 @@ class Model:
     def card_sha256(self) -> str:
         """Return the hash of the card without words for people."""
         return hashlib.sha256(card_text(self.card).encode()).hexdigest()
+
+
+def card_of(given: object) -> ModelCard:
+    """Return a card, or the card of a dict of its fields. Raises `ModelError` for anything else."""
+    if isinstance(given, ModelCard):
+        return given
+    if not isinstance(given, Mapping):
+        raise ModelError(
+            f"a {type(given).__name__} is no card; give tp.ModelCard(bands=3, classes=['background', 'building']) or a "
+            "dict of its fields"
+        )
+    return ModelCard(**given)
 
 
 def refuse_one_class(card: ModelCard) -> None:

@@ -53,7 +53,7 @@ def checked(settings: Mapping[str, object]) -> JSON:
     """
     for name in settings:
         if name not in KINDS:
-            near = get_close_matches(name, KINDS, 1)
+            near = get_close_matches(name, KINDS, 1, 0.75)
             meant = f"did you mean {near[0]}? There are" if near else "there are"
             raise UsageError(f"setting {name!r} is not known; {meant} {', '.join(sorted(KINDS))}")
     given = {name: _by_name(value) for name, value in settings.items() if value is not None}

@@ -143,4 +143,4 @@ def open_labels(path: str | Path) -> Labels:
         >>> labels[:50, 10:20].shape
         (50, 10)
     """
-    return Labels(open_label_file(Path(path)))
+    return Labels(open_label_file(path))
