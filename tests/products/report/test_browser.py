@@ -75,6 +75,7 @@ def index() -> str:
         "image": "x",
         "message": "InputError: no TIFF " + LONG,
         "seconds": 3.0,
+        "processor_seconds": 3.0,
         "labels": "a.tif",
         "page": "",
         "seams": "",
@@ -137,6 +138,7 @@ def test_the_picture_can_be_compared_zoomed_and_moved(browser: Page, tmp_path: P
     def left() -> float:
         return float(browser.evaluate("new DOMMatrix(document.getElementById('sheet').style.transform).e"))
 
+    browser.wait_for("document.getElementById('labels').style.clipPath")  # the first picture is drawn a moment later
     x, y = browser.centre("#divider")
     half = clip()
     browser.drag((x, y), (x - 100, y))
