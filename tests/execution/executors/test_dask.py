@@ -263,10 +263,15 @@ def test_a_running_scheduler_by_address(tmp_path: Path) -> None:
         def left(dask_worker: Any) -> tuple[int, int, list[str]]:
             return len(dask._WORKERS), torch.get_num_threads(), sorted(dask_worker.plugins)
 
-        before = client.run(left)
-        found = run_labels(image, model, tmp_path / "remote", on_it, **CUT)  # type: ignore[arg-type]
-        assert client.run(left) == before  # a guest leaves the workers as they were
-    assert (found == expected).all()
+        def computes_with() -> int:
+            return torch.get_num_threads()  # each thread of a process has a number of its own
+
+        before, of_tasks = client.run(left), client.submit(computes_with, pure=False).result()
+        for turn in range(2):
+            found = run_labels(image, model, tmp_path / f"remote{turn}", on_it, **CUT)  # type: ignore[arg-type]
+            assert client.run(left) == before  # a guest leaves the workers as they were
+            assert client.submit(computes_with, pure=False).result() == of_tasks
+            assert (found == expected).all()
 
 
 def test_a_client_may_stand_for_its_scheduler(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ Done = tuple[list[Record], BaseException | None]
 Task = Future[Done]
 """Blocks that are being computed."""
 # A task names its worker by a key and carries no network.
-_WORKERS: dict[str, Work] = {}
-"""Workers of this process, by job; tasks find their worker here."""
+_WORKERS: dict[str, tuple[Work, int]] = {}
+"""Workers of this process, by job, and the number of threads that each computes with; tasks find their worker here."""
 
 
 class _JobPlugin(WorkerPlugin):
@@ -60,7 +60,6 @@ class _JobPlugin(WorkerPlugin):
         self.key, self.threads, self.own, self.fetches = key, threads, own, fetches
         # As bytes, since libraries and the model are loaded in a thread of the worker.
         self.made = dumps(make)
-        self.before = threads
 
     async def setup(self, worker: Worker) -> None:
         # Libraries and the model take long to load, and the worker must answer meanwhile.
@@ -69,19 +68,28 @@ class _JobPlugin(WorkerPlugin):
     def _set_up(self, worker: Worker) -> None:
         if self.own:
             own_process()
-        self.before = threads()
-        use_threads(self.threads)
-        make: partial[Work] = loads(self.made)
-        if self.fetches:
-            image = unwrapped(make.args[0].source)
-            assert isinstance(image, ArraySource)
-            image.bind(worker._get_client())
-        _WORKERS[self.key] = make()
+        with _threads(self.threads):
+            make: partial[Work] = loads(self.made)
+            if self.fetches:
+                image = unwrapped(make.args[0].source)
+                assert isinstance(image, ArraySource)
+                image.bind(worker._get_client())
+            _WORKERS[self.key] = make(), self.threads
 
     def teardown(self, worker: Worker) -> None:
         with rows_forgotten():
             _drop_worker(self.key)
-        use_threads(self.before)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with `count` threads in this thread of a worker, which may compute for others with another number."""
+    before = threads()
+    use_threads(count)
+    try:
+        yield
+    finally:
+        use_threads(before)
 
 
 def run(
@@ -161,9 +169,11 @@ def _run_blocks(key: str, blocks: list[tuple[Index, tuple[Record, ...]]], code: 
     if code != code_here():  # the worker has joined since, with other code
         raise DeviceError(_other_code(f"a worker on {platform.node()}", code_here(), code))
     records: list[Record] = []
+    work, count = _WORKERS[key]
     for block, dependencies in blocks:
         try:
-            records.append(_WORKERS[key].run(Index(*block), dependencies))
+            with _threads(count):
+                records.append(work.run(Index(*block), dependencies))
         except KeyboardInterrupt:
             return records, KeyboardInterrupt()
         except TilepipeError as error:
@@ -205,9 +215,9 @@ def _result(future: Task, blocks: list[Index]) -> Done:
 
 
 def _drop_worker(key: str) -> None:
-    worker = _WORKERS.pop(key, None)
-    if worker is not None:
-        worker.close()
+    found = _WORKERS.pop(key, None)
+    if found is not None:
+        found[0].close()
 
 
 @contextmanager
