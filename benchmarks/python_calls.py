@@ -1,7 +1,7 @@
 """What calls from Python cost: a small image with a warm model, a thousand images, a training that predicts, a start.
 
-Prints the table of docs/python.md. The network alone and `tp.predict` run in turn, with one thread, and medians are shown; other
-times are those of the processor, so that other programs count less.
+Prints the table of docs/python.md. The network alone and `tp.predict` run in turn, with one thread, and medians are
+shown; other times are those of the processor, so that other programs count less.
 """
 
 from __future__ import annotations
