@@ -36,6 +36,7 @@ def test_labels_go_to_the_working_folder(
         assert json.loads(capsys.readouterr().out)["source"] == address
 
 
+@pytest.mark.long
 def test_a_server_that_dies_in_a_run(
     image: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
 ) -> None:

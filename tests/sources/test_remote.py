@@ -92,7 +92,7 @@ def test_labels_are_those_of_the_file_and_a_region_is_a_crop(geotiff: Write, tmp
 
 
 def test_only_the_bytes_of_a_region_are_sent(geotiff: Write) -> None:
-    path = geotiff(noise_of((3, 3000, 3000)), **WAYS["tiled"], **UTM)
+    path = geotiff(noise_of((1, 3000, 3000)), **WAYS["tiled"], **UTM)
     with serving({"/a.tif": path}) as server:
         open_source(f"{server.address}/a.tif").read(tp.Box(1500, 1500, 1600, 1600))
         assert server.sent() < path.stat().st_size / 20
@@ -329,6 +329,7 @@ def test_no_file_smuggles_in_an_address(file: Path, tmp_path: Path) -> None:
         assert server.asked == []
 
 
+@pytest.mark.long
 def test_a_zarr_in_s3_is_an_image_by_its_address_and_opened_with_zarr(s3: Any) -> None:
     store = pytest.importorskip("obstore.store")
     s3.create_bucket(Bucket="zarrs")
@@ -366,7 +367,10 @@ def ome_zarr(folder: Path, version: int, sharded: bool = False) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("version", "sharded"), [(2, False), (3, False), (3, True)])
+@pytest.mark.parametrize(
+    ("version", "sharded"),
+    [pytest.param(2, False, marks=pytest.mark.long), pytest.param(3, False, marks=pytest.mark.long), (3, True)],
+)
 def test_a_zarr_on_a_server_is_the_image_that_it_is_here(version: int, sharded: bool, tmp_path: Path) -> None:
     folder = ome_zarr(tmp_path / "a.ome.zarr", version, sharded)
     here = open_source(folder, bands="3,1")
