@@ -174,11 +174,25 @@ def test_only_polygons_of_the_classes_named(how: str, tmp_path: Path) -> None:
     assert resolved(image(), {how: path})[1](whole).sum() == 400
 
 
+@pytest.mark.parametrize("column", ["class", "Class"])
+def test_a_class_may_stand_in_an_attribute_of_that_name(column: str, tmp_path: Path) -> None:
+    path = annotations(tmp_path)
+    told = json.loads(path.read_text())
+    for feature, name in zip(told["features"], ("a", "b", None, 3), strict=True):
+        feature["properties"] = {column: name}
+    path.write_text(json.dumps(told))
+    expected = np.zeros((60, 80), bool)
+    expected[5:15, 0:10] = expected[5:15, 60:70] = True
+    assert (resolved(image(), {"region": path, "classes": ["a", "3"]})[1](Box(0, 0, 60, 80)) == expected).all()
+    with pytest.raises(UsageError, match=r"its classes are 3 \(1\), a \(1\), b \(1\)$"):
+        resolved(image(), {"region": path, "classes": "None"})
+
+
 def test_a_class_that_no_polygon_has_is_refused_with_those_found(tmp_path: Path) -> None:
     listed = r"no polygon of class 'tumor'; its classes are Stroma \(1\), Tumor \(1\), Tumor: Positive \(1\)"
     with pytest.raises(UsageError, match=listed):
         resolved(image(), {"region": annotations(tmp_path), "classes": "tumor"})
-    with pytest.raises(UsageError, match="its classes are none"):
+    with pytest.raises(UsageError, match=r"its classes are none .*attribute called class"):
         resolved(image(), {"region": geojson(tmp_path, RING), "classes": "Tumor"})
     for mask in ("tissue", "auto", "value:3"):
         with pytest.raises(UsageError, match="`classes` picks polygons of a file"):

@@ -225,13 +225,17 @@ def _of_classes(found: Features, classes: Sequence[str]) -> Features:
     """Return the polygons of these classes, or all if no class is named. Raises `UsageError` for an unknown class."""
     if not classes:
         return found
-    from tilepipe.sources.geo_labels import names_of
+    from tilepipe.sources.geo_labels import MISSING, names_of
 
     names = [None if name is None else str(name) for name in names_of(found, None)]
+    columns = {column for feature in found.polygons for column in feature.properties}
+    if set(names) == {None} and (column := next((name for name in sorted(columns) if name.lower() == "class"), None)):
+        names = [None if name == MISSING else str(name) for name in names_of(found, column)]
     there = Counter(name for name in names if name is not None)
     listed = ", ".join(f"{name} ({count})" for name, count in sorted(there.items())) or "none"
+    where = "" if there else " (a class is QuPath's classification, or stands in an attribute called class)"
     if absent := [name for name in classes if name not in there]:
-        raise UsageError(f"{found.path} has no polygon of class {absent[0]!r}; its classes are {listed}")
+        raise UsageError(f"{found.path} has no polygon of class {absent[0]!r}; its classes are {listed}{where}")
     kept = tuple(one for one, name in zip(found.polygons, names, strict=True) if name in classes)
     said = f"{found.path}: {len(kept)} of {len(found.polygons)} polygons are of class {' or '.join(classes)}"
     return replace(found, polygons=kept, skipped="; ".join(filter(None, (said, found.skipped))))
