@@ -13,6 +13,7 @@ from xml.dom import minidom
 import click
 import pytest
 
+from tilepipe.cli.help import OTHER_WORDS
 from tilepipe.cli.main import main, root
 from tilepipe.cli.screen import lasting
 from tilepipe.events import Event
@@ -184,7 +185,7 @@ def named_settings(path: Path) -> set[str]:
 
 
 def test_an_option_that_a_message_names_exists() -> None:
-    known = options(root) | {"--debug", "--help", "--help-all", "--version"} | OTHER_PROGRAMS
+    known = options(root) | {"--debug", "--help", "--help-all", "--version"} | OTHER_PROGRAMS | OTHER_WORDS.keys()
     named = [
         (path.name, name)
         for path in PACKAGE.rglob("*.py")
@@ -219,7 +220,7 @@ def parameters(command: click.Command) -> set[str]:
 
 
 def test_a_setting_that_a_message_names_exists() -> None:
-    known = parameters(root) | {"forward", "returns", "losses", "augment"}  # of a module, of predict, of fit
+    known = parameters(root) | {"forward", "returns", "listener", "losses", "augment"}  # of a module, predict, fit
     found = {(path.name, name) for path in PACKAGE.rglob("*.py") for name in named_settings(path)}
     assert len(found) > 40
     assert not [(path, name) for path, name in found if name not in known]
