@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # siblings: they do not know each other.
 FLOORS = [
     ["errors", "events", "text", "arrays", "table"],
-    ["storage", "stage_times", "cache", "box", "paths", "supervisor", "progress"],
+    ["storage", "stage_times", "heap", "cache", "box", "paths", "supervisor", "progress"],
     ["models", "tiling", "sources"],
     ["inference", "products", "scripts"],
     ["planning"],

@@ -48,7 +48,12 @@ import tilepipe as tp
 path, out, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 torch.manual_seed(0)
 norms = json.loads(sys.argv[4])
-if norms:  # width of the maps, pixels of a training crop
+if isinstance(norms, dict):
+    from tilepipe.models.nets import zoo
+    net = zoo.build(norms, 3, 3).eval()
+    card = tp.ModelCard(bands=3, classes=["a", "b", "c"], stride=int(net.stride), mean=[127] * 3, std=[60] * 3,
+                        arch=zoo.describe(net))
+elif norms:  # width of the maps, pixels of a training crop
     width, crop = norms
     card = tp.ModelCard(bands=3, classes=["a", "b"], mean=[127] * 3, std=[60] * 3,
                         training={"configuration": {"crop": crop}})
@@ -83,11 +88,12 @@ def write_raster(path: Path, height: int, width: int = 0) -> Path:
 
 
 def promise_and_peak(
-    path: Path | str, out: Path, norms: tuple[int, int] | None = None, **settings: Any
+    path: Path | str, out: Path, norms: tuple[int, int] | dict[str, Any] | None = None, **settings: Any
 ) -> tuple[int, int]:
     """Run in a process of its own; return the promise and the peak RSS of its process tree, in bytes.
 
-    The network is one convolution, or with `norms` two with instance norm: width of their maps, size of training crops.
+    The network is one convolution, or with `norms` two with instance norm: width of their maps, size of training crops;
+    a dict is the description of a network.
     """
     command = [sys.executable, "-c", CHILD, str(path), str(out), json.dumps(settings), json.dumps(norms)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
@@ -213,6 +219,26 @@ def test_patches_larger_than_tiles_count(statistics: str, tmp_path: Path) -> Non
     path, how = write_raster(tmp_path / "s.tif", 2048), {"tile": 256, "statistics": statistics}
     promise, peak = promise_and_peak(path, tmp_path / "s.labels.tif", (32, 768), **how)
     print(f"{statistics}: promise, peak:", promise >> 20, peak >> 20)
+    assert peak <= promise
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"name": "unet", "width": 16, "depth": 4},
+        {"name": "unet", "encoder": "resnet34", "width": 16, "depth": 5},
+    ],
+    ids=["unet", "resnet34"],
+)
+def test_a_first_run_stays_within_the_promise(
+    network: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TILEPIPE_CACHE", str(tmp_path / "empty"))  # reach, bands, runtimes and speed are measured
+    image = write_raster(tmp_path / "s.tif", 4608)
+    promise, peak = promise_and_peak(image, tmp_path / "o.tif", network, region=(0, 0, 64, 64))
+    print("promise, peak:", promise >> 20, peak >> 20)
     assert peak <= promise
 
 

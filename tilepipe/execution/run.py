@@ -35,9 +35,9 @@ from tilepipe.execution.run_record import RECORD, RunRecord
 from tilepipe.execution.statistics.field import FIELD
 from tilepipe.execution.statistics.passes import take_statistics
 from tilepipe.execution.store import Store, drop_arrays
+from tilepipe.heap import give_back
 from tilepipe.inference.profile.throughput import Throughput
 from tilepipe.planning.certify import certificate_of, reproducibility_of, write_certificate
-from tilepipe.planning.memory import give_back
 from tilepipe.planning.plan import FORMAT
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.material import Material

@@ -6,7 +6,6 @@ Constants were measured as peak RSS of the process tree on Linux, x86-64, torch 
 
 from __future__ import annotations
 
-import ctypes
 import math
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -230,14 +229,6 @@ def machine_memory() -> tuple[int, int] | None:
             free, size = min(free, max(0, limit - used)), min(size, limit)
         return free, size
     return None
-
-
-def give_back() -> None:
-    """Return free memory of the heaps to the system if the C library can. By default glibc keeps what threads have
-    freed."""
-    with suppress(OSError, AttributeError, TypeError):
-        # None stands for the process itself, in which the C library is loaded whatever its file is called.
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def format_bytes(size: int) -> str:

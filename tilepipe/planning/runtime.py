@@ -31,6 +31,9 @@ TRIED = ("onnxruntime", "openvino")
 """Runtimes that are tried by themselves; torch.compile takes minutes for a network, so it must be asked for."""
 WORTH = 16_000_000
 """Number of pixels that the model must see for other runtimes to be tried: the trial takes seconds, once per model."""
+SIDE = 1024
+"""Largest side of the tile of a trial (pixels). Larger ones take more memory than the run, and more time, to show the
+same."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +143,10 @@ class _Setting:
         # This import opens what measuring needs; a plan with a small image does without.
         from tilepipe.inference.runtimes.trial import BANDS, Setting, known_trial
 
-        height = self.tiling.bands.height if self.tiling.bands else 0
-        tile = (BANDS * height, self.tile[1]) if height else self.tile
-        setting = Setting(tile, compute, self.dtype, self.tiling.stride, height, partial(self.real, tile))
+        height, stride = self.tiling.bands.height if self.tiling.bands else 0, self.tiling.stride
+        tall, wide = (min(side, -(-SIDE // stride) * stride) for side in self.tile)
+        tile = (BANDS * height or tall, wide)
+        setting = Setting(tile, compute, self.dtype, stride, height, partial(self.real, tile))
         return known_trial(model, name, setting)
 
     def real(self, tile: tuple[int, int]) -> Pixels | None:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from tilepipe.cache import cache_directory, keep, recall
+from tilepipe.heap import give_back
 from tilepipe.inference.device import Compute
 from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
@@ -62,6 +63,7 @@ def known_bands(
         found = _parsed(recall(name, folder))
         if found is None:
             found = _tried(model, bands, stride, compute, statistics)
+            give_back()
             keep(name, json.dumps(asdict(found)) + "\n", folder)
         _KNOWN[key] = found
     return _KNOWN[key]

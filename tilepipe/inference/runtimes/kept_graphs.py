@@ -25,9 +25,10 @@ def onnx_of(subject: Subject) -> bytes:
     name = f"graph-{fingerprint(subject)[:32]}.onnx"
     if folder is not None:
         with contextlib.suppress(OSError):
-            data = (folder / name).read_bytes()
-            if hashlib.sha256(data[DIGEST:]).digest() == data[:DIGEST]:
-                return data[DIGEST:]
+            with (folder / name).open("rb") as file:
+                digest, data = file.read(DIGEST), file.read()
+            if hashlib.sha256(data).digest() == digest:
+                return data
     # torch is opened only if nothing was kept.
     from tilepipe.inference.runtimes.onnx_graph import onnx_file
 
@@ -37,7 +38,8 @@ def onnx_of(subject: Subject) -> bytes:
             folder.mkdir(parents=True, exist_ok=True)
             handle, path = tempfile.mkstemp(dir=folder, suffix=".tmp")
             with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(made).digest() + made)
+                file.write(hashlib.sha256(made).digest())
+                file.write(made)
             os.replace(path, folder / name)
     return made
 

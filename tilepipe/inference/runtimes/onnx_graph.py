@@ -54,7 +54,9 @@ def onnx_file(module: nn.Module, examples: Sequence[Tensor]) -> bytes:
         writer.nodes.append(helper.make_node("Identity", [writer.value(result)], [f"out{k}"]))
         outputs.append(helper.make_tensor_value_info(f"out{k}", TensorProto.FLOAT, [None] * 4))
     made = helper.make_graph(writer.nodes, "network", inputs, outputs, writer.constants)
+    writer.constants.clear()  # each of these calls copies the weights
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    made.Clear()
     return bytes(model.SerializeToString())
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from tilepipe.arrays import Logits, Pixels
 from tilepipe.cache import cache_directory, keep, recall
 from tilepipe.errors import ModelError
+from tilepipe.heap import give_back
 from tilepipe.inference.device import Compute
 from tilepipe.inference.profile.speed import processor
 from tilepipe.inference.runtimes.base import TORCH, GraphError, stated
@@ -32,11 +33,11 @@ CLEARLY = 0.9
 """Fraction of torch's time below which a runtime is faster; smaller gains are within measurement noise."""
 TURNS = 3
 """Number of times that each runtime computes a tile; the fastest time counts, since other programs only slow it."""
-FEW = 1 << 20
+FEW = 1 << 18
 """Number of pixels of a tile from which on each tile is computed once only."""
 BANDS = 12
 """Number of bands of a trial."""
-VERSION = 1  # version of this procedure; raise it when results change
+VERSION = 2  # version of this procedure; raise it when results change
 _KNOWN: dict[str, Trial] = {}
 
 
@@ -108,6 +109,7 @@ def known_trial(model: Model, name: str, setting: Setting) -> Trial:
         found = _parsed(recall(file, folder))
         if found is None:
             found = (_tried_in_bands if setting.bands else _tried)(model, name, setting)
+            give_back()
             keep(file, json.dumps(asdict(found)) + "\n", folder)
         _KNOWN[key] = found
     return _KNOWN[key]
