@@ -8,6 +8,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from tilepipe.heap import give_back
 from tilepipe.inference.runtimes.base import Compiled, GraphError, Subject
 from tilepipe.inference.runtimes.kept_graphs import onnx_of
 
@@ -39,6 +40,7 @@ class OnnxRuntime:
             raise
         except Exception as problem:  # its errors have no common base
             raise GraphError(f"onnxruntime refuses the network: {' '.join(str(problem).split())[:160]}") from None
+        give_back()  # the file was read into many small pieces
         names = [one.name for one in session.get_inputs()]
 
         def call(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -74,14 +74,14 @@ def _of_architecture(module: nn.Module, bands: int, declared: int | None, listen
 
 def _drawn(module: nn.Module, bands: int, declared: int | None, listener: Listener) -> Probe | None:
     """Measure a module with drawn weights; None if it must be measured with its own."""
-    drawn = with_drawn_weights(module)
     try:
         with torch.random.fork_rng(devices=[]):  # a layer that draws numbers must not disturb the caller's
-            subject = adopt(drawn, bands, declared)
-            if subject.black_box or reads_values(drawn, subject.noise(subject.quantum, subject.quantum)):
+            subject = adopt(with_drawn_weights(module), bands, declared)
+            whole = subject.noise(subject.quantum, subject.quantum)
+            if not isinstance(subject.forward, nn.Module) or subject.black_box or reads_values(subject.forward, whole):
                 return None
         listener(Event("plan", message="measuring the model's stride and reach"))
-        found = _run(drawn, bands, declared)
+        found = _measured(subject, declared)
     except Exception:  # whatever the module does with drawn weights, its own decide
         return None
     return replace(found, evidence={**found.evidence, "weights": network_sha256(module)})
@@ -115,8 +115,11 @@ def _kept(key: str | None, directory: Path | None, measured: Callable[[], Probe]
 
 
 def _run(forward: object, bands: int, declared: int | None) -> Probe:
+    return _measured(adopt(forward, bands, declared), declared)
+
+
+def _measured(subject: Subject, declared: int | None) -> Probe:
     began = perf_counter()
-    subject = adopt(forward, bands, declared)
     findings = watch(subject)
     refuse_unsteady(subject, findings)
     cell: int | None = getattr(subject.forward, "cell", None)
