@@ -15,6 +15,7 @@ from tilepipe.events import Event
 from tilepipe.models.probe import procedure
 from tilepipe.models.probe.architecture import architecture_of
 from tilepipe.models.probe.procedure import probe_once
+from tilepipe.models.probe.subject import adopt
 
 CARD = {"bands": 3, "classes": ["a", "b"]}
 
@@ -55,7 +56,7 @@ def test_a_branch_that_starts_at_zero_counts(measured: list[int]) -> None:
     net = Net().eval()
     found = probe_once(net, 3, 1)
     nn.init.normal_(net.wide.weight)
-    own = procedure._run(net, 3, 1)
+    own = procedure._run(adopt(net, 3, 1), 1)
     assert (found.stride, found.reach) == (own.stride, own.reach)
     assert found.stride == 2
 

@@ -38,8 +38,8 @@ def run_probe(forward: object, bands: int, declared: int | None, cache: Path | N
     """Return the probe of `forward`; see `probe`."""
     module = forward if isinstance(forward, nn.Module) else getattr(forward, "module", None)
     if cache is None or not isinstance(module, nn.Module):
-        return _run(forward, bands, declared)
-    return _kept(cache_key(module, bands, declared), cache, lambda: _run(forward, bands, declared))
+        return _run(adopt(forward, bands, declared), declared)
+    return _kept(cache_key(module, bands, declared), cache, lambda: _run(adopt(forward, bands, declared), declared))
 
 
 def probe_once(module: nn.Module, bands: int, declared: int | None, listener: Listener = silent) -> Probe:
@@ -81,7 +81,7 @@ def _drawn(module: nn.Module, bands: int, declared: int | None, listener: Listen
             if not isinstance(subject.forward, nn.Module) or subject.black_box or reads_values(subject.forward, whole):
                 return None
         listener(Event("plan", message="measuring the model's stride and reach"))
-        found = _measured(subject, declared)
+        found = _run(subject, declared)
     except Exception:  # whatever the module does with drawn weights, its own decide
         return None
     return replace(found, evidence={**found.evidence, "weights": network_sha256(module)})
@@ -95,7 +95,7 @@ def probe_of_weights(module: nn.Module, bands: int, declared: int | None, listen
 
     def measured() -> Probe:
         listener(Event("plan", message="measuring the model's stride and reach"))
-        return _run(module, bands, declared)
+        return _run(adopt(module, bands, declared), declared)
 
     found = _kept(key, cache_directory(), measured)
     if key is not None:
@@ -114,11 +114,7 @@ def _kept(key: str | None, directory: Path | None, measured: Callable[[], Probe]
     return found
 
 
-def _run(forward: object, bands: int, declared: int | None) -> Probe:
-    return _measured(adopt(forward, bands, declared), declared)
-
-
-def _measured(subject: Subject, declared: int | None) -> Probe:
+def _run(subject: Subject, declared: int | None) -> Probe:
     began = perf_counter()
     findings = watch(subject)
     refuse_unsteady(subject, findings)
