@@ -49,7 +49,7 @@ def labels(job: Any, engine: Any = serial.run) -> NDArray[np.uint8]:
     return np.asarray(queue.store.labels.read(Box.of_shape(*job.plan.predicted)))
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.tuples(st.integers(1, 220), st.integers(1, 330)),
     height=st.sampled_from([4, 12, 32, 64]),

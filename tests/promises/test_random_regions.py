@@ -64,7 +64,7 @@ def regions(count: int) -> list[Box]:
     return [*found, *edges, Box(250, 333, 251, 334), Box(190, 190, 210, 210)]
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [7, pytest.param(50, marks=pytest.mark.long)])
 @pytest.mark.parametrize("cut", [0, pytest.param(1, marks=pytest.mark.long)], ids=["crop", "gaussian"])
 def test_regions_in_memory(full: Any, cut: int, count: int) -> None:
     path, model, labels = full

@@ -46,7 +46,7 @@ def columns(precision: str = "fp32") -> Columns:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp64"])
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     asked=st.lists(st.tuples(st.integers(0, HEIGHT - 1), st.integers(1, HEIGHT), st.sampled_from([0, 48])), max_size=6)
 )

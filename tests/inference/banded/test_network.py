@@ -153,7 +153,7 @@ QUIET: Any = {"deadline": None, "derandomize": True, "suppress_health_check": li
 
 
 @given(**PLANES)
-@settings(max_examples=4, **QUIET)
+@settings(max_examples=2, **QUIET)
 def test_drawn_networks(net: nn.Module, heights: list[int], rows: int) -> None:
     _check(net, heights, rows)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from tilepipe.box import Box
+from tilepipe.heap import give_back
 from tilepipe.inference.banded.held import Held, Marked, Under
 from tilepipe.inference.banded.lookup import Make, NotBandedError, rule_of
 from tilepipe.inference.banded.operation import operation_of
@@ -151,6 +152,7 @@ def banded_of(model: Model, stride: int, compute: Compute, statistics: Statistic
             _KEPT[key] = banded(module, model.card.bands, math.lcm(stride, SIDE), statistics)
         except NotBandedError as problem:
             _KEPT[key] = problem
+        give_back()  # finding the operations took much memory
     _KEPT.move_to_end(key)
     while len(_KEPT) > MOST:
         _KEPT.popitem(last=False)
