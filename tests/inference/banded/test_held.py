@@ -85,7 +85,7 @@ def test_vectors_of_a_stranger_in_rows_at_any_place(top: int) -> None:
         ("Unet", {"encoder_name": "efficientnet-b0"}),
         ("Unet", {"encoder_name": "se_resnet50"}),
         ("Unet", {"encoder_name": "resnet18", "decoder_attention_type": "scse"}),
-        ("Unet", {"encoder_name": "timm-mobilenetv3_small_100"}),
+        ("Unet", {"encoder_name": "tu-mobilenetv3_small_100"}),
     ],
 )
 def test_networks_of_smp(kind: str, options: dict[str, Any]) -> None:
