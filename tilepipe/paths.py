@@ -103,10 +103,15 @@ def output_of_run(path: str | Path) -> Path | None:
     return None
 
 
-def given_path(path: object) -> Path:
-    """Return a path that a user gave. Raises `UsageError` for an object that is no path, and for a folder's dots."""
+def refuse_no_path(path: object) -> None:
+    """Raise `UsageError` for an object that is no path."""
     if not isinstance(path, str | os.PathLike):
         raise UsageError(f"a {type(path).__name__} is no path; give the path of a file as a text or a pathlib.Path")
+
+
+def given_path(path: str | Path) -> Path:
+    """Return a path that a user gave. Raises `UsageError` for an object that is no path, and for a folder's dots."""
+    refuse_no_path(path)
     found = Path(path)
     if not found.name:
         raise UsageError(f"{str(path)!r} names no file; add the name of one")
@@ -116,10 +121,9 @@ def given_path(path: object) -> Path:
 def labels_file(path: str | Path) -> Path:
     """Return the output of a run if `path` is the run's work directory, else `path` unchanged.
 
-    Raises `InputError` if the run has not written its output.
+    Raises `InputError` if the run has not written its output, and `UsageError` for an object that is no path.
     """
-    if not isinstance(path, str | os.PathLike):
-        given_path(path)
+    refuse_no_path(path)
     output = output_of_run(path) if os.path.isdir(path) else None
     if output is not None and not output.exists():
         raise InputError(
