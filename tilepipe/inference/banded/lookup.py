@@ -143,14 +143,12 @@ def _transposed(of: Operation) -> Make:
 
 def _max_pooling(of: Operation) -> Make:
     kernel, padding, dilation = _pair(of["kernel_size"]), _pair(of["padding"]), _pair(of["dilation"])
-    stride = _pair(of["stride"] or kernel)
-    if of["ceil_mode"]:
-        raise NotBandedError("max_pool2d with ceil_mode")
+    stride, ceil = _pair(of["stride"] or kernel), bool(of["ceil_mode"])
 
     def call(x: Tensor) -> Tensor:
-        return F.max_pool2d(x, kernel, stride, (0, padding[1]), dilation)
+        return F.max_pool2d(x, kernel, stride, (0, padding[1]), dilation, ceil)
 
-    reach = KernelRows(kernel[0], stride[0], padding[0], dilation[0])
+    reach = KernelRows(kernel[0], stride[0], padding[0], dilation[0], ceil)
     return lambda: Kernel(call, reach, float("-inf"))
 
 

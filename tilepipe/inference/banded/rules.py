@@ -63,6 +63,8 @@ class KernelRows:
     """Rows beyond each edge of the plane."""
     dilation: int = 1
     """Input rows from one row of the kernel to the next."""
+    ceil: bool = False
+    """Whether a last output row may see fewer rows, as poolings with `ceil_mode` do."""
 
     @property
     def extent(self) -> int:
@@ -83,7 +85,10 @@ class Kernel(Rule):
         self.waiting.add(arrived[0])
         reach, end = self.reach, self.waiting.end
         seen = end + reach.padding * (2 if last else 1)  # rows below the first padded one, all of them known
-        stop = (seen - reach.extent) // reach.stride + 1 if seen >= reach.extent else 0
+        more = reach.stride - 1 if last and reach.ceil else 0
+        stop = max(0, (seen - reach.extent + more) // reach.stride + 1)
+        if more and (stop - 1) * reach.stride >= end + reach.padding:  # it would see no row of the plane
+            stop -= 1
         if stop <= self.next:
             return None
         top = self.next * reach.stride - reach.padding
