@@ -7,13 +7,21 @@ belongs to somebody else, that others may write, that is a link, or that was kep
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import stat
 import tempfile
+import time
 from pathlib import Path
 
 from tilepipe.storage import sealed, unsealed
+
+LARGE = 16 << 20
+"""Size from which on the hash of a file is kept [bytes]; a smaller file is hashed in less than 50 ms."""
+SETTLED = 3_000_000_000
+"""Least age of a file's last change for its hash to be kept [ns]. Many file systems tell times in steps of up to 2 s,
+so a younger file could be changed again without another time."""
 
 
 def cache_directory() -> Path | None:
@@ -62,3 +70,32 @@ def keep(name: str, text: str, directory: Path | None) -> None:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(json.dumps(sealed({"text": text, "name": name})) + "\n")
         os.replace(path, directory / name)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file. Raises `OSError`.
+
+    The hash of a large file is kept, and is believed while the file's place, size and times stay as they were.
+    """
+    before, directory = _stamp(path), cache_directory()
+    name = f"hash-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
+    if before[2] >= LARGE:
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            kept = json.loads(recall(name, directory) or "")
+            if kept["stamp"] == before:
+                return str(kept["sha256"])
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    settled = time.time_ns() - max(before[3:]) > SETTLED
+    if before[2] >= LARGE and settled and _stamp(path) == before:
+        keep(name, json.dumps({"stamp": before, "sha256": found}), directory)
+    return found
+
+
+def _stamp(path: Path) -> list[int]:
+    """Return device, inode, size, and times of the last change of content and of status [ns].
+
+    Programs set the time of the content back (rsync, cp -p); nothing sets the time of the status back.
+    """
+    known = path.stat()
+    return [known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns]

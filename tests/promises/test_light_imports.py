@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tilepipe.models.facts import bundled_models
+from tilepipe.models.facts import BUNDLED, FACTS, bundled_models
 from tilepipe.products.cog import write_cog
 from tilepipe.products.label_map import Legend, label_map_of
 
@@ -28,12 +29,13 @@ print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
 NEW = "import sys; before = set(sys.modules); import tilepipe; print(*set(sys.modules) - before)"
 
 
-def modules_after(*words: str) -> set[str]:
-    """Return the modules that a command has imported when it ends; nothing is kept from earlier processes."""
-    nothing_kept = {**os.environ, "TILEPIPE_CACHE": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, *words], capture_output=True, text=True, check=False, env=nothing_kept
-    )
+def modules_after(*words: str, cache: Path | None = None) -> set[str]:
+    """Return the modules that a command has imported when it ends; nothing is kept from earlier processes but `cache`.
+
+    A cache is a directory.
+    """
+    kept = {**os.environ, "TILEPIPE_CACHE": str(cache or "")}
+    done = subprocess.run([sys.executable, "-c", ASK, *words], capture_output=True, text=True, check=False, env=kept)
     code, modules = json.loads(done.stderr.splitlines()[-1])
     assert code == 0, done.stderr
     return set(modules)
@@ -65,6 +67,17 @@ def test_info_of_a_bundled_model_does_not_read_its_network(model: str) -> None:
 )
 def test_a_plan_with_a_bundled_model_does_not_read_its_network(options: list[str]) -> None:
     assert not {*HEAVY, "safetensors"} & modules_after("plan", str(SAMPLE), "-m", "buildings", *options)
+
+
+def test_a_finished_run_of_a_directory_does_not_read_its_network(tmp_path: Path) -> None:
+    """Nor does a plan; the first run has kept what they need to know of it."""
+    own = shutil.copytree(BUNDLED / "buildings.model", tmp_path / "own.model")
+    (own / FACTS).unlink()
+    part = (str(SAMPLE), "-m", str(own), "--window", "1100,1100,40,40")
+    words = ("segment", part[0], str(tmp_path / "labels.tif"), *part[1:])
+    assert "torch" in modules_after(*words, cache=tmp_path / "cache")
+    assert not {*HEAVY, "safetensors"} & modules_after(*words, cache=tmp_path / "cache")
+    assert not {*HEAVY, "safetensors"} & modules_after("plan", *part, cache=tmp_path / "cache")
 
 
 def test_export_computes_nothing_with_a_network(tmp_path: Path) -> None:

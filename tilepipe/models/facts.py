@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from tilepipe.errors import StorageError
 from tilepipe.models.card import ModelCard
+from tilepipe.paths import refuse_special
 from tilepipe.text import json_of
 
 CARD, WEIGHTS, CERTIFICATE, FACTS = "model.json", "weights.safetensors", "certificate.json", "facts.json"
@@ -23,7 +25,7 @@ CARD, WEIGHTS, CERTIFICATE, FACTS = "model.json", "weights.safetensors", "certif
 BUNDLED = Path(__file__).parents[1] / "bundled"
 FORMAT = 1
 LARGEST = 1 << 20
-"""Largest facts.json that is read, in bytes."""
+"""Largest facts.json or certificate.json that is read, in bytes."""
 _WORDS_FOR_PEOPLE = {"band_names", "description", "license", "name", "tile", "training"}
 """Fields of a card that change no label; they are not part of a model's identity."""
 # These fields came later. A card without them has the identity that it had before.
@@ -84,6 +86,18 @@ def read_facts(card: ModelCard, weights: Path) -> Facts | None:
         bound = {name: values.pop(name) for name in ("format", "versions", "card", "file")}
         return Facts(**values) if bound == _bound_to(card, weights) else None
     return None
+
+
+def certificate_in(directory: Path) -> str | None:
+    """Return the text of certificate.json, '' if it cannot be read, None if there is none."""
+    path = directory / CERTIFICATE
+    try:
+        refuse_special(path, StorageError)
+        return path.read_text(encoding="utf-8") if path.stat().st_size <= LARGEST else ""
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError, StorageError):
+        return ""
 
 
 def _bound_to(card: ModelCard, weights: Path) -> dict[str, object]:

@@ -101,8 +101,7 @@ class Model:
         that does not fit, or names one class only.
         """
         stride = getattr(module, "stride", None)
-        if isinstance(stride, int) and "stride" not in card.model_fields_set:  # the card leaves it to the network
-            card = ModelCard(**{**card.model_dump(exclude_unset=True), "stride": stride})
+        card = with_stride(card, stride) if isinstance(stride, int) else card
         if isinstance(stride, int) and card.stride % stride:
             raise ModelError(
                 f"the card says stride {card.stride}, the network subsamples by {stride}; give the card stride={stride}"
@@ -199,6 +198,13 @@ def card_of(given: object) -> ModelCard:
             "dict of its fields"
         )
     return ModelCard(**given)
+
+
+def with_stride(card: ModelCard, stride: int) -> ModelCard:
+    """Return a card with the total stride of its network [pixels], if the card leaves the stride to the network."""
+    if "stride" in card.model_fields_set:
+        return card
+    return ModelCard(**{**card.model_dump(exclude_unset=True), "stride": stride})
 
 
 def refuse_one_class(card: ModelCard) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tilepipe.errors import ModelError, UsageError
 from tilepipe.models.card import ModelCard
-from tilepipe.models.facts import CARD, CERTIFICATE, WEIGHTS, Facts, bundled, read_facts
+from tilepipe.models.facts import CARD, WEIGHTS, Facts, bundled, certificate_in, read_facts
+from tilepipe.models.kept_facts import kept_facts
 from tilepipe.models.model import Model
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def open_model(name_or_path: str | Path, *, trust_model: str | None = None) -> M
         card = ModelCard.load(folder / CARD)
         if facts := read_facts(card, folder / WEIGHTS):
             return Unread(card, name, folder, facts)
+    elif (kept := kept_facts(name)) is not None:
+        return Unread(kept.card, name, Path(name), kept.facts)
     from tilepipe.models.formats.directory import load_model
 
     return load_model(name_or_path, trust_model=trust_model)
@@ -63,13 +66,12 @@ def _opened(model: object, trust_model: str | None) -> Model:
 
 
 class Unread(Model):
-    """A bundled model that has not been read yet."""
+    """A model whose facts are known and that has not been read yet: a bundled one, or one that was read before."""
 
     def __init__(self, card: ModelCard, name: str, folder: Path, facts: Facts) -> None:
         """Keep card, name and facts; `folder` is the model directory."""
-        certificate = (folder / CERTIFICATE).read_text(encoding="utf-8")
         # A frozen dataclass takes no assignments, and its own `__init__` would want the network.
-        self.__dict__.update(card=card, name=name, certificate=certificate, facts=facts, folder=folder)
+        self.__dict__.update(card=card, name=name, certificate=certificate_in(folder), facts=facts, folder=folder)
 
     @cached_property
     def module(self) -> nn.Module:

@@ -10,11 +10,12 @@ from typing import TypeAlias, Unpack
 from tilepipe.errors import DeviceError, UsageError, public
 from tilepipe.events import Listener, silent
 from tilepipe.inference.device import resolve_device
+from tilepipe.inference.profile.known_models import open_known
 from tilepipe.inference.runtimes.base import refuse_missing
 from tilepipe.models.card import ModelCard
 from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
-from tilepipe.models.unread import AnyModel, open_models
+from tilepipe.models.unread import AnyModel
 from tilepipe.planning.band_tiling import in_bands, work_of
 from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.fit_table import with_machine
@@ -87,7 +88,7 @@ def plan(source: Image, model: AnyModel, **settings: Unpack[Settings]) -> Plan:
 
 def opened(source: Image, model: AnyModel, request: Request) -> tuple[Model, Source]:
     """Return the model and the image at full resolution, with the bands that the model reads."""
-    model = open_models(model, request.tta, trust_model=request.trust_model)
+    model = open_known(model, request.tta, trust_model=request.trust_model)
     asked = {"scene": request.scene, "z": request.z, "t": request.t, "driver": request.driver}
     image = open_source(source, **asked, allow=request.allow)
     if isinstance(inside := unwrapped(image), ArraySource):

@@ -31,7 +31,6 @@ from tilepipe.execution.batch.record import EDITED, FAILED, KNOWN_BAD, PARTIAL, 
 from tilepipe.execution.batch.settle import Settling
 from tilepipe.execution.batch.table import refuse_foreign, write_table
 from tilepipe.models.identity import identities_held
-from tilepipe.models.unread import open_models
 from tilepipe.planning.receptive_field import measure_receptive_field
 from tilepipe.planning.settings import Settings
 from tilepipe.products.formats import REPORT
@@ -40,7 +39,8 @@ from tilepipe.storage import locked, storage_errors
 from tilepipe.text import JSON, did_you_mean
 
 if TYPE_CHECKING:
-    from tilepipe.models.model import Model
+    from tilepipe.inference.profile.known_models import open_known
+from tilepipe.models.model import Model
 
 LOCK = ".tilepipe-batch.lock"
 """Name of the file in the output folder that a batch locks."""
@@ -131,7 +131,7 @@ def model_of(jobs: Jobs, base: Path) -> Model:
     # A jobs file is written by hand and run from anywhere, so its paths start at the file.
     near = [base / name for name in jobs.models]
     named = [str(file) if file.exists() else name for file, name in zip(near, jobs.models, strict=True)]
-    return open_models(named, trust_model=jobs.settings.get("trust_model"))
+    return open_known(named, trust_model=jobs.settings.get("trust_model"))
 
 
 def _looked(batch: Batch, model: Model, options: Options) -> list[Looked]:

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from tilepipe.errors import ModelError, StorageError, UsageError, public
+from tilepipe.errors import ModelError, UsageError, public
 from tilepipe.models.card import ModelCard
-from tilepipe.models.facts import CARD, CERTIFICATE, WEIGHTS, bundled, bundled_models
+from tilepipe.models.facts import CARD, CERTIFICATE, WEIGHTS, bundled, bundled_models, certificate_in
 from tilepipe.models.formats import hub, load, smp
 from tilepipe.models.formats.bioimageio import load_package
 from tilepipe.models.formats.bioimageio_package import package_at
@@ -65,12 +65,17 @@ def load_model(name_or_path: str | Path, *, trust_model: str | None = None) -> M
     other = load.find(directory)
     if other is not None:
         model = load.load(other, str(name_or_path), trust_model=trust_model)
-        return replace(model, certificate=_certificate(directory))
+        return replace(model, certificate=certificate_in(directory))
     card = _card(directory)
     weights = directory / (smp.WEIGHTS if smp.is_pretrained(directory) else WEIGHTS)
     check_size(weights, MAX_WEIGHTS_BYTES, _HOLDS)
     module = network(card, str(directory / CARD), lambda wanted: read_safetensors(weights, wanted))
-    return replace(Model.owning(module, card, str(name_or_path)), certificate=_certificate(directory))
+    return replace(Model.owning(module, card, str(name_or_path)), certificate=certificate_in(directory))
+
+
+def is_own(directory: Path) -> bool:
+    """Return whether a model directory is read as card and weights of tilepipe, and not as files of another program."""
+    return package_at(directory) is None and load.find(directory) is None and not smp.is_pretrained(directory)
 
 
 def save_model(
@@ -180,15 +185,3 @@ def _card(directory: Path) -> ModelCard:
             f"{directory / CARD}: arch is missing; name one of tilepipe's networks, for instance {{'name': 'unet'}}"
         )
     return card
-
-
-def _certificate(directory: Path) -> str | None:
-    """Return the text of certificate.json, '' if it cannot be read, None if there is none."""
-    path = directory / CERTIFICATE
-    try:
-        refuse_special(path, StorageError)
-        return path.read_text(encoding="utf-8") if path.stat().st_size <= MAX_CARD_BYTES else ""
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, UnicodeDecodeError, StorageError):
-        return ""
