@@ -48,6 +48,9 @@ def check(net: nn.Module, heights: tuple[int, ...], rows: int, top: int = 0) -> 
         held = made_up(net.double(), plane, FIELD, 64)
         with held.under([Box(top, 0, top + rows, 128)]):
             truth = net(plane)
+        # What the network makes of a change in the last bit of its input: no other order of additions is nearer.
+        with held.under([Box(top, 0, top + rows, 128)]):
+            rounding = net(plane * (1 + 2.0**-52 * torch.randn(plane.shape, dtype=torch.float64, generator=generator)))
         own, going, parts, row = net(plane), banded(net, 3, 64, FIELD).begin(held.rows(128, top)), [], 0
         for height in heights * rows:
             stop = min(row + height, rows)
@@ -57,7 +60,8 @@ def check(net: nn.Module, heights: tuple[int, ...], rows: int, top: int = 0) -> 
                 break
     found = torch.cat([part for part in parts if part is not None], 2)
     assert found.shape == truth.shape
-    assert float((found - truth).abs().max()) <= 1e-12 * float(truth.abs().max())
+    allowed = max(1e-12 * float(truth.abs().max()), float((rounding - truth).abs().max()))
+    assert float((found - truth).abs().max()) <= allowed <= 1e-11 * float(truth.abs().max())
     # The plane's own statistics give something else, or this would prove nothing.
     assert float((own - truth).abs().max()) > 1e-6 * float(truth.abs().max())
 
