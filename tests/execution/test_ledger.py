@@ -23,6 +23,7 @@ from tilepipe.tiling.grid import Index
 HASHES = st.one_of(
     st.binary(min_size=32, max_size=32).map(bytes.hex), st.sampled_from(["", "ab", "AB" * 32, "zz" * 32])
 )
+SHORT = st.one_of(st.binary(min_size=16, max_size=16).map(bytes.hex), st.sampled_from(["", "ab", "AB" * 16]))
 RECORDS = st.builds(
     Record,
     block=st.builds(Index, st.integers(0, 5), st.integers(0, 1 << 31)),
@@ -32,6 +33,8 @@ RECORDS = st.builds(
     seconds=st.floats(0, 1e6),
     layers=st.lists(HASHES, max_size=3).map(tuple),
     strips=st.dictionaries(st.sampled_from(["right", "below", "corner", "elsewhere"]), HASHES),
+    seen=st.lists(SHORT, max_size=5).map(tuple),
+    taken=st.one_of(st.binary(min_size=8, max_size=8).map(bytes.hex), st.sampled_from(["", "ab", "zz"])),
 )
 
 
@@ -75,12 +78,13 @@ def test_what_is_kept_is_less_than_promised(
     """Twice: at the end the ledger on disk is compared with it."""
     monkeypatch.setattr(ledger, "append_line", lambda path, fields: None)
     count, kept_ledger, again = 4_000, Ledger(tmp_path / "none"), Records()
-    hashes = iter(hashlib.sha256(b"%d" % k).hexdigest() for k in range(count * 10))
+    hashes = iter(hashlib.sha256(b"%d" % k).hexdigest() for k in range(count * 14))
     tracemalloc.start()
     for k in range(count):
         strips = {side: next(hashes) for side in ("right", "below", "corner")} if blended else {}
         found = tuple(next(hashes) for _ in range(layers))
-        kept_ledger.append(Record(Index(k // 300, k % 300), next(hashes), 4, (), 0.25, found, strips))
+        seen = tuple(next(hashes)[:32] for _ in range(4 if blended else 1))
+        kept_ledger.append(Record(Index(k // 300, k % 300), next(hashes), 4, (), 0.25, found, strips, seen))
         again[Index(k // 300, k % 300)] = kept_ledger.done[Index(k // 300, k % 300)]
     kept = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()

@@ -308,7 +308,9 @@ def test_the_plan_counts_the_tiles_that_a_run_predicts(
     worker.close()
     assert job.plan.left is not None
     assert job.plan.tile_count == predicted
-    over = {job.plan.grid.block_of(tile) for tile, _ in worker._useful(job.plan.tiles(), job.plan.predicted_region)}
+    plan, region = job.plan, job.plan.predicted_region
+    useful = worker.tiles.useful(plan.tiles(), region, worker.tiles.wanted(region))
+    over = {plan.grid.block_of(tile) for tile, _ in useful}
     assert job.plan.left.blocks == len(over)
 
 

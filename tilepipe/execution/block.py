@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 
@@ -18,6 +18,7 @@ from tilepipe.errors import InputError, ModelError
 from tilepipe.execution.banded_tiles import BandedTiles
 from tilepipe.execution.constant_tiles import ConstantTiles
 from tilepipe.execution.filled_image import FilledImage
+from tilepipe.execution.incremental.block_hashes import block_hashes, pixels_hash
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.ledger import Record
 from tilepipe.execution.model_watch import TILES, watch_of
@@ -25,6 +26,7 @@ from tilepipe.execution.stages import StageNotes
 from tilepipe.execution.statistics.provider import StatisticsProvider, provider_of
 from tilepipe.execution.store import Store
 from tilepipe.execution.trials import Call, Found, Trials
+from tilepipe.execution.wanted_tiles import WantedTiles, reached
 from tilepipe.inference.predictor import LOGITS, Predictor
 from tilepipe.inference.statistics.capture import FixedStatistics
 from tilepipe.planning.plan import Plan
@@ -43,6 +45,8 @@ class Tally:
     """Number of tiles predicted."""
     failed: list[str] = field(default_factory=list)
     """Tiles that could not be read or predicted, each with the reason."""
+    seen: dict[Index, bytes] = field(default_factory=dict)
+    """Hashes of what each tile has seen, if the job keeps hashes."""
 
 
 class BlockWorker:
@@ -55,6 +59,7 @@ class BlockWorker:
         self.store = Store(job.directory) if job.directory else None
         self._notes, self._constant = StageNotes(job.directory), ConstantTiles()
         self.image = FilledImage(job.source, job.model.card.mean or (0.0,) * plan.bands)
+        self.tiles = WantedTiles(job, self.image)
         stop = job.on_tile_error == FAIL
         self.statistics = statistics or provider_of(plan, job.model, self.image, job.directory, stop=stop)
         self._trials = Trials(job.model, plan, watch_of(job, TILES), stop=stop)
@@ -72,7 +77,7 @@ class BlockWorker:
 
     def labels(self, box: Box, tally: Tally | None = None) -> Labels:
         """Return the labels of a box of the prediction grid, (box.height, box.width); count its tiles in `tally`."""
-        wanted = self.wanted(box)
+        wanted = self.tiles.wanted(box)
         labels = self._gather(self.job.plan.grid.tiles_over(box), box, wanted, tally or Tally()).labels(box)
         # The area cuts the labels and not the pixels: pixels outside are real context for the tiles at the area's
         # border. Filled pixels there once changed labels 273 px inside a polygon.
@@ -85,10 +90,10 @@ class BlockWorker:
         Pixels without a label are NaN in scores, and nodata in codes.
         """
         plan, area = self.job.plan, self.job.plan.predicted_region
-        wanted = self.wanted(area)
+        wanted = self.tiles.wanted(area)
         if returns == LOGITS:
             scores = ScoreCanvas(plan.grid, area, plan.classes, plan.compute.dtype)
-            self._fill(scores, LOGITS, self._useful(plan.tiles(), area, wanted), Tally())
+            self._fill(scores, LOGITS, self.tiles.useful(plan.tiles(), area, wanted), Tally())
             scores.scores[:, ~wanted] = np.nan
             return scores.scores
         canvas = self._gather(plan.tiles(), area, wanted, Tally())
@@ -102,7 +107,7 @@ class BlockWorker:
         """
         scores, tally = ScoreCanvas(self.job.plan.grid, box, self.job.plan.classes, "float64"), Tally()
         tiles = self.job.plan.grid.tiles_over(box)
-        self._fill(scores, PROBABILITIES, self._useful(tiles, box, self.wanted(box)), tally)
+        self._fill(scores, PROBABILITIES, self.tiles.useful(tiles, box, self.tiles.wanted(box)), tally)
         if tally.failed:
             raise ModelError(tally.failed[0])
         return scores.scores
@@ -114,11 +119,8 @@ class BlockWorker:
         """
         start, plan, tally = time.monotonic(), self.job.plan, Tally()
         assert self.store is not None
-        grid, zone = plan.grid, plan.grid.zone(block)
-        # A tile belongs to the block that its origin lies in. It may reach into the blocks below and to the right; that
-        # part of its sums becomes strips.
-        area = _grown(zone, max(grid.tile_shape) if grid.blended else 0, grid.shape)
-        wanted = self.wanted(area)
+        zone, area = plan.grid.zone(block), reached(plan.grid, block)
+        wanted = self.tiles.wanted(area)
         canvas = self._gather(plan.tiles_of(block), area, wanted, tally)
         strips: dict[str, str] = {}
         if isinstance(canvas, BlendCanvas):
@@ -127,13 +129,17 @@ class BlockWorker:
             strips = self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
         with stage("blend"):
             labels = canvas.labels(zone)
-        labels[~wanted[zone.slices_in(area)]] = plan.nodata
+        asked = wanted[zone.slices_in(area)]
+        labels[~asked] = plan.nodata
         with stage("write"):
             sha256 = self.store.labels.write(labels, zone)
         layers = self._write_layers(zone, canvas, labels != plan.nodata)
+        # A block with a failed tile is never taken over: the tile may be read or predicted the next time.
+        keeps = self.job.hashes and not tally.failed
+        seen = block_hashes(plan, block, asked, tally.seen) if keeps else ()
         seconds = round(time.monotonic() - start, 3)
         self._notes.write()
-        return Record(block, sha256, tally.tiles, tuple(tally.failed), seconds, layers, strips)
+        return Record(block, sha256, tally.tiles, tuple(tally.failed), seconds, layers, strips, seen)
 
     def _write_layers(self, zone: Box, canvas: Canvas, labelled: NDArray[np.bool_]) -> tuple[str, ...]:
         """Write what the plan keeps beside labels, with nodata where they have it; return the sha256 of each array."""
@@ -153,14 +159,14 @@ class BlockWorker:
         canvas = _canvas(self.job.plan, area)
         # With crop windows only labels leave the device, a byte per pixel in place of a float per class.
         kind = PROBABILITIES if isinstance(canvas, BlendCanvas | CropLayerCanvas) else LABELS
-        self._fill(canvas, kind, self._useful(tiles, area, wanted), tally)
+        self._fill(canvas, kind, self.tiles.useful(tiles, area, wanted), tally)
         return canvas
 
     def _fill(self, canvas: Canvas, kind: str, asked: Iterator[tuple[Index, Box]], tally: Tally) -> None:
         """Predict tiles of `_useful` and add their labels, probabilities or logits to the canvas, as `kind` says."""
         if self._banded is not None:
             assert isinstance(canvas, CropCanvas)
-            done, failed = self._banded.fill(canvas, kind, asked)
+            done, failed = self._banded.fill(canvas, kind, asked, tally.seen)
             tally.tiles += done
             tally.failed += failed
             return
@@ -172,7 +178,8 @@ class BlockWorker:
         predict = self._constant.once(predict, kind)
         # Tiles are batched over the whole block, and the predictor pads the last batch. If a model always sees one
         # batch shape, a tile gets the same bits whatever other tiles are in the batch.
-        for group in self._read_ahead(_batched((tile for tile, _ in asked), self.job.plan.compute.batch)):
+        groups = _batched((tile for tile, _ in asked), self.job.plan.compute.batch)
+        for group in self._read_ahead(groups, tally.seen):
             for tile, values in self._values(predict, group):
                 if isinstance(values, str):
                     canvas.fail(tile)
@@ -190,53 +197,38 @@ class BlockWorker:
         found = self._trials.of(predict, [pixels for _, pixels in good], boxes, self.under)
         yield from zip((tile for tile, _ in good), found, strict=True)
 
-    def _useful(self, tiles: Iterable[Index], area: Box, wanted: NDArray[np.bool_]) -> Iterator[tuple[Index, Box]]:
-        """Yield the tiles that label a wanted pixel of `area`, with the rows from the first to the last such pixel."""
-        for tile in tiles:
-            # Only a part of the tile is marked: pixels for which the tile is context alone are labelled by its
-            # neighbours.
-            part = self.job.plan.grid.kept_box(tile) & area
-            if part is not None and len(rows := np.flatnonzero(wanted[part.slices_in(area)].any(axis=1))):
-                yield tile, replace(part, y0=part.y0 + int(rows[0]), y1=part.y0 + int(rows[-1]) + 1)
-
-    def wanted(self, area: Box) -> NDArray[np.bool_]:
-        """Return a bool array: True if a pixel of `area` is asked for and holds image data.
-
-        Image data is looked up only around the pixels that are asked for.
-        """
-        wanted = self.job.wanted.asked(area)
-        rows, columns = (np.flatnonzero(wanted.any(axis=axis)) for axis in (1, 0))
-        if len(rows):
-            part = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
-            wanted[part.slices_in(Box.of_shape(*area.shape))] &= self.image.valid(part.shift(area.y0, area.x0))
-        return wanted
-
-    def _read_ahead(self, groups: Iterator[tuple[Index, ...]]) -> Iterator[list[tuple[Index, Found]]]:
-        """Yield groups of tiles with their pixels, reading the next group while this one is used."""
+    def _read_ahead(
+        self, groups: Iterator[tuple[Index, ...]], seen: dict[Index, bytes]
+    ) -> Iterator[list[tuple[Index, Found]]]:
+        """Yield groups of tiles with their pixels, reading the next group while this one is used; put the hashes of
+        the tiles into `seen`."""
         first = list(islice(groups, 2))
         if sum(map(len, first)) == 1:  # a single tile has nothing to wait for, and starting threads takes time
-            yield [(tile, self._read(tile)) for tile in first[0]]
+            yield [(tile, self._read(tile, seen)) for tile in first[0]]
             return
         waiting: list[list[tuple[Index, Future[Found]]]] = []
         for group in chain(first, groups):
-            waiting.append([(tile, self._readers.submit(self._read, tile)) for tile in group])
+            waiting.append([(tile, self._readers.submit(self._read, tile, seen)) for tile in group])
             # One group ahead is enough to hide reading, and each group ahead costs memory.
             if len(waiting) > 1:
                 yield _waited_for(waiting.pop(0))
         for rest in waiting:
             yield _waited_for(rest)
 
-    def _read(self, tile: Index) -> Found:
+    def _read(self, tile: Index, seen: dict[Index, bytes]) -> Found:
         """Return a tile's pixels, or the reason why they cannot be read; the error is raised if a failed tile stops the
         run."""
         try:
-            return self.pixels(self.job.plan.grid.tile_box(tile))
+            pixels = self.pixels(self.job.plan.grid.tile_box(tile))
         # The reason is returned and not raised: a damaged tile in an image of a million costs its own pixels, not the
         # run.
         except InputError as error:
             if self.job.on_tile_error == FAIL:
                 raise
             return str(error)
+        if self.job.hashes:
+            seen[tile] = pixels_hash(pixels)
+        return pixels
 
     def pixels(self, box: Box) -> Pixels:
         """Return pixels as the model sees them; pixels without image data have its mean. Raises `InputError`."""
@@ -284,11 +276,6 @@ def _canvas(plan: Plan, area: Box) -> Canvas:
         if plan.kept
         else CropCanvas(grid, area, dtype, plan.nodata)
     )
-
-
-def _grown(zone: Box, reach: int, shape: tuple[int, int]) -> Box:
-    """Return the zone and the area that its tiles reach below and to the right, inside the image."""
-    return Box(zone.y0, zone.x0, min(zone.y1 + reach, shape[0]), min(zone.x1 + reach, shape[1]))
 
 
 def _batched(tiles: Iterator[Index], size: int) -> Iterator[tuple[Index, ...]]:

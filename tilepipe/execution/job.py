@@ -40,6 +40,8 @@ class Job:
     on_tile_error: str = NODATA
     """What happens if a tile cannot be read or predicted: 'nodata' leaves its pixels without a label, 'fail' stops the
     run."""
+    hashes: bool = False
+    """Whether hashes of what the tiles see are kept, by which a later run takes over labels."""
     tile_timeout: float = 0.0
     """Longest time that the model may take for one call, in a process of our own (seconds); 0 waits for ever."""
 
@@ -71,4 +73,7 @@ def _as_asked(job: Job, request: Request) -> Job:
     """Return the job with the settings that a plan does not hold."""
     size = request.pixel_size
     stated = Resolution(size, size, job.model.card.unit) if size else None
-    return replace(job, stated=stated, on_tile_error=request.on_tile_error, tile_timeout=request.tile_timeout)
+    return replace(
+        job, stated=stated, on_tile_error=request.on_tile_error, tile_timeout=request.tile_timeout,
+        hashes=request.record,
+    )  # fmt: skip

@@ -16,11 +16,14 @@ from tilepipe.tiling.grid import Index
 AGAIN = "give the same command again: what is damaged is computed again"
 """Words at the end of a message about a damaged work directory."""
 # The sign < keeps the layout free of padding; a double gives the seconds back as they were.
-_HEAD = struct.Struct("<IdBB")
-"""Packed fields: tiles, seconds, number of layers, and which sides have a strip."""
+_HEAD = struct.Struct("<IdBBB")
+"""Packed fields: tiles, seconds, number of layers, number of hashes of what was seen, which sides have a strip (with a
+bit for an earlier run)."""
 _SIDES = ("right", "below", "corner")
 _HASH = 32
 """Length of a sha256 (bytes)."""
+_SEEN, _TAKEN = 16, 8
+"""Lengths of a hash of what was seen, and of the name of an earlier run (bytes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,10 @@ class Record:
 
     strips: dict[str, str] = field(default_factory=dict)
     """Hashes (sha256) of the strips that the block has left for its later neighbours, by side."""
+    seen: tuple[str, ...] = ()
+    """Hashes of what decides the labels besides the model (see `incremental.block_hashes`); () if none are kept."""
+    taken: str = ""
+    """First digits of the run key of the earlier run whose labels were taken over; '' if the block was computed."""
 
     @property
     def hashes(self) -> tuple[str, ...]:
@@ -50,13 +57,15 @@ class Record:
 
     def to_dict(self) -> JSON:
         """Return the fields of the ledger line as JSON types."""
-        return asdict(self) | {"block": list(self.block)}
+        fields = asdict(self) | {"block": list(self.block)}
+        # These fields came later; an earlier version reads a line without them.
+        return {name: value for name, value in fields.items() if value or name not in ("seen", "taken")}
 
     @classmethod
     def from_dict(cls, fields: JSON) -> Record:
         """Return the record of a ledger line's fields. Raises KeyError or TypeError if a field is missing or of another
         kind."""
-        lists: JSON = {name: tuple(fields[name]) for name in ("failed", "layers") if name in fields}
+        lists: JSON = {name: tuple(fields[name]) for name in ("failed", "layers", "seen") if name in fields}
         return cls(**{**fields, **lists, "block": Index(*fields["block"])})
 
 
@@ -108,8 +117,9 @@ def _packed(record: Record) -> bytes | None:
     try:
         sides = sum(1 << k for k, side in enumerate(_SIDES) if side in record.strips)
         hashes = [record.sha256, *record.layers, *(record.strips[side] for side in _SIDES if side in record.strips)]
-        content = _HEAD.pack(record.tiles, record.seconds, len(record.layers), sides)
-        content += b"".join(map(bytes.fromhex, hashes))
+        sides |= bool(record.taken) << len(_SIDES)
+        content = _HEAD.pack(record.tiles, record.seconds, len(record.layers), len(record.seen), sides)
+        content += b"".join(map(bytes.fromhex, (record.taken, *record.seen, *hashes)))
         # A record that does not come back the same (a sentence about a failed tile, a hash of another length) is not
         # packed: packing must never change a line.
         return content if _unpacked(record.block, content) == record else None
@@ -118,12 +128,15 @@ def _packed(record: Record) -> bytes | None:
 
 
 def _unpacked(block: Index, content: bytes) -> Record:
-    tiles, seconds, layers, sides = _HEAD.unpack_from(content)
-    places = range(_HEAD.size, len(content), _HASH)
+    tiles, seconds, layers, count, sides = _HEAD.unpack_from(content)
+    begin = _HEAD.size + _TAKEN * (sides >> len(_SIDES) & 1)
+    seen = tuple(content[at : at + _SEEN].hex() for at in range(begin, begin + _SEEN * count, _SEEN))
+    places = range(begin + _SEEN * count, len(content), _HASH)
     first, *others = (content[at : at + _HASH].hex() for at in places)
     there = [side for k, side in enumerate(_SIDES) if sides >> k & 1]
     strips = dict(zip(there, others[layers:], strict=True))
-    return Record(block, first, tiles, (), seconds, tuple(others[:layers]), strips)
+    taken = content[_HEAD.size : begin].hex()
+    return Record(block, first, tiles, (), seconds, tuple(others[:layers]), strips, seen, taken)
 
 
 def read_records(path: Path) -> tuple[Records, int]:

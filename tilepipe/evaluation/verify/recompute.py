@@ -117,7 +117,7 @@ class Passes:
 
     def valid(self, box: Box) -> NDArray[np.bool_]:
         """Return a mask (height, width): True if the pixel of `box` is asked for and holds image data."""
-        return self.worker.wanted(box)
+        return self.worker.tiles.wanted(box)
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,22 @@ class Columns:
         """
         self._thread.submit(self._run, over, height, read, take, watch).result()
 
+    def seen(self, over: Box) -> range:
+        """Return the rows that a new pass would be given for `over`; `run` has just computed it."""
+        assert self._down is not None
+        return range(self.top(over), self._down.fed)
+
+    def top(self, over: Box) -> int:
+        """Return the row at which a pass begins that has, at the first row of `over`, the bits of a pass from the
+        top."""
+        bands = self.bands
+        top = max(0, over.y0 // bands.height * bands.height - bands.lead)
+        if self._compute.runtime == TORCH:
+            return top
+        # At the top of the image torch computes the first bands. What sees them must see them in every pass.
+        first = self._in_runtime(over.x1 - over.x0).middle.first
+        return 0 if over.y0 < first * bands.height + bands.lead else top
+
     def close(self) -> None:
         """Stop the thread."""
         self._thread.shutdown()
@@ -121,13 +137,11 @@ class Columns:
 
     def _begun(self, over: Box) -> _Down:
         """Return a new pass that has, at the first row of `over`, the bits of a pass from the top."""
-        bands, span = self.bands, (over.x0, over.x1)
-        top = max(0, over.y0 // bands.height * bands.height - bands.lead)
+        span, top = (over.x0, over.x1), self.top(over)
         if self._compute.runtime == TORCH:
             return _Down(span, self._network.begin(self._under(top, *span)), top, top)
         compiled = self._in_runtime(over.x1 - over.x0)
-        # At the top of the image torch computes the first bands. What sees them must see them in every pass.
-        if over.y0 < compiled.middle.first * bands.height + bands.lead:
+        if top == 0:
             return _Down(span, compiled.begin(top=True), 0, 0)
         return _Down(span, compiled.begin(top=False), top, top - compiled.middle.delay)
 
