@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import yaml
-
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
@@ -168,6 +166,8 @@ def with_options(text: str, options: Mapping[str, str]) -> str:
             return " ".join(_option(options[str(name)], value) for name, value in named.items())
         if None in named.values():
             return found[0]
+        import yaml  # most commands read and write no YAML
+
         # The great width keeps PyYAML from breaking the line.
         return f"`{yaml.safe_dump(named, default_flow_style=True, sort_keys=False, width=1 << 20).strip()[1:-1]}`"
 
@@ -222,6 +222,8 @@ def json_of(text: str | bytes) -> Any:
 
 def yaml_of(text: str) -> Any:
     """Parse YAML without running anything that it names. Raises `ValueError` with one line that gives the place."""
+    import yaml
+
     try:
         return yaml.safe_load(text)
     except RecursionError:

@@ -109,6 +109,34 @@ def test_loading_a_model_does_not_import_the_compiler_of_torch() -> None:
     assert not {"torch._dynamo", "zarr", "tilepipe.products.cog", "tilepipe.sources.tissue"} & {*done.stdout.split()}
 
 
+OWN = """
+import json, sys
+from tilepipe.supervisor import own_process
+if sys.argv[1] == "own":
+    own_process()
+from tilepipe.cli.main import main
+code = main(sys.argv[2:])
+found = sorted(sys.modules)
+import boto3
+print(json.dumps([code, found]), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("whose", ["own", "somebody's"])
+def test_a_command_that_labels_has_rasterio_without_boto3(tmp_path: Path, whose: str) -> None:
+    """It is there again for whoever wants it later; in a process of somebody else, rasterio has it as always."""
+    (tmp_path / "boto3.py").write_text("")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    words = [sys.executable, "-c", OWN, whose, "segment", str(SAMPLE), "-m", "buildings", "--dry-run"]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path
+    )
+    code, found = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0
+    assert ("boto3" in found) == (whose != "own")
+    assert not {"urllib3", "yaml", "tilepipe.products.polygons", "tilepipe.products.ome_zarr"} & set(found)
+
+
 AGAIN = """
 import sys
 import tilepipe as tp

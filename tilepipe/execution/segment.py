@@ -36,8 +36,6 @@ from tilepipe.products.formats import LOSSLESS, product_of
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import Labels, Layer, open_map
 from tilepipe.products.numbers import Numbers
-from tilepipe.products.probabilities import read_probabilities
-from tilepipe.products.tally import Tally
 from tilepipe.progress import reported
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
@@ -98,7 +96,10 @@ class Result:
 
         Areas on the earth are ground areas, whatever the projection.
         """
-        numbers = self.numbers or Tally(self.labels.map).numbers()
+        if (numbers := self.numbers) is None:
+            from tilepipe.products.tally import Tally  # only the labels of an older version are counted here
+
+            numbers = Tally(self.labels.map).numbers()
         area = {f"area_{numbers.unit}": "area"} if numbers.unit else {}
         names = {"value": "value", "class": "name", "pixels": "pixels", "share": "share", **area, "objects": "objects"}
         return Table({column: getattr(one, name) for column, name in names.items()} for one in numbers.classes)
@@ -201,10 +202,9 @@ def segment(
             tell(Event("done", message=message, data=dict(record)))
     maps = _maps(job, image, order)
     layers = {name: Layer(maps[name]) for name in job.plan.layers}
-    beside = next((file.path for file in outputs.files if file.content == PROBABILITIES), None)
     return Result(
         tuple(file.path for file in outputs.files), Labels(maps[LABELS]), layers, job.plan, certificate, record,
-        tuple(map(Layer, read_probabilities(beside))) if beside else (),
+        _probabilities(outputs),
     )  # fmt: skip
 
 
@@ -280,3 +280,13 @@ def _maps(job: Job, image: Source, order: run_order.RunOrder) -> dict[str, Label
     from tilepipe.execution import run
 
     return run.maps_of(job, image, lambda name: Store(order.directory).array(name).read)
+
+
+def _probabilities(outputs: Outputs) -> tuple[Layer, ...]:
+    """Return the probabilities of the classes from the first product that holds them; none if there is none."""
+    for file in outputs.files:
+        if file.content == PROBABILITIES:
+            from tilepipe.products.probabilities import read_probabilities
+
+            return tuple(map(Layer, read_probabilities(file.path)))
+    return ()

@@ -14,9 +14,6 @@ from tilepipe.products.formats import PRODUCTS, product_of, refuse_unknown
 from tilepipe.products.label_map import LabelMap
 from tilepipe.products.lazy import Lazy
 from tilepipe.products.ome_tiff import has_labels, read_ome_tiff
-from tilepipe.products.ome_zarr import read_ome_zarr
-from tilepipe.products.polygons import write_geojson
-from tilepipe.products.vector_files import write_vectors
 from tilepipe.products.vector_options import PLAIN, TABLES, VectorOptions
 from tilepipe.text import JSON, missing
 
@@ -39,6 +36,8 @@ def open_map(path: str | Path) -> LabelMap:
         raise InputError(missing(path))
     refuse_special(path)
     if path.is_dir():
+        from tilepipe.products.ome_zarr import read_ome_zarr  # what opens one format does without the others
+
         return read_ome_zarr(path)
     return read_ome_tiff(path) if has_labels(path) else read_cog(path)
 
@@ -63,6 +62,8 @@ class Labels(Lazy):
 
     def to_geojson(self, path: str | Path) -> None:
         """Write polygons; see `tilepipe.products.polygons.write_geojson`."""
+        from tilepipe.products.polygons import write_geojson
+
         write_geojson(self.map, Path(path))
 
     def to_vectors(self, path: str | Path, options: VectorOptions = PLAIN) -> None:
@@ -74,6 +75,8 @@ class Labels(Lazy):
         if product not in TABLES:
             raise UsageError(f"{path} is no table of polygons; endings are .gpkg, .fgb, .shp.zip and .parquet")
         refuse_unknown([product])
+        from tilepipe.products.vector_files import write_vectors
+
         write_vectors(self.map, Path(path), options)
 
     def says(self) -> JSON:

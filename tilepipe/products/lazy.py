@@ -17,7 +17,6 @@ from tilepipe.errors import UsageError
 from tilepipe.products.cog import write_cog
 from tilepipe.products.label_map import LabelMap, Legend
 from tilepipe.products.ome_tiff import write_ome_tiff
-from tilepipe.products.ome_zarr import write_ome_zarr
 from tilepipe.text import JSON
 
 if TYPE_CHECKING:
@@ -168,6 +167,8 @@ class Lazy(NDArrayOperatorsMixin):
 
     def to_ome_zarr(self, path: str | Path) -> None:
         """Write an OME-Zarr 0.5 folder; see `tilepipe.products.ome_zarr.write_ome_zarr`."""
+        from tilepipe.products.ome_zarr import write_ome_zarr
+
         write_ome_zarr(self.map, Path(path))
 
     def says(self) -> JSON:

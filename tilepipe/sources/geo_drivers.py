@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import rasterio
-
 from tilepipe.errors import InputError, UsageError
+from tilepipe.sources.geo_rasterio import rasterio
 from tilepipe.text import did_you_mean, setting
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"

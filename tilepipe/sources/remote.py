@@ -9,8 +9,6 @@ from tilepipe.errors import InputError
 from tilepipe.sources.address import address_of
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.beside import TIFF_MAGIC
-from tilepipe.sources.geo_remote import RemoteTiff
-from tilepipe.sources.remote_file import open_remote
 from tilepipe.text import setting
 
 
@@ -39,6 +37,10 @@ def open_address(
 
     Raises `InputError` with what to type if the server does not send it, and `UsageError` for an address that is none.
     """
+    # What asks servers takes 0.1 s to import, and most images are files.
+    from tilepipe.sources.geo_remote import RemoteTiff
+    from tilepipe.sources.remote_file import open_remote
+
     address = address_of(str(what))
     if driver not in (None, "GTiff"):
         raise InputError(f"{address} is on a server, where only GeoTIFFs are read, not {setting(driver=driver)}")
