@@ -30,6 +30,7 @@ from tilepipe.execution.batch.one_image import Looked
 from tilepipe.execution.batch.record import EDITED, FAILED, KNOWN_BAD, PARTIAL, UNCHANGED, WAITING, Entry, append_entry
 from tilepipe.execution.batch.settle import Settling
 from tilepipe.execution.batch.table import refuse_foreign, write_table
+from tilepipe.inference.profile.known_models import open_known
 from tilepipe.models.identity import identities_held
 from tilepipe.planning.receptive_field import measure_receptive_field
 from tilepipe.planning.settings import Settings
@@ -39,8 +40,7 @@ from tilepipe.storage import locked, storage_errors
 from tilepipe.text import JSON, did_you_mean
 
 if TYPE_CHECKING:
-    from tilepipe.inference.profile.known_models import open_known
-from tilepipe.models.model import Model
+    from tilepipe.models.model import Model
 
 LOCK = ".tilepipe-batch.lock"
 """Name of the file in the output folder that a batch locks."""
