@@ -34,9 +34,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
-# What make test leaves out: minutes rather than seconds for each.
+# What make test leaves out: minutes rather than seconds for each, and more examples of every property test.
 test-long: $(STAMP)
-	$(TEST_ENV) $(BIN)/python -m pytest -q -m 'long and not gpu' -n auto --maxprocesses 4 --dist worksteal
+	$(TEST_ENV) $(BIN)/python -m pytest -q -m '(long or hypothesis) and not gpu' --hypothesis-profile=many -n auto --maxprocesses 4 --dist worksteal
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu

@@ -5,16 +5,19 @@ import os
 import hypothesis
 import pytest
 
-# A busy machine may need seconds for the first example, which imports what the others use.
-hypothesis.settings.register_profile("no deadline", deadline=None, max_examples=50)
-hypothesis.settings.load_profile("no deadline")
+# A busy machine may need seconds for the first example, which imports what the others use. `make test-long` draws more.
+hypothesis.settings.register_profile("few", deadline=None, max_examples=20)
+hypothesis.settings.register_profile("many", deadline=None, max_examples=100)
+hypothesis.settings.load_profile("few")
 
 
 @pytest.fixture(autouse=True, scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> object:
-    """Tests neither use nor fill the cache of whoever runs them."""
+    """Tests do not touch the cache of whoever runs them; the processes of one run share theirs, as users' do."""
+    own = tmp_path_factory.getbasetemp()
+    run = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TILEPIPE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("TILEPIPE_CACHE", str(run / "cache"))
         yield
 
 

@@ -163,22 +163,26 @@ COMMAND = re.compile(r"tilepipe (model )?[a-z]+ [^;`]*-[a-z]")
 
 
 @cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
 def messages(path: Path) -> list[str]:
     """Every text of a module but docstrings, with {} in place of what is put in."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    bodies = [node.body for node in ast.walk(tree) if isinstance(getattr(node, "body", None), list)]
+    nodes = nodes_of(path)
+    bodies = [node.body for node in nodes if isinstance(getattr(node, "body", None), list)]
     docs = {id(line.value) for body in bodies for line in body if isinstance(line, ast.Expr)}
-    joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    joined = [node for node in nodes if isinstance(node, ast.JoinedStr)]
     parts = docs | {id(part) for node in joined for part in node.values}
     texts = ["".join(p.value if isinstance(p, ast.Constant) else "{}" for p in node.values) for node in joined]
-    alone = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in parts]
+    alone = [node for node in nodes if isinstance(node, ast.Constant) and id(node) not in parts]
     return texts + [node.value for node in alone if isinstance(node.value, str)]
 
 
 def named_settings(path: Path) -> set[str]:
     """The settings that messages of a module name: in calls of `setting`, and alone between backticks."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    calls = [node for node in nodes_of(path) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     words = [word for call in calls if ast.unparse(call.func) == "setting" for word in call.keywords]
     called = {word.arg for word in words if word.arg is not None}  # what a mapping names are options themselves
     return called.union(*(re.findall(r"`([a-z_]+)`", text) for text in messages(path)))

@@ -43,7 +43,7 @@ def map_of(
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(shape=sizes, predicted=sizes, output=sizes, data=st.data())
 def test_an_output_pixel_is_that_under_its_centre(
     shape: tuple[int, int], predicted: tuple[int, int], output: tuple[int, int], data: st.DataObject

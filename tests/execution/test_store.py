@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
@@ -176,7 +176,6 @@ def test_ledger_round_trip(tmp_path: Path) -> None:
     assert len((tmp_path / "ledger.jsonl").read_text().splitlines()) == 4
 
 
-@settings(max_examples=40, deadline=None)
 @given(cut=st.integers(0, 700), junk=st.sampled_from([b"", b"\0\0\0", b"{", b'{"block": 3}\n', b"\xff\xfe\n"]))
 def test_a_torn_ledger_keeps_its_whole_lines_and_goes_on(
     cut: int, junk: bytes, tmp_path_factory: pytest.TempPathFactory

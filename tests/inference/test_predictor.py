@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -81,7 +81,6 @@ def test_scores_are_usable_if_the_largest_one_of_each_pixel_is_finite(values: tu
     assert all_usable(scores) is usable
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     logits=st.lists(st.floats(-80, 80, width=32), min_size=2, max_size=6),
     nearly=st.booleans(),

@@ -42,7 +42,6 @@ CHANGED: dict[str, Any] = {
 }  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
     tile=st.sampled_from([64, 128]),
@@ -130,7 +129,6 @@ def test_the_key_changes_with_image_and_weights_but_not_with_names_or_memory() -
     )
 
 
-@settings(max_examples=100, deadline=None)
 @given(size=st.integers(1, 200), of=st.integers(1, 200), data=st.data())
 def test_nearest_is_the_pixel_under_the_centre(size: int, of: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, of - 1))
@@ -139,7 +137,6 @@ def test_nearest_is_the_pixel_under_the_centre(size: int, of: int, data: st.Data
     assert 0 <= nearest_pixel(index, size, of) < size
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 60), st.integers(1, 60)),
     predicted=st.tuples(st.integers(1, 60), st.integers(1, 60)),
@@ -163,7 +160,6 @@ def test_regions_on_the_three_grids(
     assert plan.predicted_region == Box(v0, u0, v1, u1)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     predicted=st.tuples(st.integers(1, 150), st.integers(1, 150)),
     window=st.sampled_from(["crop", "hann"]),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.fakes import plan_of
 from helpers.planned import card, file_image, plan_for
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tilepipe as tp
@@ -47,7 +47,6 @@ def test_a_model_without_a_reach_is_blended() -> None:
     assert tiling_of(card(), overlap=48).window == "crop"
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     stride=st.integers(1, 40),
     steps=st.integers(2, 40),
@@ -90,7 +89,6 @@ def test_tiles_that_cannot_be(chosen: dict[str, Any], sentence: str) -> None:
         tiling_of(card(), **chosen)
 
 
-@settings(max_examples=80, deadline=None)
 @given(stride=st.integers(1, 16), tiles=st.integers(1, 40), overlaps=st.integers(1, 80), crop=st.booleans())
 def test_what_a_refusal_proposes_works(stride: int, tiles: int, overlaps: int, crop: bool) -> None:
     """Both neighbours, the largest overlap and the smallest tile that are named are accepted; one less is not."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tilepipe as tp
@@ -97,7 +97,6 @@ def test_the_region_and_the_processes_do_not_matter(monkeypatch: pytest.MonkeyPa
         assert (other.tiling, other.why) == (whole.tiling, whole.why)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     height=st.integers(600, 9000), width=st.integers(600, 9000), stride=st.sampled_from([1, 8, 16, 24]),
     halos=st.integers(0, 12), speed=st.lists(st.floats(0.3, 3), min_size=8, max_size=8),

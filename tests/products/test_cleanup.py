@@ -65,7 +65,6 @@ def brute_force(labels: NDArray[np.uint8], holes: float, least: float) -> Any:
     return kept
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 30), st.integers(1, 30), st.integers(0, 999), st.integers(1, 2), BLOCKS,
     st.sampled_from([2, 9, "all"]), st.sampled_from([None, 2.0, 6.0]),
@@ -92,7 +91,6 @@ def test_areas_are_in_the_unit_of_the_map() -> None:
     assert filled.area == 81
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 40), st.integers(1, 40), st.integers(0, 999), st.integers(1, 4), BLOCKS,
     st.sampled_from([0.6, 1.0, 2.0, 7.0]), st.booleans(),

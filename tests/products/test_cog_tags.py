@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 import xarray
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from ome_zarr_models.v05.image import Image
@@ -47,7 +47,6 @@ def brute_average(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return out
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 999))
 def test_averages_leave_nodata_out(height: int, width: int, seed: int) -> None:
     values = np.random.default_rng(seed).choice([0, 1, 2, 253, 254, 255], (height, width)).astype(np.uint8)

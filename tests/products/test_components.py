@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import skimage
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -44,7 +44,6 @@ def swept(labels: NDArray[np.uint8], side: int) -> list[tuple[int, int]]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 999), st.integers(1, 3), st.integers(1, 45), st.data())
 def test_components_are_those_of_the_whole_map(
     height: int, width: int, seed: int, size: int, side: int, data: st.DataObject

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -36,7 +36,6 @@ class Watch:
         self.junctions.see(box, values)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 25), st.integers(1, 25), st.integers(0, 999), st.integers(1, 3), st.sampled_from([1, 4, 7, 30]))
 def test_junctions_of_rings_are_those_of_the_map(height: int, width: int, seed: int, size: int, block: int) -> None:
     coarse = np.random.default_rng(seed).choice([0, 1, 2, 255], size=(height // size + 1, width // size + 1))

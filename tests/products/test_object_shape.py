@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.features import rasterize
@@ -24,7 +24,6 @@ def found(mask: NDArray[np.bool_]) -> list[Outline]:
     return list(outlines(label_map_of(mask.astype(np.uint8), LEGEND)))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 25), st.integers(1, 25), st.integers(0, 999), st.sampled_from([0.3, 0.6, 0.9]))
 def test_shapes_are_those_of_the_pixels(height: int, width: int, seed: int, share: float) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < share
@@ -44,7 +43,6 @@ def test_shapes_are_those_of_the_pixels(height: int, width: int, seed: int, shar
         assert shape.solidity == pytest.approx(polygon.area / polygon.convex_hull.area)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 999), st.integers(-8, 12), st.integers(-8, 12), st.integers(1, 30), st.integers(1, 30))
 def test_masks_of_any_box_are_those_of_gdal(seed: int, y: int, x: int, height: int, width: int) -> None:
     mask = np.kron(np.random.default_rng(seed).random((5, 5)) < 0.7, np.ones((3, 3), bool))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage.measure import label
@@ -68,7 +68,6 @@ def test_a_hollow_object_is_parted_from_its_neighbour() -> None:
     np.testing.assert_array_equal(found, np.where(hollow, split(what, 0.8), 0))
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 999), st.sampled_from([0.6, 0.8, 0.95]))
 def test_objects_are_connected_and_cover_the_component(seed: int, neck: float) -> None:
     random = np.random.default_rng(seed)

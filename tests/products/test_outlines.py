@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.features import rasterize, shapes
@@ -68,14 +68,12 @@ def check(found: list[Outline], labels: NDArray[np.uint8]) -> None:
     assert sum(one.pixels for one in found) == (labels != 255).sum()
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 999), st.integers(1, 3), st.integers(1, 45))
 def test_regions_are_those_of_the_whole_map(height: int, width: int, seed: int, size: int, block: int) -> None:
     labels = random_labels(height, width, seed, size)
     check(list(outlines(label_map_of(labels, LEGEND), block)), labels)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 999), st.sampled_from([1, 3, 5]))
 def test_joined_rings_do_not_touch_themselves(seed: int, block: int) -> None:
     """Where cells touch at a corner, two rings meet, whichever blocks the cells lie in; polygons are valid."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import skimage
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -63,7 +63,6 @@ def test_large_regions_are_shrunk_and_other_types_stretched(tmp_path: Path) -> N
     assert (np.diff(found[:225, 150, 1]) >= 0).all()
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 30), st.integers(1, 30), st.integers(0, 99))
 def test_colours_are_means_of_what_a_pixel_covers(h: int, w: int, height: int, width: int, seed: int) -> None:
     """Against a loop over the picture's pixels, whatever is read at once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
@@ -17,7 +17,6 @@ LEGEND = Legend("a", ("background", "shape"), ((0, 0, 0), (255, 0, 0)), 255)
 LABELS = label_map_of(np.zeros((8, 8), np.uint8), LEGEND, georeference=UTM, resolution=Resolution(30.0, 30.0))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 600)] * 2, *[st.integers(1, 500)] * 2), min_size=1, max_size=6))
 def test_rings_together_are_measured_as_each_alone(boxes: list[tuple[int, int, int, int]]) -> None:
     ruler = Ruler.of(LABELS)

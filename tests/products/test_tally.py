@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.crs import CRS
@@ -53,7 +53,6 @@ def check(numbers: Numbers, labels: NDArray[np.uint8]) -> None:
         assert list(one.sizes) == [powers.count(k) for k in range(max(powers, default=-1) + 1)]
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 999), st.integers(1, 45))
 def test_numbers_are_those_of_the_whole_map(height: int, width: int, seed: int, side: int) -> None:
     labels = random_labels(height, width, seed)
@@ -67,7 +66,6 @@ def test_numbers_are_those_of_the_whole_map(height: int, width: int, seed: int, 
     assert alone.numbers() == tally.numbers()
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 999), st.lists(st.integers(0, 24), max_size=6))
 def test_boxes_in_any_order_are_counted_once(seed: int, order: list[int]) -> None:
     labels = random_labels(23, 25, seed)

@@ -75,7 +75,6 @@ def burnt(shapes: NDArray[Any], values: NDArray[Any], shape: tuple[int, int], pl
     return rasterize(pairs, shape, fill=255, transform=to_map, dtype="uint8") if pairs else np.full(shape, 255, "uint8")
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.integers(0, 999), st.sampled_from([5, 16, 1024]),
     st.sampled_from(ENDINGS),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.fakes import run_labels
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
@@ -55,7 +55,6 @@ def _expected(values: np.ndarray, region: Box | None) -> np.ndarray:
     return result
 
 
-@settings(max_examples=60, deadline=None)
 @given(cuts(), st.integers(0, 2))
 def test_constant_in_constant_out(cut: dict[str, Any], winner: int) -> None:
     shares = [0.3, 0.3, 0.3]
@@ -64,7 +63,6 @@ def test_constant_in_constant_out(cut: dict[str, Any], winner: int) -> None:
     assert (labels == _expected(np.full(cut["shape"], winner, np.uint8), cut["region"])).all()
 
 
-@settings(max_examples=60, deadline=None)
 @given(cuts(), st.integers(0, 99))
 def test_identity_gives_back_the_input(cut: dict[str, Any], seed: int) -> None:
     codes = np.random.default_rng(seed).integers(0, 7, (1, *cut["shape"]), dtype=np.uint8)

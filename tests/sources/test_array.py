@@ -20,7 +20,7 @@ import rasterio
 import torch
 import xarray
 import zarr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio import Affine
 
@@ -39,7 +39,6 @@ SIDES = st.integers(2, 9)
 
 
 @given(SIDES, SIDES, st.tuples(st.integers(-20, 20), st.integers(-20, 20)), st.integers(1, 25), st.integers(1, 25))
-@settings(max_examples=60, deadline=None)
 def test_any_box_is_numpys_reflection(
     height: int, width: int, corner: tuple[int, int], rows: int, columns: int
 ) -> None:
@@ -418,7 +417,6 @@ def test_a_stated_transform_that_places_no_pixels_is_said_and_not_used(bad: floa
     assert "places no pixels" in source.notes[0]
 
 
-@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_large_chunks_are_put_together_one_by_one(data: st.DataObject) -> None:
     image = np.random.default_rng(0).integers(0, 255, (4, 50, 60), dtype=np.uint8)

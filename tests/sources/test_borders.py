@@ -31,7 +31,6 @@ def ring(seed: int, vertices: int, kind: str) -> NDArray[np.float64]:
     return SIDE / 2 + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=3),
     vertices=st.sampled_from([3, 5, 60, 700]),
@@ -51,7 +50,7 @@ def test_the_pixels_are_those_that_gdal_burns(seeds: list[int], vertices: int, k
 
 
 @pytest.mark.parametrize("crossings", [borders.CROSSINGS, 0], ids=["all rows", "three rows first"])
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=3),
     vertices=st.sampled_from([3, 5, 60, 700]),

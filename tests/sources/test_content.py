@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
@@ -72,7 +72,6 @@ def test_every_chunk_is_computed_once_for_it() -> None:
     assert sum(calls) == OLD.size
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_one_changed_value_anywhere_is_another_array(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.integers(1, 9)) for _ in range(3))

@@ -15,7 +15,7 @@ import numpy as np
 import pyogrio.raw
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.crs import CRS
@@ -303,7 +303,6 @@ def coco(path: Path, *segmentations: Any, **changed: Any) -> Path:
     return path
 
 
-@settings(max_examples=60)
 @given(st.binary(min_size=24, max_size=24), st.booleans())
 def test_a_mask_comes_back_pixel_for_pixel(tmp_path_factory: Any, bits: bytes, text: bool) -> None:
     cells = np.unpackbits(np.frombuffer(bits, np.uint8)).reshape(12, 16)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import CRS, Geod, Transformer
 from rasterio.control import GroundControlPoint
@@ -154,7 +154,6 @@ def test_area_of_interest_is_the_rasterised_polygon(transform: tuple[float, ...]
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(area))(part), inside)
 
 
-@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_an_area_is_the_same_in_every_box_and_knows_whether_it_meets_it(data: st.DataObject) -> None:
     """Borders run through no pixel's centre: there GDAL's rounding decides."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
@@ -25,7 +25,6 @@ def parts(draw: st.DrawFn, size: tuple[int, int]) -> Box:
     return Box(y0, x0, draw(st.integers(y0 + 1, size[0])), draw(st.integers(x0 + 1, size[1])))
 
 
-@settings(max_examples=80, deadline=None)
 @given(size=sizes, grid=sizes, data=st.data())
 def test_on_another_grid_it_is_the_pixel_under_the_centre(
     size: tuple[int, int], grid: tuple[int, int], data: st.DataObject
@@ -39,7 +38,6 @@ def test_on_another_grid_it_is_the_pixel_under_the_centre(
             assert found[y - box.y0, x - box.x0] == mask[under[0], under[1]]
 
 
-@settings(max_examples=60, deadline=None)
 @given(small=sizes, size=sizes, data=st.data())
 def test_a_bitmap_is_stretched_alike_for_every_box(
     small: tuple[int, int], size: tuple[int, int], data: st.DataObject
@@ -53,7 +51,6 @@ def test_a_bitmap_is_stretched_alike_for_every_box(
     assert whole[y, x] == mask[y * small[0] // size[0], x * small[1] // size[1]]
 
 
-@settings(max_examples=60, deadline=None)
 @given(small=sizes, size=sizes, data=st.data())
 def test_a_bitmap_knows_its_cells(small: tuple[int, int], size: tuple[int, int], data: st.DataObject) -> None:
     mask = np.random.default_rng(data.draw(st.integers(0, 9))).random(small) > data.draw(st.floats(0, 1))

@@ -81,7 +81,7 @@ def test_the_last_file_that_holds_data_lies_on_top(tmp_path: Path) -> None:
     np.testing.assert_array_equal(other.read(Box(0, 0, height, width)), merged(files[::-1]))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_box_is_a_crop_of_the_whole_whatever_the_files(tmp_path: Path, data: st.DataObject) -> None:
     files = [write(tmp_path / "first.tif", Box(0, 0, 1, 1), np.full((1, 50, 50), 4, np.uint8), nodata=3)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.enums import Resampling
 from skimage.transform import resize
@@ -36,7 +36,6 @@ def whole(source: Source) -> Box:
 
 
 @given(SIDE, SIDE, SIZE, SIZE, st.sampled_from(["uint8", "int16", "float32"]), st.booleans(), st.data())
-@settings(max_examples=80, deadline=None)
 def test_two_boxes_agree_wherever_they_meet(
     h: int, w: int, height: int, width: int, dtype: str, holes: bool, data: st.DataObject
 ) -> None:
@@ -59,7 +58,6 @@ def test_two_boxes_agree_wherever_they_meet(
 @given(
     SIDE, SIDE, SIZE, SIZE, st.sampled_from([("uint8", 255), ("uint16", 65535), ("int16", -32768), ("float32", 0.1)])
 )
-@settings(max_examples=60, deadline=None)
 def test_a_constant_stays_that_constant(h: int, w: int, height: int, width: int, kind: tuple[str, float]) -> None:
     image = np.full((1, h, w), kind[1], kind[0])
     found = Resampled(ArraySource(image), height, width).read(Box(-3, -3, height + 3, width + 3))
@@ -67,7 +65,6 @@ def test_a_constant_stays_that_constant(h: int, w: int, height: int, width: int,
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 7), st.integers(1, 7))
-@settings(max_examples=40, deadline=None)
 def test_an_integer_factor_is_the_block_mean_rounded_half_up(h: int, w: int, fy: int, fx: int) -> None:
     image = random_image((3, h * fy, w * fx))
     sums = image.reshape(3, h, fy, w, fx).astype(int).sum(axis=(2, 4))
@@ -122,7 +119,6 @@ def test_only_valid_pixels_are_averaged_and_one_is_enough() -> None:
 
 
 @given(SIDE, SIDE, SIZE, SIZE, st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
 def test_a_pixel_is_valid_where_it_covers_one_that_is_and_averages_those(
     h: int, w: int, height: int, width: int, seed: int
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
@@ -17,7 +17,6 @@ from tilepipe.sources.strip_cache import RowCache, Striped, band_rows
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.data())
-@settings(max_examples=50, deadline=None)
 def test_boxes_come_back_whole_and_memory_is_bounded(height: int, rows: int, data: st.DataObject) -> None:
     image = np.arange(2 * height * 30, dtype=np.uint16).reshape(2, height, 30)
     cache = RowCache(limit=3 * rows * 30 * 4)

@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
@@ -15,7 +15,6 @@ from tilepipe.tiling.grid import Grid, Index, make_axis
 from tilepipe.tiling.weights import PROFILES, weights
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import label
 
 from tilepipe.tiling.border_merge import Regions
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 9999), st.integers(1, 12), st.integers(1, 12))
 def test_rows_joined_one_by_one_are_the_components_of_the_whole(seed: int, height: int, width: int) -> None:
     """Every pixel a part of its own, closed as soon as the row below does not touch it."""

@@ -20,7 +20,7 @@ def axes(draw: st.DrawFn) -> Axis:
     return make_axis(size, step + overlap, overlap, stride=stride, crop=crop, zone=draw(st.integers(1, 90)))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(axes())
 def test_every_tile_belongs_to_exactly_one_block(axis: Axis) -> None:
     owned = [k for block in range(axis.blocks) for k in axis.tiles_of(block)]
@@ -28,7 +28,7 @@ def test_every_tile_belongs_to_exactly_one_block(axis: Axis) -> None:
     assert all(k in axis.tiles_of(axis.block_of(k)) for k in range(axis.count))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(axes())
 def test_tiles_lie_on_the_stride_and_keep_every_pixel(axis: Axis) -> None:
     kept = [0] * axis.padded
@@ -43,7 +43,7 @@ def test_tiles_lie_on_the_stride_and_keep_every_pixel(axis: Axis) -> None:
         assert max(kept) == 1
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(axes())
 def test_crop_has_real_context_on_every_side_that_is_not_the_edge(axis: Axis) -> None:
     for k in range(axis.count):
@@ -53,7 +53,7 @@ def test_crop_has_real_context_on_every_side_that_is_not_the_edge(axis: Axis) ->
         assert end == axis.padded or end - stop >= axis.lead
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(axes())
 def test_a_tile_reaches_at_most_into_the_next_zone(axis: Axis) -> None:
     for k in range(axis.count):
@@ -62,21 +62,21 @@ def test_a_tile_reaches_at_most_into_the_next_zone(axis: Axis) -> None:
         assert writer - axis.block_of(k) <= (0 if axis.crop else 1)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(axes())
 def test_no_two_tiles_see_the_same_pixels(axis: Axis) -> None:
     origins = [axis.origin(k) for k in range(axis.count)]
     assert origins == sorted(set(origins))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(axes())
 def test_blocks_write_every_pixel_once(axis: Axis) -> None:
     written = [pixel for block in range(axis.blocks) for pixel in range(*axis.span(block))]
     assert written == list(range(axis.size))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(axes(), st.data())
 def test_tiles_over_is_brute_force(axis: Axis, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, axis.size - 1))
@@ -85,7 +85,7 @@ def test_tiles_over_is_brute_force(axis: Axis, data: st.DataObject) -> None:
     assert list(axis.tiles_over(start, stop)) == truth
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(axes(), axes(), st.data())
 def test_blocks_over_a_region_own_its_tiles_and_write_its_pixels(y: Axis, x: Axis, data: st.DataObject) -> None:
     if y.crop != x.crop:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
@@ -22,7 +22,6 @@ def test_patches_lie_side_by_side_and_the_last_is_pulled_back() -> None:
 
 
 @given(SIZES, st.integers(1, 20), STRIDES, st.data())
-@settings(max_examples=60, deadline=None)
 def test_taps_interpolate_between_patch_centres(size: int, patch: int, stride: int, data: st.DataObject) -> None:
     axis = patches_of((size, size), patch * stride, stride).y
     count = data.draw(st.integers(1, axis.padded // stride))
@@ -43,7 +42,6 @@ def test_taps_interpolate_between_patch_centres(size: int, patch: int, stride: i
 
 
 @given(SIZES, st.integers(1, 20), STRIDES)
-@settings(max_examples=60, deadline=None)
 def test_every_pixel_takes_from_a_patch_that_it_lies_in(size: int, patch: int, stride: int) -> None:
     axis = patches_of((size, size), patch * stride, stride).y
     below, above, share = taps(axis, 0, axis.padded, 1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.fakes import job_for, open_queue, run_labels
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -61,7 +61,6 @@ def assert_codes(found: NDArray[Any], truth: NDArray[np.float64], slack: float) 
     assert np.abs(found - STEPS * truth).max() <= 0.5 + slack
 
 
-@settings(max_examples=30, deadline=None)
 @given(classes=st.sampled_from([1, 2, 3, 7, 40, 300]), bits=st.sampled_from([24, 48]), seed=st.integers(0, 10**6))
 def test_margin_and_entropy_against_float64(classes: int, bits: int, seed: int) -> None:
     p = draw(np.random.default_rng(seed), (classes, 70, 9))
@@ -71,7 +70,6 @@ def test_margin_and_entropy_against_float64(classes: int, bits: int, seed: int) 
     assert_codes(codes("entropy", planes, bits), true_entropy(p), 0.05)
 
 
-@settings(max_examples=30, deadline=None)
 @given(classes=st.integers(2, 6), tiles=st.integers(1, 9), seed=st.integers(0, 10**6))
 def test_disagreement_against_float64(classes: int, tiles: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

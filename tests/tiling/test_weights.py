@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.tiling.grid import make_axis
@@ -14,7 +14,6 @@ SHAPES = ["crop", *PROFILES]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@settings(max_examples=60, deadline=None)
 @given(
     size=st.integers(1, 300),
     stride=st.sampled_from([1, 2, 4]),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import maximum_filter
 from sklearn.metrics import f1_score, jaccard_score, log_loss
@@ -68,7 +68,6 @@ def test_hard_predictions_give_dice_and_iou_of_scikit_learn(seed: int) -> None:
     assert float(lovasz(hard, target)) == pytest.approx(1 - jaccard_score(t, prediction, **how), abs=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 6))
 def test_lovasz_is_the_sum_of_the_paper(seed: int, side: int) -> None:
     """Brute force: sort errors by hand, weigh each by the growth of the Jaccard loss of the set of the largest."""

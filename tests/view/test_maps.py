@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -75,7 +75,6 @@ def test_smaller_maps_are_those_of_the_file_and_no_others(tmp_path: Path) -> Non
     assert [level.scale for level in found] == [(1, 1), (2, 2)]
 
 
-@settings(max_examples=40)
 @given(st.integers(1, 90), st.integers(1, 90), st.floats(0.5, 4), st.integers(-20, 60), st.integers(0, 3))
 def test_a_pixel_has_the_value_under_its_centre(height: int, width: int, scale: float, start: int, level: int) -> None:
     array = RNG.integers(0, 200, (height, width), dtype=np.uint8)

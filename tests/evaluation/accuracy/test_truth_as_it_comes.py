@@ -11,7 +11,7 @@ import pyogrio.raw
 import pytest
 import rasterio
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from rasterio.features import rasterize
@@ -138,7 +138,6 @@ def raster(path: Path, array: np.ndarray, transform: Affine, crs: str = UTM) -> 
     return path
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(-70, 70), st.integers(-90, 90), st.integers(1, 70), st.integers(1, 90))
 def test_the_part_that_both_cover_is_compared(dy: int, dx: int, height: int, width: int) -> None:
     first, second = np.indices(SIZE)[0] * 100 + np.indices(SIZE)[1], np.zeros((height, width), int)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.ndimage import distance_transform_edt
@@ -16,7 +16,6 @@ def within(mask, distance):
     return distance_transform_edt(~mask) <= distance if mask.any() else np.zeros_like(mask)
 
 
-@settings(max_examples=80, deadline=None)
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=14)), st.sampled_from([1, 1.5, 2, 3, 5, 7.2, 20]))
 def test_dilate_equals_distance_transform(mask, radius):
     np.testing.assert_array_equal(dilate(mask, radius), within(mask, radius))
@@ -56,7 +55,6 @@ def test_equals_brute_force(seed, width):
     assert found.trimap == confusion_matrix(prediction[trimap][None], truth[trimap][None], 4)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([1, 2, 3.5, 6]), st.integers(6, 40), st.integers(6, 40))
 def test_blocks_with_margin_equal_the_whole(seed, width, height, step):
     shape = (37, 29)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -13,7 +13,6 @@ from tilepipe.evaluation.metrics.pair import pair
 maps = arrays(np.uint8, (11, 13), elements=st.sampled_from([0, 1, 2, 255]))
 
 
-@settings(max_examples=60, deadline=None)
 @given(maps, maps, st.sampled_from([1, 2, 4, 5, 16]))
 def test_equals_brute_force_majority(prediction, truth, stride):
     found = ideal(pair(prediction, truth, 3), stride)

@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import skimage
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import label
 from skimage.metrics import variation_of_information
@@ -24,7 +24,6 @@ def numbered(labels, scored):
     return out, count
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([[0, 1], [0, 0, 0, 1, 1, 2, 255]]), st.sets(st.integers(1, 8)))
 def test_bands_equal_brute_force(seed, values, cuts):
     prediction, truth = np.random.default_rng(seed).choice(np.array(values, np.uint8), (2, 9, 8))
@@ -107,7 +106,6 @@ def test_bad_bands_are_refused():
         ComponentCounter(2, 0)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([[0, 1], [0, 0, 0, 1, 1, 2, 255]]), st.sets(st.integers(1, 11)))
 def test_objects_of_bands_match_as_those_of_the_whole_do(seed, values, cuts):
     rng = np.random.default_rng(seed)

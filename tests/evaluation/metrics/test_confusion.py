@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
@@ -17,7 +17,6 @@ maps = st.integers(2, 5).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(maps)
 def test_equals_scikit_learn(drawn):
     classes, prediction, truth = drawn
@@ -38,7 +37,6 @@ def test_equals_scikit_learn(drawn):
     assert [c for c in range(classes) if not np.isnan(found.iou[c])] == list(present)
 
 
-@settings(max_examples=30, deadline=None)
 @given(maps, st.integers(1, 6), st.integers(1, 8))
 def test_blocks_add_up(drawn, row, column):
     classes, prediction, truth = drawn

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -25,7 +25,6 @@ def brute_force(prediction: NDArray[np.int64], truth: NDArray[np.int64], thresho
     return ObjectScores(len(found), len(names_p), len(names_t), sum(found), threshold)
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 999), st.sampled_from([0.5, 0.6, 0.9]))
 def test_scores_are_those_of_every_pair(height: int, width: int, seed: int, threshold: float) -> None:
     rng = np.random.default_rng(seed)

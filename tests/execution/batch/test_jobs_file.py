@@ -153,7 +153,7 @@ def test_a_link_out_of_the_output_folder_is_refused(tmp_path: Path) -> None:
         expand(Jobs(images=("in/**/*.tif",), model="m", output="out/{dir}/{stem}.tif"), tmp_path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(min_size=1, max_size=40))
 def test_a_safe_name_is_one_plain_part_of_a_path(name: str) -> None:
     safe = safe_name(name)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.cli.main import main
@@ -69,7 +69,6 @@ def times(draw: st.DrawFn) -> str:
     return " ".join(words)
 
 
-@settings(max_examples=40, deadline=None)
 @given(times())
 def test_apscheduler_runs_when_cron_does(text: str) -> None:
     trigger = trigger_of(Cron.of(text))

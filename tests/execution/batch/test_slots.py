@@ -63,7 +63,7 @@ ACTS = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([(2026, 3, 28), (2026, 10, 24), (2026, 7, 1)]),
     st.sampled_from(["0 * * * *", "30 2 * * *", "*/20 1-4 * * *"]),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.fakes import global_net
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -54,7 +54,6 @@ def test_a_field_of_one_patch_is_the_live_network(kind: str) -> None:
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
 def test_statistics_are_those_of_torch(channels: int, items: int, seed: int) -> None:
     x = 3 + torch.randn(items, 2 * channels, 7, 9, generator=torch.Generator().manual_seed(seed))
     variance, mean = torch.var_mean(x, (2, 3), correction=0)
@@ -72,7 +71,6 @@ def test_statistics_are_those_of_torch(channels: int, items: int, seed: int) -> 
 
 
 @given(st.data())
-@settings(max_examples=25, deadline=None)
 def test_no_bit_of_the_field_depends_on_the_tile(data: st.DataObject) -> None:
     patches = patches_of((200, 240), 48, 4)
     values = np.random.default_rng(1).random((patches.y.count, patches.x.count, 5), np.float32) + 0.1

@@ -228,7 +228,7 @@ def test_an_archive_that_unpacks_to_too_much(card: Path, tmp_path: Path, monkeyp
         convert(tmp_path / "bomb.pt", tmp_path / "x.model", card=card)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_files_give_model_errors_only(card: Path, tmp_path: Path, data: st.DataObject) -> None:
     torch.manual_seed(0)

@@ -171,7 +171,7 @@ def test_saving_refuses_what_exists_and_what_could_not_be_loaded(model: Model, s
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "x.model"]
 
 
-FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUZZ

@@ -273,7 +273,7 @@ def test_more_than_one_map_or_another_shape_is_refused(tmp_path: Path) -> None:
         load_model(write_card(save(flat, tmp_path / "m.onnx")))
 
 
-FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUZZ
