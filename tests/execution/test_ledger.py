@@ -71,7 +71,7 @@ def test_what_is_appended_is_read_again(tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.parametrize("blended", [False, True])
-@pytest.mark.parametrize("layers", [0, 3])
+@pytest.mark.parametrize("layers", [pytest.param(0, marks=pytest.mark.long), 3])
 def test_what_is_kept_is_less_than_promised(
     blended: bool, layers: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -101,8 +101,10 @@ def refused(bad: tp.Model, words: str, folder: Path, **settings: Any) -> None:
     assert old.read_bytes() == b"older labels"
 
 
-@pytest.mark.parametrize("case", BAD)
-@pytest.mark.parametrize("said", [{}, {"halo": 8}], ids=["silent", "stated"])
+STATED = [pytest.param(case, {"halo": 8}, marks=pytest.mark.long if case != "random" else []) for case in BAD]
+
+
+@pytest.mark.parametrize(("case", "said"), [*((case, {}) for case in BAD), *STATED])
 def test_no_tiling_makes_them_right(case: str, said: dict[str, int], tmp_path: Path) -> None:
     make, words = BAD[case]
     refused(model(make(), **said), words, tmp_path)

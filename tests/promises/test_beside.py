@@ -26,6 +26,7 @@ from tilepipe.testing import noise, random_unet
 
 SLIDE = Path(__file__).parents[2] / "pipelines" / "sample" / "CMU-1-Small-Region.svs"
 NAMES = ["a.tif", "a.ome.tif", "a.png", "a.svs"]
+FEW = [pytest.param(name, marks=pytest.mark.long if name in ("a.ome.tif", "a.png") else []) for name in NAMES]
 CUT: dict[str, Any] = {"tile": 64, "block": 64, "window": (0, 0, 170, 150)}
 PAM = """<PAMDataset><PAMRasterBand band="1"><Histograms/><Metadata><MDI key="STATISTICS_MAXIMUM">255</MDI>
 <MDI key="STATISTICS_MEAN">127.5</MDI></Metadata></PAMRasterBand></PAMDataset>"""
@@ -73,7 +74,7 @@ def labels(path: Path) -> bytes:
     return np.asarray(tp.open_labels(path)).tobytes()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FEW)
 def test_an_interrupted_run_goes_on(name: str, model: str, tmp_path: Path) -> None:
     path, events = draw(tmp_path / name), list[Event]()
     tp.segment(path, model, tmp_path / "truth.tif", **CUT)
@@ -98,7 +99,7 @@ def test_a_finished_batch_computes_nothing(name: str, model: str, tmp_path: Path
     assert [entry.status for entry in run_batch.run(tmp_path / "night.yaml").entries] == [UNCHANGED]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FEW)
 def test_verify_holds(name: str, model: str, tmp_path: Path) -> None:
     path = draw(tmp_path / name)
     tp.segment(path, model, tmp_path / "out.tif", **CUT)

@@ -73,7 +73,7 @@ def test_regions_in_memory(full: Any, cut: int, count: int) -> None:
         assert (found == labels[cut][region.y0 : region.y1, region.x0 : region.x1]).all(), region
 
 
-@pytest.mark.parametrize("cut", [0, 1], ids=["crop", "gaussian"])
+@pytest.mark.parametrize("cut", [pytest.param(0, marks=pytest.mark.long), 1], ids=["crop", "gaussian"])
 def test_a_region_on_disk(full: Any, cut: int, tmp_path: Path) -> None:
     path, model, labels = full
     region = Box(123, 77, 402, 388)

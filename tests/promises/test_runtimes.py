@@ -34,7 +34,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("cut", [CROP, HANN], ids=["crop", "hann"])
+@pytest.mark.parametrize("cut", [pytest.param(CROP, marks=pytest.mark.long), HANN], ids=["crop", "hann"])
 def test_same_bytes_for_each_block_batch_and_executor(runtime: str, cut: dict[str, Any], tmp_path: Path) -> None:
     settings = {**cut, "runtime": runtime}
     truth = run_labels(IMAGE, random_unet(), tmp_path / "one", **settings)

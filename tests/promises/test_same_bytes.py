@@ -58,7 +58,7 @@ def test_two_worker_processes(truth: Any, image: ArraySource, tmp_path: Path) ->
     assert sha256(run_labels(image, random_unet(), tmp_path, blocks.run, workers=2, **cut)) == expected
 
 
-@pytest.mark.parametrize("block", [1, 150, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("block", [1, *(pytest.param(side, marks=pytest.mark.long) for side in (150, 1000))])
 def test_any_block_size(truth: Any, image: ArraySource, tmp_path: Path, block: int) -> None:
     cut, expected = truth
     assert sha256(run_labels(image, random_unet(), tmp_path, **{**cut, "block": block})) == expected
@@ -70,7 +70,7 @@ def test_any_batch_size(truth: Any, image: ArraySource, tmp_path: Path, batch: i
     assert sha256(run_labels(image, random_unet(), tmp_path, batch=batch, **cut)) == expected
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_any_order(truth: Any, image: ArraySource, tmp_path: Path, seed: int) -> None:
     cut, expected = truth
 

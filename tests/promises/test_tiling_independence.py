@@ -26,7 +26,7 @@ KINDS = {"instance": (96, 128), "group": (112, 512), "squeeze": (96, 64), "linea
 """Two tile sizes for each."""
 
 
-SLOW = ("instance", "group")
+SLOW = ("instance", "group", "pyramid")
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.long if kind in SLOW else ()) for kind in KINDS])

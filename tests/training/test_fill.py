@@ -177,7 +177,7 @@ def mosaic(write: Write, configure: Configure) -> Callable[[float | None], Train
     return _mosaic
 
 
-@pytest.mark.parametrize("value", [np.nan, -9999.0])
+@pytest.mark.parametrize("value", [np.nan, pytest.param(-9999.0, marks=pytest.mark.long)])
 def test_holes_do_not_spoil_a_model(mosaic: Callable[[float | None], TrainConfig], value: float) -> None:
     scores = load_model(fit(mosaic(value))).card.training["scores"]
     assert scores["model"]["accuracy"] > 0.95

@@ -252,7 +252,7 @@ def test_what_is_scored_is_what_users_get(small: Configure, resolution: float | 
         np.testing.assert_array_equal(predicted(model, scene, box), labels)
 
 
-@pytest.mark.parametrize("room", [100, 20_000])
+@pytest.mark.parametrize("room", [100, pytest.param(20_000, marks=pytest.mark.long)])
 def test_a_full_disk_is_no_bug_of_a_checkpoint(small: Configure, tmp_path: Path, room: int) -> None:
     """A limit on the size of files stands for a full disk; torch speaks of an unexpected position there."""
     config = small()

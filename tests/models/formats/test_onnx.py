@@ -299,7 +299,7 @@ def test_cuda_is_not_replaced_by_the_cpu_silently() -> None:
         start_session(pointwise().SerializeToString(), torch.device("cuda:0"))
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+@pytest.mark.parametrize("package", [pytest.param("onnx", marks=pytest.mark.long), "onnxruntime"])
 def test_a_missing_package_is_one_sentence(tmp_path: Path, package: str) -> None:
     path = write_card(save(pointwise(), tmp_path / "m.onnx"))
     code = (

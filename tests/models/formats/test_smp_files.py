@@ -147,7 +147,9 @@ def test_wrong_tensors_are_sentences(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        ("segmentation_models_pytorch", "segmentation-models-pytorch is not installed"),
+        pytest.param(
+            "segmentation_models_pytorch", "segmentation-models-pytorch is not installed", marks=pytest.mark.long
+        ),
         ("torchvision", "segmentation-models-pytorch needs torchvision, which is not installed"),
     ],
 )

@@ -77,7 +77,13 @@ def check(arch: dict[str, Any], truth: Any, half: int) -> None:
     assert found.reach == truth(net, 3, rows=96, half=half)
 
 
-@pytest.mark.parametrize("arch", LOCAL, ids=name)
+LAYERED = {"bilinear"}  # test_probe.py has a network with this layer
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [pytest.param(a, id=name(a), marks=pytest.mark.long if LAYERED & {*a.values()} else []) for a in LOCAL],
+)
 def test_reach_is_what_cutting_the_image_shows(arch: dict[str, Any], truth: Any) -> None:
     check(arch, truth, 96)
 
@@ -112,7 +118,9 @@ def _global_layers(net: nn.Module) -> set[tuple[str, str]]:
     return layers | ({("pyramid", "image pooling")} if getattr(net.arch, "image_pool", False) else set())
 
 
-@pytest.mark.parametrize(("norm", "kind"), [("instance", "instance norm"), ("group", "group norm")])
+@pytest.mark.parametrize(
+    ("norm", "kind"), [pytest.param("instance", "instance norm", marks=pytest.mark.long), ("group", "group norm")]
+)
 def test_norms_of_the_tile_are_named(norm: str, kind: str) -> None:
     local = probe(network({"name": "unet", **SMALL}), 3)
     found = probe(network({"name": "unet", **SMALL, "norm": norm}), 3)
