@@ -48,6 +48,38 @@ def test_a_skip_stays_alive() -> None:
     assert peak == int(4 * (3 + 4 + 4 + 8) * COPIES) + 1
 
 
+@pytest.mark.parametrize(
+    "arch",
+    [
+        {"name": "unet", "width": 4, "depth": 3},
+        {"name": "unet", "width": 4, "depth": 2, "norm": "group"},
+        {"name": "unet", "width": 4, "depth": 2, "norm": "instance", "up": "bilinear"},
+        {"name": "linknet"},
+    ],
+    ids=str,
+)
+def test_shapes_that_are_known_are_those_of_torch(arch: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    net = zoo.build(arch, 3, 2)
+    found = footprint(wrap(net, stride=net.stride))
+    monkeypatch.setattr("tilepipe.inference.profile.footprint._known_shape", lambda *_: None)
+    assert footprint(wrap(net, stride=net.stride)) == found
+
+
+def test_sums_and_joins_of_other_shapes_are_left_to_torch() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            wide = self.first(x) + torch.zeros(1, 4, 1, 1, device=x.device, dtype=torch.float64)
+            return torch.cat([wide, x], dim=-3)[:, :2]
+
+    # Live at the peak: the input, the sum (4 channels in float64) and the join of both (7 channels in float64).
+    _, peak = footprint(wrap(Mixed()))
+    assert peak == int((4 * 3 + 8 * 4 + 8 * 7) * COPIES) + 1
+
+
 @pytest.mark.parametrize("tile", [100, 256, 512])
 def test_bytes_per_pixel_hardly_depend_on_the_tile(tile: int) -> None:
     net = zoo.build({"name": "unet", "width": 8, "depth": 3}, 3, 2)

@@ -30,6 +30,9 @@ KERNEL = 9
 """Number of values of a kernel that is assumed if convolutions cannot be seen."""
 _CONVOLUTIONS = {torch.ops.aten.convolution, torch.ops.aten.conv2d, torch.ops.aten.conv_transpose2d}
 
+_NORMS = {torch.ops.aten.batch_norm, torch.ops.aten.group_norm, torch.ops.aten.instance_norm}
+"""Operations whose output is as large as their input."""
+
 
 class LiveBytes(TorchDispatchMode):
     """Adds up the storages that are alive, and keeps the peak."""
@@ -42,10 +45,16 @@ class LiveBytes(TorchDispatchMode):
         """Largest size of the input that one convolution unfolds [bytes], if kernels unfold it."""
         self._known: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: nothing is compiled here, and hiding this mode from torch's compiler imports it, in 2 s."""
+        return False
+
     def __torch_dispatch__(
         self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: JSON | None = None
     ) -> object:
-        result = func(*args, **(kwargs or {}))
+        result = _known_shape(func.overloadpacket, args)
+        result = func(*args, **(kwargs or {})) if result is None else result
         if func.overloadpacket in _CONVOLUTIONS:
             # Kernels make columns on their own, below what torch shows to a mode, so they are computed from the shapes.
             self.columns = max(self.columns, _unfolded(args[0], args[1], result))
@@ -67,6 +76,23 @@ class LiveBytes(TorchDispatchMode):
     def _free(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.live -= size
+
+
+def _known_shape(operation: object, args: tuple[Any, ...]) -> torch.Tensor | None:
+    """Return the output of a norm, of a concatenation or of a sum of two; None for any other operation.
+
+    On shapes alone torch takes these apart in Python, with functions of its compiler, whose import takes 2 s.
+    """
+    if operation in _NORMS:
+        return torch.empty_like(args[0])
+    if operation is torch.ops.aten.cat and len({(part.ndim, part.dtype) for part in args[0]}) == 1:
+        axis, shape = args[1] if len(args) > 1 else 0, list(args[0][0].shape)
+        shape[axis] = sum(part.shape[axis] for part in args[0])
+        return torch.empty(shape, dtype=args[0][0].dtype, device=args[0][0].device)
+    if operation is torch.ops.aten.add and all(isinstance(part, torch.Tensor) for part in args[:2]):
+        one, other = args[:2]
+        return torch.empty_like(one) if (one.shape, one.dtype) == (other.shape, other.dtype) else None
+    return None
 
 
 def footprint(model: Model, tile: int = 256, values: int = 0, dtype: str = "float32") -> tuple[int, int]:
