@@ -108,3 +108,21 @@ def test_a_tissue_mask_asks_for_narrow_columns() -> None:
     plan = tp.plan(ArraySource(slide), DEEP, runtime="torch", mask="tissue")
     assert plan.tiling.bands is not None
     assert plan.tiling.tile <= 1024 + 2 * plan.tiling.halo
+
+
+def test_blended_windows_get_large_tiles_in_bands() -> None:
+    image = ArraySource(np.broadcast_to(np.uint8(0), (3, 9000, 9100)))
+    hann = tp.plan(image, DEEP, runtime="torch", window_shape="hann")
+    cut, grid = hann.tiling, hann.grid
+    assert cut.bands is not None
+    assert (cut.window, cut.columns) == ("hann", None)
+    small = tp.plan(image, DEEP, runtime="torch", window_shape="hann", tile=512)
+    assert small.tiling.bands is None
+    assert hann.work < 0.8 * small.work
+    assert hann.work == pytest.approx(grid.y.count * grid.x.count * cut.tile**2 / (9000 * 9100))
+    # They just fit: the last tiles are pulled back by little.
+    assert all(axis.count * axis.step + cut.overlap - axis.size < axis.count * 2 * cut.stride for axis in (grid.x,))
+    less = tp.plan(image, DEEP, runtime="torch", window_shape="hann", memory=hann.memory.total - 1)
+    assert less.memory.total < hann.memory.total
+    part = tp.plan(image, DEEP, runtime="torch", window_shape="hann", region=tp.Box(0, 0, 9, 9))
+    assert part.tiling == cut

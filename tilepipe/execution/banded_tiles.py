@@ -44,9 +44,9 @@ class BandedTiles:
     ) -> None:
         """Bring the model to its device. `readers` decode the bands."""
         plan = job.plan
-        assert plan.tiling.bands is not None
+        assert plan.tiling.columns is not None
         self.job, self.plan, self.image, self._readers, self._watch = job, plan, image, readers, watch
-        self.bands = plan.tiling.bands
+        self.bands = plan.tiling.columns
         around = statistics.nodes if statistics else None
         self._columns = Columns(job.model, self.bands, plan.tiling.stride, plan.compute, plan.statistics, around)
         self._unread: dict[Box, str] = {}

@@ -55,7 +55,9 @@ class BlockWorker:
     def __init__(self, job: Job, statistics: StatisticsProvider | None = None) -> None:
         """Move the model to its device and open the store; `statistics` come from `job` if not given."""
         self.job, plan = job, job.plan
-        self.predictor = Predictor(job.model, plan.grid.tile_shape, plan.compute)
+        cut = plan.tiling
+        blended_in_bands = None if cut.bands is None or cut.columns else cut.bands
+        self.predictor = Predictor(job.model, plan.grid.tile_shape, plan.compute, blended_in_bands, cut.stride)
         self.store = Store(job.directory) if job.directory else None
         self._notes, self._constant = StageNotes(job.directory), ConstantTiles()
         self.image = FilledImage(job.source, job.model.card.mean or (0.0,) * plan.bands)
@@ -67,7 +69,7 @@ class BlockWorker:
         # counts what these threads hold (planning/memory.py): more of them would break it.
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="read")
         self._banded: BandedTiles | None = None
-        if plan.tiling.bands:
+        if cut.columns:
             self._banded = BandedTiles(job, self.image, self._readers, watch_of(job, TILES), self.statistics)
 
     def region(self) -> tuple[Labels, Tally]:

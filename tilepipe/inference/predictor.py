@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +26,10 @@ from tilepipe.models.precision import arithmetic, dtype_of
 from tilepipe.models.prepared import prepared
 from tilepipe.stage_times import stage
 from tilepipe.text import setting
+from tilepipe.tiling.tiling import Bands
+
+if TYPE_CHECKING:
+    from tilepipe.inference.banded.whole_tiles import WholeTiles
 
 LOGITS = "logits"
 """Name of the scores of a network, which are no layer."""
@@ -55,10 +60,18 @@ def use_threads(count: int) -> None:
 class Predictor:
     """Runs one model on one device; `labels` and `probabilities` may be called from any thread, one at a time runs."""
 
-    def __init__(self, model: Model, tile_shape: tuple[int, int], compute: Compute) -> None:
+    def __init__(
+        self,
+        model: Model,
+        tile_shape: tuple[int, int],
+        compute: Compute,
+        bands: Bands | None = None,
+        stride: int = 1,
+    ) -> None:
         """Bring the model to the device of `compute`; `tile_shape` is (height, width) of every tile [pixels].
 
-        Raises `ModelError` if the model cannot be copied for fp64.
+        With `bands`, tiles of a model of this total stride are computed in bands of rows. Raises `ModelError` if the
+        model cannot be copied for fp64, or not be computed in bands.
         """
         self.model = model
         self.input_shape = (compute.batch, model.card.bands, *tile_shape)
@@ -70,6 +83,12 @@ class Predictor:
         self._compiled: Compiled | None = None
         with self._in_one_sentence():
             self._module = prepared(model.module, self.device, self.precision)
+        self._in_bands: WholeTiles | None = None
+        if bands is not None:
+            # This import opens torch's exporter, which only bands need.
+            from tilepipe.inference.banded.whole_tiles import WholeTiles
+
+            self._in_bands = WholeTiles(model, bands, stride, compute)
 
     def labels(self, tiles: Pixels, under: Mode | None = None) -> Labels:
         """Return the class with the largest logit, the lowest of equal ones, (n, height, width) uint8 or uint16.
@@ -141,7 +160,7 @@ class Predictor:
             batch[:count] = tiles
         # Statistics are put into calls of torch, which another runtime does not make.
         plain = self._compute.runtime == TORCH or under is not None or network is not self._module
-        if not plain and self._compiled is None:
+        if not plain and self._compiled is None and self._in_bands is None:
             self._compiled = self._in_runtime()
         try:
             # The switches that decide rounding belong to the whole process. They are held until the caller has taken
@@ -149,7 +168,10 @@ class Predictor:
             with arithmetic(self.device, self.precision), stage("compute"):
                 with under or nullcontext(), self._in_one_sentence():
                     x = self.model.normalise(torch.from_numpy(batch).to(self.device), self.dtype)
-                    scores = self._run(network, x) if plain or not self._compiled else self._compiled([x])[0]
+                    if self._in_bands is not None:
+                        scores = self._in_bands(x)
+                    else:
+                        scores = self._run(network, x) if plain or not self._compiled else self._compiled([x])[0]
                 self._check(scores, count)
                 yield scores[:count]
         except torch.OutOfMemoryError:

@@ -73,12 +73,12 @@ class Layout:
     def tile_work(self) -> float:
         """Number of pixels of the tiles that decide the region, per pixel of the region."""
         grid, (rows, columns) = self.grid, self.tile_ranges
-        tall = self._rows_in_bands() if self.tiling.bands else len(rows) * grid.y.tile
+        tall = self._rows_in_bands() if self.tiling.columns else len(rows) * grid.y.tile
         return tall * len(columns) * grid.x.tile / self.predicted_region.area
 
     def _rows_in_bands(self) -> int:
         """Return the rows that a pass in bands sees to decide the region; it goes on from tile to tile."""
-        bands, region, padded = self.tiling.bands, self.predicted_region, self.grid.y.padded
+        bands, region, padded = self.tiling.columns, self.predicted_region, self.grid.y.padded
         assert bands is not None
         first = max(0, region.y0 // bands.height * bands.height - bands.lead)
         last = -(-(region.y1 + (self.tiling.halo or 0)) // bands.height) * bands.height
@@ -91,7 +91,7 @@ class Layout:
     def blocks(self) -> Iterator[Index]:
         """Yield the blocks that the region needs, row by row, or column by column where a pass goes on from block to
         block. The earlier neighbours of a block come before it."""
-        if self.tiling.bands is None:
+        if self.tiling.columns is None:
             yield from self.grid.blocks_over(self.predicted_region)
             return
         rows, columns = self.grid.block_ranges(self.predicted_region)

@@ -132,7 +132,7 @@ class Load:
         grid, needs, compute = tiling.grid(self.predicted), self.needs, self.compute
         batch, number, classes = compute.batch, compute.itemsize, len(self.card.classes)
         # What lies in memory at once is a tile, or a band of it.
-        rows = tiling.bands.height if tiling.bands else grid.y.tile
+        rows = tiling.columns.height if tiling.columns else grid.y.tile
         pixels, zone = rows * grid.x.tile, grid.y.zone * grid.x.zone
         block = (8 + 3 * len(self.layers)) * zone
         passed = needs.band * grid.x.tile + EXPORTED if tiling.bands else needs.tile * batch * pixels

@@ -128,14 +128,14 @@ class Plan(Layout):
     @property
     def work(self) -> float:
         """Largest computing cost, as a multiple of one pass over the region."""
-        if self.tiling.bands and not self.left:
+        if self.tiling.columns and not self.left:
             return self.tile_work
         return self.tile_count * self.tile_pixels / self.predicted_region.area + self.statistics_work
 
     @property
     def tile_pixels(self) -> int:
         """Number of pixels that the model sees for one tile; in bands a pass goes on from tile to tile."""
-        bands, (height, width) = self.tiling.bands, self.grid.tile_shape
+        bands, (height, width) = self.tiling.columns, self.grid.tile_shape
         return width * (min(bands.rows, height) if bands else height)
 
     @property
@@ -316,7 +316,8 @@ class Plan(Layout):
         (height, width), bands = self.grid.tile_shape, self.tiling.bands
         if bands is None:
             return f"{height} x {width} px"
-        return f"{min(bands.rows, height)} x {width} px, in bands of {bands.height} rows"
+        tall = min(bands.rows, height) if self.tiling.columns else height
+        return f"{tall} x {width} px, in bands of {bands.height} rows"
 
     def __repr__(self) -> str:
         tiles = f"{self.tile_count} tiles of {self.tile_text}"

@@ -95,7 +95,7 @@ def _fastest(model: Model, compute: Compute, setting: _Setting) -> Chosen:
 def _within(limit: int | None, chosen: Chosen, tiling: Tiling, load: Load) -> Chosen:
     """Return the choice, or torch if the libraries of another runtime do not fit into the memory that was given."""
     # Smaller blocks change no label, so the smallest ones count.
-    least = tiling if tiling.bands else replace(tiling, block=tiling.tile)
+    least = tiling if tiling.columns else replace(tiling, block=tiling.tile)
     needed = replace(load, compute=chosen.compute).promise(least).total
     if limit is None or needed <= limit or chosen.compute == load.compute:
         return chosen

@@ -202,10 +202,10 @@ def _check_multiple(name: str, size: int, unit: int, what: str, least: int = 1) 
 
 def fit_memory(tiling: Tiling, load: Load, limit: int | None) -> tuple[Tiling, Memory]:
     """Return the tiling and its memory promise; blocks are smaller if the limit asks for it. Raises `UsageError`."""
-    if tiling.bands is None:  # a column that spans the image may be narrower than its overlap
+    if tiling.columns is None:  # a column that spans the image may be narrower than its overlap
         check_tiling(tiling)
     while (memory := load.promise(tiling)).total > (limit or math.inf):
-        if tiling.bands or tiling.block <= tiling.tile:
+        if tiling.columns or tiling.block <= tiling.tile:
             raise UsageError(
                 f"memory {format_bytes(limit or 0)} cannot be kept: the least for tiles of {tiling.tile} px and "
                 f"{load.compute.workers} worker processes is {format_bytes(memory.total)}; "

@@ -44,6 +44,14 @@ class Tiling:
     bands: Bands | None = None
     """How tiles are computed in bands of rows; `tile` is their width then. None if each tile is computed at once."""
 
+    @property
+    def columns(self) -> Bands | None:
+        """The bands, if tiles lie in columns down which a pass goes on from tile to tile.
+
+        Blended tiles have each a pass of its own.
+        """
+        return self.bands if self.window == "crop" else None
+
     def grid(self, shape: tuple[int, int]) -> Grid:
         """Return tiles and blocks of an image of `shape` (height, width)."""
         return _grid(self, shape)
@@ -52,8 +60,8 @@ class Tiling:
 # A plan asks for its grid again and again, and its axes check themselves each time that they are made.
 @lru_cache(maxsize=256)
 def _grid(tiling: Tiling, shape: tuple[int, int]) -> Grid:
-    if tiling.bands is not None:
-        return Grid(_rows_in_bands(shape[0], tiling.bands, tiling.stride), _columns(shape[1], tiling))
+    if tiling.columns is not None:
+        return Grid(_rows_in_bands(shape[0], tiling.columns, tiling.stride), _columns(shape[1], tiling))
     y, x = (
         make_axis(
             size, tiling.tile, tiling.overlap, stride=tiling.stride, crop=tiling.window == "crop", zone=tiling.block

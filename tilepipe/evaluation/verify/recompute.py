@@ -67,7 +67,7 @@ class Passes:
         neighbours in a row or a column; nan if only one tile sees the pixel.
         """
         classes, gaps = self.job.plan.classes, np.full(box.shape, np.nan)
-        if self.job.plan.tiling.bands:  # a column gives only what it keeps
+        if self.job.plan.tiling.columns:  # a column gives only what it keeps
             return self.worker.probabilities(box) / ONE, gaps
         kept = np.zeros((classes, *box.shape))
         sums = None

@@ -168,7 +168,7 @@ def shifted(passes: Passes, count: int, seed: int) -> Difference | None:
         ended=[box.shift(-dy, -dx) for box in passes.ended],
     )
     found = NONE
-    tall, wide = (min(axis.step, SQUARE) if plan.tiling.bands else axis.step for axis in (grid.y, grid.x))
+    tall, wide = (min(axis.step, SQUARE) if plan.tiling.columns else axis.step for axis in (grid.y, grid.x))
     try:
         for _ in range(count):
             y = random.randint(y0, max(y0, region.y1 - tall))

@@ -230,7 +230,7 @@ def _lines(run: Run) -> SeamExcess | None:
     step = plan.grid.y.step
     if plan.output != plan.predicted or not run.products or min(plan.grid.y.count, plan.grid.x.count) < 2:
         return None
-    if cut.bands:  # the test needs lines of one distance in both directions
+    if cut.columns:  # the test needs lines of one distance in both directions
         return None
     start = -plan.output_region.y0 % step, -plan.output_region.x0 % step
     # With crop windows a tile decides only its core, so lines lie a step apart and no further ones at tile ends.

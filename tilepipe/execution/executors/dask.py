@@ -113,7 +113,7 @@ def run(
         here, running = code_here(), dict[Task, list[Index]]()
         workers = sorted(client.nthreads())
         # In bands a pass goes on from block to block, if the next block comes to the same worker.
-        follow = job.plan.tiling.bands is not None and len(workers) > 1
+        follow = job.plan.tiling.columns is not None and len(workers) > 1
         front, pace = Lanes(missing, workers) if follow else Front(queue, missing), Pace()
         given_up, left = scheduler_watch.GivenUp(client, queue.say), len(missing)
         while front or running:
