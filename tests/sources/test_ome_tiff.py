@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 
+import tilepipe as tp
 from tilepipe.box import Box
 from tilepipe.errors import InputError, UsageError
+from tilepipe.sources.bands import bands_of, read_of
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.ome_tiff import TiffSource, is_ome_tiff, physical_size
 
@@ -22,10 +24,11 @@ SIZE = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 250, 
 def ome(tmp_path: Path) -> Callable[..., Path]:
     """Write an OME-TIFF; further levels become SubIFDs."""
 
-    def write(levels: list[np.ndarray], axes: str, name: str = "a.ome.tif", **options: Any) -> Path:
+    def write(levels: list[np.ndarray], axes: str, name: str = "a.ome.tif", channels: Any = (), **options: Any) -> Path:
+        named = {"Channel": {"Name": channels}} if channels else {}
         options = {"tile": (64, 64), "compression": "zlib", "photometric": "minisblack", **options}
         with tifffile.TiffWriter(tmp_path / name, ome=True) as file:
-            file.write(levels[0], subifds=len(levels) - 1, metadata={"axes": axes, **SIZE}, **options)
+            file.write(levels[0], subifds=len(levels) - 1, metadata={"axes": axes, **SIZE, **named}, **options)
             for level in levels[1:]:
                 file.write(level, subfiletype=1, **options)
         return tmp_path / name
@@ -56,6 +59,18 @@ def test_colours_within_a_page(ome: Callable[..., Path], noise: Any) -> None:
     pixels = noise((200, 300, 3))
     source = TiffSource(ome([pixels], "YXS", photometric="rgb"))
     np.testing.assert_array_equal(source.read(Box(0, 0, 200, 300)), pixels.transpose(2, 0, 1))
+    assert [band.meaning for band in bands_of(source)] == ["red", "green", "blue"]
+
+
+def test_channels_are_picked_by_their_names(ome: Callable[..., Path], noise: Any) -> None:
+    pixels = noise((3, 200, 300))
+    path = ome([pixels], "CYX", channels=["DAPI", "FITC", "Cy5"])
+    assert [str(band) for band in bands_of(TiffSource(path))] == ["DAPI", "FITC", "Cy5"]
+    picked = tp.open_source(path, bands="Cy5,DAPI")
+    np.testing.assert_array_equal(picked.read(Box(0, 0, 200, 300)), pixels[[2, 0]])
+    assert [str(band) for band in read_of(TiffSource(path, bands=(2,))).values()] == ["FITC"]
+    with pytest.raises(tp.TilepipeError, match="FITC"):
+        tp.open_source(path, bands="TRITC")
 
 
 def test_planes_must_be_picked_and_bands_may_be(ome: Callable[..., Path], noise: Any) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tilepipe.arrays import DType, Pixels
 from tilepipe.box import Box
 from tilepipe.errors import InputError
+from tilepipe.sources.bands import Band
 from tilepipe.sources.base import Georeference, Resolution, Source
 from tilepipe.sources.checks import given_resolution, pick, pick_bands, pick_scene
 from tilepipe.sources.geotiff import GeoTiffSource
@@ -124,11 +125,18 @@ class TiffSource(Planes):
         found = given_resolution(mpp, "um") or made.resolution
         picked = pick_bands(str(path), bands, len(planes[0]))
         self.levels: list[Planes] = []
+        self.numbers = picked
+        """Numbers of the channels that are read, from 1 in `file_bands`."""
         for level, (height, width) in zip(planes, sizes, strict=True):
             pages = [TiffPage(path, level[band - 1]) for band in picked]
             scale = found and Resolution(found.y * sizes[0][0] / height, found.x * sizes[0][1] / width, found.unit)
             self.levels.append(Planes(str(path), pages, scale))
         super().__init__(str(path), self.levels[0].pages, found)
+        self.file_bands = tuple(Band(name) for name in made.channels)
+        if len(planes[0]) == 1:  # colours lie within a page, whose samples are bands
+            self.file_bands, self.numbers = self.pages[0].file_bands, self.pages[0].numbers
+            if len(self.file_bands) == 1:
+                self.file_bands = (Band(made.channels[0]),)
 
     def coarser(self, height: int, width: int) -> Source:
         """Return the smallest level with at least `height` x `width` pixels; this source if that is the first level."""
@@ -148,6 +156,8 @@ class Layout:
     """Pixel size of the first level."""
     scene: int | None
     """Number of the image in the file, from 0; None if there is only one image."""
+    channels: tuple[str, ...]
+    """Name of each channel, '' if it has none."""
     notes: tuple[str, ...]
     """Sentences about the choice of the image."""
 
@@ -162,8 +172,11 @@ def _layout(name: str, path: str, scene: int | None, picks: Mapping[str, int | N
             series = images[number]
             offsets = [_channels(name, level, picks) for level in series.levels]
             sizes = [(level.sizes["height"], level.sizes["width"]) for level in series.levels]
-            found = physical_size(file.ome_metadata or "", file.series.index(series), len(file.series))
-            return Layout(offsets, sizes, found, number if len(images) > 1 else None, notes)
+            xml, place = file.ome_metadata or "", (file.series.index(series), len(file.series))
+            channels = channel_names(xml, *place, count=len(offsets[0]))
+            return Layout(
+                offsets, sizes, physical_size(xml, *place), number if len(images) > 1 else None, channels, notes
+            )
     except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError) as error:
         raise InputError(f"{name} cannot be opened as OME-TIFF: {error}. It may be truncated or damaged.") from error
 
@@ -187,16 +200,30 @@ def _channels(name: str, level: tifffile.TiffPageSeries, picks: Mapping[str, int
     return [int(offset) for offset in np.atleast_1d(grid[tuple(index)])]
 
 
+def _pixels(xml: str, image: int, images: int) -> ElementTree.Element:
+    """Return the element of the pixels of one of the `images` in OME-XML. Raises `LookupError` or `ParseError`."""
+    # Any namespace: each version of the OME schema has its own.
+    found = list(ElementTree.fromstring(xml).iterfind("{*}Image/{*}Pixels"))
+    if images > 1 and len(found) != images:
+        raise LookupError("some images lie in other files, so the order of the rest is not known")
+    return found[image]
+
+
+def channel_names(xml: str, image: int = 0, images: int = 1, *, count: int) -> tuple[str, ...]:
+    """Return the names of the `count` channels of one of the `images` in OME-XML; '' for those without one."""
+    try:
+        found = [channel.get("Name", "").strip() for channel in _pixels(xml, image, images).iterfind("{*}Channel")]
+    except (ElementTree.ParseError, LookupError):
+        found = []
+    return tuple(found) if len(found) == count else ("",) * count
+
+
 def physical_size(xml: str, image: int = 0, images: int = 1) -> Resolution | None:
     """Return the pixel size of one of the `images` in OME-XML; None if height or width is missing or no number."""
     try:
-        # Any namespace: each version of the OME schema has its own.
-        found = [pixels.attrib for pixels in ElementTree.fromstring(xml).iterfind("{*}Image/{*}Pixels")]
-        if images > 1 and len(found) != images:
-            return None  # some images lie in other files, so the order of the rest is not known
+        said = _pixels(xml, image, images).attrib
         y, x = (
-            float(found[image][f"PhysicalSize{axis}"]) * MICROMETRES[found[image].get(f"PhysicalSize{axis}Unit", "µm")]
-            for axis in "YX"
+            float(said[f"PhysicalSize{axis}"]) * MICROMETRES[said.get(f"PhysicalSize{axis}Unit", "µm")] for axis in "YX"
         )
     except (ElementTree.ParseError, LookupError, ValueError):
         return None
