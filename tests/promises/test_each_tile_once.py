@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from helpers.fakes import job_for, open_queue
+from rasterio.transform import from_origin
 from torch import Tensor, nn
 
 from tilepipe.box import Box
@@ -16,6 +20,9 @@ from tilepipe.execution.executors import blocks, serial
 from tilepipe.models.card import ModelCard
 from tilepipe.models.model import Model
 from tilepipe.sources.array import ArraySource
+from tilepipe.sources.geotiff import GeoTiffSource
+from tilepipe.sources.open import open_source
+from tilepipe.testing import noise, random_unet
 
 SEEN: Counter[tuple[int, int]] = Counter()
 HEIGHT, WIDTH = 330, 290
@@ -89,6 +96,49 @@ def test_tiles_without_image_data_are_not_predicted(coordinates: ArraySource, tm
     wanted = sum(valid[grid.kept_box(tile).slices_in(_all())].any() for tile in job.plan.tiles())
     assert sum(SEEN.values()) == wanted < job.plan.tile_count
     assert (queue.store.labels.read(_all()) == np.where(valid, 0, 255)).all()
+
+
+@pytest.mark.parametrize(("window", "looks"), [("crop", 1), ("hann", 4)])
+def test_parts_without_image_data_are_not_read_twice(
+    window: str, looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file says by its pixels what is image data, each block looks at them once; the model reads none.
+
+    Tiles that blend reach over four blocks where these meet; the file's blocks stay in GDAL's cache meanwhile.
+    """
+    pixels = np.zeros((3, 640, 640), np.uint8)
+    pixels[:, :150, :150] = noise(150, 150).read(Box(0, 0, 150, 150)) // 2 + 1
+    path = tmp_path / "holes.tif"
+    form = {
+        "driver": "GTiff",
+        "count": 3,
+        "dtype": "uint8",
+        "nodata": 0,
+        "tiled": True,
+        "crs": "EPSG:3857",
+        "transform": from_origin(9, 9, 1, 1),
+    }
+    with rasterio.open(path, "w", width=640, height=640, blockxsize=64, blockysize=64, **form) as file:
+        file.write(pixels)
+    job = job_for(open_source(path), random_unet(), tmp_path, tile=96, overlap=32, window_shape=window, block=192)
+    times = {name: np.zeros((640, 640), int) for name in ("read", "valid")}
+
+    def counted(name: str) -> Callable[..., Any]:
+        real = getattr(GeoTiffSource, name)
+
+        def call(self: GeoTiffSource, box: Box) -> Any:
+            times[name][max(0, box.y0) : box.y1, max(0, box.x0) : box.x1] += 1
+            return real(self, box)
+
+        return call
+
+    for name in times:
+        monkeypatch.setattr(GeoTiffSource, name, counted(name))
+    serial.run(job, open_queue(job))
+    empty = np.s_[400:, 400:]
+    assert times["read"][:150, :150].min() > 0
+    assert times["read"][empty].max() == 0
+    assert times["valid"][empty].max() == looks
 
 
 def _all() -> Box:
