@@ -48,7 +48,7 @@ def run():
     model = tp.Model.from_torch(Bad(), tp.ModelCard(bands=3, classes=tuple("abcd"), stride=1, halo=0))
     if sys.argv[1] == "batch":
         from tilepipe.execution.batch import run_batch
-        run_batch.open_models = lambda names, **_: model
+        run_batch.open_known = lambda names, **_: model
         print(json.dumps([[entry.status, entry.message] for entry in run_batch.run("jobs.yaml").entries]))
         return 3
     if sys.argv[1] == "verify":

@@ -265,7 +265,7 @@ def test_the_command_line_says_why_and_ends_with_3(
 def test_a_batch_lists_the_tile_or_the_image(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run_batch, "open_models", lambda *_args, **_options: model("raise"))
+    monkeypatch.setattr(run_batch, "open_known", lambda *_args, **_options: model("raise"))
     for asked, status in (("nodata", "partial"), ("fail", "failed")):
         cut = f"tile: 32, overlap: 0, window_shape: crop, on_tile_error: {asked}"
         jobs = tmp_path / f"{asked}.yaml"

@@ -79,7 +79,7 @@ def _call(fake: Api, name: str, *args: Any, **keywords: Any) -> Any:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Api:
     fake = Api()
-    monkeypatch.setattr(run_batch, "open_models", lambda names, **_: fake.load_model(names[0]))
+    monkeypatch.setattr(run_batch, "open_known", lambda names, **_: fake.load_model(names[0]))
     monkeypatch.setattr(one_image, "plan", partial(_call, fake, "plan"))
     monkeypatch.setattr("tilepipe.execution.segment.segment", partial(_call, fake, "segment"))
     monkeypatch.setattr(run_batch, "measure_receptive_field", lambda *_: None)
