@@ -25,6 +25,7 @@ def test_reach_is_what_cutting_the_image_shows(net: nn.Module, truth: Any) -> No
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3000)
 @given(net=networks())
 @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_reach_is_what_cutting_200_images_shows(net: nn.Module, truth: Any) -> None:
