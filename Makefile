@@ -5,7 +5,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Modules are compiled when they are first used: most of what is installed is never imported.
+# Modules are compiled when they are first used, since most of what is installed is never imported, and kept: where this
+# variable is set, each of the hundreds of processes of a test run would compile torch anew, which takes 5 s.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
