@@ -13,7 +13,7 @@ class Event:
     """One step of progress."""
 
     stage: str
-    """Name of the stage: 'plan', 'predict', 'export', 'publish', 'train' or 'done'."""
+    """Name of the stage: 'plan', 'changes', 'predict', 'export', 'publish', 'train' or 'done'."""
     done: int = 0
     """Number of finished units, including units of an earlier run that is resumed."""
     total: int = 0

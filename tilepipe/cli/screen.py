@@ -32,7 +32,14 @@ PER_SECOND = 4
 """Drawings of the live line in a second."""
 BAR = 16
 """Width of the bar in characters."""
-UNITS = {"predict": "blocks", "statistics": "patches", "export": "files", "train": "steps", "evaluate": "rows"}
+UNITS = {
+    "predict": "blocks",
+    "changes": "blocks",
+    "statistics": "patches",
+    "export": "files",
+    "train": "steps",
+    "evaluate": "rows",
+}
 """What a stage counts."""
 STYLES = {"warning": "yellow", "refuse": "red", "note": "cyan"}
 """Colour of a sentence, by the word that it begins with."""

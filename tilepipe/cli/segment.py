@@ -24,6 +24,7 @@ SHOWN = 10
 @click.argument("output", required=False)
 @with_options(MODEL, *SETTINGS, *TALK, LOG)
 @option("-v", "--verbose", is_flag=True, help="Print the plan before the run, and all of the certificate after it.")
+@option("--since", metavar="LABELS", help="Take what has not changed from these labels of an earlier run.")
 @option("--overwrite", is_flag=True, help="Replace an existing output.")
 @option("--dry-run", is_flag=True, help="Print the plan and stop.")
 def segment(source: str, output: str | None, model: str | list[str], **options: Any) -> int:

@@ -21,6 +21,8 @@ def findings(result: Result) -> Iterator[str]:
     if result.numbers:
         yield from result.numbers.lines()
     yield result.certificate.plain
+    if since := result.record.get("since"):
+        yield since
 
 
 def files(result: Result) -> Iterator[str]:

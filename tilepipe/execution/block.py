@@ -117,9 +117,9 @@ class BlockWorker:
     def run(self, block: Index, strips_from: Iterable[Record] = ()) -> Record:
         """Predict a block's tiles, write its labels and strips, and return the line for the ledger.
 
-        `strips_from` are the ledger lines of the earlier neighbours that have written strips.
+        `strips_from` are the ledger lines of the earlier neighbours that have written strips, or were taken over.
         """
-        start, plan, tally = time.monotonic(), self.job.plan, Tally()
+        start, plan, tally, strips_from = time.monotonic(), self.job.plan, Tally(), tuple(strips_from)
         assert self.store is not None
         zone, area = plan.grid.zone(block), reached(plan.grid, block)
         wanted = self.tiles.wanted(area)
@@ -129,6 +129,11 @@ class BlockWorker:
             # A block without a predicted tile leaves nothing: no strips of zeros are written over the empty parts of an
             # image.
             strips = self._exchange_strips(block, canvas, strips_from, own=bool(tally.tiles or tally.failed))
+            # A neighbour whose labels were taken from an earlier run has left no strips, so its tiles are predicted.
+            taken = [tile for record in strips_from if record.taken for tile in plan.tiles_of(record.block)]
+            others = Tally()
+            self._fill(canvas, PROBABILITIES, self.tiles.useful(taken, zone, wanted[zone.slices_in(area)]), others)
+            tally.tiles, tally.failed = tally.tiles + others.tiles, tally.failed + others.failed
         with stage("blend"):
             labels = canvas.labels(zone)
         asked = wanted[zone.slices_in(area)]
@@ -253,7 +258,7 @@ class BlockWorker:
         reach = max(grid.tile_shape) - 1
         boxes = strip_boxes(grid.zone(block), reach, grid.shape) if own else {}
         written = {side: self.store.write_strip(block, side, canvas.at(box)) for side, box in boxes.items()}
-        dependencies = {record.block: record for record in strips_from}
+        dependencies = {record.block: record for record in strips_from if record.strips}
         for side, (rows, columns) in SIDES.items():
             near = Index(block.row - rows, block.column - columns)
             if near in dependencies:

@@ -64,6 +64,8 @@ class BlockQueue:
         self._rows, self._columns = self._grid.block_ranges(plan.predicted_region)
         self._count = len(self._rows) * len(self._columns)
         self._tiles = 0
+        self.note = ""
+        """Sentence about blocks that were taken over from an earlier run."""
         self._forget_damaged()
         # A run that goes on reports the tiles of earlier attempts too, as its progress counts all blocks.
         self._tiles = sum(record.tiles for record in ledger.done.values())
@@ -87,19 +89,24 @@ class BlockQueue:
         return [near for near in self._grid.later(block) if self._known(near)]
 
     def dependencies(self, block: Index) -> tuple[Record, ...]:
-        """Return the ledger lines of the earlier neighbours that have written strips."""
+        """Return the ledger lines of the earlier neighbours that have written strips, or were taken over and have
+        none."""
         records = (self.ledger.done[near] for near in self._earlier(block))
-        return tuple(record for record in records if record.strips)
+        return tuple(record for record in records if record.strips or record.taken)
 
     def commit(self, record: Record) -> None:
         """Append to the ledger, remove strips that no block needs any more, and tell the listener."""
+        self.take(record)
+        self._tiles += record.tiles
+        self._tell(failed=len(record.failed))
+
+    def take(self, record: Record) -> None:
+        """Append to the ledger, and remove strips that no block needs any more."""
         # The ledger comes first. If the process dies between the two steps, strips are left over, and the next start
         # removes them. In the other order a block that is still missing would lack them.
         self.ledger.append(record)
         for block in (record.block, *self._earlier(record.block)):
             self._drop_strips(block)
-        self._tiles += record.tiles
-        self._tell(failed=len(record.failed))
 
     def say(self, message: str) -> None:
         """Tell the listener a sentence about the work."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from tilepipe.box import Box
 from tilepipe.text import JSON, redacted
 
-NOT_KEPT = {"of", "overwrite"}
+NOT_KEPT = {"of", "overwrite", "since"}
 """Settings that the command says in another way, or that belong to one attempt alone."""
 FOLDERS = "allow"
 """Setting that names folders; its option is given once for each of them."""

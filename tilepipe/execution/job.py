@@ -40,10 +40,15 @@ class Job:
     on_tile_error: str = NODATA
     """What happens if a tile cannot be read or predicted: 'nodata' leaves its pixels without a label, 'fail' stops the
     run."""
-    hashes: bool = False
-    """Whether hashes of what the tiles see are kept, by which a later run takes over labels."""
+    record: bool = False
+    """Whether the run leaves a record."""
     tile_timeout: float = 0.0
     """Longest time that the model may take for one call, in a process of our own (seconds); 0 waits for ever."""
+
+    @property
+    def hashes(self) -> bool:
+        """Whether hashes of what the tiles see are kept, by which a later run takes over labels."""
+        return self.record and self.directory is not None
 
 
 def job_of(plan: Plan, image: Source, model: Model, area: Mask | None) -> Job:
@@ -54,10 +59,15 @@ def job_of(plan: Plan, image: Source, model: Model, area: Mask | None) -> Job:
 
 
 def make_job(
-    image: Source, model: Model, request: Request, known: Known | None = None, listener: Listener = silent
+    image: Source,
+    model: Model,
+    request: Request,
+    known: Known | None = None,
+    listener: Listener = silent,
+    like: Plan | None = None,
 ) -> Job:
-    """Return a job with a new plan; see `make_plan`. Nothing is run."""
-    plan, area = make_plan(image, model, request, known, listener)
+    """Return a job with a new plan, with the choices of the plan `like`; see `make_plan`. Nothing is run."""
+    plan, area = make_plan(image, model, request, known, listener, like)
     return _as_asked(job_of(plan, image, model, area), request)
 
 
@@ -75,5 +85,5 @@ def _as_asked(job: Job, request: Request) -> Job:
     stated = Resolution(size, size, job.model.card.unit) if size else None
     return replace(
         job, stated=stated, on_tile_error=request.on_tile_error, tile_timeout=request.tile_timeout,
-        hashes=request.record,
+        record=request.record,
     )  # fmt: skip

@@ -40,6 +40,7 @@ LEFT_OUT = {
     "allow",
     "overwrite",
     "record",
+    "since",
     "on_tile_error",
     "tile_timeout",
     "scheduler",
@@ -86,6 +87,10 @@ class Keys:
         """Return the request key."""
         asked = {"format": FORMAT, "image": self.image, "model": self.model, "settings": _as_given(request)}
         return _hash(asked)
+
+    def asked(self, request: Request) -> str:
+        """Return a hash of all that decides labels and layers but the image and the choices of the plan."""
+        return _hash({"format": FORMAT, "model": self.model, "settings": _as_given(request)})
 
     def run(self, plan: Plan) -> str:
         """Return the run key."""

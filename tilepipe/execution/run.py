@@ -25,6 +25,7 @@ from tilepipe.execution.block_queue import BlockQueue, Checked
 from tilepipe.execution.command import command_of
 from tilepipe.execution.durable_array import Layout
 from tilepipe.execution.executors import blocks
+from tilepipe.execution.incremental.take_over import take_over
 from tilepipe.execution.job import FAIL, Job
 from tilepipe.execution.keys import write_plan
 from tilepipe.execution.ledger import Ledger, read_records
@@ -37,6 +38,7 @@ from tilepipe.execution.statistics.passes import take_statistics
 from tilepipe.execution.store import Store, drop_arrays
 from tilepipe.heap import give_back
 from tilepipe.inference.profile.throughput import Throughput
+from tilepipe.models.precision import surroundings
 from tilepipe.planning.certify import certificate_of, reproducibility_of, write_certificate
 from tilepipe.planning.plan import FORMAT
 from tilepipe.products.label_map import LABELS, LabelMap
@@ -106,6 +108,7 @@ def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, 
     if job.on_tile_error == FAIL and (failed := _failed_in(ledger.path)):
         ledger.forget(failed)  # failed blocks are tried again
     queue = BlockQueue(plan, ledger, store, listener)
+    queue.note = take_over(job, queue, order, listener)
     queue.begin()
     blocks.run(job, queue, order.scheduler)
     begin_watch(directory)  # the notes of the calls serve no more
@@ -114,7 +117,7 @@ def compute(job: Job, order: RunOrder, listener: Listener) -> tuple[BlockQueue, 
     give_back()
     records = queue.ledger.done.values()
     problems = [problem for record in records for problem in record.failed]
-    if problems and not any(record.tiles for record in records):
+    if problems and not any(record.tiles or record.taken for record in records):
         store.drop()  # without its arrays, the next run tries all of them again
         did = "predicted" if error_of(problems[0]) is ModelError else "read"
         many = f"none of {len(problems)} tiles could be {did}; the first: " if len(problems) > 1 else ""
@@ -149,6 +152,11 @@ def record_of(job: Job, order: RunOrder, queue: BlockQueue, full: Source) -> Run
         "plan": plan.to_dict(),
         "key": order.keys.run(plan),
         "request": order.key,
+        "asked": order.asked,
+        "surroundings": surroundings(),
+        "canvas": list(order.canvas),
+        "since": queue.note,
+        "taken": sum(bool(record.taken) for record in records),
         "contents": {file.path.name: file.content for file in order.outputs.files},
         "polygons": order.outputs.options.to_dict(),
         "choice": {**getattr(full, "selected", {}), **reopening(full)},

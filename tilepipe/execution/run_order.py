@@ -10,15 +10,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tilepipe.errors import InputError, LockedError, ModelError, StorageError
+from tilepipe.errors import InputError, LockedError, ModelError, StorageError, UsageError
 from tilepipe.execution.block_queue import BlockQueue
 from tilepipe.execution.file_state import FileState
+from tilepipe.execution.incremental.earlier import EarlierRun
 from tilepipe.execution.job import FAIL, MODEL_FAILS, NODATA, Job
 from tilepipe.execution.keys import Keys, kept_plan, read_plan
 from tilepipe.execution.ledger import AGAIN, read_records
 from tilepipe.execution.outputs import Outputs
 from tilepipe.execution.publish import is_published, is_whole, refuse_existing
-from tilepipe.execution.run_record import RunRecord, read_record
+from tilepipe.execution.run_record import RunRecord, find_record, read_record
+from tilepipe.products.formats import LOSSLESS
 from tilepipe.sources.base import Source
 from tilepipe.storage import storage_errors
 from tilepipe.text import JSON, setting
@@ -41,6 +43,12 @@ class RunOrder:
     """Address of a running Dask scheduler; if None, blocks are computed here."""
     settings: JSON = field(default_factory=dict)
     """Settings as the user gave them, in JSON types."""
+    asked: str = ""
+    """Hash of all that decides labels but the image and the choices of the plan."""
+    earlier: EarlierRun | None = None
+    """Finished run whose labels are taken over where the image has not changed."""
+    canvas: tuple[int, int] = (0, 0)
+    """Row and column of the first pixel of the image's canvas on a world grid."""
 
     @property
     def directory(self) -> Path:
@@ -50,8 +58,23 @@ class RunOrder:
 
 def refuse_others(order: RunOrder) -> None:
     """Raise `UsageError`, before anything is computed, if a final path holds a file that may not be replaced."""
-    if finished(order) is None:
+    if finished(order) is not None:
+        return
+    try:
         refuse_existing(order.outputs, own_record(order))
+    except UsageError as error:
+        raise UsageError(f"{error}{_or_since(order)}") from None
+
+
+def _or_since(order: RunOrder) -> str:
+    """Return what to type if the labels at the final path are those of the same model and settings, of an image that
+    was changed since; '' if they are not, or if the user has typed it."""
+    for file in order.outputs.files:
+        found = find_record(file.path) if file.product in LOSSLESS and file.path.exists() else None
+        if order.earlier is None and found and found[0].get("asked") == order.asked:
+            typed = setting(overwrite=True, since=str(file.path))
+            return f". The image has changed since: with {typed} only what sees the change is computed"
+    return ""
 
 
 def finished(order: RunOrder, on_tile_error: str = NODATA) -> RunRecord | None:

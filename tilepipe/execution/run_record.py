@@ -30,6 +30,16 @@ class RunRecord(TypedDict, total=False):
     """Request key."""
     key: str
     """Run key."""
+    asked: str
+    """Hash of all that decides labels but the image and the choices of the plan."""
+    surroundings: dict[str, str]
+    """What decides the arithmetic besides `versions`: instructions of the processor and switches of torch."""
+    canvas: list[int]
+    """Row and column of the first pixel of the canvas on a world grid, counted from the origin of the CRS."""
+    since: str
+    """Sentence about the blocks that were taken over from an earlier run, or why none was; '' if none was named."""
+    taken: int
+    """Number of blocks that were taken over."""
     plan: JSON
     """Fields of the plan."""
     blocks: int

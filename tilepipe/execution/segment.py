@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tilepipe.errors import public
-from tilepipe.events import Event, Listener
+from tilepipe.events import Event, Listener, silent
 from tilepipe.execution import run_order
 from tilepipe.execution.command import kept_settings
 from tilepipe.execution.elapsed import processor_timed, timed
 from tilepipe.execution.file_state import FileState
+from tilepipe.execution.incremental.earlier import find_earlier
 from tilepipe.execution.job import Job, kept_job, make_job
 from tilepipe.execution.keys import Keys, kept_plan
 from tilepipe.execution.outputs import Outputs, outputs_of
@@ -26,6 +28,7 @@ from tilepipe.models.model import Model
 from tilepipe.models.unread import AnyModel
 from tilepipe.planning.certificate import Certificate
 from tilepipe.planning.certify import certificate_in
+from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.fit_table import fit_events, refuse_full_disk, warn, with_machine
 from tilepipe.planning.memory import format_bytes
 from tilepipe.planning.plan import Plan
@@ -40,6 +43,7 @@ from tilepipe.progress import reported
 from tilepipe.sources.bands import Picked
 from tilepipe.sources.base import Source
 from tilepipe.sources.geotiff_gdal import rows_forgotten
+from tilepipe.sources.world_grid import canvas_of
 from tilepipe.stage_times import bottleneck
 from tilepipe.storage import locked, write_json
 from tilepipe.table import Table
@@ -174,8 +178,9 @@ def segment(
         order = _order(image, model, request, outputs, tell)
         directory = order.directory
         # Plan the run, or use the plan that an earlier attempt has kept.
-        kept = kept_plan(directory, order.key)
-        job = kept_job(image, model, request, kept) if kept else make_job(image, model, request, listener=tell)
+        kept, like = kept_plan(directory, order.key), order.earlier.plan if order.earlier else None
+        begun = partial(kept_job, kept=kept) if kept else partial(make_job, listener=tell, like=like)
+        job = begun(image, model, request)
         job = replace(job, plan=with_machine(job.plan, model, outputs.work.parent))
         for event in fit_events(job.plan, resumed=kept is not None):
             tell(event)
@@ -242,7 +247,7 @@ def _make(job: Job, image: Source, order: run_order.RunOrder, replaces: dict[str
         made |= {"numbers": material.numbers().to_dict(), "products": products, "replaces": replaces}
         write_json(directory / RECORD, made | times())
         # Only an attempt that did all of the work tells how long such a run takes.
-        if not goes_on:
+        if not (goes_on or made["taken"]):
             keep_throughput(job.model, job.plan.compute, run.throughput_of(job, made, elapsed()))
 
 
@@ -254,7 +259,15 @@ def dry_run(source: Image, model: AnyModel, output: str | Path | None = None, **
     model, image = opened(source, model, request)
     outputs = outputs_of(image, model.names, output, request)
     request = request.writing(outputs.paths)
-    return with_machine(make_plan(image, model, request)[0], model, outputs.work.parent)
+    if not request.since:
+        return with_machine(make_plan(image, model, request)[0], model, outputs.work.parent)
+    from tilepipe.execution.incremental.take_over import would_take
+
+    order = _order(image, model, request, outputs, silent)
+    assert order.earlier is not None
+    job = make_job(image, model, request, like=order.earlier.plan)
+    plan = with_machine(job.plan, model, outputs.work.parent)
+    return replace(plan, fit_table=(*plan.fit_table, FitRow("since", "note", would_take(job, order))))
 
 
 def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell: Listener) -> run_order.RunOrder:
@@ -269,7 +282,10 @@ def _order(image: Source, model: Model, request: Request, outputs: Outputs, tell
     keys = Keys.of(image, model, request)
     if keys.trouble:
         tell(Event("plan", message=f"{model.name} has no identity: {keys.trouble}; the run cannot be resumed"))
-    return run_order.RunOrder(keys.request(request), keys, outputs, request.scheduler, kept_settings(request.given))
+    return run_order.RunOrder(
+        keys.request(request), keys, outputs, request.scheduler, kept_settings(request.given), keys.asked(request),
+        find_earlier(request.since) if request.since else None, canvas_of(image),
+    )  # fmt: skip
 
 
 def _maps(job: Job, image: Source, order: run_order.RunOrder) -> dict[str, LabelMap]:

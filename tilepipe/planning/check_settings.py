@@ -241,6 +241,7 @@ KINDS: dict[str, Kind] = {
         Kind(_is(bool, np.bool_), "true or false"),
     ),
     "memory": Kind(lambda value: _word(value) or (_whole(value) and value >= 0), "a size like 4GiB, or bytes", _memory),
+    "since": Kind(_file, "the path of the labels of an earlier run", str),
     "mask": Kind(_file, "auto, none, tissue, value:255 or the path of a vector file", str),
     "region": Kind(
         _any_of(_is(str, Path, Box), _listed(_whole, 4)),

@@ -49,10 +49,10 @@ HEAPS = 64 * MiB
 """Bytes that the heaps of threads keep after maps of statistics were made and freed piece by piece."""
 FEW = 10_000
 """Number of blocks whose records fit into `PROCESS`."""
-LINE = 512
+LINE = 576
 """Bytes kept of each block by the process that hands out blocks: the ledger line, and what the line was compared
 with."""
-STRIPS = 320
+STRIPS = 416
 """Further bytes that this process keeps of each block if blocks are blended."""
 LAYER = 192
 """Further bytes that this process keeps of each block for each uncertainty layer."""

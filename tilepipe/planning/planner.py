@@ -17,6 +17,7 @@ from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.unread import AnyModel
 from tilepipe.planning.band_tiling import in_bands, work_of
+from tilepipe.planning.earlier_choices import choices_of, hold_today
 from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.fit_table import with_machine
 from tilepipe.planning.global_statistics import fix_global_statistics
@@ -83,7 +84,11 @@ def plan(source: Image, model: AnyModel, **settings: Unpack[Settings]) -> Plan:
     # A plan has no output yet, so the disk of the image stands for it, where the output goes if nothing else is said.
     place = place_of(image)
     beside = place.parent if place is not None and place.parent.is_dir() else None
-    return with_machine(make_plan(image, model, request)[0], model, beside)
+    made = with_machine(make_plan(image, model, request)[0], model, beside)
+    if request.since:
+        said = "how many blocks are taken from earlier labels shows when the image is read: tilepipe segment --dry-run"
+        made = replace(made, fit_table=(*made.fit_table, FitRow("since", "note", said)))
+    return made
 
 
 def opened(source: Image, model: AnyModel, request: Request) -> tuple[Model, Source]:
@@ -98,12 +103,18 @@ def opened(source: Image, model: AnyModel, request: Request) -> tuple[Model, Sou
 
 
 def make_plan(
-    image: Source, model: Model, request: Request, known: Known | None = None, listener: Listener = silent
+    image: Source,
+    model: Model,
+    request: Request,
+    known: Known | None = None,
+    listener: Listener = silent,
+    like: Plan | None = None,
 ) -> tuple[Plan, Mask | None]:
     """Return the plan of a request for an image at full resolution, and the area that gets a label (None: all).
 
     What is not yet known of the model on this machine is measured: its receptive field (not measured if `known` is
-    given), the speed of larger tiles, and the error of less context. Nothing is labelled.
+    given), the speed of larger tiles, and the error of less context. Nothing is labelled. The choices of an earlier
+    plan `like` are taken if they can be (see `hold_today`): they depend on the size of its image.
 
     Raises `InputError`, `ModelError`, `UsageError` or `DeviceError`.
     """
@@ -127,7 +138,13 @@ def make_plan(
     load = Load(image, card, grids.predicted, compute, needs, _kept(card, request))
     if statistics:  # Fixed statistics are put in only for tiles whose context is cut off.
         request = replace(request, window_shape="crop")
-    banded = in_bands(model, reach, request, usual_tiling(card, request), load, statistics)
+    if like is not None and not hold_today(like, compute, request):
+        like = None
+    banded = (
+        choices_of(like, model, load)
+        if like
+        else in_bands(model, reach, request, usual_tiling(card, request), load, statistics)
+    )
     seen = on_prediction_grid(data, grids.predicted)
     if isinstance(banded, str):
         tiling, why = choose_tiling(model, card, request, load)
@@ -138,8 +155,10 @@ def make_plan(
     else:
         tiling, load = banded
         why = f"in bands of {tiling.bands.height} rows: {work_of(tiling, load):.2f} x one pass" if tiling.bands else ""
-    chosen = Chosen(compute)
-    if not (brought and request.runtime == "auto"):  # the validation of a training plans small images, many times
+    chosen = Chosen(load.compute)
+    if like:
+        why, chosen = like.why, replace(chosen, agreement=like.agreement)
+    elif not (brought and request.runtime == "auto"):  # the validation of a training plans small images, many times
         chosen = choose_runtime(model, request, tiling, load, seen, statistics=statistics is not None)
     load, compute = replace(load, compute=chosen.compute), chosen.compute
     # Only the memory promise may depend on the region. The choices before it must not: then a region has the tiles of

@@ -90,7 +90,7 @@ def on_world_grid(source: Source, request: Request) -> Source:
             f"{setting(grid='world')} needs the same tiles for all images: give `tile` and `overlap`, for "
             "instance those that tilepipe plan shows for the largest image"
         )
-    return anchored(source, request.tile, request.tile - request.overlap)
+    return anchored(source, request.tile, request.tile - request.overlap, request.block)
 
 
 def refuse_off_world(source: Source, card: ModelCard, grids: Grids) -> None:

@@ -130,6 +130,9 @@ class RunSettings(TypedDict, total=False):
     record: bool
     """Whether the run leaves its record beside the output, which `verify` and the same command again need;
     True by default."""
+    since: str | Path
+    """Labels of an earlier run, of the image before it was changed or of another date: blocks that see the same pixels
+    are taken from them, with the choices of that run, and the others are computed."""
     layers: str | Sequence[str]
     """Uncertainty layers to write beside the labels: 'margin', 'entropy', 'disagreement' (of blended tiles),
     'mutual-information' (of several models or positions)."""
@@ -224,6 +227,7 @@ class Request:
     tile_timeout: float = 600.0
     overwrite: bool = False
     record: bool = True
+    since: str | None = None
     layers: tuple[str, ...] = ()
     region: Box | str | None = None
     polygons: VectorOptions = PLAIN

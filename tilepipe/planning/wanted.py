@@ -50,7 +50,7 @@ class Wanted:
     def _decides(self, area: Mask, box: Box) -> NDArray[np.bool_]:
         layout = self.layout
         rows, columns = (
-            _decided(start, stop, size, of)
+            decided(start, stop, size, of)
             for (start, stop), size, of in zip(_spans(box), layout.predicted, layout.output, strict=True)
         )
         over = Box(rows[0], columns[0], rows[1], columns[1])
@@ -124,7 +124,7 @@ class Wanted:
         tiles = (layout.grid.y, layout.grid.x)[axis]
         kept = {tile: tiles.kept(tile) for tile in layout.tile_ranges[axis]}
         size, of = layout.predicted[axis], layout.output[axis]
-        return {k: _decided(max(a, start), min(b, stop), size, of)[:2] for k, (a, b) in kept.items()}
+        return {k: decided(max(a, start), min(b, stop), size, of)[:2] for k, (a, b) in kept.items()}
 
     def _under(self, axis: int, first: int, last: int) -> NDArray[np.int64]:
         """Return the full-resolution pixels under the centres of output pixels [first, last) of an axis."""
@@ -135,7 +135,7 @@ def _spans(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
     return (box.y0, box.y1), (box.x0, box.x1)
 
 
-def _decided(start: int, stop: int, size: int, of: int) -> tuple[int, int, NDArray[np.int64]]:
+def decided(start: int, stop: int, size: int, of: int) -> tuple[int, int, NDArray[np.int64]]:
     """Return the output pixels [first, last) of an axis that prediction pixels [start, stop) decide, and first ones.
 
     The array holds, for each prediction pixel, the first output pixel that it decides. If the prediction grid is finer,

@@ -25,10 +25,13 @@ class Anchored(Wrapped):
     chosen = True
     """Whether the bands were chosen; they are not chosen again."""
 
-    def __init__(self, source: Source, inner: Box, size: tuple[int, int]) -> None:
-        """Take the box of the canvas that `source` covers, and the (height, width) of the canvas."""
+    def __init__(self, source: Source, inner: Box, size: tuple[int, int], start: tuple[int, int]) -> None:
+        """Take the box of the canvas that `source` covers, and the (height, width) of the canvas.
+
+        `start` is the row and the column of its first pixel, counted from the origin of the CRS.
+        """
         super().__init__(source)
-        self.inner = inner
+        self.inner, self.start = inner, start
         self._size = size
         self.file_bands, self.picked = bands_of(source), getattr(source, "picked", Picked())
 
@@ -66,28 +69,37 @@ class Anchored(Wrapped):
         return box.shift(-self.inner.y0, -self.inner.x0)
 
 
-def anchored(source: Source, tile: int, step: int) -> Anchored:
-    """Return an image on a canvas whose pixel (0, 0) is a multiple of `step` pixels away from the origin of its CRS.
+def anchored(source: Source, tile: int, step: int, block: int) -> Anchored:
+    """Return an image on a canvas whose pixel (0, 0) lies a multiple of a block away from the origin of its CRS.
 
     The canvas reaches so far beyond the image that no tile of `tile` pixels that decides a pixel of the image is moved
-    at an edge. Raises `InputError` if the image has no affine position.
+    at an edge. So tiles, `step` pixels apart, and blocks of at least `block` pixels lie at fixed places. Raises
+    `InputError` if the image has no affine position.
     """
     grid, _ = grid_of(source)
     origin = pixels_at(grid, 0.0, 0.0)
-    margin = tile + step
+    margin, zone = tile + step, -(-max(block, tile) // step) * step
     spans = []
     for at, size in zip((-origin[1], -origin[0]), source.shape[1:], strict=True):
         # Images whose pixels are cut in half by the origin of the CRS must all be rounded to the same side.
         first = math.floor(at + 0.5 - NOISE)
-        start = (first - margin) // step * step
-        spans.append((first - start, size, -(-(first + size + margin - start) // step) * step))
-    (y, height, rows), (x, width, columns) = spans
-    return Anchored(source, Box(y, x, y + height, x + width), (rows, columns))
+        start = (first - margin) // zone * zone
+        spans.append((start, first - start, size, -(-(first + size + margin - start) // step) * step))
+    (top, y, height, rows), (left, x, width, columns) = spans
+    return Anchored(source, Box(y, x, y + height, x + width), (rows, columns), (top, left))
 
 
 def inner_of(source: Source) -> Box:
     """Return the pixels that an image covers: all of them, or those of the canvas of a world grid."""
     return source.inner if isinstance(source, Anchored) else Box.of_shape(*source.shape[1:])
+
+
+def canvas_of(source: Source) -> tuple[int, int]:
+    """Return the row and the column of the first pixel of a world grid's canvas, counted from the origin of the CRS.
+
+    An image on a grid of its own has (0, 0).
+    """
+    return source.start if isinstance(source, Anchored) else (0, 0)
 
 
 def without_canvas(source: Source) -> Source:

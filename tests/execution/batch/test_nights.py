@@ -52,6 +52,20 @@ def run(jobs: Path, **options: Any) -> list[str]:
     return [entry.status for entry in run_batch.run(jobs, options=Options(**options)).entries]
 
 
+def test_an_image_that_has_changed_in_places(jobs: Path) -> None:
+    """What has not changed is taken from its last labels."""
+    small = {"tile": 32, "overlap": 8, "block": 1, "window_shape": "crop", **NIGHT["settings"]}
+    write(jobs.parent, settings=small, incremental=True)
+    run(jobs)
+    path = jobs.parent / "in" / "a.tif"
+    with rasterio.open(path, "r+") as file:
+        file.write(np.zeros((3, 2, 2), np.uint8), window=rasterio.windows.Window(58, 38, 2, 2))
+    assert run(jobs) == [DONE, UNCHANGED, KNOWN_BAD, UNCHANGED]
+    found = [json.loads(path.read_text()) for path in jobs.parent.glob("out/.a.*/*/run.json")]
+    (since,) = [record["since"] for record in found if record["since"]]
+    assert since.endswith("blocks are taken from a.labels.tif, 1 is computed")
+
+
 def test_known_images_are_neither_opened_nor_hashed(jobs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(jobs, max_parallel=2) == [DONE, DONE, FAILED, DONE]
 

@@ -24,6 +24,7 @@ from tilepipe.planning.certify import certificate_of, read_certificate
 from tilepipe.planning.plan import Plan
 from tilepipe.planning.planner import Image
 from tilepipe.planning.region import area_of
+from tilepipe.planning.settings import Request
 from tilepipe.products.formats import LOSSLESS, OF_PROBABILITIES, product_of
 from tilepipe.products.label_map import LABELS, LabelMap
 from tilepipe.products.labels import open_map
@@ -125,7 +126,8 @@ def reopen(run: Run, image: Image | None, model: AnyModel | None, settings: JSON
     opened = open_source(named_image, **_selected(run, image))
     full = with_picked(opened, Picked(run.plan.picked, run.plan.valid_band))
     if run.plan.shape != full.shape[1:] and full.georeference:  # the run was on a world grid, if it was of this image
-        full = anchored(full, run.plan.tiling.tile, run.plan.tiling.tile - run.plan.tiling.overlap)
+        cut, block = run.plan.tiling, run.record.get("settings", {}).get("block", Request.block)
+        full = anchored(full, cut.tile, cut.tile - cut.overlap, block)
     plan, recorded = run.plan, run.record["model"]
     if model is None:
         model = [

@@ -47,6 +47,8 @@ class Jobs(BaseModel):
     name."""
     modified_after: date | None = None
     """Images that were changed last before this day are left out."""
+    incremental: bool = False
+    """Whether labels of an image that has changed are taken over where it has not (see the setting `since`)."""
     index: bool = False
     """Whether an index of outlines (GeoJSON) and a VRT of all rasters are written beside the record."""
     metrics: str = ""

@@ -138,7 +138,10 @@ def _segmented(batch: Batch, looked: Looked, image: Opened, model: Model, listen
     overwrite = batch.may_replace(item) or batch.jobs.settings.get("overwrite", False)
     with storage_errors(item.output.parent):
         item.output.parent.mkdir(parents=True, exist_ok=True)
-    result = segment(image.source, model, item.output, listener=listener, **{**image.settings, "overwrite": overwrite})
+    settings = {**image.settings, "overwrite": overwrite}
+    if batch.jobs.incremental and overwrite:
+        settings["since"] = next((path for path in item.products if path.exists()), None)
+    result = segment(image.source, model, item.output, listener=listener, **settings)
     files = {batch.below(path): state_of(Path(path)) for path in result.paths}
     entry = Entry(
         str(item.image), output, DONE, image.key, batch.jobs.of, batch.polygons, files,
