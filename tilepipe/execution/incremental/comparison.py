@@ -92,7 +92,7 @@ class Comparison:
             for tile, over in self._tiles.useful(self._plan.tiles_of(block), area, wanted)
             if weighed(self._plan, block, part, tile)
         ]
-        if self._plan.tiling.bands and tiles:
+        if self._plan.tiling.columns and tiles:
             ((tile, over),) = tiles  # a block in bands is one tile
             return any(self._hash(block, part, own, {tile: seen}) == before for seen in self._passes(tile, over))
         seen = {tile: pixels_hash(self._image.read(grid.tile_box(tile))[0]) for tile, _ in tiles}
@@ -106,7 +106,7 @@ class Comparison:
 
         The network decides how many bands below these rows a pass needs, and where it begins near the top.
         """
-        bands, box, padded = self._plan.tiling.bands, self._plan.grid.tile_box(tile), self._plan.grid.y.padded
+        bands, box, padded = self._plan.tiling.columns, self._plan.grid.tile_box(tile), self._plan.grid.y.padded
         assert bands is not None
         height = bands.height
         usual = max(0, over.y0 // height * height - bands.lead)
