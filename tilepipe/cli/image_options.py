@@ -76,3 +76,10 @@ WHICH_PART = (
         help="Pixel size of the labels: that of the image (full), that of the model, or a number.",
     ),
 )
+
+SINCE = expert(
+    PART,
+    "--since",
+    metavar="LABELS",
+    help="Labels of an earlier run: compute only what sees a change of the image since, take the rest from them.",
+)

@@ -8,6 +8,7 @@ import click
 
 from tilepipe.cli import say
 from tilepipe.cli.help import Command, option
+from tilepipe.cli.image_options import SINCE
 from tilepipe.cli.log_file import LOG, logged
 from tilepipe.cli.options import MODEL, SETTINGS, TALK, given, with_options
 from tilepipe.cli.progress_bar import on_one_terminal, on_terminal, progress
@@ -24,7 +25,7 @@ SHOWN = 10
 @click.argument("output", required=False)
 @with_options(MODEL, *SETTINGS, *TALK, LOG)
 @option("-v", "--verbose", is_flag=True, help="Print the plan before the run, and all of the certificate after it.")
-@option("--since", metavar="LABELS", help="Take what has not changed from these labels of an earlier run.")
+@SINCE
 @option("--overwrite", is_flag=True, help="Replace an existing output.")
 @option("--dry-run", is_flag=True, help="Print the plan and stop.")
 def segment(source: str, output: str | None, model: str | list[str], **options: Any) -> int:
