@@ -15,6 +15,9 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 # One thread per process: tests run in several processes on tiny tiles, where more threads only get in each other's way.
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
+# One process more than there are processors, since tests wait too: for processes, for disks, for clocks.
+PROCESSES := $(shell n=$$(( $$(nproc 2>/dev/null || echo 2) + 1 )); test $$n -lt 4 || n=4; echo $$n)
+
 .PHONY: setup demo test test-long test-gpu test-offline audit bench lint docs notebooks clean
 
 setup: $(STAMP)
@@ -34,11 +37,11 @@ demo: $(STAMP)
 	$(BIN)/tilepipe demo
 
 test: $(STAMP)
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(PROCESSES) --dist worksteal
 
 # What make test leaves out: minutes rather than seconds for each, and more examples of every property test.
 test-long: $(STAMP)
-	$(TEST_ENV) $(BIN)/python -m pytest -q -m '(long or hypothesis) and not gpu' --hypothesis-profile=many -n auto --maxprocesses 4 --dist worksteal
+	$(TEST_ENV) $(BIN)/python -m pytest -q -m '(long or hypothesis) and not gpu' --hypothesis-profile=many -n $(PROCESSES) --dist worksteal
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu

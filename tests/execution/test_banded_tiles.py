@@ -238,7 +238,7 @@ def test_a_model_that_sees_too_far_for_tiles_holds_statistics_in_bands(monkeypat
     assert "holding that fixed would" in in_tiles.reach.known
 
 
-@pytest.mark.parametrize("chosen", [{"tile": 64}, {"overlap": 48}, {"window_shape": "hann"}, {"tta": "d4"}])
+@pytest.mark.parametrize("chosen", [{"tile": 64}, {"overlap": 48}, {"tta": "d4"}])
 def test_who_chooses_tiles_gets_tiles(chosen: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     small_bands(monkeypatch)
     assert tp.plan(noise(100, 700), UNET, **chosen).tiling.bands is None

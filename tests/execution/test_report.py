@@ -18,7 +18,7 @@ from tilepipe.box import Box
 from tilepipe.cli.main import main, root
 from tilepipe.errors import InputError, UsageError
 from tilepipe.events import Event
-from tilepipe.execution.command import command_of, kept_settings
+from tilepipe.execution.command import NOT_KEPT, command_of, kept_settings
 from tilepipe.execution.report import report
 from tilepipe.planning.check_settings import KINDS
 from tilepipe.planning.settings import Request
@@ -101,7 +101,7 @@ def test_each_setting_comes_back_from_the_command_line(name: str) -> None:
 
 
 def test_examples_are_of_every_setting() -> None:
-    assert set(EXAMPLES) == set(KINDS) - {"of", "overwrite"}
+    assert set(EXAMPLES) == set(KINDS) - NOT_KEPT
 
 
 def test_a_box_becomes_a_window() -> None:
