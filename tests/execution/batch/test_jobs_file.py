@@ -40,7 +40,8 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("images: [a.tif]\nmodle: m", "'modle' is unknown; did you mean 'model'?"),
         (
             "images: [a.tif]\nmodel: m\nzzz: 1",
-            "known are exclude, images, incremental, index, manifest, metrics, model, modified_after, of, output, settings, settle",
+            "known are exclude, images, incremental, index, manifest, metrics, model, modified_after, of, output, "
+            "settings, settle",
         ),
         ("images: []\nmodel: m", "it needs 'images:'"),
         ("model: m", "it needs 'images:' or 'manifest:'"),
