@@ -1,7 +1,8 @@
 """Two products, killed twice at drawn moments while an older pair is replaced: both are whole, and in the end both new.
 
 In the pair "bands" labels are computed in bands of rows: a run that goes on begins its passes below the top, and ends
-with the bytes of a run that nobody stopped.
+with the bytes of a run that nobody stopped. In the pair "since" a part of the image has changed, and the rest is taken
+from the very labels that are replaced.
 
 A moment is a call that changes the disk: an fsync or a rename. So every order of them that a kill can leave is drawn.
 """
@@ -28,16 +29,25 @@ from tilepipe.sources.array import ArraySource
 from tilepipe.testing import codes_model, noise, random_unet
 
 OLD, NEW = 1, 2
-PAIRS = {"files": ["cog", "geojson"], "folder": ["ome-zarr", "cog"], "bands": ["cog", "geojson"]}
+PAIRS = {
+    "files": ["cog", "geojson"],
+    "folder": ["ome-zarr", "cog"],
+    "bands": ["cog", "geojson"],
+    "since": ["cog", "geojson"],
+}
 NAMES = {"cog": "out.tif", "geojson": "out.geojson", "ome-zarr": "out.ome.zarr"}
 
 
 def segment(folder: Path, pair: str, seed: int = NEW) -> None:
     output = folder / NAMES[PAIRS[pair][0]]
-    image = noise(60, 90, bands=1, seed=seed)
+    image = noise(60, 90, bands=1, seed=seed if pair != "since" else OLD)
     if pair != "bands":
-        codes = ArraySource(image.read(tp.Box(0, 0, 60, 90)) % 4)
-        tp.segment(codes, codes_model(4), output, of=PAIRS[pair], overwrite=True, tile=32, overlap=8, block=40)
+        codes = image.read(tp.Box(0, 0, 60, 90)) % 4
+        cut: Any = {"tile": 32, "overlap": 8, "block": 40 if pair != "since" else 1, "overwrite": True}
+        if pair == "since":
+            codes[:, 50:, 80:] = seed
+            cut["since"] = output if output.exists() else None
+        tp.segment(ArraySource(codes), codes_model(4), output, of=PAIRS[pair], **cut)
         return
     with pytest.MonkeyPatch.context() as patch:
         small_bands(patch, height=4, kept=32)
@@ -149,4 +159,4 @@ def test_two_kills(tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("pair", sorted(PAIRS))
 def test_many_kills(pair: str, tmp_path: Path) -> None:
-    drawn(12 if pair == "bands" else 50, 2026, pair, tmp_path)
+    drawn({"bands": 12, "since": 25}.get(pair, 50), 2026, pair, tmp_path)
