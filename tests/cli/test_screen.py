@@ -22,7 +22,7 @@ from tilepipe.cli.rate import Rate
 from tilepipe.cli.screen import LiveLine, lasting, screen
 from tilepipe.cli.summary import next_command
 from tilepipe.events import Event
-from tilepipe.execution.segment import Result
+from tilepipe.execution.result import Result
 from tilepipe.paths import work_directory
 
 Out = pytest.CaptureFixture[str]

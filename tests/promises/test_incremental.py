@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import tilepipe as tp
 from tilepipe.execution.ledger import read_records
-from tilepipe.execution.segment import Result
+from tilepipe.execution.result import Result
 from tilepipe.planning.plan import Plan
 from tilepipe.sources.array import ArraySource
 from tilepipe.testing import random_unet

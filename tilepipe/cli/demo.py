@@ -17,7 +17,7 @@ from tilepipe.errors import UsageError
 from tilepipe.events import Listener
 
 if TYPE_CHECKING:
-    from tilepipe.execution.segment import Result
+    from tilepipe.execution.result import Result
     from tilepipe.planning.settings import Settings
 
 INSTALLED = Path(__file__).parents[1] / "sample"

@@ -13,7 +13,7 @@ from tilepipe.text import size_text
 
 if TYPE_CHECKING:
     from tilepipe.execution.batch.run_batch import Report
-    from tilepipe.execution.segment import Result
+    from tilepipe.execution.result import Result
 
 
 def findings(result: Result) -> Iterator[str]:

@@ -170,7 +170,7 @@ class BlockWorker:
         return canvas
 
     def _fill(self, canvas: Canvas, kind: str, asked: Iterator[tuple[Index, Box]], tally: Tally) -> None:
-        """Predict tiles of `_useful` and add their labels, probabilities or logits to the canvas, as `kind` says."""
+        """Predict the tiles of `asked`; add labels, probabilities or logits to the canvas, as `kind` says."""
         if self._banded is not None:
             assert isinstance(canvas, CropCanvas)
             done, failed = self._banded.fill(canvas, kind, asked, tally.seen)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tilepipe.inference.device import Compute
 from tilepipe.inference.runtimes.base import missing, name_of, stated
 from tilepipe.planning.memory import Load
 from tilepipe.planning.plan import Plan
@@ -16,28 +15,23 @@ if TYPE_CHECKING:
     from tilepipe.models.model import Model
 
 
-def hold_today(earlier: Plan, compute: Compute, request: Request) -> bool:
-    """Return whether the choices of an earlier plan can be taken for another image.
+def choices_of(earlier: Plan, model: Model, request: Request, load: Load) -> tuple[Tiling, Load] | None:
+    """Return the tiling of an earlier plan, and the load with its runtime and what its bands need.
 
-    They cannot if its device or runtime is missing, or if the context of its tiles was measured on its own pixels.
-    `compute` is the one asked for now.
+    Returns None if these choices cannot be taken for another image: if the device or runtime is missing or another one,
+    or if the context of the tiles was measured on the pixels of that image.
     """
-    cut, how = earlier.tiling, earlier.compute
-    if (how.device, how.precision, how.batch) != (compute.device, compute.precision, compute.batch):
-        return False
-    # With less context than the reach, the patches of an image have decided how much is enough (see `reduced_halo`).
-    measured = cut.halo is not None and cut.overlap < 2 * cut.halo and request.overlap is None
+    tiling, how, needs = earlier.tiling, earlier.compute, load.needs
+    if (how.device, how.precision, how.batch) != (load.compute.device, load.compute.precision, load.compute.batch):
+        return None
     name = name_of(how.runtime)
-    return not measured and not missing(name) and stated(name) == how.runtime
-
-
-def choices_of(earlier: Plan, model: Model, load: Load) -> tuple[Tiling, Load]:
-    """Return the tiling of an earlier plan, and the load with its runtime and what its bands need."""
-    tiling, needs = earlier.tiling, load.needs
+    # With less context than the reach, the patches of an image have decided how much is enough (see `reduced_halo`).
+    measured = tiling.halo is not None and tiling.overlap < 2 * tiling.halo and request.overlap is None
+    if measured or missing(name) or stated(name) != how.runtime:
+        return None
     if tiling.bands:
         from tilepipe.inference.profile.bands import known_bands
 
         width = known_bands(model, tiling.bands, tiling.stride, load.compute, earlier.statistics).width
         needs = needs._replace(band=width)
-    compute = replace(earlier.compute, workers=load.compute.workers)
-    return tiling, replace(load, needs=needs, compute=compute)
+    return tiling, replace(load, needs=needs, compute=replace(how, workers=load.compute.workers))

@@ -17,7 +17,7 @@ from tilepipe.models.identity import identities_held
 from tilepipe.models.model import Model
 from tilepipe.models.unread import AnyModel
 from tilepipe.planning.band_tiling import in_bands, work_of
-from tilepipe.planning.earlier_choices import choices_of, hold_today
+from tilepipe.planning.earlier_choices import choices_of
 from tilepipe.planning.fit_row import FitRow
 from tilepipe.planning.fit_table import with_machine
 from tilepipe.planning.global_statistics import fix_global_statistics
@@ -114,7 +114,7 @@ def make_plan(
 
     What is not yet known of the model on this machine is measured: its receptive field (not measured if `known` is
     given), the speed of larger tiles, and the error of less context. Nothing is labelled. The choices of an earlier
-    plan `like` are taken if they can be (see `hold_today`): they depend on the size of its image.
+    plan `like` are taken if they can be (see `choices_of`): they depend on the size of its image.
 
     Raises `InputError`, `ModelError`, `UsageError` or `DeviceError`.
     """
@@ -138,28 +138,23 @@ def make_plan(
     load = Load(image, card, grids.predicted, compute, needs, _kept(card, request))
     if statistics:  # Fixed statistics are put in only for tiles whose context is cut off.
         request = replace(request, window_shape="crop")
-    if like is not None and not hold_today(like, compute, request):
-        like = None
-    banded = (
-        choices_of(like, model, load)
-        if like
-        else in_bands(model, reach, request, usual_tiling(card, request), load, statistics)
-    )
     seen = on_prediction_grid(data, grids.predicted)
-    if isinstance(banded, str):
-        tiling, why = choose_tiling(model, card, request, load)
-        if not statistics:
-            tiling, tolerance = reduced_halo(model, seen, request, tiling, compute)
-        fit += (FitRow("bands", "note", banded),) if banded else ()
-        check_tiling(tiling)  # a tile that the user gave may be no multiple of the stride
+    if like and (held := choices_of(like, model, request, load)):
+        (tiling, load), why, chosen = held, like.why, Chosen(held[1].compute, agreement=like.agreement)
     else:
-        tiling, load = banded
-        why = f"in bands of {tiling.bands.height} rows: {work_of(tiling, load):.2f} x one pass" if tiling.bands else ""
-    chosen = Chosen(load.compute)
-    if like:
-        why, chosen = like.why, replace(chosen, agreement=like.agreement)
-    elif not (brought and request.runtime == "auto"):  # the validation of a training plans small images, many times
-        chosen = choose_runtime(model, request, tiling, load, seen, statistics=statistics is not None)
+        banded = in_bands(model, reach, request, usual_tiling(card, request), load, statistics)
+        if isinstance(banded, str):
+            tiling, why = choose_tiling(model, card, request, load)
+            if not statistics:
+                tiling, tolerance = reduced_halo(model, seen, request, tiling, compute)
+            fit += (FitRow("bands", "note", banded),) if banded else ()
+            check_tiling(tiling)  # a tile that the user gave may be no multiple of the stride
+        else:
+            (tiling, load), bands = banded, banded[0].bands
+            why = f"in bands of {bands.height} rows: {work_of(tiling, load):.2f} x one pass" if bands else ""
+        chosen = Chosen(compute)
+        if not (brought and request.runtime == "auto"):  # the validation of a training plans small images, many times
+            chosen = choose_runtime(model, request, tiling, load, seen, statistics=statistics is not None)
     load, compute = replace(load, compute=chosen.compute), chosen.compute
     # Only the memory promise may depend on the region. The choices before it must not: then a region has the tiles of
     # the whole image, and so the same labels.

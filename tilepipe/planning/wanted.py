@@ -48,13 +48,8 @@ class Wanted:
         return found
 
     def _decides(self, area: Mask, box: Box) -> NDArray[np.bool_]:
-        layout = self.layout
-        rows, columns = (
-            decided(start, stop, size, of)
-            for (start, stop), size, of in zip(_spans(box), layout.predicted, layout.output, strict=True)
-        )
-        over = Box(rows[0], columns[0], rows[1], columns[1])
-        return _any(_any(OnGrid(area, layout.shape, layout.output)(over), rows[2], 0), columns[2], 1)
+        layout, (over, rows, columns) = self.layout, decided_by(self.layout, box)
+        return _any(_any(OnGrid(area, layout.shape, layout.output)(over), rows, 0), columns, 1)
 
     def labelled(self, box: Box) -> NDArray[np.bool_]:
         """Return a bool array: True if an output pixel of `box` is asked for and holds image data, so gets a label.
@@ -124,7 +119,7 @@ class Wanted:
         tiles = (layout.grid.y, layout.grid.x)[axis]
         kept = {tile: tiles.kept(tile) for tile in layout.tile_ranges[axis]}
         size, of = layout.predicted[axis], layout.output[axis]
-        return {k: decided(max(a, start), min(b, stop), size, of)[:2] for k, (a, b) in kept.items()}
+        return {k: _decided(max(a, start), min(b, stop), size, of)[:2] for k, (a, b) in kept.items()}
 
     def _under(self, axis: int, first: int, last: int) -> NDArray[np.int64]:
         """Return the full-resolution pixels under the centres of output pixels [first, last) of an axis."""
@@ -135,7 +130,19 @@ def _spans(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
     return (box.y0, box.y1), (box.x0, box.x1)
 
 
-def decided(start: int, stop: int, size: int, of: int) -> tuple[int, int, NDArray[np.int64]]:
+def decided_by(layout: Layout, box: Box) -> tuple[Box, NDArray[np.int64], NDArray[np.int64]]:
+    """Return the output pixels that a box of the prediction grid decides, and where those of each pixel begin in them.
+
+    The arrays hold the first row of each row of `box`, and the first column of each column.
+    """
+    rows, columns = (
+        _decided(start, stop, size, of)
+        for (start, stop), size, of in zip(_spans(box), layout.predicted, layout.output, strict=True)
+    )
+    return Box(rows[0], columns[0], rows[1], columns[1]), rows[2], columns[2]
+
+
+def _decided(start: int, stop: int, size: int, of: int) -> tuple[int, int, NDArray[np.int64]]:
     """Return the output pixels [first, last) of an axis that prediction pixels [start, stop) decide, and first ones.
 
     The array holds, for each prediction pixel, the first output pixel that it decides. If the prediction grid is finer,

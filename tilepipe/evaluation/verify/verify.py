@@ -32,7 +32,7 @@ from tilepipe.planning.certify import reproducibility_of, versions_of, write_cer
 from tilepipe.text import missing
 
 if TYPE_CHECKING:
-    from tilepipe.execution.segment import Result
+    from tilepipe.execution.result import Result
     from tilepipe.models.unread import AnyModel
     from tilepipe.planning.planner import Image
 

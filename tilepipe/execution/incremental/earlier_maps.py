@@ -16,7 +16,7 @@ from tilepipe.execution.incremental.earlier import EarlierRun
 from tilepipe.execution.ledger import Record
 from tilepipe.execution.store import Store
 from tilepipe.planning.plan import Plan
-from tilepipe.planning.wanted import decided
+from tilepipe.planning.wanted import decided_by
 from tilepipe.products.formats import LOSSLESS, OF_PROBABILITIES, product_of
 from tilepipe.products.label_map import LABELS
 from tilepipe.products.labels import open_map
@@ -61,11 +61,7 @@ class EarlierMaps:
         values, region = np.full(zone.shape, nodata, dtype), plan.output_region
         if (inside := zone & plan.predicted_region) is None:
             return values
-        rows, columns = (
-            decided(start, stop, size, of)
-            for (start, stop), size, of in zip(_spans(inside), plan.predicted, plan.output, strict=True)
-        )
-        over = Box(rows[0], columns[0], rows[1], columns[1])
+        over, rows, columns = decided_by(plan, inside)
         if (part := over & region) is None:
             return values
         shown = np.full(over.shape, nodata, dtype)
@@ -73,7 +69,7 @@ class EarlierMaps:
         with self._one_at_a_time:
             shown[part.slices_in(over)] = read(part.shift(-region.y0, -region.x0))
         # Output pixels under one prediction pixel have its value, or nodata, which is the largest number.
-        least = np.minimum.reduceat(np.minimum.reduceat(shown, rows[2], 0), columns[2], 1)
+        least = np.minimum.reduceat(np.minimum.reduceat(shown, rows, 0), columns, 1)
         values[inside.slices_in(zone)] = least
         return values
 
@@ -105,7 +101,3 @@ def _files(earlier: EarlierRun, content: str) -> Iterator[Path]:
         path = earlier.folder / name
         if held == content and path.exists() and product_of(path) in LOSSLESS | OF_PROBABILITIES:
             yield path
-
-
-def _spans(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (box.y0, box.y1), (box.x0, box.x1)

@@ -18,18 +18,16 @@ from torch import Tensor
 
 from tilepipe.arrays import Pixels
 from tilepipe.box import Box
-from tilepipe.errors import DeviceError, ModelError, ordinary
+from tilepipe.errors import DeviceError, ordinary
 from tilepipe.inference.banded.held import Under
-from tilepipe.inference.banded.lookup import NotBandedError
-from tilepipe.inference.banded.network import Pass, banded_of
+from tilepipe.inference.banded.network import Pass
 from tilepipe.inference.device import Compute
-from tilepipe.inference.runtimes.bands import CompiledBands, CompiledPass, bands_in_runtime
-from tilepipe.inference.runtimes.base import TORCH, GraphError
+from tilepipe.inference.runtimes.bands import CompiledBands, CompiledPass, usable_bands, usable_network
+from tilepipe.inference.runtimes.base import TORCH
 from tilepipe.inference.statistics.capture import Nodes
 from tilepipe.models.model import Model
 from tilepipe.models.precision import arithmetic, dtype_of
 from tilepipe.stage_times import stage
-from tilepipe.text import setting
 from tilepipe.tiling.statistics_grid import Statistics
 from tilepipe.tiling.tiling import Bands
 
@@ -81,10 +79,7 @@ class Columns:
         """
         self.model, self.bands, self.precision = model, bands, compute.precision
         self.device, self.dtype = torch.device(compute.device), dtype_of(compute.precision)
-        try:
-            self._network = banded_of(model, stride, compute, statistics)
-        except NotBandedError as problem:
-            raise ModelError(f"{model.name} cannot be computed in bands of rows: {problem}") from None
+        self._network = usable_network(model, stride, compute, statistics)
         self._around, self._compute = around, compute
         self._compiled: CompiledBands | None = None
         self._down: _Down | None = None
@@ -148,13 +143,7 @@ class Columns:
     def _in_runtime(self, width: int) -> CompiledBands:
         if self._compiled is None or self._compiled.width != width:
             shape = (self.bands.height, width)
-            try:
-                self._compiled = bands_in_runtime(self._network, self.model, self._compute, shape)
-            except GraphError as problem:
-                raise ModelError(
-                    f"bands of {self.model.name} cannot be computed by {self._compute.runtime}: {problem}; use "
-                    f"{setting(runtime=TORCH)}"
-                ) from None
+            self._compiled = usable_bands(self._network, self.model, self._compute, shape)
         return self._compiled
 
     def _under(self, top: int, left: int, right: int) -> Under | None:

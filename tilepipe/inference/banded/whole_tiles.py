@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tilepipe.errors import ModelError
-from tilepipe.inference.banded.lookup import NotBandedError
-from tilepipe.inference.banded.network import Pass, banded_of
+from tilepipe.inference.banded.network import Pass
 from tilepipe.inference.device import Compute
-from tilepipe.inference.runtimes.bands import CompiledBands, CompiledPass, bands_in_runtime
+from tilepipe.inference.runtimes.bands import CompiledBands, CompiledPass, usable_bands, usable_network
 from tilepipe.inference.runtimes.base import TORCH
 from tilepipe.models.model import Model
 from tilepipe.tiling.tiling import Bands
@@ -20,17 +18,14 @@ class WholeTiles:
 
     def __init__(self, model: Model, bands: Bands, stride: int, compute: Compute) -> None:
         """Bring the model to the device of `compute`. Raises `ModelError` if it cannot be computed in bands."""
-        try:
-            self._network = banded_of(model, stride, compute)
-        except NotBandedError as problem:
-            raise ModelError(f"{model.name} cannot be computed in bands of rows: {problem}") from None
+        self._network = usable_network(model, stride, compute)
         self._model, self._compute, self._height = model, compute, bands.height
         self._compiled: CompiledBands | None = None
 
     def __call__(self, tiles: Tensor) -> Tensor:
         """Return the logits (n, classes, height, width) of normalised tiles (n, bands, height, width).
 
-        Raises `GraphError` if the runtime of `compute` cannot compute the bands.
+        Raises `ModelError` if the runtime of `compute` cannot compute the bands.
         """
         logits = [self._of(tile[None]) for tile in tiles]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
@@ -50,5 +45,5 @@ class WholeTiles:
         if self._compute.runtime == TORCH:
             return self._network.begin()
         if self._compiled is None:
-            self._compiled = bands_in_runtime(self._network, self._model, self._compute, (self._height, width))
+            self._compiled = usable_bands(self._network, self._model, self._compute, (self._height, width))
         return self._compiled.begin(top=True)

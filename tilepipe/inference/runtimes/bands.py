@@ -9,14 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tilepipe.errors import ModelError
 from tilepipe.inference.banded.lookup import NotBandedError
-from tilepipe.inference.banded.network import SIDE, BandedNetwork
+from tilepipe.inference.banded.network import SIDE, BandedNetwork, banded_of
 from tilepipe.inference.banded.steady import Middle, kept_rows, middle_of, with_rows
 from tilepipe.inference.device import Compute
-from tilepipe.inference.runtimes.base import Compiled, GraphError, Subject, name_of
+from tilepipe.inference.runtimes.base import TORCH, Compiled, GraphError, Subject, name_of
 from tilepipe.inference.runtimes.named import runtime
 from tilepipe.models.identity import model_identity
 from tilepipe.models.model import Model
+from tilepipe.text import setting
+from tilepipe.tiling.statistics_grid import Statistics
 
 
 @dataclass(frozen=True)
@@ -80,3 +83,21 @@ def bands_in_runtime(network: BandedNetwork, model: Model, compute: Compute, sha
     key = f"band {height} {model_identity(model, 'cpu', 'fp32')}"
     subject = Subject(middle.module, middle.examples, middle.shapes(width), key, compute.precision)
     return CompiledBands(network, middle, runtime(name_of(compute.runtime)).compiled(subject), width)
+
+
+def usable_network(model: Model, stride: int, compute: Compute, statistics: Statistics | None = None) -> BandedNetwork:
+    """Return the network of a model in bands; see `banded_of`. Raises `ModelError` if it cannot be computed so."""
+    try:
+        return banded_of(model, stride, compute, statistics)
+    except NotBandedError as problem:
+        raise ModelError(f"{model.name} cannot be computed in bands of rows: {problem}") from None
+
+
+def usable_bands(network: BandedNetwork, model: Model, compute: Compute, shape: tuple[int, int]) -> CompiledBands:
+    """Return what `bands_in_runtime` does. Raises `ModelError` with what to type if the runtime cannot compute them."""
+    try:
+        return bands_in_runtime(network, model, compute, shape)
+    except GraphError as problem:
+        raise ModelError(
+            f"bands of {model.name} cannot be computed by {compute.runtime}: {problem}; use {setting(runtime=TORCH)}"
+        ) from None
