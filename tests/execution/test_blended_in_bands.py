@@ -95,3 +95,14 @@ def test_the_run_can_be_verified_and_says_what_it_is(tmp_path: Path) -> None:
     assert result.certificate.mode == "BLEND"
     assert "160 x 160 px, in bands of 16 rows" in str(job_of().plan)
     assert tp.verify(tmp_path / "out.tif", image=IMAGE, model=UNET).holds
+
+
+def test_what_has_not_changed_is_taken_over(tmp_path: Path) -> None:
+    pixels = IMAGE.read(Box(0, 0, 288, 416)).copy()
+    tp.segment(ArraySource(pixels.copy()), UNET, tmp_path / "old.tif", **HANN)
+    pixels[:, :40, :40] = 255 - pixels[:, :40, :40]
+    settings: dict[str, Any] = {**HANN, "since": str(tmp_path / "old.tif")}
+    found = tp.segment(ArraySource(pixels), UNET, tmp_path / "new.tif", **settings)
+    assert 0 < found.record["taken"] < found.record["blocks"]
+    tp.segment(ArraySource(pixels), UNET, tmp_path / "full.tif", **HANN)
+    assert (tmp_path / "new.tif").read_bytes() == (tmp_path / "full.tif").read_bytes()

@@ -12,6 +12,7 @@ import tifffile
 
 import tilepipe as tp
 from tilepipe.box import Box
+from tilepipe.cli.main import main
 from tilepipe.errors import InputError, UsageError
 from tilepipe.sources.bands import bands_of, read_of
 from tilepipe.sources.base import Resolution, Source
@@ -60,6 +61,21 @@ def test_colours_within_a_page(ome: Callable[..., Path], noise: Any) -> None:
     source = TiffSource(ome([pixels], "YXS", photometric="rgb"))
     np.testing.assert_array_equal(source.read(Box(0, 0, 200, 300)), pixels.transpose(2, 0, 1))
     assert [band.meaning for band in bands_of(source)] == ["red", "green", "blue"]
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "names"),
+    [("YXS", (200, 300, 4), ["red", "green", "blue"]), ("CYXS", (2, 200, 300, 3), 2 * ["red", "green", "blue"])],
+)
+def test_each_band_that_is_read_has_its_name(
+    axes: str, shape: tuple[int, ...], names: list[str], ome: Callable[..., Path], noise: Any
+) -> None:
+    """Alpha is no band, and colours of several channels are bands each."""
+    path = ome([noise(shape)], axes, photometric="rgb", **({"extrasamples": ["unassalpha"]} if shape[-1] == 4 else {}))
+    source = tp.open_source(path)
+    assert [band.colour for band in bands_of(source)] == names
+    assert source.shape[0] == len(names)
+    assert main(["info", str(path)]) == 0
 
 
 def test_channels_are_picked_by_their_names(ome: Callable[..., Path], noise: Any) -> None:

@@ -125,18 +125,15 @@ class TiffSource(Planes):
         found = given_resolution(mpp, "um") or made.resolution
         picked = pick_bands(str(path), bands, len(planes[0]))
         self.levels: list[Planes] = []
-        self.numbers = picked
-        """Numbers of the channels that are read, from 1 in `file_bands`."""
         for level, (height, width) in zip(planes, sizes, strict=True):
             pages = [TiffPage(path, level[band - 1]) for band in picked]
             scale = found and Resolution(found.y * sizes[0][0] / height, found.x * sizes[0][1] / width, found.unit)
             self.levels.append(Planes(str(path), pages, scale))
         super().__init__(str(path), self.levels[0].pages, found)
-        self.file_bands = tuple(Band(name) for name in made.channels)
-        if len(planes[0]) == 1:  # colours lie within a page, whose samples are bands
-            self.file_bands, self.numbers = self.pages[0].file_bands, self.pages[0].numbers
-            if len(self.file_bands) == 1:
-                self.file_bands = (Band(made.channels[0]),)
+        self.file_bands = tuple(Band(made.channels[band - 1]) for band in picked)
+        # Colours lie within a page, whose samples are bands; its alpha is none of them.
+        if self.shape[0] != len(picked):
+            self.file_bands = tuple(page.file_bands[k - 1] for page in self.pages for k in page.numbers)
 
     def coarser(self, height: int, width: int) -> Source:
         """Return the smallest level with at least `height` x `width` pixels; this source if that is the first level."""
