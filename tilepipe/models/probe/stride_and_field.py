@@ -150,8 +150,10 @@ def _first_shift(subject: Subject, axis: int, margin: int, candidates: list[int]
     tolerances = TOLERANCES if subject.dtype == torch.float64 else {torch.float32: 2e-6}
     shape = (subject.quantum, side + longest) if axis == 3 else (side + longest, subject.quantum)
 
+    image = subject.noise(*shape)
+
     def output(dtype: torch.dtype, shift: int) -> Tensor:
-        return subject(subject.noise(*shape, dtype).narrow(axis, shift, side).contiguous()).double()
+        return subject(image.narrow(axis, shift, side).to(dtype).contiguous()).double()
 
     def equal(shift: int, dtype: torch.dtype) -> bool:
         kept, y = side - 2 * margin - shift, base(dtype)

@@ -15,13 +15,13 @@ from torch.overrides import TorchFunctionMode
 
 from tilepipe.errors import ModelError
 from tilepipe.heap import give_back
+from tilepipe.models.probe.double_convolution import ByTaps
 from tilepipe.models.probe.result import ProbeError
 from tilepipe.models.torch_calls import Call, Calls
 
 Forward = Callable[[Tensor], Tensor]
 LARGEST = 1 << 27  # values of an input; a model that would need more is not measured
-COLUMNS = 64 << 20  # bytes of the unfolded input of a piece of a convolution
-_CONVOLUTION = ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
+HEAPS = 1 << 18  # values of an input, above which what its call leaves free in heaps counts
 QUANTA = (96, 384)  # px; input sizes are multiples of 96 = 2^5 * 3, or of 384 = 2^7 * 3 for a model that refuses
 
 
@@ -37,36 +37,6 @@ class ZeroTaps(Calls):
         image, *rest = call.arguments
         weight = resize(image.isnan().double(), *rest, **call.keywords).abs()
         return torch.where(weight > 1e-6, torch.nan, resize(image.nan_to_num(0.0), *rest, **call.keywords))
-
-
-class SmallColumns(Calls):
-    """Computes convolutions in double precision piece by piece. torch unfolds their whole input otherwise, which takes
-    more memory than everything else of a network."""
-
-    def made(self, call: Call) -> object:
-        """Make the call, or one call for each piece of the longer axis of its result."""
-        x, weight = call.argument(0, "input"), call.argument(1, "weight")
-        if call.name != "conv2d" or not torch.is_tensor(x) or x.dtype != torch.float64 or x.dim() != 4:
-            return call()
-        stride, padding, dilation = (call.argument(k, name, default) for k, name, default in _CONVOLUTION)
-        axis = 3 if x.shape[3] >= x.shape[2] else 2
-        columns = x.element_size() * x[0].numel() * weight.shape[2:].numel()
-        if padding == "same" or columns < 2 * COLUMNS:
-            return call()
-        pad, step, apart = (_pair(0 if value == "valid" else value) for value in (padding, stride, dilation))
-        at = axis - 2
-        reach = apart[at] * (weight.shape[axis] - 1) + 1
-        x = nn.functional.pad(x, (pad[1], pad[1], 0, 0) if axis == 3 else (0, 0, pad[0], pad[0]))
-        length = (x.shape[axis] - reach) // step[at] + 1
-        each = -(-length // (columns // COLUMNS))
-        inner = (pad[0], 0) if axis == 3 else (0, pad[1])
-        bias, groups = call.argument(2, "bias"), call.argument(6, "groups", 1)
-        parts = []
-        for first in range(0, length, each):
-            seen = (min(each, length - first) - 1) * step[at] + reach
-            part = x.narrow(axis, first * step[at], seen)
-            parts.append(nn.functional.conv2d(part, weight, bias, step, inner, apart, groups))
-        return torch.cat(parts, axis)
 
 
 @dataclass(frozen=True)
@@ -90,10 +60,10 @@ class Subject:
         """Return the model's output, which has the height and width of `x`. Raises `ModelError` for any other shape."""
         forward = self.forward64 if x.dtype == torch.float64 and self.forward64 else self.forward
         with _quiet(self.mode):
-            y = _checked(forward(x.clone()), x)
-        # Strips differ in size, so heaps would keep more and more of what was freed.
-        give_back()
-        return y  # a network may change its input in place
+            y = _checked(forward(x.clone()), x)  # a network may change its input in place
+        if x.numel() > HEAPS:  # strips differ in size, so heaps would keep more and more of what was freed
+            give_back()
+        return y
 
     def under(self, mode: Callable[[], TorchFunctionMode]) -> Subject:
         """Return the same subject with every call under a new function mode."""
@@ -113,10 +83,10 @@ class Subject:
     def noise(self, rows: int, columns: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
         """Return (1, bands, rows, columns) of blotches plus noise, unlike a constant on every scale."""
         generator = torch.Generator().manual_seed(seed)
-        image = torch.randn((1, self.bands, rows, columns), generator=generator, dtype=torch.float64)
+        image = torch.randn((1, self.bands, rows, columns), generator=generator)
         for cell in (6, 24):
             coarse = torch.randn((1, self.bands, -(-rows // cell), -(-columns // cell)), generator=generator)
-            image += coarse.double().repeat_interleave(cell, 2).repeat_interleave(cell, 3)[..., :rows, :columns]
+            image += nn.functional.interpolate(coarse, scale_factor=cell)[..., :rows, :columns]
         return image.to(dtype)
 
 
@@ -164,16 +134,12 @@ def _takes_fp64(subject: Subject) -> bool:
 @contextmanager
 def _quiet(mode: Callable[[], TorchFunctionMode] | None) -> Iterator[None]:
     # NNPACK's Winograd and FFT kernels would spread NaN beyond what a convolution reads.
-    with torch.no_grad(), torch.backends.nnpack.flags(enabled=False), ZeroTaps(), SmallColumns():
+    with torch.no_grad(), torch.backends.nnpack.flags(enabled=False), ZeroTaps(), ByTaps():
         if mode is None:
             yield
         else:
             with mode():
                 yield
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
 def _checked(y: object, x: Tensor) -> Tensor:
