@@ -62,7 +62,13 @@ def test_the_local_mean_is_what_numpy_says(radius: int, threshold: int, stride: 
 
 
 @pytest.mark.parametrize(
-    "model", [local_mean_model(3), local_mean_model(2, stride=4), random_unet(), random_unet(depth=1)]
+    "model",
+    [
+        local_mean_model(3),
+        local_mean_model(2, stride=4),
+        random_unet(depth=1),
+        pytest.param(random_unet(), marks=pytest.mark.long),
+    ],
 )
 def test_cards_say_the_measured_stride_and_reach(model: Any) -> None:
     found = tp.probe(model)

@@ -53,7 +53,7 @@ def labels(job: Job, engine: Any = serial.run) -> NDArray[np.uint8]:
     return np.asarray(queue.store.labels.read(Box.of_shape(*job.plan.predicted)))
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", ["torch", pytest.param("onnxruntime", marks=pytest.mark.long)])
 def test_probabilities_are_those_of_the_same_tiles_computed_whole(runtime: str) -> None:
     settings = {**HANN, "runtime": runtime}
     banded = tp.predict(IMAGE, UNET, returns="probabilities", **settings)

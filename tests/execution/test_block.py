@@ -201,7 +201,7 @@ def test_the_next_tile_is_read_while_this_one_is_predicted() -> None:
     assert ahead == [True]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 200),

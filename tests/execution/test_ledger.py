@@ -70,7 +70,7 @@ def test_what_is_appended_is_read_again(tmp_path_factory: pytest.TempPathFactory
     assert read_records(path) == (ledger.done, 0)
 
 
-@pytest.mark.parametrize("blended", [False, True])
+@pytest.mark.parametrize("blended", [pytest.param(False, marks=pytest.mark.long), True])
 @pytest.mark.parametrize("layers", [pytest.param(0, marks=pytest.mark.long), 3])
 def test_what_is_kept_is_less_than_promised(
     blended: bool, layers: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -91,7 +91,7 @@ def test_overviews_are_averages_without_nodata(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.long)])
-@pytest.mark.parametrize("cut", [CROP, HANN], ids=["crop", "hann"])
+@pytest.mark.parametrize("cut", [pytest.param(CROP, marks=pytest.mark.long), HANN], ids=["crop", "hann"])
 def test_the_same_bytes_for_any_blocks_and_workers_and_after_a_stop(
     cut: dict[str, Any], workers: int, tmp_path: Path
 ) -> None:

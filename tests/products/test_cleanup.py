@@ -115,7 +115,7 @@ def test_neighbours_keep_their_common_border(
     assert len(traced) == len(shapes)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(0, 999), st.integers(1, 4), BLOCKS, st.sampled_from([0.6, 1.0, 3.0]))
 def test_simplified_borders_stay_within_the_tolerance(seed: int, size: int, block: int, tolerance: float) -> None:
     labels = random_labels(30, 35, seed, size, (1, 0, 2, 255))

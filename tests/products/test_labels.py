@@ -154,7 +154,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_a_damaged_product_is_never_an_error(written: dict[str, Path], data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(written)))

@@ -131,7 +131,8 @@ def in_fp64(model: tp.Model, image: NDArray[np.uint8], tiles: list[int], folder:
     assert next(model.module.parameters()).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["deeplab", pytest.param("unet deconv3", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["deeplab", "unet deconv3"])
 def test_small_networks_on_a_satellite_image(name: str, tmp_path: Path) -> None:
     image = tp.open_source(SAMPLE / "Amazon_24_20.tif").read(tp.Box(100, 60, 371, 293))
     arch = {**LOCAL[name], "width": 2, "depth": 2 if "unet" in name else 3}

@@ -105,7 +105,7 @@ DRAWN: dict[str, Any] = {
 }
 
 
-@settings(max_examples=3, **SLOW)
+@settings(max_examples=2, **SLOW)
 @given(**DRAWN)
 def test_changes_in_places(tmp_path_factory: Any, changed: Any, stop: int, kept: Any, **chosen: Any) -> None:
     """Also in a run that is stopped, and goes on with or without the earlier labels."""
@@ -186,7 +186,7 @@ def check_bands(where: Path, changed: NDArray[Any], grown: tuple[int, int], stop
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("runtime", ["torch", pytest.param("onnxruntime", marks=pytest.mark.long)])
-@settings(max_examples=2, **SLOW)
+@settings(max_examples=1, **SLOW)
 @given(changed=changes(), grown=st.tuples(st.integers(0, 40), st.integers(0, 40)), stop=st.integers(1, 5))
 def test_in_bands(
     tmp_path_factory: Any, runtime: str, changed: NDArray[Any], grown: tuple[int, int], stop: int

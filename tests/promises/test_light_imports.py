@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tilepipe.models.facts import BUNDLED, FACTS, bundled_models
+from tilepipe.models.facts import bundled_models
+from tilepipe.models.probe.certificate_file import with_certificate
 from tilepipe.products.cog import write_cog
 from tilepipe.products.label_map import Legend, label_map_of
+from tilepipe.testing import random_unet, write_model
 
 HEAVY = ("torch", "dask", "distributed", "zarr", "pandas", "xarray", "scipy.ndimage", "scipy.sparse", "skimage.measure")
 SAMPLE = Path(__file__).parents[2] / "pipelines" / "sample" / "banepa_east_rgb.tif"
@@ -71,8 +72,7 @@ def test_a_plan_with_a_bundled_model_does_not_read_its_network(options: list[str
 
 def test_a_finished_run_of_a_directory_does_not_read_its_network(tmp_path: Path) -> None:
     """Nor does a plan; the first run has kept what they need to know of it."""
-    own = shutil.copytree(BUNDLED / "buildings.model", tmp_path / "own.model")
-    (own / FACTS).unlink()
+    own = write_model(tmp_path / "own.model", with_certificate(random_unet()))
     part = (str(SAMPLE), "-m", str(own), "--window", "1100,1100,40,40")
     words = ("segment", part[0], str(tmp_path / "labels.tif"), *part[1:])
     first = modules_after(*words, cache=tmp_path / "cache")

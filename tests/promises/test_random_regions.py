@@ -38,7 +38,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"raster": folder / "ortho.tif", "slide": folder / "slide.svs"}
 
 
-@pytest.fixture(scope="module", params=["raster", "slide"])
+@pytest.fixture(scope="module", params=["raster", pytest.param("slide", marks=pytest.mark.long)])
 def full(request: pytest.FixtureRequest, images: dict[str, Path], tmp_path_factory: Any) -> Any:
     """Both full runs of an image: (path, model, labels by cut). The slide is predicted at another resolution."""
     model = random_unet()

@@ -72,7 +72,7 @@ def test_the_error_goes_into_the_certificate(exact: Any, model: tp.Model) -> Non
     assert "Largest difference to a pass without seams" in certificate.sentences[1]
 
 
-@pytest.mark.parametrize("name", ["a.margin.tif", "b.labels.geojson"])
+@pytest.mark.parametrize("name", [pytest.param("a.margin.tif", marks=pytest.mark.long), "b.labels.geojson"])
 def test_any_product_of_a_run_stands_for_it(name: str, model: tp.Model, tmp_path: Path) -> None:
     tp.segment(IMAGE, model, tmp_path / "a.tif", **CUT, layers="margin")
     tp.segment(IMAGE, model, tmp_path / "b.labels.tif", **CUT, of=["cog", "geojson"])
@@ -228,7 +228,7 @@ def test_a_global_model_in_halves_of_precision(tmp_path: Path) -> None:
     assert found.certificate.precision == "bf16"
 
 
-@pytest.mark.parametrize("window", ["crop", "gaussian"])
+@pytest.mark.parametrize("window", ["crop", pytest.param("gaussian", marks=pytest.mark.long)])
 def test_a_run_in_fp64(window: str, model: tp.Model, tmp_path: Path) -> None:
     result = tp.segment(
         IMAGE, model, tmp_path / "labels.tif", tile=96, window_shape=window, tolerance=0, precision="fp64"

@@ -67,7 +67,7 @@ def same(job: Job, block: Index, before: dict[Index, Record], after: dict[Index,
     return True
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     y=st.integers(0, SHAPE[0] - 1), x=st.integers(0, SHAPE[1] - 1), tile=st.sampled_from([16, 24, 32]),
     block=st.sampled_from([1, 40, 64]), window=st.sampled_from(["crop", "gaussian"]),

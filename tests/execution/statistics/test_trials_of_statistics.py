@@ -46,7 +46,7 @@ def model(what: str) -> tp.Model:
     return tp.Model.from_torch(Global(what), CARD)
 
 
-@pytest.mark.parametrize("what", ["raise", "nan", "nan inside"])
+@pytest.mark.parametrize("what", [*(pytest.param(w, marks=pytest.mark.long) for w in ("raise", "nan")), "nan inside"])
 def test_a_patch_counts_for_nothing_and_is_listed(what: str, tmp_path: Path) -> None:
     result = tp.segment(PIXELS, model(what), tmp_path / "out.tif", **CUT)
     labels = np.asarray(result.labels)
@@ -75,7 +75,7 @@ def test_statistics_of_the_whole_image_are_refused(
     assert tp.segment(PIXELS, model(what), tmp_path / "out.tif", **cut).failed == []
 
 
-@pytest.mark.parametrize("asked", ["overwrite", "fail"])
+@pytest.mark.parametrize("asked", [pytest.param("overwrite", marks=pytest.mark.long), "fail"])
 def test_a_patch_is_tried_again_when_asked(asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "out.tif"
     if asked == "fail":

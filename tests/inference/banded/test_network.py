@@ -41,8 +41,9 @@ LOCAL = [
     {"name": "unet", "width": 4, "depth": 5, "encoder": "resnet50"},
 ]  # fmt: skip
 QUICK = [
-    *(arch for arch in LOCAL if arch.get("up") in ("bilinear", "deconv3", "unpool") and arch["name"] != "fcn"),
-    *(arch for arch in LOCAL if arch.get("down") == "blur" or arch["name"] in ("segnet", "deeplab")),
+    *(arch for arch in LOCAL if arch.get("up") in ("bilinear", "unpool") and arch["name"] == "unet"),
+    *(arch for arch in LOCAL if arch.get("up") == "deconv3" and arch["name"] == "linknet"),
+    *(arch for arch in LOCAL if arch.get("down") == "blur" or arch["name"] == "deeplab"),
 ]
 """The others are long tests: torch takes a second or more to export each."""
 GLOBAL = [
@@ -181,7 +182,7 @@ def test_local_networks_of_smp(kind: str, encoder: str) -> None:
     assert differs(net.float(), [64], x.float()) <= 2 * float((single - truth).abs().max() / truth.abs().max()) + SINGLE
 
 
-@pytest.mark.parametrize("arch", GLOBAL, ids=named)
+@pytest.mark.parametrize("arch", [GLOBAL[0], *(pytest.param(a, marks=pytest.mark.long) for a in GLOBAL[1:])], ids=named)
 def test_a_network_that_sees_the_whole_image_is_refused_and_named(arch: dict[str, Any]) -> None:
     with pytest.raises(NotBandedError, match=r"(norm|mean|adaptive_avg_pool2d).* \(\S+\)"):
         banded(build(arch, 3, 2).eval(), 3, 64)

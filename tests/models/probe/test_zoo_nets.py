@@ -77,7 +77,7 @@ def check(arch: dict[str, Any], truth: Any, half: int) -> None:
     assert found.reach == truth(net, 3, rows=96, half=half)
 
 
-LAYERED = {"bilinear"}  # test_probe.py has a network with this layer
+LAYERED = {"bilinear", "deeplab", "fcn", "linknet"}  # test_probe.py has networks with these layers
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,8 @@ def _global_layers(net: nn.Module) -> set[tuple[str, str]]:
     return layers | ({("pyramid", "image pooling")} if getattr(net.arch, "image_pool", False) else set())
 
 
-@pytest.mark.parametrize(
-    ("norm", "kind"), [pytest.param("instance", "instance norm", marks=pytest.mark.long), ("group", "group norm")]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("norm", "kind"), [("instance", "instance norm"), ("group", "group norm")])
 def test_norms_of_the_tile_are_named(norm: str, kind: str) -> None:
     local = probe(network({"name": "unet", **SMALL}), 3)
     found = probe(network({"name": "unet", **SMALL, "norm": norm}), 3)
