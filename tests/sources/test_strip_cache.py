@@ -86,7 +86,7 @@ def test_stamps_notice_changes(tmp_path: Path) -> None:
     path.write_bytes(b"two")
     os.utime(path, ns=(1, known.changed + 1))
     assert content_sha256(stamp(path)) != first
-    with pytest.raises(InputError, match="changed while it was being read"):
+    with pytest.raises(InputError, match="changed while it was open"):
         unchanged(known)
     with pytest.raises(InputError, match="does not exist"):
         stamp(tmp_path / "b")

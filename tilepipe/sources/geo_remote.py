@@ -116,8 +116,8 @@ class RemoteTiff(GeoTiffSource):
             )
         self.cache_bytes += CACHE_BYTES
 
-    def _open(self) -> DatasetReader:
-        return self._opened(self._target)
+    def _refuse_changed(self) -> None:
+        """Leave it to the server's answers, each of which names the version of the file."""
 
     def _handles(self, ours: Mine) -> Handles[DatasetReader]:
         # Each thread opens the file for itself: rasterio knows the files of Python in the thread that opened them.

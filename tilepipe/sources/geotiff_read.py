@@ -40,6 +40,7 @@ class Decoded:
 
     def _read(self, what: str, box: Box) -> Pixels:
         """Return 'pixels' (bands, y, x), or the 'mask' or 'bands' (y, x) of `mask_kind`, of a box inside the image."""
+        self._refuse_changed()
         # Tiles are decoded for the box that asks; GDAL's own cache keeps them for its neighbours.
         if not self.striped:
             return self._decode(what, box)
@@ -68,6 +69,7 @@ class Decoded:
             raise
 
     def _open(self) -> DatasetReader:
-        # Threads and workers open the file when they first read, which may be hours after the run began.
-        unchanged(self._stamp)
         return self._opened(self._target)
+
+    def _refuse_changed(self) -> None:
+        unchanged(self._stamp)

@@ -53,10 +53,13 @@ def stamp(path: str | Path) -> Stamp:
 
 
 def unchanged(known: Stamp) -> Stamp:
-    """Return `known`. Raises `InputError` if the file was replaced or written to since."""
+    """Return `known`. Raises `InputError` if the file was replaced or written to since.
+
+    Sources ask before each read: runs last for hours, and in a notebook a source stays open while files are made anew.
+    """
     # The last field is left out: a renamed folder or another owner changes the time of status, but no pixel.
     if stamp(known.path)[:-1] != known[:-1]:
-        raise InputError(f"{known.path} changed while it was being read; start again once it is complete")
+        raise InputError(f"{known.path} changed while it was open; start again, or open it again, once it is complete")
     return known
 
 

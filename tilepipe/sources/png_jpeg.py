@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tilepipe.arrays import Pixels
+from tilepipe.box import Box
 from tilepipe.errors import InputError
 from tilepipe.sources.array import ArraySource
 from tilepipe.sources.bands import COLOURS
 from tilepipe.sources.base import Resolution
-from tilepipe.sources.handles import content_sha256, stamp
+from tilepipe.sources.handles import content_sha256, stamp, unchanged
 from tilepipe.text import JSON
 
 MAX_PIXELS = 128 << 20
@@ -60,9 +61,14 @@ class PictureSource(ArraySource):
         _, height, width = self.shape
         return max(super().cache_bytes, height * width * max(4 if self.shape[0] > 1 else 1, self.dtype.itemsize))
 
+    def read(self, box: Box) -> Pixels:
+        """Return pixels (bands, y, x). Raises `InputError` if the file has changed since the picture was decoded."""
+        unchanged(self._stamp)
+        return super().read(box)
+
     def identity(self) -> JSON:
         """Return the hash of the file."""
-        return {"reader": "picture", "sha256": content_sha256(stamp(self.name)), "shape": list(self.shape)}
+        return {"reader": "picture", "sha256": content_sha256(unchanged(self._stamp)), "shape": list(self.shape)}
 
 
 Decoded = tuple[Pixels, NDArray[np.bool_] | None, str | None]

@@ -121,6 +121,7 @@ class SlideFile:
 
         Raises `InputError`, which names slide, level and box, if a tile cannot be decoded.
         """
+        unchanged(self.stamp)
         colours = np.empty((3, *box.shape), dtype=np.uint8)
         mask = np.empty(box.shape, dtype=np.bool_)
         rows = max(1, PIECE_PIXELS // box.width)
@@ -163,7 +164,7 @@ class SlideFile:
         return colours.transpose(2, 0, 1)
 
     def _open(self) -> openslide.OpenSlide:
-        slide = openslide.OpenSlide(unchanged(self.stamp).path)
+        slide = openslide.OpenSlide(self.stamp.path)
         # All slides and threads share one cache: if each handle had its own, memory would exceed the promised limit.
         slide.set_cache(_tile_cache(os.getpid()))
         return slide

@@ -1,0 +1,52 @@
+"""A file that is made anew while a source of it is open: its old pixels are not given as those of the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import tilepipe as tp
+from tilepipe.errors import InputError
+from tilepipe.testing import codes_model, write_geotiff, write_slide
+
+WHOLE = tp.Box(0, 0, 64, 96)
+
+
+def write(path: Path, value: int) -> Path:
+    pixels = np.full((3, 64, 96), value, np.uint8)
+    if path.name == "slide.svs":
+        return write_slide(path, [pixels])
+    if path.name.endswith(".ome.tif"):
+        tifffile.imwrite(path, pixels, photometric="minisblack", metadata={"axes": "CYX"})
+    elif path.suffix == ".tif":
+        write_geotiff(path, pixels, tiled=path.name == "tiles.tif")
+    else:
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["tiles.tif", "strips.tif", "planes.ome.tif", "picture.png", "slide.svs"])
+def test_old_pixels_are_not_taken_for_those_of_the_file(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / name, 7)
+    source = tp.open_source(path)
+    before = source.read(WHOLE)
+    write(path, 200)
+    with pytest.raises(InputError, match=f"{name} changed while it was open; start again, or open it again"):
+        source.read(WHOLE)
+    assert (tp.open_source(path).read(WHOLE) != before).all()
+
+
+def test_nor_are_labels_made_of_them(tmp_path: Path) -> None:
+    path = write_geotiff(tmp_path / "a.tif", np.ones((1, 64, 96), np.uint8))
+    source = tp.open_source(path)
+    assert (tp.predict(source, codes_model(4)) == 1).all()
+    write_geotiff(path, np.full((1, 64, 96), 2, np.uint8))
+    with pytest.raises(InputError, match="changed while it was open"):
+        tp.predict(source, codes_model(4))
+    with pytest.raises(InputError, match="changed while it was open"):
+        tp.segment(source, codes_model(4), tmp_path / "out.tif")
+    assert (tp.predict(path, codes_model(4)) == 2).all()
