@@ -10,10 +10,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-import pytest
-
-PACKAGE = Path(__file__).parents[1] / "tilepipe"
-FILES = sorted(PACKAGE.rglob("*.py"))
+from helpers.code import FILES, PACKAGE, nodes_of
 
 # From the bottom upwards. A module may import from its own room and from rooms on lower floors. Rooms on one floor are
 # siblings: they do not know each other.
@@ -93,7 +90,7 @@ def place(module: str) -> tuple[int, str]:
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
     """Yield (module, line) for every import of a file, `from package import module` as the module."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -119,9 +116,9 @@ def problems(path: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if f != PACKAGE / "__init__.py"], ids=module_name)
-def test_imports_go_downwards_and_libraries_have_one_door(path: Path) -> None:
-    assert problems(path) == []
+def test_imports_go_downwards_and_libraries_have_one_door() -> None:
+    found = {module_name(path): problems(path) for path in FILES if path != PACKAGE / "__init__.py"}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
 def test_there_is_no_cycle() -> None:
@@ -142,8 +139,7 @@ def test_there_is_no_cycle() -> None:
 
 def test_only_the_command_line_prints() -> None:
     for path in FILES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+        calls = [n for n in nodes_of(path) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
         if "cli" not in path.parts:
             assert not [c.lineno for c in calls if getattr(c.func, "id", "") == "print"], path
 

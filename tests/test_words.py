@@ -5,13 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
-import pytest
+from helpers.code import FILES, PACKAGE, nodes_of
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "tilepipe"
 
 OLD = {
     "afford": "reduced_halo",
@@ -58,16 +56,10 @@ WINDOW = {
 OLD_IN_DOCS = ["afford", "gauge", "freeze", "no_label"]
 
 
-@cache
-def tree(path: Path) -> ast.Module:
-    """Return what a module says."""
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
 def names(path: Path) -> Iterator[tuple[str, int]]:
     """Yield the module's name and every name of a class, function and parameter, with its line."""
     yield path.parent.name if path.stem == "__init__" else path.stem, 1
-    for node in ast.walk(tree(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             yield node.name, node.lineno
         elif isinstance(node, ast.arg):
@@ -76,16 +68,18 @@ def names(path: Path) -> Iterator[tuple[str, int]]:
 
 def all_names(path: Path) -> Iterator[str]:
     """Yield the names of a module that `names` knows, and those that values are given."""
-    for node in ast.walk(tree(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
     yield from (name for name, _ in names(path))
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_code_uses_the_words_of_the_field(path: Path) -> None:
+def test_code_uses_the_words_of_the_field() -> None:
     found = [
-        f"line {line}: {name} is called {OLD[plain]}" for name, line in names(path) if (plain := name.strip("_")) in OLD
+        f"{path.relative_to(PACKAGE)}, line {line}: {name} is called {OLD[plain]}"
+        for path in FILES
+        for name, line in names(path)
+        if (plain := name.strip("_")) in OLD
     ]
     assert found == []
 
@@ -93,16 +87,17 @@ def test_code_uses_the_words_of_the_field(path: Path) -> None:
 def test_a_window_is_the_weights_of_a_tile() -> None:
     found = {
         name if name in WINDOW else f"{path.relative_to(PACKAGE).as_posix()} {name}"
-        for path in PACKAGE.rglob("*.py")
+        for path in FILES
         for name in all_names(path)
         if "window" in name.lower()
     }
     assert found == WINDOW, "a region, a crop, a patch have their own words"
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
-)
-def test_pages_use_the_words_of_the_field(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    assert [word for word in OLD_IN_DOCS if re.search(rf"\b{word}", text, re.IGNORECASE)] == []
+def test_pages_use_the_words_of_the_field() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    found = [
+        (name, word) for name, text in texts.items() for word in OLD_IN_DOCS if re.search(rf"\b{word}", text, re.I)
+    ]
+    assert found == []

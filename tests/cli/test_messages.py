@@ -12,6 +12,7 @@ from xml.dom import minidom
 
 import click
 import pytest
+from helpers.code import FILES, PACKAGE, nodes_of
 
 from tilepipe.cli.help import OTHER_WORDS
 from tilepipe.cli.main import main, root
@@ -19,7 +20,6 @@ from tilepipe.cli.screen import lasting
 from tilepipe.events import Event
 
 Err = pytest.CaptureFixture[str]
-PACKAGE = Path(__file__).parents[2] / "tilepipe"
 ESCAPE = "\x1b]0;OWNED\x07\x1b[2J"
 
 
@@ -163,11 +163,6 @@ COMMAND = re.compile(r"tilepipe (model )?[a-z]+ [^;`]*-[a-z]")
 
 
 @cache
-def nodes_of(path: Path) -> list[ast.AST]:
-    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-
-
-@cache
 def messages(path: Path) -> list[str]:
     """Every text of a module but docstrings, with {} in place of what is put in."""
     nodes = nodes_of(path)
@@ -192,7 +187,7 @@ def test_an_option_that_a_message_names_exists() -> None:
     known = options(root) | {"--debug", "--help", "--help-all", "--version"} | OTHER_PROGRAMS | OTHER_WORDS.keys()
     named = [
         (path.name, name)
-        for path in PACKAGE.rglob("*.py")
+        for path in FILES
         for text in messages(path)
         for name in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)
     ]
@@ -209,7 +204,7 @@ def test_no_message_names_an_option_to_those_who_type_none() -> None:
     mine = (options(root) | {"--{}"}) - OTHER_PROGRAMS
     wrong = [
         f"{path.name}: {text}"
-        for path in PACKAGE.rglob("*.py")
+        for path in FILES
         # What is typed to make a run again is a command, and not a message; so is what scripts for other programs type.
         if path.parent.name not in ("cli", "scripts") and path.relative_to(PACKAGE) not in COMMANDS
         for text in messages(path)
@@ -225,7 +220,7 @@ def parameters(command: click.Command) -> set[str]:
 
 def test_a_setting_that_a_message_names_exists() -> None:
     known = parameters(root) | {"forward", "returns", "listener", "losses", "augment"}  # of a module, predict, fit
-    found = {(path.name, name) for path in PACKAGE.rglob("*.py") for name in named_settings(path)}
+    found = {(path.name, name) for path in FILES for name in named_settings(path)}
     assert len(found) > 40
     assert not [(path, name) for path, name in found if name not in known]
 
