@@ -158,7 +158,10 @@ LOCAL: dict[str, tuple[Callable[[], nn.Module], int, Sides]] = {
 }
 
 
-SLOW = {"stride 128", "k3s2 deconv", "k4s2 deconv", "replicate", "aligned corners", "pyramid pooling"}
+SLOW = {
+    *("stride 128", "k3s2 deconv", "k4s2 deconv", "replicate", "circular", "aligned corners", "pyramid pooling"),
+    *("norm over channels", "instance norm with running statistics", "squeeze-excite"),
+}
 """Cases that take longest, and have others like them."""
 
 
