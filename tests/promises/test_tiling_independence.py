@@ -41,7 +41,11 @@ def test_tile_size_does_not_matter_and_verify_holds(kind: str, tmp_path: Path) -
     labels = np.asarray(result.labels)
     assert result.certificate.mode == "FIELD"
     assert np.bincount(labels.ravel()).max() < 0.96 * labels.size
-    assert (tp.predict(IMAGE, model, **chosen | {"tile": other}) == labels).all()
+    # Sums of other tiles round otherwise: two logits that differ by less than that may change places.
+    first, second = np.sort(np.asarray(tp.predict(IMAGE, model, returns="logits", **chosen)), 0)[:-3:-1]
+    tied = first - second < 1e-6
+    assert tied.sum() < 5
+    assert ((tp.predict(IMAGE, model, **chosen | {"tile": other}) == labels) | tied).all()
     box = tp.Box(31, 77, 150, 201)
     assert (tp.predict(IMAGE, model, box, **chosen) == labels[31:150, 77:201]).all()
     own = tp.predict(IMAGE, model, statistics="tile", tile=64)
