@@ -77,7 +77,8 @@ def check(arch: dict[str, Any], truth: Any, half: int) -> None:
     assert found.reach == truth(net, 3, rows=96, half=half)
 
 
-LAYERED = {"bilinear", "deconv3", "shuffle", "deeplab", "fcn", "linknet"}  # test_probe.py has networks with these layers
+# test_probe.py has networks with these layers.
+LAYERED = {"bilinear", "deconv3", "shuffle", "deeplab", "fcn", "linknet"}
 
 
 @pytest.mark.parametrize(
