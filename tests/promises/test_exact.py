@@ -102,8 +102,8 @@ def check(arch: dict[str, Any], image: NDArray[np.uint8], cells: tuple[int, ...]
         maps.append(np.asarray(result.labels))
     maps.append(tp.predict(source, model, tile=2 * halo + 5 * stride, tolerance=0))
     print("fp32:", *(int((labels != truth).sum()) for labels in maps), f"of {truth.size} labels differ")
-    most = 8 if arch.get("up") == "unpool" or arch["name"] == "segnet" else 0
-    in_fp64(model, image, [2 * halo + cell * stride for cell in (*cells, 3)], folder, most)
+    unpools = arch.get("up") == "unpool" or arch["name"] == "segnet"
+    in_fp64(model, image, [2 * halo + cell * stride for cell in (*cells, 3)], folder, 8 if unpools else 0)
     padded = source.read(tp.Box(0, 0, *(-(-side // stride) * stride for side in truth.shape)))
     single, tiled = probabilities(model, padded), in_tiles(model, padded, halo, 0)
     double = replace(model, module=copy.deepcopy(model.module).double())
@@ -113,7 +113,7 @@ def check(arch: dict[str, Any], image: NDArray[np.uint8], cells: tuple[int, ...]
     assert rounding < 5e-5
     assert tiled[1] <= max(1e-5, 2 * rounding)
     for labels in maps:
-        assert arch.get("up") == "unpool" or not (labels != truth)[clear].any()
+        assert unpools or not (labels != truth)[clear].any()
         assert (labels != truth).sum() <= 3
     flips, gap = in_tiles(double, padded, halo, 0)
     assert (flips, gap < 1e-12) == (0, True)
