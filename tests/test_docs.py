@@ -21,7 +21,7 @@ from tilepipe.cli.main import main, root
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)]
-SLOW = {"inputs.md", "models.md", "objects.md", "programs.md", "python.md", "seams.md", "testing.md"}
+SLOW = {"cli.md", "inputs.md", "models.md", "objects.md", "programs.md", "python.md", "seams.md", "testing.md"}
 """Pages whose examples take longest; they are long tests."""
 
 

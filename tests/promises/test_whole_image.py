@@ -39,6 +39,7 @@ def test_an_image_of_one_tile_needs_no_halo(window: str, tmp_path: Path) -> None
     assert (labels == whole_image(model, source)).all()
 
 
+@pytest.mark.long
 def test_a_real_image_with_the_bundled_model_equals_the_whole_image() -> None:
     """899 x 904 pixels at the model's resolution, in 512-pixel tiles; the truth is one forward pass."""
     model, image = tp.load_model("buildings"), tp.open_source(SAMPLE / "banepa_east_rgb.tif")

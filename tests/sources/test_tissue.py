@@ -81,6 +81,7 @@ def iou(found: Any, truth: Any) -> float:
     return float((found & truth).sum() / (found | truth).sum())
 
 
+@pytest.mark.long
 def test_a_real_slide_against_a_drawn_mask() -> None:
     found = on_thumbnail(open_source(SLIDE))
     assert found.background == "bright"

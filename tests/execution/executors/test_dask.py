@@ -289,6 +289,7 @@ def test_a_client_may_stand_for_its_scheduler(tmp_path: Path) -> None:
         assert client.submit(int, 5).result() == 5
 
 
+@pytest.mark.long
 def test_an_array_that_lies_on_a_cluster_is_read_from_there(tmp_path: Path) -> None:
     """Persisted arrays hold futures, which only their own cluster can compute; the one thread there must not wait."""
     image, model = noise(200, 300).read(Box(0, 0, 200, 300)), random_unet()

@@ -103,7 +103,8 @@ def test_no_record_keeps_no_hashes(tmp_path: Path) -> None:
     assert all(record.seen == () for record in found.values())
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [0, 2])
 def test_in_bands_the_order_of_blocks_changes_no_hash(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,6 +163,7 @@ def test_what_is_missing_is_named(missing: str, said: str, saved: Path) -> None:
     assert done.stdout == f"{said}; run: pip install 'tilepipe[smp]'\n"
 
 
+@pytest.mark.long
 def test_a_torchvision_of_another_build_is_named(tmp_path: Path, saved: Path) -> None:
     """It fails with a RuntimeError when it is imported, since its operators are compiled for another torch."""
     (tmp_path / "torchvision").mkdir()
