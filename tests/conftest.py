@@ -4,10 +4,11 @@ import os
 
 import hypothesis
 import pytest
+from helpers.examples import FEW
 
 # A busy machine may need seconds for the first example, which imports what the others use. `make test-long` draws more.
-hypothesis.settings.register_profile("few", deadline=None, max_examples=20)
-hypothesis.settings.register_profile("many", deadline=None, max_examples=100)
+hypothesis.settings.register_profile("few", deadline=None, max_examples=FEW)
+hypothesis.settings.register_profile("many", deadline=None, max_examples=5 * FEW)
 hypothesis.settings.load_profile("few")
 
 

@@ -25,10 +25,7 @@ from tilepipe.testing import noise, random_unet
 UNET = random_unet(depth=2)
 IMAGE = noise(288, 416)  # two by three tiles of 160 px, which just fit
 HANN: dict[str, Any] = {"device": "cpu", "window_shape": "hann", "overlap": 32, "block": 64}
-RUNTIMES = [
-    "torch",
-    pytest.param("onnxruntime", marks=pytest.mark.skipif(bool(missing("onnxruntime")), reason="needs ONNX Runtime")),
-]
+NEEDED = pytest.mark.skipif(bool(missing("onnxruntime")), reason="needs ONNX Runtime")
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +50,7 @@ def labels(job: Job, engine: Any = serial.run) -> NDArray[np.uint8]:
     return np.asarray(queue.store.labels.read(Box.of_shape(*job.plan.predicted)))
 
 
-@pytest.mark.parametrize("runtime", ["torch", pytest.param("onnxruntime", marks=pytest.mark.long)])
+@pytest.mark.parametrize("runtime", ["torch", pytest.param("onnxruntime", marks=[NEEDED, pytest.mark.long])])
 def test_probabilities_are_those_of_the_same_tiles_computed_whole(runtime: str) -> None:
     settings = {**HANN, "runtime": runtime}
     banded = tp.predict(IMAGE, UNET, returns="probabilities", **settings)
@@ -69,7 +66,7 @@ def test_labels_in_fp64_are_those_of_the_same_tiles_computed_whole() -> None:
     assert 0.02 < (found == 0).mean() < 0.98
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", ["torch", pytest.param("onnxruntime", marks=NEEDED)])
 def test_any_engine_block_region_and_stop_gives_the_same_bits(runtime: str, tmp_path: Path) -> None:
     truth = labels(job_of(tmp_path / "serial", runtime=runtime))
     assert (labels(job_of(tmp_path / "blocks", runtime=runtime, block=300), blocks.run) == truth).all()

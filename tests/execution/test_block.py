@@ -12,8 +12,9 @@ import pytest
 import rasterio
 import tifffile
 import torch
+from helpers.examples import drawn
 from helpers.fakes import job_for, open_queue, run_labels
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -201,7 +202,7 @@ def test_the_next_tile_is_read_while_this_one_is_predicted() -> None:
     assert ahead == [True]
 
 
-@settings(max_examples=5, deadline=None)
+@drawn(5)
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 200),

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from helpers.examples import drawn
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.features import rasterize
@@ -115,7 +116,7 @@ def test_neighbours_keep_their_common_border(
     assert len(traced) == len(shapes)
 
 
-@settings(max_examples=5, deadline=None)
+@drawn(5)
 @given(st.integers(0, 999), st.integers(1, 4), BLOCKS, st.sampled_from([0.6, 1.0, 3.0]))
 def test_simplified_borders_stay_within_the_tolerance(seed: int, size: int, block: int, tolerance: float) -> None:
     labels = random_labels(30, 35, seed, size, (1, 0, 2, 255))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.examples import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -154,7 +155,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-@settings(max_examples=8, deadline=None)
+@drawn(8)
 @given(st.data())
 def test_a_damaged_product_is_never_an_error(written: dict[str, Path], data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(written)))

@@ -22,14 +22,11 @@ CROP = {"tile": 96, "overlap": 64, "window_shape": "crop", "block": 96}
 HANN = {"tile": 64, "overlap": 32, "window_shape": "hann", "block": 64}
 
 
-def alone(short: str) -> pytest.MarkDecorator:
-    """Both ways to cut, of which one is a long test."""
+def cut_both_ways(short: str = "") -> pytest.MarkDecorator:
+    """Both ways to cut for `truth`; only the one that `short` names is no long test."""
     cuts = {"crop": CROP, "hann": HANN}
     params = [pytest.param(cut, id=name, marks=[] if name == short else pytest.mark.long) for name, cut in cuts.items()]
     return pytest.mark.parametrize("truth", params, indirect=True)
-
-
-CROP_ALONE, HANN_ALONE = alone("crop"), alone("hann")
 
 
 def sha256(labels: np.ndarray) -> str:
@@ -48,42 +45,40 @@ def source_box(source: ArraySource) -> Box:
     return Box.of_shape(*source.shape[1:])
 
 
-@pytest.fixture(scope="module", params=[CROP, HANN], ids=["crop", "hann"])
+@pytest.fixture(scope="module")
 def truth(request: pytest.FixtureRequest, image: ArraySource, tmp_path_factory: Any) -> tuple[dict[str, Any], str]:
     labels = run_labels(image, random_unet(), tmp_path_factory.mktemp("serial"), **request.param)
     assert 0.05 < (labels == 0).mean() < 0.95
     return request.param, sha256(labels)
 
 
-@CROP_ALONE
+@cut_both_ways("crop")
 def test_dask_threads(truth: Any, image: ArraySource, tmp_path: Path) -> None:
     cut, expected = truth
     assert sha256(run_labels(image, random_unet(), tmp_path, blocks.run, **cut)) == expected
 
 
-@pytest.mark.parametrize(
-    "truth", [pytest.param(cut, marks=pytest.mark.long) for cut in (CROP, HANN)], ids=["crop", "hann"], indirect=True
-)
+@cut_both_ways()
 def test_two_worker_processes(truth: Any, image: ArraySource, tmp_path: Path) -> None:
     cut, expected = truth
     assert sha256(run_labels(image, random_unet(), tmp_path, blocks.run, workers=2, **cut)) == expected
 
 
-@CROP_ALONE
+@cut_both_ways("crop")
 @pytest.mark.parametrize("block", [1, *(pytest.param(side, marks=pytest.mark.long) for side in (150, 1000))])
 def test_any_block_size(truth: Any, image: ArraySource, tmp_path: Path, block: int) -> None:
     cut, expected = truth
     assert sha256(run_labels(image, random_unet(), tmp_path, **{**cut, "block": block})) == expected
 
 
-@HANN_ALONE
+@cut_both_ways("hann")
 @pytest.mark.parametrize("batch", [2, pytest.param(5, marks=pytest.mark.long)])
 def test_any_batch_size(truth: Any, image: ArraySource, tmp_path: Path, batch: int) -> None:
     cut, expected = truth
     assert sha256(run_labels(image, random_unet(), tmp_path, batch=batch, **cut)) == expected
 
 
-@HANN_ALONE
+@cut_both_ways("hann")
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_any_order(truth: Any, image: ArraySource, tmp_path: Path, seed: int) -> None:
     cut, expected = truth
@@ -116,7 +111,7 @@ class _StopError(Exception):
     pass
 
 
-@HANN_ALONE
+@cut_both_ways("hann")
 def test_resume_computes_only_what_is_missing(truth: Any, image: ArraySource, tmp_path: Path) -> None:
     cut, expected = truth
     job = job_for(image, random_unet(), tmp_path, **cut)
@@ -147,7 +142,7 @@ def test_resume_computes_only_what_is_missing(truth: Any, image: ArraySource, tm
     assert sha256(open_queue(job).store.labels.read(source_box(image))) == expected
 
 
-@CROP_ALONE
+@cut_both_ways("crop")
 def test_a_torn_ledger_line_is_computed_again(truth: Any, image: ArraySource, tmp_path: Path) -> None:
     cut, expected = truth
     job = job_for(image, random_unet(), tmp_path, **cut)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.banded_runs import banded_job, small_bands
+from helpers.examples import drawn
 from helpers.fakes import job_for, open_queue
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
@@ -67,7 +68,7 @@ def same(job: Job, block: Index, before: dict[Index, Record], after: dict[Index,
     return True
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@drawn(5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     y=st.integers(0, SHAPE[0] - 1), x=st.integers(0, SHAPE[1] - 1), tile=st.sampled_from([16, 24, 32]),
     block=st.sampled_from([1, 40, 64]), window=st.sampled_from(["crop", "gaussian"]),

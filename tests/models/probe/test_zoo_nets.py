@@ -77,13 +77,13 @@ def check(arch: dict[str, Any], truth: Any, half: int) -> None:
     assert found.reach == truth(net, 3, rows=96, half=half)
 
 
-# test_probe.py has networks with these layers.
-LAYERED = {"bilinear", "deconv3", "shuffle", "deeplab", "fcn", "linknet"}
+LONG = {"bilinear", "deconv3", "shuffle", "deeplab", "fcn", "linknet"}
+"""Architectures, or layers of them, that the long tests measure; a U-Net and SegNet are left."""
 
 
 @pytest.mark.parametrize(
     "arch",
-    [pytest.param(a, id=name(a), marks=pytest.mark.long if LAYERED & {*a.values()} else []) for a in LOCAL],
+    [pytest.param(a, id=name(a), marks=pytest.mark.long if LONG & {*a.values()} else []) for a in LOCAL],
 )
 def test_reach_is_what_cutting_the_image_shows(arch: dict[str, Any], truth: Any) -> None:
     check(arch, truth, 96)
