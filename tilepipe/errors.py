@@ -86,6 +86,12 @@ class InputError(TilepipeError):
     exit_code = 4
 
 
+class ChangedError(TilepipeError):
+    """The input was written to while it was open. It ends a run at once: no tile of the file can be relied on."""
+
+    exit_code = 4
+
+
 class ModelError(TilepipeError):
     """The model is refused: missing or misshapen tensors, an unknown architecture, NaN in its output."""
 

@@ -18,7 +18,7 @@ from rasterio.env import get_gdal_config
 from rasterio.windows import Window
 
 from tilepipe.box import Box
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import ChangedError, InputError, UsageError
 from tilepipe.sources import checks
 from tilepipe.sources.base import Resolution, Source
 from tilepipe.sources.geotiff import GeoTiffSource
@@ -437,7 +437,7 @@ def test_a_file_that_is_replaced_is_noticed(geotiff: Write, noise: Any) -> None:
     source = GeoTiffSource(path)
     other = geotiff(image[:, ::-1], "b.tif", **UTM)
     os.replace(other, path)
-    with pytest.raises(InputError, match="changed while"):
+    with pytest.raises(ChangedError, match="changed while"):
         source.read(Box(0, 0, 40, 50))
     np.testing.assert_array_equal(GeoTiffSource(path).read(Box(0, 0, 40, 50)), image[:, ::-1])
 

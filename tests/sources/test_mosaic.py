@@ -17,7 +17,7 @@ from rasterio.merge import merge
 
 import tilepipe as tp
 from tilepipe.box import Box
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import ChangedError, InputError, UsageError
 from tilepipe.sources.base import Georeference
 from tilepipe.sources.mosaic import Mosaic
 from tilepipe.sources.open import image_files, open_source
@@ -202,7 +202,7 @@ def test_a_file_that_changes_is_noticed(tmp_path: Path) -> None:
     file = folder / "t_064_070.tif"
     state = file.stat()
     write(file, Box(64, 70, 130, 140), 255 - PIXELS)
-    with pytest.raises(InputError, match=r"t_064_070\.tif changed while it was open"):
+    with pytest.raises(ChangedError, match=r"t_064_070\.tif changed while it was open"):
         source.read(WHOLE)
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert open_source(folder).identity() != before

@@ -20,7 +20,7 @@ from helpers.range_server import serving
 from sources.conftest import UTM, noise_of
 
 import tilepipe as tp
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import ChangedError, InputError, UsageError
 from tilepipe.sources import remote_file
 from tilepipe.sources.address import address_of
 from tilepipe.sources.open import open_source
@@ -160,7 +160,7 @@ def test_a_file_that_changes_is_noticed(file: Path, monkeypatch: pytest.MonkeyPa
         image = open_source(f"{server.address}/a.tif")
         before = image.identity()
         server.etag = '"second"'
-        with pytest.raises(InputError, match="changed while it was being read"):
+        with pytest.raises(ChangedError, match="changed while it was being read"):
             image.read(tp.Box(350, 250, 400, 300))
         assert open_source(f"{server.address}/a.tif").identity() != before
         server.etag = '"first"'

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilepipe.box import Box
-from tilepipe.errors import InputError
+from tilepipe.errors import ChangedError, InputError
 from tilepipe.sources.handles import Handles, content_sha256, stamp, unchanged
 from tilepipe.sources.strip_cache import RowCache, Striped, band_rows
 
@@ -86,7 +86,7 @@ def test_stamps_notice_changes(tmp_path: Path) -> None:
     path.write_bytes(b"two")
     os.utime(path, ns=(1, known.changed + 1))
     assert content_sha256(stamp(path)) != first
-    with pytest.raises(InputError, match="changed while it was open"):
+    with pytest.raises(ChangedError, match="changed while it was open"):
         unchanged(known)
     with pytest.raises(InputError, match="does not exist"):
         stamp(tmp_path / "b")

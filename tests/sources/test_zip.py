@@ -15,7 +15,7 @@ import pytest
 from sources.conftest import UTM, noise_of
 
 import tilepipe as tp
-from tilepipe.errors import InputError, UsageError
+from tilepipe.errors import ChangedError, InputError, UsageError
 from tilepipe.sources import archive
 from tilepipe.sources.open import open_source
 from tilepipe.testing import codes_model
@@ -98,7 +98,7 @@ def test_a_zip_that_changed_is_another_image(file: Path, geotiff: Write, tmp_pat
     image = open_source(made)
     before = image.identity()
     zipped(made, {"in.tif": geotiff(noise_of((3, 200, 150), seed=2), "other.tif", **UTM)})
-    with pytest.raises(InputError, match="changed while it was open"):
+    with pytest.raises(ChangedError, match="changed while it was open"):
         image.read(BOXES[0])
     assert open_source(made).identity() != before
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilepipe.box import Box
-from tilepipe.errors import InputError, StorageError, TilepipeError
+from tilepipe.errors import ChangedError, InputError, StorageError, TilepipeError
 from tilepipe.models.identity import identify
 from tilepipe.planning.plan import FORMAT, Plan
 from tilepipe.planning.region import TISSUE
@@ -102,7 +102,7 @@ class Keys:
             return True
         try:
             return identity_of(full) == self.image
-        except InputError:
+        except (ChangedError, InputError):
             return False
 
 

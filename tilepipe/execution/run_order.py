@@ -123,16 +123,21 @@ def begin(job: Job, order: RunOrder) -> dict[str, FileState]:
     return replaces
 
 
-def refuse_changed(full: Source, order: RunOrder, queue: BlockQueue) -> None:
-    """Raise an error if the image or the work directory has changed since the labels were made."""
-    directory = order.directory
+def refuse_changed_image(full: Source, order: RunOrder) -> None:
+    """Raise an error if the image has changed since the run began, and remove what was computed."""
     if not order.keys.still(full):
         # Nobody knows which blocks were read before the change, so no block can be used.
-        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(order.directory, ignore_errors=True)
         raise InputError(
             f"{full.name} was changed while the run read it, so its labels would be those of two images; nothing was "
             "written. Give the command again once the image is complete"
         )
+
+
+def refuse_changed(full: Source, order: RunOrder, queue: BlockQueue) -> None:
+    """Raise an error if the image or the work directory has changed since the labels were made."""
+    refuse_changed_image(full, order)
+    directory = order.directory
     try:
         read_plan(directory)
         same = read_records(queue.ledger.path) == (queue.ledger.done, 0)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
-from tilepipe.errors import public
+from tilepipe.errors import ChangedError, public
 from tilepipe.events import Event, Listener, silent
 from tilepipe.execution import run_order
 from tilepipe.execution.command import kept_settings
@@ -127,7 +127,11 @@ def segment(
             if record is None:
                 replaces, message = run_order.begin(job, order), ""
                 if not run_order.staged(order):
-                    _make(job, image, order, replaces, tell)
+                    try:
+                        _make(job, image, order, replaces, tell)
+                    except ChangedError:
+                        run_order.refuse_changed_image(image, order)
+                        raise
                 # Publish the products, each by one rename.
                 record = put_in_place(directory, load_record(directory) | {"replaces": replaces})
             # From here on labels are read from the product. Polygons alone do not hold labels, so then the arrays stay.

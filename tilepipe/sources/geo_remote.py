@@ -22,7 +22,7 @@ from rasterio.abc import FileContainer
 
 from tilepipe.arrays import Pixels
 from tilepipe.box import Box
-from tilepipe.errors import InputError
+from tilepipe.errors import ChangedError, InputError
 from tilepipe.sources.base import Resolution
 from tilepipe.sources.beside import TIFF_MAGIC
 from tilepipe.sources.checks import LARGE_PIECE_BYTES
@@ -127,7 +127,7 @@ class RemoteTiff(GeoTiffSource):
         try:
             with _failures():
                 return super()._decode(what, box)
-        except InputError:
+        except (ChangedError, InputError):
             mine(os.getpid()).tiled.drop((self._stamp, self._target, self._driver, self.overview))
             raise
 
@@ -138,7 +138,7 @@ def _failures() -> Iterator[None]:
     _failed.error = None
     try:
         yield
-    except InputError as error:
+    except (ChangedError, InputError) as error:
         raise (_failed.error or error) from None
     if _failed.error is not None:
         raise _failed.error
@@ -205,7 +205,7 @@ class _Reader(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         try:
             data = self._remote.read(self._at, self._remote.version.size if size < 0 else size)
-        except InputError as error:
+        except (ChangedError, InputError) as error:
             _failed.error = error
             return b""
         self._at += len(data)

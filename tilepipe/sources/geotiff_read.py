@@ -11,7 +11,7 @@ from rasterio.windows import Window
 
 from tilepipe.arrays import Pixels
 from tilepipe.box import Box
-from tilepipe.errors import InputError
+from tilepipe.errors import ChangedError, InputError
 from tilepipe.sources.geotiff_gdal import gdal, mine, open_dataset
 from tilepipe.sources.handles import Stamp, unchanged
 from tilepipe.sources.strip_cache import Striped
@@ -63,7 +63,7 @@ class Decoded:
                     return np.asarray(dataset.read_masks(self._bands, window=window).max(axis=0))
                 # The mask of a dataset is the same for all its bands.
                 return np.asarray(dataset.read_masks(self._bands[0], window=window))
-        except InputError:
+        except (ChangedError, InputError):
             with ours.alone if self._large else nullcontext():
                 handles.drop(key)
             raise

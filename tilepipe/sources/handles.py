@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Generic, NamedTuple, TypeVar
 
-from tilepipe.errors import InputError
+from tilepipe.errors import ChangedError, InputError
 from tilepipe.paths import refuse_special
 from tilepipe.text import missing
 
@@ -25,6 +25,10 @@ HANDLES_PER_THREAD = 8
 
 HASHING_THREADS = 4
 """Number of files that are hashed at once: reading from a disk and hashing keep each other waiting otherwise."""
+
+
+HASHES = 256
+"""Number of files whose hashes a process keeps."""
 
 
 class Stamp(NamedTuple):
@@ -53,28 +57,42 @@ def stamp(path: str | Path) -> Stamp:
 
 
 def unchanged(known: Stamp) -> Stamp:
-    """Return `known`. Raises `InputError` if the file was replaced or written to since.
+    """Return `known`. Raises `ChangedError` if the file has other content since.
 
     Sources ask before each read: runs last for hours, and in a notebook a source stays open while files are made anew.
     """
+    now = stamp(known.path)
     # The last field is left out: a renamed folder or another owner changes the time of status, but no pixel.
-    if stamp(known.path)[:-1] != known[:-1]:
-        raise InputError(f"{known.path} changed while it was open; start again, or open it again, once it is complete")
-    return known
+    if now[:-1] == known[:-1] or _same_content(known, now):
+        return known
+    raise ChangedError(f"{known.path} changed while it was open; start again, or open it again, once it is complete")
 
 
 @lru_cache(maxsize=256)
+def _same_content(known: Stamp, now: Stamp) -> bool:
+    """Return whether a file that was written to holds what it held, as far as this process has hashed that."""
+    return known in _hashed and content_sha256(now) == _hashed[known]
+
+
+_hashed: dict[Stamp, str] = {}
+
+
+@lru_cache(maxsize=HASHES)
 def content_sha256(known: Stamp) -> str:
     """Return the sha256 of a file's bytes; it is computed once per state of the file in a process."""
     with open(known.path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    _hashed[known] = found
+    if len(_hashed) > HASHES:
+        _hashed.pop(next(iter(_hashed)), None)
+    return found
 
 
 @lru_cache(maxsize=4)
 def contents_sha256(known: tuple[Stamp, ...]) -> tuple[str, ...]:
     """Return the sha256 of the bytes of each file; they are computed once per state of the files in a process.
 
-    Threads read and hash several files at once. Raises `InputError` if a file changed since it was opened.
+    Threads read and hash several files at once. Raises `ChangedError` if a file changed since it was opened.
     """
     with ThreadPoolExecutor(HASHING_THREADS) as pool:
         return tuple(pool.map(lambda one: content_sha256.__wrapped__(unchanged(one)), known))

@@ -62,13 +62,13 @@ class PictureSource(ArraySource):
         return max(super().cache_bytes, height * width * max(4 if self.shape[0] > 1 else 1, self.dtype.itemsize))
 
     def read(self, box: Box) -> Pixels:
-        """Return pixels (bands, y, x). Raises `InputError` if the file has changed since the picture was decoded."""
+        """Return pixels (bands, y, x). Raises `ChangedError` if the file has changed since the picture was decoded."""
         unchanged(self._stamp)
         return super().read(box)
 
     def identity(self) -> JSON:
         """Return the hash of the file."""
-        return {"reader": "picture", "sha256": content_sha256(unchanged(self._stamp)), "shape": list(self.shape)}
+        return {"reader": "picture", "sha256": content_sha256(stamp(self.name)), "shape": list(self.shape)}
 
 
 Decoded = tuple[Pixels, NDArray[np.bool_] | None, str | None]

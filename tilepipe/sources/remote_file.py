@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from tilepipe.errors import InputError
+from tilepipe.errors import ChangedError, InputError
 from tilepipe.paths import without_secrets
 from tilepipe.sources.address import Address
 from tilepipe.sources.remote_url import credentials_hint, url_of
@@ -81,7 +81,8 @@ class RemoteFile:
         return self.address.local_name.name
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes from `offset` on. Raises `InputError` if the server fails, or the file changed."""
+        """Return up to `size` bytes from `offset` on. Raises `InputError` if the server fails, and
+        `ChangedError` if the file changed."""
         stop = min(offset + size, self.version.size)
         if offset >= stop:
             return b""
@@ -100,7 +101,7 @@ class RemoteFile:
             end = next((n for n in range(k, min(stop, k + AT_ONCE)) if n in found), min(stop, k + AT_ONCE))
             data, version = fetch(self.address, k * PAGE, min(end * PAGE, self.version.size))
             if version != self.version:
-                raise InputError(f"{self.address} changed while it was being read; start again once it is complete")
+                raise ChangedError(f"{self.address} changed while it was being read; start again once it is complete")
             for n in range(k, end):
                 found[n] = data[(n - k) * PAGE : (n - k + 1) * PAGE]
                 pages.put((self, n), found[n])
