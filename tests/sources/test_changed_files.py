@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import tifffile
 from PIL import Image
 
 import tilepipe as tp
-from tilepipe.errors import ChangedError
+from tilepipe.errors import ChangedError, InputError
 from tilepipe.testing import codes_model, write_geotiff, write_slide
 
 WHOLE = tp.Box(0, 0, 64, 96)
@@ -84,3 +85,25 @@ def test_a_run_ends_at_once_and_no_tile_counts_as_damaged(workers: int, tmp_path
     assert not output.exists()
     assert not any((tmp_path / ".out.tif.tilepipe").iterdir())
     assert (np.asarray(tp.segment(path, codes_model(4), output, **CUT).labels) == 1).all()
+
+
+@pytest.mark.parametrize("how", ["made anew", "gone"])
+def test_so_does_a_run_on_a_mosaic_of_which_one_file_changes(how: str, tmp_path: Path) -> None:
+    folder, done = tmp_path / "tiles", []
+    folder.mkdir()
+    for k in (0, 1):
+        place = rasterio.Affine(0.5, 0, 300000 + 160 * k, 0, -0.5, 5200000)
+        write_geotiff(folder / f"{k}.tif", np.zeros((1, 320, 320), np.uint8), transform=place)
+
+    def change(event: tp.Event) -> None:
+        if event.stage == "predict" and event.done:
+            done.append(event.done)
+            if how == "gone" and len(done) == 1:
+                (folder / "1.tif").unlink()
+            elif len(done) == 1:
+                write_geotiff(folder / "1.tif", np.ones((1, 320, 320), np.uint8), transform=place)
+
+    with pytest.raises(InputError, match="was changed while the run read it"):
+        tp.segment(folder, codes_model(4), tmp_path / "out.tif", **CUT, listener=change)
+    assert max(done) < 40  # of 50 blocks
+    assert not any((tmp_path / ".out.tif.tilepipe").iterdir())

@@ -61,7 +61,10 @@ def unchanged(known: Stamp) -> Stamp:
 
     Sources ask before each read: runs last for hours, and in a notebook a source stays open while files are made anew.
     """
-    now = stamp(known.path)
+    try:
+        now = stamp(known.path)
+    except InputError as error:
+        raise ChangedError(f"{error}; it was there when it was opened") from None
     # The last field is left out: a renamed folder or another owner changes the time of status, but no pixel.
     if now[:-1] == known[:-1] or _same_content(known, now):
         return known
@@ -88,14 +91,20 @@ def content_sha256(known: Stamp) -> str:
     return found
 
 
-@lru_cache(maxsize=4)
 def contents_sha256(known: tuple[Stamp, ...]) -> tuple[str, ...]:
     """Return the sha256 of the bytes of each file; they are computed once per state of the files in a process.
 
     Threads read and hash several files at once. Raises `ChangedError` if a file changed since it was opened.
     """
+    for one in known:
+        unchanged(one)
+    return _contents(known)
+
+
+@lru_cache(maxsize=4)
+def _contents(known: tuple[Stamp, ...]) -> tuple[str, ...]:
     with ThreadPoolExecutor(HASHING_THREADS) as pool:
-        return tuple(pool.map(lambda one: content_sha256.__wrapped__(unchanged(one)), known))
+        return tuple(pool.map(content_sha256.__wrapped__, known))
 
 
 class Handles(Generic[T]):
