@@ -110,6 +110,15 @@ def test_the_same_labels_one_and_several_at_a_time(jobs: Path) -> None:
     assert [path.read_bytes() for path in sorted((jobs.parent / "other").glob("*.tif"))] == one
 
 
+def test_several_at_a_time_add_up_to_the_processor_time_of_the_batch(jobs: Path) -> None:
+    began = time.process_time()
+    entries = run_batch.run(jobs, options=Options(max_parallel=3)).entries
+    spent = time.process_time() - began
+    known = [entry.processor_seconds for entry in entries if entry.status == DONE]
+    assert min(known) > 0
+    assert 0.3 * spent < sum(known) <= spent + 0.01  # the search for images and the model's loading come before
+
+
 def test_a_growing_image_waits(jobs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(jobs.parent, settle=30)
     growing = jobs.parent / "in" / "b.tif"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from tilepipe.events import Event, Listener
 from tilepipe.execution.batch.batch import Batch
 from tilepipe.execution.batch.one_image import Looked, Opened, do, open_image
-from tilepipe.execution.batch.record import Entry
+from tilepipe.execution.batch.record import DONE, PARTIAL, Entry
 
 if TYPE_CHECKING:
     from tilepipe.models.model import Model
@@ -62,6 +64,7 @@ class _Together:
 
         self._batch, self._images, self._begun = batch, images, begun
         self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._accounted = time.process_time()
         self._ended: SimpleQueue[tuple[Looked, Entry] | BaseException | None] = SimpleQueue()
         # Planning measures the model in ways in which torch crashes if two threads do so at once. Calls of a model come
         # one at a time anyway; what goes on beside them is reading, decoding and writing.
@@ -85,11 +88,22 @@ class _Together:
                     left -= 1
                 else:
                     with self._lock:
-                        yield found
+                        yield found[0], self._with_processor_time(found[1])
         finally:
             self._stopped.set()
             for thread in threads:
                 thread.join(STOP_SECONDS / len(threads))
+
+    def _with_processor_time(self, entry: Entry) -> Entry:
+        """Return an entry with what the process has spent since the last image ended, so that the sum is that of all.
+
+        A process does not know which of its images has spent its time, and worker processes tell nothing.
+        """
+        if entry.status not in (DONE, PARTIAL) or self._batch.jobs.settings.get("workers"):
+            return entry
+        now = time.process_time()
+        spent, self._accounted = now - self._accounted, now
+        return replace(entry, processor_seconds=round(spent, 3))
 
     def _work(self, model: Model) -> None:
         try:

@@ -52,7 +52,9 @@ class Entry:
     seconds: float = 0.0
     """Time that the image took (seconds)."""
     processor_seconds: float = 0.0
-    """Processor time of the run (seconds); 0 if it is not known because the run was interrupted or not alone."""
+    """Processor time of the run (seconds); 0 if it is not known because the run was interrupted. If several images were
+    worked on at a time, it is what was spent since the image before ended: only the sum over the images says something,
+    and it is not known with worker processes."""
     asked: str = ""
     """Hash of what was asked for: model, settings, products."""
     seen: str = ""

@@ -118,7 +118,7 @@ def _times(images: Sequence[JSON]) -> Iterator[Row]:
         yield Row("total time", seconds_text(spent))
         yield Row("time per image", f"{seconds_text(spent / len(timed))} on average")
         yield from (Row(f"time per {unit}", text) for unit, text in _per_area(timed, "seconds"))
-    # Runs that were interrupted or not alone in their process have no processor time.
+    # Runs that were interrupted, and several at a time with worker processes, have no processor time.
     if known := [one for one in images if one["processor_seconds"]]:
         spent = sum(float(one["processor_seconds"]) for one in known)
         of = "" if len(known) == len(timed) else f", known of {len(known):,} of {len(timed):,} images"
